@@ -1,0 +1,218 @@
+"""What happens around training: checkpoints, signals, pictures, and what the terminal shows."""
+
+import csv
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from torch import Tensor
+
+from n2n_lightning.files import load_torch, replacing
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoint files that appear whole or not at all, and that are read without running any code in them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load_torch(Path(path))
+
+
+class _Checkpoint(ModelCheckpoint):
+    """A checkpoint of the run folder, after every epoch; a run folder that was moved keeps what it knew."""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(folder, name, save_on_train_epoch_end=True, enable_version_counter=False, **options)
+        self.path = str(folder / f"{name}.ckpt")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = {**state_dict, "dirpath": self.dirpath}
+        if state["best_model_path"]:
+            state |= {"best_model_path": self.path, "kth_best_model_path": self.path}
+            state["best_k_models"] = dict.fromkeys(state["best_k_models"] and [self.path], state["best_model_score"])
+        super().load_state_dict(state)
+
+
+class Best(_Checkpoint):
+    """`best.ckpt`, of the epoch with the highest val_psnr."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="val_psnr", mode="max")
+
+
+class Last(_Checkpoint):
+    """`last.ckpt`. It has no monitor: with one, Lightning leaves the best epoch in it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "last")
+
+
+class Interrupted(RuntimeError):
+    """A signal asked the run to stop; its state is saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; resume=RUN_FOLDER continues")
+        self.signum = signum
+
+
+class StopOnSignal(Callback):
+    """Ctrl-C and SIGTERM end training after the batch (the last one: after the epoch); a second one ends it at once."""
+
+    def __init__(self, last: Path) -> None:
+        self.last, self.received = last, 0
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Here, and not in setup, so that these handlers replace Lightning's, which end with exit status 0 and 1.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        self.received = signum
+        for n in self._previous:
+            signal.signal(n, signal.SIG_DFL)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        # From a checkpoint between the last batch and the validation Lightning would resume without the validation.
+        if self.received and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.last)
+            raise Interrupted(self.received)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.received:
+            raise Interrupted(self.received)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for n, handler in self._previous.items():
+            signal.signal(n, handler)
+        self._previous = {}
+
+
+class Pictures(Callback):
+    """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png."""
+
+    COUNT = 6
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._now: tuple[Tensor, ...] | None = None
+        self._best: tuple[Tensor, ...] | None = None
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx == 0:
+            self._now = tuple(x[: self.COUNT].float().cpu() for x in (batch["input"], outputs, batch["target"]))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._now is not None
+        earlier = [row["val_psnr"] for row in pl_module.history if "val_psnr" in row]  # type: ignore[union-attr]
+        if not earlier or trainer.callback_metrics["val_psnr"] > max(earlier):
+            self._best = self._now
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
+        if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
+            trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(*self._now), epoch)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._best is not None and trainer.is_global_zero:
+            with replacing(self.path) as temporary:
+                draw(*self._best).savefig(temporary)
+
+
+def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:
+    """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB; C is 1 or 3."""
+    from matplotlib.figure import Figure
+
+    rows = {"noisy": noisy, "denoised": denoised, "clean": clean}
+    height, width = clean.shape[-2:]
+    figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
+    axes = figure.subplots(3, len(clean), squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax, image, reference in zip(line, images, clean, strict=True):
+            ax.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            if name != "clean":
+                psnr = -10 * (image - reference).square().mean().log10()
+                ax.set_title(f"{psnr:.1f} dB", fontsize=8)
+        line[0].set_ylabel(name)
+    return figure
+
+
+class MetricsFile(Logger):
+    """`metrics.csv`, one row per epoch, whole after each. (Lightning's CSVLogger drops the rows before a resume.)"""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    name = version = ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `.hydra/` beside the file has them."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]] + [metrics]
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Curves(TensorBoardLogger):
+    """TensorBoard's curves against the epoch; training and validation loss on one chart, the report's Figure 1."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False)
+        self._charts = False
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if not self._charts:
+            charts = {
+                "MSE": ["Multiline", ["train_loss", "val_loss"]],
+                "PSNR in dB": ["Multiline", ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]],
+            }
+            self.experiment.add_custom_scalars({"n2n_lightning": charts})
+            self._charts = True
+        super().log_metrics({k: v for k, v in metrics.items() if k not in ("epoch", "images", "seconds")}, step)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, with the PSNR and without the version number that a run folder does not have."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class EpochLines(Callback):
+    """One line per epoch: for logs and for the jobs of a sweep, where a progress bar would be noise."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._print(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._print(trainer, pl_module)
+
+    def _print(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
+        if history and trainer.is_global_zero:
+            row = history[-1]
+            scores = f"  val_psnr {row['val_psnr']:.2f} dB" if "val_psnr" in row else ""
+            rate = f"{row['images_per_second']:.0f} images/s"
+            loss = f"train_loss {row['train_loss']:.5f}"
+            print(f"epoch {row['epoch']}/{trainer.max_epochs}  {loss}{scores}  {rate}", flush=True)

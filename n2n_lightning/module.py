@@ -1,0 +1,197 @@
+"""Denoiser: the one LightningModule, around any network; and the scores that it reports."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchmetrics import MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio
+
+
+def psnr_metrics(prefix: str) -> MetricCollection:
+    """The two definitions of PSNR for images with values in [0, 1], in dB.
+
+    `{prefix}_psnr`: the mean over images of 10 log10(1 / MSE of the image), what papers print ("Mn").
+    `{prefix}_psnr_total`: 10 log10(1 / MSE over all pixels of all images) ("T"). It is never the larger one, since log
+    is concave, and reads about 1 dB lower on the report's data; the two must not be compared with one another.
+
+    >>> import torch
+    >>> clean, noisy = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.01]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    >>> {name: round(value.item(), 2) for name, value in psnr_metrics("val")(noisy, clean).items()}
+    {'val_psnr': 30.0, 'val_psnr_total': 22.97}
+    """
+    return MetricCollection(
+        {
+            f"{prefix}_psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"),
+            f"{prefix}_psnr_total": PeakSignalNoiseRatio(data_range=1.0),
+        },
+        compute_groups=False,
+    )
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, decay: float = 1.0) -> LRScheduler:
+    """A linear rise over the first `warmup` share of the steps, and a fall to 0 by half a cosine over the last `decay`.
+
+    decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own program.
+    """
+    if not (0 <= warmup <= 1 and 0 <= decay <= 1 and warmup + decay <= 1 + 1e-9):
+        raise ValueError(
+            f"scheduler.warmup={warmup} and scheduler.decay={decay} must lie in [0, 1] and add up to 1 at most"
+        )
+
+    def factor(step: int) -> float:
+        done = (step + 1) / total_steps
+        rise = min(1.0, done / warmup) if warmup else 1.0
+        fall = max(0.0, (step / total_steps - (1 - decay)) / decay) if decay else 0.0
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
+
+    return LambdaLR(optimizer, factor)
+
+
+class Diverged(RuntimeError):
+    """The loss is NaN or infinite."""
+
+
+class Denoiser(pl.LightningModule):
+    """A network, its loss, its optimiser, and PSNR against clean images.
+
+    Args:
+        network: float (B, C, H, W) in [0, 1] in, the same out.
+        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel".
+        optimizer: makes the optimiser from the parameters.
+        scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it takes that; it is
+            then advanced at every step, otherwise at every epoch. None keeps the rate.
+        spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}.
+
+    `history` has one row per finished epoch, of plain numbers; it is stored in checkpoints too.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[[Any], Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        spec: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self.spec = spec or {}
+        self.history: list[dict[str, float]] = []
+        self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in ("val", "noisy")})
+        # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
+        self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
+        self._latest: dict[str, float] = {}
+        self._started, self._seconds, self._images = time.perf_counter(), 0.0, 0  # of training, without validation
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Denoises float images (B, C, H, W), values in [0, 1]; returns float32."""
+        return self.network(image.contiguous(memory_format=torch.channels_last)).float()
+
+    def on_train_epoch_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = self.loss(self(batch["input"]), batch["target"])
+        # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
+        if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss.isfinite():
+            raise Diverged(
+                f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1},"
+                f" learning rate {self.learning_rate:g}; a smaller optim.lr would help"
+            )
+        self._add("train", loss, len(batch["input"]))
+        self._images += len(batch["input"])
+        return loss
+
+    def on_validation_start(self) -> None:
+        self._stop_clock()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        noisy, clean = batch["input"], batch["target"]
+        output = self(noisy)
+        self._add("val", nn.functional.mse_loss(output, clean), len(noisy))
+        # A picture has no values outside [0, 1]; the noisy image is scored as it is, its noise must not be clipped.
+        output = output.clamp(0, 1)
+        self.scores["val"].update(output, clean)  # type: ignore[operator]
+        self.scores["noisy"].update(noisy, clean)  # type: ignore[operator]
+        return output
+
+    def on_validation_epoch_end(self) -> None:
+        """Makes the epoch's scores visible to callbacks: val_psnr, val_psnr_total, val_loss, noisy_psnr(_total)."""
+        self._latest = {"val_loss": self._mean("val")}
+        for metrics in self.scores.values():
+            self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
+            metrics.reset()  # type: ignore[operator]
+        for name, value in self._latest.items():
+            self.log(name, value, logger=False, prog_bar=name == "val_psnr")
+
+    def on_validation_end(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        """Adds the epoch's row to `history` and hands it to the loggers, with the epoch as their x axis."""
+        train_loss = self._mean("train")  # waits for the device, so the clock is stopped after it
+        self._stop_clock()
+        row = {
+            "epoch": self.current_epoch + 1,
+            "train_loss": train_loss,
+            **self._latest,
+            "lr": self.learning_rate,
+            "images": self._images,
+            "seconds": self._seconds,
+            "images_per_second": self._images / max(self._seconds, 1e-9),
+        }
+        self._latest, self._images, self._seconds = {}, 0, 0.0
+        self.history.append(row)
+        for logger in self.loggers:
+            logger.log_metrics(row, step=self.current_epoch + 1)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the coming step."""
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _stop_clock(self) -> None:
+        now = time.perf_counter()
+        self._seconds += now - self._started
+        self._started = now
+
+    def _add(self, name: str, loss: Tensor, count: int) -> None:
+        total = self._sums[name] = self._sums[name].to(loss.device)
+        total += torch.stack((loss.detach().double() * count, torch.full_like(loss, count, dtype=torch.float64)))
+
+    def _mean(self, name: str) -> float:
+        total, count = self._sums[name].tolist()
+        self._sums[name].zero_()
+        return total / max(count, 1)
+
+    def configure_optimizers(self) -> Any:
+        return self.optimization(int(self.trainer.estimated_stepping_batches))
+
+    def optimization(self, total_steps: int = 1000) -> Any:
+        """Optimiser and schedule for a run of so many steps, as Lightning takes them; raises what they raise."""
+        optimizer = self._optimizer(self.network.parameters())
+        if self._scheduler is None:
+            return optimizer
+        if "total_steps" in inspect.signature(self._scheduler).parameters:
+            schedule = self._scheduler(optimizer, total_steps=total_steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["n2n_lightning"] = {"format": 1, "history": self.history, "train_sum": self._sums["train"].tolist()}
+        checkpoint["n2n_lightning"] |= self.spec
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ours = checkpoint["n2n_lightning"]
+        self.history = ours["history"]
+        self._sums["train"] = torch.tensor(ours["train_sum"], dtype=torch.float64)

@@ -1,0 +1,317 @@
+"""Train a denoiser: `python -m n2n_lightning.train model=unet optim.lr=0.01`, with `-m` for sweeps.
+
+Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` (what was asked), `result.json`,
+`metrics.csv`, TensorBoard events, `samples.png`, `checkpoints/best.ckpt` and `checkpoints/last.ckpt`.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from n2n_lightning.files import InputError, replacing
+
+HERE = Path(__file__).resolve().parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
+
+
+def train(config: dict[str, Any], folder: Path, command: str, lines: bool = False) -> dict[str, Any]:
+    """One run, from its plain configuration to its run folder; returns what `result.json` holds.
+
+    Continues from `folder/checkpoints/last.ckpt` if there is one.
+
+    Args:
+        config: the resolved configuration, plain dicts and lists.
+        folder: the run folder.
+        command: what repeats the run, for `result.json`.
+        lines: print a line per epoch even where the output is a terminal.
+
+    Raises:
+        InputError: the configuration or the data cannot work.
+        Diverged: the loss became NaN or infinite.
+        Interrupted: SIGINT or SIGTERM arrived; the run can be continued.
+    """
+    import pytorch_lightning as pl
+    import torch
+    from hydra.utils import instantiate
+
+    from n2n_lightning import callbacks
+    from n2n_lightning.module import Denoiser, Diverged
+
+    _quiet()
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
+    pl.seed_everything(config["seed"], verbose=False)
+
+    data = _construct("data", lambda: instantiate({**config["data"], **_noise_for(config)}))
+    data.setup()
+    network = _construct("model", lambda: instantiate(config["model"]))
+    module = Denoiser(
+        network,
+        loss=_construct("loss", lambda: instantiate(config["loss"])),
+        optimizer=_construct("optim", lambda: instantiate(config["optim"])),
+        scheduler=_construct("scheduler", lambda: instantiate(config["scheduler"])),
+        spec={"model": config["model"], "config": config},
+    )
+    _construct("optim or scheduler", module.optimization)
+    checkpoints = folder / "checkpoints"
+    last = checkpoints / "last.ckpt"
+    best = callbacks.Best(checkpoints)
+    stop = callbacks.StopOnSignal(last)
+    options = dict(config["trainer"])
+    bar = options.pop("enable_progress_bar")
+    bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
+    options["precision"] = _precision(options)
+    watchers: list[pl.Callback] = [callbacks.ProgressBar() if bar else callbacks.EpochLines(), stop]
+    watchers += [callbacks.Pictures(folder / "samples.png"), *instantiate(list(config["callbacks"].values()))]
+    trainer = _construct(
+        "trainer",
+        lambda: instantiate(
+            options,
+            default_root_dir=str(folder),
+            enable_progress_bar=bar,
+            logger=[callbacks.Curves(folder), callbacks.MetricsFile(folder / "metrics.csv")],
+            callbacks=[*watchers, best, callbacks.Last(checkpoints)],
+            plugins=[callbacks.WholeCheckpoints()],
+        ),
+    )
+    parameters = sum(p.numel() for p in network.parameters())
+    device = trainer.strategy.root_device
+    print(f"{type(network).__name__}: {parameters:,} parameters, {options['precision']} on {device}")
+
+    failure: Exception | None = None
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except (Diverged, callbacks.Interrupted) as error:
+        failure = error
+    status = {type(None): "finished", Diverged: "failed", callbacks.Interrupted: "interrupted"}[type(failure)]
+
+    result = {
+        "status": status,
+        "reason": str(failure) if failure else None,
+        **_scores(module.history),
+        "epochs": len(module.history),
+        "seed": config["seed"],
+        "parameters": parameters,
+        "data": data.fingerprint,
+        "precision": options["precision"],
+        "device": _device_name(device),
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "pytorch_lightning": pl.__version__},
+        "git_commit": _git_commit(),
+        "command": command,
+    }
+    with replacing(folder / "result.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    if failure:
+        raise failure
+    _hyperparameters(folder, config, result)
+    if stop.received:  # in the last validation, when there was nothing left to stop
+        raise callbacks.Interrupted(stop.received)
+    return result
+
+
+def _scores(history: list[dict[str, float]]) -> dict[str, Any]:
+    """The best epoch's scores, and the speed of the whole training."""
+    scored = [row for row in history if "val_psnr" in row]
+    best = max(scored, key=lambda row: row["val_psnr"], default={})
+    names = ("val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total", "val_loss", "train_loss")
+    seconds = sum(row["seconds"] for row in history)
+    return {
+        **{name: best.get(name) for name in names},
+        "best_epoch": best.get("epoch"),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(sum(row["images"] for row in history) / seconds, 1) if seconds else None,
+    }
+
+
+def _construct(group: str, make: Any) -> Any:
+    """What `make` returns; what Hydra or a constructor says against the configuration becomes one line."""
+    from hydra.errors import InstantiationException
+
+    try:
+        return make()
+    except InputError:
+        raise
+    except (InstantiationException, ValueError, TypeError, pl_misconfiguration()) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, InputError):
+            raise cause from None
+        raise InputError(f"{group}: {' '.join(str(cause).split())}") from error
+
+
+def pl_misconfiguration() -> type[Exception]:
+    """Lightning's own exception for arguments that cannot work together."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    return MisconfigurationException
+
+
+def _noise_for(config: dict[str, Any]) -> dict[str, Any]:
+    """The noise group, for the data that take one: those whose images are clean."""
+    from n2n_lightning.data import Course
+
+    return {} if config["data"]["_target_"].endswith(f".{Course.__name__}") else {"noise": config["noise"]}
+
+
+def _precision(options: dict[str, Any]) -> str:
+    """bf16-mixed where the device computes in bfloat16 faster than in float32, else 32-true."""
+    import torch
+
+    if options["precision"] != "auto":
+        return str(options["precision"])
+    if torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda"):
+        fast = torch.cuda.get_device_capability() >= (8, 0)
+    elif torch.backends.mps.is_available() and options["accelerator"] in ("auto", "gpu", "mps"):
+        fast = False
+    else:
+        able = torch.cpu.get_capabilities()
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with `-dirty` if it was changed since; None outside a checkout."""
+    if not (HERE.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _hyperparameters(folder: Path, config: dict[str, Any], result: dict[str, Any]) -> None:
+    """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    hydra_choices = {name: config[name]["_target_"].rsplit(".", 1)[-1] for name in ("data", "model", "loss")}
+    rates = {f"optim.{k}": v for k, v in config["optim"].items() if isinstance(v, int | float)}
+    params = {**hydra_choices, **rates, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
+    scores = {f"final/{name}": result[name] for name in ("val_psnr", "val_psnr_total", "train_loss")}
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_hparams(params, scores, run_name=".")
+
+
+def _quiet() -> None:
+    """Lightning's hints that do not apply here, and its advertising, off."""
+    import logging
+    import warnings
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are one indexing operation
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*your dataloader is not resumable.*",
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 with torch 2.13
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def summary(result: dict[str, Any], folder: Path) -> None:
+    """The small table at the end of a run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=None, show_header=True)
+    for column in ("", "PSNR (mean of images)", "PSNR (total MSE)"):
+        table.add_column(column, justify="right" if column else "left")
+    for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
+        table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"best epoch {result['best_epoch']} of {result['epochs']}, {result['seconds']:.0f} s of training,"
+        f" {result['images_per_second']:.0f} images/s",
+        highlight=False,
+    )
+    print(f"run folder:  {folder}")
+    print(f"curves:      {Path(sys.executable).name} -m tensorboard.main --logdir {shlex.quote(str(folder))}")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _main(cfg: DictConfig) -> None:
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    command = shlex.join(["python", "-m", "n2n_lightning.train", *job.overrides.task])
+    alone = job.mode == RunMode.RUN
+    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    try:
+        if alone and cfg.resume is None and (folder / "result.json").exists():
+            raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
+        config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        result = train(config, folder, command, lines=not alone)
+    except Exception as error:
+        if not alone:
+            raise  # Hydra notes the job as failed and goes on with the next
+        sys.exit(_explain(error))
+    summary(result, shown)
+
+
+def _resumed(arguments: list[str]) -> list[str]:
+    """The command line with `resume=FOLDER` replaced by what the run in FOLDER was started with, then the rest."""
+    folders = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=") and a != "resume=null"]
+    if not folders:
+        return arguments
+    folder = Path(folders[-1])
+    asked = folder / ".hydra" / "overrides.yaml"
+    if not asked.is_file():
+        raise InputError(f"resume={folder}: not a run folder; it has no .hydra/overrides.yaml")
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
+    before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
+    after = [a for a in arguments if not a.startswith("resume=")]
+    value = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [*before, *after, f"resume='{value}'", f"hydra.run.dir='{value}'"]
+
+
+def _explain(error: BaseException) -> int:
+    """One line for the person at the terminal, and the exit status; what nobody foresaw is raised again."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, InputError | HydraException | OmegaConfBaseException):
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted before training began", file=sys.stderr)
+        return 128 + 2
+    from n2n_lightning.callbacks import Interrupted
+    from n2n_lightning.module import Diverged
+
+    if isinstance(error, Interrupted):
+        print(error, file=sys.stderr)
+        return 128 + error.signum
+    if isinstance(error, Diverged):
+        print("error:", error, file=sys.stderr)
+        return 1
+    raise error
+
+
+def main() -> None:
+    """The command line: exit status 0, 1 for what broke, 2 for what cannot work as asked, 128+n after signal n."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises, and _explain's line is all that is shown
+    try:
+        sys.argv[1:] = _resumed(sys.argv[1:])
+        _main()
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(_explain(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# The workers of pytest-xdist share two cores.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def course_files(folder: Path, train: int = 24, val: int = 6, side: int = 32) -> Path:
+    """The report's two files in small: random images and independent integer noise."""
+    draws = torch.Generator().manual_seed(559)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def noisy(clean: torch.Tensor) -> torch.Tensor:
+        noise = torch.randint(-30, 31, clean.shape, generator=draws)
+        return (clean.int() + noise).clamp(0, 255).to(torch.uint8)
+
+    for name, count in (("train_data.pkl", train), ("val_data.pkl", val)):
+        clean = torch.randint(60, 196, (count, 3, 1, 1), generator=draws).expand(-1, -1, side, side).to(torch.uint8)
+        pair = (noisy(clean), noisy(clean) if name.startswith("train") else clean.clone())
+        torch.save(pair, folder / name)
+    return folder
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    return course_files(tmp_path / "course")
+
+
+def run(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """`python -m n2n_lightning.<arguments>`, as a person types it in the folder `cwd`."""
+    module, *rest = map(str, arguments)
+    command = [sys.executable, "-m", f"n2n_lightning.{module}", *rest]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]

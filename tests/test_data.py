@@ -1,0 +1,237 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from n2n_lightning.data import Batches, Captures, Course, Crops, Key, Loader, Photos, to_float, turn
+from n2n_lightning.files import InputError
+from n2n_lightning.noise import Pixelate, generator
+from tests.conftest import course_files
+
+
+def test_course_reads_what_the_course_wrote(course):
+    data = Course(str(course), batch_size=5, seed=3)
+    data.setup()
+    first, second = torch.load(course / "train_data.pkl")
+    keys = list(data.train_dataloader().batches)
+    batch = data.train[keys[0]]
+    assert batch["input"].dtype == torch.uint8
+    assert torch.equal(batch["input"], first[keys[0].images])
+    assert torch.equal(batch["target"], second[keys[0].images])
+    ready = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(ready["target"], second[keys[0].images].float() / 255)
+    assert sorted(torch.cat([key.images for key in keys]).tolist()) == list(range(24))
+    noisy, clean = torch.load(course / "val_data.pkl")
+    (val,) = data.val_dataloader()
+    assert torch.equal(val["input"], noisy)
+    assert torch.equal(val["target"], clean)
+
+
+def test_course_subset(course):
+    data = Course(str(course), train_pairs=10, val_pairs=2, batch_size=5)
+    data.setup()
+    assert (len(data.train), len(data.val)) == (10, 2)
+    assert data.fingerprint["train"] == 10
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil-was-here",)
+
+
+def write(value, legacy=False):
+    def to(path: Path) -> None:
+        torch.save(value, path, _use_new_zipfile_serialization=not legacy)
+
+    return to
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def images(*shape, dtype=torch.uint8):
+    return torch.zeros(shape, dtype=dtype)
+
+
+DAMAGED = "{path}: damaged, incomplete, or not written by torch.save"
+CODE = "{path}: holds more than tensors, which could run code; it is not read"
+BAD_FILES = {
+    "missing": (Path.unlink, "{path}: no such file"),
+    "folder": (lambda p: (p.unlink(), p.mkdir()), "{path}: Is a directory"),
+    "empty": (lambda p: p.write_bytes(b""), DAMAGED),
+    "truncated": (truncated, DAMAGED),
+    "text": (lambda p: p.write_text("hello"), DAMAGED),
+    "plain pickle": (lambda p: p.write_bytes(pickle.dumps(Evil())), DAMAGED),
+    "code": (write((Evil(), images(4, 3, 8, 8))), CODE),
+    "code, old format": (write((Evil(), 1), legacy=True), CODE),
+    "one tensor": (write(images(4, 3, 8, 8)), "{path}: should hold a tuple of two tensors, found Tensor"),
+    "three": (write((1, 2, 3)), "{path}: should hold a tuple of two tensors, found 3 items"),
+    "list inside": (write(([1], [2])), "{path}: should hold a tuple of two tensors, found a list in it"),
+    "float": (
+        write((images(4, 3, 8, 8, dtype=torch.float32),) * 2),
+        "{path}: should hold uint8 values 0..255, found float32",
+    ),
+    "grey": (write((images(4, 8, 8),) * 2), "{path}: should hold RGB images (N, 3, H, W), found shape (4, 8, 8)"),
+    "channels last": (write((images(4, 8, 8, 3),) * 2), "{path}: should hold RGB images (N, 3, H, W), found shape "),
+    "no images": (write((images(0, 3, 8, 8),) * 2), "{path}: should hold RGB images (N, 3, H, W), found shape (0, "),
+    "unequal": (write((images(4, 3, 8, 8), images(5, 3, 8, 8))), "{path}: the two tensors differ in shape: (4, 3, 8, "),
+}
+
+
+@pytest.mark.parametrize("name", ["train_data.pkl", "val_data.pkl"])
+@pytest.mark.parametrize("fault", BAD_FILES)
+def test_bad_course_file(course, name, fault, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    spoil, message = BAD_FILES[fault]
+    spoil(course / name)
+    with pytest.raises(InputError) as caught:
+        Course(str(course), batch_size=4).setup()
+    assert str(caught.value).startswith(message.format(path=course / name))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_bad_course_options(course, tmp_path):
+    for options, message in (
+        ({"root": str(tmp_path / "nowhere")}, "no such folder"),
+        ({"train_pairs": 25}, r"holds 24 pairs, so 1 to 24 would work"),
+        ({"train_pairs": 0}, r"data.train_pairs=0"),
+        ({"batch_size": 0}, r"data.batch_size=0: must be a whole number, 1 or more"),
+        ({"batch_size": 25}, r"there are only 24 training pairs"),
+        ({"workers": -1}, r"data.workers=-1: must be a whole number, 0 or more"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Course(**{"root": str(course), "batch_size": 4, **options}).setup()
+    course_files(tmp_path / "other", side=16)
+    (tmp_path / "other" / "val_data.pkl").rename(course / "val_data.pkl")
+    with pytest.raises(InputError, match="training images are 3x32x32, validation images 3x16x16"):
+        Course(str(course), batch_size=4).setup()
+
+
+def test_batches_are_even_and_cover_everything():
+    sizes = [len(key.images) for key in Batches(1001, 100, seed=0, shuffle=True)]
+    assert len(sizes) == 11
+    assert set(sizes) == {91}
+    batches = Batches(10, 3, seed=0, shuffle=True)
+    first = torch.cat([key.images for key in batches])
+    assert torch.equal(first, torch.cat([key.images for key in batches]))
+    batches.set_epoch(1)
+    second = torch.cat([key.images for key in batches])
+    assert not torch.equal(first, second)
+    assert sorted(second.tolist()) == list(range(10))
+    parts = [torch.cat([k.images for k in Batches(10, 5, 0, True, rank, 2)]) for rank in range(2)]
+    assert sorted(torch.cat(parts).tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_continues_inside_an_epoch(workers):
+    dataset = Captures((torch.arange(40).view(20, 1, 1, 2), torch.zeros(20, 1, 1, 2)), seed=0, swap=False)
+
+    def loader():
+        return Loader(dataset, Batches(20, 4, seed=0, shuffle=True), workers)
+
+    def epoch(source, number):
+        source.batches.set_epoch(number)
+        return [batch["input"] for batch in source]
+
+    whole = loader()
+    expected = [epoch(whole, number) for number in range(3)]
+    for stop in range(1, 6):
+        interrupted = loader()
+        epoch(interrupted, 0)
+        interrupted.batches.set_epoch(1)
+        running = iter(interrupted)
+        for _ in range(stop):
+            next(running)
+        resumed = loader()
+        resumed.load_state_dict(interrupted.state_dict())
+        found = [] if stop == 5 else epoch(resumed, 1)
+        assert [x.tolist() for x in found] == [x.tolist() for x in expected[1][stop:]]
+        assert [x.tolist() for x in epoch(resumed, 2)] == [x.tolist() for x in expected[2]]
+
+
+def test_captures_draw_pairs_of_different_captures():
+    captures = [torch.full((50, 1, 1, 1), k) for k in range(4)]
+    data = Captures(captures, seed=0, swap=True)
+    batches = [data[Key(0, number, torch.arange(50))] for number in range(20)]
+    pairs = {(a.item(), b.item()) for x in batches for a, b in zip(x["input"], x["target"], strict=True)}
+    assert pairs == {(a, b) for a in range(4) for b in range(4) if a != b}
+    again = data[Key(0, 0, torch.arange(50))]
+    assert torch.equal(again["input"], batches[0]["input"])
+
+
+def test_turns_are_the_eight_symmetries_and_the_same_for_both():
+    image = torch.arange(9.0).view(1, 1, 3, 3).expand(400, -1, -1, -1)
+    a, b = turn([image, image + 100], generator(0))
+    assert torch.equal(a + 100, b)
+    found = {tuple(x.flatten().tolist()) for x in a}
+    base = image[0, 0]
+    expected = {tuple(x.flatten().tolist()) for k in range(4) for x in (base.rot90(k), base.rot90(k).T)}
+    assert found == expected
+    (wide,) = turn([torch.rand(5, 3, 4, 6)], generator(0))
+    assert wide.shape == (5, 3, 4, 6)
+
+
+def test_integers_become_float_by_their_range():
+    assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0, 1]
+    assert to_float(torch.tensor([0, 65535], dtype=torch.uint16)).tolist() == [0, 1]
+    assert to_float(torch.tensor([-0.5, 1.5])).tolist() == [-0.5, 1.5]
+
+
+def test_crops_without_blocks_or_zoom_are_the_photo():
+    photo = torch.randint(256, (3, 12, 12), dtype=torch.uint8)
+    crops = Crops([photo], 8, size=12, noise=Pixelate(1), seed=0, zoom=(1.0, 1.0))
+    batch = crops[Key(0, 0, torch.arange(8))]
+    for image in batch["input"]:
+        assert torch.equal(image, photo) or torch.equal(image, photo.flip(-1))
+    assert torch.equal(batch["input"], batch["target"])
+
+
+def test_crops_through_pixelate_are_pixels_of_whole_crops():
+    draws = generator("photos")
+    photos = [torch.randint(256, (3, h, w), generator=draws).to(torch.uint8) for h, w in ((30, 40), (50, 25))]
+    crops = Crops(photos, 6, size=4, noise=Pixelate(5), seed=0, zoom=(0.5, 1.0))
+    key = Key(0, 0, torch.arange(6))
+    where = crops._place(key.images, generator(0, "crops", 0, 0))
+    whole = crops._take(where, *crops._grid(6))
+    blocks = whole.unfold(2, 5, 5).unfold(3, 5, 5).flatten(4)
+    batch = crops[key]
+    for image in (batch["input"], batch["target"]):
+        assert (blocks == image[..., None]).all(1).any(-1).all()  # some pixel of the block, all channels together
+    assert not torch.equal(batch["input"], batch["target"])
+    assert not torch.equal(batch["input"], crops[Key(1, 0, key.images)]["input"])
+    noisy, clean = crops.reference()
+    assert noisy.shape == clean.shape == (6, 3, 4, 4)
+
+
+def test_photos_are_disjoint_and_as_noisy_as_the_report():
+    assert not set(Photos.TRAIN) & set(Photos.VAL)
+    data = Photos(Pixelate(7), train_pairs=40, val_pairs=40, batch_size=20)
+    data.setup()
+    batch = data.on_after_batch_transfer(data.train[Key(0, 0, torch.arange(20))], 0)
+    assert batch["input"].shape == (20, 3, 32, 32)
+    assert batch["input"].min() >= 0
+    assert batch["input"].max() <= 1
+    assert 0.02 < (batch["input"] - batch["target"]).std() < 0.3
+    again = Photos(Pixelate(7), train_pairs=40, val_pairs=40, batch_size=20)
+    again.setup()
+    assert torch.equal(again.val.noisy, data.val.noisy)
+
+
+def test_standin_is_read_and_scored_as_stated():
+    """The 27 real samples of the report's validation set: noisy input 21.11 dB, 19.99 dB in total."""
+    folder = os.environ.get("N2N_DATA")
+    if not folder:
+        pytest.skip("N2N_DATA is not set")
+    import numpy as np
+
+    from n2n_lightning.module import psnr_metrics
+
+    with np.load(Path(folder) / "course_val_samples.npz") as samples:
+        noisy, clean = (to_float(torch.from_numpy(samples[name])) for name in ("noisy", "clean"))
+    scores = psnr_metrics("noisy")(noisy, clean)
+    assert scores["noisy_psnr"] == pytest.approx(21.11, abs=0.005)
+    assert scores["noisy_psnr_total"] == pytest.approx(19.99, abs=0.005)

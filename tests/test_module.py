@@ -1,0 +1,73 @@
+import doctest
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from n2n_lightning import module
+from n2n_lightning.losses import L2
+from n2n_lightning.module import psnr_metrics, warmup_cosine
+
+
+def test_both_psnr_definitions_agree_with_skimage():
+    draws = torch.Generator().manual_seed(0)
+    clean = torch.rand(7, 3, 16, 16, generator=draws)
+    noisy = clean + torch.rand(7, 1, 1, 1, generator=draws) * torch.randn(clean.shape, generator=draws)
+    metrics = psnr_metrics("val")
+    for part in torch.arange(7).split(3):  # batches of 3, 3 and 1: no batch may weigh more than its images
+        metrics.update(noisy[part], clean[part])
+    score = metrics.compute()
+    each = [peak_signal_noise_ratio(c.numpy(), n.numpy(), data_range=1.0) for c, n in zip(clean, noisy, strict=True)]
+    total = peak_signal_noise_ratio(clean.numpy(), noisy.numpy(), data_range=1.0)
+    assert score["val_psnr"] == pytest.approx(np.mean(each), abs=1e-4)
+    assert score["val_psnr_total"] == pytest.approx(total, abs=1e-4)
+    assert score["val_psnr"] > score["val_psnr_total"] + 0.5
+
+
+def test_psnr_sees_brightness():
+    clean = torch.rand(2, 3, 8, 8)
+    assert psnr_metrics("val")(clean + 0.1, clean)["val_psnr"] == pytest.approx(20.0, abs=1e-3)
+
+
+def test_doctest():
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0
+
+
+def test_loss_ignores_missing_pixels_in_value_and_gradient():
+    output = torch.rand(2, 3, 4, 4, requires_grad=True)
+    target = torch.rand(2, 3, 4, 4)
+    target[0, :, 1] = torch.nan
+    loss = L2()(output, target)
+    loss.backward()
+    present = ~target.isnan()
+    assert loss.item() == pytest.approx((output - target)[present].square().mean().item())
+    assert output.grad.isfinite().all()
+    assert (output.grad[~present] == 0).all()
+    assert (output.grad[present] != 0).all()
+    assert L2()(output, torch.full_like(target, torch.nan)).item() == 0
+
+
+def rates(**options):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = warmup_cosine(optimizer, total_steps=100, **options)
+    found = []
+    for _ in range(100):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_schedules():
+    assert rates(decay=0) == [1.0] * 100
+    ramp = rates(decay=0.5)
+    assert ramp[:51] == [1.0] * 51
+    assert ramp[75] == pytest.approx(0.5)
+    assert 0 < ramp[99] < 0.01
+    warm = rates(warmup=0.1, decay=0.9)
+    assert warm[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert warm[55] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="add up to 1"):
+        rates(warmup=0.6, decay=0.6)

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch import nn
+
+from n2n_lightning.networks import EncoderDecoder, UNet, pad_to_multiple
+
+# The report's Table 1: layer, output channels, function. `up` is counted after nearest upsampling and concatenation.
+ENCODER = [("c0", 48), ("c1", 48), ("c2", 48), ("c3", 48), ("c4", 48), ("c5", 48), ("c6", 48)]
+TABLE_1 = [
+    *[(name, n, "conv 3x3") for name, n in ENCODER],
+    *[("up", 96, "up"), ("ct5", 144, "transposed"), ("dec5a", 96, "conv 3x3"), ("dec5b", 96, "conv 3x3")],
+    *[("up", 144, "up"), ("ct4", 144, "transposed"), ("dec4a", 96, "conv 3x3"), ("dec4b", 96, "conv 3x3")],
+    *[("up", 144, "up"), ("ct3", 144, "transposed"), ("dec3a", 96, "conv 3x3"), ("dec3b", 96, "conv 3x3")],
+    *[("up", 144, "up"), ("ct2", 144, "transposed"), ("dec2a", 64, "conv 3x3"), ("dec2b", 64, "conv 3x3")],
+    *[("up", 64, "up"), ("ct1", 64, "transposed"), ("dec1a", 32, "conv 3x3"), ("dec1b", 32, "conv 3x3")],
+    ("output", 3, "conv 1x1"),
+]
+
+
+def walk(network: nn.Module, size: int = 32) -> list[tuple[str, int, str, int]]:
+    """What the network does to one image: layer, channels, function and map size, in the order of execution.
+
+    The channels of `up` are those of the layer that follows it, which takes its output after the concatenation.
+    """
+    rows: list[tuple[str, int, str, int]] = []
+
+    def note(name, module):
+        def hook(_, inputs, output):
+            if rows and rows[-1][0] == "up":
+                rows[-1] = ("up", inputs[0].shape[1], "up", rows[-1][3])
+            layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+            if isinstance(module, nn.Upsample):
+                kind = "up"
+            elif isinstance(layers[0], nn.ConvTranspose2d):
+                kind = "transposed" if layers[0].stride == (1, 1) and layers[0].kernel_size == (3, 3) else "other"
+            else:
+                kind = f"conv {layers[0].kernel_size[0]}x{layers[0].kernel_size[1]}"
+            assert len(layers) <= 1
+            rows.append((name, output.shape[1], kind, output.shape[-1]))
+
+        return hook
+
+    for name, module in network.named_children():
+        if not isinstance(module, nn.MaxPool2d):
+            module.register_forward_hook(note(name, module))
+    network.eval()(torch.rand(1, 3, size, size))
+    return rows
+
+
+def test_unet_is_table_1():
+    rows = walk(UNet())
+    assert [row[:3] for row in rows] == TABLE_1
+    assert [row[3] for row in rows] == [32, 32, 16, 8, 4, 2, 1, *[2] * 4, *[4] * 4, *[8] * 4, *[16] * 4, *[32] * 5]
+
+
+def test_baseline_has_7_encoder_and_11_decoder_layers_and_no_skips():
+    rows = [row for row in walk(EncoderDecoder()) if row[0] != "up"]
+    expected = [row for row in TABLE_1 if row[0] != "up" and row[2] != "transposed"]
+    assert [row[:3] for row in rows] == expected
+    assert (len(rows[:7]), len(rows[7:])) == (7, 11)
+
+
+@pytest.mark.parametrize("network", [UNet(), EncoderDecoder()], ids=["unet", "baseline"])
+def test_every_layer_has_its_own_weights_and_is_trained(network):
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert (
+        len({id(m) for m in norms})
+        == len(norms)
+        == len(walk(network)) - sum(row[2] in ("up", "transposed") or row[0] == "output" for row in walk(network))
+    )
+    network.train()(torch.rand(4, 3, 32, 32)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_networks_have_leaky_relu_and_report_output():
+    network = UNet()
+    assert {m.negative_slope for m in network.modules() if isinstance(m, nn.LeakyReLU)} == {0.1}
+    assert isinstance(network.output[-1], nn.ReLU)
+
+
+@pytest.mark.parametrize("network", [UNet(), EncoderDecoder(), UNet(channels=1)], ids=["unet", "baseline", "grey"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 3), (31, 33), (32, 32), (65, 7)])
+def test_any_size(network, size):
+    image = torch.rand(2, next(network.parameters()).shape[1], *size)
+    output = network.eval()(image)
+    assert output.shape == image.shape
+    assert output.isfinite().all()
+
+
+def test_padding_reflects_again_and_again():
+    row = torch.tensor([0.0, 1.0, 2.0]).view(1, 1, 1, 3)
+    assert pad_to_multiple(row, 8)[0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    assert pad_to_multiple(torch.full((1, 1, 1, 1), 5.0), 4).flatten().tolist() == [5.0] * 16
+    image = torch.rand(2, 3, 20, 30)
+    padded = nn.functional.pad(image, (0, 2, 0, 12), mode="reflect")
+    assert torch.equal(pad_to_multiple(image, 32), padded)
+    assert pad_to_multiple(image, 10) is image

@@ -1,0 +1,368 @@
+"""Training as a whole: what a run gives, resuming, and the commands as a person types them."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from n2n_lightning import callbacks
+from n2n_lightning.files import InputError
+from n2n_lightning.module import Diverged
+from n2n_lightning.train import CONF, train
+from tests.conftest import run
+
+GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "experiment")
+# A run small enough for a test; float32, so that it is the same on every machine.
+QUICK = ("trainer.accelerator=cpu", "trainer.precision=32-true", "data.batch_size=6", "model=tiny")
+
+
+@pytest.fixture(autouse=True)
+def no_noise_from_lightning(monkeypatch):
+    """Lightning 2.6 calls what torch 2.13 deprecates; train() itself turns that warning off for the person."""
+    import warnings
+
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+
+
+def composed(*overrides: str) -> dict:
+    """The plain configuration of a command line, with a tiny network in place of `model=tiny`."""
+    tiny = "model=tiny" in overrides
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [o for o in overrides if o != "model=tiny"])
+    config = OmegaConf.to_container(cfg, resolve=True)
+    if tiny:
+        config["model"] = {"_target_": "tests.test_train.Tiny"}
+    return config
+
+
+class Tiny(torch.nn.Module):
+    """A network of one's own, by its dotted name; it has a state, so that resuming can go wrong."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, width, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(width)
+        self.last = torch.nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, image):
+        return self.last(self.norm(self.first(image)).relu())
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in options(group)])
+def test_every_config_composes_and_says_how_it_is_used(choice):
+    config = composed(choice)
+    assert set(GROUPS) - {"experiment"} <= set(config)
+    group, name = choice.split("=")
+    text = (CONF / group / f"{name}.yaml").read_text()
+    head = next(line for line in text.splitlines() if "_global_" not in line)
+    assert head.startswith("# python -m n2n_lightning.train")
+    assert choice in head
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "experiment"])
+def test_every_key_has_a_comment(group):
+    for name in options(group):
+        for line in (CONF / group / f"{name}.yaml").read_text().splitlines():
+            if line and not line.startswith(("#", "_", "seed:")):
+                assert "  # " in line, f"{group}/{name}.yaml: {line}"
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_runs_one_batch(name, course, tmp_path):
+    one = ("+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "trainer.max_epochs=1")
+    config = composed(f"experiment={name}", f"data.root={course}", "trainer.accelerator=cpu", *one)
+    config["data"] |= {"train_pairs": None, "val_pairs": None, "batch_size": 8}
+    result = train(config, tmp_path / "run", "test")
+    assert result["status"] == "finished"
+    assert result["val_psnr"] > 0
+
+
+def test_what_a_run_gives(course, tmp_path, capsys):
+    folder = tmp_path / "run"
+    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
+    result = train(config, folder, "python -m n2n_lightning.train ...")
+    assert result == json.loads((folder / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["epochs"] == 3
+    assert result["data"]["train"] == 24
+    assert result["parameters"] == sum(p.numel() for p in Tiny().parameters())
+    for name in ("val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total", "val_loss", "train_loss"):
+        assert isinstance(result[name], float), name
+    for name in ("best_epoch", "seed", "seconds", "images_per_second", "versions", "git_commit", "command"):
+        assert name in result
+
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = max(rows, key=lambda row: float(row["val_psnr"]))
+    assert float(best["val_psnr"]) == result["val_psnr"]
+    assert int(best["epoch"]) == result["best_epoch"]
+    assert [int(row["images"]) for row in rows] == [24] * 3
+
+    events = EventAccumulator(str(folder), {"images": 0, "scalars": 0}).Reload()
+    curve = [(e.step, e.value) for e in events.Scalars("val_psnr")]
+    assert curve == [(int(row["epoch"]), pytest.approx(float(row["val_psnr"]))) for row in rows]
+    for tag in ("train_loss", "val_loss", "lr", "images_per_second", "noisy_psnr", "val_psnr_total"):
+        assert [e.step for e in events.Scalars(tag)] == [1, 2, 3]
+    assert [e.step for e in events.Images("noisy, denoised, clean")] == [1, 2, 3]
+    assert events.Scalars("final/val_psnr")[0].value == pytest.approx(result["val_psnr"])
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["n2n_lightning"]["model"] == config["model"]
+    assert last["epoch"] == 2
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] + 1 == result["best_epoch"]
+    assert "epoch 3/3" in capsys.readouterr().out
+
+
+def test_validation_is_against_clean_images(course, tmp_path):
+    """A network that returns its input scores what the noisy input scores."""
+    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", "optim.lr=1e-12", *QUICK)
+    config["model"] = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 1}
+    config["callbacks"] = {"identity": {"_target_": "tests.test_train.Identity"}}
+    result = train(config, tmp_path / "run", "test")
+    noisy, clean = (x.float() / 255 for x in torch.load(course / "val_data.pkl"))
+    mse = (noisy - clean).square().mean((1, 2, 3))
+    assert result["noisy_psnr"] == pytest.approx((-10 * mse.log10()).mean().item(), abs=1e-4)
+    assert result["noisy_psnr_total"] == pytest.approx(-10 * mse.mean().log10().item(), abs=1e-4)
+    assert result["val_psnr"] == pytest.approx(result["noisy_psnr"], abs=1e-3)
+    first, second = (x.float() / 255 for x in torch.load(course / "train_data.pkl"))
+    assert result["train_loss"] == pytest.approx((first - second).square().mean().item(), rel=1e-4)
+
+
+class Identity(callbacks.Callback):
+    def on_fit_start(self, trainer, pl_module):
+        torch.nn.init.dirac_(pl_module.network.weight)
+        torch.nn.init.zeros_(pl_module.network.bias)
+
+
+class Stop(callbacks.Callback):
+    """Stops as SIGTERM does, after `steps` steps."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == self.steps:
+            (watch,) = (c for c in trainer.callbacks if isinstance(c, callbacks.StopOnSignal))
+            watch.received = signal.SIGTERM
+            watch.on_train_batch_end(trainer, pl_module)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def scores(folder: Path) -> list[dict[str, str]]:
+    timed = ("seconds", "images_per_second", "images")
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["cosine", "{_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 1}"]
+)
+def test_resumed_run_is_the_uninterrupted_one(scheduler, course, tmp_path):
+    asked = [
+        "data=course",
+        f"data.root={course}",
+        "data.swap=true",
+        "data.augment=true",
+        "trainer.max_epochs=3",
+        *QUICK,
+    ]
+    config = composed(*asked)
+    if scheduler != "cosine":
+        config["scheduler"] = {"_target_": "torch.optim.lr_scheduler.StepLR", "_partial_": True, "step_size": 1}
+    whole = tmp_path / "whole"
+    expected = train(config, whole, "test")
+    for steps in (1, 3, 4, 5, 8):  # 4 steps are an epoch
+        folder = tmp_path / f"stopped{steps}"
+        stop = {"stop": {"_target_": "tests.test_train.Stop", "steps": steps}}
+        with pytest.raises(callbacks.Interrupted):
+            train({**config, "callbacks": stop}, folder, "test")
+        assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
+        result = train(config, folder, "test")
+        for name, value in weights(whole).items():
+            assert torch.equal(value, weights(folder)[name]), (steps, name)
+        assert scores(folder) == scores(whole)
+        for name in ("val_psnr", "best_epoch", "epochs", "status"):
+            assert result[name] == expected[name]
+
+
+def test_resume_at_the_end_of_an_epoch_and_further(course, tmp_path):
+    asked = ["data=course", f"data.root={course}", "scheduler=constant", *QUICK]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train(composed(*asked, "trainer.max_epochs=3"), whole, "test")
+    train(composed(*asked, "trainer.max_epochs=1"), folder, "test")
+    folder = folder.rename(tmp_path / "moved")
+    result = train(composed(*asked, "trainer.max_epochs=3"), folder, "test")
+    assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(whole).items())
+    assert scores(folder) == scores(whole)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] + 1 == result["best_epoch"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
+    asked = ["data=course", f"data.root={course}", "trainer.max_epochs=2", "data.swap=true", *QUICK]
+    for name, more in (("a", []), ("b", ["data.workers=2"]), ("c", ["seed=1"])):
+        train(composed(*asked, *more), tmp_path / name, "test")
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["network.first.weight"], c["network.first.weight"])
+
+
+def test_short_last_batch(course, tmp_path):
+    config = composed("data=course", f"data.root={course}", "data.train_pairs=13", "trainer.max_epochs=1", *QUICK)
+    config["model"] = {"_target_": "n2n_lightning.networks.UNet"}
+    assert train(config, tmp_path / "run", "test")["status"] == "finished"
+
+
+def test_divergence(course, tmp_path):
+    folder = tmp_path / "run"
+    asked = ["data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK]
+    train(composed(*asked, "trainer.max_epochs=1"), folder, "test")
+    with pytest.raises(Diverged, match=r"step \d+, epoch 2, learning rate"):
+        train(composed(*asked, "+callbacks.poison._target_=tests.test_train.Poison"), folder, "test")
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "the loss became nan" in result["reason"]
+    assert all(value.isfinite().all() for value in weights(folder).values())
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+
+
+class Poison(callbacks.Callback):
+    def on_train_start(self, trainer, pl_module):
+        torch.nn.init.constant_(pl_module.network.first.weight, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model={_target_: no.such.Network}", "model: Error loading 'no.such.Network'"),
+        ("model={_target_: torch.nn.Linear}", "model: Linear.__init__() got an unexpected keyword argument 'channels'"),
+        ("seed=-1", "seed=-1: must be a whole number, 0 or more"),
+        ("seed=null", "seed=None: must be a whole number, 0 or more"),
+        ("scheduler.decay=2", "optim or scheduler: scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
+        ("optim.lr=-1", "optim or scheduler: Invalid learning rate: -1"),
+    ],
+)
+def test_wrong_configuration(override, message, course, tmp_path):
+    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", *QUICK[:-1], override)
+    with pytest.raises(InputError) as caught:
+        train(config, tmp_path / "run", "test")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+# As a person types them.
+
+SMALL = (
+    "data.train_pairs=12",
+    "data.val_pairs=4",
+    "data.batch_size=6",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+)
+
+
+def test_the_command(tmp_path):
+    done = run("train", "model=unet", "optim.lr=0.01", "hydra.run.dir=out", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "noisy input" in done.stdout
+    assert "tensorboard" in done.stdout
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["command"].startswith("python -m n2n_lightning.train model=unet optim.lr=0.01")
+    assert (tmp_path / "out" / ".hydra" / "config.yaml").exists()
+
+    again = run("train", "hydra.run.dir=out", *SMALL, cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: ")
+    assert "resume=" in again.stderr
+
+    further = run("train", "resume=out", "trainer.max_epochs=2", cwd=tmp_path)
+    assert further.returncode == 0, further.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["epochs"], result["data"]["train"]) == (2, 12)
+
+
+def test_default_run_folder(tmp_path):
+    done = run("train", "model=baseline", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert (folder / "result.json").exists()
+
+
+def test_multirun(tmp_path):
+    done = run("train", "-m", "optim.lr=0.01,0.001", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    results = [json.loads((sweep / n / "result.json").read_text()) for n in "01"]
+    assert results[0]["val_psnr"] != results[1]["val_psnr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data=course", "data.root=nowhere"], "data.root=nowhere: no such folder"),
+        (["resume=nowhere"], "resume=nowhere: not a run folder"),
+        (["optim.lrr=1"], "lrr"),
+        (["model=nonsense"], "nonsense"),
+        (["data.batch_size=abc"], "data.batch_size"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
+    done = run("train", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
+    asked = [
+        "data.train_pairs=60",
+        "data.val_pairs=4",
+        "data.batch_size=6",
+        "trainer.max_epochs=200",
+        "hydra.run.dir=out",
+    ]
+    command = [sys.executable, "-m", "n2n_lightning.train", *asked]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        process.send_signal(signum)
+        started = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert errors.splitlines() == [f"stopped by {signum.name}; resume=RUN_FOLDER continues"]
+    assert time.monotonic() - started < 30
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_help_and_config_do_not_import_torch(tmp_path):
+    for argument in ("--help", "--cfg=job"):
+        code = f"import sys; sys.argv[1:] = ['{argument}']; from n2n_lightning import train\n"
+        code += "try: train.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "optim" in done.stdout
