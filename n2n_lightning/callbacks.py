@@ -115,7 +115,8 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self._now is not None
-        earlier = [row["val_psnr"] for row in pl_module.history if "val_psnr" in row]  # type: ignore[union-attr]
+        history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
+        earlier = [row["val_psnr"] for row in history if "val_psnr" in row]
         if not earlier or trainer.callback_metrics["val_psnr"] > max(earlier):
             self._best = self._now
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
@@ -182,7 +183,7 @@ class Curves(TensorBoardLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if not self._charts:
             charts = {
-                "MSE": ["Multiline", ["train_loss", "val_loss"]],
+                "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss"]],
                 "PSNR in dB": ["Multiline", ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]],
             }
             self.experiment.add_custom_scalars({"n2n_lightning": charts})
@@ -213,6 +214,7 @@ class EpochLines(Callback):
         if history and trainer.is_global_zero:
             row = history[-1]
             scores = f"  val_psnr {row['val_psnr']:.2f} dB" if "val_psnr" in row else ""
+            scores += f"  val_noisy_loss {row['val_noisy_loss']:.5f}" if "val_noisy_loss" in row else ""
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
             print(f"epoch {row['epoch']}/{trainer.max_epochs}  {loss}{scores}  {rate}", flush=True)

@@ -1,4 +1,4 @@
-"""Files or photographs in, batches of noisy pairs out.
+"""From stored images to batches of noisy pairs on the training device.
 
 A batch is a dict: `input` and `target`, float (B, C, H, W), values in [0, 1] up to noise. In training the target is
 another noisy version of the input's image; in validation it is the clean image. Stored integers stay integers until
@@ -6,17 +6,16 @@ they are on the device that trains; everything random is a pure function of (see
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from n2n_lightning.files import InputError, load_torch, sha256
+from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise, Pixelate, generator
+from n2n_lightning.stacks import Scenes
 
 
 class Key(NamedTuple):
@@ -25,6 +24,10 @@ class Key(NamedTuple):
     epoch: int
     number: int
     images: Tensor
+
+    def identity(self) -> dict[str, Any]:
+        """What a batch carries to the device, where its noise and turns are drawn."""
+        return {"epoch": self.epoch, "number": self.number, "images": self.images}
 
 
 class Batches(Sampler[Key]):
@@ -94,34 +97,59 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class Captures(Dataset):
-    """K noisy captures of each of N scenes: tensors (N, C, H, W), one per capture.
+    """Noisy captures of scenes; a batch takes an ordered pair of different captures of each scene.
 
-    A batch takes an ordered pair of different captures of each scene: the first two, or, with `swap`, a random one.
+    Args:
+        scenes: the captures.
+        seed: of the choices below.
+        swap: take a random ordered pair of the captures; otherwise the first is the input, the second the target.
+        clean: train towards these images (N, C, H, W) instead (supervised training, for comparison).
+        crop: height and width of a random window, the same for both; None takes whole images.
+        count: images per epoch; item i is of scene i modulo their number.
     """
 
-    def __init__(self, captures: Sequence[Tensor], seed: int, swap: bool) -> None:
-        self.captures, self.seed, self.swap = captures, seed, swap
+    def __init__(
+        self,
+        scenes: Scenes,
+        seed: int,
+        swap: bool,
+        clean: Tensor | None = None,
+        crop: int | None = None,
+        count: int | None = None,
+    ) -> None:
+        self.scenes, self.seed, self.swap, self.clean = scenes, seed, swap, clean
+        self.count = count or len(scenes.names)
+        height, width = scenes.frames[0].shape[2:]
+        self.window = (min(crop, height), min(crop, width)) if crop else None
 
     def __len__(self) -> int:
-        return len(self.captures[0])
+        return self.count
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
+        scene = key.images % len(self.scenes.names)
+        draws = generator(self.seed, "captures", key.epoch, key.number)
+        u = torch.rand(4, len(scene), generator=draws)
+        window = self._window(u[:2]) if self.window else ()
+        first, second = torch.zeros_like(scene), torch.ones_like(scene)
         if self.swap:
-            count, b = len(self.captures), len(key.images)
-            draws = generator(self.seed, "captures", key.epoch, key.number)
-            first = torch.randint(count, (b,), generator=draws)
-            second = (first + torch.randint(1, count, (b,), generator=draws)) % count
-            pair = self._choose(first, key.images), self._choose(second, key.images)
+            count = self.scenes.captures(scene)
+            first = (u[2] * count).long()
+            second = (first + 1 + (u[3] * (count - 1)).long()) % count
+        noisy = self.scenes.take(scene, first, window)
+        if self.clean is None:
+            target = self.scenes.take(scene, second, window)
         else:
-            pair = self.captures[0][key.images], self.captures[1][key.images]
-        return {"input": pair[0], "target": pair[1], "epoch": key.epoch, "number": key.number}
+            target = self.clean[scene[:, None, None, None], *window] if window else self.clean[scene]
+        return {"input": noisy, "target": target, **key.identity()}
 
-    def _choose(self, which: Tensor, index: Tensor) -> Tensor:
-        """Capture which[i] of scene index[i]."""
-        chosen = self.captures[0][index]
-        for k, capture in enumerate(self.captures[1:], start=1):
-            chosen[which == k] = capture[index[which == k]]
-        return chosen
+    def _window(self, u: Tensor) -> tuple[Tensor, ...]:
+        """Index of C, H and W of a random window for each image."""
+        _, channels, height, width = self.scenes.frames[0].shape
+        assert self.window
+        h, w = self.window
+        rows = (u[0] * (height - h + 1)).long()[:, None] + torch.arange(h)
+        columns = (u[1] * (width - w + 1)).long()[:, None] + torch.arange(w)
+        return torch.arange(channels)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
 
 
 class Pairs(Dataset):
@@ -134,21 +162,42 @@ class Pairs(Dataset):
         return len(self.noisy)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        pair = {"input": self.noisy[key.images], "target": self.reference[key.images]}
-        return {**pair, "epoch": key.epoch, "number": key.number}
+        return {"input": self.noisy[key.images], "target": self.reference[key.images], **key.identity()}
+
+
+class Whole(Dataset):
+    """Whole clean images of any sizes, uint8 or uint16 (C, H, W), one per batch, for validation with seeded noise."""
+
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        return {"image": self.images[int(key.images)][None], **key.identity()}
 
 
 class Crops(Dataset):
-    """Random crops of photographs of any sizes, new in every epoch; photos are uint8 (C, H, W).
+    """Random crops of clean photographs of any sizes, new in every epoch; photos are (C, H, W), all of one type.
 
-    A crop is a square of `zoom` times the shorter side of its photo, sampled without interpolation on size*block pixels
-    per side (interpolation would smooth what the noise is made of), and mirrored half of the time.
+    With `zoom`, a crop is a square of so many times the shorter side of its photo, sampled without interpolation on
+    size*block pixels per side (interpolation would smooth what the noise is made of), and mirrored half of the time.
+    Without, it is size*block pixels of the photo as they are.
     """
 
     def __init__(
-        self, photos: Sequence[Tensor], count: int, size: int, noise: Noise, seed: int, zoom: tuple[float, float]
+        self,
+        photos: Sequence[Tensor],
+        count: int,
+        size: int,
+        noise: Noise,
+        seed: int,
+        zoom: tuple[float, float] | None,
+        supervised: bool = False,
     ) -> None:
         self.count, self.size, self.noise, self.seed, self.zoom = count, size, noise, seed, zoom
+        self.supervised = supervised
         # All photos in one long row of pixels: a whole batch is then one indexing operation.
         self.pixels = torch.cat([photo.flatten(1).T for photo in photos])
         self.heights = torch.tensor([photo.shape[1] for photo in photos])
@@ -160,39 +209,50 @@ class Crops(Dataset):
         return self.count
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        draws = generator(self.seed, "crops", key.epoch, key.number)
-        where = self._place(key.images, draws)
-        batch: dict[str, Any] = {"epoch": key.epoch, "number": key.number}
-        if isinstance(self.noise, Pixelate):
-            # This noise is a way of sampling the photo: only the pixels that it draws are read, not whole crops.
-            return {**batch, **{name: self._sample(where, draws) for name in ("input", "target")}}
-        return {**batch, "image": self._take(where, *self._grid(len(key.images)))}
+        if not self.noise.frozen:
+            return {**self._batch(key.images, key.epoch, key.number), **key.identity()}
+        # Frozen noise belongs to the image, whatever batch it is in, so each image has a generator of its own.
+        parts = [self._batch(key.images[i : i + 1], "frozen", int(n)) for i, n in enumerate(key.images)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | key.identity()
+
+    def _batch(self, images: Tensor, *where_used: Any) -> dict[str, Tensor]:
+        draws = generator(self.seed, "crops", *where_used)
+        where = self._place(images, draws)
+        if not isinstance(self.noise, Pixelate):
+            return {"image": self._take(where, *self._grid(len(images)))}
+        # This noise is a way of sampling the photo: only the pixels that it draws are read, not whole crops.
+        noisy = self._sample(where, draws)
+        if self.supervised:
+            return {"input": noisy, "target": self.noise.clean(to_float(self._take(where, *self._grid(len(images)))))}
+        return {"input": noisy, "target": self._sample(where, draws)}
 
     def reference(self) -> tuple[Tensor, Tensor]:
-        """All crops of epoch 0, as noisy and clean images for validation: each (count, C, size, size), float."""
+        """`count` crops as noisy and clean images for validation, the same for every seed: (count, C, size, size)."""
         noisy, clean = [], []
-        for number, index in enumerate(torch.arange(self.count).split(64)):
-            draws = generator(self.seed, "validation", number)
-            where = self._place(index, draws)
-            image = self._take(where, *self._grid(len(index))).float() / 255
+        for number, images in enumerate(torch.arange(self.count).split(64)):
+            draws = generator("validation", number)
+            image = to_float(self._take(self._place(images, draws), *self._grid(len(images))))
             noisy.append(self.noise(image, draws))
             clean.append(self.noise.clean(image))
         return torch.cat(noisy), torch.cat(clean)
 
-    def _place(self, index: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    def _place(self, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
         """Photo, top, left, side and mirroring of each crop, each (B, 1, 1)."""
-        photo = index % len(self.starts)
+        photo = images % len(self.starts)
         height, width = self.heights[photo], self.widths[photo]
-        u = torch.rand(4, len(index), generator=draws)
-        low, high = self.zoom
-        side = (torch.minimum(height, width) * (low + (high - low) * u[0])).long().clamp(min=1)
+        u = torch.rand(4, len(images), generator=draws)
+        if self.zoom:
+            low, high = self.zoom
+            side = (torch.minimum(height, width) * (low + (high - low) * u[0])).long().clamp(min=1)
+        else:
+            side = torch.full_like(height, self.size * self.noise.block)
         place = {
             "start": self.starts[photo],
             "width": width,
             "top": (u[1] * (height - side + 1)).long(),
             "left": (u[2] * (width - side + 1)).long(),
             "side": side,
-            "mirror": u[3] < 0.5,
+            "mirror": u[3] < (0.5 if self.zoom else 0.0),
         }
         return {name: value[:, None, None] for name, value in place.items()}
 
@@ -223,29 +283,45 @@ class NoisyPairs(pl.LightningDataModule):
 
     Args:
         batch_size: noisy pairs per optimiser step.
-        val_batch_size: images per validation step.
+        val_batch_size: images per validation step; fewer where they are larger than 64 x 64.
         seed: of order, crops, noise and augmentation.
         augment: give both images of a pair the same random flips and, where they are square, quarter turns.
         workers: processes that prepare batches; 0 prepares them in the training process.
+        supervised: train towards clean images instead of noisy ones, to compare with.
+
+    Attributes, once `setup` was called:
+        train, val: the two data sets.
+        channels: of the images.
+        scale: the stored value that becomes 1.0.
+        reference: what validation compares with, `clean` or `noisy`.
+        fingerprint: says what the data are, for `result.json`.
     """
 
     def __init__(
-        self, batch_size: int = 100, val_batch_size: int = 250, seed: int = 0, augment: bool = False, workers: int = 0
+        self,
+        batch_size: int = 100,
+        val_batch_size: int = 250,
+        seed: int = 0,
+        augment: bool = False,
+        workers: int = 0,
+        supervised: bool = False,
     ) -> None:
         super().__init__()
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.seed, self.augment, self.workers = seed, augment, workers
+        self.supervised = supervised
         self.noise: Noise | None = None
         self.train: Dataset | None = None
         self.val: Dataset | None = None
+        self.channels, self.scale, self.reference = 3, 255.0, "clean"
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None
 
     def load(self) -> tuple[Dataset, Dataset]:
-        """The training and the validation data; also fills `fingerprint`, which says what they are.
+        """The training and the validation data; also sets the other attributes that differ from those above.
 
         Raises:
             InputError: the data cannot be used; the message says which file or option, and what would work.
@@ -266,7 +342,11 @@ class NoisyPairs(pl.LightningDataModule):
         return self._training
 
     def val_dataloader(self) -> Loader:
-        return self._loader(self.val, self.val_batch_size, shuffle=False)
+        size = 1
+        if isinstance(self.val, Pairs):
+            height, width = self.val.noisy.shape[-2:]
+            size = max(1, min(self.val_batch_size, self.val_batch_size * 64 * 64 // (height * width)))
+        return self._loader(self.val, size, shuffle=False)
 
     def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -281,19 +361,34 @@ class NoisyPairs(pl.LightningDataModule):
         self._position = state_dict["position"]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """On the training device: integers become float in [0, 1], synthetic noise is drawn, pairs are turned."""
+        """On the training device: stored values become float in [0, 1], noise is drawn, pairs are turned."""
         training = self.trainer is not None and self.trainer.training
         if "image" in batch:
-            assert self.noise is not None
-            image = to_float(batch["image"])
-            draws = generator(self.seed, "noise", batch["epoch"], batch["number"], device=image.device)
-            pair = [self.noise(image, draws), self.noise(image, draws)]
+            pair = self._corrupt(to_float(batch["image"]), batch, training)
         else:
-            pair = [to_float(batch["input"]), to_float(batch["target"])]
+            pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
         if training and self.augment:
-            draws = generator(self.seed, "turns", batch["epoch"], batch["number"])
-            pair = turn(pair, draws)
+            pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
         return {"input": pair[0], "target": pair[1]}
+
+    def _corrupt(self, image: Tensor, batch: dict[str, Any], training: bool) -> list[Tensor]:
+        """Noisy input and target of clean images (B, C, H, W)."""
+        assert self.noise is not None
+        if not training:  # the same noise for every seed, so that scores can be compared
+            draws = generator("validation", batch["number"], device=image.device)
+            return [self.noise(image, draws), self.noise.clean(image)]
+        if not self.noise.frozen:
+            return self._pair(
+                image, generator(self.seed, "noise", batch["epoch"], batch["number"], device=image.device)
+            )
+        keys = [generator(self.seed, "frozen noise", n, device=image.device) for n in batch["images"].tolist()]
+        parts = [self._pair(image[i : i + 1], draws) for i, draws in enumerate(keys)]
+        return [torch.cat(side) for side in zip(*parts, strict=True)]
+
+    def _pair(self, image: Tensor, draws: torch.Generator) -> list[Tensor]:
+        assert self.noise is not None
+        noisy = self.noise(image, draws)
+        return [noisy, self.noise.clean(image) if self.supervised else self.noise.target(image, draws)]
 
 
 def whole_numbers(least: int, **values: Any) -> None:
@@ -303,11 +398,15 @@ def whole_numbers(least: int, **values: Any) -> None:
             raise InputError(f"data.{name}={value}: must be a whole number, {least} or more")
 
 
-def to_float(image: Tensor) -> Tensor:
-    """Integers to float32 in [0, 1] by the largest value of their type (255, 65535); floats keep their values."""
+def to_float(image: Tensor, scale: float | None = None) -> Tensor:
+    """Integers to float32 by dividing by `scale`, by default the largest value of their type (255, 65535).
+
+    Floats are divided by `scale` only if one is given; tensors that are float32 already and need no scale are returned
+    as they are.
+    """
     if image.is_floating_point():
-        return image.float()
-    return image.float().div_(torch.iinfo(image.dtype).max)
+        return image.float() if scale in (None, 1.0) else image.float() / scale
+    return image.float().div_(scale or torch.iinfo(image.dtype).max)
 
 
 def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
@@ -325,128 +424,3 @@ def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
             image = torch.where(flips[2], image.transpose(-1, -2), image)
         turned.append(image)
     return turned
-
-
-class Course(NoisyPairs):
-    """The report's files in the folder `root`, as the course wrote them with torch.save.
-
-    `train_data.pkl` is a tuple of two uint8 tensors (N, 3, H, W), two noisy versions of each image; `val_data.pkl` a
-    tuple (noisy, clean) of the same kind. The report has N = 50,000 and 1,000, H = W = 32.
-
-    Args:
-        root: the folder.
-        train_pairs: how many of the training pairs to use, from the first; all if None.
-        val_pairs: the same for validation.
-        swap: let either image of a pair be the input, at random.
-        **common: see NoisyPairs.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        train_pairs: int | None = None,
-        val_pairs: int | None = None,
-        swap: bool = False,
-        **common: Any,
-    ) -> None:
-        super().__init__(**common)
-        self.root, self.train_pairs, self.val_pairs, self.swap = Path(root), train_pairs, val_pairs, swap
-
-    def load(self) -> tuple[Dataset, Dataset]:
-        if not self.root.is_dir():
-            raise InputError(
-                f"data.root={self.root}: no such folder; it should hold train_data.pkl and val_data.pkl"
-                " (data=photos needs no files)"
-            )
-        first, second = self._read("train_data.pkl", "train_pairs", self.train_pairs)
-        noisy, clean = self._read("val_data.pkl", "val_pairs", self.val_pairs)
-        if first.shape[1:] != noisy.shape[1:]:
-            raise InputError(
-                f"{self.root}: training images are {_size(first)}, validation images {_size(noisy)}; they must agree"
-            )
-        self.fingerprint = {
-            "name": "course",
-            "train": len(first),
-            "val": len(noisy),
-            "sha256": {name: sha256(self.root / name) for name in ("train_data.pkl", "val_data.pkl")},
-        }
-        return Captures((first, second), self.seed, self.swap), Pairs(noisy, clean)
-
-    def _read(self, name: str, option: str, count: int | None) -> tuple[Tensor, Tensor]:
-        path = self.root / name
-        content = load_torch(path)
-        if not isinstance(content, tuple | list) or len(content) != 2:
-            found = f"{len(content)} items" if isinstance(content, tuple | list | dict) else type(content).__name__
-            raise InputError(f"{path}: should hold a tuple of two tensors, found {found}")
-        for tensor in content:
-            if not isinstance(tensor, Tensor):
-                raise InputError(f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it")
-            if tensor.dtype != torch.uint8:
-                raise InputError(f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}")
-            if tensor.dim() != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
-                raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}")
-        a, b = content
-        if a.shape != b.shape:
-            raise InputError(f"{path}: the two tensors differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
-        if count is None:
-            return a, b
-        if not 1 <= count <= len(a):
-            raise InputError(f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work")
-        return a[:count], b[:count]
-
-
-def _size(images: Tensor) -> str:
-    return "x".join(str(n) for n in images.shape[1:])
-
-
-class Photos(NoisyPairs):
-    """Photographs that come with scikit-image: nothing to download. Training and validation photos are disjoint.
-
-    Args:
-        noise: the corruption that makes the pairs.
-        train_pairs: noisy pairs per epoch, each from a new random crop.
-        val_pairs: fixed noisy/clean pairs for validation.
-        size: height and width of the noisy images in pixels.
-        zoom: smallest and largest side of a crop, as a share of the photo's shorter side.
-        **common: see NoisyPairs.
-    """
-
-    TRAIN = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg")
-    VAL = ("astronaut.png", "chelsea.png")
-
-    def __init__(
-        self,
-        noise: Noise,
-        train_pairs: int = 20_000,
-        val_pairs: int = 500,
-        size: int = 32,
-        zoom: Sequence[float] = (0.8, 1.0),
-        **common: Any,
-    ) -> None:
-        super().__init__(**common)
-        whole_numbers(1, train_pairs=train_pairs, val_pairs=val_pairs, size=size)
-        if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1] <= 1:
-            raise InputError(f"data.zoom={list(zoom)}: must be two numbers, 0 < smallest <= largest <= 1")
-        self.noise, self.train_pairs, self.val_pairs, self.size = noise, train_pairs, val_pairs, size
-        self.zoom = (zoom[0], zoom[1])
-
-    def load(self) -> tuple[Dataset, Dataset]:
-        assert self.noise is not None
-        common = self.size, self.noise, self.seed, self.zoom
-        train = Crops([self._photo(name) for name in self.TRAIN], self.train_pairs, *common)
-        val = Crops([self._photo(name) for name in self.VAL], self.val_pairs, *common)
-        self.fingerprint = {
-            "name": "photos",
-            "train": self.train_pairs,
-            "val": self.val_pairs,
-            "photos": {"train": self.TRAIN, "val": self.VAL},
-        }
-        return train, Pairs(*val.reference())
-
-    @staticmethod
-    def _photo(name: str) -> Tensor:
-        import skimage
-        from skimage.io import imread
-
-        photo: np.ndarray = imread(Path(skimage.__file__).parent / "data" / name)
-        return torch.from_numpy(photo).permute(2, 0, 1)

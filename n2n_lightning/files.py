@@ -1,14 +1,16 @@
 """Reading files that may come from strangers, and writing files whole or not at all."""
 
+import argparse
 import hashlib
 import os
 import pickle
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 class InputError(ValueError):
@@ -67,3 +69,22 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Parser(argparse.ArgumentParser):
+    """Ordinary `--options`, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+
+def command(run: Callable[[], int | None]) -> NoReturn:
+    """Runs a command line: exit status 0, 1 for what broke, 2 and one line for what cannot work as asked."""
+    try:
+        sys.exit(run() or 0)
+    except InputError as error:
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -30,3 +30,34 @@ class L2(Loss):
 
     def penalty(self, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square()
+
+
+class L1(Loss):
+    """|output - target|: learns the median of the targets, right for text and other overlays (paper, section 3.2)."""
+
+    def penalty(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).abs()
+
+
+class L0(Loss):
+    """(|output - target| + 1e-8)^gamma, gamma falling from 2 to 0 over the run: learns the mode (paper, section 3.2).
+
+    `progress`, from 0 to 1, is the share of the run that is done; whoever trains sets it before each step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = 0.0
+
+    def penalty(self, output: Tensor, target: Tensor) -> Tensor:
+        return ((output - target).abs() + 1e-8) ** (2 * (1 - self.progress))
+
+
+class HDR(Loss):
+    """(output - target)^2 / (output + 0.01)^2 for images of high dynamic range (paper, section 3.3).
+
+    The denominator passes no gradient, or the loss would not learn the mean; outputs below 0 count as 0 in it.
+    """
+
+    def penalty(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square() / (output.detach().clamp(min=0) + 0.01).square()

@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio
 
+from n2n_lightning.losses import L2
+
 
 def psnr_metrics(prefix: str) -> MetricCollection:
     """The two definitions of PSNR for images with values in [0, 1], in dB.
@@ -70,6 +72,9 @@ class Denoiser(pl.LightningModule):
             then advanced at every step, otherwise at every epoch. None keeps the rate.
         spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}.
 
+        reference: what validation compares with. Where it is `noisy` there is no PSNR, and the validation loss is
+            called `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
+
     `history` has one row per finished epoch, of plain numbers; it is stored in checkpoints too.
     """
 
@@ -80,6 +85,7 @@ class Denoiser(pl.LightningModule):
         optimizer: Callable[[Any], Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
         spec: dict[str, Any] | None = None,
+        reference: str = "clean",
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,7 +93,9 @@ class Denoiser(pl.LightningModule):
         self._optimizer, self._scheduler = optimizer, scheduler
         self.spec = spec or {}
         self.history: list[dict[str, float]] = []
-        self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in ("val", "noisy")})
+        names = ("val", "noisy") if reference == "clean" else ()
+        self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
+        self._val_loss, self._measure = ("val_loss" if names else "val_noisy_loss"), L2()
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
         self._latest: dict[str, float] = {}
@@ -101,6 +109,8 @@ class Denoiser(pl.LightningModule):
         self._started = time.perf_counter()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        if hasattr(self.loss, "progress"):
+            self.loss.progress = self.global_step / self.trainer.estimated_stepping_batches  # type: ignore[assignment]
         loss = self.loss(self(batch["input"]), batch["target"])
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
         if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss.isfinite():
@@ -118,16 +128,16 @@ class Denoiser(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         noisy, clean = batch["input"], batch["target"]
         output = self(noisy)
-        self._add("val", nn.functional.mse_loss(output, clean), len(noisy))
+        self._add("val", self._measure(output, clean), len(noisy))
         # A picture has no values outside [0, 1]; the noisy image is scored as it is, its noise must not be clipped.
         output = output.clamp(0, 1)
-        self.scores["val"].update(output, clean)  # type: ignore[operator]
-        self.scores["noisy"].update(noisy, clean)  # type: ignore[operator]
+        for name, metrics in self.scores.items():
+            metrics.update(output if name == "val" else noisy, clean)  # type: ignore[operator]
         return output
 
     def on_validation_epoch_end(self) -> None:
         """Makes the epoch's scores visible to callbacks: val_psnr, val_psnr_total, val_loss, noisy_psnr(_total)."""
-        self._latest = {"val_loss": self._mean("val")}
+        self._latest = {self._val_loss: self._mean("val")}
         for metrics in self.scores.values():
             self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]

@@ -51,20 +51,25 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
         raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
     pl.seed_everything(config["seed"], verbose=False)
 
-    data = _construct("data", lambda: instantiate({**config["data"], **_noise_for(config)}))
+    if config["target"] not in ("noisy", "clean"):
+        raise InputError(f"target={config['target']}: must be noisy or clean")
+    data = _construct("data", lambda: instantiate(config["data"], supervised=config["target"] == "clean"))
     data.setup()
+    if config["model"].get("channels") == "auto":
+        config = {**config, "model": {**config["model"], "channels": data.channels}}
     network = _construct("model", lambda: instantiate(config["model"]))
     module = Denoiser(
         network,
         loss=_construct("loss", lambda: instantiate(config["loss"])),
         optimizer=_construct("optim", lambda: instantiate(config["optim"])),
         scheduler=_construct("scheduler", lambda: instantiate(config["scheduler"])),
-        spec={"model": config["model"], "config": config},
+        spec={"model": config["model"], "scale": data.scale, "config": config},
+        reference=data.reference,
     )
     _construct("optim or scheduler", module.optimization)
     checkpoints = folder / "checkpoints"
     last = checkpoints / "last.ckpt"
-    best = callbacks.Best(checkpoints)
+    keepers = [callbacks.Best(checkpoints)] if data.reference == "clean" else []
     stop = callbacks.StopOnSignal(last)
     options = dict(config["trainer"])
     bar = options.pop("enable_progress_bar")
@@ -79,7 +84,7 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
             default_root_dir=str(folder),
             enable_progress_bar=bar,
             logger=[callbacks.Curves(folder), callbacks.MetricsFile(folder / "metrics.csv")],
-            callbacks=[*watchers, best, callbacks.Last(checkpoints)],
+            callbacks=[*watchers, *keepers, callbacks.Last(checkpoints)],
             plugins=[callbacks.WholeCheckpoints()],
         ),
     )
@@ -119,10 +124,10 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
 
 
 def _scores(history: list[dict[str, float]]) -> dict[str, Any]:
-    """The best epoch's scores, and the speed of the whole training."""
+    """The best epoch's scores (without clean images the last one's), and the speed of the whole training."""
     scored = [row for row in history if "val_psnr" in row]
-    best = max(scored, key=lambda row: row["val_psnr"], default={})
-    names = ("val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total", "val_loss", "train_loss")
+    best = max(scored, key=lambda row: row["val_psnr"], default=history[-1] if history else {})
+    names = ("val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total", "val_loss", "val_noisy_loss", "train_loss")
     seconds = sum(row["seconds"] for row in history)
     return {
         **{name: best.get(name) for name in names},
@@ -152,13 +157,6 @@ def pl_misconfiguration() -> type[Exception]:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     return MisconfigurationException
-
-
-def _noise_for(config: dict[str, Any]) -> dict[str, Any]:
-    """The noise group, for the data that take one: those whose images are clean."""
-    from n2n_lightning.data import Course
-
-    return {} if config["data"]["_target_"].endswith(f".{Course.__name__}") else {"noise": config["noise"]}
 
 
 def _precision(options: dict[str, Any]) -> str:
@@ -203,7 +201,8 @@ def _hyperparameters(folder: Path, config: dict[str, Any], result: dict[str, Any
     hydra_choices = {name: config[name]["_target_"].rsplit(".", 1)[-1] for name in ("data", "model", "loss")}
     rates = {f"optim.{k}": v for k, v in config["optim"].items() if isinstance(v, int | float)}
     params = {**hydra_choices, **rates, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
-    scores = {f"final/{name}": result[name] for name in ("val_psnr", "val_psnr_total", "train_loss")}
+    names = ("val_psnr", "val_psnr_total", "val_noisy_loss", "train_loss")
+    scores = {f"final/{name}": result[name] for name in names if result[name] is not None}
     with SummaryWriter(str(folder)) as writer:
         writer.add_hparams(params, scores, run_name=".")
 
@@ -228,17 +227,22 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=None, show_header=True)
-    for column in ("", "PSNR (mean of images)", "PSNR (total MSE)"):
-        table.add_column(column, justify="right" if column else "left")
-    for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
-        table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
-    console = Console()
-    console.print(table)
+    console = Console(highlight=False)
+    if result["val_psnr"] is None:
+        console.print(
+            "There are no clean images to compare with: the checkpoint is the last one. Its loss against noisy images,"
+            f" which is mostly their own noise, is {result['val_noisy_loss']:.5f}."
+        )
+    else:
+        table = Table(title=None, show_header=True)
+        for column in ("", "PSNR (mean of images)", "PSNR (total MSE)"):
+            table.add_column(column, justify="right" if column else "left")
+        for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
+            table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
+        console.print(table)
     console.print(
         f"best epoch {result['best_epoch']} of {result['epochs']}, {result['seconds']:.0f} s of training,"
-        f" {result['images_per_second']:.0f} images/s",
-        highlight=False,
+        f" {result['images_per_second']:.0f} images/s"
     )
     print(f"run folder:  {folder}")
     print(f"curves:      {Path(sys.executable).name} -m tensorboard.main --logdir {shlex.quote(str(folder))}")
@@ -254,7 +258,17 @@ def _main(cfg: DictConfig) -> None:
     try:
         if alone and cfg.resume is None and (folder / "result.json").exists():
             raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
+        asked = [o for o in job.overrides.task if o.startswith(("noise=", "noise."))]
+        if asked and "noise" not in cfg.data:
+            raise InputError(
+                f"{asked[0]}: data={job.runtime.choices['data']} are noisy already; noise= goes with"
+                " data=photos and data=images"
+            )
         config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        asked_for = {"config": cfg, "overrides": job.overrides.task, "hydra": {"hydra": job}}
+        for name, content in asked_for.items():
+            with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
+                OmegaConf.save(content, temporary)
         result = train(config, folder, command, lines=not alone)
     except Exception as error:
         if not alone:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 # The workers of pytest-xdist share two cores.
 torch.set_num_threads(1)
@@ -24,6 +25,18 @@ def course_files(folder: Path, train: int = 24, val: int = 6, side: int = 32) ->
         clean = torch.randint(60, 196, (count, 3, 1, 1), generator=draws).expand(-1, -1, side, side).to(torch.uint8)
         pair = (noisy(clean), noisy(clean) if name.startswith("train") else clean.clone())
         torch.save(pair, folder / name)
+    return folder
+
+
+def photographs(folder: Path, count: int, side: int = 64) -> Path:
+    """Smooth random colour pictures as PNG files, each a little larger than the one before."""
+    draws = torch.Generator().manual_seed(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        coarse = torch.rand(1, 3, 6, 6, generator=draws)
+        image = torch.nn.functional.interpolate(coarse, (side + i, side + 2 * i), mode="bilinear")[0]
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"photo{i}.png")
     return folder
 
 

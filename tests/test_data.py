@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2n_lightning.data import Batches, Captures, Course, Crops, Key, Loader, Photos, to_float, turn
+from n2n_lightning.data import Batches, Captures, Crops, Key, Loader, to_float, turn
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Pixelate, generator
+from n2n_lightning.sources import Course, Photos
+from n2n_lightning.stacks import Scenes
 from tests.conftest import course_files
 
 
@@ -128,7 +130,8 @@ def test_batches_are_even_and_cover_everything():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_continues_inside_an_epoch(workers):
-    dataset = Captures((torch.arange(40).view(20, 1, 1, 2), torch.zeros(20, 1, 1, 2)), seed=0, swap=False)
+    frames = [torch.arange(40).view(20, 1, 1, 2), torch.zeros(20, 1, 1, 2)]
+    dataset = Captures(Scenes(frames, [""] * 20), seed=0, swap=False)
 
     def loader():
         return Loader(dataset, Batches(20, 4, seed=0, shuffle=True), workers)
@@ -153,14 +156,50 @@ def test_loader_continues_inside_an_epoch(workers):
         assert [x.tolist() for x in epoch(resumed, 2)] == [x.tolist() for x in expected[2]]
 
 
-def test_captures_draw_pairs_of_different_captures():
-    captures = [torch.full((50, 1, 1, 1), k) for k in range(4)]
-    data = Captures(captures, seed=0, swap=True)
-    batches = [data[Key(0, number, torch.arange(50))] for number in range(20)]
-    pairs = {(a.item(), b.item()) for x in batches for a, b in zip(x["input"], x["target"], strict=True)}
-    assert pairs == {(a, b) for a in range(4) for b in range(4) if a != b}
-    again = data[Key(0, 0, torch.arange(50))]
-    assert torch.equal(again["input"], batches[0]["input"])
+STORES = {
+    "one tensor per capture": Scenes([torch.arange(50).view(50, 1, 1, 1) + 100 * k for k in range(4)], [""] * 50),
+    "numbers of captures that differ": Scenes(
+        [torch.tensor([i + 100 * k for i in range(50) for k in range(2 + i % 3)]).view(-1, 1, 1, 1)],
+        [""] * 50,
+        torch.tensor([2 + i % 3 for i in range(50)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_captures_draw_pairs_of_different_captures_of_the_same_scene(name):
+    scenes = STORES[name]
+    data = Captures(scenes, seed=0, swap=True)
+    everything = torch.arange(50)
+    batches = [data[Key(0, number, everything)] for number in range(60)]
+    drawn = {i: set() for i in range(50)}
+    for batch in batches:
+        for i, a, b in zip(range(50), batch["input"].flatten(), batch["target"].flatten(), strict=True):
+            assert a % 100 == b % 100 == i  # value = scene + 100 * capture
+            drawn[i].add((int(a) // 100, int(b) // 100))
+    for i, count in enumerate(scenes.captures(everything).tolist()):
+        assert drawn[i] == {(a, b) for a in range(count) for b in range(count) if a != b}
+    assert torch.equal(data[Key(0, 0, everything)]["input"], batches[0]["input"])
+    plain = Captures(scenes, seed=0, swap=False)[Key(0, 0, everything)]
+    assert torch.equal(plain["input"].flatten(), everything)
+    assert torch.equal(plain["target"].flatten(), everything + 100)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_windows_are_the_same_for_both_captures_and_the_clean_image(name):
+    position = torch.arange(50 * 40).view(1, 1, 50, 40)
+    scenes = STORES[name]
+    spread = Scenes([(f * 10000 + position).to(torch.int32) for f in scenes.frames], scenes.names, scenes.counts)
+    for clean in (None, position.expand(50, 1, 50, 40)):
+        data = Captures(spread, seed=0, swap=True, clean=clean, crop=8, count=120)
+        batch = data[Key(0, 0, torch.arange(70, 120))]
+        assert batch["input"].shape == batch["target"].shape == (50, 1, 8, 8)
+        assert torch.equal(batch["input"] % 10000, batch["target"] % 10000)
+    batches = [data[Key(0, number, torch.arange(50))]["input"] for number in range(100)]
+    corners = (torch.cat(batches)[:, 0, 0, 0] % 10000).tolist()
+
+    assert {c // 40 for c in corners} == set(range(43))
+    assert {c % 40 for c in corners} == set(range(33))
 
 
 def test_turns_are_the_eight_symmetries_and_the_same_for_both():

@@ -34,5 +34,5 @@ def test_generator_depends_on_its_key_alone():
 
 
 def test_bad_block():
-    with pytest.raises(ValueError, match="must be 1 or more"):
+    with pytest.raises(ValueError, match="must be a whole number, 1 or more"):
         Pixelate(0)

@@ -18,7 +18,7 @@ from n2n_lightning import callbacks
 from n2n_lightning.files import InputError
 from n2n_lightning.module import Diverged
 from n2n_lightning.train import CONF, train
-from tests.conftest import run
+from tests.conftest import photographs, run
 
 GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "experiment")
 # A run small enough for a test; float32, so that it is the same on every machine.
@@ -84,7 +84,10 @@ def test_every_key_has_a_comment(group):
 def test_every_experiment_runs_one_batch(name, course, tmp_path):
     one = ("+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "trainer.max_epochs=1")
     config = composed(f"experiment={name}", f"data.root={course}", "trainer.accelerator=cpu", *one)
-    config["data"] |= {"train_pairs": None, "val_pairs": None, "batch_size": 8}
+    if name.startswith("n2n"):
+        config["data"] |= {"batch_size": 2, "root": str(photographs(tmp_path / "photos", 2, 260))}
+    else:
+        config["data"] |= {"train_pairs": None, "val_pairs": None, "batch_size": 8}
     result = train(config, tmp_path / "run", "test")
     assert result["status"] == "finished"
     assert result["val_psnr"] > 0
@@ -320,6 +323,9 @@ def test_multirun(tmp_path):
     ("arguments", "words"),
     [
         (["data=course", "data.root=nowhere"], "data.root=nowhere: no such folder"),
+        (["data=course", "data.root=.", "noise=gaussian"], "noise=gaussian: data=course are noisy already"),
+        (["data=images"], "data.root"),
+        (["target=nothing"], "target=nothing: must be noisy or clean"),
         (["resume=nowhere"], "resume=nowhere: not a run folder"),
         (["optim.lrr=1"], "lrr"),
         (["model=nonsense"], "nonsense"),

@@ -1,0 +1,81 @@
+"""Write a folder of photographs as the report's two files: `python -m n2n_lightning.prepare PHOTOS -o DIR`.
+
+`DIR/train_data.pkl` gets noisy pairs, `DIR/val_data.pkl` noisy/clean pairs, both tuples of two uint8 tensors
+(N, 3, size, size) as the course wrote them. Crops and corruption are those of `data=photos`: a square of 0.8 to 1 times
+the shorter side of a photograph, each pixel drawn from the block of it that it stands for.
+"""
+
+from pathlib import Path
+
+from n2n_lightning.files import InputError, Parser, command, replacing
+
+# Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer the clean image.
+NOISES = ("pixelate",)
+
+
+def main() -> None:
+    parser = Parser(prog="python -m n2n_lightning.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path, help="folder of photographs to train on")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the two files")
+    parser.add_argument(
+        "--val-photos", type=Path, help="folder of photographs to validate on (last tenth of the others)"
+    )
+    parser.add_argument("--noise", default="pixelate", help="the corruption; only pixelate fits into uint8")
+    parser.add_argument("--block", type=int, default=7, help="block of pixelate, in pixels (7)")
+    parser.add_argument("--pairs", type=int, default=50_000, help="training pairs (50000)")
+    parser.add_argument("--val", type=int, default=1000, help="validation pairs (1000)")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images (32)")
+    parser.add_argument("--seed", type=int, default=559, help="of crops and noise (559)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    args = parser.parse_args()
+    if args.noise not in NOISES:
+        raise InputError(
+            f"--noise {args.noise}: its values do not fit into uint8 without clipping, which biases them;"
+            f" train with data=images noise={args.noise} instead"
+        )
+    targets = [args.out / "train_data.pkl", args.out / "val_data.pkl"]
+    for target in targets:
+        if target.exists() and not args.overwrite:
+            raise InputError(f"{target}: exists; --overwrite replaces it")
+
+    import torch
+    from rich.progress import track
+
+    from n2n_lightning.data import Crops, Key, to_float
+    from n2n_lightning.module import psnr_metrics
+    from n2n_lightning.noise import Pixelate
+    from n2n_lightning.sources import Images
+
+    try:
+        noise = Pixelate(args.block)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    val_photos = str(args.val_photos) if args.val_photos else None
+    options = {"train_pairs": args.pairs, "val_pairs": args.val, "size": args.size, "zoom": (0.8, 1.0)}
+    train, val = Images(noise, str(args.photos), val_photos, **options).photos()
+    written = []
+    for photos, count, validation in ((val, args.val, True), (train, args.pairs, False)):
+        crops = Crops(list(photos.values()), count, args.size, noise, args.seed, (0.8, 1.0), supervised=validation)
+        # In a random order, as the first so many are a subset of their own (data.train_pairs=).
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))
+        pair = [torch.empty(count, 3, args.size, args.size, dtype=torch.uint8) for _ in range(2)]
+        label = "validation pairs" if validation else "training pairs"
+        for number, images in enumerate(track(order.split(100), label)):
+            batch = crops[Key(int(validation), number, images)]
+            where = slice(100 * number, 100 * number + len(images))
+            pair[0][where] = batch["input"]
+            pair[1][where] = batch["target"] if not validation else (batch["target"] * 255).round().to(torch.uint8)
+        written.append(tuple(pair))
+    for target, content in zip(targets, reversed(written), strict=True):
+        with replacing(target) as temporary:
+            torch.save(content, temporary)
+    scores = psnr_metrics("noisy")(*(to_float(images) for images in written[0]))
+    print(
+        f"{args.out}: {args.pairs:,} training and {args.val:,} validation pairs; noisy input"
+        f" {scores['noisy_psnr']:.2f} dB (mean of images), {scores['noisy_psnr_total']:.2f} dB (total)"
+    )
+    print(f"train:  python -m n2n_lightning.train data=course data.root={args.out}")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,81 @@
+"""The project as others get it: a wheel in another place, the Makefile, the documentation's commands."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_wheel_trains_from_any_folder(tmp_path):
+    """conf/ stands at the top level and still reaches the wheel."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("n2n_lightning-*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    where = subprocess.run(
+        [sys.executable, "-c", "import n2n_lightning.train as t; print(t.__file__, t.CONF)"],
+        cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.count(str(site)) == 2
+    small = ["data.train_pairs=8", "data.val_pairs=4", "data.batch_size=4", "trainer.max_epochs=1", "model.width=4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "n2n_lightning.train", "trainer.accelerator=cpu", *small],
+        cwd=elsewhere, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = elsewhere.glob("outputs/runs/*/result.json")
+    assert json.loads(result.read_text())["git_commit"] is None
+
+
+def test_sdist_holds_conf(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    names = subprocess.run(["tar", "tzf", str(sdist)], capture_output=True, text=True, check=True).stdout
+    assert "/conf/config.yaml" in names
+    assert "/conf/data/photos.yaml" in names
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"\.PHONY: (.*)", text)[1].split())
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert targets == set(re.findall(r"make (\w+)", shown))
+
+
+def test_constraints_pin_every_dependency():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert pinned["torch"] == "2.13.0"
+    wanted = re.findall(r'^  "([a-zA-Z0-9-]+)[><=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {"torch", "pytorch-lightning", "hydra-core"} <= set(wanted)
+    assert set(wanted) <= set(pinned)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_documentation_names_what_exists(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), target
+    for group, name in re.findall(r"\b(data|noise|model|optim|scheduler|loss|trainer|experiment)=(\w+)", text):
+        assert (ROOT / "conf" / group / f"{name}.yaml").exists(), f"{group}={name}"
+    for module in re.findall(r"python -m n2n_lightning\.(\w+)", text):
+        assert (ROOT / "n2n_lightning" / f"{module}.py").exists(), module
+
+
+def test_ci_calls_make_test():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
