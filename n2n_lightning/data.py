@@ -292,7 +292,7 @@ class NoisyPairs(pl.LightningDataModule):
     Attributes, once `setup` was called:
         train, val: the two data sets.
         channels: of the images.
-        scale: the stored value that becomes 1.0.
+        scale: the stored value that becomes 1.0; None: the largest of its type, or 1 for floats.
         reference: what validation compares with, `clean` or `noisy`.
         fingerprint: says what the data are, for `result.json`.
     """
@@ -315,7 +315,8 @@ class NoisyPairs(pl.LightningDataModule):
         self.noise: Noise | None = None
         self.train: Dataset | None = None
         self.val: Dataset | None = None
-        self.channels, self.scale, self.reference = 3, 255.0, "clean"
+        self.channels, self.reference = 3, "clean"
+        self.scale: float | None = None
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None

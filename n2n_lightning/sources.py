@@ -173,8 +173,16 @@ class Images(Photos):
         noise, train_pairs, size, zoom, **common: see Photos.
     """
 
-    def __init__(self, noise: Noise, root: str, val: str | None = None, channels: int = 3, **options: Any) -> None:
-        super().__init__(noise, **options)
+    def __init__(
+        self,
+        noise: Noise,
+        root: str,
+        val: str | None = None,
+        channels: int = 3,
+        zoom: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(noise, zoom=zoom, **options)
         if channels not in (1, 3):
             raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
         self.root, self.val_root, self.channels = Path(root), Path(val) if val else None, channels

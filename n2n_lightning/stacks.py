@@ -53,7 +53,9 @@ def read_array(path: str | Path, layout: str = "auto") -> list[Tensor]:
             raise
         except Exception as error:
             raise InputError(f"{path}: damaged or not of the kind that its name says") from error
-        parts, layout = [_tensor(array, path)], hint if layout == "auto" and hint else layout
+        if layout == "auto" and hint:
+            array, layout = _merged(array, hint)
+        parts = [_tensor(array, path)]
     captures = [capture for part in parts for capture in _arrange(part, layout, path)]
     if len({capture.shape for capture in captures}) > 1:
         raise InputError(f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}")
@@ -93,8 +95,11 @@ def _open(path: Path, name: str | None) -> tuple[Any, str | None]:
         mapped = series.dataoffset is not None and series.dtype.isnative
         array = tifffile.memmap(path, mode="c") if mapped else series.asarray()
     letters = {"Y": "H", "X": "W", "S": "C", "C": "C"}
-    layout = "".join(letters.get(axis, "N") for axis in axes)
-    # Several stack axes (time and depth, say) are one axis of scenes.
+    return array, "".join(letters.get(axis, "N") for axis in axes)
+
+
+def _merged(array: np.ndarray, layout: str) -> tuple[np.ndarray, str]:
+    """Several stack axes side by side (time and depth, say) as one axis of scenes."""
     first, count = layout.find("N"), layout.count("N")
     if count > 1 and layout[first : first + count] == "N" * count:
         array = array.reshape(*array.shape[:first], -1, *array.shape[first + count :])

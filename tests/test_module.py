@@ -6,7 +6,6 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from n2n_lightning import module
-from n2n_lightning.losses import L2
 from n2n_lightning.module import psnr_metrics, warmup_cosine
 
 
@@ -33,20 +32,6 @@ def test_psnr_sees_brightness():
 def test_doctest():
     assert doctest.testmod(module).attempted > 0
     assert doctest.testmod(module).failed == 0
-
-
-def test_loss_ignores_missing_pixels_in_value_and_gradient():
-    output = torch.rand(2, 3, 4, 4, requires_grad=True)
-    target = torch.rand(2, 3, 4, 4)
-    target[0, :, 1] = torch.nan
-    loss = L2()(output, target)
-    loss.backward()
-    present = ~target.isnan()
-    assert loss.item() == pytest.approx((output - target)[present].square().mean().item())
-    assert output.grad.isfinite().all()
-    assert (output.grad[~present] == 0).all()
-    assert (output.grad[present] != 0).all()
-    assert L2()(output, torch.full_like(target, torch.nan)).item() == 0
 
 
 def rates(**options):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from n2n_lightning.networks import EncoderDecoder, UNet, pad_to_multiple
+from n2n_lightning.networks import EncoderDecoder, Noise2NoiseUNet, ResidualUNet, UNet, pad_to_multiple
 
 # The report's Table 1: layer, output channels, function. `up` is counted after nearest upsampling and concatenation.
 ENCODER = [("c0", 48), ("c1", 48), ("c2", 48), ("c3", 48), ("c4", 48), ("c5", 48), ("c6", 48)]
@@ -78,7 +78,11 @@ def test_networks_have_leaky_relu_and_report_output():
     assert isinstance(network.output[-1], nn.ReLU)
 
 
-@pytest.mark.parametrize("network", [UNet(), EncoderDecoder(), UNet(channels=1)], ids=["unet", "baseline", "grey"])
+@pytest.mark.parametrize(
+    "network",
+    [UNet(), EncoderDecoder(), UNet(channels=1), ResidualUNet(levels=4), Noise2NoiseUNet(channels=2)],
+    ids=["unet", "baseline", "grey", "residual_unet", "noise2noise"],
+)
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 3), (31, 33), (32, 32), (65, 7)])
 def test_any_size(network, size):
     image = torch.rand(2, next(network.parameters()).shape[1], *size)
@@ -95,3 +99,16 @@ def test_padding_reflects_again_and_again():
     padded = nn.functional.pad(image, (0, 2, 0, 12), mode="reflect")
     assert torch.equal(pad_to_multiple(image, 32), padded)
     assert pad_to_multiple(image, 10) is image
+
+
+def test_noise2noise_is_the_papers_network():
+    network = Noise2NoiseUNet()
+    assert sum(p.numel() for p in network.parameters()) == 991_203
+    assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len([m for m in network.modules() if isinstance(m, nn.Conv2d)]) == 18
+
+
+def test_residual_unet_starts_from_its_input():
+    image = torch.rand(2, 3, 20, 30)
+    assert torch.equal(ResidualUNet()(image), image)
+    assert sum(p.numel() for p in ResidualUNet().parameters()) == 472_387

@@ -1,24 +1,140 @@
+import numpy as np
 import pytest
 import torch
 
-from n2n_lightning.noise import Pixelate, generator
+from n2n_lightning.losses import HDR, L0, L1, L2
+from n2n_lightning.noise import Bernoulli, Brown, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, generator
+
+ZERO_MEAN = {
+    "pixelate": Pixelate(7),
+    "gaussian": Gaussian(25),
+    "gaussian, blind": Gaussian([0, 50]),
+    "brown": Brown(25),
+    "poisson": Poisson(30),
+    "poisson, blind": Poisson([5, 50]),
+    "bernoulli": Bernoulli(0.5),
+    "kspace": KSpace(0.03),
+}
+ALL = {**ZERO_MEAN, "impulse": Impulse(0.5), "text": Text(0.25)}
 
 
-def test_pixelate_has_the_block_mean_and_independent_draws():
-    photo = torch.rand(1, 3, 28, 28, generator=generator("photo"))
-    noise, draws, count = Pixelate(7), generator("draws"), 4000
-    first, second = (noise(photo.expand(count, -1, -1, -1), draws) for _ in range(2))
-    clean = noise.clean(photo)
-    assert first.shape == (count, 3, 4, 4)
-    error = (first.mean(0) - clean[0]) / (first.std(0) / count**0.5)
-    assert error.abs().max() < 4.5  # 48 means, in standard errors
-    assert ((first - clean) * (second - clean)).mean() / first.var(0).mean() < 0.02
+def photo(side: int = 28) -> torch.Tensor:
+    return 0.1 + 0.9 * torch.rand(1, 3, side, side, generator=generator("photo"))
+
+
+def draws_of(name: str, count: int = 6000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two sides of many pairs of one image, and the clean image."""
+    noise, keys, image = ZERO_MEAN[name], generator("draws", name), photo()
+    images = image.expand(count, -1, -1, -1)
+    return noise.target(images, keys), noise.target(images, keys), noise.clean(image)
+
+
+@pytest.mark.parametrize("name", ZERO_MEAN)
+def test_the_mean_of_many_targets_is_the_clean_image(name):
+    first, _, clean = draws_of(name)
+    count = (~first.isnan()).sum(0)
+    mean = first.nanmean(0)
+    deviation = ((first - mean) ** 2).nanmean(0).sqrt()
+    error = (mean - clean[0]) / (deviation / count.sqrt()).clamp(min=1e-7)
+    assert error.abs().max() < 5  # up to 2,352 means, each in its own standard errors
+    assert error.pow(2).mean().sqrt() < 1.15
+
+
+@pytest.mark.parametrize("name", ZERO_MEAN)
+def test_the_two_sides_of_a_pair_are_independent(name):
+    first, second, clean = draws_of(name)
+    a, b = (torch.nan_to_num(x - clean) for x in (first, second))
+    if name == "bernoulli":
+        a, b = first.isnan().float() - 0.5, second.isnan().float() - 0.5
+    correlation = (a * b).mean() / (a.std() * b.std())
+    assert correlation.abs() < 0.005
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_seed_repeats_bit_for_bit_and_draws_from_nothing_else(name):
+    image = photo(56).expand(3, -1, -1, -1)
+    torch.manual_seed(1)
+    first = ALL[name](image, generator(0, name))
+    torch.manual_seed(2)
+    assert torch.equal(first, ALL[name](image, generator(0, name)))
+    assert not torch.equal(first, ALL[name](image, generator(1, name)))
+    assert first.dtype == torch.float32
+
+
+def test_noise_is_neither_clipped_nor_rounded():
+    dark, bright = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
+    for noise in (Gaussian(25), Brown(25), KSpace(0.03)):
+        assert noise(dark + 0.01 * photo(64), generator(0)).min() < 0
+    assert Gaussian(25)(bright, generator(0)).max() > 1.1
+    assert Poisson(30)(bright, generator(0)).max() > 1.1
+    noisy = Gaussian(25)(photo(), generator(0)) * 255
+    assert (noisy - noisy.round()).abs().mean() > 0.2
+
+
+def test_moments():
+    count = 4000
+    grey = torch.full((count, 1, 8, 8), 0.4)
+    assert Gaussian(25)(grey, generator(0)).std() == pytest.approx(25 / 255, rel=0.01)
+    each = Gaussian([0, 50])(grey, generator(0)).std((1, 2, 3)) * 255
+    assert each.mean() == pytest.approx(25, rel=0.05)
+    assert each.max() > 45
+    assert each.min() < 3
+    # Photon counts: the variance is the mean over the peak, and the counts are whole numbers.
+    photons = Poisson(30)(grey, generator(0))
+    assert photons.var() == pytest.approx(0.4 / 30, rel=0.02)
+    assert torch.allclose(photons * 30, (photons * 30).round(), atol=1e-4)
+    missing = Bernoulli(0.3).target(grey.expand(-1, 3, -1, -1), generator(0)).isnan()
+    assert missing.float().mean() == pytest.approx(0.3, abs=0.01)
+    assert torch.equal(missing.all(1), missing.any(1))
+    hit = Impulse(0.6)(grey.expand(-1, 3, -1, -1), generator(0)) != 0.4
+    assert hit.float().mean() == pytest.approx(0.6, abs=0.01)
+    assert torch.equal(hit.all(1), hit.any(1))
+
+
+def test_brown_noise_is_correlated_as_stated():
+    noise = Brown(25, width=2.0)(torch.zeros(400, 1, 32, 32), generator(0)) * 255
+    assert noise.std() == pytest.approx(25, rel=0.02)
+    for distance in (1, 2, 4):
+        found = (noise[..., distance:] * noise[..., :-distance]).mean() / noise.var()
+        assert found == pytest.approx(np.exp(-(distance**2) / 16), abs=0.02)
+
+
+def test_bernoulli_input_has_zeros_where_the_target_has_nan():
+    image = photo()
+    noisy, target = Bernoulli(0.5)(image, generator(0)), Bernoulli(0.5).target(image, generator(0))
+    assert torch.equal(noisy == 0, target.isnan())
+    assert torch.equal(noisy[noisy != 0], target[~target.isnan()])
+    plain = Bernoulli(0.5, masked=False).target(image, generator(0))
+    assert torch.equal(plain, noisy)
+
+
+def test_text_covers_what_it_should_with_each_image_its_own():
+    clean = torch.full((12, 3, 96, 96), 0.5)
+    covered = (Text(0.25)(clean, generator(0)) != clean).any(1).float().mean((1, 2))
+    assert covered.min() >= 0.25
+    assert covered.max() < 0.45
+    blind = (Text([0, 0.5])(clean, generator(0)) != clean).any(1).float().mean((1, 2))
+    assert blind.min() < 0.15
+    assert blind.max() > 0.4
+    assert torch.equal(Text(0)(clean, generator(0)), clean)
+
+
+def test_kspace_keeps_low_frequencies_and_about_a_tenth_of_all():
+    images = torch.rand(4, 1, 256, 256, generator=generator(0))
+    noisy = KSpace(0.03)(images, generator(1))
+    spectrum = torch.fft.rfft2(noisy)[:, 0]
+    kept = spectrum.abs() > 1e-2
+    assert kept.float().mean() == pytest.approx(0.106, abs=0.01)
+    assert kept[:, 0, 0].all()
+    assert torch.allclose(spectrum[:, 0, 0], torch.fft.rfft2(images)[:, 0, 0, 0])
+    assert kept[:, 1:10, 1:10].float().mean() > 0.7
 
 
 def test_pixelate_takes_pixels_of_its_own_block_with_all_channels_together():
     rows, columns = torch.meshgrid(torch.arange(21.0), torch.arange(14.0), indexing="ij")
-    photo = torch.stack((rows, columns, 100 * rows + columns))[None]
-    noisy = Pixelate(7)(photo, generator(1))[0]
+    picture = torch.stack((rows, columns, 100 * rows + columns))[None]
+    noisy = Pixelate(7)(picture, generator(1))[0]
     assert torch.equal(noisy[0] // 7, torch.arange(3.0)[:, None].expand(3, 2))
     assert torch.equal(noisy[1] // 7, torch.arange(2.0).expand(3, 2))
     assert torch.equal(noisy[2], 100 * noisy[0] + noisy[1])
@@ -33,6 +149,66 @@ def test_generator_depends_on_its_key_alone():
     assert not torch.equal(first, torch.rand(4, generator=generator(0, "order", 3)))
 
 
-def test_bad_block():
-    with pytest.raises(ValueError, match="must be a whole number, 1 or more"):
-        Pixelate(0)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pixelate(0), "noise.block=0: must be a whole number, 1 or more"),
+        (lambda: Gaussian(-1), "noise.sigma=-1: must be a number or a range [a, b] within 0..255"),
+        (lambda: Gaussian([50, 0]), "noise.sigma=[50, 0]: must be a number or a range"),
+        (lambda: Gaussian("much"), "noise.sigma=much: must be a number or a range"),
+        (lambda: Gaussian([1, 2, 3]), "noise.sigma=[1, 2, 3]: must be a number or a range"),
+        (lambda: Brown(25, width=0), "noise.width=0: must be larger than 0 and at most 50 pixels"),
+        (lambda: Poisson(0), "noise.peak=0: must be a number or a range [a, b] within 0.001..1e+06"),
+        (lambda: Bernoulli(1.5), "noise.p=1.5: must be a number or a range [a, b] within 0..1"),
+        (lambda: Text(0.99), "noise.p=0.99: must be a number or a range [a, b] within 0..0.95"),
+        (lambda: Text(heights=[1, 2]), "noise.heights=[1, 2]: must be two font sizes"),
+    ],
+)
+def test_strengths_out_of_range(make, message):
+    with pytest.raises(ValueError, match="noise") as caught:
+        make()
+    assert str(caught.value).startswith(message)
+
+
+# Losses
+
+
+@pytest.mark.parametrize("loss", [L2(), L1(), L0(), HDR()], ids=["l2", "l1", "l0", "hdr"])
+def test_losses_ignore_missing_pixels_in_value_and_gradient(loss):
+    output = torch.rand(2, 3, 4, 4, generator=generator(0), requires_grad=True)
+    target = torch.rand(2, 3, 4, 4, generator=generator(1))
+    present = torch.ones_like(target, dtype=torch.bool)
+    present[0, :, 1] = False
+    value = loss(output, torch.where(present, target, torch.nan))
+    value.backward()
+    gradient, output.grad = output.grad, None
+    plain = loss(output[present], target[present])
+    plain.backward()
+    assert value.item() == pytest.approx(plain.item())
+    assert torch.allclose(gradient, output.grad)
+    assert (gradient[~present] == 0).all()
+    assert loss(output, torch.full_like(target, torch.nan)).item() == 0
+
+
+def minimiser(loss, targets: torch.Tensor) -> float:
+    """The constant that has the least loss against all the targets."""
+    candidates = torch.linspace(0, 1, 201)
+    values = [loss(candidate.expand(len(targets)), targets).item() for candidate in candidates]
+    return candidates[int(np.argmin(values))].item()
+
+
+def test_losses_learn_mean_median_and_mode():
+    targets = torch.tensor([0.1] * 4 + [0.3, 0.5, 0.8, 0.9, 1.0])
+    assert minimiser(L2(), targets) == pytest.approx(targets.mean().item(), abs=0.006)
+    assert minimiser(L1(), targets) == pytest.approx(0.3, abs=0.006)
+    annealed = L0()
+    annealed.progress = 0.99
+    assert minimiser(annealed, targets) == pytest.approx(0.1, abs=0.006)
+    annealed.progress = 0.0
+    assert minimiser(annealed, targets) == pytest.approx(targets.mean().item(), abs=0.006)
+
+
+def test_hdr_has_no_gradient_through_its_denominator():
+    output, target = torch.tensor([0.5], requires_grad=True), torch.tensor([0.2])
+    HDR()(output, target).backward()
+    assert output.grad.item() == pytest.approx(2 * 0.3 / 0.51**2)

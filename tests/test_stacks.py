@@ -1,0 +1,439 @@
+"""Every kind of file that people have, in and out of order."""
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from n2n_lightning.files import InputError
+from n2n_lightning.noise import Gaussian, Pixelate
+from n2n_lightning.sources import Images, OwnPairs
+from n2n_lightning.stacks import read_array, read_picture, read_scenes
+from tests.conftest import photographs, run
+
+TYPES = ["uint8", "uint16", "float32"]
+
+
+def numbers(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    draws = np.random.default_rng(0)
+    return draws.random(shape).astype(dtype) if "float" in dtype else draws.integers(0, 200, shape).astype(dtype)
+
+
+def save(path, array: np.ndarray) -> str:
+    suffix = path.suffix
+    if suffix in (".pt", ".pkl"):
+        torch.save(torch.from_numpy(array), path)
+    elif suffix == ".npy":
+        np.save(path, array)
+    elif suffix == ".npz":
+        np.savez(path, images=array)
+    elif suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["deep/images"] = array
+    else:
+        colour = {"photometric": "rgb"} if array.shape[-1] == 3 else {"photometric": "minisblack"}
+        tifffile.imwrite(path, array, **colour)
+    return str(path)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("suffix", [".pt", ".pkl", ".npy", ".npz", ".h5", ".tif"])
+def test_every_kind_of_file_and_type(suffix, dtype, tmp_path):
+    for shape, order in (((5, 12, 9), None), ((5, 12, 9, 3), (0, 3, 1, 2))):
+        array = numbers(*shape, dtype=dtype)
+        (images,) = read_array(save(tmp_path / f"stack{suffix}", array))
+        expected = array[:, None] if order is None else array.transpose(order)
+        assert images.shape == expected.shape
+        assert str(images.dtype) == f"torch.{dtype}"
+        assert np.array_equal(images.numpy(), expected)
+
+
+def test_layouts(tmp_path):
+    array = numbers(6, 4, 8, 9)
+    path = save(tmp_path / "a.npy", array)
+    captures = read_array(path, "NKHW")
+    assert [tuple(c.shape) for c in captures] == [(6, 1, 8, 9)] * 4
+    assert np.array_equal(captures[2][:, 0].numpy(), array[:, 2])
+    captures = read_array(path, "KNHW")
+    assert [tuple(c.shape) for c in captures] == [(4, 1, 8, 9)] * 6
+    (images,) = read_array(path)  # NCHW
+    assert images.shape == (6, 4, 8, 9)
+    burst = read_array(save(tmp_path / "b.tif", numbers(10, 8, 9)), "KHW")
+    assert [tuple(c.shape) for c in burst] == [(1, 1, 8, 9)] * 10
+    pairs = read_array(save(tmp_path / "c.npy", numbers(6, 2, 3, 8, 9)))
+    assert [tuple(c.shape) for c in pairs] == [(6, 3, 8, 9)] * 2
+    for layout in ("NHW", "NCHWX", "NNHW", "nchw", ""):
+        with pytest.raises(InputError, match=r"data\.layout="):
+            read_array(path, layout)
+    with pytest.raises(InputError, match="what are the axes"):
+        read_array(save(tmp_path / "d.npy", numbers(5, 3, 8, 3)))
+    with pytest.raises(InputError, match="what are the axes"):
+        read_array(save(tmp_path / "e.npy", numbers(5, 20, 30, 40)))
+
+
+def test_tiff_axes(tmp_path):
+    imagej = numbers(2, 5, 3, 8, 9)  # time, depth, channels
+    tifffile.imwrite(tmp_path / "j.tif", imagej, imagej=True, metadata={"axes": "TZCYX"})
+    (images,) = read_array(tmp_path / "j.tif")
+    assert np.array_equal(images.numpy(), imagej.reshape(10, 3, 8, 9))
+    tifffile.imwrite(tmp_path / "z.tif", numbers(4, 8, 9), compression="zlib", photometric="minisblack")
+    assert np.array_equal(read_array(tmp_path / "z.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
+    tifffile.imwrite(tmp_path / "big.tif", numbers(4, 8, 9), byteorder=">", photometric="minisblack")
+    assert np.array_equal(read_array(tmp_path / "big.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5", ".tif"])
+def test_large_files_are_mapped_not_read(suffix, tmp_path):
+    path = save(tmp_path / f"large{suffix}", np.zeros((40, 1024, 1024), np.uint8))
+    code = f"""
+import resource, torch
+from n2n_lightning.stacks import read_array
+(images,) = read_array({path!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(again,) = read_array({path!r})
+assert again.shape == (40, 1, 1024, 1024)
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000, "40 MB were read"
+"""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def folder_of(folder, names, shape=(12, 12, 3), dtype="uint8", suffix="png"):
+    folder.mkdir(parents=True)
+    for i, name in enumerate(names):
+        array = np.random.default_rng(i).integers(0, 200, shape).astype(dtype)
+        Image.fromarray(array).save(folder / f"{name}.{suffix}")
+    return str(folder)
+
+
+def test_two_folders_are_matched_by_name(tmp_path):
+    names = ["img10", "img2", "img1"]
+    a = folder_of(tmp_path / "a", names)
+    b = folder_of(tmp_path / "b", names, suffix="tif")
+    scenes = read_scenes(a, b)
+    assert [n.split("/")[-1] for n in scenes.names] == ["img1.png", "img2.png", "img10.png"]
+    assert torch.equal(scenes.frames[0], scenes.frames[1])
+
+
+def test_scenes_with_numbers_of_captures_that_differ(tmp_path):
+    for scene, count in (("s1", 2), ("s2", 4), ("s10", 3)):
+        folder_of(tmp_path / "all" / scene, range(count))
+    scenes = read_scenes(str(tmp_path / "all"))
+    assert [n.split("/")[-1] for n in scenes.names] == ["s1", "s2", "s10"]
+    assert scenes.counts.tolist() == [2, 4, 3]
+    third = read_picture(tmp_path / "all" / "s10" / "1.png")
+    assert torch.equal(scenes.take(torch.tensor([2]), torch.tensor([1]))[0], third)
+    part = scenes.part(torch.tensor([0, 2]))
+    assert torch.equal(part.take(torch.tensor([1]), torch.tensor([1]))[0], third)
+
+
+def own(tmp_path, **options):
+    data = OwnPairs(**{"batch_size": 2, **options})
+    data.setup()
+    return data
+
+
+def test_validation_by_a_split_by_clean_images_and_by_noisy_pairs(tmp_path):
+    noisy = save(tmp_path / "noisy.npy", numbers(20, 2, 1, 16, 16))
+    clean = save(tmp_path / "clean.npy", numbers(20, 1, 16, 16))
+    data = own(tmp_path, noisy=noisy)
+    assert (data.reference, len(data.val), len(data.train.scenes.names)) == ("noisy", 2, 18)
+    data = own(tmp_path, noisy=noisy, clean=clean, val_share=0.25)
+    assert (data.reference, len(data.val), len(data.train.scenes.names)) == ("clean", 5, 15)
+    assert np.array_equal(data.val.reference.numpy(), np.load(clean)[15:])
+    assert np.array_equal(data.val.noisy.numpy(), np.load(noisy)[15:, 0])
+    data = own(tmp_path, noisy=noisy, clean=clean, supervised=True)
+    assert np.array_equal(data.train.clean.numpy(), np.load(clean)[:18])
+    other = save(tmp_path / "other.npy", numbers(7, 1, 16, 16))
+    data = own(tmp_path, noisy=noisy, clean=other, val_noisy=other)
+    assert (len(data.val), len(data.train.scenes.names)) == (7, 20)
+
+
+def test_scenes_with_a_clean_image_are_kept_back(tmp_path):
+    for scene in range(6):
+        folder_of(tmp_path / "all" / f"s{scene}", range(2))
+    clean = folder_of(tmp_path / "clean", ["s1", "s4"])
+    data = own(tmp_path, noisy=str(tmp_path / "all"), clean=clean)
+    assert [n.split("/")[-1] for n in data.train.scenes.names] == ["s0", "s2", "s3", "s5"]
+    assert torch.equal(data.val.noisy[1], read_picture(tmp_path / "all" / "s4" / "0.png"))
+    assert torch.equal(data.val.reference[1], read_picture(tmp_path / "clean" / "s4.png"))
+
+
+def test_scale_is_the_white_of_the_data(tmp_path):
+    for dtype, largest, scale in (
+        ("uint8", 30, 255),
+        ("uint16", 200, 255),
+        ("uint16", 3000, 4095),
+        ("uint16", 60000, 65535),
+        ("float32", 1.5, 1),
+        ("float32", 900.0, 900),
+    ):
+        array = numbers(4, 2, 1, 8, 8, dtype=dtype)
+        array = array if dtype == "uint8" else (array / array.max() * largest).astype(dtype)
+        data = own(tmp_path, noisy=save(tmp_path / f"{dtype}{largest}.npy", array))
+        assert data.scale == pytest.approx(scale)
+    data = own(tmp_path, noisy=str(tmp_path / "uint8") + "30.npy", scale=50)
+    batch = data.on_after_batch_transfer(data.val[next(iter(data.val_dataloader().batches))], 0)
+    assert batch["input"].max() == pytest.approx(np.load(tmp_path / "uint830.npy")[-1, 0].max() / 50)
+
+
+def spoilt(tmp_path, kind: str) -> dict:
+    """Options of OwnPairs that cannot work."""
+    good = numbers(6, 2, 1, 16, 16, dtype="float32")
+    a, b = tmp_path / "a", tmp_path / "b"
+    names = ["one", "two", "three"]
+    if kind in ("nan", "infinite", "constant"):
+        good[2, 1] = {"nan": np.nan, "infinite": np.inf, "constant": 0.5}[kind]
+        if kind == "nan":
+            good[2, 1, 0, 0, 1:] = 0.3
+        return {"noisy": save(tmp_path / "x.npy", good)}
+    if kind == "unequal":
+        first = save(tmp_path / "x.npy", good[:, 0])
+        return {"noisy": first, "target": save(tmp_path / "y.npy", good[:5, 1])}
+    if kind == "one capture":
+        return {"noisy": save(tmp_path / "x.npy", good[:, 0])}
+    if kind == "partner":
+        return {"noisy": folder_of(a, names), "target": folder_of(b, names[:2])}
+    if kind == "sizes":
+        first = folder_of(a, names)
+        Image.new("RGB", (13, 12)).save(a / "two.png")
+        return {"noisy": first, "target": folder_of(b, names)}
+    if kind == "grey among colour":
+        first = folder_of(a, names)
+        Image.new("L", (12, 12)).save(a / "two.png")
+        return {"noisy": first, "target": folder_of(b, names)}
+    if kind == "empty":
+        a.mkdir()
+        return {"noisy": str(a), "target": folder_of(b, names)}
+    if kind == "no scenes":
+        return {"noisy": folder_of(a, names)}
+    if kind == "lonely capture":
+        folder_of(a / "scene1", ["1", "2"])
+        folder_of(a / "scene2", ["1"])
+        return {"noisy": str(a)}
+    if kind == "broken":
+        first = folder_of(a, names)
+        (a / "two.png").write_bytes(b"\x89PNG\r\n rubbish")
+        return {"noisy": first, "target": folder_of(b, names)}
+    if kind == "clean count":
+        return {"noisy": save(tmp_path / "x.npy", good), "clean": save(tmp_path / "c.npy", good[:3, 0])}
+    if kind == "clean name":
+        folder_of(a / "scene1", ["1", "2"])
+        folder_of(a / "scene2", ["1", "2"])
+        return {"noisy": str(a), "clean": folder_of(b, ["scene3"])}
+    if kind == "several arrays":
+        np.savez(tmp_path / "x.npz", a=good, b=good)
+        return {"noisy": str(tmp_path / "x.npz")}
+    if kind == "complex":
+        return {"noisy": save(tmp_path / "x.npy", good.astype(complex))}
+    if kind == "objects":
+        np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        return {"noisy": str(tmp_path / "x.npy")}
+    if kind == "truncated":
+        path = save(tmp_path / "x.h5", good)
+        (tmp_path / "x.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:700])
+        return {"noisy": path}
+    if kind == "missing":
+        return {"noisy": str(tmp_path / "nowhere.npy")}
+    if kind == "kind":
+        (tmp_path / "x.docx").write_text("")
+        return {"noisy": str(tmp_path / "x.docx")}
+    if kind == "one scene":
+        return {"noisy": save(tmp_path / "x.npy", good[:1])}
+    if kind == "no clean":
+        return {"noisy": save(tmp_path / "x.npy", good), "supervised": True}
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nan", "x.npy, image 2, capture 2: has NaN values"),
+        ("infinite", "x.npy, image 2, capture 2: has infinite values"),
+        ("constant", "x.npy, image 2, capture 2: is constant"),
+        ("unequal", "y.npy differ in shape: (6, 1, 16, 16) and (5, 1, 16, 16)"),
+        ("one capture", "holds one capture of each scene, (6, 1, 16, 16)"),
+        ("partner", "three.png: has no partner of the same name in"),
+        ("sizes", "two.png: is 3x12x13 uint8, but one.png is 3x12x12 uint8"),
+        ("grey among colour", "two.png: is 1x12x12 uint8, but one.png is 3x12x12 uint8"),
+        ("empty", "a: holds no images"),
+        ("no scenes", "has no folders in it, one per scene"),
+        ("lonely capture", "scene2: holds 1 images; a scene needs two captures or more"),
+        ("broken", "two.png: cannot be read as an image"),
+        ("clean count", "c.npy: holds 3 clean images for 6 scenes"),
+        ("clean name", "scene3.png: no scene of"),
+        ("several arrays", "holds several arrays; name one: x.npz:a, x.npz:b"),
+        ("complex", "x.npy: its values are of type complex128"),
+        ("objects", "x.npy: damaged or not of the kind"),
+        ("truncated", "x.h5: damaged or not of the kind"),
+        ("missing", "nowhere.npy: no such file"),
+        ("kind", "x.docx: not one of"),
+        ("one scene", "x.npy: has one scene, so none can be kept back"),
+        ("no clean", "target=clean: name the clean images with data.clean="),
+    ],
+)
+def test_own_data_that_cannot_work(kind, message, tmp_path):
+    with pytest.raises(InputError) as caught:
+        own(tmp_path, **spoilt(tmp_path, kind))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_in_a_target_is_a_missing_pixel(tmp_path):
+    array = numbers(6, 2, 1, 16, 16, dtype="float32")
+    array[:, 1, :, 3] = np.nan
+    path = save(tmp_path / "x.npy", array)
+    assert len(own(tmp_path, noisy=path, swap=False, val_share=0.2).train) > 0
+    with pytest.raises(InputError, match="NaN"):
+        own(tmp_path, noisy=path)
+
+
+def test_named_arrays(tmp_path):
+    first, second = numbers(4, 8, 8), numbers(4, 8, 8) + 1
+    np.savez(tmp_path / "x.npz", a=first, b=second)
+    scenes = read_scenes(f"{tmp_path}/x.npz:a", f"{tmp_path}/x.npz:b")
+    assert np.array_equal(scenes.frames[1][:, 0].numpy(), second)
+
+
+# Folders of clean photographs
+
+
+def test_images_are_corrupted_and_validated_whole(tmp_path):
+    folder = photographs(tmp_path / "photos", 12)
+    data = Images(Gaussian(25), str(folder), train_pairs=30, size=16, batch_size=10)
+    data.setup()
+    assert (len(data.val), data.fingerprint["val"]) == (2, 2)
+    key = next(iter(data.val_dataloader().batches))
+    noisy, clean = data.on_after_batch_transfer(data.val[key], 0).values()
+    assert torch.equal(clean[0] * 255, read_picture(folder / "photo10.png").float())
+
+    assert (noisy - clean).std() * 255 == pytest.approx(25, rel=0.05)
+    again = Images(Gaussian(25), str(folder), train_pairs=30, size=16, batch_size=10, seed=5)
+    again.setup()
+    assert torch.equal(again.on_after_batch_transfer(again.val[key], 0)["input"], noisy)
+
+    grey = Images(Pixelate(3), str(folder), channels=1, train_pairs=30, size=16, batch_size=10)
+    grey.setup()
+    assert grey.train[next(iter(grey.train_dataloader().batches))]["input"].shape == (10, 1, 16, 16)
+    with pytest.raises(InputError, match=r"photo0.png: is 64 x 64 pixels, smaller than a crop"):
+        Images(Pixelate(7), str(folder), size=16, batch_size=10).setup()
+
+
+def test_frozen_noise_is_a_fixed_pair_per_image(tmp_path):
+    folder = photographs(tmp_path / "photos", 4)
+    for noise in (Gaussian(25, frozen=True), Pixelate(2, frozen=True), Gaussian(25), Pixelate(2)):
+        data = Images(noise, str(folder), train_pairs=12, size=16, batch_size=4)
+        data.setup()
+        data.trainer = type("Trainer", (), {"training": True, "global_rank": 0, "world_size": 1})()
+        seen = []
+        for epoch in range(2):
+            loader = data.train_dataloader()
+            loader.batches.set_epoch(epoch)
+            pairs = {}
+            for batch in loader:
+                pair = data.on_after_batch_transfer(batch, 0)
+                pairs |= {int(i): (pair["input"][k], pair["target"][k]) for k, i in enumerate(batch["images"])}
+            seen.append(pairs)
+        same = [torch.equal(seen[0][i][side], seen[1][i][side]) for i in range(12) for side in (0, 1)]
+        assert all(same) if noise.frozen else not any(same)
+        assert not any(torch.equal(*pair) for pair in seen[0].values())
+
+
+def test_supervised_targets_are_clean(tmp_path):
+    folder = photographs(tmp_path / "photos", 4)
+    for noise in (Gaussian(50), Pixelate(2)):
+        data = Images(noise, str(folder), train_pairs=12, size=16, batch_size=4, supervised=True)
+        plain = Images(noise, str(folder), train_pairs=12, size=16, batch_size=4)
+        sides = []
+        for one in (data, plain):
+            one.setup()
+            one.trainer = type("Trainer", (), {"training": True, "global_rank": 0, "world_size": 1})()
+            (batch, *_) = one.train_dataloader()
+            sides.append(one.on_after_batch_transfer(batch, 0))
+        assert torch.equal(sides[0]["input"], sides[1]["input"])
+        smooth = (sides[0]["target"][..., 1:] - sides[0]["target"][..., :-1]).abs().mean()
+        rough = (sides[1]["target"][..., 1:] - sides[1]["target"][..., :-1]).abs().mean()
+        assert smooth < rough
+
+
+# As a person types them
+
+
+QUICK = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "model.width=4", "data.batch_size=4"]
+
+
+def test_a_16_bit_tiff_stack_end_to_end(tmp_path):
+    draws = np.random.default_rng(0)
+    clean = draws.random((8, 1, 5, 5)).repeat(8, 2).repeat(8, 3) * 3000
+    noisy = (clean + draws.normal(0, 300, (8, 2, 40, 40))).clip(0, 4095).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "captures.tif", noisy, photometric="minisblack")
+    source = ["data=pairs", "data.noisy=captures.tif", "data.layout=NKHW"]
+    done = run("train", *source, "hydra.run.dir=out", *QUICK, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "no clean images" in done.stdout
+    import json
+
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["val_psnr"] is None
+    assert result["val_noisy_loss"] > 0
+    assert result["data"]["scale"] == 4095
+    assert result["data"]["image"] == [1, 40, 40]
+    assert not (tmp_path / "out" / "checkpoints" / "best.ckpt").exists()
+    state = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)["n2n_lightning"]
+    assert (state["scale"], state["model"]["channels"]) == (4095, 1)
+
+
+def test_two_folders_end_to_end(tmp_path):
+    a = folder_of(tmp_path / "real", [f"{i:02}" for i in range(6)], shape=(40, 48, 3))
+    b = folder_of(tmp_path / "mean", [f"{i:02}" for i in range(6)], shape=(40, 48, 3))
+    arguments = [f"data.noisy={a}", f"data.target={b}", f"data.clean={b}", "hydra.run.dir=out"]
+    done = run("train", "data=pairs", *arguments, *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "noisy input" in done.stdout
+
+
+def test_prepare_writes_what_course_reads(tmp_path):
+    photographs(tmp_path / "photos", 10, side=80)
+    arguments = ["photos", "-o", "out", "--pairs", "40", "--val", "8", "--block", "3", "--size", "16"]
+    done = run("prepare", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    from n2n_lightning.sources import Course
+
+    data = Course(str(tmp_path / "out"), batch_size=10)
+    data.setup()
+    first, second = data.train.scenes.frames
+    assert first.shape == (40, 3, 16, 16)
+    assert first.dtype == torch.uint8
+    assert not torch.equal(first, second)
+    assert not torch.equal(data.val.noisy, data.val.reference)
+    again = run("prepare", *arguments, cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr == "error: out/train_data.pkl: exists; --overwrite replaces it\n"
+    once_more = run("prepare", *arguments, "--overwrite", cwd=tmp_path)
+    assert once_more.returncode == 0
+    assert torch.equal(torch.load(tmp_path / "out" / "train_data.pkl")[0], first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "-o", "out"], "error: data.root=nowhere: no such folder"),
+        (["photos", "-o", "out", "--noise", "gaussian"], "error: --noise gaussian: its values do not fit into uint8"),
+        (["photos"], "error: the following arguments are required: -o/--out"),
+        (["photos", "-o", "out", "--block", "0"], "error: noise.block=0"),
+        (["photos", "-o", "out", "--pairs", "0"], "error: data.train_pairs=0"),
+    ],
+)
+def test_prepare_mistakes(arguments, message, tmp_path):
+    photographs(tmp_path / "photos", 3)
+    done = run("prepare", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
