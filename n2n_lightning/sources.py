@@ -110,7 +110,7 @@ class Photos(NoisyPairs):
         train_pairs: int = 4000,
         val_pairs: int = 500,
         size: int = 32,
-        zoom: Sequence[float] | None = (0.8, 1.0),
+        zoom: Sequence[float] | None = (0.25, 1.0),
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -135,22 +135,22 @@ class Photos(NoisyPairs):
             "train": self.train_pairs,
             "photos": {"train": _names(train), "val": _names(val)},
         }
-        return self._crops(train, self.train_pairs), self.validation(val)
+        return self._crops(train, self.train_pairs, self.zoom), self.validation(val)
 
     def validation(self, photos: dict[str, Tensor]) -> Dataset:
-        """Fixed crops of the validation photos."""
+        """Fixed crops of the validation photos, as large and so as noisy as the report's."""
         self.fingerprint["val"] = self.val_pairs
-        return Pairs(*self._crops(photos, self.val_pairs).reference())
+        return Pairs(*self._crops(photos, self.val_pairs, self.zoom and (0.8, 1.0)).reference())
 
-    def _crops(self, photos: dict[str, Tensor], count: int) -> Crops:
+    def _crops(self, photos: dict[str, Tensor], count: int, zoom: tuple[float, float] | None) -> Crops:
         assert self.noise is not None
         side = self.size * self.noise.block
         for name, photo in photos.items():
-            if self.zoom is None and min(photo.shape[1:]) < side:
+            if zoom is None and min(photo.shape[1:]) < side:
                 raise InputError(
                     f"{name}: is {_kind(photo)}, smaller than a crop, data.size={self.size}, {side} x {side}"
                 )
-        return Crops(list(photos.values()), count, self.size, self.noise, self.seed, self.zoom, self.supervised)
+        return Crops(list(photos.values()), count, self.size, self.noise, self.seed, zoom, self.supervised)
 
 
 def _names(photos: dict[str, Tensor]) -> list[str]:
