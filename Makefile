@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -10,21 +11,26 @@ ARGS ?=
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.installed  ## Create .venv and install the project with the tested versions
+setup: .venv/.dev  ## Create .venv and install the project with the tested versions
 
 .venv/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; make PYTHON=/path/to/python3.12 names one" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(INSTALL) .
+	@touch $@
+
+# The tests and optional parts, apart, so that make train starts sooner.
+.venv/.dev: .venv/.installed
+	$(INSTALL) ".[dev]"
 	@touch $@
 
 train: .venv/.installed  ## Train a U-Net on the embedded photographs (ARGS="optim.lr=0.001 ..." changes anything)
 	$(PY) -m n2n_lightning.train $(ARGS)
 
-test: .venv/.installed  ## Run the tests (ARGS="-k resume" picks some)
+test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)
 	$(PY) -m pytest -n 2 $(ARGS)
 
-lint: .venv/.installed  ## Check style and types
+lint: .venv/.dev  ## Check style and types
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 tensorboard: .venv/.installed  ## Look at the curves of everything under outputs/

@@ -1,9 +1,9 @@
 """What Noise2Noise costs: noisy targets against clean ones, and masked against unmasked missing pixels.
 
-    python benchmarks/clean_targets.py [--epochs 4] [--seeds 1 2 3] [--out clean_targets.json]
+    python benchmarks/clean_targets.py [--epochs 4] [--seeds 1 2 3] [--out clean_targets.json] [model.width=8 ...]
 
-Same network, steps and seeds on the embedded photographs; validation is always against clean images of other photographs.
-Prints mean and standard deviation over the seeds of PSNR, mean of per-image values and total.
+Same network, steps and seeds on the embedded photographs; validation is always against clean images of others. Prints
+mean and standard deviation over the seeds of PSNR, mean of per-image values and total.
 """
 
 import argparse
@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("overrides", nargs="*", help="further overrides of every run, e.g. model.width=8")
     parser.add_argument("--out", type=Path, default=Path("clean_targets.json"))
     args = parser.parse_args()
     found: dict[str, dict[str, list[dict]]] = {}
@@ -40,7 +41,7 @@ def main() -> None:
                     if "masked" in side and "bernoulli" not in case:
                         continue
                     folder = Path(temporary) / f"{case}-{side}-{seed}".replace(" ", "_").replace(",", "")
-                    overrides = [*noise, *target, f"seed={seed}", f"trainer.max_epochs={args.epochs}"]
+                    overrides = [*noise, *target, f"seed={seed}", f"trainer.max_epochs={args.epochs}", *args.overrides]
                     command = [sys.executable, "-m", "n2n_lightning.train", *overrides, f"hydra.run.dir={folder}"]
                     subprocess.run(command, check=True, capture_output=True)
                     result = json.loads((folder / "result.json").read_text())

@@ -3,6 +3,7 @@
 import csv
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,14 @@ def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:
 
 
 class MetricsFile(Logger):
-    """`metrics.csv`, one row per epoch, whole after each. (Lightning's CSVLogger drops the rows before a resume.)"""
+    """`metrics.csv`, one row per epoch, whole after each; `then` is called after it.
 
-    def __init__(self, path: Path) -> None:
+    Lightning's CSVLogger would drop the rows before a resume.
+    """
+
+    def __init__(self, path: Path, then: Callable[[], Any]) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.then = path, then
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             with path.open(newline="") as file:
@@ -171,6 +175,7 @@ class MetricsFile(Logger):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
+        self.then()
 
 
 class Curves(TensorBoardLogger):

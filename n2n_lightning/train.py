@@ -7,8 +7,10 @@ Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` 
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from n2n_lightning import sweep
 from n2n_lightning.files import InputError, replacing
 
 HERE = Path(__file__).resolve().parent
@@ -67,6 +70,31 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
         reference=data.reference,
     )
     _construct("optim or scheduler", module.optimization)
+    parameters = sum(p.numel() for p in network.parameters())
+
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "pytorch_lightning": pl.__version__}
+
+    def write(status: str, reason: str | None = None) -> dict[str, Any]:
+        result = {
+            "status": status,
+            "reason": reason,
+            **_scores(module.history),
+            "epochs": len(module.history),
+            "seed": config["seed"],
+            "parameters": parameters,
+            "data": data.fingerprint,
+            "precision": options["precision"],
+            "device": _device_name(device),
+            "versions": versions,
+            "git_commit": commit,
+            "command": command,
+            "process": f"{socket.gethostname()}:{os.getpid()}",
+        }
+        if trainer.is_global_zero:
+            with replacing(folder / "result.json") as temporary:
+                temporary.write_text(json.dumps(result, indent=2) + "\n")
+        return result
+
     checkpoints = folder / "checkpoints"
     last = checkpoints / "last.ckpt"
     keepers = [callbacks.Best(checkpoints)] if data.reference == "clean" else []
@@ -83,41 +111,26 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
             options,
             default_root_dir=str(folder),
             enable_progress_bar=bar,
-            logger=[callbacks.Curves(folder), callbacks.MetricsFile(folder / "metrics.csv")],
+            logger=[callbacks.Curves(folder), callbacks.MetricsFile(folder / "metrics.csv", lambda: write("running"))],
             callbacks=[*watchers, *keepers, callbacks.Last(checkpoints)],
             plugins=[callbacks.WholeCheckpoints()],
         ),
     )
-    parameters = sum(p.numel() for p in network.parameters())
-    device = trainer.strategy.root_device
+    device, commit = trainer.strategy.root_device, _git_commit()
     print(f"{type(network).__name__}: {parameters:,} parameters, {options['precision']} on {device}")
 
-    failure: Exception | None = None
     try:
+        write("running")
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    except (Diverged, callbacks.Interrupted) as error:
-        failure = error
-    status = {type(None): "finished", Diverged: "failed", callbacks.Interrupted: "interrupted"}[type(failure)]
-
-    result = {
-        "status": status,
-        "reason": str(failure) if failure else None,
-        **_scores(module.history),
-        "epochs": len(module.history),
-        "seed": config["seed"],
-        "parameters": parameters,
-        "data": data.fingerprint,
-        "precision": options["precision"],
-        "device": _device_name(device),
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "pytorch_lightning": pl.__version__},
-        "git_commit": _git_commit(),
-        "command": command,
-    }
-    with replacing(folder / "result.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-    if failure:
-        raise failure
-    _hyperparameters(folder, config, result)
+    except callbacks.Interrupted as error:
+        write("interrupted", str(error))
+        raise
+    except Exception as error:
+        write("failed", str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}")
+        raise
+    result = write("finished")
+    if trainer.is_global_zero:
+        _hyperparameters(folder, config, result)
     if stop.received:  # in the last validation, when there was nothing left to stop
         raise callbacks.Interrupted(stop.received)
     return result
@@ -249,32 +262,57 @@ def summary(result: dict[str, Any], folder: Path) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _main(cfg: DictConfig) -> None:
+def _main(cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
-    folder = Path(job.runtime.output_dir)
-    command = shlex.join(["python", "-m", "n2n_lightning.train", *job.overrides.task])
-    alone = job.mode == RunMode.RUN
+    folder = Path(job.runtime.output_dir).absolute()
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    if job.mode == RunMode.RUN:
+        try:
+            if cfg.resume is None and (folder / "result.json").exists():
+                raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
+            summary(_run(cfg, folder), shown)
+        except Exception as error:
+            sys.exit(_explain(error))
+        return None
+    overrides = [o for o in job.overrides.task if not o.startswith("sweep.")]
+    with sweep.job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
+        result = sweep.stored(folder, overrides, cfg.sweep.retry_failed) or _run_of_sweep(cfg, folder)
+    return result["val_psnr"] if result["status"] == "finished" else None
+
+
+def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Checks the composed configuration, writes `.hydra/`, and trains."""
+    job = HydraConfig.get()
+    overrides = [o for o in job.overrides.task if not o.startswith("sweep.")]
+    asked = [o for o in overrides if o.startswith(("noise=", "noise."))]
+    if asked and "noise" not in cfg.data:
+        raise InputError(
+            f"{asked[0]}: data={job.runtime.choices['data']} are noisy already; noise= goes with"
+            " data=photos and data=images"
+        )
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    for name, content in {"config": cfg, "overrides": overrides, "hydra": {"hydra": job}}.items():
+        with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
+            OmegaConf.save(content, temporary)
+    command = shlex.join(["python", "-m", "n2n_lightning.train", *overrides])
+    return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN)
+
+
+def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """One run of a sweep: what stops it before training began is its result, too."""
     try:
-        if alone and cfg.resume is None and (folder / "result.json").exists():
-            raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
-        asked = [o for o in job.overrides.task if o.startswith(("noise=", "noise."))]
-        if asked and "noise" not in cfg.data:
-            raise InputError(
-                f"{asked[0]}: data={job.runtime.choices['data']} are noisy already; noise= goes with"
-                " data=photos and data=images"
-            )
-        config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        asked_for = {"config": cfg, "overrides": job.overrides.task, "hydra": {"hydra": job}}
-        for name, content in asked_for.items():
-            with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
-                OmegaConf.save(content, temporary)
-        result = train(config, folder, command, lines=not alone)
+        return _run(cfg, folder)
     except Exception as error:
-        if not alone:
-            raise  # Hydra notes the job as failed and goes on with the next
-        sys.exit(_explain(error))
-    summary(result, shown)
+        if signum := getattr(error, "signum", 0):
+            sys.exit(128 + signum)  # not an Exception: it ends the sweep, not only this job
+        result = sweep.read_result(folder)
+        if result.get("status") != "failed":
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            result = {"status": "failed", "reason": " ".join(reason.split())}
+            with replacing(folder / "result.json") as temporary:
+                temporary.write_text(json.dumps(result) + "\n")
+        traceback.print_exc(file=sys.stdout)  # into the job's log.txt
+        return result
 
 
 def _resumed(arguments: list[str]) -> list[str]:
@@ -286,6 +324,10 @@ def _resumed(arguments: list[str]) -> list[str]:
     asked = folder / ".hydra" / "overrides.yaml"
     if not asked.is_file():
         raise InputError(f"resume={folder}: not a run folder; it has no .hydra/overrides.yaml")
+    if {"-m", "--multirun"} & {*arguments}:
+        raise InputError(f"resume={folder}: continues a single run; a sweep is continued with sweep.resume=")
+    if sweep.read_result(folder).get("status") == "running":
+        raise InputError(f"resume={folder}: this run is still going on")
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
@@ -320,11 +362,18 @@ def _explain(error: BaseException) -> int:
 def main() -> None:
     """The command line: exit status 0, 1 for what broke, 2 for what cannot work as asked, 128+n after signal n."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises, and _explain's line is all that is shown
+    status: Any = 0
     try:
-        sys.argv[1:] = _resumed(sys.argv[1:])
+        sys.argv[1:] = sweep.resumed(_resumed(sys.argv[1:]))
+        sweep.Sweep.arguments = sys.argv[1:]
         _main()
+    except SystemExit as error:
+        status = error.code
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(_explain(error))
+        status = sweep.explain(error) if sweep.Sweep.current else _explain(error)
+    if sweep.Sweep.current:
+        status = sweep.Sweep.current.close(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
