@@ -6,7 +6,7 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint tensorboard clean
+.PHONY: help setup train sweep report test lint tensorboard clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)
 
 lint: .venv/.dev  ## Check style and types
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+report: .venv/.installed  ## Figures and tables of everything under outputs/ (of a short run first, where there is none)
+	@find outputs -name result.json | grep -q . || $(PY) -m n2n_lightning.train trainer.max_epochs=2
+	$(PY) -m n2n_lightning.report outputs --out report $(ARGS)
+
+sweep: .venv/.installed  ## Sweep the learning rate on the embedded photographs (ARGS="seed=1,2,3 ...")
+	$(PY) -m n2n_lightning.train -m optim.lr=0.01,0.003,0.001,0.0003 $(ARGS)
 
 tensorboard: .venv/.installed  ## Look at the curves of everything under outputs/
 	$(PY) -m tensorboard.main --logdir outputs

@@ -31,17 +31,24 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("overrides", nargs="*", help="further overrides of every run, e.g. model.width=8")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--out", type=Path, default=Path("clean_targets.json"))
     args = parser.parse_args()
     found: dict[str, dict[str, list[dict]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for seed in args.seeds:  # the sides alternate, so that a busy hour meets both
-            for case, noise in CASES.items():
+            for case in args.cases:
                 for side, target in SIDES.items():
                     if "masked" in side and "bernoulli" not in case:
                         continue
                     folder = Path(temporary) / f"{case}-{side}-{seed}".replace(" ", "_").replace(",", "")
-                    overrides = [*noise, *target, f"seed={seed}", f"trainer.max_epochs={args.epochs}", *args.overrides]
+                    overrides = [
+                        *CASES[case],
+                        *target,
+                        f"seed={seed}",
+                        f"trainer.max_epochs={args.epochs}",
+                        *args.overrides,
+                    ]
                     command = [sys.executable, "-m", "n2n_lightning.train", *overrides, f"hydra.run.dir={folder}"]
                     subprocess.run(command, check=True, capture_output=True)
                     result = json.loads((folder / "result.json").read_text())

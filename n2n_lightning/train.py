@@ -211,9 +211,10 @@ def _hyperparameters(folder: Path, config: dict[str, Any], result: dict[str, Any
     """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known."""
     from torch.utils.tensorboard import SummaryWriter
 
-    hydra_choices = {name: config[name]["_target_"].rsplit(".", 1)[-1] for name in ("data", "model", "loss")}
-    rates = {f"optim.{k}": v for k, v in config["optim"].items() if isinstance(v, int | float)}
-    params = {**hydra_choices, **rates, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
+    chosen = {name: config[name]["_target_"].rsplit(".", 1)[-1] for name in ("data", "model", "loss")}
+    numbers = {k: v for k, v in config["optim"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    rates = {f"optim.{name}": value for name, value in numbers.items()}
+    params = {**rates, **chosen, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
     names = ("val_psnr", "val_psnr_total", "val_noisy_loss", "train_loss")
     scores = {f"final/{name}": result[name] for name in names if result[name] is not None}
     with SummaryWriter(str(folder)) as writer:

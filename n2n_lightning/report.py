@@ -1,0 +1,377 @@
+"""Run folders and sweeps as the report's figures and tables: `python -m n2n_lightning.report outputs --out report`.
+
+Writes one page, `report.html`, that needs no other file and no network, and the same as PNG, CSV and Markdown.
+"""
+
+import base64
+import csv
+import html
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.files import InputError, Parser, command, replacing
+
+# What the report "Noise2Noise PyTorch Implementation" gives, by the network: its PSNR (it does not say which
+# definition), and the budget behind it.
+PUBLISHED = {
+    "EncoderDecoder": (12.11, "1,000 pairs, 25 epochs, batch 100, rate 0.1"),
+    "UNet": (22.96, "50,000 pairs, 100 epochs, batch 100, rate 0.01"),
+}
+# Its Figure 2, read off the picture.
+PUBLISHED_RATES = {0.1: 23.27, 0.01: 23.45, 0.001: 23.18, 1e-4: 23.41, 1e-5: 23.43}
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 0 auto; max-width: 60rem; padding: 1rem; }
+h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; } h3 { margin-bottom: .3rem; }
+img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption, .note { color: #555; font-size: .9rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, td:first-child, .left { text-align: left; } td.wrap { white-space: normal; min-width: 14rem; }
+pre { background: #f4f4f4; padding: .6rem; overflow-x: auto; font-size: .85rem; white-space: pre-wrap;
+  word-break: break-word; }
+.failed { color: #b00020; } .running { color: #8a5a00; }
+@media print { body { max-width: none; font-size: 11pt; }
+  h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } }
+"""
+
+
+class Run:
+    """What a run folder holds, as far as it can be read; `notes` says what could not."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        from n2n_lightning.sweep import read_result
+
+        self.folder, self.name, self.notes = folder, name, []
+        self.result: dict[str, Any] = read_result(folder)
+        if not self.result:
+            self.notes.append(f"{folder}: result.json cannot be read")
+        self.history = self._history()
+        self.config = self._config()
+
+    def _history(self) -> list[dict[str, float]]:
+        path = self.folder / "metrics.csv"
+        try:
+            with path.open(newline="") as file:
+                return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError):
+            self.notes.append(f"{path}: damaged; its curves are left out")
+            return []
+
+    def _config(self) -> dict[str, Any]:
+        from omegaconf import OmegaConf
+
+        path = self.folder / ".hydra" / "config.yaml"
+        try:
+            config: Any = OmegaConf.to_container(OmegaConf.load(path))
+            return dict(config)
+        except Exception:
+            self.notes.append(f"{path}: missing or damaged")
+            return {}
+
+    def get(self, *keys: str, default: Any = None) -> Any:
+        """A value of the configuration."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key, {}) if isinstance(value, dict) else {}
+        return default if value == {} or value is None else value
+
+    @property
+    def network(self) -> str:
+        return str(self.get("model", "_target_", default="?")).rpartition(".")[2]
+
+    @property
+    def state(self) -> str:
+        return str(self.result.get("status", "unknown"))
+
+    def budget(self) -> str:
+        pairs = (self.result.get("data") or {}).get("train")
+        parts = [
+            f"{pairs:,} pairs" if pairs else "",
+            f"{self.result.get('epochs', len(self.history))} epochs",
+            f"batch {self.get('data', 'batch_size', default='?')}",
+            f"rate {self.get('optim', 'lr', default='?')}",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def collect(paths: list[Path]) -> tuple[list[Run], list[Path], list[str]]:
+    """Runs and sweeps in the folders, at any depth; and a line for each folder that holds none."""
+    runs, sweeps, notes = [], [], []
+    for path in paths:
+        if not path.is_dir():
+            notes.append(f"{path}: no such folder" if not path.exists() else f"{path}: not a folder of runs")
+            continue
+        found = [p.parent for p in sorted(path.rglob("result.json")) if "failed" not in p.relative_to(path).parts[:-2]]
+        found += [p.parent.parent for p in sorted(path.rglob(".hydra/overrides.yaml")) if p.parent.parent not in found]
+        sweeps += [p.parent for p in sorted(path.rglob("sweep.json"))]
+        if not found:
+            notes.append(f"{path}: holds no runs")
+        runs += [folder for folder in found if folder not in runs]
+    base = paths[0] if len(paths) == 1 else Path()
+    named = []
+    for folder in runs:
+        inside = folder.is_relative_to(base) and folder != base
+        in_sweep = (folder.parent / "sweep.json").exists()
+        plain = f"{folder.parent.name}/{folder.name}" if in_sweep else folder.name
+        named.append(Run(folder, str(folder.relative_to(base)) if inside else plain))
+    return named, sweeps, notes
+
+
+def loss_figure(run: Run) -> Any:
+    """Figure 1: training and validation MSE against the epoch."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained", dpi=120)
+    ax = figure.subplots()
+    for name, label in (
+        ("train_loss", "training, against noisy targets"),
+        ("val_loss", "validation, against clean images"),
+        ("val_noisy_loss", "validation, against noisy images"),
+    ):
+        points = [(row["epoch"], row[name]) for row in run.history if name in row]
+        if points:
+            ax.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=label)
+    ax.set(xlabel="epoch", ylabel="mean squared error", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(alpha=0.3, which="both")
+    ax.legend()
+    return figure
+
+
+def rate_figure(folder: Path) -> Any:
+    """Figure 2: PSNR against the swept number, ours and, for learning rates, the report's; None without a number."""
+    from n2n_lightning.sweep import numeric_axis, picture, read_sweep
+
+    rows = [row for row in read_sweep(folder) if row["val_psnr"] is not None]
+    axis = numeric_axis(rows)
+    if axis is None:
+        return None
+    figure = picture(rows, axis)
+    if axis == "optim.lr":
+        ax = figure.axes[0]
+        ax.plot(*zip(*sorted(PUBLISHED_RATES.items()), strict=True), "s--", color="gray", label="the report's Figure 2")
+        ax.legend()
+    return figure
+
+
+def layers(run: Run) -> list[tuple[str, int, str, int]]:
+    """Table 1: name, output channels, function and parameters of each layer of the network, as it is run."""
+    import torch
+    from torch import nn
+
+    from n2n_lightning.restore import load
+
+    network = load(run.folder, allow=[])
+    rows: list[tuple[str, int, str, int]] = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            text = type(module).__name__
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                text += " {}x{}".format(*module.kernel_size)
+            count = sum(p.numel() for p in module.parameters())
+            if isinstance(module, nn.BatchNorm2d | nn.LeakyReLU | nn.ReLU) and rows:
+                before = rows.pop()  # one row with the layer that it follows
+                rows.append((before[0], before[1], f"{before[2]}, {text}", before[3] + count))
+            else:
+                rows.append((name.removesuffix(".0"), output.shape[1], text, count))
+
+        return hook
+
+    for name, module in network.named_modules():
+        if not list(module.children()) and name:
+            module.register_forward_hook(note(name))
+    channels = run.get("model", "channels")
+    channels = channels if isinstance(channels, int) else ((run.result.get("data") or {}).get("image") or [3])[0]
+    with torch.inference_mode():
+        network(torch.zeros(1, channels, 32, 32))
+    return rows
+
+
+def results(runs: list[Run]) -> list[dict[str, Any]]:
+    """The results table: one row per run, the report's figure beside ours."""
+    rows = []
+    for run in runs:
+        published, budget = PUBLISHED.get(run.network, (None, ""))
+        same = run.network in PUBLISHED and (run.result.get("data") or {}).get("name") == "course"
+        ours = run.budget()
+        rows.append(
+            {
+                "run": run.name,
+                "state": run.state,
+                "network": run.network,
+                "data": (run.result.get("data") or {}).get("name", "?"),
+                "report": published if same else None,
+                "PSNR, mean": run.result.get("val_psnr"),
+                "PSNR, total": run.result.get("val_psnr_total"),
+                "noisy, mean": run.result.get("noisy_psnr"),
+                "noisy, total": run.result.get("noisy_psnr_total"),
+                "best epoch": run.result.get("best_epoch"),
+                "parameters": run.result.get("parameters"),
+                "seconds": run.result.get("seconds"),
+                "budget": ours,
+                "differs from the report": f"report: {budget}" if same and budget != ours else "",
+                "reason": run.result.get("reason"),
+            }
+        )
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def html_table(rows: list[dict[str, Any]]) -> str:
+    names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
+    wide = ("budget", "differs from the report", "reason")
+    head = "".join(f"<th{' class=left' if n in wide else ''}>{html.escape(n)}</th>" for n in names)
+    body = ""
+    for row in rows:
+        states = {"failed": " class=failed", "killed": " class=failed", "running": " class=running"}
+        kind = states.get(str(row.get("state")), "")
+        styles = {n: ' class="wrap left"' if n in wide else "" for n in names}
+        cells = "".join(f"<td{styles[n]}>{html.escape(_text(row[n]))}</td>" for n in names)
+        body += f"<tr{kind}>{cells}</tr>\n"
+    return f"<div class=scroll><table><tr>{head}</tr>\n{body}</table></div>"
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
+    lines = [names, ["---"] * len(names), *([_text(row[n]).replace("|", "\\|") for n in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+class Page:
+    """The page, put together piece by piece: HTML, Markdown, and the files beside them."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.html, self.markdown = out, "", ""
+
+    def heading(self, text: str, level: int = 2) -> None:
+        self.html += f"<h{level}>{html.escape(text)}</h{level}>\n"
+        self.markdown += f"\n{'#' * level} {text}\n\n"
+
+    def paragraph(self, text: str, kind: str = "") -> None:
+        self.html += f"<p{f' class={kind}' if kind else ''}>{html.escape(text)}</p>\n"
+        self.markdown += f"{text}\n\n"
+
+    def code(self, text: str) -> None:
+        self.html += f"<pre>{html.escape(text)}</pre>\n"
+        self.markdown += f"```\n{text}\n```\n\n"
+
+    def picture(self, name: str, content: bytes, caption: str) -> None:
+        with replacing(self.out / name) as temporary:
+            temporary.write_bytes(content)
+        data = base64.b64encode(content).decode()
+        caption = html.escape(caption)
+        self.html += (
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption>'
+        )
+        self.html += "</figure>\n"
+        self.markdown += f"![{caption}]({name})\n\n"
+
+    def figure(self, name: str, figure: Any, caption: str) -> None:
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+        self.picture(name, content.getvalue(), caption)
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        self.html += html_table(rows)
+        self.markdown += markdown_table(rows) + "\n\n"
+        with replacing(self.out / f"{name}.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write(self) -> None:
+        page = "<!doctype html><html lang=en><head><meta charset=utf-8><title>Noise2Noise report</title>"
+        page += '<meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,">'
+        page += f"<style>{STYLE}</style></head><body>\n{self.html}</body></html>\n"
+        for name, content in (("report.html", page), ("report.md", self.markdown)):
+            with replacing(self.out / name) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+
+
+def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str]:
+    """Writes the report; returns a line for each part that could not be made."""
+    notes = [note for run in runs for note in run.notes]
+    page = Page(out)
+    page.heading("Noise2Noise report", 1)
+    page.paragraph(
+        "PSNR is given in two definitions that must not be compared with one another: the mean over images of each"
+        " image's PSNR, and the PSNR of the mean squared error over all images (total). The report does not say which"
+        " one its figures are. All scores are of the best epoch, on images that were not trained on."
+    )
+    page.heading("Results")
+    page.table("results", results(runs))
+    best = sorted(runs, key=lambda run: -(run.result.get("val_psnr") or 0))[:most]
+    for number, folder in enumerate(sweeps):
+        try:
+            if figure := rate_figure(folder):
+                page.heading(f"Figure 2: PSNR against the swept value, {folder.name}")
+                page.figure(
+                    f"figure2_{number}.png", figure, "PSNR against the swept value; mean and deviation over seeds"
+                )
+        except Exception as error:
+            notes.append(f"{folder}: its sweep cannot be drawn ({type(error).__name__}: {error})")
+    tables: dict[str, str] = {}
+    for number, run in enumerate(best):
+        page.heading(f"{run.name}: {run.network}")
+        if run.state != "finished":
+            page.paragraph(f"This run is {run.state}. {run.result.get('reason') or ''}", "failed")
+        if run.history:
+            page.figure(f"figure1_{number}.png", loss_figure(run), "Figure 1: mean squared error against the epoch")
+        samples = run.folder / "samples.png"
+        if samples.is_file():
+            caption = "Figure 3: noisy, denoised and clean, with the PSNR of each"
+            page.picture(f"figure3_{number}.png", samples.read_bytes(), caption)
+        if run.network not in tables:
+            try:
+                rows = [
+                    dict(zip(("layer", "channels", "function", "parameters"), row, strict=True)) for row in layers(run)
+                ]
+                tables[run.network] = run.name
+                page.heading("Table 1: the network as built", 3)
+                page.table(f"table1_{number}", rows)
+            except InputError as error:
+                notes.append(str(error))
+        else:
+            page.paragraph(f"Table 1: as for {tables[run.network]}.", "note")
+        if run.result.get("command"):
+            page.heading("To repeat it", 3)
+            page.code(str(run.result["command"]))
+    if len(best) < len(runs):
+        page.paragraph(f"The {len(best)} best of {len(runs)} runs in full; --most shows more.", "note")
+    if notes:
+        page.heading("What could not be read")
+        for note in notes:
+            page.paragraph(note, "failed")
+    page.write()
+    return notes
+
+
+def main() -> int:
+    parser = Parser(prog="python -m n2n_lightning.report", description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, help="run folders, sweeps, or folders with them inside")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (report)")
+    parser.add_argument("--most", type=int, default=8, help="runs that are shown in full, the best ones (8)")
+    args = parser.parse_args()
+    runs, sweeps, missing = collect(args.folders)
+    if not runs:
+        raise InputError("; ".join(missing))
+    notes = missing + build(runs, sweeps, args.out, args.most)
+    for note in notes:
+        print("error:", note, file=sys.stderr)
+    print(f"{args.out / 'report.html'}: {len(runs)} runs, {len(sweeps)} sweeps")
+    return 1 if notes else 0
+
+
+if __name__ == "__main__":
+    command(main)
