@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio
 
+from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2
 
 
@@ -185,7 +186,12 @@ class Denoiser(pl.LightningModule):
         return total / max(count, 1)
 
     def configure_optimizers(self) -> Any:
-        return self.optimization(int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise InputError(
+                "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule to end with it"
+            )
+        return self.optimization(int(steps))
 
     def optimization(self, total_steps: int = 1000) -> Any:
         """Optimiser and schedule for a run of so many steps, as Lightning takes them; raises what they raise."""

@@ -234,7 +234,7 @@ class Sweep:
 
         stdout = sys.__stdout__
         assert stdout is not None
-        live = Live(console=Console(file=stdout), auto_refresh=False) if stdout.isatty() else None
+        live = Live(console=Console(file=stdout), auto_refresh=False, transient=True) if stdout.isatty() else None
         with live or contextlib.nullcontext():
             while True:
                 last = self._over.wait(1)

@@ -73,13 +73,16 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
     parameters = sum(p.numel() for p in network.parameters())
 
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "pytorch_lightning": pl.__version__}
+    before = sweep.read_result(folder)
 
     def write(status: str, reason: str | None = None) -> dict[str, Any]:
+        scores = {**_scores(module.history), "epochs": len(module.history)}
+        if not module.history:  # a run that goes on has not read its checkpoint yet
+            scores = {name: before.get(name, value) for name, value in scores.items()}
         result = {
             "status": status,
             "reason": reason,
-            **_scores(module.history),
-            "epochs": len(module.history),
+            **scores,
             "seed": config["seed"],
             "parameters": parameters,
             "data": data.fingerprint,
@@ -153,23 +156,17 @@ def _scores(history: list[dict[str, float]]) -> dict[str, Any]:
 def _construct(group: str, make: Any) -> Any:
     """What `make` returns; what Hydra or a constructor says against the configuration becomes one line."""
     from hydra.errors import InstantiationException
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     try:
         return make()
     except InputError:
         raise
-    except (InstantiationException, ValueError, TypeError, pl_misconfiguration()) as error:
+    except (InstantiationException, ValueError, TypeError, MisconfigurationException) as error:
         cause = error.__cause__ or error
         if isinstance(cause, InputError):
             raise cause from None
         raise InputError(f"{group}: {' '.join(str(cause).split())}") from error
-
-
-def pl_misconfiguration() -> type[Exception]:
-    """Lightning's own exception for arguments that cannot work together."""
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    return MisconfigurationException
 
 
 def _precision(options: dict[str, Any]) -> str:

@@ -1,5 +1,9 @@
 """Every kind of file that people have, in and out of order."""
 
+import json
+import os
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -377,8 +381,6 @@ def test_a_16_bit_tiff_stack_end_to_end(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "no clean images" in done.stdout
-    import json
-
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["val_psnr"] is None
     assert result["val_noisy_loss"] > 0
@@ -437,3 +439,20 @@ def test_prepare_mistakes(arguments, message, tmp_path):
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_real_camera_noise_end_to_end(tmp_path):
+    """Folders as of real cameras: one noisy shot and the mean of many, 512 x 512 PNG."""
+    source = os.environ.get("N2N_DATA")
+    if not source:
+        pytest.skip("N2N_DATA is not set")
+    for path in Path(source, "cc15_real").glob("*.png"):
+        stem, _, kind = path.stem.rpartition("_")
+        (tmp_path / kind).mkdir(exist_ok=True)
+        (tmp_path / kind / f"{stem}.png").symlink_to(path)
+    pair = ["data=pairs", "data.noisy=real", "data.target=mean", "data.clean=mean", "data.train_pairs=64"]
+    done = run("train", *pair, "hydra.run.dir=out", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["data"]["image"] == [3, 512, 512]
+    assert 25 < result["noisy_psnr"] < 50

@@ -261,6 +261,7 @@ class Poison(callbacks.Callback):
         ("seed=-1", "seed=-1: must be a whole number, 0 or more"),
         ("seed=null", "seed=None: must be a whole number, 0 or more"),
         ("scheduler.decay=2", "optim or scheduler: scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs: must be a number"),
         ("optim.lr=-1", "optim or scheduler: Invalid learning rate: -1"),
     ],
 )
