@@ -3,6 +3,7 @@
 import csv
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ class Pictures(Callback):
         self.path = path
         self._now: tuple[Tensor, ...] | None = None
         self._best: tuple[Tensor, ...] | None = None
+        self._written = 0.0
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -120,27 +122,42 @@ class Pictures(Callback):
         earlier = [row["val_psnr"] for row in history if "val_psnr" in row]
         if not earlier or trainer.callback_metrics["val_psnr"] > max(earlier):
             self._best = self._now
+            if time.monotonic() - self._written > 20:
+                self._write()
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
         if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
             trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(*self._now), epoch)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._best is not None and trainer.is_global_zero:
+    def _write(self) -> None:
+        if self._best is not None:
             with replacing(self.path) as temporary:
                 draw(*self._best).savefig(temporary)
+            self._written = time.monotonic()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._write()
 
 
 def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:
-    """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB; C is 1 or 3."""
+    """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
+
+    Shown are the first three channels as colour, or the first as grey where there are fewer.
+    """
     from matplotlib.figure import Figure
 
+    shown = 3 if clean.shape[1] >= 3 else 1
     rows = {"noisy": noisy, "denoised": denoised, "clean": clean}
     height, width = clean.shape[-2:]
     figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
     axes = figure.subplots(3, len(clean), squeeze=False)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax, image, reference in zip(line, images, clean, strict=True):
-            ax.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.imshow(
+                image[:shown].clamp(0, 1).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+            )
             ax.set(xticks=[], yticks=[])
             if name != "clean":
                 psnr = -10 * (image - reference).square().mean().log10()

@@ -34,13 +34,12 @@ class Batches(Sampler[Key]):
     """The batches of an epoch, shuffled by (seed, epoch), starting at batch `start`.
 
     Batches differ in size by one at most, so that none is too small for batch normalisation: 1,001 images in batches of
-    100 are 11 batches of 91. With several processes (`world`) each takes its share of every batch.
+    100 are 11 batches of 91.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool) -> None:
         self.size, self.seed, self.shuffle = size, seed, shuffle
         self.count = -(-size // batch_size)
-        self.rank, self.world = rank, world
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -57,7 +56,7 @@ class Batches(Sampler[Key]):
             order = torch.randperm(self.size, generator=generator(self.seed, "order", self.epoch))
         batches = order.tensor_split(self.count)
         for number in range(self.start, self.count):
-            yield Key(self.epoch, number, batches[number][self.rank :: self.world])
+            yield Key(self.epoch, number, batches[number])
         self.start = 0
 
 
@@ -294,6 +293,7 @@ class NoisyPairs(pl.LightningDataModule):
         channels: of the images.
         scale: the stored value that becomes 1.0; None: the largest of its type, or 1 for floats.
         reference: what validation compares with, `clean` or `noisy`.
+        bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: says what the data are, for `result.json`.
     """
 
@@ -315,7 +315,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.noise: Noise | None = None
         self.train: Dataset | None = None
         self.val: Dataset | None = None
-        self.channels, self.reference = 3, "clean"
+        self.channels, self.reference, self.bounded = 3, "clean", True
         self.scale: float | None = None
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
@@ -336,6 +336,11 @@ class NoisyPairs(pl.LightningDataModule):
             if size < self.batch_size:
                 raise InputError(f"data.batch_size={self.batch_size}: there are only {size} training pairs")
 
+    def release(self) -> None:
+        """Lets go of the images: Lightning keeps the trainer of a finished run alive, and with it all that it knew."""
+        for dataset in (self.train, self.val):
+            vars(dataset).clear()
+
     def train_dataloader(self) -> Loader:
         self._training = self._loader(self.train, self.batch_size, shuffle=True)
         if self._position:
@@ -350,8 +355,7 @@ class NoisyPairs(pl.LightningDataModule):
         return self._loader(self.val, size, shuffle=False)
 
     def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = Batches(len(dataset), batch_size, self.seed, shuffle, rank, world)
+        batches = Batches(len(dataset), batch_size, self.seed, shuffle)
         return Loader(dataset, batches, self.workers if shuffle else 0)
 
     # Lightning restores loaders by itself, but not when the length of the run was asked for before, as schedules do.
@@ -371,6 +375,15 @@ class NoisyPairs(pl.LightningDataModule):
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
         return {"input": pair[0], "target": pair[1]}
+
+    def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Both noisy sides of a batch of the training data, whoever asks, and whatever training aims at."""
+        if "image" in batch:
+            assert self.noise is not None
+            image = to_float(batch["image"])
+            draws = generator(self.seed, "noisy pair", batch["number"], device=image.device)
+            return [self.noise(image, draws), self.noise.target(image, draws)]
+        return [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
 
     def _corrupt(self, image: Tensor, batch: dict[str, Any], training: bool) -> list[Tensor]:
         """Noisy input and target of clean images (B, C, H, W)."""

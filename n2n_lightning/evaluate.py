@@ -39,8 +39,8 @@ def parser() -> Parser:
     return p
 
 
-def make_data(args: Any) -> Any:
-    """The source of data that the options name, set up."""
+def make_data(args: Any, scale: float | None = None) -> Any:
+    """The source of data that the options name, set up; `scale` is that of the checkpoints, for your own images."""
     from n2n_lightning import sources
 
     def needed(option: str) -> str:
@@ -56,7 +56,7 @@ def make_data(args: Any) -> Any:
     elif args.data == "images":
         data = sources.Images(make_noise(args.noise), needed("root"), args.val, batch_size=1)
     else:
-        options = {"clean": needed("clean"), "val_noisy": args.val_noisy, "layout": args.layout}
+        options = {"clean": needed("clean"), "val_noisy": args.val_noisy, "layout": args.layout, "scale": scale}
         noisy = args.noisy or needed("val-noisy")
         if args.noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
             options["val_noisy"], args.target = noisy, noisy
@@ -120,7 +120,7 @@ def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict
         with torch.inference_mode():
             output = denoise(noisy).float().cpu()
         found["seconds"] += time.perf_counter() - started
-        shown = output.clamp(0, 1)
+        shown = output.clamp(0, 1) if data.bounded else output
         rounded = (shown * 255).round() / 255
         found["mse"] += (shown - clean).double().square().mean((1, 2, 3)).tolist()
         found["mse_uint8"] += (rounded - clean).double().square().mean((1, 2, 3)).tolist()
@@ -178,14 +178,17 @@ def classical(data: Any) -> dict[str, tuple[Callable[[Any], Any], str]]:
     from scipy import ndimage
     from skimage import restoration
 
-    batch = data.train[next(iter(_first_pairs(data)))]
-    ready = data.on_after_batch_transfer(batch, 0)
-    noisy, other = ready["input"], ready["target"]
-    sigma = float((noisy - other).std() / 2**0.5)
+    from n2n_lightning.data import Key
+
+    some = torch.linspace(0, len(data.train) - 1, min(100, len(data.train))).round().long()
+    noisy, other = data.noisy_pair(data.train[Key(0, 0, some)])
+    difference = noisy - other
+    sigma = float(difference[~difference.isnan()].std() / 2**0.5)
 
     def each(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def denoise(images: Any) -> Any:
-            planes = [np.asarray(run(np.ascontiguousarray(i.permute(1, 2, 0).cpu().numpy()))) for i in images]
+            pixels = [np.ascontiguousarray(i.permute(1, 2, 0).cpu().numpy()) for i in images]
+            planes = [np.asarray(run(p)).reshape(p.shape) for p in pixels]
             return torch.stack([torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1) for p in planes]).float()
 
         return denoise
@@ -226,18 +229,10 @@ def classical(data: Any) -> dict[str, tuple[Callable[[Any], Any], str]]:
         losses = {}
         for value in values:
             output = each(lambda x, run=run, value=value: run(x, value))(noisy)  # type: ignore[misc]
-            losses[value] = float(torch.nan_to_num(output - other).square().mean())
+            losses[value] = float(torch.nan_to_num(output - other).square().mean())  # NaN: a missing pixel
         best = min(losses, key=lambda v: losses[v])
         tuned[name] = (each(lambda x, run=run, best=best: run(x, best)), f"{parameter}={best:g}")  # type: ignore[misc]
     return tuned
-
-
-def _first_pairs(data: Any) -> Iterator[Any]:
-    import torch
-
-    from n2n_lightning.data import Key
-
-    yield Key(0, 0, torch.linspace(0, len(data.train) - 1, min(100, len(data.train))).round().long())
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
@@ -297,20 +292,25 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
 
 def main() -> int:
     args = parser().parse_args()
-    from n2n_lightning.restore import checkpoint_of, load
+    from n2n_lightning.restore import checkpoint_of, load, read_checkpoint
 
     failed = 0
-    networks = {}
+    networks, scales = {}, set()
     for candidate in dict.fromkeys(args.candidates):
         try:
             checkpoint_of(candidate)
             networks[candidate] = load(candidate, args.allow).to(args.device)
+            scales.add(read_checkpoint(candidate)["n2n_lightning"].get("scale"))
         except InputError as error:
             print("error:", error)
             failed = 1
     if args.candidates and not networks:
         return 2
-    data = make_data(args)
+    if args.data == "pairs" and len(scales - {None}) > 1:
+        raise InputError(
+            f"the checkpoints were trained with different data.scale: {sorted(scales - {None})}; score them apart"
+        )
+    data = make_data(args, next(iter(scales - {None}), None))
     if data.reference != "clean":
         raise InputError(f"--data {args.data}: needs --clean, the images to compare with")
 

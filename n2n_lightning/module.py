@@ -76,6 +76,8 @@ class Denoiser(pl.LightningModule):
         reference: what validation compares with. Where it is `noisy` there is no PSNR, and the validation loss is
             called `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
 
+        bounded: clamp denoised images to [0, 1] before they are scored, because clean ones lie there.
+
     `history` has one row per finished epoch, of plain numbers; it is stored in checkpoints too.
     """
 
@@ -87,11 +89,12 @@ class Denoiser(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         spec: dict[str, Any] | None = None,
         reference: str = "clean",
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = loss
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self._optimizer, self._scheduler, self._bounded = optimizer, scheduler, bounded
         self.spec = spec or {}
         self.history: list[dict[str, float]] = []
         names = ("val", "noisy") if reference == "clean" else ()
@@ -131,7 +134,7 @@ class Denoiser(pl.LightningModule):
         output = self(noisy)
         self._add("val", self._measure(output, clean), len(noisy))
         # A picture has no values outside [0, 1]; the noisy image is scored as it is, its noise must not be clipped.
-        output = output.clamp(0, 1)
+        output = output.clamp(0, 1) if self._bounded else output
         for name, metrics in self.scores.items():
             metrics.update(output if name == "val" else noisy, clean)  # type: ignore[operator]
         return output
@@ -161,6 +164,12 @@ class Denoiser(pl.LightningModule):
             "seconds": self._seconds,
             "images_per_second": self._images / max(self._seconds, 1e-9),
         }
+        # Before any checkpoint: training_step looks at a GPU's loss only now and then, and never after the last step.
+        if not all(math.isfinite(row[name]) for name in ("train_loss", self._val_loss) if name in row):
+            raise Diverged(
+                f"the loss became {train_loss} in epoch {self.current_epoch + 1}, training, {row.get(self._val_loss)},"
+                f" validation; learning rate {self.learning_rate:g}; a smaller optim.lr would help"
+            )
         self._latest, self._images, self._seconds = {}, 0, 0.0
         self.history.append(row)
         for logger in self.loggers:

@@ -54,6 +54,10 @@ def main() -> None:
     options = {"train_pairs": args.pairs, "val_pairs": args.val, "size": args.size, "zoom": (0.8, 1.0)}
     train, val = Images(noise, str(args.photos), val_photos, **options).photos()
     written = []
+    for photos in (train, val):  # the files hold 8 bits
+        for name, photo in photos.items():
+            if photo.dtype == torch.uint16:
+                photos[name] = (photo.float() / 257).round().to(torch.uint8)
     for photos, count, validation in ((val, args.val, True), (train, args.pairs, False)):
         crops = Crops(list(photos.values()), count, args.size, noise, args.seed, (0.8, 1.0), supervised=validation)
         # In a random order, as the first so many are a subset of their own (data.train_pairs=).

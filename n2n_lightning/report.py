@@ -105,8 +105,10 @@ def collect(paths: list[Path]) -> tuple[list[Run], list[Path], list[str]]:
         if not path.is_dir():
             notes.append(f"{path}: no such folder" if not path.exists() else f"{path}: not a folder of runs")
             continue
-        found = [p.parent for p in sorted(path.rglob("result.json")) if "failed" not in p.relative_to(path).parts[:-2]]
-        found += [p.parent.parent for p in sorted(path.rglob(".hydra/overrides.yaml")) if p.parent.parent not in found]
+        # What a sweep repeated lies in its folder `failed`, and is no run of its own any more.
+        marks = [*path.rglob("result.json"), *path.rglob(".hydra/overrides.yaml")]
+        folders = [p.parent if p.name == "result.json" else p.parent.parent for p in marks]
+        found = sorted({f for f in folders if "failed" not in f.relative_to(path).parts[:-1]})
         sweeps += [p.parent for p in sorted(path.rglob("sweep.json"))]
         if not found:
             notes.append(f"{path}: holds no runs")
@@ -164,7 +166,7 @@ def layers(run: Run) -> list[tuple[str, int, str, int]]:
     import torch
     from torch import nn
 
-    from n2n_lightning.restore import load
+    from n2n_lightning.restore import load, read_checkpoint
 
     network = load(run.folder, allow=[])
     rows: list[tuple[str, int, str, int]] = []
@@ -186,8 +188,7 @@ def layers(run: Run) -> list[tuple[str, int, str, int]]:
     for name, module in network.named_modules():
         if not list(module.children()) and name:
             module.register_forward_hook(note(name))
-    channels = run.get("model", "channels")
-    channels = channels if isinstance(channels, int) else ((run.result.get("data") or {}).get("image") or [3])[0]
+    channels = read_checkpoint(run.folder)["n2n_lightning"]["model"].get("channels", 3)
     with torch.inference_mode():
         network(torch.zeros(1, channels, 32, 32))
     return rows
@@ -340,8 +341,8 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
                 tables[run.network] = run.name
                 page.heading("Table 1: the network as built", 3)
                 page.table(f"table1_{number}", rows)
-            except InputError as error:
-                notes.append(str(error))
+            except Exception as error:  # a network of one's own may fail in its own way
+                notes.append(str(error) if isinstance(error, InputError) else f"{run.folder}: no Table 1 ({error})")
         else:
             page.paragraph(f"Table 1: as for {tables[run.network]}.", "note")
         if run.result.get("command"):

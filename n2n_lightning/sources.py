@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -282,7 +283,7 @@ class OwnPairs(NoisyPairs):
         count, (_, self.channels, height, width) = len(scenes.names), scenes.frames[0].shape
         for k, frames in enumerate(scenes.frames):
             check(frames, _capture_names(scenes, k), missing_allowed=k > 0 and not self.swap)
-        self.scale = self.asked_scale or _white(scenes.frames)
+        self.scale: float = self.asked_scale or _white(scenes.frames)
         train, val, clean = self._split(scenes)
         crops = max(1, height // self.crop) * max(1, width // self.crop) if self.crop else 1
         pairs = self.train_pairs or len(train.names) * crops
@@ -318,8 +319,15 @@ class OwnPairs(NoisyPairs):
             pair = [scenes.take(held, torch.full_like(held, k)) for k in (0, 1)]
             return scenes.part(everything[:-kept]), Pairs(*pair), None
         clean, owners = self._clean_images(scenes)
+        self._alike(clean, scenes.frames[0], str(self.clean))
+        values = clean.numpy()  # torch has no minimum of uint16
+        if np.isnan(values).any():
+            raise InputError(f"{self.clean}: has NaN values; clean images must be whole")
+        self.bounded = bool(values.min() >= 0 and values.max() <= self.scale)
         if self.val_noisy:
             noisy = self._images(self.val_noisy)
+            check(noisy, [f"{self.val_noisy}, image {i}" for i in range(len(noisy))])
+            self._alike(noisy, scenes.frames[0], self.val_noisy)
             if noisy.shape != clean.shape:
                 raise InputError(
                     f"{self.val_noisy} and {self.clean} differ in shape: {tuple(noisy.shape)} and {tuple(clean.shape)}"
@@ -364,9 +372,7 @@ class OwnPairs(NoisyPairs):
         for path in paths:
             if path.stem not in places:
                 raise InputError(f"{path}: no scene of {self.noisy} has this name")
-        clean = read_folder(paths)
-        self._alike(clean, scenes.frames[0])
-        return clean, torch.tensor([places[path.stem] for path in paths])
+        return read_folder(paths), torch.tensor([places[path.stem] for path in paths])
 
     def _images(self, source: str) -> Tensor:
         """Single images of a file or folder, (M, C, H, W)."""
@@ -374,7 +380,8 @@ class OwnPairs(NoisyPairs):
         if folder.is_dir():
             images = read_folder(pictures(folder)) if pictures(folder) else torch.empty(0)
         else:
-            captures = read_array(source)
+            layout = self.layout if "K" not in self.layout else "auto"
+            captures = read_array(source, layout)
             images = captures[0]
             if len(captures) > 1:
                 raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
@@ -382,10 +389,12 @@ class OwnPairs(NoisyPairs):
             raise InputError(f"{source}: holds no images")
         return images
 
-    def _alike(self, clean: Tensor, noisy: Tensor) -> None:
-        if clean.shape[1:] != noisy.shape[1:]:
+    def _alike(self, images: Tensor, noisy: Tensor, source: str) -> None:
+        """Raises InputError unless the images have the size, the channels and the type of the noisy ones."""
+        if images.shape[1:] != noisy.shape[1:] or images.dtype != noisy.dtype:
             raise InputError(
-                f"{self.clean} has images {_size(clean)}, {self.noisy} has {_size(noisy)}; they must agree"
+                f"{source} has images {_size(images)} {str(images.dtype)[6:]}, {self.noisy} has {_size(noisy)}"
+                f" {str(noisy.dtype)[6:]}; they must agree"
             )
 
 

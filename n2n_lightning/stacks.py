@@ -4,6 +4,7 @@ Values keep their type (8 and 16 bit integers, floats). Arrays in .npy, plain TI
 into memory, not copied, so that they may be larger than it.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,11 +92,19 @@ def _open(path: Path, name: str | None) -> tuple[Any, str | None]:
 
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
-        axes = series.axes
+        if len(file.series) > 1:  # as written page by page
+            if len({(s.shape, s.dtype) for s in file.series}) > 1:
+                raise InputError(f"{path}: its pages differ in size or type; make them alike, or a file each")
+            return np.stack([s.asarray() for s in file.series]), "N" + _axes(series.axes)
         mapped = series.dataoffset is not None and series.dtype.isnative
         array = tifffile.memmap(path, mode="c") if mapped else series.asarray()
+    return array, _axes(series.axes)
+
+
+def _axes(axes: str) -> str:
+    """The axes of a TIFF in our letters; all but height, width and colour are scenes."""
     letters = {"Y": "H", "X": "W", "S": "C", "C": "C"}
-    return array, "".join(letters.get(axis, "N") for axis in axes)
+    return "".join(letters.get(axis, "N") for axis in axes)
 
 
 def _merged(array: np.ndarray, layout: str) -> tuple[np.ndarray, str]:
@@ -174,7 +183,12 @@ def read_picture(path: Path) -> Tensor:
         InputError: the file is damaged, or holds no single image.
     """
     if path.suffix.lower() in (".npy", *TIFF):
-        (image, *more) = read_array(path)
+        layout = "auto"
+        if path.suffix.lower() == ".npy" and path.is_file():
+            with contextlib.suppress(Exception):  # what is wrong with it, read_array says
+                shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+                layout = {2: "HW", 3: "HWC" if shape[-1] <= 4 else "CHW"}.get(len(shape), "auto")
+        (image, *more) = read_array(path, layout)
         if more or len(image) != 1:
             raise InputError(f"{path}: holds {len(image)} images; a file in a folder should hold one")
         return image[0].clone()
@@ -182,10 +196,15 @@ def read_picture(path: Path) -> Tensor:
 
     try:
         with Image.open(path) as file:
-            file.draft("RGB", None)
-            mode = file.mode if file.mode in ("L", "I;16", "RGB") else "RGB"
-            mode = "L" if file.mode in ("1", "LA") else mode
+            deep_colour = file.format == "PNG" and file.mode in ("RGB", "RGBA") and path.read_bytes()[24] == 16
+            if deep_colour or file.mode in ("I;16B", "F"):
+                raise InputError(f"{path}: 16 bit colour and float images are read from TIFF or .npy only")
+            modes = {"L": "L", "1": "L", "LA": "L", "I;16": "I;16", "I": "I"}
+            mode = modes.get(file.mode, "RGB")
             array = np.array(file if file.mode == mode else file.convert(mode))
+            array = array.astype(np.uint16) if mode == "I" else array  # 16 bit PGM
+    except InputError:
+        raise
     except Exception as error:  # Pillow raises many kinds, its decompression bomb check among them
         raise InputError(f"{path}: cannot be read as an image ({str(error) or type(error).__name__})") from error
     return torch.from_numpy(array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0).copy())

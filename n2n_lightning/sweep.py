@@ -138,6 +138,8 @@ def stored(folder: Path, overrides: list[str], retry_failed: bool) -> dict[str, 
                 f"{folder}: was {shlex.join(before)}, not {shlex.join(overrides)}; repeat the same command"
             )
     result = read_result(folder)
+    if result.get("status") == "running":
+        raise InputError(f"{folder}: its run is still going on")
     if result.get("status") == "finished" or (result.get("status") == "failed" and not retry_failed):
         return result
     if result.get("status") == "failed":
@@ -147,15 +149,31 @@ def stored(folder: Path, overrides: list[str], retry_failed: bool) -> dict[str, 
     return None
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a run folder for this process; the lock ends with the process, however that ends.
+
+    Raises:
+        InputError: another process is running in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: its run is still going on") from None
+        yield
+
+
 def read_result(folder: Path) -> dict[str, Any]:
-    """`result.json` of a run folder; empty if there is none. A run whose process is gone was `killed`."""
+    """`result.json` of a run folder; empty if there is none. A run that nobody holds any more was `killed`."""
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         return {}
     if result.get("status") == "running":
-        host, _, pid = str(result.get("process", "")).partition(":")
-        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+        with contextlib.suppress(OSError), (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises BlockingIOError, an OSError, while it is held
             result |= {"status": "killed", "reason": "its process was killed"}
     return result
 
@@ -420,20 +438,20 @@ def resumed(arguments: list[str]) -> list[str]:
     except (OSError, ValueError, KeyError):
         raise InputError(f"sweep.resume={folder}: not the folder of a sweep; it has no readable sweep.json") from None
     own = [a for a in arguments if not a.startswith("sweep.resume=")]
-    options = [a for a in own if a.startswith("sweep.")]
-    if {*own} <= {"-m", "--multirun", *options}:
-        own = [*stored_arguments, *options]
+    if not _points(own):
+        own = [*stored_arguments, *own]
     if _points(own) != _points(stored_arguments):
         raise InputError(
             f"sweep.resume={folder}: was started with {shlex.join(stored_arguments)}; repeat that, or nothing"
         )
-    own = [a for a in own if not a.startswith("hydra.sweep.dir=")]
-    if "-m" not in own and "--multirun" not in own:
-        own = ["-m", *own]
+    own = ["-m", *(a for a in own if a not in ("-m", "--multirun") and not a.startswith("hydra.sweep.dir="))]
     value = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     own += [f"hydra.sweep.dir='{value}'"]
     database = folder / "study.db"
-    return [*own, *_rest_of_study(database, int(before["n_trials"]))] if database.exists() else own
+    asked = [a.removeprefix("hydra.sweeper.n_trials=") for a in own if a.startswith("hydra.sweeper.n_trials=")]
+    return (
+        [*own, *_rest_of_study(database, int(asked[-1] if asked else before["n_trials"]))] if database.exists() else own
+    )
 
 
 def _points(arguments: list[str]) -> set[str]:
@@ -452,9 +470,10 @@ def _rest_of_study(database: Path, n_trials: int) -> list[str]:
     study = optuna.load_study(study_name="n2n_lightning", storage=f"sqlite:///{database}")
     done = 0
     for trial in study.get_trials(deepcopy=False):
-        if trial.state in (TrialState.COMPLETE, TrialState.FAIL):
+        if trial.state in (TrialState.COMPLETE, TrialState.FAIL) and "killed" not in trial.user_attrs:
             done += 1
         elif trial.state == TrialState.RUNNING:
+            optuna.trial.Trial(study, trial._trial_id).set_user_attr("killed", True)  # another takes its place
             study.tell(trial.number, state=TrialState.FAIL)
     if done >= n_trials:
         raise InputError(

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ HERE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
 
 
-def train(config: dict[str, Any], folder: Path, command: str, lines: bool = False) -> dict[str, Any]:
+def train(
+    config: dict[str, Any],
+    folder: Path,
+    command: str,
+    lines: bool = False,
+    accepted: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """One run, from its plain configuration to its run folder; returns what `result.json` holds.
 
     Continues from `folder/checkpoints/last.ckpt` if there is one.
@@ -36,6 +43,7 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
         folder: the run folder.
         command: what repeats the run, for `result.json`.
         lines: print a line per epoch even where the output is a terminal.
+        accepted: called when everything is built, before the run folder is written to.
 
     Raises:
         InputError: the configuration or the data cannot work.
@@ -54,6 +62,10 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
         raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
     pl.seed_everything(config["seed"], verbose=False)
 
+    if config["trainer"].get("devices", 1) != 1 or config["trainer"].get("num_nodes", 1) != 1:
+        raise InputError(
+            f"trainer.devices={config['trainer'].get('devices')}: a run uses one device; a sweep uses several"
+        )
     if config["target"] not in ("noisy", "clean"):
         raise InputError(f"target={config['target']}: must be noisy or clean")
     data = _construct("data", lambda: instantiate(config["data"], supervised=config["target"] == "clean"))
@@ -68,6 +80,7 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
         scheduler=_construct("scheduler", lambda: instantiate(config["scheduler"])),
         spec={"model": config["model"], "scale": data.scale, "config": config},
         reference=data.reference,
+        bounded=data.bounded,
     )
     _construct("optim or scheduler", module.optimization)
     parameters = sum(p.numel() for p in network.parameters())
@@ -93,9 +106,8 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
             "command": command,
             "process": f"{socket.gethostname()}:{os.getpid()}",
         }
-        if trainer.is_global_zero:
-            with replacing(folder / "result.json") as temporary:
-                temporary.write_text(json.dumps(result, indent=2) + "\n")
+        with replacing(folder / "result.json") as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n")
         return result
 
     checkpoints = folder / "checkpoints"
@@ -123,6 +135,7 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
     print(f"{type(network).__name__}: {parameters:,} parameters, {options['precision']} on {device}")
 
     try:
+        accepted()
         write("running")
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except callbacks.Interrupted as error:
@@ -131,9 +144,10 @@ def train(config: dict[str, Any], folder: Path, command: str, lines: bool = Fals
     except Exception as error:
         write("failed", str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}")
         raise
+    finally:
+        data.release()
     result = write("finished")
-    if trainer.is_global_zero:
-        _hyperparameters(folder, config, result)
+    _hyperparameters(folder, config, result)
     if stop.received:  # in the last validation, when there was nothing left to stop
         raise callbacks.Interrupted(stop.received)
     return result
@@ -239,22 +253,21 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    if result["val_psnr"] is None:
+    if result["val_psnr"] is None and result["val_noisy_loss"] is not None:
         console.print(
             "There are no clean images to compare with: the checkpoint is the last one. Its loss against noisy images,"
             f" which is mostly their own noise, is {result['val_noisy_loss']:.5f}."
         )
-    else:
+    elif result["val_psnr"] is not None:
         table = Table(title=None, show_header=True)
         for column in ("", "PSNR (mean of images)", "PSNR (total MSE)"):
             table.add_column(column, justify="right" if column else "left")
         for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
             table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
         console.print(table)
-    console.print(
-        f"best epoch {result['best_epoch']} of {result['epochs']}, {result['seconds']:.0f} s of training,"
-        f" {result['images_per_second']:.0f} images/s"
-    )
+    rate = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
+    best = f"best epoch {result['best_epoch']} of" if result["best_epoch"] else "epochs:"
+    console.print(f"{best} {result['epochs']}, {result['seconds']:.0f} s of training{rate}")
     print(f"run folder:  {folder}")
     print(f"curves:      {Path(sys.executable).name} -m tensorboard.main --logdir {shlex.quote(str(folder))}")
 
@@ -273,15 +286,17 @@ def _main(cfg: DictConfig) -> float | None:
             sys.exit(_explain(error))
         return None
     overrides = [o for o in job.overrides.task if not o.startswith("sweep.")]
-    with sweep.job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
-        result = sweep.stored(folder, overrides, cfg.sweep.retry_failed) or _run_of_sweep(cfg, folder)
+    result = sweep.stored(folder, overrides, cfg.sweep.retry_failed)
+    if result is None:
+        with sweep.job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
+            result = _run_of_sweep(cfg, folder)
     return result["val_psnr"] if result["status"] == "finished" else None
 
 
 def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Checks the composed configuration, writes `.hydra/`, and trains."""
     job = HydraConfig.get()
-    overrides = [o for o in job.overrides.task if not o.startswith("sweep.")]
+    overrides = [o for o in job.overrides.task if not o.startswith(("sweep.", "resume="))]
     asked = [o for o in overrides if o.startswith(("noise=", "noise."))]
     if asked and "noise" not in cfg.data:
         raise InputError(
@@ -289,11 +304,15 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             " data=photos and data=images"
         )
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    for name, content in {"config": cfg, "overrides": overrides, "hydra": {"hydra": job}}.items():
-        with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
-            OmegaConf.save(content, temporary)
+
+    def accepted() -> None:
+        for name, content in {"config": cfg, "overrides": overrides, "hydra": {"hydra": job}}.items():
+            with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
+                OmegaConf.save(content, temporary)
+
     command = shlex.join(["python", "-m", "n2n_lightning.train", *overrides])
-    return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN)
+    with sweep.held(folder):
+        return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
 
 
 def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -307,6 +326,8 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if result.get("status") != "failed":
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             result = {"status": "failed", "reason": " ".join(reason.split())}
+            with replacing(folder / ".hydra" / "overrides.yaml") as temporary:
+                OmegaConf.save([o for o in HydraConfig.get().overrides.task if not o.startswith("sweep.")], temporary)
             with replacing(folder / "result.json") as temporary:
                 temporary.write_text(json.dumps(result) + "\n")
         traceback.print_exc(file=sys.stdout)  # into the job's log.txt
@@ -324,12 +345,13 @@ def _resumed(arguments: list[str]) -> list[str]:
         raise InputError(f"resume={folder}: not a run folder; it has no .hydra/overrides.yaml")
     if {"-m", "--multirun"} & {*arguments}:
         raise InputError(f"resume={folder}: continues a single run; a sweep is continued with sweep.resume=")
-    if sweep.read_result(folder).get("status") == "running":
-        raise InputError(f"resume={folder}: this run is still going on")
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
     after = [a for a in arguments if not a.startswith("resume=")]
+    fixed = [a for a in after if a.lstrip("+~").startswith(("optim", "scheduler", "model", "seed"))]
+    if fixed:
+        raise InputError(f"{fixed[0]}: cannot change when a run goes on, its checkpoint has it; start a new run")
     value = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [*before, *after, f"resume='{value}'", f"hydra.run.dir='{value}'"]
 

@@ -14,6 +14,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from n2n_lightning import evaluate
+from n2n_lightning.callbacks import draw
+from n2n_lightning.data import Key
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import ResidualUNet
 from n2n_lightning.restore import load
@@ -140,6 +142,44 @@ def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypat
     image = torch.rand(2, 3, 16, 16)
     for denoise, _ in tuned.values():
         assert denoise(image).shape == image.shape
+
+
+def test_tuning_pairs_are_both_noisy_with_every_noise():
+    for noise, sigma in (("gaussian:sigma=25", 25), ("brown:sigma=25", 25), ("pixelate:block=7", None)):
+        data = evaluate.make_data(evaluate.parser().parse_args(["--noise", noise]))
+        first, second = data.noisy_pair(data.train[Key(0, 0, torch.arange(64))])
+        assert not torch.equal(first, second)
+        if sigma:
+            assert (first - second).std().item() * 255 == pytest.approx(sigma * 2**0.5, rel=0.05)
+
+
+def test_own_images_are_scored_at_the_scale_of_the_checkpoint(place):
+    arguments = ["--data", "pairs", "--val-noisy", "a.npy", "--clean", "b.npy"]
+    args = evaluate.parser().parse_args(arguments)
+    np.save(place / "a.npy", np.random.default_rng(0).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16))
+    np.save(place / "b.npy", np.random.default_rng(1).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16))
+    args.val_noisy, args.clean = str(place / "a.npy"), str(place / "b.npy")
+    assert evaluate.make_data(args).scale == 2047
+    assert evaluate.make_data(args, scale=4095.0).scale == 4095
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_any_number_of_channels_can_be_drawn_and_filtered(channels):
+    images = torch.rand(2, channels, 16, 16)
+    draw(images, images, images).savefig(os.devnull, format="png")
+    for denoise, _ in evaluate.classical(Noisy(channels)).values():
+        assert denoise(images).shape == images.shape
+
+
+class Noisy:
+    """Training data for classical(): random pairs."""
+
+    def __init__(self, channels: int) -> None:
+        self.train = type("Train", (), {"__len__": lambda _: 3, "__getitem__": lambda _, key: key})()
+        self.channels = channels
+
+    def noisy_pair(self, key):
+        return torch.rand(3, self.channels, 16, 16), torch.rand(3, self.channels, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,52 @@ def test_named_arrays(tmp_path):
     assert np.array_equal(scenes.frames[1][:, 0].numpy(), second)
 
 
+def test_noisy_and_clean_images_must_be_alike(tmp_path):
+    noisy = save(tmp_path / "noisy.npy", numbers(8, 2, 1, 16, 16, dtype="float32"))
+    for name, clean in (
+        ("type", numbers(8, 1, 16, 16, dtype="uint8")),
+        ("channels", numbers(8, 3, 16, 16, dtype="float32")),
+        ("size", numbers(8, 1, 12, 16, dtype="float32")),
+    ):
+        with pytest.raises(InputError, match="they must agree"):
+            own(tmp_path, noisy=noisy, clean=save(tmp_path / f"{name}.npy", clean))
+    holes = numbers(8, 1, 16, 16, dtype="float32")
+    holes[3, 0, 2, 2] = np.nan
+    with pytest.raises(InputError, match="clean images must be whole"):
+        own(tmp_path, noisy=noisy, clean=save(tmp_path / "holes.npy", holes))
+
+
+def test_images_below_zero_are_not_clamped(tmp_path):
+    noisy = numbers(8, 2, 1, 16, 16, dtype="float32")
+    clean = save(tmp_path / "clean.npy", noisy[:, 0] - 0.5)
+    assert not own(tmp_path, noisy=save(tmp_path / "a.npy", noisy - 0.5), clean=clean).bounded
+    assert own(tmp_path, noisy=save(tmp_path / "b.npy", noisy), clean=save(tmp_path / "c.npy", noisy[:, 0])).bounded
+
+
+def test_deep_pictures(tmp_path):
+    values = np.array([[0, 1000], [30000, 65535]], np.uint16)
+    header = b"P5 2 2 65535\n"
+    (tmp_path / "a.pgm").write_bytes(header + values.astype(">u2").tobytes())
+    assert read_picture(tmp_path / "a.pgm")[0].tolist() == values.tolist()
+    Image.fromarray(values).save(tmp_path / "b.png")
+    assert read_picture(tmp_path / "b.png")[0].tolist() == values.tolist()
+    np.save(tmp_path / "c.npy", numbers(9, 8, 3))
+    assert read_picture(tmp_path / "c.npy").shape == (3, 9, 8)
+
+
+def test_tiff_written_page_by_page(tmp_path):
+    pages = numbers(5, 8, 9)
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
+        for page in pages:
+            file.write(page, photometric="minisblack", metadata=None)
+    assert np.array_equal(read_array(tmp_path / "pages.tif")[0][:, 0].numpy(), pages)
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
+        file.write(pages[0], photometric="minisblack", metadata=None)
+        file.write(pages[0, :4], photometric="minisblack", metadata=None)
+    with pytest.raises(InputError, match="its pages differ in size or type"):
+        read_array(tmp_path / "mixed.tif")
+
+
 # Folders of clean photographs
 
 

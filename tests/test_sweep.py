@@ -161,6 +161,9 @@ def test_retried_jobs_start_anew_and_keep_the_old_folder(tmp_path):
     assert status == 0, errors
     assert {row["state"] for row in jobs(tmp_path / "s").values()} == {"finished"}
     assert len(list((tmp_path / "s" / "failed").iterdir())) == 2
+    for folder in ("0", "1"):
+        assert "not yet" not in (tmp_path / "s" / folder / "log.txt").read_text()
+        assert "epoch 2/2" in (tmp_path / "s" / folder / "log.txt").read_text()
 
 
 class Until(callbacks.Callback):

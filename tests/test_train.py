@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from n2n_lightning import callbacks
 from n2n_lightning.files import InputError
 from n2n_lightning.module import Diverged
+from n2n_lightning.sweep import held
 from n2n_lightning.train import CONF, train
 from tests.conftest import photographs, run
 
@@ -248,6 +249,23 @@ def test_divergence(course, tmp_path):
     assert (folder / "checkpoints" / "best.ckpt").exists()
 
 
+def test_divergence_in_the_last_step_of_an_epoch_spoils_no_checkpoint(course, tmp_path):
+    folder = tmp_path / "run"
+    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
+    config["callbacks"] = {"late": {"_target_": "tests.test_train.PoisonLate"}}
+    with pytest.raises(Diverged, match="epoch 2"):
+        train(config, folder, "test")
+    assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+    assert all(value.isfinite().all() for value in weights(folder).values())
+    assert (folder / "samples.png").exists()
+
+
+class PoisonLate(callbacks.Callback):
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.current_epoch == 1 and trainer.is_last_batch:
+            torch.nn.init.constant_(pl_module.network.first.weight, torch.nan)
+
+
 class Poison(callbacks.Callback):
     def on_train_start(self, trainer, pl_module):
         torch.nn.init.constant_(pl_module.network.first.weight, torch.nan)
@@ -261,6 +279,7 @@ class Poison(callbacks.Callback):
         ("seed=-1", "seed=-1: must be a whole number, 0 or more"),
         ("seed=null", "seed=None: must be a whole number, 0 or more"),
         ("scheduler.decay=2", "optim or scheduler: scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
+        ("trainer.devices=2", "trainer.devices=2: a run uses one device"),
         ("trainer.max_epochs=-1", "trainer.max_epochs: must be a number"),
         ("optim.lr=-1", "optim or scheduler: Invalid learning rate: -1"),
     ],
@@ -303,6 +322,25 @@ def test_the_command(tmp_path):
     assert further.returncode == 0, further.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (result["epochs"], result["data"]["train"]) == (2, 12)
+
+
+def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
+    assert run("train", "hydra.run.dir=out", "model.width=4", *SMALL, cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for wrong, words in (
+        ("data.batch_size=0", "data.batch_size=0"),
+        ("optim.lr=0.5", "optim.lr=0.5: cannot change"),
+        ("model.width=8", "model.width=8: cannot change"),
+    ):
+        done = run("train", "resume=out", wrong, cwd=tmp_path)
+        assert done.returncode == 2
+        assert words in done.stderr
+    with held(tmp_path / "out"):
+        done = run("train", "resume=out", cwd=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (2, f"error: {tmp_path}/out: its run is still going on")
+    assert {path: path.read_bytes() for path in before} == before
+    assert run("train", "resume=out", "trainer.max_epochs=2", cwd=tmp_path).returncode == 0
+    assert "resume" not in json.loads((tmp_path / "out" / "result.json").read_text())["command"]
 
 
 def test_default_run_folder(tmp_path):
