@@ -333,7 +333,7 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
         if samples.is_file():
             caption = "Figure 3: noisy, denoised and clean, with the PSNR of each"
             page.picture(f"figure3_{number}.png", samples.read_bytes(), caption)
-        if run.network not in tables:
+        if run.network not in tables and (run.folder / "checkpoints").is_dir():
             try:
                 rows = [
                     dict(zip(("layer", "channels", "function", "parameters"), row, strict=True)) for row in layers(run)
@@ -343,7 +343,7 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
                 page.table(f"table1_{number}", rows)
             except Exception as error:  # a network of one's own may fail in its own way
                 notes.append(str(error) if isinstance(error, InputError) else f"{run.folder}: no Table 1 ({error})")
-        else:
+        elif run.network in tables:
             page.paragraph(f"Table 1: as for {tables[run.network]}.", "note")
         if run.result.get("command"):
             page.heading("To repeat it", 3)

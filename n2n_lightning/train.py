@@ -310,6 +310,8 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
                 OmegaConf.save(content, temporary)
 
+    if job.mode == RunMode.MULTIRUN:
+        accepted()  # the folder is this job's own, and a failed job is a row with its overrides, too
     command = shlex.join(["python", "-m", "n2n_lightning.train", *overrides])
     with sweep.held(folder):
         return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
@@ -326,8 +328,6 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if result.get("status") != "failed":
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             result = {"status": "failed", "reason": " ".join(reason.split())}
-            with replacing(folder / ".hydra" / "overrides.yaml") as temporary:
-                OmegaConf.save([o for o in HydraConfig.get().overrides.task if not o.startswith("sweep.")], temporary)
             with replacing(folder / "result.json") as temporary:
                 temporary.write_text(json.dumps(result) + "\n")
         traceback.print_exc(file=sys.stdout)  # into the job's log.txt

@@ -40,6 +40,8 @@ def place(tmp_path_factory) -> Path:
 class Fixed:
     """Validation data for score(): given noisy and clean images."""
 
+    bounded = True
+
     def __init__(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
         self.batch = {"input": noisy, "target": clean}
 

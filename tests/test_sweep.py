@@ -322,7 +322,7 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     assert len(finished) == 5
     again = run("-m", "sweep.resume=s", cwd=tmp_path)
     assert again[0] == 2
-    assert again[2].startswith("error: sweep.resume=s: all 5 trials that were asked for are done")
+    assert again[2].startswith("error: sweep.resume=s: all 5 trials are done; hydra.sweeper.n_trials= asks for more")
 
 
 def test_optuna_failed_point_is_a_failed_trial(tmp_path):
