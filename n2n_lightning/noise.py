@@ -158,13 +158,59 @@ class Brown(Noise):
         self.width = width
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        b, c, h, w = image.shape
-        radius = int(4 * self.width) + 1
-        kernel = (-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / self.width) ** 2).exp()
-        kernel = kernel / kernel.norm()
-        white = torch.randn(b * c, 1, h + 2 * radius, w + 2 * radius, generator=generator, device=image.device)
-        brown = F.conv2d(F.conv2d(white, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)).view(b, c, h, w)
+        brown = _blurred_normal(image, torch.tensor([self.width], device=image.device), generator)
         return image + _drawn(self.sigma, image, generator) / 255 * brown
+
+
+def _blurred_normal(image: Tensor, width: Tensor, generator: torch.Generator) -> Tensor:
+    """White normal noise like `image`, blurred by a Gaussian of `width` (1,) or (B,) pixels; standard deviation 1."""
+    b, c, h, w = image.shape
+    radius = int(4 * float(width.max())) + 1
+    distance = torch.arange(-radius, radius + 1, device=image.device)
+    kernel = (-0.5 * (distance / width.clamp(min=0.1)[:, None]) ** 2).exp()
+    kernel = (kernel / kernel.norm(dim=1, keepdim=True)).repeat_interleave(b * c // len(width), 0)[:, None]
+    white = torch.randn(1, b * c, h + 2 * radius, w + 2 * radius, generator=generator, device=image.device)
+    blurred = F.conv2d(white, kernel[..., None], groups=b * c)
+    return F.conv2d(blurred, kernel[..., None, :], groups=b * c).view(b, c, h, w)
+
+
+class Camera(Noise):
+    """noisy = clean + s(clean)/255 * (g * n), s^2 = sigma^2 (1 - shot + 2 shot clean): what a camera makes of light.
+
+    Read and shot noise (Foi et al., IEEE TIP 2008, in its normal approximation), blurred by a Gaussian g as
+    demosaicking blurs it, |g|_2 = 1, a share of it common to all channels as white balance and colour matrices make
+    it. For blind denoising of photographs: give ranges.
+
+    Args:
+        sigma: standard deviation at mid-grey, in units of 1/255; of a range, weak noise is drawn more often than strong
+            noise: lowest + (highest - lowest) u^2, u ~ U(0, 1).
+        shot: share of the variance at mid-grey that is shot noise, which grows with the light; 0 to 1.
+        width: standard deviation of the blur in pixels; 0 leaves the noise white.
+        shared: share of the variance that all channels have in common; 0 to 1.
+    """
+
+    def __init__(
+        self,
+        sigma: Strength = (0, 50),
+        shot: Strength = (0, 1),
+        width: Strength = (0, 1),
+        shared: Strength = (0, 0.7),
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(frozen)
+        self.sigma = _checked("sigma", sigma, 0, 255)
+        self.shot, self.shared = _checked("shot", shot, 0, 1), _checked("shared", shared, 0, 1)
+        self.width = _checked("width", width, 0, 50)
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = _range(self.sigma)
+        sigma = low + (high - low) * _drawn((0, 1), image, generator).square()
+        shot, shared = _drawn(self.shot, image, generator), _drawn(self.shared, image, generator)
+        width = _drawn(self.width, image, generator).flatten()
+        own = _blurred_normal(image, width, generator)
+        common = _blurred_normal(image[:, :1], width, generator)
+        strength = sigma / 255 * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
+        return image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
 
 
 class Poisson(Noise):

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data import Captures, Crops, NoisyPairs, Pairs, Whole, whole_numbers
 from n2n_lightning.files import InputError, load_torch, sha256
+from n2n_lightning.leaves import dead_leaves
 from n2n_lightning.noise import Noise
 from n2n_lightning.stacks import PICTURES, Scenes, check, pictures, read_array, read_folder, read_picture, read_scenes
 
@@ -99,6 +100,8 @@ class Photos(NoisyPairs):
         val_pairs: fixed noisy/clean pairs for validation.
         size: height and width of the noisy images in pixels.
         zoom: smallest and largest crop, as a share of the photo's shorter side; None takes pixels as they are.
+        names: the photos to train on, by file name; grey ones become RGB. None takes TRAIN.
+        leaves: how many generated images (leaves.py), 512 x 512, to train on beside them.
         **common: see NoisyPairs.
     """
 
@@ -112,21 +115,31 @@ class Photos(NoisyPairs):
         val_pairs: int = 500,
         size: int = 32,
         zoom: Sequence[float] | None = (0.25, 1.0),
+        names: Sequence[str] | None = None,
+        leaves: int = 0,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         whole_numbers(1, train_pairs=train_pairs, val_pairs=val_pairs, size=size)
+        whole_numbers(0, leaves=leaves)
         if zoom is not None and (len(zoom) != 2 or not 0 < zoom[0] <= zoom[1] <= 1):
             raise InputError(f"data.zoom={list(zoom)}: must be two numbers, 0 < smallest <= largest <= 1, or null")
         self.noise, self.train_pairs, self.val_pairs, self.size = noise, train_pairs, val_pairs, size
         self.zoom = (zoom[0], zoom[1]) if zoom else None
+        self.names, self.leaves = self.TRAIN if names is None else tuple(names), leaves
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Training and validation photos by name, each (C, H, W)."""
         import skimage
 
         folder = Path(skimage.__file__).parent / "data"
-        train, val = ({name: read_picture(folder / name) for name in names} for names in (self.TRAIN, self.VAL))
+        known = sorted(p.name for p in pictures(folder) if p.name not in self.VAL)
+        for name in self.names:
+            if name not in known:
+                raise InputError(f"data.names: {name} is none of the photographs: {', '.join(known)}")
+        train, val = ({n: read_picture(folder / n).expand(3, -1, -1) for n in ns} for ns in (self.names, self.VAL))
+        generated = dead_leaves(self.leaves, 512, list(train.values()), self.seed)
+        train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
         return train, val
 
     def load(self) -> tuple[Dataset, Dataset]:

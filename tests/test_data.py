@@ -7,6 +7,7 @@ import torch
 
 from n2n_lightning.data import Batches, Captures, Crops, Key, Loader, to_float, turn
 from n2n_lightning.files import InputError
+from n2n_lightning.leaves import dead_leaves
 from n2n_lightning.noise import Pixelate, generator
 from n2n_lightning.sources import Course, Photos
 from n2n_lightning.stacks import Scenes
@@ -277,3 +278,22 @@ def test_real_samples_are_scored_as_published():
     scores = psnr_metrics("noisy")(noisy, clean)
     assert scores["noisy_psnr"] == pytest.approx(21.11, abs=0.005)
     assert scores["noisy_psnr_total"] == pytest.approx(19.99, abs=0.005)
+
+
+def test_generated_images_and_grey_photographs_can_be_trained_on():
+    data = Photos(Pixelate(7), names=["coffee.png", "camera.png"], leaves=2, train_pairs=8, val_pairs=4, batch_size=4)
+    data.setup()
+    assert list(data.photos()[0]) == ["coffee.png", "camera.png", "dead leaves 0", "dead leaves 1"]
+    assert {photo.shape[0] for photo in data.photos()[0].values()} == {3}
+    first, second = dead_leaves(2, 96, [data.photos()[0]["coffee.png"]], seed=0)
+    assert first.shape == (3, 96, 96)
+    assert torch.equal(first, dead_leaves(1, 96, [data.photos()[0]["coffee.png"]], seed=0)[0])
+    assert not torch.equal(first, second)
+    # The density r^-3 makes the spectrum fall about as 1/f^2, as that of natural images does; white noise is flat.
+    power = torch.stack(
+        [torch.fft.rfft(i.float().mean(0) - i.float().mean()).abs().square().mean(0) for i in (first, second)]
+    )
+    low, high = power.mean(0)[1:4].mean(), power.mean(0)[16:32].mean()
+    assert 20 < low / high < 2000
+    with pytest.raises(InputError, match=r"^data.names: chelsea.png is none of the photographs: .*coffee.png"):
+        Photos(Pixelate(7), names=["chelsea.png"]).setup()

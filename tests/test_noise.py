@@ -3,13 +3,14 @@ import pytest
 import torch
 
 from n2n_lightning.losses import HDR, L0, L1, L2
-from n2n_lightning.noise import Bernoulli, Brown, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, generator
+from n2n_lightning.noise import Bernoulli, Brown, Camera, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, generator
 
 ZERO_MEAN = {
     "pixelate": Pixelate(7),
     "gaussian": Gaussian(25),
     "gaussian, blind": Gaussian([0, 50]),
     "brown": Brown(25),
+    "camera": Camera(),
     "poisson": Poisson(30),
     "poisson, blind": Poisson([5, 50]),
     "bernoulli": Bernoulli(0.5),
@@ -100,6 +101,21 @@ def test_brown_noise_is_correlated_as_stated():
         assert found == pytest.approx(np.exp(-(distance**2) / 16), abs=0.02)
 
 
+def test_camera_noise_has_the_stated_moments():
+    levels = torch.tensor([0.1, 0.5, 0.9]).view(1, 1, 1, 3).repeat_interleave(40, -1).expand(200, 3, 40, 120)
+    noise = (Camera(sigma=20, shot=0.5, width=0, shared=0.4)(levels, generator(0)) - levels) * 255
+    for i, level in enumerate((0.1, 0.5, 0.9)):
+        part = noise[..., 40 * i : 40 * i + 40]
+        assert part.std() == pytest.approx(20 * (0.5 + level) ** 0.5, rel=0.02)
+        assert (part[:, 0] * part[:, 1]).mean() / part.var() == pytest.approx(0.4, abs=0.02)
+        assert (part[..., 1:] * part[..., :-1]).mean() / part.var() == pytest.approx(0, abs=0.01)
+    blurred = Camera(sigma=20, shot=0, width=[1, 1], shared=0)(levels, generator(0)) - levels
+    assert blurred.std() * 255 == pytest.approx(20, rel=0.02)
+    assert (blurred[..., 1:] * blurred[..., :-1]).mean() / blurred.var() == pytest.approx(np.exp(-1 / 4), abs=0.02)
+    each = Camera(sigma=[0, 50], shot=0)(levels[..., :40], generator(0)).std((1, 2, 3)) * 255
+    assert each.median() == pytest.approx(12.5, rel=0.25)  # of u^2, u uniform, the median is 1/4
+
+
 def test_bernoulli_input_has_zeros_where_the_target_has_nan():
     image = photo()
     noisy, target = Bernoulli(0.5)(image, generator(0)), Bernoulli(0.5).target(image, generator(0))
@@ -158,6 +174,7 @@ def test_generator_depends_on_its_key_alone():
         (lambda: Gaussian("much"), "noise.sigma=much: must be a number or a range"),
         (lambda: Gaussian([1, 2, 3]), "noise.sigma=[1, 2, 3]: must be a number or a range"),
         (lambda: Brown(25, width=0), "noise.width=0: must be larger than 0 and at most 50 pixels"),
+        (lambda: Camera(shared=1.5), "noise.shared=1.5: must be a number or a range [a, b] within 0..1"),
         (lambda: Poisson(0), "noise.peak=0: must be a number or a range [a, b] within 0.001..1e+06"),
         (lambda: Bernoulli(1.5), "noise.p=1.5: must be a number or a range [a, b] within 0..1"),
         (lambda: Text(0.99), "noise.p=0.99: must be a number or a range [a, b] within 0..0.95"),
