@@ -49,8 +49,8 @@ class Course(NoisyPairs):
                 f"data.root={self.root}: no such folder; it should hold train_data.pkl and val_data.pkl"
                 " (data=photos needs no files)"
             )
-        first, second = self._read("train_data.pkl", "train_pairs", self.train_pairs)
-        noisy, clean = self._read("val_data.pkl", "val_pairs", self.val_pairs)
+        first, second = read_course(self.root / "train_data.pkl", self.train_pairs)
+        noisy, clean = read_course(self.root / "val_data.pkl", self.val_pairs, "val_pairs")
         if first.shape[1:] != noisy.shape[1:]:
             raise InputError(
                 f"{self.root}: training images are {_size(first)}, validation images {_size(noisy)}; they must agree"
@@ -64,27 +64,32 @@ class Course(NoisyPairs):
         scenes = Scenes([first, second], [f"pair {i}" for i in range(len(first))])
         return Captures(scenes, self.seed, self.swap), Pairs(noisy, clean)
 
-    def _read(self, name: str, option: str, count: int | None) -> tuple[Tensor, Tensor]:
-        path = self.root / name
-        content = load_torch(path)
-        if not isinstance(content, tuple | list) or len(content) != 2:
-            found = f"{len(content)} items" if isinstance(content, tuple | list | dict) else type(content).__name__
-            raise InputError(f"{path}: should hold a tuple of two tensors, found {found}")
-        for tensor in content:
-            if not isinstance(tensor, Tensor):
-                raise InputError(f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it")
-            if tensor.dtype != torch.uint8:
-                raise InputError(f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}")
-            if tensor.dim() != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
-                raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}")
-        a, b = content
-        if a.shape != b.shape:
-            raise InputError(f"{path}: the two tensors differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
-        if count is None:
-            return a, b
-        if not 1 <= count <= len(a):
-            raise InputError(f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work")
-        return a[:count], b[:count]
+
+def read_course(path: Path, count: int | None = None, option: str = "train_pairs") -> tuple[Tensor, Tensor]:
+    """The two tensors of a file of the report's data, (N, 3, H, W) uint8, or the first `count` of each.
+
+    Raises:
+        InputError: the file is missing, damaged or of another kind, or `count`, the option's value, does not fit.
+    """
+    content = load_torch(path)
+    if not isinstance(content, tuple | list) or len(content) != 2:
+        found = f"{len(content)} items" if isinstance(content, tuple | list | dict) else type(content).__name__
+        raise InputError(f"{path}: should hold a tuple of two tensors, found {found}")
+    for tensor in content:
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it")
+        if tensor.dtype != torch.uint8:
+            raise InputError(f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}")
+        if tensor.dim() != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
+            raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}")
+    a, b = content
+    if a.shape != b.shape:
+        raise InputError(f"{path}: the two tensors differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+    if count is None:
+        return a, b
+    if not 1 <= count <= len(a):
+        raise InputError(f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work")
+    return a[:count], b[:count]
 
 
 def _size(images: Tensor) -> str:
@@ -182,7 +187,8 @@ class Images(Photos):
 
     Args:
         root: the folder.
-        val: another folder, for validation; None keeps the last tenth of `root` for it.
+        val: another folder, for validation, or a file of noisy and clean images as the report's `val_data.pkl`; None
+            keeps the last tenth of `root` for it.
         channels: 3 for colour, 1 for grey; the photographs are converted.
         noise, train_pairs, size, zoom, **common: see Photos.
     """
@@ -204,7 +210,7 @@ class Images(Photos):
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         train = self._read("root", self.root)
         if self.val_root:
-            return train, self._read("val", self.val_root)
+            return train, {} if self.val_root.suffix == ".pkl" else self._read("val", self.val_root)
         kept = -(-len(train) // 10)
         if len(train) < 2:
             raise InputError(f"data.root={self.root}: holds one image; name a folder for validation with data.val=")
@@ -232,8 +238,14 @@ class Images(Photos):
         return (image.float() * weights).sum(0, keepdim=True).round().to(image.dtype)
 
     def validation(self, photos: dict[str, Tensor]) -> Dataset:
-        """Whole validation photos, cropped to whole blocks."""
+        """Whole validation photos, cropped to whole blocks, or the pairs of a file."""
         assert self.noise is not None
+        if self.val_root and self.val_root.suffix == ".pkl":
+            if self.channels != 3:
+                raise InputError(f"data.val={self.val_root}: holds RGB images; data.channels=3 goes with it")
+            pairs = read_course(self.val_root)
+            self.fingerprint |= {"val": len(pairs[0]), "sha256": {self.val_root.name: sha256(self.val_root)}}
+            return Pairs(*pairs)
         block = self.noise.block
         self.fingerprint["val"] = len(photos)
         return Whole([p[:, : p.shape[1] // block * block, : p.shape[2] // block * block] for p in photos.values()])

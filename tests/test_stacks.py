@@ -374,6 +374,22 @@ def test_images_are_corrupted_and_validated_whole(tmp_path):
         Images(Pixelate(7), str(folder), size=16, batch_size=10).setup()
 
 
+def test_images_can_be_validated_on_a_file_of_the_course(tmp_path, course):
+    folder = photographs(tmp_path / "photos", 4)
+    val = course / "val_data.pkl"
+    data = Images(Pixelate(2), str(folder), str(val), train_pairs=8, size=16, batch_size=4)
+    data.setup()
+    noisy, clean = torch.load(val)
+    assert torch.equal(data.val.noisy, noisy)
+    assert torch.equal(data.val.reference, clean)
+    assert data.fingerprint["photos"]["train"][0].endswith("photo0.png")
+    assert list(data.fingerprint["sha256"]) == ["val_data.pkl"]
+    with pytest.raises(InputError, match=r"val_data.pkl: holds RGB images"):
+        Images(Pixelate(2), str(folder), str(val), channels=1, size=16, batch_size=4).setup()
+    with pytest.raises(InputError, match=r"nowhere.pkl: no such file"):
+        Images(Pixelate(2), str(folder), "nowhere.pkl", size=16, batch_size=4).setup()
+
+
 def test_frozen_noise_is_a_fixed_pair_per_image(tmp_path):
     folder = photographs(tmp_path / "photos", 4)
     for noise in (Gaussian(25, frozen=True), Pixelate(2, frozen=True), Gaussian(25), Pixelate(2)):
