@@ -194,7 +194,7 @@ class Camera(Noise):
         sigma: Strength = (0, 50),
         shot: Strength = (0, 1),
         width: Strength = (0, 1),
-        shared: Strength = (0, 0.7),
+        shared: Strength = (0, 1),
         frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
