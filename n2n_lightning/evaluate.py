@@ -88,21 +88,6 @@ def pairs(data: Any) -> Iterator[tuple[Any, Any]]:
         yield ready["input"], ready["target"]
 
 
-def averaged(network: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same."""
-
-    def denoise(image: Any) -> Any:
-        total = 0
-        for turned in (False, True):
-            for dims in ((), (-1,), (-2,), (-2, -1)):
-                x = image.transpose(-1, -2) if turned else image
-                y = network(x.flip(dims)).flip(dims)
-                total = total + (y.transpose(-1, -2) if turned else y)
-        return total / 8
-
-    return denoise
-
-
 def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict[str, Any]:
     """Scores of each image, and the seconds that denoising took.
 
@@ -292,25 +277,24 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
 
 def main() -> int:
     args = parser().parse_args()
-    from n2n_lightning.restore import checkpoint_of, load, read_checkpoint
+    from n2n_lightning.restore import averaged, checkpoint_of, load
 
     failed = 0
-    networks, scales = {}, set()
+    networks, scales = {}, set[float]()
     for candidate in dict.fromkeys(args.candidates):
         try:
             checkpoint_of(candidate)
             networks[candidate] = load(candidate, args.allow).to(args.device)
-            scales.add(read_checkpoint(candidate)["n2n_lightning"].get("scale"))
+            if scale := networks[candidate].scale:
+                scales.add(scale)
         except InputError as error:
             print("error:", error)
             failed = 1
     if args.candidates and not networks:
         return 2
-    if args.data == "pairs" and len(scales - {None}) > 1:
-        raise InputError(
-            f"the checkpoints were trained with different data.scale: {sorted(scales - {None})}; score them apart"
-        )
-    data = make_data(args, next(iter(scales - {None}), None))
+    if args.data == "pairs" and len(scales) > 1:
+        raise InputError(f"the checkpoints were trained with different data.scale: {sorted(scales)}; score them apart")
+    data = make_data(args, next(iter(scales), None))
     if data.reference != "clean":
         raise InputError(f"--data {args.data}: needs --clean, the images to compare with")
 
@@ -321,7 +305,7 @@ def main() -> int:
             label = f"{name} ({tuned})"
             found[label], notes[label] = score(run, data), {"tuned": tuned}
     for name, network in networks.items():
-        run = averaged(network) if args.tta else network
+        run = averaged(network, network.multiple) if args.tta else network
         found[name] = score(run, data, args.device)
         notes[name] = {"parameters": sum(p.numel() for p in network.parameters()), "tta": args.tta}
     first = next(iter(networks), None)

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import os
 import pickle
 import sys
@@ -80,6 +81,9 @@ class Parser(argparse.ArgumentParser):
 
 def command(run: Callable[[], int | None]) -> NoReturn:
     """Runs a command line: exit status 0, 1 for what broke, 2 and one line for what cannot work as asked."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
         sys.exit(run() or 0)
     except InputError as error:

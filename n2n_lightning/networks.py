@@ -38,9 +38,9 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     for dim in (-2, -1):
         size = image.shape[dim]
         missing = -size % multiple
-        if missing:
+        if torch.compiler.is_exporting() or missing:  # an exported network has to take any size
             position = torch.arange(size + missing, device=image.device)
-            period = max(2 * (size - 1), 1)
+            period = torch.full_like(position, torch.sym_max(2 * (size - 1), 1))
             image = image.index_select(dim, (position % period - (size - 1)).abs().neg() + size - 1)
     return image
 

@@ -168,7 +168,7 @@ def layers(run: Run) -> list[tuple[str, int, str, int]]:
 
     from n2n_lightning.restore import load, read_checkpoint
 
-    network = load(run.folder, allow=[])
+    network = load(run.folder).network
     rows: list[tuple[str, int, str, int]] = []
 
     def note(name: str) -> Any:

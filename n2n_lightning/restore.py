@@ -1,13 +1,21 @@
 """From a run folder or checkpoint to its network, without running any code that the file may name."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from n2n_lightning.files import InputError, load_torch
+from n2n_lightning.networks import pad_to_multiple
+from n2n_lightning.tiles import TILE, spans, tiled
+
+PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
+TYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float16", "float32", "float64")
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def checkpoint_of(path: str | Path) -> Path:
@@ -34,15 +42,215 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load(path: str | Path, allow: Sequence[str] = ()) -> nn.Module:
-    """The network of a run folder or checkpoint, in eval mode on the CPU.
+class Trained(nn.Module):
+    """A trained network, ready to use.
+
+    Called, it takes and returns float images (B, C, H, W), values in [0, 1] up to noise, of any height and width.
+
+    Attributes:
+        network: the network itself.
+        channels: of the images that it takes; `denoise` takes others, too.
+        scale: the stored value that was 1.0 in training; None: that of the type, see `white`.
+    """
+
+    def __init__(self, network: nn.Module, channels: int, scale: float | None = None) -> None:
+        super().__init__()
+        # Channels last: 1.4 times as fast on a CPU, with the same result.
+        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels, self.scale = channels, scale
+        self.multiple: int = getattr(network, "multiple", 32)
+
+    def forward(self, image: Tensor) -> Tensor:
+        output: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        return output
+
+    def denoise(
+        self,
+        array: Array,
+        tile: int | None = TILE,
+        tta: bool = False,
+        axes: str = "auto",
+        scale: float | None = None,
+        batch: int = 1,
+    ) -> Array:
+        """Denoises one image, or several of one size.
+
+        Args:
+            array: a numpy array or torch tensor of 8, 16 or 32 bit integers or floats, on any device.
+            tile: height and width of the tiles that large images are denoised in; None: the whole image at once.
+            tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
+            axes: what the axes are: `H` height, `W` width, `C` colour channels, `N` images. `auto` takes HW, HWC or
+                CHW with 1 to 4 channels, else NHW; NHWC or NCHW; where both would fit, channels are last in numpy
+                arrays and first in tensors.
+            scale: the stored value that is white, 1.0 for the network. By default the checkpoint's, else that of the
+                type, see `white`.
+            batch: tiles that go through the network together.
+
+        Returns:
+            An array of the same kind, shape and type. Of 2 or 4 channels the last one is taken for transparency and
+            returned as it is, unless the network was trained on so many. A colour network denoises images with other
+            than 3 channels one channel at a time. Where values are NaN or infinite, they stay so.
+
+        Raises:
+            InputError: the array is of another kind.
+
+        >>> import numpy as np
+        >>> from n2n_lightning import load
+        >>> model = load()
+        >>> noisy = np.random.default_rng(0).normal(128, 20, (40, 60, 3)).clip(0, 255).astype(np.uint8)
+        >>> clean = model.denoise(noisy)
+        >>> clean.shape, clean.dtype, bool(clean.std() < noisy.std() / 3)
+        ((40, 60, 3), dtype('uint8'), True)
+        """
+        tensor = isinstance(array, Tensor)
+        pixels = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+        axes = guess_axes(pixels.shape, channels_first=tensor) if axes == "auto" else axes
+        channels = pixels.shape[axes.index("C")] if "C" in axes else 1
+        alpha = channels in (2, 4) and channels != self.channels
+        result = np.empty_like(pixels)
+        self.denoise_into(result, pixels, axes, alpha, tile=tile, tta=tta, scale=scale, batch=batch)
+        return torch.from_numpy(result).to(array.device) if isinstance(array, Tensor) else result
+
+    def denoise_into(
+        self,
+        result: np.ndarray,
+        array: np.ndarray,
+        axes: str,
+        alpha: bool = False,
+        tile: int | None = TILE,
+        tta: bool = False,
+        scale: float | None = None,
+        batch: int = 1,
+        advance: Callable[[int], Any] = lambda tiles: None,
+    ) -> None:
+        """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
+
+        Args:
+            alpha: whether the last channel is transparency, to be left as it is.
+            advance: called with the number of tiles that were finished.
+            result, array, axes, tile, tta, scale, batch: see `denoise`.
+        """
+        if array.dtype.name not in TYPES:
+            raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
+        source, sink = pages(array, axes), pages(result, axes)
+        white_value = scale or self.scale or white(array)
+        colours = source.shape[3] - alpha
+        if colours != self.channels and self.channels not in (1, 3):
+            raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
+        device = next(self.parameters()).device
+        run = averaged(self._planes, self.multiple) if tta else self._planes
+
+        with torch.inference_mode():
+            for page, out in zip(source, sink, strict=True):
+
+                def read(rows: slice, columns: slice, page: np.ndarray = page) -> Tensor:
+                    values = torch.from_numpy(page[rows, columns, :colours].astype(np.float32)) / white_value
+                    return values.permute(2, 0, 1).to(device)
+
+                def write(rows: slice, columns: slice, values: Tensor, page: Any = page, out: Any = out) -> None:
+                    pixels = page[rows, columns]
+                    found = values.permute(1, 2, 0).cpu().numpy() * np.float32(white_value)
+                    if np.issubdtype(out.dtype, np.integer):
+                        limits = np.iinfo(out.dtype)
+                        found = found.round().clip(limits.min, limits.max)
+                    else:
+                        found = np.where(np.isfinite(pixels[..., :colours]), found, pixels[..., :colours])
+                    out[rows, columns, :colours] = found
+                    out[rows, columns, colours:] = pixels[..., colours:]
+
+                tiled(run, read, write, page.shape[:2], tile, self.multiple, batch, advance)
+
+    def tiles(self, array: np.ndarray, axes: str, tile: int | None = TILE) -> int:
+        """How many tiles `denoise_into` will finish."""
+        count, height, width, _ = pages(array, axes).shape
+        return count * len(spans(height, tile, self.multiple)) * len(spans(width, tile, self.multiple))
+
+    def _planes(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any number of channels through the network; missing values do not spread."""
+        known = images.isfinite()
+        if not known.all():
+            mean = torch.where(known, images, 0).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(1)
+            images = torch.where(known, images, mean)
+        b, c, h, w = images.shape
+        if c == self.channels:
+            return self(images).float()
+        grey = images.reshape(b * c, 1, h, w).expand(-1, self.channels, -1, -1)
+        return self(grey).float().mean(1).view(b, c, h, w)
+
+
+def guess_axes(shape: tuple[int, ...], channels_first: bool = False) -> str:
+    """The meaning of an array's axes, see Trained.denoise.
+
+    >>> guess_axes((480, 640)), guess_axes((480, 640, 3)), guess_axes((3, 480, 640)), guess_axes((50, 480, 640))
+    ('HW', 'HWC', 'CHW', 'NHW')
+    """
+    if len(shape) == 2:
+        return "HW"
+    if len(shape) in (3, 4):
+        first, last = shape[-3] <= 4, shape[-1] <= 4
+        head = "N" * (len(shape) - 3)
+        if first or last:
+            return head + ("CHW" if first and (channels_first or not last) else "HWC")
+        if len(shape) == 3:
+            return "NHW"
+    raise InputError(f"an array of shape {shape}: say what its axes are, a permutation of letters of NCHW")
+
+
+def pages(array: np.ndarray, axes: str) -> np.ndarray:
+    """A view of the array as (N, H, W, C)."""
+    if len(axes) != array.ndim or len(set(axes)) != len(axes) or not set("HW") <= set(axes) <= set("NCHW"):
+        raise InputError(f"axes={axes}: does not fit an array of shape {array.shape}; use one letter of NCHW per axis")
+    if 0 in array.shape:
+        raise InputError(f"an array of shape {array.shape}: holds no pixels")
+    missing = [letter for letter in "NC" if letter not in axes]
+    array = array[(None,) * len(missing)]
+    axes = "".join(missing) + axes
+    return array.transpose([axes.index(letter) for letter in "NHWC"])
+
+
+def white(array: np.ndarray) -> float:
+    """The stored value that becomes 1.0: 255 for 8 bit; for other integers the smallest 2^n - 1 (255 or more) that at
+    most one value in 1,000 exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 1, or that value
+    itself where it is larger than 2 or smaller than 0.1.
+    """
+    if array.dtype == np.uint8:
+        return 255.0
+    step = [max(1, n // 100) for n in array.shape]
+    values = np.abs(array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64))
+    values = values[np.isfinite(values)]
+    high = float(np.quantile(values, 0.999)) if values.size else 1.0
+    if np.issubdtype(array.dtype, np.integer):
+        return float(2 ** max(8, int(high).bit_length()) - 1)
+    return high if high > 2 or 0 < high < 0.1 else 1.0
+
+
+def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
+    """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same.
+
+    Images are padded to a multiple of `multiple` first, so that what the network pads does not move with the turns.
+    """
+
+    def denoise(image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        image = pad_to_multiple(image, multiple)
+        total = torch.zeros_like(image)
+        for turned in (False, True):
+            for dims in ((), (-1,), (-2,), (-2, -1)):
+                x = image.transpose(-1, -2) if turned else image
+                y = network(x.flip(dims)).flip(dims)
+                total += y.transpose(-1, -2) if turned else y
+        return total[..., :height, :width] / 8
+
+    return denoise
+
+
+def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
+    """The trained network of a run folder or checkpoint, in eval mode on the CPU.
 
     Args:
-        path: a run folder (its best checkpoint, or else its last) or a checkpoint file.
+        path: a run folder (its best checkpoint, or else its last) or a checkpoint file; by default the one that the
+            package brings along, for photographs with noise of any strength.
         allow: names of modules outside this package whose classes the checkpoint may name; importing a module runs it.
-
-    Returns:
-        A module from float (B, C, H, W), values in [0, 1] up to noise, to the denoised images in the same shape.
 
     Raises:
         InputError: the file is missing, damaged, not ours, or names a class of a module that is not allowed.
@@ -62,4 +270,5 @@ def load(path: str | Path, allow: Sequence[str] = ()) -> nn.Module:
         network.load_state_dict(weights)
     except Exception as error:
         raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
-    return network.eval()
+    channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if p.dim() == 4), 3)
+    return Trained(network, int(channels), content["n2n_lightning"].get("scale")).eval()

@@ -18,7 +18,7 @@ from n2n_lightning.callbacks import draw
 from n2n_lightning.data import Key
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import ResidualUNet
-from n2n_lightning.restore import load
+from n2n_lightning.restore import averaged, load
 from tests.conftest import course_files, photographs, run
 
 SMALL = ["data.train_pairs=24", "data.val_pairs=12", "data.batch_size=6", "model.width=4", "trainer.accelerator=cpu"]
@@ -89,14 +89,14 @@ def test_paired_difference_knows_that_images_are_the_same():
 
 def test_averaging_over_turns_undoes_each_turn():
     image = torch.rand(2, 3, 9, 14)
-    assert torch.allclose(evaluate.averaged(lambda x: x)(image), image)
+    assert torch.allclose(averaged(lambda x: x)(image), image)
     seen = []
-    evaluate.averaged(lambda x: (seen.append(x), x)[1])(image)
+    averaged(lambda x: (seen.append(x), x)[1])(image)
     assert len({tuple(x[0, 0].flatten().tolist()) for x in seen}) == 8
     network = ResidualUNet(width=4)
     torch.nn.init.normal_(network.output.weight, std=0.1)
-    turned = evaluate.averaged(network)(image.rot90(1, (-2, -1)))
-    assert torch.allclose(turned, evaluate.averaged(network)(image).rot90(1, (-2, -1)), atol=1e-5)
+    turned = averaged(network)(image.rot90(1, (-2, -1)))
+    assert torch.allclose(turned, averaged(network)(image).rot90(1, (-2, -1)), atol=1e-5)
 
 
 def test_evaluate_writes_table_json_csv_and_picture(place):
@@ -207,7 +207,7 @@ def test_evaluate_mistakes(arguments, message, place):
 
 def test_checkpoints_of_strangers(place, tmp_path):
     state = torch.load(place / "outputs" / "runs" / "one" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert isinstance(load(place / "outputs" / "runs" / "one"), ResidualUNet)
+    assert isinstance(load(place / "outputs" / "runs" / "one").network, ResidualUNet)
     foreign = {**state, "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "antigravity.Network"}}}
     torch.save(foreign, tmp_path / "foreign.ckpt")
     with pytest.raises(InputError, match="--allow antigravity"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -35,6 +36,10 @@ def test_wheel_trains_from_any_folder(tmp_path):
         cwd=elsewhere, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    np.save(elsewhere / "noisy.npy", np.full((8, 9), 7, np.uint8))  # with the checkpoint that came along
+    denoise = [sys.executable, "-m", "n2n_lightning.denoise", "noisy.npy", "-o", "clean.npy"]
+    subprocess.run(denoise, cwd=elsewhere, env=environment, check=True, capture_output=True)
+    assert np.load(elsewhere / "clean.npy").shape == (8, 9)
     (result,) = elsewhere.glob("outputs/runs/*/result.json")
     assert json.loads(result.read_text())["git_commit"] is None
 
@@ -47,6 +52,7 @@ def test_sdist_holds_conf(tmp_path):
     names = subprocess.run(["tar", "tzf", str(sdist)], capture_output=True, text=True, check=True).stdout
     assert "/conf/config.yaml" in names
     assert "/conf/data/photos.yaml" in names
+    assert "/n2n_lightning/pretrained.ckpt" in names
 
 
 def test_make_help_lists_every_target():

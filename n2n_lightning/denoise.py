@@ -1,0 +1,157 @@
+"""Denoise pictures: `python -m n2n_lightning.denoise PICTURES... -o OUT`.
+
+PNG, JPEG, TIFF and .npy, of any size, bit depth and number of channels; what goes in comes out. Without --checkpoint it
+takes the one that the package brings along, for photographs with noise of any strength.
+"""
+
+import glob
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.files import InputError, Parser, command, replacing
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m n2n_lightning.denoise", description=__doc__)
+    p.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="files, folders (with all in them) or 'patterns*.tif'"
+    )
+    p.add_argument("-o", "--out", type=Path, required=True, help="a folder; for a single picture also a file name")
+    p.add_argument("--checkpoint", type=Path, help="a run folder or a checkpoint file; default: the built-in one")
+    p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
+    p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
+    p.add_argument("--tile", type=int, default=768, help="tile size in pixels (default 768); smaller needs less memory")
+    p.add_argument("--batch", type=int, default=1, help="tiles at a time (default 1); more may be faster on a GPU")
+    p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
+    p.add_argument("--scale", type=float, help="the stored value that is white; default: judged by type and values")
+    p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
+    return p
+
+
+def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], int]:
+    """Which file becomes which, and how many files of folders are no pictures.
+
+    Raises:
+        InputError: nothing is found, or two would become one.
+    """
+    from n2n_lightning.pictures import KINDS
+
+    jobs: list[tuple[Path, Path]] = []
+    skipped = 0
+    single = len(pictures) == 1 and Path(pictures[0]).is_file() and out.suffix.lower() in KINDS and not out.is_dir()
+    for text in pictures:
+        path = Path(text)
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            found = [p for p in files if p.suffix.lower() in KINDS and not p.resolve().is_relative_to(out.resolve())]
+            skipped += len([p for p in files if p.suffix.lower() not in KINDS])
+            if not found:
+                raise InputError(f"{path}: holds no pictures ({', '.join(KINDS)})")
+            jobs += [(p, out / p.relative_to(path)) for p in found]
+        elif path.exists() or not glob.has_magic(text):
+            jobs.append((path, out if single else out / path.name))
+        else:
+            found = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]
+            if not found:
+                raise InputError(f"{text}: matches no file")
+            jobs += [(p, out / p.name) for p in found]
+    owners: dict[Path, Path] = {}
+    for source, target in jobs:
+        other = owners.setdefault(target, source)
+        if other.absolute() != source.absolute():
+            raise InputError(f"{other} and {source} would both become {target}; denoise them into folders of their own")
+    if single and out.suffix.lower() != jobs[0][0].suffix.lower():
+        raise InputError(
+            f"{out}: a {jobs[0][0].suffix} picture stays one; name it {out.with_suffix(jobs[0][0].suffix)}"
+        )
+    return [(source, target) for target, source in owners.items()], skipped
+
+
+def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str:
+    """Denoises one file; returns what to say of it.
+
+    Raises:
+        InputError: it cannot be read or must not be written.
+    """
+    from n2n_lightning.pictures import opened
+
+    if target.exists() and not args.overwrite:
+        raise InputError(f"{target}: exists; --overwrite replaces it")
+    picture = opened(source)
+    task = progress.add_task(source.name, total=sum(model.tiles(v.array, v.axes, args.tile) for v in picture.values))
+    started = time.perf_counter()
+    try:
+        with replacing(target) as temporary, picture.written(temporary) as results:
+            for values, result in zip(picture.values, results, strict=True):
+                model.denoise_into(
+                    result,
+                    values.array,
+                    values.axes,
+                    values.alpha,
+                    tile=args.tile,
+                    tta=args.tta,
+                    scale=args.scale,
+                    batch=args.batch,
+                    advance=lambda tiles: progress.advance(task, tiles),
+                )
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        progress.remove_task(task)
+    note = f" ({picture.note})" if picture.note else ""
+    return f"{target}{note}  {time.perf_counter() - started:.1f} s"
+
+
+def main() -> int:
+    args = parser().parse_args()
+    for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
+        if (value := getattr(args, name)) is not None and not value >= least:
+            raise InputError(f"--{name} {value}: must be larger than 0")
+    jobs, skipped = planned(args.pictures, args.out)
+
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from n2n_lightning.restore import PRETRAINED, load
+    from n2n_lightning.tiles import spans
+
+    model = load(args.checkpoint or PRETRAINED, args.allow)
+    spans(2 * args.tile, args.tile, model.multiple)  # says so, if the tile is too small
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+    failed = 0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles"),
+        TimeRemainingColumn(),
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as progress:
+        for source, target in jobs:
+            try:
+                print(one(model, source, target, args, progress), flush=True)
+            except InputError as error:
+                print("error:", error, file=sys.stderr, flush=True)
+                failed += 1
+    if skipped:
+        print(f"{skipped} other files were left alone")
+    if failed:
+        print(f"{failed} of {len(jobs)} pictures failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    command(main)

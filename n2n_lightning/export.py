@@ -1,0 +1,124 @@
+"""Write a trained network for other programs: `python -m n2n_lightning.export CHECKPOINT OUT`.
+
+The name of OUT says how: .onnx (ONNX, for onnxruntime and others), .pt2 (torch.export, for PyTorch without this
+package), .ckpt (a checkpoint of the network alone, without the state of its training). All take images of any size, any
+number at a time; the result is compared with the network here before the file is there.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from n2n_lightning.files import InputError, Parser, command, replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from n2n_lightning.restore import Trained
+
+TOLERANCE = 1e-3  # of values in [0, 1]: a quarter of a grey level of 8 bits
+SIZES = ((2, 64, 64), (1, 70, 90), (1, 33, 131))  # images, height, width
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m n2n_lightning.export", description=__doc__)
+    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run folder or a checkpoint file")
+    p.add_argument("out", type=Path, metavar="OUT", help="a name that ends in .onnx, .pt2 or .ckpt")
+    p.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
+    p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
+    return p
+
+
+def onnx(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
+    """Writes an ONNX file; returns what runs it."""
+    import torch
+
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise InputError(f".onnx needs {error.name}: pip install 'n2n_lightning[export]'") from error
+    axes = {"image": {0: "batch", 2: "height", 3: "width"}}
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    program: Any = torch.onnx.export(
+        model.network,
+        (torch.rand(2, model.channels, 70, 90),),
+        dynamo=True,
+        dynamic_shapes=axes,
+        input_names=["image"],
+        output_names=["denoised"],
+        verbose=False,
+    )
+    program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+def pt2(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
+    """Writes a torch.export archive; returns what runs it."""
+    import torch
+    from torch.export import Dim
+    from torch.fx.experimental import _config
+
+    example, dynamic = torch.rand(2, model.channels, 70, 90), {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    # Otherwise the example's own size leaves conditions behind (its width is no multiple of 8, it is not one image).
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(model.network, (example,), dynamic_shapes=(dynamic,))
+    torch.export.save(program, path)
+    loaded: Callable[[Tensor], Tensor] = torch.export.load(path).module()
+    return loaded
+
+
+def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Tensor"]:
+    """Writes a checkpoint with the network alone; returns what runs it."""
+    import torch
+
+    from n2n_lightning.restore import load, read_checkpoint
+
+    ours = read_checkpoint(source)["n2n_lightning"]
+    content = {
+        "state_dict": {f"network.{name}": value for name, value in model.network.state_dict().items()},
+        "n2n_lightning": {name: ours[name] for name in ("format", "model", "scale") if name in ours},
+    }
+    torch.save(content, path)
+    return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])
+
+
+def main() -> int:
+    args = parser().parse_args()
+    writers = {".onnx": onnx, ".pt2": pt2, ".ckpt": lambda model, path: ckpt(model, path, args.checkpoint)}
+    writer = writers.get(args.out.suffix.lower())
+    if writer is None:
+        raise InputError(f"{args.out}: its name should end in {', '.join(writers)}")
+    if args.out.exists() and not args.overwrite:
+        raise InputError(f"{args.out}: exists; --overwrite replaces it")
+    import torch
+
+    from n2n_lightning.restore import load
+
+    model = load(args.checkpoint, args.allow)
+    largest = 0.0
+    with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporters, about their own insides
+        with contextlib.redirect_stdout(None):
+            exported = writer(model, temporary)
+        for count, height, width in SIZES:
+            image = torch.rand(count, model.channels, height, width)
+            largest = max(largest, float((exported(image) - model(image)).abs().max()))
+        if not largest < TOLERANCE:
+            raise InputError(f"{args.out}: differs from the network by {largest:.2g}; it is not written")
+    sizes = ", ".join(f"{b} x {h} x {w}" for b, h, w in SIZES)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
+    print(f"input `image`: float32 (batch, {model.channels}, height, width), values in [0, 1]; output: the same")
+    if model.scale:
+        print(f"trained on stored values divided by {model.scale:g}: divide yours, too")
+    print(f"largest difference from PyTorch, on images of {sizes}: {largest:.1e}")
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,648 @@
+import inspect
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image, ImageCms, PngImagePlugin
+from torch import nn
+
+import n2n_lightning
+from n2n_lightning import load, networks, restore
+from n2n_lightning.files import InputError
+from n2n_lightning.pictures import opened
+from n2n_lightning.restore import Trained, guess_axes, white
+from n2n_lightning.tiles import OVERLAP, spans, tiled
+from tests.conftest import run
+
+RNG = np.random.default_rng(0)
+
+
+def smooth(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """A smooth picture, float (H, W, C), values in 0.1..0.9."""
+    coarse = torch.rand(1, channels, 5, 6, generator=torch.Generator().manual_seed(height + width))
+    image = nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
+    return image.clamp(0, 1).permute(1, 2, 0).numpy() * 0.8 + 0.1
+
+
+def noisy(height: int, width: int, channels: int, dtype: str) -> np.ndarray:
+    """The same with noise of 0.05, in a type's own range: (H, W, C), or (H, W) for one channel."""
+    image = smooth(height, width, channels) + RNG.normal(0, 0.05, (height, width, channels))
+    image = image if dtype.startswith("float") else (image * np.iinfo(dtype).max).round().clip(0, np.iinfo(dtype).max)
+    image = image.astype(dtype)
+    return image[..., 0] if channels == 1 else image
+
+
+@pytest.fixture(scope="module")
+def model() -> Trained:
+    return load()
+
+
+class Half(nn.Module):
+    """Halves the values, and says what it was shown."""
+
+    multiple = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, 3, 1, 1), 0.5))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.append(image)
+        return image * self.weight
+
+
+def gain(result: np.ndarray, before: np.ndarray, clean: np.ndarray) -> float:
+    """By how many dB a result is closer to the clean picture than what went in."""
+    a, b, c = (x.astype(np.float64).reshape(clean.shape) for x in (result, before, clean))
+    return float(10 * np.log10(((b - c) ** 2).mean() / ((a - c) ** 2).mean()))
+
+
+# Tiles
+
+
+@pytest.mark.parametrize("multiple", [1, 8, 32])
+def test_the_weights_of_the_tiles_add_up_to_one_everywhere(multiple):
+    for length in (1, 191, 192, 193, 289, 384, 385, 1000, 4001):
+        tiles = spans(length, 192, multiple)
+        total = torch.zeros(length)
+        for span in tiles:
+            total[span.start : span.stop] += span.weights()
+            assert span.start % multiple == 0
+            assert span.stop - span.start <= 192 + multiple
+        assert torch.allclose(total, torch.ones(length), atol=1e-6)
+        assert (tiles[0].start, tiles[-1].stop) == (0, length)
+    with pytest.raises(InputError, match=f"tile=100: must be {2 * OVERLAP} or more"):
+        spans(1000, 100, multiple)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (700, 300), (300, 700), (500, 500), (5, 1200), (1201, 3)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_pixel_is_written_once(size, batch):
+    image = torch.rand(2, *size)
+    result, times = torch.zeros_like(image), torch.zeros(size)
+
+    def write(rows: slice, columns: slice, values: torch.Tensor) -> None:
+        result[:, rows, columns] = values
+        times[rows, columns] += 1
+
+    done = []
+    tiled(lambda x: x, lambda y, x: image[:, y, x], write, size, 192, 4, batch, done.append)
+    assert torch.allclose(result, image, atol=1e-6)
+    assert (times == 1).all()
+    assert sum(done) == len(spans(size[0], 192, 4)) * len(spans(size[1], 192, 4))
+
+
+def test_tiles_cannot_be_seen(model):
+    """On a 1024 x 768 photograph with noise: under 1/255 anywhere, at edges and corners too."""
+    from skimage import data
+
+    photo = data.retina()[300:1068, 200:1224].astype(np.float32) / 255
+    photo = photo + RNG.normal(0, 0.1, photo.shape).astype(np.float32)
+    whole = model.denoise(photo, tile=None)
+    for tile in (192, 512):
+        assert np.abs(model.denoise(photo, tile=tile) - whole).max() < 1 / 255
+    part = photo[:501, :333]
+    difference = model.denoise(part, tile=192, tta=True) - model.denoise(part, tile=None, tta=True)
+    assert np.abs(difference).max() < 1 / 255
+
+
+def test_memory_does_not_grow_with_the_image(model, tmp_path):
+    """Peak memory of a file 16 times as large, both mapped: the difference is far below one float copy of it."""
+    peaks = []
+    code = (
+        "import resource, sys, numpy as np; from n2n_lightning import load; model = load()\n"
+        "from n2n_lightning.pictures import opened; from pathlib import Path\n"
+        "p = opened(Path(sys.argv[1])); v = p.values[0]\n"
+        "with p.written(Path(sys.argv[1] + '.npy')) as (out,):\n"
+        "    model.network = __import__('torch').nn.Conv2d(3, 3, 1)\n"
+        "    model.denoise_into(out, v.array, v.axes, tile=256)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    for side in (1000, 4000):
+        path = tmp_path / f"{side}.npy"
+        np.lib.format.open_memmap(path, "w+", np.uint8, (side, side, 3)).flush()
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    stored = 2 * 4000 * 4000 * 3 / 2**20  # the pages of both files that the kernel has mapped, at most
+    assert peaks[1] - peaks[0] < stored + 40
+
+
+# What goes in comes out
+
+
+def png(path: Path, array: np.ndarray) -> None:
+    path.write_bytes(imagecodecs.png_encode(array))
+
+
+def tiff(path: Path, array: np.ndarray, **options: object) -> None:
+    colour = array.ndim == 3 and array.shape[-1] in (3, 4)
+    options = {"photometric": "rgb" if colour else "minisblack", **options}
+    if colour and array.shape[-1] == 4:
+        options["extrasamples"] = ["unassalpha"]
+    tifffile.imwrite(path, array, resolution=(300, 300), resolutionunit=2, description="of a cell", **options)
+
+
+FORMATS = {
+    **{f"{d}-{c}.png": (png, d, c, {}) for d in ("uint8", "uint16") for c in (1, 2, 3, 4)},
+    **{f"{d}-{c}.npy": (np.save, d, c, {}) for d in ("uint8", "uint16", "float16", "float64") for c in (1, 3)},
+    **{f"{d}-{c}.tif": (tiff, d, c, {}) for d in ("uint8", "uint16", "float32") for c in (1, 3)},
+    "uint16-4.tif": (tiff, "uint16", 4, {}),
+    "lzw.tif": (tiff, "uint16", 3, {"compression": "lzw", "predictor": True}),
+    "deflate.tif": (tiff, "uint8", 3, {"compression": "zlib", "tile": (32, 32)}),
+    "zstd.tif": (tiff, "float32", 1, {"compression": "zstd"}),
+    "big-endian.tif": (tiff, "uint16", 1, {"byteorder": ">"}),
+    "bigtiff.tif": (tiff, "uint16", 1, {"bigtiff": True}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
+    write, dtype, channels, options = FORMATS[name]
+    before = noisy(60, 70, channels, dtype)
+    path, target = tmp_path / name, tmp_path / "out" / name
+    write(path, before, **options)
+    target.parent.mkdir()
+    picture = opened(path)
+    (values,) = picture.values
+    assert np.array_equal(values.array.reshape(before.shape), before)
+    with picture.written(target) as (result,):
+        model.denoise_into(result, values.array, values.axes, values.alpha)
+    after = opened(target).values[0].array
+    assert after.dtype == values.array.dtype
+    assert after.shape == values.array.shape
+
+    full = 1 if dtype.startswith("float") else np.iinfo(dtype).max
+    colours = channels - (channels in (2, 4))
+    clean = (smooth(60, 70, channels) * full)[..., :colours]
+    shaped, given = after.reshape(60, 70, channels), before.reshape(60, 70, channels)
+    assert gain(shaped[..., :colours], given[..., :colours], clean) > 3
+    assert np.array_equal(shaped[..., colours:], given[..., colours:])
+    if dtype == "uint16":
+        assert len(np.unique(shaped[..., :colours])) > 1000
+    if name.endswith(".tif"):
+        with tifffile.TiffFile(path) as old, tifffile.TiffFile(target) as new:
+            assert (old.byteorder, old.is_bigtiff) == (new.byteorder, new.is_bigtiff)
+            assert tags(old) == tags(new)
+
+
+def tags(file: tifffile.TiffFile) -> list[dict[int, object]]:
+    """All tags of all pages but where and how long the parts are."""
+    places = (273, 279, 324, 325)
+    return [{(t.code, i): t.value for i, t in enumerate(p.aspage().tags) if t.code not in places} for p in file.pages]
+
+
+def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
+    stack = np.stack([noisy(40, 50, 1, "uint16") for _ in range(3)])
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
+        for i, page in enumerate(stack):
+            own = [(65000, "s", 0, f"page {i}", True)]
+            file.write(page, compression="zlib", description=f"z = {i}", metadata=None, contiguous=False, extratags=own)
+    tifffile.imwrite(
+        tmp_path / "imagej.tif",
+        stack[:, None],
+        imagej=True,
+        resolution=(2.0, 2.0),
+        metadata={"unit": "um", "axes": "ZCYX"},
+    )
+    tifffile.imwrite(tmp_path / "ome.ome.tif", stack, metadata={"axes": "TYX", "PhysicalSizeX": 0.25})
+    for name in ("pages.tif", "imagej.tif", "ome.ome.tif"):
+        picture = opened(tmp_path / name)
+        assert picture.values[0].axes in ("NHW", "NCHW")
+        with picture.written(tmp_path / f"out-{name}") as (result,):
+            model.denoise_into(result, picture.values[0].array, picture.values[0].axes)
+        with tifffile.TiffFile(tmp_path / name) as old, tifffile.TiffFile(tmp_path / f"out-{name}") as new:
+            assert tags(old) == tags(new)
+            assert old.series[0].axes == new.series[0].axes
+            assert old.imagej_metadata == new.imagej_metadata
+            after = new.asarray()
+        # Pages do not see one another.
+        assert np.array_equal(after.reshape(stack.shape)[1], model.denoise(stack[1], scale=white(stack)))
+
+
+def test_pages_of_several_sizes(tmp_path, model):
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
+        file.write(noisy(40, 50, 1, "uint8"), compression="zlib")
+        file.write(noisy(30, 20, 3, "uint8"), compression="zlib", photometric="rgb")
+    assert run("denoise", tmp_path / "mixed.tif", "-o", tmp_path / "out", cwd=tmp_path).returncode == 0
+    with tifffile.TiffFile(tmp_path / "out" / "mixed.tif") as file:
+        assert [p.shape for p in file.pages] == [(40, 50), (30, 20, 3)]
+
+
+def test_jpeg_and_png_keep_their_metadata(tmp_path, model):
+    picture = Image.fromarray(noisy(40, 50, 3, "uint8"))
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "a camera"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture.save(tmp_path / "a.jpg", exif=exif, dpi=(300, 300), icc_profile=profile, subsampling=2, progressive=True)
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("Title", "Möwe")
+    picture.save(tmp_path / "a.png", exif=exif, dpi=(300, 300), icc_profile=profile, pnginfo=text)
+    done = run("denoise", "a.jpg", "a.png", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("a.jpg", "a.png"):
+        with Image.open(tmp_path / name) as old, Image.open(tmp_path / "out" / name) as new:
+            new.load()
+            assert (old.size, old.mode) == (new.size, new.mode)
+            assert dict(new.getexif()) == dict(exif)
+            assert new.info["icc_profile"] == profile
+            assert new.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+            if name == "a.png":
+                assert new.info["Title"] == "Möwe"
+            else:
+                assert new.info["progressive"]
+
+
+def test_palettes_and_single_bits_are_said_to_change(tmp_path):
+    Image.fromarray(noisy(40, 50, 3, "uint8")).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(noisy(40, 50, 1, "uint8")).convert("1").save(tmp_path / "bits.png")
+    done = run("denoise", "palette.png", "bits.png", "-o", "out", cwd=tmp_path)
+    assert "out/palette.png (its palette became colours)" in done.stdout
+    assert "out/bits.png (its 1 bit became 8)" in done.stdout
+    with Image.open(tmp_path / "out" / "palette.png") as image:
+        assert image.mode == "RGB"
+
+
+# Python
+
+
+def test_arrays_of_any_layout(model):
+    grey, colour = noisy(40, 50, 1, "uint8"), noisy(40, 50, 3, "uint8")
+    assert guess_axes((40, 50, 3)) == "HWC"
+    assert guess_axes((3, 50, 3)) == "HWC"
+    assert guess_axes((3, 50, 3), channels_first=True) == "CHW"
+    assert guess_axes((7, 3, 40, 50)) == "NCHW"
+    assert guess_axes((7, 40, 50, 1)) == "NHWC"
+    with pytest.raises(InputError, match=r"an array of shape \(5, 6, 7, 8, 9\): say what its axes are"):
+        guess_axes((5, 6, 7, 8, 9))
+    plain = model.denoise(colour)
+    assert np.array_equal(model.denoise(colour.transpose(2, 0, 1)), plain.transpose(2, 0, 1))
+    assert np.array_equal(model.denoise(np.stack([colour, colour]))[1], plain)
+    assert np.array_equal(model.denoise(colour.transpose(1, 2, 0), axes="WCH"), plain.transpose(1, 2, 0))
+    tensor = model.denoise(torch.from_numpy(colour).permute(2, 0, 1))
+    assert isinstance(tensor, torch.Tensor)
+    assert np.array_equal(tensor.permute(1, 2, 0).numpy(), plain)
+    assert np.array_equal(model.denoise(np.asfortranarray(colour)), plain)
+    assert np.array_equal(model.denoise(colour[::-1])[::-1].shape, plain.shape)
+    # A grey picture is the same as a colour one of equal channels; many channels are one at a time.
+    many = np.stack([grey] * 6, -1)
+    assert np.array_equal(model.denoise(many, axes="HWC")[..., 4], model.denoise(grey))
+    with pytest.raises(InputError, match="axes=HWX: does not fit an array of shape"):
+        model.denoise(colour, axes="HWX")
+    with pytest.raises(InputError, match="values of type bool: must be one of uint8"):
+        model.denoise(grey > 3)
+    with pytest.raises(InputError, match="holds no pixels"):
+        model.denoise(grey[:0])
+
+
+def test_images_and_tensors_in_unit_range_through_the_module(model):
+    image = torch.rand(2, 3, 37, 41)
+    assert isinstance(model, nn.Module)
+    assert not model.training
+    output = model(image)
+    assert output.shape == image.shape
+    assert output.dtype == torch.float32
+    assert torch.allclose(model.denoise(image), output, atol=1e-6)
+
+
+def test_one_channel_and_many_channel_networks():
+    grey = Trained(networks.ResidualUNet(channels=1, width=4), 1)
+    colour = noisy(24, 32, 3, "uint8")
+    assert np.array_equal(grey.denoise(colour)[..., 1], grey.denoise(colour[..., 1].copy()))
+    two = Trained(networks.ResidualUNet(channels=2, width=4), 2)
+    with torch.no_grad():
+        nn.init.normal_(two.network.output.weight, std=0.05)
+    pair = noisy(24, 32, 2, "uint8")
+    assert (two.denoise(pair)[..., 1] != pair[..., 1]).any()  # a channel of its own, not transparency
+    with pytest.raises(InputError, match="3 channels: the checkpoint is for images with 2"):
+        two.denoise(colour)
+
+
+def test_white_is_judged_by_type_and_values():
+    values = np.linspace(0, 1, 100_000).reshape(100, 1000)
+    assert white((values * 255).astype(np.uint8)) == 255
+    assert white((values * 100).astype(np.uint8)) == 255
+    assert white((values * 4000).astype(np.uint16)) == 4095
+    hot = (values * 4000).astype(np.uint16)
+    hot[50, 505] = 65535
+    assert white(hot) == 4095
+    assert white((values * 60000).astype(np.uint16)) == 65535
+    assert white(values) == 1
+    assert white(values * 0.5) == 1
+    assert white(values * 3000) == pytest.approx(3000, rel=0.02)
+    assert white(values * 1e-5) == pytest.approx(1e-5, rel=0.02)
+    assert white(np.full((4, 4), np.nan)) == 1
+    # The same picture in 12 of 16 bits, or as floats of any unit, is denoised the same way.
+    image = noisy(64, 64, 1, "float32")
+    model = Trained(Half(), 3)
+    for scale in (4095, 65535):
+        model.network.seen.clear()
+        model.denoise((image * scale).round().clip(0, scale).astype(np.uint16))
+        assert np.abs(model.network.seen[0][0, 0].numpy() - image.clip(0, 1)).max() < 1e-3
+
+
+def test_the_scale_of_training_is_used(tmp_path):
+    model = Trained(Half(), 3, scale=1000.0)
+    model.denoise(np.full((8, 8), 500, np.uint16))
+    assert model.network.seen[-1].unique().tolist() == [0.5]
+    model.denoise(np.full((8, 8), 500, np.uint16), scale=2000)
+    assert model.network.seen[-1].unique().tolist() == [0.25]
+
+
+def test_values_are_rounded_and_kept_in_the_range_of_their_type():
+    model = Trained(nn.Conv2d(1, 1, 1), 1)
+    nn.init.constant_(model.network.weight, 1)
+    nn.init.constant_(model.network.bias, 0.5)
+    image = np.array([[0, 100, 200]], np.uint8)
+    assert model.denoise(image).tolist() == [[128, 228, 255]]
+    assert model.denoise(image.astype(np.float32) / 255)[0, 2] > 1.2  # floats are not clipped
+
+
+def test_missing_values_stay_missing_and_do_not_spread(model):
+    image = noisy(40, 50, 3, "float32")
+    holes = image.copy()
+    holes[10:14, 10:14, 1], holes[20, 20] = np.nan, np.inf
+    result = model.denoise(holes)
+    assert np.array_equal(np.isfinite(result), np.isfinite(holes))
+    far = np.s_[30:, :]
+    assert np.abs(result[far] - model.denoise(image)[far]).max() < 0.05
+
+
+def test_the_examples_run():
+    import doctest
+
+    for module in (restore,):
+        assert doctest.testmod(module).failed == 0
+        assert doctest.testmod(module).attempted > 3
+    assert "load" in n2n_lightning.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        n2n_lightning.nothing  # noqa: B018
+    assert inspect.signature(load).parameters["path"].default == restore.PRETRAINED
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, n2n_lightning.denoise, n2n_lightning.export; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The command
+
+
+def folder_of_pictures(folder: Path) -> Path:
+    (folder / "deeper").mkdir(parents=True)
+    png(folder / "a.png", noisy(40, 50, 3, "uint8"))
+    png(folder / "deeper" / "b.png", noisy(40, 50, 1, "uint16"))
+    tiff(folder / "c.TIF", noisy(40, 50, 1, "uint16"))
+    Image.fromarray(noisy(40, 50, 3, "uint8")).save(folder / "d.jpeg")
+    np.save(folder / "e.npy", noisy(40, 50, 1, "float32"))
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_with_a_broken_file(tmp_path):
+    folder_of_pictures(tmp_path / "pictures")
+    done = run("denoise", "pictures", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("error: pictures/broken.png: damaged, or not the PNG file")
+    assert done.stderr.splitlines()[1] == "1 of 6 pictures failed"
+    assert len(done.stderr.splitlines()) == 2
+    assert "1 other files were left alone" in done.stdout
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert found == ["a.png", "c.TIF", "d.jpeg", "deeper/b.png", "e.npy"]
+
+    # Again: nothing is overwritten, and what is there is not touched.
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    again = run("denoise", "pictures", "-o", "out", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "error: out/a.png: exists; --overwrite replaces it" in again.stderr
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    assert run("denoise", "pictures/a.png", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > stamps[tmp_path / "out" / "a.png"]
+
+
+def test_one_picture_to_one_name_and_patterns(tmp_path):
+    folder_of_pictures(tmp_path / "pictures")
+    done = run("denoise", "pictures/a.png", "-o", "clean.png", cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "clean.png").is_file()
+    assert run("denoise", "pictures/**/*.png", "-o", "all", cwd=tmp_path).returncode == 1  # broken.png is among them
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["a.png", "b.png"]
+    png(tmp_path / "x[1].png", noisy(8, 9, 3, "uint8"))
+    assert (
+        run("denoise", "x[1].png", "-o", "odd", "--tta", "--batch", "2", "--tile", "192", cwd=tmp_path).returncode == 0
+    )
+    os.rename(tmp_path / "x[1].png", os.fsencode(tmp_path / "pictures") + b"/\xff.png")
+    odd = run("denoise", "pictures", "-o", "bytes", cwd=tmp_path)
+    assert odd.returncode == 1
+    assert r"bytes/\udcff.png" in odd.stdout  # the byte of the name that is no UTF-8
+    assert "1 of 7 pictures failed" in odd.stderr
+
+
+BAD = {
+    "no such file": (["nothing.png", "-o", "out"], 1, "error: nothing.png: no such file"),
+    "no match": (["*.webp", "-o", "out"], 2, "error: *.webp: matches no file"),
+    "another kind": (["pictures/notes.txt", "-o", "out"], 1, "error: pictures/notes.txt: is none of .png, .jpg"),
+    "empty folder": (["empty", "-o", "out"], 2, "error: empty: holds no pictures"),
+    "clash": (
+        ["pictures/a.png", "other/a.png", "-o", "out"],
+        2,
+        "error: pictures/a.png and other/a.png would both become out/a.png",
+    ),
+    "another format": (
+        ["pictures/a.png", "-o", "out.jpg"],
+        2,
+        "error: out.jpg: a .png picture stays one; name it out.png",
+    ),
+    "tile": (["pictures/a.png", "-o", "out", "--tile", "64"], 2, "error: tile=64: must be 192 or more"),
+    "batch": (["pictures/a.png", "-o", "out", "--batch", "0"], 2, "error: --batch 0: must be larger than 0"),
+    "scale": (["pictures/a.png", "-o", "out", "--scale", "nan"], 2, "error: --scale nan: must be larger than 0"),
+    "checkpoint": (["pictures/a.png", "-o", "out", "--checkpoint", "pictures"], 2, "error: pictures: not a run folder"),
+    "device": (["pictures/a.png", "-o", "out", "--device", "quantum"], 2, "error: --device quantum: "),
+    "out": (["pictures/a.png"], 2, "error: the following arguments are required: -o/--out"),
+    "out is a file": (
+        ["pictures/a.png", "-o", "pictures/notes.txt"],
+        1,
+        "error: pictures/notes.txt/a.png: cannot be written",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_work_gets_one_line(name, tmp_path):
+    arguments, status, line = BAD[name]
+    folder_of_pictures(tmp_path / "pictures")
+    (tmp_path / "empty").mkdir()
+    folder_of_pictures(tmp_path / "other")
+    done = run("denoise", *arguments, cwd=tmp_path)
+    assert done.returncode == status
+    assert done.stderr.startswith(line), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def bomb(path: Path) -> None:
+    """A PNG that says it is 60,000 x 60,000 and has next to nothing in it."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(100))
+    parts = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def wide_tiff(path: Path, compressed: bool) -> None:
+    """A TIFF whose header says 1,000,000 x 1,000,000."""
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), compression="zlib" if compressed else None)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for code in (256, 257, 278):
+            file.pages[0].tags[code].overwrite(1_000_000)
+
+
+DAMAGED = {
+    "bomb.png": (bomb, "which no photograph does; it is not read"),
+    "wide.tif": (lambda p: wide_tiff(p, False), "damaged, or not the TIFF file|which no photograph does"),
+    "deflated.tif": (lambda p: wide_tiff(p, True), "which no photograph does; it is not read"),
+    "text.png": (lambda p: p.write_text("hello"), "is no PNG file"),
+    "empty.png": (lambda p: p.write_bytes(b""), "is no PNG file"),
+    "empty.tif": (lambda p: p.write_bytes(b""), "damaged, or not the TIFF file"),
+    "empty.npy": (lambda p: p.write_bytes(b""), "damaged, or not the NPY file"),
+    "empty.jpg": (lambda p: p.write_bytes(b""), "damaged, or not the JPEG file"),
+    "objects.npy": (lambda p: np.save(p, np.array([{}, None]), allow_pickle=True), "damaged, or not the NPY file"),
+    "complex.npy": (lambda p: np.save(p, np.zeros((4, 4), complex)), "values of type complex128: must be one of uint8"),
+    "axes.npy": (lambda p: np.save(p, np.zeros((5,) * 5)), "say what its axes are"),
+    "none.npy": (lambda p: np.save(p, np.zeros((0, 4))), "holds no pixels"),
+    "short.npy": (lambda p: (np.save(p, np.zeros((40, 40))), os.truncate(p, 500)), "damaged, or not the NPY file"),
+    "cmyk.jpg": (lambda p: Image.new("CMYK", (8, 8)).save(p), "is a CMYK JPEG; convert it to RGB"),
+    "moving.png": (
+        lambda p: Image.new("L", (8, 8)).save(p, save_all=True, append_images=[Image.new("L", (8, 8), 9)]),
+        "is an animation",
+    ),
+    "palette.tif": (
+        lambda p: tifffile.imwrite(
+            p, np.zeros((8, 8), np.uint8), photometric="palette", colormap=np.zeros((3, 256), np.uint16)
+        ),
+        "is a palette TIFF",
+    ),
+    "bits.tif": (lambda p: tifffile.imwrite(p, np.zeros((8, 8), bool)), "is a 1 bit TIFF"),
+    "pyramid.tif": (lambda p: pyramid(p), "has its image in several resolutions"),
+    "png.jpg": (lambda p: Image.new("L", (8, 8)).save(p, format="PNG"), "damaged, or not the JPEG file"),
+}
+
+
+def moving(path: Path) -> None:
+    first, second = Image.new("L", (8, 8)), Image.new("L", (8, 8), 9)
+    first.save(path, save_all=True, append_images=[second])
+
+
+def palette(path: Path) -> None:
+    colours = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), photometric="palette", colormap=colours)
+
+
+def pyramid(path: Path) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((64, 64), np.uint8), subifds=1)
+        file.write(np.zeros((32, 32), np.uint8), subfiletype=1)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_pictures_that_cannot_be_read(name, tmp_path):
+    make, message = DAMAGED[name]
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=message) as caught:
+        opened(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_very_wide_picture(tmp_path, model):
+    image = RNG.integers(0, 255, (2, 50_000), np.uint8)
+    assert model.denoise(image).shape == image.shape
+
+
+# The checkpoint of the package, and what is exported
+
+
+def test_the_pretrained_checkpoint_is_small_and_denoises(model):
+    assert restore.PRETRAINED.stat().st_size < 5e6
+    from skimage import data
+
+    clean = data.astronaut()[100:300, 100:300] / 255
+    for sigma, least in ((10, 1.5), (25, 5), (50, 7)):
+        dirty = clean + np.random.default_rng(1).normal(0, sigma / 255, clean.shape)
+        assert gain(model.denoise(dirty), dirty, clean) > least
+
+
+def test_the_recipe_of_the_pretrained_checkpoint_is_the_experiment(model):
+    from tests.test_train import composed
+
+    spec = restore.read_checkpoint(restore.PRETRAINED)["n2n_lightning"]["model"]
+    config = composed("experiment=pretrained")["model"]
+    assert spec == {**config, "channels": 3}
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])
+def test_export(suffix, tmp_path):
+    out = tmp_path / f"network.{suffix}"
+    done = run("export", restore.PRETRAINED, out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "largest difference from PyTorch" in done.stdout
+    image = torch.rand(3, 3, 50, 31)
+    expected = load()(image)
+    if suffix == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(out)
+        found = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+        assert session.run(None, {"image": image[:1, :, :1, :2].numpy()})[0].shape == (1, 3, 1, 2)
+    elif suffix == "pt2":
+        code = (
+            "import sys, torch; network = torch.export.load(sys.argv[1]).module()\n"
+            "print(tuple(network(torch.rand(1, 3, 5, 64)).shape), 'n2n_lightning' in sys.modules)"
+        )
+        alone = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
+        assert alone.stdout.split("\n")[0] == "(1, 3, 5, 64) False"
+        found = torch.export.load(out).module()(image)
+    else:
+        found = load(out)(image)
+        assert set(torch.load(out, weights_only=True)) == {"state_dict", "n2n_lightning"}
+    assert torch.allclose(found, expected, atol=1e-5)
+    again = run("export", restore.PRETRAINED, out, cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (2, f"error: {out}: exists; --overwrite replaces it\n")
+
+
+def test_export_of_every_network(tmp_path):
+    from n2n_lightning.export import pt2
+
+    for network in (networks.EncoderDecoder(), networks.UNet(), networks.Noise2NoiseUNet(), networks.ResidualUNet(1)):
+        model = Trained(network, 1 if isinstance(network, networks.ResidualUNet) else 3).eval()
+        image = torch.rand(1, model.channels, 33, 64)
+        with torch.no_grad():
+            assert torch.allclose(pt2(model, tmp_path / "network.pt2")(image), model(image), atol=1e-5)
+
+
+def test_export_refuses_what_it_does_not_know(tmp_path):
+    done = run("export", restore.PRETRAINED, "network.exe", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: network.exe: its name should end in .onnx, .pt2, .ckpt\n")
+    done = run("export", "nothing.ckpt", "network.onnx", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: nothing.ckpt: no such file\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("N2N_DATA" not in os.environ, reason="N2N_DATA names no folder with photographs")
+def test_real_camera_noise_becomes_less(model):
+    scores = []
+    for path in sorted(Path(os.environ["N2N_DATA"], "cc15_real").glob("*_real.png")):
+        before, clean = (opened(p).values[0].array / 255 for p in (path, Path(str(path).replace("_real.p", "_mean.p"))))
+        scores.append(gain(model.denoise(before), before, clean))
+    assert min(scores) > 0
+    assert np.mean(scores) > 0.5, json.dumps(scores)
