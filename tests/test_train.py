@@ -17,11 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from n2n_lightning import callbacks
 from n2n_lightning.files import InputError
 from n2n_lightning.module import Diverged
+from n2n_lightning.restore import load
 from n2n_lightning.sweep import held
 from n2n_lightning.train import CONF, train
 from tests.conftest import photographs, run
 
-GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "experiment")
+GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "callbacks", "experiment")
 # A run small enough for a test; float32, so that it is the same on every machine.
 QUICK = ("trainer.accelerator=cpu", "trainer.precision=32-true", "data.batch_size=6", "model=tiny")
 
@@ -77,7 +78,7 @@ def test_every_config_composes_and_says_how_it_is_used(choice):
 def test_every_key_has_a_comment(group):
     for name in options(group):
         for line in (CONF / group / f"{name}.yaml").read_text().splitlines():
-            if line and not line.startswith(("#", "_", "seed:")):
+            if line and not line.strip().startswith(("#", "_", "{}", "seed:")):
                 assert "  # " in line, f"{group}/{name}.yaml: {line}"
 
 
@@ -166,7 +167,6 @@ class Stop(callbacks.Callback):
         if trainer.global_step == self.steps:
             (watch,) = (c for c in trainer.callbacks if isinstance(c, callbacks.StopOnSignal))
             watch.received = signal.SIGTERM
-            watch.on_train_batch_end(trainer, pl_module)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -179,10 +179,8 @@ def scores(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize(
-    "scheduler", ["cosine", "{_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 1}"]
-)
-def test_resumed_run_is_the_uninterrupted_one(scheduler, course, tmp_path):
+@pytest.mark.parametrize("recipe", ["scheduler=cosine", "scheduler=step", "callbacks=ema"])
+def test_resumed_run_is_the_uninterrupted_one(recipe, course, tmp_path):
     asked = [
         "data=course",
         f"data.root={course}",
@@ -191,8 +189,8 @@ def test_resumed_run_is_the_uninterrupted_one(scheduler, course, tmp_path):
         "trainer.max_epochs=3",
         *QUICK,
     ]
-    config = composed(*asked)
-    if scheduler != "cosine":
+    config = composed(*asked, *([] if recipe == "scheduler=step" else [recipe]))
+    if recipe == "scheduler=step":
         config["scheduler"] = {"_target_": "torch.optim.lr_scheduler.StepLR", "_partial_": True, "step_size": 1}
     whole = tmp_path / "whole"
     expected = train(config, whole, "test")
@@ -200,7 +198,7 @@ def test_resumed_run_is_the_uninterrupted_one(scheduler, course, tmp_path):
         folder = tmp_path / f"stopped{steps}"
         stop = {"stop": {"_target_": "tests.test_train.Stop", "steps": steps}}
         with pytest.raises(callbacks.Interrupted):
-            train({**config, "callbacks": stop}, folder, "test")
+            train({**config, "callbacks": config["callbacks"] | stop}, folder, "test")
         assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
         result = train(config, folder, "test")
         for name, value in weights(whole).items():
@@ -208,6 +206,22 @@ def test_resumed_run_is_the_uninterrupted_one(scheduler, course, tmp_path):
         assert scores(folder) == scores(whole)
         for name in ("val_psnr", "best_epoch", "epochs", "status"):
             assert result[name] == expected[name]
+
+
+def test_the_average_of_the_weights_is_what_is_scored_and_kept(course, tmp_path):
+    asked = ["data=course", f"data.root={course}", "trainer.max_epochs=2", "optim.lr=0.1", *QUICK]
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    train(composed(*asked), plain, "test")
+    result = train(composed(*asked, "callbacks=ema", "callbacks.ema.decay=0.5"), averaged, "test")
+    last = torch.load(averaged / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, value in weights(plain).items():  # training itself is not touched
+        assert torch.equal(last["current_model_state"][name], value)
+    assert not torch.equal(weights(averaged)["network.first.weight"], weights(plain)["network.first.weight"])
+    # The checkpoint that is used scores what the run says.
+    network = load(averaged, ["tests.test_train"])
+    noisy, clean = (x / 255 for x in torch.load(course / "val_data.pkl"))
+    mse = (network(noisy).clamp(0, 1) - clean).square().mean((1, 2, 3))
+    assert (-10 * mse.log10()).mean().item() == pytest.approx(result["val_psnr"], abs=1e-3)
 
 
 def test_resume_at_the_end_of_an_epoch_and_further(course, tmp_path):
