@@ -4,6 +4,7 @@ Every network takes float images (B, C, H, W), values in [0, 1] up to noise, of 
 denoised images in the same shape.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
@@ -27,6 +28,17 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         return self.body(pad_to_multiple(image, self.multiple))[..., :height, :width]
+
+
+def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
+    """How many multiplications, each with an addition, a network makes per pixel, counted on an image of 64 x 64."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training, image = network.training, torch.zeros(1, channels, 64, 64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    network.train(training)
+    return round(counter.get_total_flops() / 2 / 64**2)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -181,6 +193,143 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     """Two 3x3 convolutions, each with LeakyReLU 0.1."""
     first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
     return nn.Sequential(first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True))
+
+
+@final
+class DnCNN(Network):
+    """Convolutions at full size that estimate the noise: output = input - estimate (Zhang et al., IEEE TIP 2017).
+
+    The first layer has no normalisation, the last neither normalisation nor activation, as in the paper, which has 17
+    to 20 layers; 7 of 64 channels are enough for images of 32 x 32.
+
+    Args:
+        channels: of the images.
+        width: channels of the layers between.
+        layers: convolutions, 3 or more.
+        batch_norm: normalise in between, as the paper does.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 64, layers: int = 7, batch_norm: bool = True) -> None:
+        super().__init__()
+        if layers < 3:
+            raise ValueError(f"model.layers={layers}: must be 3 or more")
+        body: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(layers - 2):
+            body.append(nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm))
+            body += [nn.BatchNorm2d(width)] if batch_norm else []
+            body.append(nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*body, nn.Conv2d(width, channels, 3, padding=1))
+        for module in self.layers:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def body(self, image: Tensor) -> Tensor:
+        return image - self.layers(image)
+
+
+class _NAFBlock(nn.Module):
+    """A block of NAFNet: gated depthwise convolution, then a gated layer, each after layer normalisation.
+
+    Without its channel attention, a mean over the whole image, whose result would change with the size of the image.
+    Both branches start at nothing, as in the paper.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
+        self.widen = nn.Conv2d(width, 2 * width, 1)
+        self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.narrow = nn.Conv2d(width, width, 1)
+        self.widen2, self.narrow2 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, width, 1)
+        self.beta, self.gamma = (nn.Parameter(torch.zeros(1, width, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.depthwise(self.widen(_channelwise(self.norm1, x))).chunk(2, 1)
+        x = x + self.beta * self.narrow(a * b)
+        a, b = self.widen2(_channelwise(self.norm2, x)).chunk(2, 1)
+        return x + self.gamma * self.narrow2(a * b)
+
+
+def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer normalisation over the channels of each pixel."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), 3x3, without normalisation (Lim et al., CVPRW 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+class _BlockUNet(Network):
+    """A U-Net of blocks: 2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up, skips are added.
+
+    It estimates the noise: output = input - estimate.
+    """
+
+    def __init__(self, block: type[nn.Module], channels: int, widths: Sequence[int], blocks: Sequence[int]) -> None:
+        super().__init__()
+        if len(widths) != len(blocks):
+            raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
+        self.multiple = 2 ** (len(widths) - 1)
+        steps = list(pairwise(widths))
+
+        def chain(width: int, count: int) -> nn.Sequential:
+            return nn.Sequential(*(block(width) for _ in range(count)))
+
+        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(chain(w, n) for w, n in zip(widths, blocks, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1, bias=False) for a, b in reversed(steps))
+        self.decoder = nn.ModuleList(chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1]))
+        self.output = nn.Conv2d(widths[0], channels, 3, padding=1)
+        nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def body(self, image: Tensor) -> Tensor:
+        x = self.encoder[0](self.first(image))
+        skips = []
+        for down, blocks in zip(self.down, list(self.encoder)[1:], strict=True):
+            skips.append(x)
+            x = blocks(down(x))
+        for up, blocks in zip(self.up, self.decoder, strict=True):
+            x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
+        return image - self.output(x)
+
+
+@final
+class NAFNet(_BlockUNet):
+    """NAFNet (Chen et al., ECCV 2022), a U-Net of blocks without activation functions, see _NAFBlock.
+
+    Args:
+        channels: of the images.
+        widths: channels at each size, the image's own first.
+        blocks: blocks at each size, on the way down and again on the way up.
+    """
+
+    def __init__(
+        self, channels: int = 3, widths: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (2, 2, 2)
+    ) -> None:
+        super().__init__(_NAFBlock, channels, widths, blocks)
+
+
+@final
+class DRUNet(_BlockUNet):
+    """A U-Net of residual blocks, as DRUNet (Zhang et al., IEEE TPAMI 2022) but smaller and blind: no noise map.
+
+    Args:
+        channels, widths, blocks: see NAFNet.
+    """
+
+    def __init__(
+        self, channels: int = 3, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (2, 2, 2)
+    ) -> None:
+        super().__init__(_ResidualBlock, channels, widths, blocks)
 
 
 @final

@@ -56,6 +56,7 @@ def train(
 
     from n2n_lightning import callbacks
     from n2n_lightning.module import Denoiser, Diverged
+    from n2n_lightning.networks import multiply_accumulates
 
     _quiet()
     if not isinstance(config["seed"], int) or config["seed"] < 0:
@@ -84,6 +85,7 @@ def train(
     )
     _construct("optim or scheduler", module.optimization)
     parameters = sum(p.numel() for p in network.parameters())
+    operations = _construct("model", lambda: multiply_accumulates(network, data.channels))
 
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "pytorch_lightning": pl.__version__}
     before = sweep.read_result(folder)
@@ -98,6 +100,7 @@ def train(
             **scores,
             "seed": config["seed"],
             "parameters": parameters,
+            "macs_per_pixel": operations,
             "data": data.fingerprint,
             "precision": options["precision"],
             "device": _device_name(device),
@@ -133,7 +136,8 @@ def train(
         ),
     )
     device, commit = trainer.strategy.root_device, _git_commit()
-    print(f"{type(network).__name__}: {parameters:,} parameters, {options['precision']} on {device}")
+    size = f"{parameters:,} parameters, {operations:,} MAC/pixel"
+    print(f"{type(network).__name__}: {size}, {options['precision']} on {device}")
 
     try:
         accepted()

@@ -2,7 +2,17 @@ import pytest
 import torch
 from torch import nn
 
-from n2n_lightning.networks import EncoderDecoder, Noise2NoiseUNet, ResidualUNet, UNet, pad_to_multiple
+from n2n_lightning.networks import (
+    DnCNN,
+    DRUNet,
+    EncoderDecoder,
+    NAFNet,
+    Noise2NoiseUNet,
+    ResidualUNet,
+    UNet,
+    multiply_accumulates,
+    pad_to_multiple,
+)
 
 # The report's Table 1: layer, output channels, function. `up` is counted after nearest upsampling and concatenation.
 ENCODER = [("c0", 48), ("c1", 48), ("c2", 48), ("c3", 48), ("c4", 48), ("c5", 48), ("c6", 48)]
@@ -80,8 +90,11 @@ def test_networks_have_leaky_relu_and_report_output():
 
 @pytest.mark.parametrize(
     "network",
-    [UNet(), EncoderDecoder(), UNet(channels=1), ResidualUNet(levels=4), Noise2NoiseUNet(channels=2)],
-    ids=["unet", "baseline", "grey", "residual_unet", "noise2noise"],
+    [
+        *(UNet(), EncoderDecoder(), UNet(channels=1), ResidualUNet(levels=4), Noise2NoiseUNet(channels=2)),
+        *(DnCNN(channels=1), NAFNet(), DRUNet(channels=5, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1))),
+    ],
+    ids=["unet", "baseline", "grey", "residual_unet", "noise2noise", "dncnn", "nafnet", "drunet"],
 )
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 3), (31, 33), (32, 32), (65, 7)])
 def test_any_size(network, size):
@@ -108,7 +121,41 @@ def test_noise2noise_is_the_papers_network():
     assert len([m for m in network.modules() if isinstance(m, nn.Conv2d)]) == 18
 
 
-def test_residual_unet_starts_from_its_input():
+@pytest.mark.parametrize("network", [NAFNet(), DRUNet(), DnCNN(), DnCNN(batch_norm=False)])
+def test_every_part_of_a_network_is_trained(network):
+    if hasattr(network, "output"):
+        nn.init.normal_(network.output.weight)  # it starts at zero, which hides the rest in the first step
+    for module in network.modules():
+        for name in ("beta", "gamma"):
+            if hasattr(module, name):
+                nn.init.ones_(getattr(module, name))
+    network.train()(torch.rand(4, 3, 16, 16)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_dncnn_is_the_papers_at_its_depth():
+    network = DnCNN(layers=17)
+    kinds = [type(m).__name__ for m in network.layers]
+    assert kinds == ["Conv2d", "ReLU", *["Conv2d", "BatchNorm2d", "ReLU"] * 15, "Conv2d"]
+    with pytest.raises(ValueError, match=r"model.layers=2: must be 3 or more"):
+        DnCNN(layers=2)
+    with pytest.raises(ValueError, match=r"model.widths=\[8\] and model.blocks=\[1, 1\]: must be equally many"):
+        NAFNet(widths=[8], blocks=[1, 1])
+
+
+def test_multiply_accumulates_are_counted():
+    assert multiply_accumulates(DnCNN(width=64, layers=7)) == 3 * 64 * 9 + 5 * 64 * 64 * 9 + 64 * 3 * 9
+    # Half the size has a quarter of the pixels.
+    assert (
+        multiply_accumulates(DRUNet(widths=(8, 16), blocks=(0, 1))) == 2 * 3 * 8 * 9 + 2 * (8 * 16) + 16 * 16 * 9 // 2
+    )
+
+
+@pytest.mark.parametrize("network", [ResidualUNet(), NAFNet(), DRUNet()])
+def test_residual_networks_start_from_their_input(network):
     image = torch.rand(2, 3, 20, 30)
-    assert torch.equal(ResidualUNet()(image), image)
+    assert torch.equal(network(image), image)
+
+
+def test_the_default_networks_size():
     assert sum(p.numel() for p in ResidualUNet().parameters()) == 472_387
