@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--count", type=int, default=24, help="photographs and pairs, at most")
+    parser.add_argument("--count", type=int, default=24, help="photographs, at most")
+    parser.add_argument("--crop", type=int, help="score only the middle of each, so many pixels high and wide")
     parser.add_argument("--out", type=Path, default=Path("denoise_quality.json"))
     args = parser.parse_args()
     model = load(args.checkpoint) if args.checkpoint else load()
@@ -54,6 +55,12 @@ def main() -> None:
     seconds = dict.fromkeys(methods, 0.0)
     pixels = 0
 
+    def picture(path: Path) -> np.ndarray:
+        """Float (H, W, 3), values in [0, 1], or its middle."""
+        image = (opened(path).values[0].array / 255).astype(np.float32)
+        top, left = (max(0, (n - args.crop) // 2) if args.crop else 0 for n in image.shape[:2])
+        return image[top : top + args.crop, left : left + args.crop] if args.crop else image
+
     def meet(case: str, noisy: np.ndarray, clean: np.ndarray, sigma: float) -> None:
         nonlocal pixels
         pixels += noisy.shape[0] * noisy.shape[1]
@@ -66,16 +73,13 @@ def main() -> None:
 
     photos = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in (".png", ".jpg", ".tif"))[: args.count]
     for number, path in enumerate(photos):
-        clean = (opened(path).values[0].array / 255).astype(np.float32)
+        clean = picture(path)
         for sigma in SIGMAS:
             noise = np.random.default_rng([number, sigma]).normal(0, sigma / 255, clean.shape)
             meet(f"Gaussian, sigma {sigma}", (clean + noise).astype(np.float32), clean, sigma / 255)
         print(f"{path.name} done", flush=True)
-    for path in sorted(args.real.glob("*_real.png"))[: args.count] if args.real else []:
-        noisy, clean = (
-            (opened(p).values[0].array / 255).astype(np.float32)
-            for p in (path, path.with_name(path.name.replace("_real.png", "_mean.png")))
-        )
+    for path in sorted(args.real.glob("*_real.png")) if args.real else []:
+        noisy, clean = picture(path), picture(path.with_name(path.name.replace("_real.png", "_mean.png")))
         meet("real camera noise", noisy, clean, float(np.mean(estimate_sigma(noisy, channel_axis=-1))))
         print(f"{path.name} done", flush=True)
 

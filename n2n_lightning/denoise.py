@@ -5,8 +5,10 @@ takes the one that the package brings along, for photographs with noise of any s
 """
 
 import glob
+import itertools
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,33 +42,46 @@ def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], in
 
     jobs: list[tuple[Path, Path]] = []
     skipped = 0
-    single = len(pictures) == 1 and Path(pictures[0]).is_file() and out.suffix.lower() in KINDS and not out.is_dir()
+    named = out.suffix.lower() in (*KINDS, ".bmp", ".gif", ".webp", ".heic") and not out.is_dir()
+    if out.exists() and not out.is_dir() and not named:
+        raise InputError(f"{out}: is a file; name a folder")
     for text in pictures:
         path = Path(text)
+        if not text:
+            raise InputError("a picture without a name")
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            found = [p for p in files if p.suffix.lower() in KINDS and not p.resolve().is_relative_to(out.resolve())]
-            skipped += len([p for p in files if p.suffix.lower() not in KINDS])
+            files = _found(path.rglob("*"), path, out)
+            found = [p for p in files if p.suffix.lower() in KINDS]
+            skipped += len(files) - len(found)
             if not found:
                 raise InputError(f"{path}: holds no pictures ({', '.join(KINDS)})")
             jobs += [(p, out / p.relative_to(path)) for p in found]
         elif path.exists() or not glob.has_magic(text):
-            jobs.append((path, out if single else out / path.name))
+            jobs.append((path, out if named else out / path.name))
         else:
-            found = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]
+            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+            found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
             if not found:
                 raise InputError(f"{text}: matches no file")
             jobs += [(p, out / p.name) for p in found]
+    if named and (len(jobs) > 1 or jobs[0][1] != out):
+        raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
+    if named and out.suffix.lower() != (suffix := jobs[0][0].suffix.lower()):
+        raise InputError(f"{out}: a {suffix} picture stays one; name it {out.with_suffix(suffix)}")
     owners: dict[Path, Path] = {}
     for source, target in jobs:
         other = owners.setdefault(target, source)
-        if other.absolute() != source.absolute():
+        if other.resolve() != source.resolve():
             raise InputError(f"{other} and {source} would both become {target}; denoise them into folders of their own")
-    if single and out.suffix.lower() != jobs[0][0].suffix.lower():
-        raise InputError(
-            f"{out}: a {jobs[0][0].suffix} picture stays one; name it {out.with_suffix(jobs[0][0].suffix)}"
-        )
     return [(source, target) for target, source in owners.items()], skipped
+
+
+def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
+    """The files among `paths`, without hidden ones, and without earlier results where `out` is a folder in `root`."""
+    results = out.resolve()
+    inside = results != root.resolve() and results.is_relative_to(root.resolve())
+    files = sorted(p for p in paths if p.is_file() and not p.name.startswith("."))
+    return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
 
 
 def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str:
@@ -77,12 +92,12 @@ def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str
     """
     from n2n_lightning.pictures import opened
 
-    if target.exists() and not args.overwrite:
-        raise InputError(f"{target}: exists; --overwrite replaces it")
     picture = opened(source)
-    task = progress.add_task(source.name, total=sum(model.tiles(v.array, v.axes, args.tile) for v in picture.values))
     started = time.perf_counter()
+    task = None
     try:
+        count = sum(model.tiles(v.array, v.axes, args.tile) for v in picture.values)
+        task = progress.add_task(source.name, total=count)
         with replacing(target) as temporary, picture.written(temporary) as results:
             for values, result in zip(picture.values, results, strict=True):
                 model.denoise_into(
@@ -100,8 +115,12 @@ def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str
         raise InputError(f"{source}: {error}") from error
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    except Exception as error:  # of a library that writes, of a device without memory: the other pictures go on
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{source}: {type(error).__name__}: {reason}") from error
     finally:
-        progress.remove_task(task)
+        if task is not None:
+            progress.remove_task(task)
     note = f" ({picture.note})" if picture.note else ""
     return f"{target}{note}  {time.perf_counter() - started:.1f} s"
 
@@ -109,8 +128,8 @@ def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str
 def main() -> int:
     args = parser().parse_args()
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
-        if (value := getattr(args, name)) is not None and not value >= least:
-            raise InputError(f"--{name} {value}: must be larger than 0")
+        if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
+            raise InputError(f"--{name} {value}: must be larger than 0, and finite")
     jobs, skipped = planned(args.pictures, args.out)
 
     import torch
@@ -130,17 +149,16 @@ def main() -> int:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
-    failed = 0
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tiles"),
-        TimeRemainingColumn(),
-    )
+    failed = there = 0
+    title, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
+    columns = (title, BarColumn(), count, TextColumn("tiles"), TimeRemainingColumn())
     console = Console(highlight=False, soft_wrap=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as progress:
+    options = {"console": console, "transient": True, "redirect_stderr": sys.stderr.isatty()}
+    with Progress(*columns, **options, disable=not sys.stdout.isatty()) as progress:  # type: ignore[arg-type]
         for source, target in jobs:
+            if target.exists() and not args.overwrite:
+                there += 1
+                continue
             try:
                 print(one(model, source, target, args, progress), flush=True)
             except InputError as error:
@@ -148,6 +166,10 @@ def main() -> int:
                 failed += 1
     if skipped:
         print(f"{skipped} other files were left alone")
+    if there == len(jobs):
+        raise InputError(f"{jobs[0][1]}{f' and {there - 1} more' * (there > 1)}: there already; --overwrite replaces")
+    if there:
+        print(f"{there} of {len(jobs)} pictures were there already; --overwrite replaces them")
     if failed:
         print(f"{failed} of {len(jobs)} pictures failed", file=sys.stderr)
     return 1 if failed else 0

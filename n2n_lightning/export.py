@@ -101,16 +101,21 @@ def main() -> int:
     from n2n_lightning.restore import load
 
     model = load(args.checkpoint, args.allow)
+    # Kept channels last, the exporters would take for granted how the images lie in memory.
+    model.network.to(memory_format=torch.contiguous_format)
     largest = 0.0
-    with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporters, about their own insides
-        with contextlib.redirect_stdout(None):
-            exported = writer(model, temporary)
-        for count, height, width in SIZES:
-            image = torch.rand(count, model.channels, height, width)
-            largest = max(largest, float((exported(image) - model(image)).abs().max()))
-        if not largest < TOLERANCE:
-            raise InputError(f"{args.out}: differs from the network by {largest:.2g}; it is not written")
+    try:
+        with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the exporters, about their own insides
+            with contextlib.redirect_stdout(None):
+                exported = writer(model, temporary)
+            for count, height, width in SIZES:
+                image = torch.rand(count, model.channels, height, width)
+                largest = max(largest, float((exported(image) - model(image)).abs().max()))
+            if not largest < TOLERANCE:
+                raise InputError(f"{args.out}: differs from the network by {largest:.2g}; it is not written")
+    except OSError as error:
+        raise InputError(f"{args.out}: cannot be written: {error.strerror or error}") from error
     sizes = ", ".join(f"{b} x {h} x {w}" for b, h, w in SIZES)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     print(f"input `image`: float32 (batch, {model.channels}, height, width), values in [0, 1]; output: the same")

@@ -5,6 +5,7 @@ makes a file of the same kind, with everything that is not a value taken from th
 """
 
 import contextlib
+import logging
 import shutil
 import struct
 import zlib
@@ -13,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import tifffile
+from PIL import Image, JpegImagePlugin
 
 from n2n_lightning.files import InputError
-from n2n_lightning.restore import TYPES
+from n2n_lightning.restore import TYPES, guess_axes, has_alpha
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY"}
 # A file that unpacks to more than this many bytes must not be smaller than a share of them.
@@ -92,13 +96,10 @@ class Npy(Picture):
     """An array, mapped into memory, of any size."""
 
     def __init__(self, path: Path) -> None:
-        from n2n_lightning.restore import guess_axes
-
         super().__init__(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         axes = guess_axes(array.shape)
-        alpha = "C" in axes and array.shape[axes.index("C")] in (2, 4)
-        self.values = [Values(array, axes, alpha)]
+        self.values = [Values(array, axes, has_alpha(array.shape, axes))]
 
     @contextlib.contextmanager
     def written(self, path: Path) -> Iterator[list[np.ndarray]]:
@@ -109,26 +110,26 @@ class Npy(Picture):
 
 
 class Jpeg(Picture):
-    """A photograph; written with quality 95 and its own chroma sampling, EXIF data, colour profile and comment."""
+    """A photograph; written with quality 95 and its own chroma sampling, EXIF data, XMP, colour profile and comment."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        from PIL import Image, JpegImagePlugin
-
         with path.open("rb") as file, contextlib.closing(JpegImagePlugin.JpegImageFile(file)) as image:
             _check_size(path.stat().st_size, image.width * image.height * 3)
             if image.mode not in ("L", "RGB"):
                 raise InputError(f"is a {image.mode} JPEG; convert it to RGB")
             image.info.pop("jfif", None)
-            names = ("icc_profile", "exif", "dpi", "comment")
+            names = ("icc_profile", "exif", "xmp", "dpi", "comment")
             self.options = {name: image.info[name] for name in names if image.info.get(name)}
             self.options |= {"progressive": bool(image.info.get("progressive")), "quality": 95}
-            self.options["subsampling"] = JpegImagePlugin.get_sampling(image) if image.mode == "RGB" else -1
+            # Samplings that Pillow cannot write become 4:4:4, which loses nothing.
+            self.options["subsampling"] = max(0, JpegImagePlugin.get_sampling(image))
+            if image.info.get("mp") or "mpoffset" in image.info:
+                self.note = "the first of its pictures"
             self.values = [Values(np.asarray(image), "HW" if image.mode == "L" else "HWC")]
-        self.image = Image
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        self.image.fromarray(results[0]).save(path, format="JPEG", **self.options)
+        Image.fromarray(results[0]).save(path, format="JPEG", **self.options)
 
 
 class Png(Picture):
@@ -139,8 +140,6 @@ class Png(Picture):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        import imagecodecs
-
         content = path.read_bytes()
         chunks = list(_chunks(content))
         width, height, bits, colour = struct.unpack(">IIBB", chunks[0][1][:10])
@@ -151,14 +150,14 @@ class Png(Picture):
             self.note = "its palette became colours"
         elif bits < 8:
             self.note = f"its {bits} bit became 8"
+        elif any(name == b"tRNS" for name, _ in chunks):
+            self.note = "its transparent colour became a channel"
         self.kept = [(name, data) for name, data in chunks if name in self.KEPT]
         array = imagecodecs.png_decode(content)
         axes = "HW" if array.ndim == 2 else "HWC"
         self.values = [Values(array, axes, array.ndim == 3 and array.shape[2] in (2, 4))]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        import imagecodecs
-
         content = bytes(imagecodecs.png_encode(np.ascontiguousarray(results[0])))
         head, rest = content[:33], content[33:]  # the signature and the header chunk, before which nothing may come
         with path.open("wb") as file:
@@ -184,37 +183,39 @@ class Tiff(Picture):
     are changed; where they are compressed, pages are written anew with the same compression and tags.
     """
 
-    # Tags that say how pixels are stored, which the writer does itself, and tags that point into the old file.
+    # Tags that say how pixels are stored, which the writer does itself, and that point to other places of the old file.
     STRUCTURE = frozenset(
-        [254, 256, 257, 258, 259, 262, 266, 270, 273, 277, 278, 279, 282, 283, 284, 288, 289, 296, 305, 306, 317, 322]
-    ) | {323, 324, 325, 330, 338, 339, 347, 512, 513, 514, 519, 520, 521, 529, 530, 531, 532, 34665, 34853, 40965}
+        [254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 288, 289, 296, 317, 322, 323, 324, 325]
+    ) | {330, 338, 339, 347, 512, 513, 514, 519, 520, 521, 529, 530, 531, 532, 34665, 34853, 40965}
+    LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "JPEGXL", "WEBP", "JPEG2000", "APERIO_JP2000_RGB", "APERIO_JP2000_YCBC")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
-            self.series = list(file.series)
-            if not self.series:
-                raise InputError("holds no pixels")
+        with _strict(), tifffile.TiffFile(path) as file:
+            series = list(file.series)
+            pages: list[Any] = [page.aspage() for page in file.pages]
             self.bigtiff, self.byteorder = file.is_bigtiff, file.byteorder
-            for frame in file.pages:
-                page: Any = frame.aspage()
-                if page.subifds or any(len(s.levels) > 1 for s in self.series):
-                    raise InputError("has its image in several resolutions; export the full one alone")
-                if page.photometric in (3, 32803) or page.bitspersample not in (8, 16, 32, 64):
-                    kind = {3: "palette", 32803: "raw mosaic"}.get(page.photometric, f"{page.bitspersample} bit")
-                    raise InputError(f"is a {kind} TIFF; convert it to 8 or 16 bit grey or RGB")
-            self.mapped = all(s.dataoffset is not None for s in self.series)
-            _check_size(path.stat().st_size, sum(s.nbytes for s in self.series))
-            for number, series in enumerate(self.series):
-                array: Any = tifffile.memmap(path, series=number, mode="r") if self.mapped else series.asarray()
-                axes = "".join({"Y": "H", "X": "W", "S": "C", "C": "C"}.get(letter, "N") for letter in series.axes)
-                extra = series.keyframe.extrasamples
-                alpha = len(extra) == 1 and extra[0] in (1, 2) and "S" in series.axes
-                self.values.append(Values(*_one_page_axis(array.reshape(series.shape), axes), alpha))
+            self.mapped = all(s.dataoffset is not None for s in series)
+            # What a description (OME, for one) says to be the pages must be the pages of this file.
+            found = sorted(p.index for s in series for p in s.pages if p is not None and p.parent is file)
+            if found != list(range(len(pages))) or (not self.mapped and any(None in s.pages for s in series)):
+                raise InputError("its description and its pages disagree, or parts are in other files; save it as one")
+            if any(len(s.levels) > 1 for s in series) or any(p.subifds for p in pages):
+                raise InputError("has its image in several resolutions; export the full one alone")
+            for page in pages:
+                _check_page(page, page.compression.name in self.LOSSY)
+            _check_size(path.stat().st_size, sum(s.nbytes for s in series))
+            for number, s in enumerate(series):
+                array: Any = tifffile.memmap(path, series=number, mode="r") if self.mapped else s.asarray()
+                extra = s.keyframe.extrasamples
+                alpha = len(extra) == 1 and extra[0] in (1, 2) and s.axes[-1] == "S"
+                self.values.append(Values(*_one_page_axis(array.reshape(s.shape), s.axes), alpha))
             if not self.mapped:
-                self.pages = [[_tags(p.aspage(), self.STRUCTURE) for p in s.pages if p] for s in self.series]
+                self.order = [[p.index for p in s.pages if p is not None] for s in series]
+                self.shapes = [s.keyframe.shape for s in series]
+                self.tags = [self._tags(page) for page in pages]
+                if any(code in page.tags for page in pages for code in (34665, 34853)):
+                    self.note = "without its EXIF directories"
 
     @contextlib.contextmanager
     def written(self, path: Path) -> Iterator[list[np.ndarray]]:
@@ -222,27 +223,93 @@ class Tiff(Picture):
             with super().written(path) as results:
                 yield results
             return
-        import tifffile
-
         shutil.copyfile(self.path, path)
-        maps = [tifffile.memmap(path, series=number, mode="r+") for number in range(len(self.series))]
+        with _strict():
+            maps = [tifffile.memmap(path, series=number, mode="r+") for number in range(len(self.values))]
         yield [m.reshape(v.array.shape) for m, v in zip(maps, self.values, strict=True)]
         for m in maps:
             m.flush()
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        import tifffile
+        pages: dict[int, np.ndarray] = {}
+        for result, indices, shape in zip(results, self.order, self.shapes, strict=True):
+            pages |= dict(zip(indices, result.reshape(-1, *shape), strict=True))
+        # The descriptions are the old ones, whatever the name of the file would make the writer say.
+        options = {"bigtiff": self.bigtiff, "byteorder": self.byteorder, "ome": False, "shaped": False}
+        with _strict(), tifffile.TiffWriter(path, **options) as writer:  # type: ignore[arg-type]
+            for index, tags in enumerate(self.tags):
+                writer.write(pages[index], metadata=None, software=False, contiguous=False, **tags)
 
-        with tifffile.TiffWriter(path, bigtiff=self.bigtiff, byteorder=self.byteorder) as writer:
-            for series, tags, result in zip(self.series, self.pages, results, strict=True):
-                for page, options in zip(result.reshape(-1, *series.keyframe.shape), tags, strict=True):
-                    writer.write(page, metadata=None, software=False, contiguous=False, **options)
+    def _tags(self, page: Any) -> dict[str, Any]:
+        """What tifffile's writer needs to write a page as it was; other tags are copied byte by byte."""
+        compression, predictor = page.compression, page.predictor if page.predictor > 1 else None
+        if compression.name in self.LOSSY:
+            compression, predictor = "adobe_deflate", None  # once was enough
+        options: dict[str, Any] = {
+            "photometric": "rgb" if page.photometric.name == "YCBCR" else page.photometric,
+            "planarconfig": page.planarconfig if page.samplesperpixel > 1 else None,
+            "extrasamples": page.extrasamples or None,
+            "compression": None if compression == 1 else compression,
+            "predictor": predictor,
+            "tile": (page.tilelength, page.tilewidth) if page.is_tiled else None,
+            "rowsperstrip": None if page.is_tiled else page.rowsperstrip,
+            "subfiletype": page.subfiletype or None,
+            "extratags": [],
+        }
+        resolution = [page.tags[code].value for code in (282, 283) if code in page.tags]
+        if len(resolution) == 2 and all(below for _, below in resolution):
+            options["resolution"] = resolution
+            options["resolutionunit"] = page.tags[296].value if 296 in page.tags else 2
+        for tag in page.tags:
+            if tag.code not in self.STRUCTURE:
+                page.parent.filehandle.seek(tag.valueoffset)
+                raw = page.parent.filehandle.read(tag.valuebytecount)
+                options["extratags"].append((tag.code, int(tag.dtype), tag.count, raw, True))
+        return options
+
+
+def _check_page(page: Any, lossy: bool) -> None:
+    """Raises InputError for pages that could not come out as they went in."""
+    kinds = {3: "palette", 32803: "raw mosaic", 6: None if lossy else "YCbCr"}
+    kind = kinds.get(page.photometric)
+    if page.bitspersample not in (8, 16, 32, 64):
+        kind = f"{page.bitspersample} bit"
+    if page.imagedepth > 1:
+        kind = "volumetric"
+    if kind:
+        raise InputError(f"is a {kind} TIFF; convert it to pages of 8 or 16 bit grey or RGB")
+
+
+@contextlib.contextmanager
+def _strict() -> Iterator[None]:
+    """tifffile says in its log what else would be an error; a truncated file is one here, the rest is not shown."""
+    found: list[str] = []
+    logger, handler = logging.getLogger("tifffile"), logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+    for message in found:
+        if "invalid page offset" in message or "zeroed" in message:
+            raise InputError(f"is truncated ({message.split('> ')[-1]})")
 
 
 def _one_page_axis(array: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
-    """All stack axes as one, N, and at most one axis of channels; a view where they lie side by side."""
+    """An array of a TIFF with all its stack axes as one, N, at most one of channels, and those of height and width.
+
+    Letters are those of tifffile; a view where the pages lie side by side.
+    """
+    axes = "".join({"Y": "H", "X": "W", "S": "C", "C": "C"}.get(letter, "N") for letter in axes)
     if axes.count("C") > 1:  # channels of colour pictures: those are the pages, the samples are the channels
         axes = axes.replace("C", "N", 1)
+    kept = [i for i, letter in enumerate(axes) if letter in "HW" or array.shape[i] > 1]
+    array, axes = array.reshape([array.shape[i] for i in kept]), "".join(axes[i] for i in kept)
+    if not set("HW") <= set(axes):
+        raise InputError("holds no image with height and width")
     first, count = axes.find("N"), axes.count("N")
     if count > 1:
         if axes[first : first + count] != "N" * count:
@@ -250,32 +317,3 @@ def _one_page_axis(array: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
         array = array.reshape(*array.shape[:first], -1, *array.shape[first + count :])
         axes = axes.replace("N" * count, "N")
     return array, axes
-
-
-def _tags(page: Any, structure: frozenset[int]) -> dict[str, Any]:
-    """What tifffile's writer needs to write a page as it was."""
-    compression: Any = page.compression
-    predictor: Any = page.predictor if page.predictor > 1 else None
-    if compression.name in ("JPEG", "OJPEG", "JPEG_LOSSY", "JPEGXL", "WEBP", "JPEG2000", "APERIO_JP2000_RGB"):
-        compression, predictor = "adobe_deflate", None  # lossy: once was enough
-    options: dict[str, Any] = {
-        "photometric": "rgb" if page.photometric.name == "YCBCR" else page.photometric,
-        "planarconfig": page.planarconfig if page.samplesperpixel > 1 else None,
-        "extrasamples": page.extrasamples or None,
-        "compression": None if compression == 1 else compression,
-        "predictor": predictor,
-        "tile": (page.tilelength, page.tilewidth) if page.is_tiled else None,
-        "rowsperstrip": None if page.is_tiled else page.rowsperstrip,
-        "subfiletype": page.subfiletype or None,
-        "description": page.description.encode() if page.description else None,
-        "datetime": page.tags[306].value if 306 in page.tags else None,
-        "extratags": [],
-    }
-    if 282 in page.tags and 283 in page.tags:
-        options["resolution"] = (page.tags[282].value, page.tags[283].value)
-        options["resolutionunit"] = page.tags[296].value if 296 in page.tags else 2
-    kept = [tag for tag in page.tags if tag.code not in structure or tag.code == 305]
-    for tag in kept:
-        if isinstance(tag.value, str | bytes | int | float | tuple):
-            options["extratags"].append((tag.code, int(tag.dtype), tag.count, tag.value, True))
-    return options

@@ -56,9 +56,10 @@ class Trained(nn.Module):
     def __init__(self, network: nn.Module, channels: int, scale: float | None = None) -> None:
         super().__init__()
         # Channels last: 1.4 times as fast on a CPU, with the same result.
-        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels, self.scale = channels, scale
         self.multiple: int = getattr(network, "multiple", 32)
+        self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
@@ -76,20 +77,20 @@ class Trained(nn.Module):
         """Denoises one image, or several of one size.
 
         Args:
-            array: a numpy array or torch tensor of 8, 16 or 32 bit integers or floats, on any device.
+            array: a numpy array or torch tensor of a type in TYPES, on any device.
             tile: height and width of the tiles that large images are denoised in; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
-            axes: what the axes are: `H` height, `W` width, `C` colour channels, `N` images. `auto` takes HW, HWC or
-                CHW with 1 to 4 channels, else NHW; NHWC or NCHW; where both would fit, channels are last in numpy
-                arrays and first in tensors.
+            axes: what the axes are: `H` height, `W` width, `C` colour channels, `N` images. `auto` takes HW; HWC with
+                1 to 4 channels, CHW with 1 or 3, else NHW; NHWC or NCHW with 1 to 4. Where both would fit, channels
+                are last in numpy arrays and first in tensors.
             scale: the stored value that is white, 1.0 for the network. By default the checkpoint's, else that of the
                 type, see `white`.
             batch: tiles that go through the network together.
 
         Returns:
-            An array of the same kind, shape and type. Of 2 or 4 channels the last one is taken for transparency and
-            returned as it is, unless the network was trained on so many. A colour network denoises images with other
-            than 3 channels one channel at a time. Where values are NaN or infinite, they stay so.
+            An array of the same kind, shape and type. Of 4 channels on the last axis the fourth is taken for
+            transparency and returned as it is, unless the network was trained on 4. A colour network denoises images
+            with other than 3 channels one channel at a time. Where values are NaN or infinite, they stay so.
 
         Raises:
             InputError: the array is of another kind.
@@ -105,10 +106,10 @@ class Trained(nn.Module):
         tensor = isinstance(array, Tensor)
         pixels = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
         axes = guess_axes(pixels.shape, channels_first=tensor) if axes == "auto" else axes
-        channels = pixels.shape[axes.index("C")] if "C" in axes else 1
-        alpha = channels in (2, 4) and channels != self.channels
         result = np.empty_like(pixels)
-        self.denoise_into(result, pixels, axes, alpha, tile=tile, tta=tta, scale=scale, batch=batch)
+        self.denoise_into(
+            result, pixels, axes, has_alpha(pixels.shape, axes), tile=tile, tta=tta, scale=scale, batch=batch
+        )
         return torch.from_numpy(result).to(array.device) if isinstance(array, Tensor) else result
 
     def denoise_into(
@@ -126,15 +127,19 @@ class Trained(nn.Module):
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
 
         Args:
-            alpha: whether the last channel is transparency, to be left as it is.
+            alpha: whether the last channel is transparency, to be left as it is; not where the network takes so many.
             advance: called with the number of tiles that were finished.
             result, array, axes, tile, tta, scale, batch: see `denoise`.
         """
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
+        if scale is not None and not 1e-30 <= scale <= 1e30:
+            raise InputError(f"scale={scale}: must be larger than 0, and finite")
         source, sink = pages(array, axes), pages(result, axes)
-        white_value = scale or self.scale or white(array)
-        colours = source.shape[3] - alpha
+        colours = source.shape[3] - (alpha and source.shape[3] != self.channels)
+        white_value = scale or self.scale or white(source[..., :colours])
+        # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
+        exact: Any = np.float64 if array.dtype.itemsize > 2 and array.dtype != np.float32 else np.float32
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         device = next(self.parameters()).device
@@ -144,16 +149,17 @@ class Trained(nn.Module):
             for page, out in zip(source, sink, strict=True):
 
                 def read(rows: slice, columns: slice, page: np.ndarray = page) -> Tensor:
-                    values = torch.from_numpy(page[rows, columns, :colours].astype(np.float32)) / white_value
-                    return values.permute(2, 0, 1).to(device)
+                    values = page[rows, columns, :colours].astype(exact) / exact(white_value)
+                    return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1).to(device)
 
                 def write(rows: slice, columns: slice, values: Tensor, page: Any = page, out: Any = out) -> None:
                     pixels = page[rows, columns]
-                    found = values.permute(1, 2, 0).cpu().numpy() * np.float32(white_value)
+                    found: Any = values.permute(1, 2, 0).cpu().numpy().astype(exact) * exact(white_value)
                     if np.issubdtype(out.dtype, np.integer):
                         limits = np.iinfo(out.dtype)
                         found = found.round().clip(limits.min, limits.max)
                     else:
+                        found = found.clip(np.finfo(out.dtype).min, np.finfo(out.dtype).max)
                         found = np.where(np.isfinite(pixels[..., :colours]), found, pixels[..., :colours])
                     out[rows, columns, :colours] = found
                     out[rows, columns, colours:] = pixels[..., colours:]
@@ -171,11 +177,10 @@ class Trained(nn.Module):
         if not known.all():
             mean = torch.where(known, images, 0).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(1)
             images = torch.where(known, images, mean)
-        b, c, h, w = images.shape
-        if c == self.channels:
+        if images.shape[1] == self.channels:
             return self(images).float()
-        grey = images.reshape(b * c, 1, h, w).expand(-1, self.channels, -1, -1)
-        return self(grey).float().mean(1).view(b, c, h, w)
+        planes = [plane.expand(-1, self.channels, -1, -1) for plane in images.split(1, 1)]
+        return torch.cat([self(plane).float().mean(1, keepdim=True) for plane in planes], 1)
 
 
 def guess_axes(shape: tuple[int, ...], channels_first: bool = False) -> str:
@@ -187,13 +192,19 @@ def guess_axes(shape: tuple[int, ...], channels_first: bool = False) -> str:
     if len(shape) == 2:
         return "HW"
     if len(shape) in (3, 4):
-        first, last = shape[-3] <= 4, shape[-1] <= 4
         head = "N" * (len(shape) - 3)
+        # Two or four images one after the other are captures or frames, not grey or colour with transparency.
+        first, last = shape[-3] in ((1, 2, 3, 4) if head else (1, 3)), shape[-1] <= 4
         if first or last:
             return head + ("CHW" if first and (channels_first or not last) else "HWC")
         if len(shape) == 3:
             return "NHW"
-    raise InputError(f"an array of shape {shape}: say what its axes are, a permutation of letters of NCHW")
+    raise InputError(f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told")
+
+
+def has_alpha(shape: tuple[int, ...], axes: str) -> bool:
+    """Whether the last of an array's channels is taken for transparency: the fourth of RGBA."""
+    return axes.endswith("C") and shape[-1] == 4
 
 
 def pages(array: np.ndarray, axes: str) -> np.ndarray:
@@ -256,19 +267,23 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
         InputError: the file is missing, damaged, not ours, or names a class of a module that is not allowed.
     """
     content = read_checkpoint(path)
-    spec = dict(content["n2n_lightning"].get("model") or {})
-    module_name, _, class_name = str(spec.pop("_target_", "")).rpartition(".")
-    if not module_name:
-        raise InputError(f"{path}: does not say what its network is")
-    if module_name.split(".")[0] != "n2n_lightning" and module_name not in allow:
+    try:
+        ours = dict(content["n2n_lightning"])
+        spec = dict(ours["model"])
+        module_name, _, class_name = str(spec.pop("_target_")).rpartition(".")
+        scale = None if ours.get("scale") is None else float(ours["scale"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not say what its network is") from error
+    if module_name not in ("n2n_lightning.networks", *allow):
         raise InputError(f"{path}: its network is from {module_name}; --allow {module_name} if you trust that module")
     try:
-        network = getattr(importlib.import_module(module_name), class_name)(**spec)
-        if not isinstance(network, nn.Module):
+        kind = getattr(importlib.import_module(module_name), class_name)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # before it is called: it could do anything
             raise TypeError(f"{class_name} is no network")
+        network = kind(**spec)
         weights = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
         network.load_state_dict(weights)
     except Exception as error:
         raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
     channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if p.dim() == 4), 3)
-    return Trained(network, int(channels), content["n2n_lightning"].get("scale")).eval()
+    return Trained(network, int(channels), scale)

@@ -19,7 +19,7 @@ import n2n_lightning
 from n2n_lightning import load, networks, restore
 from n2n_lightning.files import InputError
 from n2n_lightning.pictures import opened
-from n2n_lightning.restore import Trained, guess_axes, white
+from n2n_lightning.restore import Trained, guess_axes, pages, white
 from n2n_lightning.tiles import OVERLAP, spans, tiled
 from tests.conftest import run
 
@@ -152,6 +152,10 @@ def tiff(path: Path, array: np.ndarray, **options: object) -> None:
     tifffile.imwrite(path, array, resolution=(300, 300), resolutionunit=2, description="of a cell", **options)
 
 
+def planar(path: Path, array: np.ndarray, **options: object) -> None:
+    tiff(path, array.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", **options)
+
+
 FORMATS = {
     **{f"{d}-{c}.png": (png, d, c, {}) for d in ("uint8", "uint16") for c in (1, 2, 3, 4)},
     **{f"{d}-{c}.npy": (np.save, d, c, {}) for d in ("uint8", "uint16", "float16", "float64") for c in (1, 3)},
@@ -162,6 +166,14 @@ FORMATS = {
     "zstd.tif": (tiff, "float32", 1, {"compression": "zstd"}),
     "big-endian.tif": (tiff, "uint16", 1, {"byteorder": ">"}),
     "bigtiff.tif": (tiff, "uint16", 1, {"bigtiff": True}),
+    "planar.tif": (
+        lambda p, a, **o: tiff(p, a.transpose(2, 0, 1), photometric="rgb", **o),
+        "uint8",
+        3,
+        {"planarconfig": "separate", "compression": "zlib"},
+    ),
+    "uint32-3.npy": (np.save, "uint32", 3, {}),
+    "int32-1.npy": (np.save, "int32", 1, {}),
 }
 
 
@@ -174,7 +186,8 @@ def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
     target.parent.mkdir()
     picture = opened(path)
     (values,) = picture.values
-    assert np.array_equal(values.array.reshape(before.shape), before)
+    given = pages(values.array, values.axes)[0]
+    assert np.array_equal(given, before.reshape(60, 70, channels))
     with picture.written(target) as (result,):
         model.denoise_into(result, values.array, values.axes, values.alpha)
     after = opened(target).values[0].array
@@ -184,7 +197,7 @@ def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
     full = 1 if dtype.startswith("float") else np.iinfo(dtype).max
     colours = channels - (channels in (2, 4))
     clean = (smooth(60, 70, channels) * full)[..., :colours]
-    shaped, given = after.reshape(60, 70, channels), before.reshape(60, 70, channels)
+    shaped = pages(after, values.axes)[0]
     assert gain(shaped[..., :colours], given[..., :colours], clean) > 3
     assert np.array_equal(shaped[..., colours:], given[..., colours:])
     if dtype == "uint16":
@@ -230,12 +243,41 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
 
 
 def test_pages_of_several_sizes(tmp_path, model):
+    """In the order of the file, whatever series they belong to."""
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
-        file.write(noisy(40, 50, 1, "uint8"), compression="zlib")
-        file.write(noisy(30, 20, 3, "uint8"), compression="zlib", photometric="rgb")
+        for height in (40, 24):
+            file.write(noisy(40, 50, 1, "uint8"), compression="zlib", contiguous=False, metadata=None)
+            file.write(noisy(30, height, 3, "uint8"), compression="zlib", photometric="rgb", metadata=None)
     assert run("denoise", tmp_path / "mixed.tif", "-o", tmp_path / "out", cwd=tmp_path).returncode == 0
     with tifffile.TiffFile(tmp_path / "out" / "mixed.tif") as file:
-        assert [p.shape for p in file.pages] == [(40, 50), (30, 20, 3)]
+        assert [p.shape for p in file.pages] == [(40, 50), (30, 40, 3), (40, 50), (30, 24, 3)]
+
+
+def test_tags_that_are_not_as_they_should_be_are_kept_as_they_are(tmp_path):
+    odd = [
+        (315, 2, 6, "Jürgen".encode("latin-1"), True),  # not ASCII
+        (306, 2, 11, b"2026-11-22\0", True),  # not the form of a TIFF date
+        (301, 3, 6, np.arange(6, dtype="<u2").tobytes(), True),
+        (65000, 12, 2, np.array([1.5, np.pi]).tobytes(), True),
+    ]
+    for name, compression in (("plain.tif", None), ("deflated.tif", "zlib")):
+        with tifffile.TiffWriter(tmp_path / name, byteorder="<") as file:
+            file.write(noisy(16, 20, 1, "uint8"), compression=compression, extratags=odd, metadata=None, software=False)
+        with tifffile.TiffFile(tmp_path / name, mode="r+b") as file:
+            file.pages[0].tags[282].overwrite((72, 0))  # a resolution without a unit of length
+    done = run("denoise", "plain.tif", "deflated.tif", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("plain.tif", "deflated.tif"):
+        raw = []
+        for path in (tmp_path / name, tmp_path / "out" / name):
+            with tifffile.TiffFile(path) as file:
+                found = {}
+                for code, *_ in odd:
+                    tag = file.pages[0].tags[code]
+                    file.filehandle.seek(tag.valueoffset)
+                    found[code] = file.filehandle.read(tag.valuebytecount)
+                raw.append(found)
+        assert raw[0] == raw[1]
 
 
 def test_jpeg_and_png_keep_their_metadata(tmp_path, model):
@@ -282,7 +324,7 @@ def test_arrays_of_any_layout(model):
     assert guess_axes((3, 50, 3), channels_first=True) == "CHW"
     assert guess_axes((7, 3, 40, 50)) == "NCHW"
     assert guess_axes((7, 40, 50, 1)) == "NHWC"
-    with pytest.raises(InputError, match=r"an array of shape \(5, 6, 7, 8, 9\): say what its axes are"):
+    with pytest.raises(InputError, match=r"an array of shape \(5, 6, 7, 8, 9\): which axis is what"):
         guess_axes((5, 6, 7, 8, 9))
     plain = model.denoise(colour)
     assert np.array_equal(model.denoise(colour.transpose(2, 0, 1)), plain.transpose(2, 0, 1))
@@ -302,6 +344,46 @@ def test_arrays_of_any_layout(model):
         model.denoise(grey > 3)
     with pytest.raises(InputError, match="holds no pixels"):
         model.denoise(grey[:0])
+
+
+def test_captures_one_after_the_other_are_all_denoised(model, tmp_path):
+    """Two or four images before height and width are frames, not grey or colour with transparency."""
+    for count in (2, 4, 5):
+        frames = np.stack([noisy(24, 28, 1, "uint8") for _ in range(count)])
+        np.save(tmp_path / "frames.npy", frames)
+        assert not opened(tmp_path / "frames.npy").values[0].alpha
+        for result in (model.denoise(frames), model.denoise(torch.from_numpy(frames)).numpy()):
+            assert np.array_equal(result[-1], model.denoise(frames[-1]))
+    scenes = np.stack([frames[:2]] * 3)  # (scenes, captures, H, W)
+    assert np.array_equal(model.denoise(scenes)[2, 1], model.denoise(frames[1]))
+    tifffile.imwrite(tmp_path / "one.tif", frames[..., None], metadata=None)
+    assert opened(tmp_path / "one.tif").values[0].axes == "NHW"
+
+
+def test_transparency_does_not_say_what_is_white(tmp_path):
+    model = Trained(Half(), 3)
+    image = (noisy(32, 32, 4, "float32").clip(0, 1) * 4095).astype(np.uint16)
+    image[..., 3] = 65535
+    model.denoise(image)
+    assert model.network.seen[0].max() > 0.8
+    assert (model.denoise(image)[..., 3] == 65535).all()
+
+
+def test_extreme_values_stay_in_their_type():
+    model = Trained(nn.Conv2d(1, 1, 1), 1)
+    nn.init.constant_(model.network.weight, 1)
+    nn.init.constant_(model.network.bias, 1e-3)
+    for dtype in ("uint8", "uint16", "int16", "int32", "uint32"):
+        largest = np.iinfo(dtype).max
+        assert (model.denoise(np.full((4, 4), largest, dtype)) == largest).all()
+        assert (model.denoise(np.full((4, 4), np.iinfo(dtype).min, dtype)) <= largest // 100).all()
+    assert np.isfinite(model.denoise(np.full((4, 4), 65504, np.float16))).all()
+    nn.init.zeros_(model.network.bias)
+    for value in (1e-300, 1e300):
+        assert model.denoise(np.full((4, 4), value)) == pytest.approx(value, rel=1e-5)
+    for scale in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(InputError, match=r"scale=.*: must be larger than 0, and finite"):
+            model.denoise(np.ones((4, 4)), scale=scale)
 
 
 def test_images_and_tensors_in_unit_range_through_the_module(model):
@@ -325,6 +407,37 @@ def test_one_channel_and_many_channel_networks():
     assert (two.denoise(pair)[..., 1] != pair[..., 1]).any()  # a channel of its own, not transparency
     with pytest.raises(InputError, match="3 channels: the checkpoint is for images with 2"):
         two.denoise(colour)
+    result = np.empty_like(pair)  # as the command does, for which a file may call the channel transparency
+    two.denoise_into(result, pair, "HWC", alpha=True)
+    assert np.array_equal(result, two.denoise(pair))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"_target_": "n2n_lightning.restore.load", "path": "other.ckpt", "allow": ["os"]},
+        {"_target_": "n2n_lightning.train.main"},
+        {"_target_": "os.system", "command": "touch hello"},
+        {"_target_": "tests.test_denoise.touch", "path": "hello"},
+        {"_target_": "n2n_lightning.networks.pad_to_multiple", "image": 1, "multiple": 2},
+        {"_target_": "n2n_lightning.networks.Nothing"},
+        {"_target_": 7},
+        {},
+        "text",
+        None,
+    ],
+)
+def test_a_checkpoint_calls_nothing_but_networks(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, spec in (("best.ckpt", model), ("other.ckpt", {"_target_": "os.system", "command": "touch hello"})):
+        torch.save({"state_dict": {}, "n2n_lightning": {"format": 1, "model": spec}}, name)
+    with pytest.raises(InputError, match=r"^best\.ckpt: "):
+        load("best.ckpt", allow=["tests.test_denoise"])
+    assert not Path("hello").exists()
+
+
+def touch(path: str) -> None:
+    Path(path).touch()
 
 
 def test_white_is_judged_by_type_and_values():
@@ -421,13 +534,33 @@ def test_a_folder_with_a_broken_file(tmp_path):
     assert found == ["a.png", "c.TIF", "d.jpeg", "deeper/b.png", "e.npy"]
 
     # Again: nothing is overwritten, and what is there is not touched.
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    (tmp_path / "out" / "a.png").unlink()
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
     again = run("denoise", "pictures", "-o", "out", cwd=tmp_path)
-    assert again.returncode == 1
-    assert "error: out/a.png: exists; --overwrite replaces it" in again.stderr
-    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
-    assert run("denoise", "pictures/a.png", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > stamps[tmp_path / "out" / "a.png"]
+    assert again.returncode == 1  # the broken one
+    assert "4 of 6 pictures were there already; --overwrite replaces them" in again.stdout
+    assert (tmp_path / "out" / "a.png").is_file()
+    assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
+    again = run("denoise", "pictures/a.png", "pictures/e.npy", "-o", "out", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (2, "error: out/a.png and 1 more: there already; --overwrite replaces\n")
+    assert run("denoise", "pictures/e.npy", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "e.npy").stat().st_mtime_ns > stamps[tmp_path / "out" / "e.npy"]
+
+
+def test_where_results_go_among_the_pictures(tmp_path):
+    (tmp_path / "raw").mkdir()
+    png(tmp_path / "raw" / "a.png", noisy(8, 9, 3, "uint8"))
+    assert run("denoise", "raw", "-o", ".", cwd=tmp_path).returncode == 0  # the pictures lie below the results
+    assert (tmp_path / "a.png").is_file()
+    for target, names in (("raw/clean", ["a.png"]), ("raw/more", ["a.png", "clean/a.png"])):
+        assert run("denoise", "raw", "-o", target, cwd=tmp_path).returncode == 0
+        found = sorted(str(p.relative_to(tmp_path / target)) for p in (tmp_path / target).rglob("*.png"))
+        assert found == names
+    png(tmp_path / "raw" / "b.png", noisy(8, 9, 3, "uint8"))
+    done = run("denoise", "raw/**/b.png", "../" + tmp_path.name + "/raw/b.png", "-o", "raw/clean", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr  # the same file by two names; results of before are no pictures
+    done = run("denoise", "raw/**/b.png", "-o", "raw/clean", "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_picture_to_one_name_and_patterns(tmp_path):
@@ -464,16 +597,29 @@ BAD = {
         "error: out.jpg: a .png picture stays one; name it out.png",
     ),
     "tile": (["pictures/a.png", "-o", "out", "--tile", "64"], 2, "error: tile=64: must be 192 or more"),
-    "batch": (["pictures/a.png", "-o", "out", "--batch", "0"], 2, "error: --batch 0: must be larger than 0"),
+    "batch": (
+        ["pictures/a.png", "-o", "out", "--batch", "0"],
+        2,
+        "error: --batch 0: must be larger than 0",
+    ),
     "scale": (["pictures/a.png", "-o", "out", "--scale", "nan"], 2, "error: --scale nan: must be larger than 0"),
     "checkpoint": (["pictures/a.png", "-o", "out", "--checkpoint", "pictures"], 2, "error: pictures: not a run folder"),
     "device": (["pictures/a.png", "-o", "out", "--device", "quantum"], 2, "error: --device quantum: "),
     "out": (["pictures/a.png"], 2, "error: the following arguments are required: -o/--out"),
     "out is a file": (
-        ["pictures/a.png", "-o", "pictures/notes.txt"],
-        1,
-        "error: pictures/notes.txt/a.png: cannot be written",
+        ["pictures", "-o", "pictures/notes.txt"],
+        2,
+        "error: pictures/notes.txt: is a file",
     ),
+    "out cannot be made": (["pictures/a.png", "-o", "/proc/x"], 1, "error: /proc/x/a.png: cannot be written"),
+    "two to one": (
+        ["pictures/a.png", "pictures/d.jpeg", "-o", "out.png"],
+        2,
+        "error: out.png: is the name of a picture, for 2 pictures; name a folder",
+    ),
+    "a name of another kind": (["pictures/a.png", "-o", "out.bmp"], 2, "error: out.bmp: a .png picture stays one"),
+    "no name": (["", "-o", "out"], 2, "error: a picture without a name"),
+    "infinite scale": (["pictures/a.png", "-o", "out", "--scale", "inf"], 2, "error: --scale inf: must be larger"),
 }
 
 
@@ -518,7 +664,7 @@ DAMAGED = {
     "empty.jpg": (lambda p: p.write_bytes(b""), "damaged, or not the JPEG file"),
     "objects.npy": (lambda p: np.save(p, np.array([{}, None]), allow_pickle=True), "damaged, or not the NPY file"),
     "complex.npy": (lambda p: np.save(p, np.zeros((4, 4), complex)), "values of type complex128: must be one of uint8"),
-    "axes.npy": (lambda p: np.save(p, np.zeros((5,) * 5)), "say what its axes are"),
+    "axes.npy": (lambda p: np.save(p, np.zeros((5,) * 5)), "which axis is what"),
     "none.npy": (lambda p: np.save(p, np.zeros((0, 4))), "holds no pixels"),
     "short.npy": (lambda p: (np.save(p, np.zeros((40, 40))), os.truncate(p, 500)), "damaged, or not the NPY file"),
     "cmyk.jpg": (lambda p: Image.new("CMYK", (8, 8)).save(p), "is a CMYK JPEG; convert it to RGB"),
@@ -534,6 +680,13 @@ DAMAGED = {
     ),
     "bits.tif": (lambda p: tifffile.imwrite(p, np.zeros((8, 8), bool)), "is a 1 bit TIFF"),
     "pyramid.tif": (lambda p: pyramid(p), "has its image in several resolutions"),
+    "ycbcr.tif": (lambda p: Image.new("YCbCr", (8, 8)).save(p, compression="tiff_lzw"), "is a YCbCr TIFF"),
+    "volume.tif": (
+        lambda p: tifffile.imwrite(p, np.zeros((16, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16)),
+        "is a volumetric TIFF",
+    ),
+    "cut.tif": (lambda p: cut(p), "is truncated"),
+    "planes.ome.tif": (lambda p: fewer_planes(p), "its description and its pages disagree"),
     "png.jpg": (lambda p: Image.new("L", (8, 8)).save(p, format="PNG"), "damaged, or not the JPEG file"),
 }
 
@@ -546,6 +699,29 @@ def moving(path: Path) -> None:
 def palette(path: Path) -> None:
     colours = np.zeros((3, 256), np.uint16)
     tifffile.imwrite(path, np.zeros((8, 8), np.uint8), photometric="palette", colormap=colours)
+
+
+def cut(path: Path) -> None:
+    """Four pages, of which the last two are lost."""
+    with tifffile.TiffWriter(path) as file:
+        for _ in range(4):
+            file.write(RNG.integers(0, 255, (32, 32), np.uint8), contiguous=False, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        third = file.pages[2].offset
+    os.truncate(path, third)
+
+
+def fewer_planes(path: Path) -> None:
+    """An OME description of three planes in a file that holds two."""
+    tifffile.imwrite(path, np.zeros((3, 16, 16), np.uint8), metadata={"axes": "ZYX"}, compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        description = file.pages[0].description.encode()
+    with tifffile.TiffWriter(path, ome=False) as file:
+        for i in range(2):
+            text = description if i == 0 else None
+            file.write(
+                np.zeros((16, 16), np.uint8), compression="zlib", description=text, metadata=None, contiguous=False
+            )
 
 
 def pyramid(path: Path) -> None:
@@ -620,14 +796,22 @@ def test_export(suffix, tmp_path):
     assert (again.returncode, again.stderr) == (2, f"error: {out}: exists; --overwrite replaces it\n")
 
 
-def test_export_of_every_network(tmp_path):
-    from n2n_lightning.export import pt2
-
-    for network in (networks.EncoderDecoder(), networks.UNet(), networks.Noise2NoiseUNet(), networks.ResidualUNet(1)):
-        model = Trained(network, 1 if isinstance(network, networks.ResidualUNet) else 3).eval()
-        image = torch.rand(1, model.channels, 33, 64)
-        with torch.no_grad():
-            assert torch.allclose(pt2(model, tmp_path / "network.pt2")(image), model(image), atol=1e-5)
+@pytest.mark.parametrize("name", ["EncoderDecoder", "UNet", "Noise2NoiseUNet", "DnCNN", "NAFNet", "DRUNet"])
+def test_export_of_every_network(name, tmp_path):
+    network = getattr(networks, name)()
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    spec = {"_target_": f"n2n_lightning.networks.{name}", "channels": 3}
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "n2n_lightning": {"format": 1, "model": spec}}, tmp_path / "a.ckpt")
+    done = run("export", "a.ckpt", "a.pt2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    exported = torch.export.load(tmp_path / "a.pt2").module()
+    with torch.no_grad():
+        for size in ((1, 33, 64), (2, 64, 96), (1, 7, 5)):
+            image = torch.rand(size[0], 3, *size[1:])
+            assert torch.allclose(exported(image), network.eval()(image), atol=1e-5)
 
 
 def test_export_refuses_what_it_does_not_know(tmp_path):
