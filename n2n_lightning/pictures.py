@@ -158,7 +158,7 @@ class Png(Picture):
         self.values = [Values(array, axes, array.ndim == 3 and array.shape[2] in (2, 4))]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        content = bytes(imagecodecs.png_encode(np.ascontiguousarray(results[0])))
+        content = memoryview(imagecodecs.png_encode(np.ascontiguousarray(results[0])))
         head, rest = content[:33], content[33:]  # the signature and the header chunk, before which nothing may come
         with path.open("wb") as file:
             file.write(head)
@@ -168,13 +168,14 @@ class Png(Picture):
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and contents of the chunks of a PNG file."""
+    """Names and contents of the chunks of a PNG file; of the pixels only the name."""
     if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
         raise InputError("is no PNG file")
     place = 8
     while place + 8 <= len(content):
         (length,) = struct.unpack(">I", content[place : place + 4])
-        yield content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
+        name = content[place + 4 : place + 8]
+        yield name, b"" if name == b"IDAT" else content[place + 8 : place + 8 + length]
         place += 12 + length
 
 
