@@ -104,6 +104,8 @@ class Trained(nn.Module):
         ((40, 60, 3), dtype('uint8'), True)
         """
         tensor = isinstance(array, Tensor)
+        if isinstance(array, Tensor) and str(array.dtype)[6:] not in TYPES:  # bfloat16, which numpy does not have
+            raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         pixels = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
         axes = guess_axes(pixels.shape, channels_first=tensor) if axes == "auto" else axes
         result = np.empty_like(pixels)
