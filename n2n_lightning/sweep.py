@@ -241,6 +241,19 @@ class Sweep:
                 get_reusable_executor().shutdown(wait=False, kill_workers=True)
         return status if isinstance(status, int) and status else (0 if complete else 1)
 
+    def withdrawn(self) -> bool:
+        """Takes a sweep back of which no job has begun, with what it wrote; whether that was so."""
+        if read_sweep(self.folder):
+            return False
+        Sweep.current = None
+        self._over.set()
+        self._thread.join()
+        for name in ("sweep.json", "multirun.yaml"):  # the second is Hydra's
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not empty: the person named a folder with other things in it
+            self.folder.rmdir()
+        return True
+
     def _write(self, content: dict[str, Any]) -> None:
         with replacing(self.folder / "sweep.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")

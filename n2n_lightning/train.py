@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning import sweep
+from n2n_lightning import mistakes, sweep
 from n2n_lightning.files import InputError, replacing
 
 HERE = Path(__file__).resolve().parent
@@ -361,13 +361,19 @@ def _resumed(arguments: list[str]) -> list[str]:
     return [*before, *after, f"resume='{value}'", f"hydra.run.dir='{value}'"]
 
 
-def _explain(error: BaseException) -> int:
-    """One line for the person at the terminal, and the exit status; what nobody foresaw is raised again."""
+def _mistyped(error: BaseException) -> bool:
+    """Whether what was asked for cannot work."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(error, InputError | HydraException | OmegaConfBaseException):
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+    return isinstance(error, InputError | HydraException | OmegaConfBaseException)
+
+
+def _explain(error: BaseException) -> int:
+    """One line for the person at the terminal, and the exit status; what nobody foresaw is raised again."""
+    if _mistyped(error):
+        line = " ".join(str(error).split())
+        print("error:", mistakes.explained(line, sys.argv[1:], CONF), file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
         print("interrupted before training began", file=sys.stderr)
@@ -395,7 +401,8 @@ def main() -> None:
     except SystemExit as error:
         status = error.code
     except (Exception, KeyboardInterrupt) as error:
-        status = sweep.explain(error) if sweep.Sweep.current else _explain(error)
+        begun = sweep.Sweep.current and not (_mistyped(error) and sweep.Sweep.current.withdrawn())
+        status = sweep.explain(error) if begun else _explain(error)
     if sweep.Sweep.current:
         status = sweep.Sweep.current.close(status)
     sys.exit(status)

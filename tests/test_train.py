@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from n2n_lightning import callbacks
+from n2n_lightning import callbacks, mistakes
 from n2n_lightning.files import InputError
 from n2n_lightning.module import Diverged
 from n2n_lightning.restore import load
@@ -428,3 +429,40 @@ def test_help_and_config_do_not_import_torch(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "optim" in done.stdout
+
+
+MISTYPED = {
+    "model=unett": "model=unett: there is no such choice (did you mean unet?); there are baseline, dncnn, drunet,",
+    "model=transformer": "model=transformer: there is no such choice; there are baseline,",
+    "experiment=repot_unet": "experiment=repot_unet: there is no such choice (did you mean report_unet?)",
+    "modl=unet": "modl: there is no such key (did you mean model?); +modl=VALUE adds one",
+    "trainer.max_epoch=3": "trainer.max_epoch: there is no such key (did you mean max_epochs?); trainer has",
+    "optim.learning_rate=1": "optim.learning_rate: there is no such key; optim has lr, betas,",
+    "noise.sigma=3": "noise.sigma: there is no such key here; it belongs to noise=brown, noise=camera, noise=gaussian",
+    "noise=gaussian noise.sigm=3": "noise.sigm: there is no such key (did you mean sigma?); noise has sigma, frozen",
+    "data.root=x": "data.root: there is no such key here; it belongs to data=course, data=images",
+    "hydra/launcher=jobli": "hydra/launcher=jobli: there is no such choice (did you mean joblib?)",
+}
+
+
+@pytest.mark.parametrize("typed", MISTYPED)
+def test_mistyped_names_get_the_nearest_one(typed):
+    with pytest.raises(HydraException) as caught:
+        composed(*typed.split())
+    line = mistakes.explained(" ".join(str(caught.value).split()), typed.split(), CONF)
+    assert line.startswith(MISTYPED[typed])
+
+
+def test_a_mistyped_sweep_leaves_nothing_behind(tmp_path):
+    for arguments in (["optim.lrr=1,2"], ["model=unett,unet"], ["optim.lr=1,2", "modl=3"]):
+        done = run("train", "-m", *arguments, "hydra.sweep.dir=sweep", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert "there is no such" in done.stderr
+        assert done.stdout == ""
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.txt").write_text("kept")
+    assert run("train", "-m", "optim.lrr=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 2
+    assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["mine.txt"]
