@@ -27,13 +27,14 @@ def parser() -> Parser:
     p.add_argument("--tile", type=int, default=768, help="tile size in pixels (default 768); smaller needs less memory")
     p.add_argument("--batch", type=int, default=1, help="tiles at a time (default 1); more may be faster on a GPU")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
-    p.add_argument("--scale", type=float, help="the stored value that is white; default: judged by type and values")
+    p.add_argument("--scale", type=float, help="the stored value that is white (0: black); default: judged")
+    p.add_argument("--axes", help="what the axes of .npy files are, as NHW: images, height, width; C: channels")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
 
 
-def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], int]:
-    """Which file becomes which, and how many files of folders are no pictures.
+def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """Which file becomes which, and which files of folders are no pictures.
 
     Raises:
         InputError: nothing is found, or two would become one.
@@ -41,7 +42,7 @@ def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], in
     from n2n_lightning.pictures import KINDS
 
     jobs: list[tuple[Path, Path]] = []
-    skipped = 0
+    skipped: list[Path] = []
     named = out.suffix.lower() in (*KINDS, ".bmp", ".gif", ".webp", ".heic") and not out.is_dir()
     if out.exists() and not out.is_dir() and not named:
         raise InputError(f"{out}: is a file; name a folder")
@@ -52,7 +53,7 @@ def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], in
         if path.is_dir():
             files = _found(path.rglob("*"), path, out)
             found = [p for p in files if p.suffix.lower() in KINDS]
-            skipped += len(files) - len(found)
+            skipped += [p for p in files if p not in found]
             if not found:
                 raise InputError(f"{path}: holds no pictures ({', '.join(KINDS)})")
             jobs += [(p, out / p.relative_to(path)) for p in found]
@@ -92,7 +93,9 @@ def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str
     """
     from n2n_lightning.pictures import opened
 
-    picture = opened(source)
+    if target.resolve() == source.resolve():
+        raise InputError(f"{source}: would replace itself; name another folder with -o")
+    picture = opened(source, args.axes)
     started = time.perf_counter()
     task = None
     try:
@@ -105,6 +108,7 @@ def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str
                     values.array,
                     values.axes,
                     values.alpha,
+                    values.colour,
                     tile=args.tile,
                     tta=args.tta,
                     scale=args.scale,
@@ -147,7 +151,7 @@ def main() -> int:
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"--device {device}: cannot be used here; cpu, cuda, cuda:1 or mps, as there are") from error
 
     failed = there = 0
     title, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
@@ -165,9 +169,8 @@ def main() -> int:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1
     if skipped:
-        print(f"{skipped} other files were left alone")
-    if there == len(jobs):
-        raise InputError(f"{jobs[0][1]}{f' and {there - 1} more' * (there > 1)}: there already; --overwrite replaces")
+        shown = ", ".join(p.name for p in skipped[:3]) + (f" and {len(skipped) - 3} more" if len(skipped) > 3 else "")
+        print(f"left alone: {shown}")
     if there:
         print(f"{there} of {len(jobs)} pictures were there already; --overwrite replaces them")
     if failed:

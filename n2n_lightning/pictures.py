@@ -29,11 +29,15 @@ LARGE, RATIO = 2**30, 300
 
 @dataclass
 class Values:
-    """An array of a picture: its pixels, what its axes are (letters of NCHW), and whether the last channel is alpha."""
+    """An array of a picture: its pixels, and what its axes are (letters of NCHW).
+
+    `alpha`: the last channel is transparency. `colour`: the others are colours of one picture.
+    """
 
     array: np.ndarray
     axes: str
     alpha: bool = False
+    colour: bool = True
 
 
 @dataclass
@@ -60,19 +64,20 @@ class Picture:
         raise NotImplementedError
 
 
-def opened(path: Path) -> Picture:
-    """The picture in a file.
+def opened(path: Path, axes: str | None = None) -> Picture:
+    """The picture in a file; `axes` says what those of a .npy file are.
 
     Raises:
         InputError: the file is missing, damaged, or of a kind that cannot come out as it went in.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: is none of {', '.join(KINDS)}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     try:
-        picture: Picture = {"PNG": Png, "JPEG": Jpeg, "TIFF": Tiff, "NPY": Npy}[kind](path)
+        readers: dict[str, Any] = {"PNG": Png, "JPEG": Jpeg, "TIFF": Tiff}
+        picture: Picture = Npy(path, axes) if kind == "NPY" else readers[kind](path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # every library and every kind of damage has an exception of its own
@@ -95,10 +100,12 @@ def _check_size(stored: int, unpacked: int) -> None:
 class Npy(Picture):
     """An array, mapped into memory, of any size."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, axes: str | None = None) -> None:
         super().__init__(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        axes = guess_axes(array.shape)
+        axes = axes or guess_axes(array.shape)
+        if len(axes) != array.ndim:
+            raise InputError(f"its shape is {array.shape}; --axes {axes} does not fit")
         self.values = [Values(array, axes, has_alpha(array.shape, axes))]
 
     @contextlib.contextmanager
@@ -210,7 +217,8 @@ class Tiff(Picture):
                 array: Any = tifffile.memmap(path, series=number, mode="r") if self.mapped else s.asarray()
                 extra = s.keyframe.extrasamples
                 alpha = len(extra) == 1 and extra[0] in (1, 2) and s.axes[-1] == "S"
-                self.values.append(Values(*_one_page_axis(array.reshape(s.shape), s.axes), alpha))
+                # Samples of a pixel are colours; what a stack calls channels are not.
+                self.values.append(Values(*_one_page_axis(array.reshape(s.shape), s.axes), alpha, "S" in s.axes))
             if not self.mapped:
                 self.order = [[p.index for p in s.pages if p is not None] for s in series]
                 self.shapes = [s.keyframe.shape for s in series]

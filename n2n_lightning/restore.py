@@ -25,6 +25,8 @@ def checkpoint_of(path: str | Path) -> Path:
         InputError: there is none.
     """
     path = Path(path)
+    if path.suffix in (".onnx", ".pt2"):
+        raise InputError(f"{path}: an export for other programs; here its run folder or .ckpt is needed")
     if not path.is_dir():
         return path
     for name in ("best.ckpt", "last.ckpt"):
@@ -50,7 +52,7 @@ class Trained(nn.Module):
     Attributes:
         network: the network itself.
         channels: of the images that it takes; `denoise` takes others, too.
-        scale: the stored value that was 1.0 in training; None: that of the type, see `white`.
+        scale: the stored value that was 1.0 in training; None: judged by type and values, see `levels`.
     """
 
     def __init__(self, network: nn.Module, channels: int, scale: float | None = None) -> None:
@@ -83,8 +85,8 @@ class Trained(nn.Module):
             axes: what the axes are: `H` height, `W` width, `C` colour channels, `N` images. `auto` takes HW; HWC with
                 1 to 4 channels, CHW with 1 or 3, else NHW; NHWC or NCHW with 1 to 4. Where both would fit, channels
                 are last in numpy arrays and first in tensors.
-            scale: the stored value that is white, 1.0 for the network. By default the checkpoint's, else that of the
-                type, see `white`.
+            scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
+                else both are judged by type and values, see `levels`.
             batch: tiles that go through the network together.
 
         Returns:
@@ -104,6 +106,8 @@ class Trained(nn.Module):
         ((40, 60, 3), dtype('uint8'), True)
         """
         tensor = isinstance(array, Tensor)
+        if not isinstance(array, Tensor | np.ndarray):
+            raise InputError(f"a {type(array).__name__}: must be a numpy array or a torch tensor")
         if isinstance(array, Tensor) and str(array.dtype)[6:] not in TYPES:  # bfloat16, which numpy does not have
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         pixels = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
@@ -120,6 +124,7 @@ class Trained(nn.Module):
         array: np.ndarray,
         axes: str,
         alpha: bool = False,
+        colour: bool = True,
         tile: int | None = TILE,
         tta: bool = False,
         scale: float | None = None,
@@ -130,6 +135,8 @@ class Trained(nn.Module):
 
         Args:
             alpha: whether the last channel is transparency, to be left as it is; not where the network takes so many.
+            colour: whether the channels are colours of one picture. Others, as of fluorescence, go through together
+                only if the network was trained on captures of one's own, of as many channels.
             advance: called with the number of tiles that were finished.
             result, array, axes, tile, tta, scale, batch: see `denoise`.
         """
@@ -139,24 +146,27 @@ class Trained(nn.Module):
             raise InputError(f"scale={scale}: must be larger than 0, and finite")
         source, sink = pages(array, axes), pages(result, axes)
         colours = source.shape[3] - (alpha and source.shape[3] != self.channels)
-        white_value = scale or self.scale or white(source[..., :colours])
-        # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
-        exact: Any = np.float64 if array.dtype.itemsize > 2 and array.dtype != np.float32 else np.float32
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
+        together = colours == self.channels and (colour or self.scale is not None)
+        level = _levels(source[..., :colours], scale or self.scale, together)
+        # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
+        exact: Any = np.float64 if array.dtype.itemsize > 2 and array.dtype != np.float32 else np.float32
         device = next(self.parameters()).device
-        run = averaged(self._planes, self.multiple) if tta else self._planes
+        each = self._together if together else self._planes
+        run = averaged(each, self.multiple) if tta else each
+        black, span = (x.astype(exact) for x in level)
 
         with torch.inference_mode():
             for page, out in zip(source, sink, strict=True):
 
                 def read(rows: slice, columns: slice, page: np.ndarray = page) -> Tensor:
-                    values = page[rows, columns, :colours].astype(exact) / exact(white_value)
+                    values = (page[rows, columns, :colours].astype(exact) - black) / span
                     return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1).to(device)
 
                 def write(rows: slice, columns: slice, values: Tensor, page: Any = page, out: Any = out) -> None:
                     pixels = page[rows, columns]
-                    found: Any = values.permute(1, 2, 0).cpu().numpy().astype(exact) * exact(white_value)
+                    found: Any = values.permute(1, 2, 0).cpu().numpy().astype(exact) * span + black
                     if np.issubdtype(out.dtype, np.integer):
                         limits = np.iinfo(out.dtype)
                         found = found.round().clip(limits.min, limits.max)
@@ -173,16 +183,18 @@ class Trained(nn.Module):
         count, height, width, _ = pages(array, axes).shape
         return count * len(spans(height, tile, self.multiple)) * len(spans(width, tile, self.multiple))
 
-    def _planes(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of any number of channels through the network; missing values do not spread."""
+    def _together(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) of the network's own number of channels; missing values do not spread."""
         known = images.isfinite()
         if not known.all():
             mean = torch.where(known, images, 0).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(1)
             images = torch.where(known, images, mean)
-        if images.shape[1] == self.channels:
-            return self(images).float()
+        return self(images).float()
+
+    def _planes(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any number of channels, each shown to the network as a grey picture."""
         planes = [plane.expand(-1, self.channels, -1, -1) for plane in images.split(1, 1)]
-        return torch.cat([self(plane).float().mean(1, keepdim=True) for plane in planes], 1)
+        return torch.cat([self._together(plane).mean(1, keepdim=True) for plane in planes], 1)
 
 
 def guess_axes(shape: tuple[int, ...], channels_first: bool = False) -> str:
@@ -221,20 +233,38 @@ def pages(array: np.ndarray, axes: str) -> np.ndarray:
     return array.transpose([axes.index(letter) for letter in "NHWC"])
 
 
-def white(array: np.ndarray) -> float:
-    """The stored value that becomes 1.0: 255 for 8 bit; for other integers the smallest 2^n - 1 (255 or more) that at
-    most one value in 1,000 exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 1, or that value
-    itself where it is larger than 2 or smaller than 0.1.
+def _levels(source: np.ndarray, scale: float | None, together: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes 0, and how much above it becomes 1: of all channels together, or of each, (C,) or (1,)."""
+    if scale is not None:
+        found = [(0.0, scale)]
+    else:
+        found = [levels(source)] if together else [levels(source[..., i]) for i in range(source.shape[3])]
+    black, span = np.array(found).T
+    return black, span
+
+
+def levels(array: np.ndarray) -> tuple[float, float]:
+    """The stored value that becomes 0 for the network, and how much above it becomes 1.
+
+    0 and 255 for 8 bit. For other integers 0 and the smallest 2^n - 1 (255 or more) that at most one value in 1,000
+    exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 0 and 1. Where values, but for one in
+    1,000 at either end, go below 0 or fill less than a quarter of that range, or go to more than twice of it, they are
+    spread over the middle eight tenths instead: a black level, a dark exposure, a unit of one's own.
     """
     if array.dtype == np.uint8:
-        return 255.0
+        return 0.0, 255.0
     step = [max(1, n // 100) for n in array.shape]
-    values = np.abs(array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64))
+    values = array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64)
     values = values[np.isfinite(values)]
-    high = float(np.quantile(values, 0.999)) if values.size else 1.0
+    low, high = (float(v) for v in np.quantile(values, (0.001, 0.999))) if values.size else (0.0, 1.0)
+    span = 1.0
     if np.issubdtype(array.dtype, np.integer):
-        return float(2 ** max(8, int(high).bit_length()) - 1)
-    return high if high > 2 or 0 < high < 0.1 else 1.0
+        span = float(2 ** max(8, int(max(high, 0)).bit_length()) - 1)
+    if low == high:
+        return 0.0, abs(high) or span
+    if low < -0.05 * span or high > 2 * span or high - low < span / 4:
+        return low - (high - low) / 8, 1.25 * (high - low)
+    return 0.0, span
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:

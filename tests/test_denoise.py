@@ -19,7 +19,7 @@ import n2n_lightning
 from n2n_lightning import load, networks, restore
 from n2n_lightning.files import InputError
 from n2n_lightning.pictures import opened
-from n2n_lightning.restore import Trained, guess_axes, pages, white
+from n2n_lightning.restore import Trained, guess_axes, levels, pages
 from n2n_lightning.tiles import OVERLAP, spans, tiled
 from tests.conftest import run
 
@@ -239,7 +239,7 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
             assert old.imagej_metadata == new.imagej_metadata
             after = new.asarray()
         # Pages do not see one another.
-        assert np.array_equal(after.reshape(stack.shape)[1], model.denoise(stack[1], scale=white(stack)))
+        assert np.array_equal(after.reshape(stack.shape)[1], model.denoise(stack[1], scale=levels(stack)[1]))
 
 
 def test_pages_of_several_sizes(tmp_path, model):
@@ -442,21 +442,31 @@ def touch(path: str) -> None:
     Path(path).touch()
 
 
-def test_white_is_judged_by_type_and_values():
+def test_levels_are_judged_by_type_and_values():
     values = np.linspace(0, 1, 100_000).reshape(100, 1000)
-    assert white((values * 255).astype(np.uint8)) == 255
-    assert white((values * 100).astype(np.uint8)) == 255
-    assert white((values * 4000).astype(np.uint16)) == 4095
+    assert levels((values * 255).astype(np.uint8)) == (0, 255)
+    assert levels((values * 40).astype(np.uint8)) == (0, 255)
+    assert levels((values * 4000).astype(np.uint16)) == (0, 4095)
     hot = (values * 4000).astype(np.uint16)
     hot[50, 505] = 65535
-    assert white(hot) == 4095
-    assert white((values * 60000).astype(np.uint16)) == 65535
-    assert white(values) == 1
-    assert white(values * 0.5) == 1
-    assert white(values * 3000) == pytest.approx(3000, rel=0.02)
-    assert white(values * 1e-5) == pytest.approx(1e-5, rel=0.02)
-    assert white(np.full((4, 4), np.nan)) == 1
-    # The same picture in 12 of 16 bits, or as floats of any unit, is denoised the same way.
+    assert levels(hot) == (0, 4095)
+    assert levels((values * 60000).astype(np.uint16)) == (0, 65535)
+    assert levels(values) == levels(values * 0.5) == (0, 1)
+    # A black level, a unit of one's own, values below zero: spread over the middle of the range.
+    shifted = (
+        (30000 + 600 * values).astype(np.uint16),
+        values * 3000,
+        values * 1e-5,
+        values * 2 - 1,
+        values * 0.1 + 0.5,
+    )
+    for array in (*shifted, (values * 1000 - 1000).astype(np.int16)):
+        black, span = levels(array)
+        inside = (array.astype(float) - black) / span
+        assert inside.min() == pytest.approx(0.1, abs=0.01)
+        assert inside.max() == pytest.approx(0.9, abs=0.01)
+    assert levels(np.full((4, 4), np.nan)) == levels(np.zeros((4, 4))) == (0, 1)
+    # The same picture in 12 of 16 bits is the same for the network.
     image = noisy(64, 64, 1, "float32")
     model = Trained(Half(), 3)
     for scale in (4095, 65535):
@@ -465,12 +475,50 @@ def test_white_is_judged_by_type_and_values():
         assert np.abs(model.network.seen[0][0, 0].numpy() - image.clip(0, 1)).max() < 1e-3
 
 
+def test_a_black_level_or_a_unit_does_not_matter(model):
+    clean = smooth(64, 64, 1)[..., 0].astype(np.float64)
+    image = clean + RNG.normal(0, 0.05, clean.shape)
+    plain = gain(model.denoise(image), image, clean)
+    for offset, factor in ((30000, 600), (-1, 2), (0, 1e-6), (0, 1e6), (-1000, 500)):
+        there = offset + factor * image
+        assert gain(model.denoise(there), there, offset + factor * clean) > plain - 1
+
+
+def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
+    """Fluorescence: each channel has a range of its own, and nothing of the others."""
+    bright, dim = (smooth(48, 52, 1)[..., 0] * 50000).astype(np.uint16), noisy(48, 52, 1, "uint8").astype(np.uint16) * 2
+    stack = np.stack([bright, dim, bright // 2])
+    tifffile.imwrite(tmp_path / "cells.tif", stack, imagej=True, metadata={"axes": "CYX"})
+    values = opened(tmp_path / "cells.tif").values[0]
+    assert (values.axes, values.colour) == ("CHW", False)
+    assert run("denoise", "cells.tif", "-o", "out", cwd=tmp_path).returncode == 0
+    result = tifffile.imread(tmp_path / "out" / "cells.tif")
+    for i in range(3):
+        assert np.array_equal(result[i], model.denoise(stack[i]))
+    own = Trained(Half(), 3, scale=65535.0)  # a network that was trained on such captures takes them together
+    own.denoise_into(np.empty_like(stack), stack, "CHW", colour=False)
+    assert np.array_equal(own.network.seen[0][0].numpy() * 65535, stack.astype(np.float32))
+
+
+def test_axes_of_npy_files_can_be_said(tmp_path, model):
+    frames = np.stack([noisy(24, 28, 1, "uint8") for _ in range(3)])  # three frames look like a colour picture
+    np.save(tmp_path / "frames.npy", frames)
+    assert run("denoise", "frames.npy", "-o", "out", "--axes", "NHW", cwd=tmp_path).returncode == 0
+    assert np.array_equal(np.load(tmp_path / "out" / "frames.npy")[1], model.denoise(frames[1]))
+    done = run("denoise", "frames.npy", "-o", "more", "--axes", "HW", cwd=tmp_path)
+    assert done.stderr.startswith("error: frames.npy: its shape is (3, 24, 28); --axes HW does not fit")
+
+
 def test_the_scale_of_training_is_used(tmp_path):
     model = Trained(Half(), 3, scale=1000.0)
     model.denoise(np.full((8, 8), 500, np.uint16))
     assert model.network.seen[-1].unique().tolist() == [0.5]
     model.denoise(np.full((8, 8), 500, np.uint16), scale=2000)
     assert model.network.seen[-1].unique().tolist() == [0.25]
+    with pytest.raises(InputError, match=r"a list: must be a numpy array or a torch tensor"):
+        model.denoise([1, 2])
+    with pytest.raises(InputError, match=r"network.onnx: an export for other programs"):
+        load("network.onnx")
 
 
 def test_values_are_rounded_and_kept_in_the_range_of_their_type():
@@ -531,7 +579,7 @@ def test_a_folder_with_a_broken_file(tmp_path):
     assert done.stderr.splitlines()[0].startswith("error: pictures/broken.png: damaged, or not the PNG file")
     assert done.stderr.splitlines()[1] == "1 of 6 pictures failed"
     assert len(done.stderr.splitlines()) == 2
-    assert "1 other files were left alone" in done.stdout
+    assert "left alone: notes.txt" in done.stdout
     found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert found == ["a.png", "c.TIF", "d.jpeg", "deeper/b.png", "e.npy"]
 
@@ -544,7 +592,10 @@ def test_a_folder_with_a_broken_file(tmp_path):
     assert (tmp_path / "out" / "a.png").is_file()
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
     again = run("denoise", "pictures/a.png", "pictures/e.npy", "-o", "out", cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (2, "error: out/a.png and 1 more: there already; --overwrite replaces\n")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "2 of 2 pictures were there already; --overwrite replaces them" in again.stdout
+    itself = run("denoise", "pictures/a.png", "-o", "pictures", "--overwrite", cwd=tmp_path)
+    assert itself.stderr.startswith("error: pictures/a.png: would replace itself")
     assert run("denoise", "pictures/e.npy", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "e.npy").stat().st_mtime_ns > stamps[tmp_path / "out" / "e.npy"]
 
