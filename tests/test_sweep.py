@@ -359,7 +359,7 @@ def test_launchers_compose_and_every_key_has_a_comment(launcher):
         (["-m", "trainer.devices=2"], "error: trainer.devices=2: a job of a sweep uses one device"),
         (["-m", "resume=somewhere"], "error: resume=somewhere: not a run folder"),
         (["-m", "sweep.resume=nowhere"], "error: sweep.resume=nowhere: not the folder of a sweep"),
-        (["-m", "hydra/launcher=nonsense"], "error: In 'hydra/config': Could not find 'hydra/launcher/nonsense'"),
+        (["-m", "hydra/launcher=nonsense"], "error: hydra/launcher=nonsense: there is no such choice; there are basic"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path):
