@@ -8,7 +8,6 @@ Non-local means takes the smallest size only; its memory and time are proportion
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -57,7 +56,6 @@ def measured(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    assert resource  # not on Windows
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 10, 100])
     parser.add_argument("--formats", nargs="+", default=["tif"], choices=["tif", "png", "npy"])

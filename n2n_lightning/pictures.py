@@ -21,6 +21,7 @@ from PIL import Image, JpegImagePlugin
 
 from n2n_lightning.files import InputError
 from n2n_lightning.restore import TYPES, guess_axes, has_alpha
+from n2n_lightning.stacks import merged, tiff_axes
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY"}
 # A file that unpacks to more than this many bytes must not be smaller than a share of them.
@@ -125,7 +126,6 @@ class Jpeg(Picture):
             _check_size(path.stat().st_size, image.width * image.height * 3)
             if image.mode not in ("L", "RGB"):
                 raise InputError(f"is a {image.mode} JPEG; convert it to RGB")
-            image.info.pop("jfif", None)
             names = ("icc_profile", "exif", "xmp", "dpi", "comment")
             self.options = {name: image.info[name] for name in names if image.info.get(name)}
             self.options |= {"progressive": bool(image.info.get("progressive")), "quality": 95}
@@ -312,17 +312,14 @@ def _one_page_axis(array: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
 
     Letters are those of tifffile; a view where the pages lie side by side.
     """
-    axes = "".join({"Y": "H", "X": "W", "S": "C", "C": "C"}.get(letter, "N") for letter in axes)
+    axes = tiff_axes(axes)
     if axes.count("C") > 1:  # channels of colour pictures: those are the pages, the samples are the channels
         axes = axes.replace("C", "N", 1)
     kept = [i for i, letter in enumerate(axes) if letter in "HW" or array.shape[i] > 1]
     array, axes = array.reshape([array.shape[i] for i in kept]), "".join(axes[i] for i in kept)
     if not set("HW") <= set(axes):
         raise InputError("holds no image with height and width")
-    first, count = axes.find("N"), axes.count("N")
-    if count > 1:
-        if axes[first : first + count] != "N" * count:
-            raise InputError(f"has axes in the order {axes}, with channels between stacks; save it in another order")
-        array = array.reshape(*array.shape[:first], -1, *array.shape[first + count :])
-        axes = axes.replace("N" * count, "N")
+    array, axes = merged(array, axes)
+    if axes.count("N") > 1:
+        raise InputError(f"has axes in the order {axes}, with channels between stacks; save it in another order")
     return array, axes

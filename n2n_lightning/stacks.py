@@ -55,7 +55,7 @@ def read_array(path: str | Path, layout: str = "auto") -> list[Tensor]:
         except Exception as error:
             raise InputError(f"{path}: damaged or not of the kind that its name says") from error
         if layout == "auto" and hint:
-            array, layout = _merged(array, hint)
+            array, layout = merged(array, hint)
         parts = [_tensor(array, path)]
     captures = [capture for part in parts for capture in _arrange(part, layout, path)]
     if len({capture.shape for capture in captures}) > 1:
@@ -95,19 +95,19 @@ def _open(path: Path, name: str | None) -> tuple[Any, str | None]:
         if len(file.series) > 1:  # as written page by page
             if len({(s.shape, s.dtype) for s in file.series}) > 1:
                 raise InputError(f"{path}: its pages differ in size or type; make them alike, or a file each")
-            return np.stack([s.asarray() for s in file.series]), "N" + _axes(series.axes)
+            return np.stack([s.asarray() for s in file.series]), "N" + tiff_axes(series.axes)
         mapped = series.dataoffset is not None and series.dtype.isnative
         array = tifffile.memmap(path, mode="c") if mapped else series.asarray()
-    return array, _axes(series.axes)
+    return array, tiff_axes(series.axes)
 
 
-def _axes(axes: str) -> str:
+def tiff_axes(axes: str) -> str:
     """The axes of a TIFF in our letters; all but height, width and colour are scenes."""
     letters = {"Y": "H", "X": "W", "S": "C", "C": "C"}
     return "".join(letters.get(axis, "N") for axis in axes)
 
 
-def _merged(array: np.ndarray, layout: str) -> tuple[np.ndarray, str]:
+def merged(array: np.ndarray, layout: str) -> tuple[np.ndarray, str]:
     """Several stack axes side by side (time and depth, say) as one axis of scenes."""
     first, count = layout.find("N"), layout.count("N")
     if count > 1 and layout[first : first + count] == "N" * count:

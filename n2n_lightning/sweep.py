@@ -245,14 +245,18 @@ class Sweep:
         """Takes a sweep back of which no job has begun, with what it wrote; whether that was so."""
         if read_sweep(self.folder):
             return False
-        Sweep.current = None
-        self._over.set()
-        self._thread.join()
+        self._end()
         for name in ("sweep.json", "multirun.yaml"):  # the second is Hydra's
             (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it is not empty: the person named a folder with other things in it
             self.folder.rmdir()
         return True
+
+    def _end(self) -> None:
+        """Nothing of this sweep goes on in this process."""
+        Sweep.current = None
+        self._over.set()
+        self._thread.join()
 
     def _write(self, content: dict[str, Any]) -> None:
         with replacing(self.folder / "sweep.json") as temporary:
@@ -283,9 +287,7 @@ class Sweep:
 
     def finish(self) -> bool:
         """Writes sweep.csv, sweep.json and sweep.png, prints the table; whether all jobs finished."""
-        Sweep.current = None
-        self._over.set()
-        self._thread.join()
+        self._end()
         rows = read_sweep(self.folder)
         before = json.loads((self.folder / "sweep.json").read_text())
         ranked = sorted(rows, key=lambda row: -(row["val_psnr"] or -1e9))
