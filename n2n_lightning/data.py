@@ -266,7 +266,8 @@ class Crops(Dataset):
         assert isinstance(self.noise, Pixelate)
         dy, dx = self.noise.offsets(len(where["start"]), self.size, self.size, draws)
         cell = torch.arange(self.size) * self.noise.block
-        return self._take(where, cell[:, None] + dy, cell + dx)
+        sampled = self._take(where, cell[:, None] + dy, cell + dx)
+        return sampled if self.noise.sigma == 0 else self.noise.on_top(to_float(sampled), draws)
 
     def _take(self, where: dict[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
         """The pixels at (rows, columns) of each crop's size*block grid: (B, H, W) each -> (B, C, H, W)."""
@@ -285,6 +286,7 @@ class NoisyPairs(pl.LightningDataModule):
         val_batch_size: images per validation step; fewer where they are larger than 64 x 64.
         seed: of order, crops, noise and augmentation.
         augment: give both images of a pair the same random flips and, where they are square, quarter turns.
+        colour: give both the same random order of the channels, saturation and contrast.
         workers: processes that prepare batches; 0 prepares them in the training process.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
@@ -303,6 +305,7 @@ class NoisyPairs(pl.LightningDataModule):
         val_batch_size: int = 250,
         seed: int = 0,
         augment: bool = False,
+        colour: bool = False,
         workers: int = 0,
         supervised: bool = False,
     ) -> None:
@@ -310,7 +313,7 @@ class NoisyPairs(pl.LightningDataModule):
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.seed, self.augment, self.workers = seed, augment, workers
+        self.seed, self.augment, self.colour, self.workers = seed, augment, colour, workers
         self.supervised = supervised
         self.noise: Noise | None = None
         self.train: Dataset | None = None
@@ -374,6 +377,8 @@ class NoisyPairs(pl.LightningDataModule):
             pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
+        if training and self.colour:
+            pair = recolour(pair, generator(self.seed, "colours", batch["epoch"], batch["number"]))
         return {"input": pair[0], "target": pair[1]}
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
@@ -438,3 +443,22 @@ def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
             image = torch.where(flips[2], image.transpose(-1, -2), image)
         turned.append(image)
     return turned
+
+
+def recolour(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
+    """The same random order of the channels, saturation and contrast for each row of all `images` (B, C, H, W).
+
+    Distances from the mean of a pixel's channels are multiplied by 1/2 to 2, distances from 0.5 by 0.7 to 1.4, both
+    uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of zero mean stays so.
+    """
+    b, channels = images[0].shape[:2]
+    order = torch.rand(b, channels, generator=draws).argsort(1)
+    u = torch.rand(2, b, 1, 1, 1, generator=draws) * 2 - 1
+    saturation, contrast = 2 ** u[0], 1.4 ** u[1]
+    device = images[0].device
+    rows, order, saturation, contrast = (t.to(device) for t in (torch.arange(b)[:, None], order, saturation, contrast))
+    recoloured = []
+    for image in images:
+        mean = image.mean(1, keepdim=True)
+        recoloured.append((mean + (image[rows, order] - mean) * saturation - 0.5) * contrast + 0.5)
+    return recoloured

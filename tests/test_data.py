@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2n_lightning.data import Batches, Captures, Crops, Key, Loader, to_float, turn
+from n2n_lightning.data import Batches, Captures, Crops, Key, Loader, recolour, to_float, turn
 from n2n_lightning.files import InputError
 from n2n_lightning.leaves import dead_leaves
 from n2n_lightning.noise import Pixelate, generator
@@ -213,6 +213,21 @@ def test_turns_are_the_eight_symmetries_and_the_same_for_both():
     assert wide.shape == (5, 3, 4, 6)
 
 
+def test_recolouring_is_the_same_for_both_keeps_means_and_reorders_channels():
+    draws = generator(1)
+    clean = torch.rand(400, 3, 4, 4, generator=draws)
+    noise = torch.randn(400, 3, 4, 4, generator=draws)
+    a, b, mean = recolour([clean + noise, clean - noise, clean], generator(0))
+    assert torch.allclose((a + b) / 2, mean, atol=1e-5)  # affine: noise of zero mean stays so
+    grey = clean.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    (contrast,) = recolour([grey], generator(0))
+    gains = contrast.std((1, 2, 3)) / grey.std((1, 2, 3))  # no colour, so contrast alone is seen
+    assert 1 / 1.4 - 1e-3 <= gains.min() < 0.8
+    assert 1.2 < gains.max() <= 1.4 + 1e-3
+    ranks = {tuple(row) for row in mean[:, :, 0, 0].argsort(1).sub(clean[:, :, 0, 0].argsort(1)).tolist()}
+    assert len(ranks) > 6  # other orders of the channels than the photograph's
+
+
 def test_integers_become_float_by_their_range():
     assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0, 1]
     assert to_float(torch.tensor([0, 65535], dtype=torch.uint16)).tolist() == [0, 1]
@@ -243,6 +258,10 @@ def test_crops_through_pixelate_are_pixels_of_whole_crops():
     assert not torch.equal(batch["input"], crops[Key(1, 0, key.images)]["input"])
     noisy, clean = crops.reference()
     assert noisy.shape == clean.shape == (6, 3, 4, 4)
+    with_gaussian = Crops(photos, 6, size=4, noise=Pixelate(5, sigma=25), seed=0, zoom=(0.5, 1.0))[key]
+    first, second = (with_gaussian[name] - to_float(batch[name]) for name in ("input", "target"))
+    assert first.std().item() == pytest.approx(25 / 255, rel=0.15)
+    assert not torch.allclose(first, second, atol=0.01)
 
 
 def test_photos_are_disjoint_and_as_noisy_as_the_report():
