@@ -2,9 +2,11 @@
 
 import csv
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,21 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressB
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
-from n2n_lightning.files import load_torch, replacing
+from n2n_lightning.files import DiskFull, InputError, load_torch, replacing
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoint files that appear whole or not at all, and that are read without running any code in them."""
+    """Checkpoint files that appear whole or not at all, and that are read without running any code in them.
+
+    What `last.ckpt` was stays as `previous.ckpt`.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as temporary:
+        path = Path(path)
+        with replacing(path) as temporary:
             torch.save(checkpoint, temporary)
+            if path.name == "last.ckpt" and path.exists():
+                path.replace(path.with_name("previous.ckpt"))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return load_torch(Path(path))
@@ -42,6 +50,34 @@ class _Checkpoint(ModelCheckpoint):
             state |= {"best_model_path": self.path, "kth_best_model_path": self.path}
             state["best_k_models"] = dict.fromkeys(state["best_k_models"] and [self.path], state["best_model_score"])
         super().load_state_dict(state)
+
+
+RESUMABLE = ("last", "previous", "best")  # checkpoints that a run can continue from, in this order
+
+
+def resumable(folder: Path) -> Path | None:
+    """The newest whole checkpoint to continue from, with a line on standard error where that is not the last one.
+
+    Raises:
+        InputError: there are checkpoints, and all of them are damaged.
+    """
+    damage = None
+    for path in (folder / f"{name}.ckpt" for name in RESUMABLE):
+        if not path.exists():
+            continue
+        try:
+            state = load_torch(path)
+            if not isinstance(state, dict) or "n2n_lightning" not in state:
+                raise InputError(f"{path}: not a checkpoint of this program")
+        except InputError as error:
+            damage = damage or error
+            continue
+        if damage:
+            print(f"warning: {damage}; continuing from {path.name}, epoch {state['epoch'] + 1}", file=sys.stderr)
+        return path
+    if damage:
+        raise InputError(f"{damage}; without {folder} the run would start anew")
+    return None
 
 
 class Best(_Checkpoint):
@@ -67,10 +103,16 @@ class Interrupted(RuntimeError):
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C and SIGTERM end training after the batch (the last one: after the epoch); a second one ends it at once."""
+    """Ctrl-C and SIGTERM end training after the batch (the last one: after the epoch); a second one ends it at once.
+
+    `last.ckpt` is written then, and every `MINUTES` inside a long epoch.
+    """
+
+    MINUTES = 10.0
 
     def __init__(self, last: Path) -> None:
         self.last, self.received = last, 0
+        self._saved = time.monotonic()
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,12 +126,16 @@ class StopOnSignal(Callback):
             signal.signal(n, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        due = self.received or time.monotonic() - self._saved > self.MINUTES * 60
         # From a checkpoint between the last batch and the validation Lightning would resume without the validation.
-        if self.received and not trainer.is_last_batch:
+        if due and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
-            raise Interrupted(self.received)
+            self._saved = time.monotonic()
+            if self.received:
+                raise Interrupted(self.received)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = time.monotonic()  # at the end of the epoch before
         if self.received:
             raise Interrupted(self.received)
 
@@ -138,7 +184,8 @@ class Pictures(Callback):
         self._write()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._write()
+        with suppress(DiskFull):  # the exception says what is wrong
+            self._write()
 
 
 def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:

@@ -1,15 +1,18 @@
 """Reading files that may come from strangers, and writing files whole or not at all."""
 
 import argparse
+import errno
 import hashlib
 import io
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,15 +21,25 @@ class InputError(ValueError):
     """Something that the person typed or gave us cannot work; the message is the one line that they see."""
 
 
+class DiskFull(OSError):
+    """There is no room for a file; the message is the one line that the person sees, and what was there is there."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends and removed when the block fails.
 
     The file is flushed to the disk before the rename, so that a crash leaves the old file or the new one.
+
+    Raises:
+        DiskFull: the file does not fit on the disk, or into the person's share of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
-    os.close(handle)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise disk_full(path, error) or error from None
     temporary = Path(name)
     try:
         yield temporary
@@ -34,8 +47,26 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        full = disk_full(path, error)
+        with suppress(OSError):
+            os.truncate(temporary, 0)  # whoever wrote it may hold it open still, and then it would keep its space
+        if full:
+            raise full from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def disk_full(path: Path, error: Exception) -> DiskFull | None:
+    """What to raise instead of `error`, which came of writing `path`, if the reason is a full disk."""
+    if isinstance(error, DiskFull):
+        return None
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    # torch.save, TIFF writers and others raise errors of their own; the unfinished file still fills the disk.
+    if full or shutil.disk_usage(path.parent).free < 2**16:
+        return DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched")
+    return None
 
 
 def _umask() -> int:
@@ -55,7 +86,12 @@ def load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of the pickle protocol of files that it then refuses
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums
+            with zipfile.ZipFile(path) as archive:
+                if part := archive.testzip():
+                    raise ValueError(f"{part} does not have its checksum")
+        return content
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (IsADirectoryError, PermissionError) as error:
@@ -86,9 +122,9 @@ def command(run: Callable[[], int | None]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
         sys.exit(run() or 0)
-    except InputError as error:
+    except (InputError, DiskFull) as error:
         print("error:", error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import mistakes, sweep
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import DiskFull, InputError, disk_full, replacing
 
 HERE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
@@ -36,7 +37,7 @@ def train(
 ) -> dict[str, Any]:
     """One run, from its plain configuration to its run folder; returns what `result.json` holds.
 
-    Continues from `folder/checkpoints/last.ckpt` if there is one.
+    Continues from `folder/checkpoints/last.ckpt` if there is one, or from the checkpoint before if that is damaged.
 
     Args:
         config: the resolved configuration, plain dicts and lists.
@@ -114,9 +115,9 @@ def train(
         return result
 
     checkpoints = folder / "checkpoints"
-    last = checkpoints / "last.ckpt"
+    begin = callbacks.resumable(checkpoints)
     keepers = [callbacks.Best(checkpoints)] if data.reference == "clean" else []
-    stop = callbacks.StopOnSignal(last)
+    stop = callbacks.StopOnSignal(checkpoints / "last.ckpt")
     options = dict(config["trainer"])
     bar = options.pop("enable_progress_bar")
     bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
@@ -142,13 +143,16 @@ def train(
     try:
         accepted()
         write("running")
-        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=begin, weights_only=True)
     except callbacks.Interrupted as error:
         write("interrupted", str(error))
         raise
     except Exception as error:
-        write("failed", str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}")
-        raise
+        error = disk_full(folder, error) or error  # of the event files, which are not ours
+        known = isinstance(error, Diverged | DiskFull)
+        with suppress(DiskFull):
+            write("failed", str(error) if known else f"{type(error).__name__}: {error}")
+        raise error
     finally:
         data.release()
     result = write("finished")
@@ -350,7 +354,7 @@ def _resumed(arguments: list[str]) -> list[str]:
         raise InputError(f"resume={folder}: not a run folder; it has no .hydra/overrides.yaml")
     if {"-m", "--multirun"} & {*arguments}:
         raise InputError(f"resume={folder}: continues a single run; a sweep is continued with sweep.resume=")
-    if not (folder / "checkpoints" / "last.ckpt").is_file():
+    if not any((folder / "checkpoints").glob("*.ckpt")):
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
     after = [a for a in arguments if not a.startswith("resume=")]
@@ -384,7 +388,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         print(error, file=sys.stderr)
         return 128 + error.signum
-    if isinstance(error, Diverged):
+    if isinstance(error, Diverged | DiskFull):
         print("error:", error, file=sys.stderr)
         return 1
     raise error

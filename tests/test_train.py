@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -236,7 +239,152 @@ def test_resume_at_the_end_of_an_epoch_and_further(course, tmp_path):
     assert scores(folder) == scores(whole)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] + 1 == result["best_epoch"]
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+class Kill(callbacks.Callback):
+    """Ends the process as SIGKILL does.
+
+    Args:
+        step: after this batch.
+        save: in the middle of writing so many checkpoints of this process.
+        gap: when so many `last.ckpt` of this process have given up their name, before the new ones have it.
+    """
+
+    def __init__(self, step: int = 0, save: int = 0, gap: int = 0):
+        self.step, self.left = step, {"save": save, "gap": gap}
+
+    def _now(self, what: str) -> bool:
+        self.left[what] -= 1
+        return self.left[what] == 0
+
+    def on_fit_start(self, trainer, pl_module):
+        whole, rename = torch.save, Path.replace
+
+        def save(content, path):
+            whole(content, path)
+            if self._now("save"):
+                os.truncate(path, os.path.getsize(path) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def replace(path, target):
+            rename(path, target)
+            if Path(target).name == "previous.ckpt" and self._now("gap"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save, Path.replace = save, replace
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_path):
+    quick = [o for o in QUICK if o != "model=tiny"]
+    asked = [
+        *("data=course", f"data.root={course}", "data.swap=true", "data.augment=true", "data.colour=true"),
+        *("callbacks=ema", "trainer.max_epochs=4", "model=residual_unet", "model.width=8", *quick),
+    ]
+    repository = Path(__file__).parents[1]
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    assert run("train", *asked, f"hydra.run.dir={whole}", cwd=repository).returncode == 0
+    drawn = random.Random(559)
+    # An epoch is 4 steps and writes two checkpoints, where the weights are the best yet.
+    moments = ["step: 6", "gap: 1", "save: 2", f"step: {drawn.randint(9, 11)}", f"step: {drawn.randint(12, 15)}"]
+    start = [*asked, f"hydra.run.dir={folder}"]
+    for moment in moments:
+        kill = f"++callbacks.kill={{_target_: tests.test_train.Kill, {moment}}}"
+        killed = run("train", *start, kill, cwd=repository)
+        assert killed.returncode == -signal.SIGKILL, (moment, killed.stdout, killed.stderr)
+        start = [f"resume={folder}"]
+    end = run("train", f"resume={folder}", "~callbacks.kill", cwd=repository)
+    assert end.returncode == 0, end.stderr
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(folder)[name]), name
+    assert scores(folder) == scores(whole)
+    results = [json.loads((f / "result.json").read_text()) for f in (whole, folder)]
+    assert results[0]["val_psnr"] == results[1]["val_psnr"]
+    assert results[0]["best_epoch"] == results[1]["best_epoch"]
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path, capsys):
+    asked = ["data=course", f"data.root={course}", *QUICK]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), whole, "test")
+    train(composed(*asked, "trainer.max_epochs=3", "scheduler=constant"), folder, "test")
+    last = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit, as a tired disk does; the file still loads
+    last.write_bytes(content)
+    train(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), folder, "test")
+    damage = f"{last}: damaged, incomplete, or not written by torch.save"
+    assert f"warning: {damage}; continuing from previous.ckpt, epoch 2\n" in capsys.readouterr().err
+    assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(whole).items())
+    assert scores(folder) == scores(whole)
+    for name in callbacks.RESUMABLE:
+        (last.parent / f"{name}.ckpt").write_bytes(b"PK")
+    with pytest.raises(InputError, match=rf"{damage}; without .*checkpoints the run would start anew"):
+        train(composed(*asked, "trainer.max_epochs=5", "scheduler=constant"), folder, "test")
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+
+
+def test_long_epochs_are_saved_inside(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks.StopOnSignal, "MINUTES", 0)
+    folder = tmp_path / "run"
+    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", *QUICK)
+    config["callbacks"] = {"fault": {"_target_": "tests.test_train.Fault"}}
+    with pytest.raises(ZeroDivisionError):
+        train(config, folder, "test")
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+class Fault(callbacks.Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 2:
+            raise ZeroDivisionError
+
+
+FULL = """
+mount -t tmpfs -o size={size}k tmpfs {room} || exit 77
+{train} hydra.run.dir={room}/run; echo status $?
+ls {room}/run/checkpoints; cp {room}/run/result.json {out}/full.json
+mount -o remount,size=100m {room}
+{resume}; echo status $?
+cp -r {room}/run {out}
+exit 0
+"""
+
+
+# Room for nothing, for the best checkpoint of the first epoch alone, and for two epochs: best, last and previous.
+@pytest.mark.parametrize(
+    ("size", "kept"), [(24, []), (13000, ["best.ckpt"]), (38000, ["best.ckpt", "last.ckpt", "previous.ckpt"])]
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(size, kept, course, tmp_path):
+    room = tmp_path / "room"
+    room.mkdir()
+    asked = ["data=course", f"data.root={course}", "trainer.max_epochs=3", "model=noise2noise", "data.batch_size=24"]
+    command = [sys.executable, "-m", "n2n_lightning.train"]
+    train, resume = (
+        shlex.join([*command, *asked, "trainer.precision=32-true"]),
+        shlex.join([*command, f"resume={room}/run"]),
+    )
+    script = FULL.format(size=size, room=room, out=tmp_path, train=train, resume=resume)
+    apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(apart, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.splitlines()[0]}")
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert errors[0].startswith(f"error: {room}/run")
+    assert errors[0].endswith(": no space left on the disk for it; what was there before is untouched")
+    assert [line for line in done.stdout.splitlines() if line.endswith(".ckpt")] == kept
+    if kept:
+        assert json.loads((tmp_path / "full.json").read_text())["status"] == "failed"
+        assert done.stdout.count("status 0") == 1  # the second time, with room
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (result["status"], result["epochs"]) == ("finished", 3)
+    else:
+        assert "there is no checkpoints/last.ckpt to continue from" in errors[1]
+    assert "Traceback" not in done.stderr
 
 
 def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
