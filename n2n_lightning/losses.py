@@ -7,8 +7,6 @@ a sensor, and the masked loss of the paper's Bernoulli experiment (Lehtinen et a
 import torch
 from torch import Tensor, nn
 
-from n2n_lightning.files import InputError
-
 
 class Loss(nn.Module):
     """The mean over the target's pixels of a penalty of each; 0 where the target has no pixel at all.
@@ -63,27 +61,3 @@ class HDR(Loss):
 
     def penalty(self, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square() / (output.detach().clamp(min=0) + 0.01).square()
-
-
-class RelativeL2(L2):
-    """(output - target)^2, each image's divided by the energy of the noise in that image's input.
-
-    A quiet image then counts as much as a loud one, as it does in a mean of PSNRs, which are logarithms; L2 listens to
-    the loudest few. The energy is the mean of (noisy - output)^2, without gradient: it comes from the input, not from
-    the target, whose noise would bias the weights.
-
-    Args:
-        floor: added to the energy, so that images without noise do not rule; the default is that of 40 dB PSNR.
-    """
-
-    def __init__(self, floor: float = 1e-4) -> None:
-        super().__init__()
-        if not floor > 0:
-            raise InputError(f"loss.floor={floor}: must be larger than 0")
-        self.floor = floor
-
-    def forward(self, output: Tensor, target: Tensor, noisy: Tensor) -> Tensor:  # type: ignore[override]
-        energy = (noisy - output.detach()).square().mean((1, 2, 3), keepdim=True) + self.floor
-        # The loss of a scaled image is the scaled loss, so missing pixels need no code here.
-        scale = energy.rsqrt()
-        return super().forward(output * scale, target * scale)

@@ -67,8 +67,7 @@ class Denoiser(pl.LightningModule):
 
     Args:
         network: float (B, C, H, W) in [0, 1] in, the same out.
-        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel". If it takes a third argument
-            called `noisy`, it gets the input.
+        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel".
         optimizer: makes the optimiser from the parameters.
         scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it takes that; it is
             then advanced at every step, otherwise at every epoch. None keeps the rate.
@@ -95,7 +94,6 @@ class Denoiser(pl.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = loss
-        self._relative = "noisy" in inspect.signature(loss.forward).parameters
         self._optimizer, self._scheduler, self._bounded = optimizer, scheduler, bounded
         self.spec = spec or {}
         self.history: list[dict[str, float]] = []
@@ -117,8 +115,7 @@ class Denoiser(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if hasattr(self.loss, "progress"):
             self.loss.progress = self.global_step / self.trainer.estimated_stepping_batches  # type: ignore[assignment]
-        output = self(batch["input"])
-        loss = self.loss(output, batch["target"], *((batch["input"],) if self._relative else ()))
+        loss = self.loss(self(batch["input"]), batch["target"])
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
         if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss.isfinite():
             raise Diverged(

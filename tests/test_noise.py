@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from n2n_lightning.files import InputError
-from n2n_lightning.losses import HDR, L0, L1, L2, RelativeL2
+from n2n_lightning.losses import HDR, L0, L1, L2
 from n2n_lightning.noise import Bernoulli, Brown, Camera, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, generator
 
 ZERO_MEAN = {
@@ -231,34 +230,3 @@ def test_hdr_has_no_gradient_through_its_denominator():
     output, target = torch.tensor([0.5], requires_grad=True), torch.tensor([0.2])
     HDR()(output, target).backward()
     assert output.grad.item() == pytest.approx(2 * 0.3 / 0.51**2)
-
-
-def test_relative_loss_weighs_images_by_the_noise_of_their_input_alone():
-    clean = torch.full((2, 1, 8, 8), 0.5)
-    sign = torch.ones(8, 8)
-    sign[::2] = -1
-    noisy = clean + torch.tensor([0.01, 0.2]).view(2, 1, 1, 1) * sign
-    output = clean.clone().requires_grad_()
-    target = clean + 0.3
-    target[0, 0, 0] = torch.nan
-    RelativeL2(floor=1e-6)(output, target, noisy).backward()
-    quiet, loud = output.grad[0, 0, 1, 0], output.grad[1, 0, 1, 0]
-    assert (quiet / loud).item() == pytest.approx((0.2**2 + 1e-6) / (0.01**2 + 1e-6), rel=1e-4)
-    assert (output.grad[0, 0, 0] == 0).all()  # missing in the target
-    with pytest.raises(InputError, match=r"loss\.floor=0: must be larger than 0"):
-        RelativeL2(0)
-
-
-def test_relative_loss_is_at_rest_at_the_mean_where_the_noise_of_the_targets_is_skewed():
-    draws = generator(3)
-    noisy, targets = (torch.where(torch.rand(20000, 1, 2, 2, generator=draws) < 0.1, 1.0, 0.0) for _ in range(2))
-
-    def pull(constant: float) -> float:
-        output = torch.full_like(targets, constant, requires_grad=True)
-        RelativeL2()(output, targets, noisy).backward()
-        return (output.grad.sum() / output.grad.abs().sum()).item()
-
-    # A weight that looked at the targets would pull towards 0, their mode; one that looks at the input does not.
-    assert abs(pull(0.1)) < 0.05
-    assert pull(0.05) < -0.2
-    assert pull(0.15) > 0.2
