@@ -1,10 +1,14 @@
-"""What Hydra says of a mistyped configuration, as one line with the nearest name that there is."""
+"""Mistaken configurations, before training begins: names that do not exist, values that cannot work here."""
 
 import difflib
+import inspect
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from n2n_lightning.files import InputError
 
 
 def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
@@ -33,6 +37,59 @@ def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
         has = f"; {section} has {', '.join(shown)}" if section and shown else ""
         return f"{key}: there is no such key{_nearest(name, shown)}{has}; +{key}=VALUE adds one"
     return message
+
+
+def refuse(config: dict[str, Any]) -> None:
+    """Raises InputError for values that the libraries below would take, to fail later or to do something else.
+
+    Args:
+        config: the plain configuration of a run.
+    """
+    rate, kind = config["optim"].get("lr", 1), str(config["optim"].get("_target_"))
+    most = 1 if kind.startswith("torch.optim.Adam") else math.inf
+    if not _is_number(rate) or not 0 < rate <= most:
+        limit = " and 1 at most" if most == 1 else ""
+        raise InputError(f"optim.lr={rate}: must be a number, larger than 0{limit}")
+    trainer = config["trainer"]
+    for name in ("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches"):
+        value = trainer.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more")
+    if trainer.get("check_val_every_n_epoch", 1) > trainer.get("max_epochs", 1):
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: there would be no validation in"
+            f" trainer.max_epochs={trainer['max_epochs']}"
+        )
+    clip = trainer.get("gradient_clip_val")
+    if clip is not None and (not _is_number(clip) or clip <= 0):
+        raise InputError(f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out")
+    _refuse_device(str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto")))
+
+
+def _refuse_device(accelerator: str, precision: str) -> None:
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    found = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if not found.get(accelerator, True):
+        raise InputError(
+            f"trainer.accelerator={accelerator}: torch {torch.__version__} finds none here; auto or cpu works"
+        )
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not found["gpu"])
+    if on_cpu and precision in ("16", "16-mixed", "16-true"):
+        raise InputError(f"trainer.precision={precision}: float16 needs a GPU; bf16-mixed, 32-true or auto works")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def unexpected(message: str, make: Any) -> str:
+    """Python's line of an unexpected argument, with the nearest one that `make` takes."""
+    match = re.search(r"unexpected keyword argument '(\w+)'", message)
+    if not match or not callable(make):
+        return message
+    return message + _nearest(match[1], list(inspect.signature(make).parameters))
 
 
 def _has(path: Path, name: str) -> bool:

@@ -168,6 +168,7 @@ class ResidualUNet(Network):
 
     def __init__(self, channels: int = 3, width: int = 32, levels: int = 3) -> None:
         super().__init__()
+        _sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
         widths = [width * 2**level for level in range(levels)]
         self.encoder = nn.ModuleList(_block(a, b) for a, b in zip([channels, *widths], widths, strict=False))
@@ -187,6 +188,16 @@ class ResidualUNet(Network):
         for block in self.decoder:
             x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
         return image - self.output(x)
+
+
+def _sizes(least: int = 1, **values: int | Sequence[int]) -> None:
+    """Raises ValueError unless these options of the model group hold whole numbers of at least `least`."""
+    for name, value in values.items():
+        several = name in ("widths", "blocks")
+        found = [value] if not several else list(value) if isinstance(value, Sequence) else []
+        if not found or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found):
+            wanted = "a list of whole numbers" if several else "a whole number"
+            raise ValueError(f"model.{name}={value}: must be {wanted}, {least} or more")
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -211,6 +222,7 @@ class DnCNN(Network):
 
     def __init__(self, channels: int = 3, width: int = 64, layers: int = 7, batch_norm: bool = True) -> None:
         super().__init__()
+        _sizes(width=width, layers=layers)
         if layers < 3:
             raise ValueError(f"model.layers={layers}: must be 3 or more")
         body: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
@@ -278,6 +290,8 @@ class _BlockUNet(Network):
 
     def __init__(self, block: type[nn.Module], channels: int, widths: Sequence[int], blocks: Sequence[int]) -> None:
         super().__init__()
+        _sizes(widths=widths)
+        _sizes(0, blocks=blocks)
         if len(widths) != len(blocks):
             raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
         self.multiple = 2 ** (len(widths) - 1)

@@ -6,6 +6,7 @@ Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` 
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -70,6 +71,7 @@ def train(
         )
     if config["target"] not in ("noisy", "clean"):
         raise InputError(f"target={config['target']}: must be noisy or clean")
+    mistakes.refuse(config)
     data = _construct("data", lambda: instantiate(config["data"], supervised=config["target"] == "clean"))
     data.setup()
     if config["model"].get("channels") == "auto":
@@ -178,6 +180,7 @@ def _scores(history: list[dict[str, float]]) -> dict[str, Any]:
 
 def _construct(group: str, make: Any) -> Any:
     """What `make` returns; what Hydra or a constructor says against the configuration becomes one line."""
+    import pytorch_lightning as pl
     from hydra.errors import InstantiationException
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -185,11 +188,14 @@ def _construct(group: str, make: Any) -> Any:
         return make()
     except InputError:
         raise
-    except (InstantiationException, ValueError, TypeError, MisconfigurationException) as error:
+    except (InstantiationException, ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         cause = error.__cause__ or error
         if isinstance(cause, InputError):
             raise cause from None
-        raise InputError(f"{group}: {' '.join(str(cause).split())}") from error
+        line = " ".join(str(cause).split())
+        line = mistakes.unexpected(line, pl.Trainer) if group == "trainer" else line
+        # A message that begins with the option itself says already where the mistake is.
+        raise InputError(line if re.match(r"\w+(\.\w+)+=", line) else f"{group}: {line}") from error
 
 
 def _precision(options: dict[str, Any]) -> str:

@@ -440,22 +440,63 @@ class Poison(callbacks.Callback):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model={_target_: no.such.Network}", "model: Error loading 'no.such.Network'"),
-        ("model={_target_: torch.nn.Linear}", "model: Linear.__init__() got an unexpected keyword argument 'channels'"),
+        ("model={_target_:no.such.Network}", "model: Error loading 'no.such.Network'"),
+        ("model={_target_:torch.nn.Linear}", "model: Linear.__init__() got an unexpected keyword argument 'channels'"),
         ("seed=-1", "seed=-1: must be a whole number, 0 or more"),
         ("seed=null", "seed=None: must be a whole number, 0 or more"),
-        ("scheduler.decay=2", "optim or scheduler: scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
+        ("scheduler.decay=2", "scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
         ("trainer.devices=2", "trainer.devices=2: a run uses one device"),
-        ("trainer.max_epochs=-1", "trainer.max_epochs: must be a number"),
-        ("optim.lr=-1", "optim or scheduler: Invalid learning rate: -1"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: must be a whole number, 1 or more"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: must be a whole number, 1 or more"),
+        (
+            "trainer.check_val_every_n_epoch=9",
+            "trainer.check_val_every_n_epoch=9: there would be no validation in trainer.max_epochs=1",
+        ),
+        (
+            "+trainer.accumulate_grad_batches=0",
+            "trainer.accumulate_grad_batches=0: must be a whole number, 1 or more",
+        ),
+        ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number larger than 0, or left out"),
+        (
+            "+trainer.max_epoch=3",
+            "trainer: Trainer.__init__() got an unexpected keyword argument 'max_epoch' (did you mean max_epochs?)",
+        ),
+        ("trainer.precision=banana", "trainer: Precision 'banana' is invalid. Allowed precision values:"),
+        ("trainer.precision=16-mixed", "trainer.precision=16-mixed: float16 needs a GPU; bf16-mixed, 32-true or auto"),
+        ("trainer.max_time=soon", "trainer: `Timer(duration='soon')` is not a valid duration"),
+        ("optim.lr=-1", "optim.lr=-1: must be a number, larger than 0 and 1 at most"),
+        ("optim.lr=0", "optim.lr=0: must be a number, larger than 0 and 1 at most"),
+        ("optim.lr=100", "optim.lr=100: must be a number, larger than 0 and 1 at most"),
+        ("optim.lr=nan", "optim.lr=nan: must be a number, larger than 0 and 1 at most"),
+        ("optim.lr=fast", "optim.lr=fast: must be a number, larger than 0 and 1 at most"),
+        ("optim.betas=[2,3]", "optim or scheduler: Invalid beta parameter at index 0: 2"),
+        ("model=residual_unet model.width=0", "model.width=0: must be a whole number, 1 or more"),
+        ("model=residual_unet model.levels=2.5", "model.levels=2.5: must be a whole number, 1 or more"),
+        ("model=drunet model.widths=[8,0]", "model.widths=[8, 0]: must be a list of whole numbers, 1 or more"),
+        ("model=drunet model.blocks=2", "model.blocks=2: must be a list of whole numbers, 0 or more"),
+        ("model=dncnn model.layers=2", "model.layers=2: must be 3 or more"),
+        ("data.batch_size=0", "data.batch_size=0: must be a whole number, 1 or more"),
+        ("data.batch_size=25", "data.batch_size=25: there are only 24 training pairs"),
+        ("data.workers=-1", "data.workers=-1: must be a whole number, 0 or more"),
+        ("data.train_pairs=0", "data.train_pairs=0:"),
     ],
 )
 def test_wrong_configuration(override, message, course, tmp_path):
-    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", *QUICK[:-1], override)
+    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", *QUICK[:-1], *override.split(" "))
     with pytest.raises(InputError) as caught:
         train(config, tmp_path / "run", "test")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_device_that_is_not_there(accelerator, course, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    config = composed("data=course", f"data.root={course}", *QUICK, f"trainer.accelerator={accelerator}")
+    with pytest.raises(InputError, match=rf"trainer\.accelerator={accelerator}: torch .* finds none here"):
+        train(config, tmp_path / "run", "test")
+    assert not (tmp_path / "run").exists()
 
 
 # As a person types them.
@@ -494,6 +535,11 @@ def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
     assert run("train", "hydra.run.dir=out", "model.width=4", *SMALL, cwd=tmp_path).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for wrong, words in (
+        ("model=residual_unet model.width=0", "model.width=0: must be a whole number, 1 or more"),
+        ("model=residual_unet model.levels=2.5", "model.levels=2.5: must be a whole number, 1 or more"),
+        ("model=drunet model.widths=[8,0]", "model.widths=[8, 0]: must be a list of whole numbers, 1 or more"),
+        ("model=drunet model.blocks=2", "model.blocks=2: must be a list of whole numbers, 0 or more"),
+        ("model=dncnn model.layers=2", "model.layers=2: must be 3 or more"),
         ("data.batch_size=0", "data.batch_size=0"),
         ("optim.lr=0.5", "optim.lr=0.5: cannot change"),
         ("model.width=8", "model.width=8: cannot change"),
