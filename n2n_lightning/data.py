@@ -286,7 +286,7 @@ class NoisyPairs(pl.LightningDataModule):
         val_batch_size: images per validation step; fewer where they are larger than 64 x 64.
         seed: of order, crops, noise and augmentation.
         augment: give both images of a pair the same random flips and, where they are square, quarter turns.
-        colour: give both the same random order of the channels, saturation and contrast.
+        colour: give both images of a pair the same random saturation and contrast.
         workers: processes that prepare batches; 0 prepares them in the training process.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
@@ -446,19 +446,15 @@ def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
 
 
 def recolour(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
-    """The same random order of the channels, saturation and contrast for each row of all `images` (B, C, H, W).
+    """The same random saturation and contrast for each row of all `images` (B, C, H, W).
 
     Distances from the mean of a pixel's channels are multiplied by 1/2 to 2, distances from 0.5 by 0.7 to 1.4, both
     uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of zero mean stays so.
     """
-    b, channels = images[0].shape[:2]
-    order = torch.rand(b, channels, generator=draws).argsort(1)
-    u = torch.rand(2, b, 1, 1, 1, generator=draws) * 2 - 1
-    saturation, contrast = 2 ** u[0], 1.4 ** u[1]
-    device = images[0].device
-    rows, order, saturation, contrast = (t.to(device) for t in (torch.arange(b)[:, None], order, saturation, contrast))
+    u = torch.rand(2, len(images[0]), 1, 1, 1, generator=draws) * 2 - 1
+    saturation, contrast = (factor.to(images[0].device) for factor in (2 ** u[0], 1.4 ** u[1]))
     recoloured = []
     for image in images:
         mean = image.mean(1, keepdim=True)
-        recoloured.append((mean + (image[rows, order] - mean) * saturation - 0.5) * contrast + 0.5)
+        recoloured.append((mean + (image - mean) * saturation - 0.5) * contrast + 0.5)
     return recoloured
