@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import DiskFull, InputError, Parser, command, replacing
 
 
 def parser() -> Parser:
@@ -117,6 +117,8 @@ def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str
                 )
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+    except DiskFull as error:
+        raise InputError(str(error)) from error
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     except Exception as error:  # of a library that writes, of a device without memory: the other pictures go on

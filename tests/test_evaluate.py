@@ -251,7 +251,7 @@ def test_report_of_runs_sweeps_and_failures(place, tmp_path):
     assert re.findall(r'(?:src|href)="?(?!data:)[^">]+', page) == []
     for text in ("runs/one", "grid/0", "failed", "Figure 1", "Figure 2", "Figure 3", "Table 1", "To repeat it"):
         assert text in page, text
-    assert "Invalid learning rate" in page
+    assert "optim.lr=-1: must be a number" in page
     markdown = (tmp_path / "report.md").read_text()
     for name in re.findall(r"\]\((\S+\.png)\)", markdown):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,139 @@
+"""Files with random damage: every reader gives an image, or one line that says what is wrong, and nothing else."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from n2n_lightning.files import InputError
+from n2n_lightning.networks import ResidualUNet
+from n2n_lightning.pictures import opened
+from n2n_lightning.restore import load
+from n2n_lightning.sources import read_course
+from n2n_lightning.stacks import read_array
+
+PIXELS = np.random.default_rng(559).integers(0, 256, (12, 14, 3), np.uint8)
+
+
+def _image(kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _tiff(**options: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, PIXELS.astype(np.uint16) * 257, photometric="rgb", **options)
+    return file.getvalue()
+
+
+def _saved(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def _checkpoint() -> bytes:
+    model = {"_target_": "n2n_lightning.networks.ResidualUNet", "width": 2, "levels": 2, "channels": 3}
+    weights = {f"network.{k}": v for k, v in ResidualUNet(3, 2, 2).state_dict().items()}
+    return _saved({"state_dict": weights, "n2n_lightning": {"format": 1, "model": model, "scale": None}})
+
+
+def _npz() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, noisy=PIXELS[None, None])
+    return file.getvalue()
+
+
+def _npy() -> bytes:
+    file = io.BytesIO()
+    np.save(file, PIXELS)
+    return file.getvalue()
+
+
+def _hdf5() -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as store:
+        store.create_dataset("noisy", data=PIXELS.transpose(2, 0, 1)[None], compression="gzip")
+    return file.getvalue()
+
+
+def _picture(path: Path) -> None:
+    """Reads a picture and writes it again, as denoise does."""
+    picture = opened(path)
+    with picture.written(path.with_stem("result")) as results:
+        for result, values in zip(results, picture.values, strict=True):
+            result[...] = values.array
+
+
+READERS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
+    "picture.png": (_image("PNG"), _picture),
+    "picture.jpg": (_image("JPEG", quality=90), _picture),
+    "picture.tif": (_tiff(), _picture),
+    "deflated.tif": (_tiff(compression="zlib"), _picture),
+    "picture.npy": (_npy(), _picture),
+    "stack.npz": (_npz(), read_array),
+    "stack.h5": (_hdf5(), read_array),
+    "stack.tif": (_tiff(), read_array),
+    "train_data.pkl": (_saved((torch.zeros(2, 3, 8, 8, dtype=torch.uint8),) * 2), read_course),
+    "network.ckpt": (_checkpoint(), load),
+}
+
+
+@st.composite
+def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """Some bytes replaced, the end cut off, or a stretch repeated or taken out, at places anywhere in the file."""
+    kind = draw(st.sampled_from(["replace", "replace", "cut", "repeat", "remove"]))
+    places = draw(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
+
+    def spoil(content: bytes) -> bytes:
+        spoiled = bytearray(content)
+        for share, byte in places:
+            at = min(int(share * len(spoiled)), len(spoiled) - 1)
+            if kind == "cut":
+                return bytes(spoiled[:at])
+            if kind == "replace":
+                spoiled[at] = byte
+            elif kind == "repeat":
+                spoiled[at:at] = spoiled[at : at + byte]
+            elif len(spoiled) > byte + 1:
+                del spoiled[at : at + byte]
+        return bytes(spoiled)
+
+    return spoil
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", READERS)
+@settings(
+    max_examples=int(os.environ.get("N2N_FUZZ", "60")),
+    deadline=None,
+    derandomize="N2N_FUZZ" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+@given(spoil=damage())
+def test_damaged_files_get_one_line(name, tmp_path, spoil):
+    content, read = READERS[name]
+    path = tmp_path / name
+    path.write_bytes(spoil(content))
+    try:
+        read(path)
+    except InputError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_undamaged_files_are_read(name, tmp_path):
+    content, read = READERS[name]
+    (tmp_path / name).write_bytes(content)
+    read(tmp_path / name)
