@@ -6,7 +6,7 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep report test lint tensorboard clean
+.PHONY: help setup train sweep report test lint bench tensorboard clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)
 
 lint: .venv/.dev  ## Check style and types
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+bench: .venv/.installed  ## Measure speed and memory beside other ways, into bench.json; leave the machine alone meanwhile
+	$(PY) benchmarks/bench.py --out bench.json $(ARGS)
 
 report: .venv/.installed  ## Figures and tables of everything under outputs/ (of a short run first, where there is none)
 	@find outputs -name result.json | grep -q . || $(PY) -m n2n_lightning.train trainer.max_epochs=2

@@ -4,11 +4,13 @@ Alternates hydra/launcher=basic and joblib, so that a busy hour meets both; prin
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 JOB = ["data.train_pairs=600", "data.val_pairs=100", "trainer.max_epochs=1", "model.width=16"]
 LAUNCHERS = {
@@ -20,6 +22,7 @@ LAUNCHERS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("sweep_workers.json"))
     args = parser.parse_args()
     seconds: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
     for _ in range(args.rounds):
@@ -32,6 +35,7 @@ def main() -> None:
                 print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
     one, two = (statistics.median(s) for s in seconds.values())
     print(f"median {one:.1f} s and {two:.1f} s, ratio {one / two:.2f}")
+    args.out.write_text(json.dumps(seconds, indent=1) + "\n")
 
 
 if __name__ == "__main__":
