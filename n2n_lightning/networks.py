@@ -148,9 +148,22 @@ class UNet(_ReportNetwork):
         return self.output(x)
 
 
+class _Transposed(nn.ConvTranspose2d):
+    """A 3x3 transposed convolution of stride 1, which keeps the size.
+
+    It is a convolution with the kernels turned by half a circle, which is the faster one on CPUs.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return F.conv2d(image, self.weight.transpose(0, 1).flip(2, 3), self.bias, padding=1)
+
+
 def _transposed(inputs: int, outputs: int) -> nn.Sequential:
-    """3x3 transposed convolution of stride 1, which keeps the size, and LeakyReLU 0.1."""
-    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.1, inplace=True))
+    """The transposed convolution and LeakyReLU 0.1."""
+    return nn.Sequential(_Transposed(inputs, outputs), nn.LeakyReLU(0.1, inplace=True))
 
 
 @final
