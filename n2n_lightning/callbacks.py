@@ -15,6 +15,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from n2n_lightning.files import DiskFull, InputError, load_torch, replacing
@@ -73,11 +74,16 @@ def resumable(folder: Path) -> Path | None:
             damage = damage or error
             continue
         if damage:
-            print(f"warning: {damage}; continuing from {path.name}, epoch {state['epoch'] + 1}", file=sys.stderr)
+            _warn(f"{damage}; continuing from {path.name}, epoch {state['epoch'] + 1}")
         return path
     if damage:
         raise InputError(f"{damage}; without {folder} the run would start anew")
     return None
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    print("warning:", message, file=sys.stderr)
 
 
 class Best(_Checkpoint):
@@ -126,7 +132,12 @@ class StopOnSignal(Callback):
             signal.signal(n, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        due = self.received or time.monotonic() - self._saved > self.MINUTES * 60
+        due = bool(self.received) or time.monotonic() - self._saved > self.MINUTES * 60
+        if trainer.world_size > 1:  # they must agree; asking one another costs time, so not at every step
+            if trainer.global_step % 10:
+                return
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+            self.received = self._of_all(trainer) if due else 0
         # From a checkpoint between the last batch and the validation Lightning would resume without the validation.
         if due and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
@@ -134,8 +145,14 @@ class StopOnSignal(Callback):
             if self.received:
                 raise Interrupted(self.received)
 
+    def _of_all(self, trainer: pl.Trainer) -> int:
+        """The signal that this process or another one of the run received."""
+        found = torch.tensor(self.received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(found, reduce_op="max"))
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = time.monotonic()  # at the end of the epoch before
+        self.received = self._of_all(trainer)
         if self.received:
             raise Interrupted(self.received)
 
@@ -174,6 +191,7 @@ class Pictures(Callback):
         if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
             trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(*self._now), epoch)
 
+    @rank_zero_only
     def _write(self) -> None:
         if self._best is not None:
             with replacing(self.path) as temporary:
@@ -232,6 +250,7 @@ class MetricsFile(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: `.hydra/` beside the file has them."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.rows = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]] + [metrics]
         columns = list(dict.fromkeys(name for row in self.rows for name in row))

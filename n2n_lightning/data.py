@@ -379,7 +379,10 @@ class NoisyPairs(pl.LightningDataModule):
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
         if training and self.colour:
             pair = recolour(pair, generator(self.seed, "colours", batch["epoch"], batch["number"]))
-        return {"input": pair[0], "target": pair[1]}
+        size = len(pair[0])
+        if self.trainer and training:  # each process of a run draws the whole batch and takes its share of it
+            pair = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
+        return {"input": pair[0], "target": pair[1], "size": size}
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
         """Both noisy sides of a batch of the training data, whoever asks, and whatever training aims at."""

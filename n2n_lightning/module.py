@@ -116,15 +116,17 @@ class Denoiser(pl.LightningModule):
         if hasattr(self.loss, "progress"):
             self.loss.progress = self.global_step / self.trainer.estimated_stepping_batches  # type: ignore[assignment]
         loss = self.loss(self(batch["input"]), batch["target"])
+        count, size = len(batch["input"]), int(batch.get("size", len(batch["input"])))
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
         if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss.isfinite():
             raise Diverged(
                 f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1},"
                 f" learning rate {self.learning_rate:g}; a smaller optim.lr would help"
             )
-        self._add("train", loss, len(batch["input"]))
-        self._images += len(batch["input"])
-        return loss
+        self._add("train", loss, count)
+        self._images += size
+        # The processes of a run average their gradients, whatever their shares of the batch are.
+        return loss if count == size else loss * (count * self.trainer.world_size / size)
 
     def on_validation_start(self) -> None:
         self._stop_clock()
@@ -189,8 +191,12 @@ class Denoiser(pl.LightningModule):
         total = self._sums[name] = self._sums[name].to(loss.device)
         total += torch.stack((loss.detach().double() * count, torch.full_like(loss, count, dtype=torch.float64)))
 
+    def _total(self, name: str) -> Tensor:
+        """The sum of the losses and the number of images, of all processes."""
+        return self.trainer.strategy.reduce(self._sums[name].clone(), reduce_op="sum")
+
     def _mean(self, name: str) -> float:
-        total, count = self._sums[name].tolist()
+        total, count = self._total(name).tolist()
         self._sums[name].zero_()
         return total / max(count, 1)
 
@@ -213,10 +219,10 @@ class Denoiser(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["n2n_lightning"] = {"format": 1, "history": self.history, "train_sum": self._sums["train"].tolist()}
+        checkpoint["n2n_lightning"] = {"format": 1, "history": self.history, "train_sum": self._total("train").tolist()}
         checkpoint["n2n_lightning"] |= self.spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint["n2n_lightning"]
         self.history = ours["history"]
-        self._sums["train"] = torch.tensor(ours["train_sum"], dtype=torch.float64)
+        self._sums["train"] = torch.tensor(ours["train_sum"], dtype=torch.float64) / self.trainer.world_size

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def train(
         InputError: the configuration or the data cannot work.
         Diverged: the loss became NaN or infinite.
         Interrupted: SIGINT or SIGTERM arrived; the run can be continued.
+        Deserted: another process of the run ended.
     """
     import pytorch_lightning as pl
     import torch
@@ -65,10 +66,6 @@ def train(
         raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
     pl.seed_everything(config["seed"], verbose=False)
 
-    if config["trainer"].get("devices", 1) != 1 or config["trainer"].get("num_nodes", 1) != 1:
-        raise InputError(
-            f"trainer.devices={config['trainer'].get('devices')}: a run uses one device; a sweep uses several"
-        )
     if config["target"] not in ("noisy", "clean"):
         raise InputError(f"target={config['target']}: must be noisy or clean")
     mistakes.refuse(config)
@@ -94,6 +91,8 @@ def train(
     before = sweep.read_result(folder)
 
     def write(status: str, reason: str | None = None) -> dict[str, Any]:
+        if follows():
+            return {"status": status}
         scores = {**_scores(module.history), "epochs": len(module.history)}
         if not module.history:  # a run that goes on has not read its checkpoint yet
             scores = {name: before.get(name, value) for name, value in scores.items()}
@@ -107,6 +106,7 @@ def train(
             "data": data.fingerprint,
             "precision": options["precision"],
             "device": _device_name(device),
+            "processes": trainer.world_size,
             "versions": versions,
             "git_commit": commit,
             "command": command,
@@ -139,8 +139,14 @@ def train(
         ),
     )
     device, commit = trainer.strategy.root_device, _git_commit()
-    size = f"{parameters:,} parameters, {operations:,} MAC/pixel"
-    print(f"{type(network).__name__}: {size}, {options['precision']} on {device}")
+    if config["data"].get("batch_size", trainer.world_size) < trainer.world_size:
+        raise InputError(
+            f"data.batch_size={config['data']['batch_size']}: cannot be split among {trainer.world_size} processes"
+        )
+    if not follows():
+        size = f"{parameters:,} parameters, {operations:,} MAC/pixel"
+        several = f" in {trainer.world_size} processes" if trainer.world_size > 1 else ""
+        print(f"{type(network).__name__}: {size}, {options['precision']} on {device}{several}", flush=True)
 
     try:
         accepted()
@@ -151,17 +157,30 @@ def train(
         raise
     except Exception as error:
         error = disk_full(folder, error) or error  # of the event files, which are not ours
-        known = isinstance(error, Diverged | DiskFull)
+        if trainer.world_size > 1 and re.search(r"gloo|NCCL|ProcessGroup", str(error)):
+            error = Deserted("another process of this run ended; resume=RUN_FOLDER continues from the last checkpoint")
+        known = isinstance(error, Diverged | DiskFull | Deserted)
         with suppress(DiskFull):
             write("failed", str(error) if known else f"{type(error).__name__}: {error}")
         raise error
     finally:
         data.release()
     result = write("finished")
+    if follows():
+        return result
     _hyperparameters(folder, config, result)
     if stop.received:  # in the last validation, when there was nothing left to stop
         raise callbacks.Interrupted(stop.received)
     return result
+
+
+class Deserted(RuntimeError):
+    """Another process of the run (trainer=ddp) ended before its time."""
+
+
+def follows() -> bool:
+    """Whether this process was started by another one of the same run (trainer=ddp), which writes all files."""
+    return any(int(os.environ.get(name, 0)) > 0 for name in ("RANK", "LOCAL_RANK"))
 
 
 def _scores(history: list[dict[str, float]]) -> dict[str, Any]:
@@ -252,11 +271,13 @@ def _quiet() -> None:
     import logging
     import warnings
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # batches are one indexing operation
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*your dataloader is not resumable.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # every process validates on all images
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 with torch 2.13
     ):
         warnings.filterwarnings("ignore", message)
@@ -294,9 +315,11 @@ def _main(cfg: DictConfig) -> float | None:
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     if job.mode == RunMode.RUN:
         try:
-            if cfg.resume is None and (folder / "result.json").exists():
+            if cfg.resume is None and (folder / "result.json").exists() and not follows():
                 raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
-            summary(_run(cfg, folder), shown)
+            finished = _run(cfg, folder)
+            if not follows():
+                summary(finished, shown)
         except Exception as error:
             sys.exit(_explain(error))
         return None
@@ -321,6 +344,8 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
     def accepted() -> None:
+        if follows():
+            return
         for name, content in {"config": cfg, "overrides": overrides, "hydra": {"hydra": job}}.items():
             with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
                 OmegaConf.save(content, temporary)
@@ -328,7 +353,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if job.mode == RunMode.MULTIRUN:
         accepted()  # the folder is this job's own, and a failed job is a row with its overrides, too
     command = shlex.join(["python", "-m", "n2n_lightning.train", *overrides])
-    with sweep.held(folder):
+    with nullcontext() if follows() else sweep.held(folder):
         return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
 
 
@@ -392,9 +417,10 @@ def _explain(error: BaseException) -> int:
     from n2n_lightning.module import Diverged
 
     if isinstance(error, Interrupted):
-        print(error, file=sys.stderr)
+        if not follows():
+            print(error, file=sys.stderr)
         return 128 + error.signum
-    if isinstance(error, Diverged | DiskFull):
+    if isinstance(error, Diverged | DiskFull | Deserted):
         print("error:", error, file=sys.stderr)
         return 1
     raise error
@@ -405,7 +431,8 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises, and _explain's line is all that is shown
     status: Any = 0
     try:
-        sys.argv[1:] = sweep.resumed(_resumed(sys.argv[1:]))
+        if not follows():
+            sys.argv[1:] = sweep.resumed(_resumed(sys.argv[1:]))
         sweep.Sweep.arguments = sys.argv[1:]
         _main()
     except SystemExit as error:

@@ -22,7 +22,7 @@ from n2n_lightning import callbacks, mistakes
 from n2n_lightning.files import InputError
 from n2n_lightning.module import Diverged
 from n2n_lightning.restore import load
-from n2n_lightning.sweep import held
+from n2n_lightning.sweep import held, read_result
 from n2n_lightning.train import CONF, train
 from tests.conftest import photographs, run
 
@@ -249,10 +249,12 @@ class Kill(callbacks.Callback):
         step: after this batch.
         save: in the middle of writing so many checkpoints of this process.
         gap: when so many `last.ckpt` of this process have given up their name, before the new ones have it.
+        rank: in this process of the run only.
+        signum: the signal.
     """
 
-    def __init__(self, step: int = 0, save: int = 0, gap: int = 0):
-        self.step, self.left = step, {"save": save, "gap": gap}
+    def __init__(self, step: int = 0, save: int = 0, gap: int = 0, rank: int = 0, signum: int = signal.SIGKILL):
+        self.step, self.left, self.rank, self.signum = step, {"save": save, "gap": gap}, rank, signum
 
     def _now(self, what: str) -> bool:
         self.left[what] -= 1
@@ -275,8 +277,8 @@ class Kill(callbacks.Callback):
         torch.save, Path.replace = save, replace
 
     def on_train_batch_end(self, trainer, pl_module, *_):
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.signum)
 
 
 def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_path):
@@ -305,6 +307,49 @@ def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_pat
     results = [json.loads((f / "result.json").read_text()) for f in (whole, folder)]
     assert results[0]["val_psnr"] == results[1]["val_psnr"]
     assert results[0]["best_epoch"] == results[1]["best_epoch"]
+
+
+def test_two_processes_are_one_run(course, tmp_path):
+    """trainer=ddp: the same numbers, one folder; a process that dies or is told to stop ends the run in one line."""
+    quick = [o for o in QUICK if o != "model=tiny"]
+    asked = [
+        *("data=course", f"data.root={course}", "data.train_pairs=23", "data.swap=true", "data.augment=true"),
+        *("callbacks=ema", "trainer.max_epochs=6", "model=residual_unet", "model.width=4", *quick),
+    ]
+    repository = Path(__file__).parents[1]
+    one, two, ended = (tmp_path / name for name in ("one", "two", "ended"))
+    assert run("train", *asked, f"hydra.run.dir={one}", cwd=repository).returncode == 0
+    both = [*asked, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=6"]
+    done = run("train", *both, f"hydra.run.dir={two}", cwd=repository)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 6/6") == done.stdout.count("in 2 processes") == 1
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+    for name in ("val_psnr", "val_psnr_total", "train_loss", "noisy_psnr"):
+        assert results[0][name] == pytest.approx(results[1][name], abs=1e-4)
+    assert [result["processes"] for result in results] == [1, 2]
+    for name, value in weights(one).items():
+        assert torch.allclose(value, weights(two)[name], atol=1e-5), name
+
+    def killed(*arguments: str, moment: str):
+        kill = f"++callbacks.kill={{_target_: tests.test_train.Kill, {moment}}}"
+        return run("train", *arguments, kill, cwd=repository)
+
+    done = killed(*both, f"hydra.run.dir={ended}", moment="step: 7, rank: 1")
+    assert done.returncode == 1
+    line = "another process of this run ended; resume=RUN_FOLDER continues from the last checkpoint"
+    assert done.stderr.splitlines()[-1] == f"error: {line}"
+    assert "Traceback" not in done.stderr
+    result = json.loads((ended / "result.json").read_text())
+    assert (result["status"], result["reason"]) == ("failed", line)
+    # The processes agree on a signal at every tenth step; 4 steps are an epoch.
+    for step, signum, code, status in ((9, signal.SIGTERM, 143, "interrupted"), (15, signal.SIGKILL, -9, "killed")):
+        done = killed(f"resume={ended}", moment=f"step: {step}, rank: 0, signum: {int(signum)}")
+        assert done.returncode == code, done.stderr
+        assert read_result(ended)["status"] == status
+    done = run("train", f"resume={ended}", "~callbacks.kill", cwd=repository)
+    assert done.returncode == 0, done.stderr
+    assert all(torch.equal(value, weights(ended)[name]) for name, value in weights(two).items())
+    assert scores(ended) == scores(two)
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path, capsys):
@@ -445,7 +490,7 @@ class Poison(callbacks.Callback):
         ("seed=-1", "seed=-1: must be a whole number, 0 or more"),
         ("seed=null", "seed=None: must be a whole number, 0 or more"),
         ("scheduler.decay=2", "scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
-        ("trainer.devices=2", "trainer.devices=2: a run uses one device"),
+        ("trainer=ddp data.batch_size=1", "data.batch_size=1: cannot be split among 2 processes"),
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: must be a whole number, 1 or more"),
         ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: must be a whole number, 1 or more"),
         (
