@@ -218,6 +218,17 @@ class Denoiser(pl.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
 
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """As Lightning, but fused optimisers are fine in mixed precision, where there is no gradient scaler."""
+        if gradient_clip_val is None or getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["n2n_lightning"] = {"format": 1, "history": self.history, "train_sum": self._total("train").tolist()}
         checkpoint["n2n_lightning"] |= self.spec

@@ -9,6 +9,7 @@ import csv
 import fcntl
 import importlib.util
 import json
+import math
 import os
 import re
 import shlex
@@ -290,8 +291,8 @@ class Sweep:
         self._end()
         rows = read_sweep(self.folder)
         before = json.loads((self.folder / "sweep.json").read_text())
-        ranked = sorted(rows, key=lambda row: -(row["val_psnr"] or -1e9))
-        best = ranked[0] if ranked and ranked[0]["val_psnr"] is not None else None
+        ranked = sorted(rows, key=lambda row: -(-1e9 if (value := merit(row)) is None else value))
+        best = ranked[0] if ranked and merit(ranked[0]) is not None else None
         self._write({**before, "jobs": ranked, "best": best and best["command"]})
         with replacing(self.folder / "sweep.csv") as temporary, temporary.open("w", newline="") as file:
             names = list(dict.fromkeys(n for row in ranked for n in row if n not in ("parameters", "command")))
@@ -355,13 +356,28 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
                 "point": " ".join(f"{n}={v}" for n, v in parameters.items()),
                 **{
                     n: result.get(n)
-                    for n in ("val_psnr", "val_psnr_total", "val_loss", "train_loss", "best_epoch", "epochs", "seconds")
+                    for n in (
+                        *("val_psnr", "val_psnr_total", "val_loss", "val_noisy_loss"),
+                        *("train_loss", "best_epoch", "epochs", "seconds"),
+                    )
                 },
                 "reason": result.get("reason"),
                 "command": result.get("command"),
             }
         )
     return rows
+
+
+def merit(result: dict[str, Any]) -> float | None:
+    """What the best of several runs has most of: val_psnr, in dB; None if it has no score.
+
+    Without clean images it is the PSNR against the noisy images kept back. Their noise, the same for all runs, makes it
+    low, but the order of the runs is that of their errors, up to chance.
+    """
+    if result.get("val_psnr") is not None:
+        return float(result["val_psnr"])
+    loss = result.get("val_noisy_loss")
+    return -10 * math.log10(loss) if loss else None
 
 
 def _number(text: str | None) -> Any:
@@ -373,18 +389,30 @@ def _number(text: str | None) -> Any:
 
 
 def _score(row: dict[str, Any], unit: str = "") -> str:
-    return f"  epoch {row['epochs'] or 0}  {row['val_psnr']:.2f}{unit}" if row["val_psnr"] is not None else ""
+    value = merit(row)
+    against = "" if row["val_psnr"] is not None else " against noisy images"
+    return f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{against}" if value is not None else ""
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(title=None)
-    for column in ("job", "point", "state", "epoch", "PSNR", "total", "seconds", "reason"):
+    clean = any(row["val_psnr"] is not None for row in rows) or not any(merit(row) for row in rows)
+    for column in (
+        "job",
+        "point",
+        "state",
+        "epoch",
+        "PSNR" if clean else "against noisy",
+        "total",
+        "seconds",
+        "reason",
+    ):
         wide = column in ("point", "reason")
         table.add_column(column, justify="left" if wide or column == "state" else "right", overflow="fold")
     for row in rows:
-        scores = [f"{row[n]:.2f}" if row[n] is not None else "" for n in ("val_psnr", "val_psnr_total")]
+        scores = [f"{value:.2f}" if value is not None else "" for value in (merit(row), row["val_psnr_total"])]
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
         table.add_row(
             row["job"], row["point"], row["state"], str(row["epochs"] or ""), *scores, seconds, row["reason"] or ""
@@ -409,9 +437,9 @@ def picture(rows: list[dict[str, Any]], axis: str) -> Any:
 
     lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        if row["val_psnr"] is not None:
+        if (value := merit(row)) is not None:
             others = " ".join(f"{n}={v}" for n, v in row["parameters"].items() if n not in (axis, "seed"))
-            lines.setdefault(others, {}).setdefault(row["parameters"][axis], []).append(row["val_psnr"])
+            lines.setdefault(others, {}).setdefault(row["parameters"][axis], []).append(value)
     figure = Figure(figsize=(6.4, 4), layout="constrained", dpi=120)
     ax = figure.subplots()
     for label, points in sorted(lines.items()):
@@ -423,7 +451,8 @@ def picture(rows: list[dict[str, Any]], axis: str) -> Any:
         ax.set_xscale("log")
     seeds = max((len(v) for points in lines.values() for v in points.values()), default=0)
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
-    ax.set(xlabel=axis, ylabel=f"val_psnr in dB{over}")
+    clean = any(row["val_psnr"] is not None for row in rows)
+    ax.set(xlabel=axis, ylabel=f"{'val_psnr' if clean else 'PSNR against noisy images'} in dB{over}")
     ax.grid(alpha=0.3)
     if any(lines):
         ax.legend()

@@ -328,7 +328,7 @@ def _main(cfg: DictConfig) -> float | None:
     if result is None:
         with sweep.job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
             result = _run_of_sweep(cfg, folder)
-    return result["val_psnr"] if result["status"] == "finished" else None
+    return sweep.merit(result) if result["status"] == "finished" else None
 
 
 def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:

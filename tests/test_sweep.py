@@ -333,6 +333,25 @@ def test_optuna_failed_point_is_a_failed_trial(tmp_path):
     assert [row["state"] for row in jobs(tmp_path / "s").values()] == ["failed"] * 3
 
 
+@pytest.mark.parametrize("search", [[], ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"]])
+def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
+    """Without clean images the best run is the one closest to the noisy images kept back."""
+    import numpy as np
+
+    np.save(tmp_path / "noisy.npy", np.random.default_rng(0).normal(0.5, 0.1, (20, 2, 1, 16, 16)).astype(np.float32))
+    quick = ["model.width=4", "data.batch_size=6", "trainer.max_epochs=4", "trainer.accelerator=cpu", "optim=adam"]
+    rates = "optim.lr=choice(0.003,1e-9)" if search else "optim.lr=0.003,1e-9"
+    source = ["data=pairs", "data.noisy=noisy.npy", "trainer.precision=32-true"]
+    status, out, errors = run("-m", *search, rates, *source, *quick, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert status == 0, errors
+    found = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert found["jobs"][0]["val_noisy_loss"] == min(row["val_noisy_loss"] for row in found["jobs"])
+    assert found["jobs"][0]["command"] == found["best"]
+    assert "dB against noisy images" in out
+    if not search:
+        assert "optim.lr=0.003" in found["best"]
+
+
 def test_slurm_by_submitits_local_executor(tmp_path):
     arguments = ["-m", "seed=1,2", *SMALL, "hydra/launcher=submitit_local", "hydra.sweep.dir=s"]
     status, out, errors = run(*arguments, cwd=tmp_path)

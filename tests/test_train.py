@@ -441,6 +441,31 @@ def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
     assert not torch.equal(a["network.first.weight"], c["network.first.weight"])
 
 
+@pytest.mark.parametrize("algorithm", [None, "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_under_a_fused_optimiser(precision, algorithm, course, tmp_path):
+    config = composed(
+        "data=course", f"data.root={course}", "trainer.max_epochs=1", "trainer.gradient_clip_val=1e-3", *QUICK
+    )
+    config["trainer"] |= {"precision": precision, "gradient_clip_algorithm": algorithm}
+    config["callbacks"] = {"look": {"_target_": "tests.test_train.Gradients"}}
+    assert config["optim"]["fused"]
+    train(config, tmp_path / "run", "test")
+    largest = (torch.linalg.vector_norm if algorithm is None else torch.amax)(torch.tensor(Gradients.seen).abs())
+    assert 0.5e-3 < largest <= 1.001e-3
+
+
+class Gradients(callbacks.Callback):
+    """Notes the gradients of the last step."""
+
+    seen: tuple[float, ...] = ()
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        found = [p.grad.flatten() for p in pl_module.network.parameters() if p.grad is not None]
+        if found:
+            Gradients.seen = tuple(torch.cat(found).tolist())
+
+
 def test_short_last_batch(course, tmp_path):
     config = composed("data=course", f"data.root={course}", "data.train_pairs=13", "trainer.max_epochs=1", *QUICK)
     config["model"] = {"_target_": "n2n_lightning.networks.UNet"}
@@ -501,7 +526,7 @@ class Poison(callbacks.Callback):
             "+trainer.accumulate_grad_batches=0",
             "trainer.accumulate_grad_batches=0: must be a whole number, 1 or more",
         ),
-        ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number larger than 0, or left out"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number larger than 0, or left out"),
         (
             "+trainer.max_epoch=3",
             "trainer: Trainer.__init__() got an unexpected keyword argument 'max_epoch' (did you mean max_epochs?)",
