@@ -63,6 +63,12 @@ def test_unet_is_table_1():
     assert [row[3] for row in rows] == [32, 32, 16, 8, 4, 2, 1, *[2] * 4, *[4] * 4, *[8] * 4, *[16] * 4, *[32] * 5]
 
 
+def test_transposed_convolutions_are_torchs():
+    layer = UNet().ct5[0].double()
+    image = torch.rand(2, layer.in_channels, 5, 6, dtype=torch.float64)
+    assert torch.allclose(layer(image), nn.ConvTranspose2d.forward(layer, image), atol=1e-12)
+
+
 def test_baseline_has_7_encoder_and_11_decoder_layers_and_no_skips():
     rows = [row for row in walk(EncoderDecoder()) if row[0] != "up"]
     expected = [row for row in TABLE_1 if row[0] != "up" and row[2] != "transposed"]
