@@ -78,9 +78,12 @@ def main() -> None:
         config["callbacks"] = {
             "watch": {"_target_": "__main__.Watch", "every": args.every, "limit": args.seconds},
         }
-        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet:
-            with contextlib.redirect_stdout(quiet):
-                result = train(config, Path(folder) / "run", "benchmark")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open(os.devnull, "w") as quiet,
+            contextlib.redirect_stdout(quiet),
+        ):
+            result = train(config, Path(folder) / "run", "benchmark")
         curve = Watch.curve
         passed = {mark: next((s for s, value in curve if value > mark), None) for mark in MARKS}
         text = ", ".join(f"{mark} dB {f'after {s:.0f} s' if s else 'never'}" for mark, s in passed.items())

@@ -58,8 +58,11 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, d
     return LambdaLR(optimizer, factor)
 
 
+EXPLODED = 1e8  # a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
+
+
 class Diverged(RuntimeError):
-    """The loss is NaN or infinite."""
+    """The loss is NaN, infinite, or as good as that."""
 
 
 class Denoiser(pl.LightningModule):
@@ -118,10 +121,10 @@ class Denoiser(pl.LightningModule):
         loss = self.loss(self(batch["input"]), batch["target"])
         count, size = len(batch["input"]), int(batch.get("size", len(batch["input"])))
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
-        if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss.isfinite():
+        if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss < EXPLODED:
             raise Diverged(
                 f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1},"
-                f" learning rate {self.learning_rate:g}; a smaller optim.lr would help"
+                f" learning rate {self.learning_rate:g}; a smaller optim.lr or trainer.gradient_clip_val= would help"
             )
         self._add("train", loss, count)
         self._images += size
@@ -167,7 +170,7 @@ class Denoiser(pl.LightningModule):
             "images_per_second": self._images / max(self._seconds, 1e-9),
         }
         # Before any checkpoint: training_step looks at a GPU's loss only now and then, and never after the last step.
-        if not all(math.isfinite(row[name]) for name in ("train_loss", self._val_loss) if name in row):
+        if not all(row[name] < EXPLODED for name in ("train_loss", self._val_loss) if name in row):
             raise Diverged(
                 f"the loss became {train_loss} in epoch {self.current_epoch + 1}, training, {row.get(self._val_loss)},"
                 f" validation; learning rate {self.learning_rate:g}; a smaller optim.lr would help"
