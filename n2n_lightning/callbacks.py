@@ -29,10 +29,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        with replacing(path) as temporary:
+        with replacing(path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None) as temporary:
             torch.save(checkpoint, temporary)
-            if path.name == "last.ckpt" and path.exists():
-                path.replace(path.with_name("previous.ckpt"))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return load_torch(Path(path))
@@ -57,12 +55,15 @@ RESUMABLE = ("last", "previous", "best")  # checkpoints that a run can continue 
 
 
 def resumable(folder: Path) -> Path | None:
-    """The newest whole checkpoint to continue from, with a line on standard error where that is not the last one.
+    """The checkpoint to continue from: the first of RESUMABLE that is whole.
+
+    Damaged ones before it are renamed to `.damaged`, so that none of them takes the place of a whole one later, and a
+    line on standard error says so.
 
     Raises:
         InputError: there are checkpoints, and all of them are damaged.
     """
-    damage = None
+    damage, damaged = None, []
     for path in (folder / f"{name}.ckpt" for name in RESUMABLE):
         if not path.exists():
             continue
@@ -72,7 +73,10 @@ def resumable(folder: Path) -> Path | None:
                 raise InputError(f"{path}: not a checkpoint of this program")
         except InputError as error:
             damage = damage or error
+            damaged.append(path)
             continue
+        for name in damaged:
+            name.replace(name.with_suffix(".damaged"))
         if damage:
             _warn(f"{damage}; continuing from {path.name}, epoch {state['epoch'] + 1}")
         return path
@@ -132,29 +136,31 @@ class StopOnSignal(Callback):
             signal.signal(n, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        due = bool(self.received) or time.monotonic() - self._saved > self.MINUTES * 60
+        if (trainer.fit_loop.epoch_loop.batch_progress.current.ready) % trainer.accumulate_grad_batches:
+            return  # a checkpoint has no gradients in it
+        stop = self.received
+        due = bool(stop) or time.monotonic() - self._saved > self.MINUTES * 60
         if trainer.world_size > 1:  # they must agree; asking one another costs time, so not at every step
             if trainer.global_step % 10:
                 return
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
-            self.received = self._of_all(trainer) if due else 0
+            stop = self._of_all(trainer, stop) if due else 0
         # From a checkpoint between the last batch and the validation Lightning would resume without the validation.
         if due and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
             self._saved = time.monotonic()
-            if self.received:
-                raise Interrupted(self.received)
+            if stop:
+                raise Interrupted(stop)
 
-    def _of_all(self, trainer: pl.Trainer) -> int:
+    def _of_all(self, trainer: pl.Trainer, received: int) -> int:
         """The signal that this process or another one of the run received."""
-        found = torch.tensor(self.received, device=trainer.strategy.root_device)
+        found = torch.tensor(received, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(found, reduce_op="max"))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = time.monotonic()  # at the end of the epoch before
-        self.received = self._of_all(trainer)
-        if self.received:
-            raise Interrupted(self.received)
+        if stop := self._of_all(trainer, self.received):
+            raise Interrupted(stop)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for n, handler in self._previous.items():

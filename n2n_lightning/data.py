@@ -371,14 +371,18 @@ class NoisyPairs(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """On the training device: stored values become float in [0, 1], noise is drawn, pairs are turned."""
         training = self.trainer is not None and self.trainer.training
+        colours = generator(self.seed, "colours", batch["epoch"], batch["number"]) if training and self.colour else None
         if "image" in batch:
-            pair = self._corrupt(to_float(batch["image"]), batch, training)
+            image = to_float(batch["image"])
+            if colours:  # before the noise, which is then of the strength that was asked for
+                image = recolour([image], colours)[0].clamp(0, 1)
+            pair = self._corrupt(image, batch, training)
         else:
             pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
+            if colours:
+                pair = recolour(pair, colours)
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
-        if training and self.colour:
-            pair = recolour(pair, generator(self.seed, "colours", batch["epoch"], batch["number"]))
         size = len(pair[0])
         if self.trainer and training:  # each process of a run draws the whole batch and takes its share of it
             pair = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]

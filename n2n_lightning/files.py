@@ -26,10 +26,11 @@ class DiskFull(OSError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends and removed when the block fails.
 
-    The file is flushed to the disk before the rename, so that a crash leaves the old file or the new one.
+    The file is flushed to the disk before the rename, so that a crash leaves the old file or the new one. The old file
+    gets the name `keep`, if that is given.
 
     Raises:
         DiskFull: the file does not fit on the disk, or into the person's share of it.
@@ -46,6 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
+        if keep and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         full = disk_full(path, error)
@@ -63,10 +66,10 @@ def disk_full(path: Path, error: Exception) -> DiskFull | None:
     if isinstance(error, DiskFull):
         return None
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    # torch.save, TIFF writers and others raise errors of their own; the unfinished file still fills the disk.
-    if full or shutil.disk_usage(path.parent).free < 2**16:
-        return DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched")
-    return None
+    if type(error) is RuntimeError:  # of torch.save, among others; the unfinished file still fills the disk
+        with suppress(OSError):
+            full = shutil.disk_usage(path.parent).free < 2**16
+    return DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched") if full else None
 
 
 def _umask() -> int:

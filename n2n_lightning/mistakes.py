@@ -53,9 +53,13 @@ def refuse(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
     for name in ("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches"):
         value = trainer.get(name, 1)
+        if name == "max_epochs" and value is None and trainer.get("max_steps", -1) > 0:
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more")
-    if trainer.get("check_val_every_n_epoch", 1) > trainer.get("max_epochs", 1):
+    if trainer.get("num_nodes", 1) != 1:
+        raise InputError(f"trainer.num_nodes={trainer['num_nodes']}: a run uses one machine; a sweep uses several")
+    if trainer.get("check_val_every_n_epoch", 1) > (trainer.get("max_epochs", 1) or math.inf):
         raise InputError(
             f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: there would be no validation in"
             f" trainer.max_epochs={trainer['max_epochs']}"
@@ -63,6 +67,8 @@ def refuse(config: dict[str, Any]) -> None:
     clip = trainer.get("gradient_clip_val")
     if clip is not None and (not _is_number(clip) or clip <= 0):
         raise InputError(f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out")
+    if clip and config["optim"].get("fused") and str(trainer.get("precision")).startswith("16"):
+        raise InputError(f"trainer.gradient_clip_val={clip}: with float16 optim.fused=false goes with it")
     _refuse_device(str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto")))
 
 

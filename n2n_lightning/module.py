@@ -129,7 +129,7 @@ class Denoiser(pl.LightningModule):
         self._add("train", loss, count)
         self._images += size
         # The processes of a run average their gradients, whatever their shares of the batch are.
-        return loss if count == size else loss * (count * self.trainer.world_size / size)
+        return loss if self.trainer.world_size == 1 else loss * (count * self.trainer.world_size / size)
 
     def on_validation_start(self) -> None:
         self._stop_clock()
@@ -170,7 +170,8 @@ class Denoiser(pl.LightningModule):
             "images_per_second": self._images / max(self._seconds, 1e-9),
         }
         # Before any checkpoint: training_step looks at a GPU's loss only now and then, and never after the last step.
-        if not all(row[name] < EXPLODED for name in ("train_loss", self._val_loss) if name in row):
+        # Validation may be far off for an epoch while running averages settle, so there only its being finite counts.
+        if not (train_loss < EXPLODED and math.isfinite(row.get(self._val_loss, 0.0))):
             raise Diverged(
                 f"the loss became {train_loss} in epoch {self.current_epoch + 1}, training, {row.get(self._val_loss)},"
                 f" validation; learning rate {self.learning_rate:g}; a smaller optim.lr would help"

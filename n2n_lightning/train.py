@@ -151,19 +151,24 @@ def train(
     try:
         accepted()
         write("running")
+        os.environ.setdefault(LEADER, str(os.getpid()))
         trainer.fit(module, data, ckpt_path=begin, weights_only=True)
     except callbacks.Interrupted as error:
         write("interrupted", str(error))
         raise
     except Exception as error:
-        error = disk_full(folder, error) or error  # of the event files, which are not ours
-        if trainer.world_size > 1 and re.search(r"gloo|NCCL|ProcessGroup", str(error)):
+        cause, error = error, disk_full(folder, error) or error  # of the event files, which are not ours
+        if trainer.world_size > 1 and re.search(r"[Cc]onnection (closed|reset)|[Bb]roken pipe|remote peer", str(error)):
             error = Deserted("another process of this run ended; resume=RUN_FOLDER continues from the last checkpoint")
         known = isinstance(error, Diverged | DiskFull | Deserted)
         with suppress(DiskFull):
             write("failed", str(error) if known else f"{type(error).__name__}: {error}")
-        raise error
+        if error is cause:
+            raise
+        raise error from cause
     finally:
+        if not follows():
+            os.environ.pop(LEADER, None)
         data.release()
     result = write("finished")
     if follows():
@@ -178,9 +183,12 @@ class Deserted(RuntimeError):
     """Another process of the run (trainer=ddp) ended before its time."""
 
 
+LEADER = "N2N_LIGHTNING_LEADER"  # set in the processes that a run starts
+
+
 def follows() -> bool:
     """Whether this process was started by another one of the same run (trainer=ddp), which writes all files."""
-    return any(int(os.environ.get(name, 0)) > 0 for name in ("RANK", "LOCAL_RANK"))
+    return LEADER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _scores(history: list[dict[str, float]]) -> dict[str, Any]:
@@ -417,8 +425,9 @@ def _explain(error: BaseException) -> int:
     from n2n_lightning.module import Diverged
 
     if isinstance(error, Interrupted):
-        if not follows():
-            print(error, file=sys.stderr)
+        if follows():
+            return 0  # Lightning kills the first process where another one ends otherwise
+        print(error, file=sys.stderr)
         return 128 + error.signum
     if isinstance(error, Diverged | DiskFull | Deserted):
         print("error:", error, file=sys.stderr)

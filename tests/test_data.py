@@ -1,6 +1,7 @@
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from n2n_lightning.data import Batches, Captures, Crops, Key, Loader, recolour, to_float, turn
 from n2n_lightning.files import InputError
 from n2n_lightning.leaves import dead_leaves
-from n2n_lightning.noise import Pixelate, generator
+from n2n_lightning.noise import Bernoulli, Pixelate, generator
 from n2n_lightning.sources import Course, Photos
 from n2n_lightning.stacks import Scenes
 from tests.conftest import course_files
@@ -211,6 +212,15 @@ def test_turns_are_the_eight_symmetries_and_the_same_for_both():
     assert found == expected
     (wide,) = turn([torch.rand(5, 3, 4, 6)], generator(0))
     assert wide.shape == (5, 3, 4, 6)
+
+
+def test_colours_come_before_noise_that_is_generated():
+    data = Photos(Bernoulli(0.5), train_pairs=40, val_pairs=4, size=16, zoom=None, colour=True, batch_size=20)
+    data.setup()
+    data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
+    batch = data.on_after_batch_transfer(data.train[Key(0, 0, torch.arange(20))], 0)
+    assert 0.4 < (batch["input"] == 0).all(1).float().mean() < 0.6  # missing pixels are still 0
+    assert 0 <= batch["input"].min() <= batch["input"].max() <= 1
 
 
 def test_recolouring_is_the_same_for_both_and_keeps_means():
