@@ -383,10 +383,12 @@ class NoisyPairs(pl.LightningDataModule):
                 pair = recolour(pair, colours)
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
-        size = len(pair[0])
-        if self.trainer and training:  # each process of a run draws the whole batch and takes its share of it
-            pair = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
-        return {"input": pair[0], "target": pair[1], "size": size}
+        if not training:
+            return {"input": pair[0], "target": pair[1]}
+        # Each process of a run draws the whole batch and takes its share of it.
+        assert self.trainer
+        parts = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
+        return {"input": parts[0], "target": parts[1], "size": len(pair[0])}
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
         """Both noisy sides of a batch of the training data, whoever asks, and whatever training aims at."""

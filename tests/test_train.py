@@ -708,7 +708,7 @@ MISTYPED = {
     "modl=unet": "modl: there is no such key (did you mean model?); +modl=VALUE adds one",
     "trainer.max_epoch=3": "trainer.max_epoch: there is no such key (did you mean max_epochs?); trainer has",
     "optim.learning_rate=1": "optim.learning_rate: there is no such key; optim has lr, betas,",
-    "noise.sigma=3": "noise.sigma: there is no such key here; it belongs to noise=brown, noise=camera, noise=gaussian",
+    "noise.peak=3": "noise.peak: there is no such key here; it belongs to noise=poisson",
     "noise=gaussian noise.sigm=3": "noise.sigm: there is no such key (did you mean sigma?); noise has sigma, frozen",
     "data.root=x": "data.root: there is no such key here; it belongs to data=course, data=images",
     "hydra/launcher=jobli": "hydra/launcher=jobli: there is no such choice (did you mean joblib?)",
