@@ -28,7 +28,7 @@ train: .venv/.installed  ## Train a U-Net on the embedded photographs (ARGS="opt
 	$(PY) -m n2n_lightning.train $(ARGS)
 
 test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)
-	$(PY) -m pytest -n 2 $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/.dev  ## Check style and types
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

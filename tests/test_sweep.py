@@ -268,6 +268,7 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
         assert jobs(tmp_path / "s")["0"]["state"] in ("interrupted", "killed")
 
 
+@pytest.mark.xdist_group("ray")  # two of Ray's clusters at a time get in one another's way
 @pytest.mark.parametrize("count", [2, 4])
 def test_ray_gives_each_job_one_gpu(count, tmp_path):
     pretended = [f"+hydra.launcher.ray.init.num_gpus={count}", f"+hydra.launcher.ray.init.num_cpus={count}"]
@@ -281,6 +282,7 @@ def test_ray_gives_each_job_one_gpu(count, tmp_path):
     assert not overlap
 
 
+@pytest.mark.xdist_group("ray")
 def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
     broken = "+callbacks.break._target_=tests.test_sweep.Break"
     arguments = ["-m", "seed=1,2,3,4", broken, *SMALL, "hydra/launcher=ray", "hydra.sweep.dir=s"]
