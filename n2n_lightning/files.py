@@ -21,6 +21,9 @@ class InputError(ValueError):
     """Something that the person typed or gave us cannot work; the message is the one line that they see."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class DiskFull(OSError):
     """There is no room for a file; the message is the one line that the person sees, and what was there is there."""
 
@@ -65,7 +68,7 @@ def disk_full(path: Path, error: Exception) -> DiskFull | None:
     """What to raise instead of `error`, which came of writing `path`, if the reason is a full disk."""
     if isinstance(error, DiskFull):
         return None
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = getattr(error, "errno", None) in FULL
     if type(error) is RuntimeError:  # of torch.save, among others; the unfinished file still fills the disk
         with suppress(OSError):
             full = shutil.disk_usage(path.parent).free < 2**16

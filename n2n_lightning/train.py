@@ -11,6 +11,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -23,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import mistakes, sweep
-from n2n_lightning.files import DiskFull, InputError, disk_full, replacing
+from n2n_lightning.files import FULL, DiskFull, InputError, disk_full, replacing
 
 HERE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
@@ -152,6 +153,7 @@ def train(
         accepted()
         write("running")
         os.environ.setdefault(LEADER, str(os.getpid()))
+        threading.excepthook = _quiet_where_full
         trainer.fit(module, data, ckpt_path=begin, weights_only=True)
     except callbacks.Interrupted as error:
         write("interrupted", str(error))
@@ -167,6 +169,7 @@ def train(
             raise
         raise error from cause
     finally:
+        threading.excepthook = threading.__excepthook__
         if not follows():
             os.environ.pop(LEADER, None)
         data.release()
@@ -181,6 +184,12 @@ def train(
 
 class Deserted(RuntimeError):
     """Another process of the run (trainer=ddp) ended before its time."""
+
+
+def _quiet_where_full(happened: Any) -> None:
+    """Says nothing of TensorBoard's thread that found the disk full: the run finds it too, and says so in one line."""
+    if not (isinstance(happened.exc_value, OSError) and happened.exc_value.errno in FULL):
+        threading.__excepthook__(happened)
 
 
 LEADER = "N2N_LIGHTNING_LEADER"  # set in the processes that a run starts
