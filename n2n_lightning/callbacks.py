@@ -136,7 +136,7 @@ class StopOnSignal(Callback):
             signal.signal(n, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if (trainer.fit_loop.epoch_loop.batch_progress.current.ready) % trainer.accumulate_grad_batches:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
             return  # a checkpoint has no gradients in it
         stop = self.received
         due = bool(stop) or time.monotonic() - self._saved > self.MINUTES * 60

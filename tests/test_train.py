@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import random
 import shlex
@@ -484,6 +485,7 @@ def test_divergence(value, course, tmp_path):
         train(composed(*asked, poison), folder, "test")
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "failed"
+    assert ("the loss became nan" in result["reason"]) == math.isnan(value)
     assert "the loss became" in result["reason"]
     assert all(value.isfinite().all() for value in weights(folder).values())
     assert (folder / "checkpoints" / "best.ckpt").exists()
