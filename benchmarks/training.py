@@ -37,7 +37,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def configuration(network: str, root: Path, batch: int) -> dict[str, Any]:
     """A run of two epochs, of which the second is measured."""
     asked = ["data=course", *NETWORKS[network], f"data.root={root}", f"data.batch_size={batch}", "trainer.max_epochs=2"]
-    asked += ["data.augment=false", "data.colour=false"]  # the loops by hand have none either
+    asked += ["data.augment=false", "data.colour=null"]  # the loops by hand have none either
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", asked), resolve=True)
     config["model"]["channels"] = 3

@@ -286,7 +286,8 @@ class NoisyPairs(pl.LightningDataModule):
         val_batch_size: images per validation step; fewer where they are larger than 64 x 64.
         seed: of order, crops, noise and augmentation.
         augment: give both images of a pair the same random flips and, where they are square, quarter turns.
-        colour: give both images of a pair the same random saturation and contrast.
+        colour: [lowest, highest] factor on the saturation, to give both images of a pair the same random saturation and
+            contrast, see `recolour`; None leaves them as they are.
         workers: processes that prepare batches; 0 prepares them in the training process.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
@@ -305,7 +306,7 @@ class NoisyPairs(pl.LightningDataModule):
         val_batch_size: int = 250,
         seed: int = 0,
         augment: bool = False,
-        colour: bool = False,
+        colour: Sequence[float] | None = None,
         workers: int = 0,
         supervised: bool = False,
     ) -> None:
@@ -313,7 +314,8 @@ class NoisyPairs(pl.LightningDataModule):
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.seed, self.augment, self.colour, self.workers = seed, augment, colour, workers
+        self.colour = check_colour(colour)
+        self.seed, self.augment, self.workers = seed, augment, workers
         self.supervised = supervised
         self.noise: Noise | None = None
         self.train: Dataset | None = None
@@ -374,13 +376,13 @@ class NoisyPairs(pl.LightningDataModule):
         colours = generator(self.seed, "colours", batch["epoch"], batch["number"]) if training and self.colour else None
         if "image" in batch:
             image = to_float(batch["image"])
-            if colours:  # before the noise, which is then of the strength that was asked for
-                image = recolour([image], colours)[0].clamp(0, 1)
+            if self.colour and colours:  # before the noise, which is then of the strength that was asked for
+                image = recolour([image], self.colour, colours)[0].clamp(0, 1)
             pair = self._corrupt(image, batch, training)
         else:
             pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
-            if colours:
-                pair = recolour(pair, colours)
+            if self.colour and colours:
+                pair = recolour(pair, self.colour, colours)
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
         if not training:
@@ -454,16 +456,33 @@ def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
     return turned
 
 
-def recolour(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
+def check_colour(colour: Any) -> tuple[float, float] | None:
+    """The option `data.colour` as a pair of numbers, or None; InputError where it is neither."""
+    if colour is None or colour is False:
+        return None
+    try:
+        lowest, highest = (float(factor) for factor in colour)
+    except (TypeError, ValueError):
+        lowest = highest = 0
+    if not 0 < lowest <= highest <= 100:
+        raise InputError(f"data.colour={colour}: must be two factors on the saturation, [0.5, 2] say, or null")
+    return lowest, highest
+
+
+def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator) -> list[Tensor]:
     """The same random saturation and contrast for each row of all `images` (B, C, H, W).
 
-    Distances from the mean of a pixel's channels are multiplied by 1/2 to 2, distances from 0.5 by 0.7 to 1.4, both
-    uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of zero mean stays so.
+    Distances from the mean of a pixel's channels are multiplied by a factor between the two of `saturation`, distances
+    from 0.5 by 0.7 to 1.4, both uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of
+    zero mean stays so.
     """
-    u = torch.rand(2, len(images[0]), 1, 1, 1, generator=draws) * 2 - 1
-    saturation, contrast = (factor.to(images[0].device) for factor in (2 ** u[0], 1.4 ** u[1]))
+    u = torch.rand(2, len(images[0]), 1, 1, 1, generator=draws)
+    lowest, highest = saturation
+    colour, contrast = (
+        factor.to(images[0].device) for factor in (lowest * (highest / lowest) ** u[0], 1.4 ** (2 * u[1] - 1))
+    )
     recoloured = []
     for image in images:
         mean = image.mean(1, keepdim=True)
-        recoloured.append((mean + (image - mean) * saturation - 0.5) * contrast + 0.5)
+        recoloured.append((mean + (image - mean) * colour - 0.5) * contrast + 0.5)
     return recoloured

@@ -215,7 +215,7 @@ def test_turns_are_the_eight_symmetries_and_the_same_for_both():
 
 
 def test_colours_come_before_noise_that_is_generated():
-    data = Photos(Bernoulli(0.5), train_pairs=40, val_pairs=4, size=16, zoom=None, colour=True, batch_size=20)
+    data = Photos(Bernoulli(0.5), train_pairs=40, val_pairs=4, size=16, zoom=None, colour=(0.5, 2), batch_size=20)
     data.setup()
     data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
     batch = data.on_after_batch_transfer(data.train[Key(0, 0, torch.arange(20))], 0)
@@ -227,10 +227,10 @@ def test_recolouring_is_the_same_for_both_and_keeps_means():
     draws = generator(1)
     clean = torch.rand(400, 3, 4, 4, generator=draws)
     noise = torch.randn(400, 3, 4, 4, generator=draws)
-    a, b, mean = recolour([clean + noise, clean - noise, clean], generator(0))
+    a, b, mean = recolour([clean + noise, clean - noise, clean], (0.5, 2), generator(0))
     assert torch.allclose((a + b) / 2, mean, atol=1e-5)  # affine: noise of zero mean stays so
     grey = clean.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    (contrast,) = recolour([grey], generator(0))
+    (contrast,) = recolour([grey], (0.5, 2), generator(0))
     gains = contrast.std((1, 2, 3)) / grey.std((1, 2, 3))  # no colour, so contrast alone is seen
     assert 1 / 1.4 - 1e-3 <= gains.min() < 0.8
     assert 1.2 < gains.max() <= 1.4 + 1e-3
@@ -328,3 +328,9 @@ def test_generated_images_and_grey_photographs_can_be_trained_on():
     assert 20 < low / high < 2000
     with pytest.raises(InputError, match=r"^data.names: chelsea.png is none of the photographs: .*coffee.png"):
         Photos(Pixelate(7), names=["chelsea.png"]).setup()
+
+
+@pytest.mark.parametrize("colour", [True, 2, [0.5], [2, 0.5], [0, 1], ["a", "b"], "ab", [0.5, float("nan")]])
+def test_a_range_of_colours_that_cannot_be_is_refused(colour):
+    with pytest.raises(InputError, match=r"data\.colour=.*\[0\.5, 2\] say, or null"):
+        Photos(Bernoulli(0.5), colour=colour)

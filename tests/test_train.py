@@ -285,7 +285,7 @@ class Kill(callbacks.Callback):
 def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_path):
     quick = [o for o in QUICK if o != "model=tiny"]
     asked = [
-        *("data=course", f"data.root={course}", "data.swap=true", "data.augment=true", "data.colour=true"),
+        *("data=course", f"data.root={course}", "data.swap=true", "data.augment=true", "data.colour=[0.5,2]"),
         *("callbacks=ema", "trainer.max_epochs=4", "model=residual_unet", "model.width=8", *quick),
     ]
     repository = Path(__file__).parents[1]
