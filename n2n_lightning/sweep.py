@@ -144,10 +144,15 @@ def stored(folder: Path, overrides: list[str], retry_failed: bool) -> dict[str, 
     if result.get("status") == "finished" or (result.get("status") == "failed" and not retry_failed):
         return result
     if result.get("status") == "failed":
-        aside = folder.parent / "failed"
-        aside.mkdir(exist_ok=True)
-        shutil.move(folder, aside / f"{folder.name}-{len(list(aside.iterdir())) + 1}")
+        set_aside(folder)
     return None
+
+
+def set_aside(folder: Path) -> None:
+    """Moves a job's folder to `failed` beside it, where it is not a job of the sweep any more."""
+    aside = folder.parent / "failed"
+    aside.mkdir(exist_ok=True)
+    shutil.move(folder, aside / f"{folder.name}-{len(list(aside.iterdir())) + 1}")
 
 
 @contextlib.contextmanager
@@ -493,9 +498,13 @@ def resumed(arguments: list[str]) -> list[str]:
     own += [f"hydra.sweep.dir='{value}'"]
     database = folder / "study.db"
     asked = [a.removeprefix("hydra.sweeper.n_trials=") for a in own if a.startswith("hydra.sweeper.n_trials=")]
-    return (
-        [*own, *_rest_of_study(database, int(asked[-1] if asked else before["n_trials"]))] if database.exists() else own
-    )
+    if not database.exists():
+        return own
+    rest = _rest_of_study(database, int(asked[-1] if asked else before["n_trials"]))
+    for row in read_sweep(folder):
+        if row["state"] not in ("finished", "failed", "running"):
+            set_aside(folder / row["job"])  # a trial that was killed: another takes its place
+    return [*own, *rest]
 
 
 def _points(arguments: list[str]) -> set[str]:

@@ -317,6 +317,8 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == 5
     assert states.count("RUNNING") == 0
+    assert status == 0, errors  # the killed trial is out of the way
+    assert [f.name for f in (tmp_path / "s" / "failed").iterdir()] == ["2-1"]
     points = [trial.params["optim.lr"] for trial in study.trials]
     assert len(set(points)) == len(points)
     finished = [row for row in jobs(tmp_path / "s").values() if row["state"] == "finished"]
