@@ -342,13 +342,14 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
 
     jobs = [f for f in folder.iterdir() if (f / ".hydra" / "overrides.yaml").is_file()] if folder.is_dir() else []
     try:
-        fixed = set(json.loads((folder / "sweep.json").read_text())["arguments"])
+        # Hydra writes `true` as `True` into the overrides of a job.
+        fixed = {a.lower() for a in json.loads((folder / "sweep.json").read_text())["arguments"]}
     except (OSError, ValueError, KeyError):
         fixed = set()
     asked, rows = {}, []
     for path in sorted(jobs, key=natural):
         overrides = [str(o) for o in OmegaConf.load(path / ".hydra" / "overrides.yaml")]
-        asked[path] = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o not in fixed)
+        asked[path] = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o.lower() not in fixed)
     swept = list(dict.fromkeys(name for values in asked.values() for name in values))
     for path, values in asked.items():
         result = read_result(path)

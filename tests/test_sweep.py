@@ -88,12 +88,14 @@ def overlapping(folder: Path) -> tuple[list[str], bool]:
 
 
 def test_a_sweep_and_what_it_gives(tmp_path):
-    status, out, errors = run("-m", "optim.lr=0.01,0.001", "seed=1,2", *SMALL, "hydra.sweep.dir=s", cwd=tmp_path)
+    asked = ["optim.lr=0.01,0.001", "seed=1,2", "data.augment=true", *SMALL]
+    status, out, errors = run("-m", *asked, "hydra.sweep.dir=s", cwd=tmp_path)
     assert (status, errors) == (0, "")
     found = jobs(tmp_path / "s")
     assert {(row["parameters"]["optim.lr"], row["parameters"]["seed"]) for row in found.values()} == {
         (lr, seed) for lr in (0.01, 0.001) for seed in (1, 2)
     }
+    assert all(set(row["parameters"]) == {"optim.lr", "seed"} for row in found.values())
     scores = [row["val_psnr"] for row in found.values()]
     assert scores == sorted(scores, reverse=True)
     summary = json.loads((tmp_path / "s" / "sweep.json").read_text())
