@@ -1,6 +1,6 @@
-"""What each choice of the recipe of `experiment=fast` is worth: one sweep over seeds for each, one choice changed in each.
+"""What each choice of the recipe of `experiment=fast` is worth: a sweep over seeds for each, with that one changed.
 
-    python benchmarks/ablation.py --root data/course [--seeds 1,2,3] [--pairs 5000] [--epochs 4] [--out outputs/sweeps/ablation]
+    python benchmarks/ablation.py --root data/course [--seeds 1,2,3] [--pairs 5000] [--epochs 4] [--out FOLDER]
 
 Sweeps that are there already go on, so that it can be stopped at any time; differences are taken seed by seed.
 """
