@@ -21,7 +21,7 @@ CHOICES = {
     "batch": ["data.batch_size=16,64"],
     "warmup": ["scheduler.warmup=0"],
     "constant": ["scheduler=constant"],
-    "ema": ["callbacks=ema", "scheduler=constant"],
+    "ema": ["callbacks=ema", "callbacks.ema.decay=0.99", "scheduler=constant,cosine"],
     "adamw": ["optim=adamw", "optim.weight_decay=0.01"],
     "l1": ["loss=l1"],
 }
