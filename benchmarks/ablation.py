@@ -23,6 +23,8 @@ CHOICES = {
     "constant": ["scheduler=constant"],
     "ema": ["callbacks=ema", "callbacks.ema.decay=0.99", "scheduler=constant,cosine"],
     "adamw": ["optim=adamw", "optim.weight_decay=0.01"],
+    "clip": ["trainer.gradient_clip_val=0.02"],
+    "betas": ["optim.betas=[0.9,0.99]"],
     "l1": ["loss=l1"],
 }
 
