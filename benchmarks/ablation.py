@@ -43,11 +43,10 @@ def main() -> None:
     scores: dict[str, dict[str, tuple[float, float]]] = {}
     for name in dict.fromkeys(["recipe", *args.choices]):
         folder = args.out / name
-        asked = [f"sweep.resume={folder}"] if (folder / "sweep.json").exists() else [*base, *CHOICES[name]]
+        new = [*base, *CHOICES[name], f"hydra.sweep.dir={folder}"]
+        asked = [f"sweep.resume={folder}"] if (folder / "sweep.json").exists() else new
         command = [sys.executable, "-m", "n2n_lightning.train", "-m", *asked]
-        if asked[0].startswith("experiment"):
-            command.append(f"hydra.sweep.dir={folder}")
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # a diverged job is a row
+        subprocess.run(command, stdout=subprocess.DEVNULL)  # unchecked: a diverged job is a row, and ends with 1
         for job in json.loads((folder / "sweep.json").read_text())["jobs"]:
             point = {n: v for n, v in job["parameters"].items() if n != "seed"}
             key = " ".join(f"{n}={v}" for n, v in point.items()) or " ".join(CHOICES[name]) or "the recipe"

@@ -6,6 +6,7 @@ they are on the device that trains; everything random is a pure function of (see
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -373,16 +374,19 @@ class NoisyPairs(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """On the training device: stored values become float in [0, 1], noise is drawn, pairs are turned."""
         training = self.trainer is not None and self.trainer.training
-        colours = generator(self.seed, "colours", batch["epoch"], batch["number"]) if training and self.colour else None
+        recoloured = None
+        if training and self.colour:
+            draws = generator(self.seed, "colours", batch["epoch"], batch["number"])
+            recoloured = partial(recolour, saturation=self.colour, draws=draws)
         if "image" in batch:
             image = to_float(batch["image"])
-            if self.colour and colours:  # before the noise, which is then of the strength that was asked for
-                image = recolour([image], self.colour, colours)[0].clamp(0, 1)
+            if recoloured:  # before the noise, which is then of the strength that was asked for
+                image = recoloured([image])[0].clamp(0, 1)
             pair = self._corrupt(image, batch, training)
         else:
             pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
-            if self.colour and colours:
-                pair = recolour(pair, self.colour, colours)
+            if recoloured:
+                pair = recoloured(pair)
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
         if not training:
