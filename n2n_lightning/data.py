@@ -315,7 +315,7 @@ class NoisyPairs(pl.LightningDataModule):
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.colour = check_colour(colour)
+        self.colour = ordered("colour", colour, 100)
         self.seed, self.augment, self.workers = seed, augment, workers
         self.supervised = supervised
         self.noise: Noise | None = None
@@ -432,6 +432,23 @@ def whole_numbers(least: int, **values: Any) -> None:
             raise InputError(f"data.{name}={value}: must be a whole number, {least} or more")
 
 
+def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
+    """The option `name` of the data group as a pair of numbers, 0 < first <= second <= `most`, or None.
+
+    Raises:
+        InputError: `value` is neither.
+    """
+    if value is None:
+        return None
+    try:
+        first, second = (float(number) for number in value)
+    except (TypeError, ValueError):
+        first = second = 0
+    if not 0 < first <= second <= most:
+        raise InputError(f"data.{name}={value}: must be two numbers, 0 < smallest <= largest <= {most:g}, or null")
+    return first, second
+
+
 def to_float(image: Tensor, scale: float | None = None) -> Tensor:
     """Integers to float32 by dividing by `scale`, by default the largest value of their type (255, 65535).
 
@@ -458,19 +475,6 @@ def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
             image = torch.where(flips[2], image.transpose(-1, -2), image)
         turned.append(image)
     return turned
-
-
-def check_colour(colour: Any) -> tuple[float, float] | None:
-    """The option `data.colour` as a pair of numbers, or None; InputError where it is neither."""
-    if colour is None or colour is False:
-        return None
-    try:
-        lowest, highest = (float(factor) for factor in colour)
-    except (TypeError, ValueError):
-        lowest = highest = 0
-    if not 0 < lowest <= highest <= 100:
-        raise InputError(f"data.colour={colour}: must be two factors on the saturation, [0.5, 2] say, or null")
-    return lowest, highest
 
 
 def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator) -> list[Tensor]:

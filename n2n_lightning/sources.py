@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.data import Captures, Crops, NoisyPairs, Pairs, Whole, whole_numbers
+from n2n_lightning.data import Captures, Crops, NoisyPairs, Pairs, Whole, ordered, whole_numbers
 from n2n_lightning.files import InputError, load_torch, sha256
 from n2n_lightning.leaves import dead_leaves
 from n2n_lightning.noise import Noise
@@ -127,10 +127,8 @@ class Photos(NoisyPairs):
         super().__init__(**common)
         whole_numbers(1, train_pairs=train_pairs, val_pairs=val_pairs, size=size)
         whole_numbers(0, leaves=leaves)
-        if zoom is not None and (len(zoom) != 2 or not 0 < zoom[0] <= zoom[1] <= 1):
-            raise InputError(f"data.zoom={list(zoom)}: must be two numbers, 0 < smallest <= largest <= 1, or null")
         self.noise, self.train_pairs, self.val_pairs, self.size = noise, train_pairs, val_pairs, size
-        self.zoom = (zoom[0], zoom[1]) if zoom else None
+        self.zoom = ordered("zoom", zoom, 1)
         self.names, self.leaves = self.TRAIN if names is None else tuple(names), leaves
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -330,7 +330,8 @@ def test_generated_images_and_grey_photographs_can_be_trained_on():
         Photos(Pixelate(7), names=["chelsea.png"]).setup()
 
 
-@pytest.mark.parametrize("colour", [True, 2, [0.5], [2, 0.5], [0, 1], ["a", "b"], "ab", [0.5, float("nan")]])
-def test_a_range_of_colours_that_cannot_be_is_refused(colour):
-    with pytest.raises(InputError, match=r"data\.colour=.*\[0\.5, 2\] say, or null"):
-        Photos(Bernoulli(0.5), colour=colour)
+@pytest.mark.parametrize("option", ["colour", "zoom"])
+@pytest.mark.parametrize("value", [True, 2, [0.5], [1, 0.5], [0, 1], [1, 101], ["a", "b"], "ab", [0.5, float("nan")]])
+def test_a_range_that_cannot_be_is_refused(option, value):
+    with pytest.raises(InputError, match=rf"data\.{option}=.*: must be two numbers, 0 < smallest .* or null"):
+        Photos(Bernoulli(0.5), **{option: value})
