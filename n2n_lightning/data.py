@@ -315,7 +315,7 @@ class NoisyPairs(pl.LightningDataModule):
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.colour = ordered("colour", colour, 100)
+        self.colour = None if colour is False else ordered("colour", colour, 100)  # false: in runs of older versions
         self.seed, self.augment, self.workers = seed, augment, workers
         self.supervised = supervised
         self.noise: Noise | None = None

@@ -330,6 +330,11 @@ def test_generated_images_and_grey_photographs_can_be_trained_on():
         Photos(Pixelate(7), names=["chelsea.png"]).setup()
 
 
+def test_no_colours_may_be_said_in_two_ways():
+    assert Photos(Bernoulli(0.5), colour=False).colour is None
+    assert Photos(Bernoulli(0.5), colour=None).colour is None
+
+
 @pytest.mark.parametrize("option", ["colour", "zoom"])
 @pytest.mark.parametrize("value", [True, 2, [0.5], [1, 0.5], [0, 1], [1, 101], ["a", "b"], "ab", [0.5, float("nan")]])
 def test_a_range_that_cannot_be_is_refused(option, value):
