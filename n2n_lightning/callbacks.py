@@ -168,6 +168,23 @@ class StopOnSignal(Callback):
         self._previous = {}
 
 
+class LastWord(Callback):
+    """Lets the first process of several (trainer=ddp) say why the run failed.
+
+    Lightning's watcher looks at the other processes every five seconds and, where one is dead, kills the first one too,
+    at times while it is about to say so. Here the others are ended first, and nothing is left to watch.
+    """
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        processes = getattr(trainer.strategy.launcher, "procs", [])
+        if isinstance(exception, Interrupted):  # all of them end by themselves
+            return
+        for process in processes:
+            process.kill()
+            process.wait()
+        processes.clear()  # the list that the watcher goes through
+
+
 class Pictures(Callback):
     """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png."""
 

@@ -125,7 +125,7 @@ def train(
     bar = options.pop("enable_progress_bar")
     bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
     options["precision"] = _precision(options)
-    watchers: list[pl.Callback] = [callbacks.ProgressBar() if bar else callbacks.EpochLines()]
+    watchers: list[pl.Callback] = [callbacks.LastWord(), callbacks.ProgressBar() if bar else callbacks.EpochLines()]
     # The stop is last: its checkpoint must hold what the others do after the same batch, as averages of the weights.
     watchers += [*instantiate(list(config["callbacks"].values())), callbacks.Pictures(folder / "samples.png"), stop]
     trainer = _construct(
