@@ -1,0 +1,25 @@
+"""Denoising networks: plain modules that know nothing of training. One file per family.
+
+Every network takes float images (B, C, H, W), values in [0, 1] up to noise, of any height and width, and returns the
+denoised images in the same shape. Checkpoints name a network by this package: n2n_lightning.networks.UNet.
+"""
+
+from n2n_lightning.networks.block_unet import DRUNet, NAFNet
+from n2n_lightning.networks.dncnn import DnCNN
+from n2n_lightning.networks.network import Network, multiply_accumulates, pad_to_multiple
+from n2n_lightning.networks.noise2noise import Noise2NoiseUNet
+from n2n_lightning.networks.report import EncoderDecoder, UNet
+from n2n_lightning.networks.residual_unet import ResidualUNet
+
+__all__ = [
+    "DRUNet",
+    "DnCNN",
+    "EncoderDecoder",
+    "NAFNet",
+    "Network",
+    "Noise2NoiseUNet",
+    "ResidualUNet",
+    "UNet",
+    "multiply_accumulates",
+    "pad_to_multiple",
+]

@@ -1,0 +1,122 @@
+"""U-Nets of blocks: NAFNet, and DRUNet in small."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from n2n_lightning.networks.network import Network, sizes
+
+
+class _NAFBlock(nn.Module):
+    """A block of NAFNet: gated depthwise convolution, then a gated layer, each after layer normalisation.
+
+    Without its channel attention, a mean over the whole image, whose result would change with the size of the image.
+    Both branches start at nothing, as in the paper.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
+        self.widen = nn.Conv2d(width, 2 * width, 1)
+        self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.narrow = nn.Conv2d(width, width, 1)
+        self.widen2, self.narrow2 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, width, 1)
+        self.beta, self.gamma = (nn.Parameter(torch.zeros(1, width, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.depthwise(self.widen(_channelwise(self.norm1, x))).chunk(2, 1)
+        x = x + self.beta * self.narrow(a * b)
+        a, b = self.widen2(_channelwise(self.norm2, x)).chunk(2, 1)
+        return x + self.gamma * self.narrow2(a * b)
+
+
+def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer normalisation over the channels of each pixel."""
+    if torch.compiler.is_exporting():  # the exporter ties layer_norm to the number of images of its example
+        variance, mean = torch.var_mean(x, 1, keepdim=True, correction=0)
+        normal = (x - mean) * torch.rsqrt(variance + norm.eps)
+        return normal * norm.weight[:, None, None] + norm.bias[:, None, None]
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), 3x3, without normalisation (Lim et al., CVPRW 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+class _BlockUNet(Network):
+    """A U-Net of blocks: 2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up, skips are added.
+
+    It estimates the noise: output = input - estimate.
+    """
+
+    def __init__(self, block: type[nn.Module], channels: int, widths: Sequence[int], blocks: Sequence[int]) -> None:
+        super().__init__()
+        sizes(widths=widths)
+        sizes(0, blocks=blocks)
+        if len(widths) != len(blocks):
+            raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
+        self.multiple = 2 ** (len(widths) - 1)
+        steps = list(pairwise(widths))
+
+        def chain(width: int, count: int) -> nn.Sequential:
+            return nn.Sequential(*(block(width) for _ in range(count)))
+
+        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(chain(w, n) for w, n in zip(widths, blocks, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1, bias=False) for a, b in reversed(steps))
+        self.decoder = nn.ModuleList(chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1]))
+        self.output = nn.Conv2d(widths[0], channels, 3, padding=1)
+        nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def body(self, image: Tensor) -> Tensor:
+        x = self.encoder[0](self.first(image))
+        skips = []
+        for down, blocks in zip(self.down, list(self.encoder)[1:], strict=True):
+            skips.append(x)
+            x = blocks(down(x))
+        for up, blocks in zip(self.up, self.decoder, strict=True):
+            x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
+        return image - self.output(x)
+
+
+@final
+class NAFNet(_BlockUNet):
+    """NAFNet (Chen et al., ECCV 2022), a U-Net of blocks without activation functions, see _NAFBlock.
+
+    Args:
+        channels: of the images.
+        widths: channels at each size, the image's own first.
+        blocks: blocks at each size, on the way down and again on the way up.
+    """
+
+    def __init__(
+        self, channels: int = 3, widths: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (2, 2, 2)
+    ) -> None:
+        super().__init__(_NAFBlock, channels, widths, blocks)
+
+
+@final
+class DRUNet(_BlockUNet):
+    """A U-Net of residual blocks, as DRUNet (Zhang et al., IEEE TPAMI 2022) but smaller and blind: no noise map.
+
+    Args:
+        channels, widths, blocks: see NAFNet.
+    """
+
+    def __init__(
+        self, channels: int = 3, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (2, 2, 2)
+    ) -> None:
+        super().__init__(_ResidualBlock, channels, widths, blocks)

@@ -1,0 +1,40 @@
+"""DnCNN: convolutions at full size."""
+
+from typing import final
+
+from torch import Tensor, nn
+
+from n2n_lightning.networks.network import Network, sizes
+
+
+@final
+class DnCNN(Network):
+    """Convolutions at full size that estimate the noise: output = input - estimate (Zhang et al., IEEE TIP 2017).
+
+    The first layer has no normalisation, the last neither normalisation nor activation, as in the paper, which has 17
+    to 20 layers; 7 of 64 channels are enough for images of 32 x 32.
+
+    Args:
+        channels: of the images.
+        width: channels of the layers between.
+        layers: convolutions, 3 or more.
+        batch_norm: normalise in between, as the paper does.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 64, layers: int = 7, batch_norm: bool = True) -> None:
+        super().__init__()
+        sizes(width=width, layers=layers)
+        if layers < 3:
+            raise ValueError(f"model.layers={layers}: must be 3 or more")
+        body: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(layers - 2):
+            body.append(nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm))
+            body += [nn.BatchNorm2d(width)] if batch_norm else []
+            body.append(nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*body, nn.Conv2d(width, channels, 3, padding=1))
+        for module in self.layers:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def body(self, image: Tensor) -> Tensor:
+        return image - self.layers(image)

@@ -1,0 +1,66 @@
+"""What the networks have in common: padding, the count of their operations, the check of their sizes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """The base of the networks here: pads any image to what `body` can take, and crops the result.
+
+    `multiple` is the number that height and width must be divisible by inside `body`.
+    """
+
+    multiple = 1
+
+    def body(self, image: Tensor) -> Tensor:
+        """The network itself, for heights and widths divisible by `multiple`."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        return self.body(pad_to_multiple(image, self.multiple))[..., :height, :width]
+
+
+def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
+    """How many multiplications, each with an addition, a network makes per pixel, counted on an image of 64 x 64."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training, image = network.training, torch.zeros(1, channels, 64, 64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    network.train(training)
+    return round(counter.get_total_flops() / 2 / 64**2)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Extends an image (B, C, H, W) at the bottom and right, by reflection, until `multiple` divides H and W.
+
+    Where the padding is wider than the image (torch's own reflection refuses that) it is reflected again and again; a
+    side of one pixel is repeated.
+    """
+    for dim in (-2, -1):
+        size = image.shape[dim]
+        missing = -size % multiple
+        if torch.compiler.is_exporting() or missing:  # an exported network has to take any size
+            position = torch.arange(size + missing, device=image.device)
+            period = torch.full_like(position, torch.sym_max(2 * (size - 1), 1))
+            image = image.index_select(dim, (position % period - (size - 1)).abs().neg() + size - 1)
+    return image
+
+
+def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
+    """Raises ValueError unless these options of the model group hold whole numbers of at least `least`."""
+    for name, value in values.items():
+        several = name in ("widths", "blocks")
+        found = [value] if not several else list(value) if isinstance(value, Sequence) else []
+        if not found or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found):
+            wanted = "a list of whole numbers" if several else "a whole number"
+            raise ValueError(f"model.{name}={value}: must be {wanted}, {least} or more")
+
+
+def two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with LeakyReLU 0.1."""
+    first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+    return nn.Sequential(first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True))

@@ -1,0 +1,51 @@
+"""The U-Net of the Noise2Noise paper."""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from n2n_lightning.networks.network import Network, two_convolutions
+
+
+@final
+class Noise2NoiseUNet(Network):
+    """The U-Net of the Noise2Noise paper (Lehtinen et al., ICML 2018, appendix table 2): 991,203 parameters for RGB.
+
+    3x3 convolutions, LeakyReLU 0.1 after all but the last, He initialisation, no normalisation. It works on values
+    shifted to [-0.5, 0.5].
+
+    Args:
+        channels: of the images.
+    """
+
+    multiple = 32
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, 48, 3, padding=1)
+        self.encoder = nn.ModuleList(nn.Conv2d(48, 48, 3, padding=1) for _ in range(6))
+        inputs = (96, 144, 144, 144)
+        self.decoder = nn.ModuleList(two_convolutions(n, 96) for n in inputs)
+        self.dec1a, self.dec1b = nn.Conv2d(96 + channels, 64, 3, padding=1), nn.Conv2d(64, 32, 3, padding=1)
+        self.output = nn.Conv2d(32, channels, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def body(self, image: Tensor) -> Tensor:
+        image = image - 0.5
+        skips = [image]
+        x = F.leaky_relu(self.conv0(image), 0.1)
+        for layer in list(self.encoder)[:5]:  # conv1 .. conv5, each with pooling
+            x = F.max_pool2d(F.leaky_relu(layer(x), 0.1), 2)
+            skips.append(x)
+        skips.pop()  # pool5 is the way down, not a skip
+        x = F.leaky_relu(self.encoder[5](x), 0.1)
+        for block in self.decoder:  # upsample5 .. upsample2, with pool4 .. pool1
+            x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
+        x = torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1)
+        x = F.leaky_relu(self.dec1b(F.leaky_relu(self.dec1a(x), 0.1)), 0.1)
+        return self.output(x) + 0.5

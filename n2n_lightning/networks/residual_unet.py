@@ -1,0 +1,47 @@
+"""The default network: a U-Net that estimates the noise."""
+
+from itertools import pairwise
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from n2n_lightning.networks.network import Network, sizes, two_convolutions
+
+
+@final
+class ResidualUNet(Network):
+    """A U-Net of blocks of two 3x3 convolutions that estimates the noise: output = input - estimate.
+
+    Ronneberger et al., MICCAI 2015, with the residual output of DnCNN (Zhang et al., TIP 2017), nearest upsampling and
+    LeakyReLU 0.1 (Lehtinen et al., ICML 2018) and no normalisation, which helps little in denoising U-Nets.
+
+    Args:
+        channels: of the images.
+        width: channels of the first level; each level below has twice as many.
+        levels: how many sizes the network works at, the image's own included.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 32, levels: int = 3) -> None:
+        super().__init__()
+        sizes(width=width, levels=levels)
+        self.multiple = 2 ** (levels - 1)
+        widths = [width * 2**level for level in range(levels)]
+        self.encoder = nn.ModuleList(two_convolutions(a, b) for a, b in zip([channels, *widths], widths, strict=False))
+        self.decoder = nn.ModuleList(two_convolutions(a + b, a) for a, b in reversed(list(pairwise(widths))))
+        self.output = nn.Conv2d(width, channels, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
+
+    def body(self, image: Tensor) -> Tensor:
+        skips = [self.encoder[0](image)]
+        for block in list(self.encoder)[1:]:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))
+        x = skips.pop()
+        for block in self.decoder:
+            x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
+        return image - self.output(x)

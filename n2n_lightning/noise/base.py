@@ -1,0 +1,84 @@
+"""What the corruptions have in common: their randomness and their strengths."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Strength = float | Sequence[float]
+
+
+def generator(*key: Any, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose numbers depend on `key` alone: the same key gives the same bits in every process.
+
+    A key such as (seed, "noise", epoch, batch) makes every draw a pure function of where it is used, so that a resumed
+    run, or one with other data loader workers, draws what an uninterrupted one draws.
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class Noise:
+    """The base of all corruptions; one noisy pixel stands for `block` x `block` pixels of the photograph.
+
+    Args:
+        frozen: each training image keeps one fixed pair, as in the report, instead of new noise in every epoch.
+    """
+
+    block: int = 1
+
+    def __init__(self, frozen: bool = False) -> None:
+        self.frozen = frozen
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """A noisy version of `image`: (B, C, block*H, block*W) -> (B, C, H, W)."""
+        raise NotImplementedError
+
+    def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """A noisy version to train towards; pixels that it does not have are NaN."""
+        return self(image, generator)
+
+    def clean(self, image: Tensor) -> Tensor:
+        """What training approaches and validation compares with: (B, C, H, W)."""
+        return image
+
+
+def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tensor:
+    """The strength of each image of the batch: (B, 1, 1, 1)."""
+    low, high = ends(strength)
+    u = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
+    return low + (high - low) * u
+
+
+def ends(strength: Strength) -> tuple[float, float]:
+    if isinstance(strength, int | float):
+        return strength, strength
+    low, high = strength
+    return low, high
+
+
+def checked(name: str, strength: Strength, least: float, most: float) -> Strength:
+    """The strength itself; raises ValueError unless it is a number or a range within [least, most]."""
+    try:
+        low, high = ends(strength)
+        valid = least <= low <= high <= most
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(f"noise.{name}={strength}: must be a number or a range [a, b] within {least:g}..{most:g}")
+    return strength if isinstance(strength, int | float) else tuple(strength)
+
+
+def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None = None) -> Tensor:
+    b, c, h, w = image.shape
+    return torch.rand(b, channels or c, h, w, generator=generator, device=image.device)
+
+
+def normal_like(image: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(image.shape, generator=generator, device=image.device)
+
+
+def with_gaussian(image: Tensor, sigma: Strength, generator: torch.Generator) -> Tensor:
+    return image + drawn(sigma, image, generator) / 255 * normal_like(image, generator)

@@ -1,0 +1,46 @@
+"""What a camera makes of light."""
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends
+from n2n_lightning.noise.brown import blurred_normal
+
+
+class Camera(Noise):
+    """noisy = clean + s(clean)/255 * (g * n), s^2 = sigma^2 (1 - shot + 2 shot clean): what a camera makes of light.
+
+    Read and shot noise (Foi et al., IEEE TIP 2008, in its normal approximation), blurred by a Gaussian g as
+    demosaicking blurs it, |g|_2 = 1, a share of it common to all channels as white balance and colour matrices make
+    it. For blind denoising of photographs: give ranges.
+
+    Args:
+        sigma: standard deviation at mid-grey, in units of 1/255; of a range, weak noise is drawn more often than strong
+            noise: lowest + (highest - lowest) u^2, u ~ U(0, 1).
+        shot: share of the variance at mid-grey that is shot noise, which grows with the light; 0 to 1.
+        width: standard deviation of the blur in pixels; 0 leaves the noise white.
+        shared: share of the variance that all channels have in common; 0 to 1.
+    """
+
+    def __init__(
+        self,
+        sigma: Strength = (0, 50),
+        shot: Strength = (0, 1),
+        width: Strength = (0, 1),
+        shared: Strength = (0, 1),
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(frozen)
+        self.sigma = checked("sigma", sigma, 0, 255)
+        self.shot, self.shared = checked("shot", shot, 0, 1), checked("shared", shared, 0, 1)
+        self.width = checked("width", width, 0, 50)
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = ends(self.sigma)
+        sigma = low + (high - low) * drawn((0, 1), image, generator).square()
+        shot, shared = drawn(self.shot, image, generator), drawn(self.shared, image, generator)
+        width = drawn(self.width, image, generator).flatten()
+        own = blurred_normal(image, width, generator)
+        common = blurred_normal(image[:, :1], width, generator)
+        strength = sigma / 255 * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
+        return image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)

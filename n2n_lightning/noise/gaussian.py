@@ -1,0 +1,21 @@
+"""White normal noise."""
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.noise.base import Noise, Strength, checked, with_gaussian
+
+
+class Gaussian(Noise):
+    """noisy = clean + sigma/255 * n, n ~ N(0, 1), independent for every value (the paper, section 3.1).
+
+    Args:
+        sigma: standard deviation in units of 1/255.
+    """
+
+    def __init__(self, sigma: Strength = 25.0, frozen: bool = False) -> None:
+        super().__init__(frozen)
+        self.sigma = checked("sigma", sigma, 0, 255)
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        return with_gaussian(image, self.sigma, generator)
