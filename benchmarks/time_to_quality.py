@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
-from n2n_lightning.data import to_float
+from n2n_lightning.data.augment import to_float
 from n2n_lightning.train import CONF, train
 
 MARKS = (22.96, 25.26)

@@ -41,7 +41,7 @@ def parser() -> Parser:
 
 def make_data(args: Any, scale: float | None = None) -> Any:
     """The source of data that the options name, set up; `scale` is that of the checkpoints, for your own images."""
-    from n2n_lightning import sources
+    from n2n_lightning import data as sources
 
     def needed(option: str) -> str:
         value = getattr(args, option.replace("-", "_"))

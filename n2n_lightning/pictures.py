@@ -19,9 +19,9 @@ import numpy as np
 import tifffile
 from PIL import Image, JpegImagePlugin
 
+from n2n_lightning.data.reading import merged, tiff_axes
 from n2n_lightning.files import InputError
 from n2n_lightning.restore import TYPES, guess_axes, has_alpha
-from n2n_lightning.stacks import merged, tiff_axes
 
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY"}
 # A file that unpacks to more than this many bytes must not be smaller than a share of them.

@@ -41,10 +41,11 @@ def main() -> None:
     import torch
     from rich.progress import track
 
-    from n2n_lightning.data import Crops, Key, to_float
+    from n2n_lightning.data import Images, Key
+    from n2n_lightning.data.augment import to_float
+    from n2n_lightning.data.synthetic import Crops
     from n2n_lightning.module import psnr_metrics
     from n2n_lightning.noise import Pixelate
-    from n2n_lightning.sources import Images
 
     try:
         noise = Pixelate(args.block)

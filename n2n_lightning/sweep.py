@@ -30,7 +30,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import InputError, natural, replacing
 
 PARENT = "N2N_LIGHTNING_SWEEP"  # in the environment of the jobs: host:process that started the sweep
 EXTRAS = {
@@ -338,8 +338,6 @@ def explain(error: BaseException) -> int:
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
     """The jobs of a sweep, in the order of their numbers: what was swept, state, scores, reason and command of each."""
-    from n2n_lightning.stacks import natural
-
     jobs = [f for f in folder.iterdir() if (f / ".hydra" / "overrides.yaml").is_file()] if folder.is_dir() else []
     try:
         # Hydra writes `true` as `True` into the overrides of a job.

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from n2n_lightning.data import Batches, Captures, Crops, Key, Loader, recolour, to_float, turn
+from n2n_lightning.data import Course, Photos
+from n2n_lightning.data.augment import recolour, to_float, turn
+from n2n_lightning.data.batches import Batches, Key, Loader
+from n2n_lightning.data.captures import Captures, Scenes
+from n2n_lightning.data.dead_leaves import dead_leaves
+from n2n_lightning.data.synthetic import Crops
 from n2n_lightning.files import InputError
-from n2n_lightning.leaves import dead_leaves
 from n2n_lightning.noise import Bernoulli, Pixelate, generator
-from n2n_lightning.sources import Course, Photos
-from n2n_lightning.stacks import Scenes
 from tests.conftest import course_files
 
 

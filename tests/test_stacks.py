@@ -11,10 +11,10 @@ import tifffile
 import torch
 from PIL import Image
 
+from n2n_lightning.data import Images, OwnPairs
+from n2n_lightning.data.reading import read_array, read_picture, read_scenes
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Gaussian, Pixelate
-from n2n_lightning.sources import Images, OwnPairs
-from n2n_lightning.stacks import read_array, read_picture, read_scenes
 from tests.conftest import photographs, run
 
 TYPES = ["uint8", "uint16", "float32"]
@@ -93,7 +93,7 @@ def test_large_files_are_mapped_not_read(suffix, tmp_path):
     path = save(tmp_path / f"large{suffix}", np.zeros((40, 1024, 1024), np.uint8))
     code = f"""
 import resource, torch
-from n2n_lightning.stacks import read_array
+from n2n_lightning.data.reading import read_array
 (images,) = read_array({path!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (again,) = read_array({path!r})
@@ -467,7 +467,7 @@ def test_prepare_writes_what_course_reads(tmp_path):
     arguments = ["photos", "-o", "out", "--pairs", "40", "--val", "8", "--block", "3", "--size", "16"]
     done = run("prepare", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    from n2n_lightning.sources import Course
+    from n2n_lightning.data import Course
 
     data = Course(str(tmp_path / "out"), batch_size=10)
     data.setup()

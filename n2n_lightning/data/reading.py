@@ -7,7 +7,6 @@ into memory, not copied, so that they may be larger than it.
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.files import InputError, load_torch
+from n2n_lightning.data.captures import Scenes
+from n2n_lightning.files import InputError, load_torch, natural
 
 TORCH = {".pt", ".pth", ".pkl"}
 HDF5 = {".h5", ".hdf5", ".hdf"}
@@ -171,11 +171,6 @@ def pictures(folder: Path) -> list[Path]:
     )
 
 
-def natural(path: Path) -> list[tuple[int, str]]:
-    """A sort key that orders numbers in names by their value."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-
 def read_picture(path: Path) -> Tensor:
     """One image file as (C, H, W), in its own type; an alpha channel is left out.
 
@@ -223,53 +218,6 @@ def read_folder(paths: Sequence[Path]) -> Tensor:
 
 def _kind(image: Tensor) -> str:
     return f"{'x'.join(str(n) for n in image.shape)} {str(image.dtype)[6:]}"
-
-
-@dataclass
-class Scenes:
-    """Captures of N scenes: K tensors (N, C, H, W), or, where scenes have different numbers of them, one with all.
-
-    Attributes:
-        frames: the K tensors, or one (sum of counts, C, H, W), scene after scene.
-        names: of the scenes, for messages.
-        counts: captures of each scene, (N,), where `frames` is one tensor; else None.
-    """
-
-    frames: list[Tensor]
-    names: list[str]
-    counts: Tensor | None = None
-
-    def captures(self, scene: Tensor) -> Tensor:
-        """How many captures each of the scenes has: (B,) -> (B,)."""
-        return torch.full_like(scene, len(self.frames)) if self.counts is None else self.counts[scene]
-
-    def take(self, scene: Tensor, capture: Tensor, window: tuple[Tensor, ...] = ()) -> Tensor:
-        """Capture capture[i] of scene scene[i], (B,) each: (B, C, H, W), or less where `window` indexes C, H and W."""
-        if self.counts is not None:
-            starts = self.counts.cumsum(0) - self.counts
-            return self._frames(0, starts[scene] + capture, window)
-        if (capture == capture[0]).all():
-            return self._frames(int(capture[0]), scene, window)
-        parts, places = [], []
-        for k in range(len(self.frames)):
-            here = (capture == k).nonzero().flatten()
-            if len(here):
-                parts.append(self._frames(k, scene[here], tuple(w[here] if len(w) > 1 else w for w in window)))
-                places.append(here)
-        return torch.cat(parts)[torch.cat(places).argsort()]
-
-    def part(self, which: Tensor) -> "Scenes":
-        """Some of the scenes; a slice of them is not copied."""
-        names = [self.names[i] for i in which.tolist()]
-        start, stop = int(which[0]), int(which[-1]) + 1
-        whole = stop - start == len(which)
-        if self.counts is None:
-            return Scenes([f[start:stop] if whole else f[which] for f in self.frames], names)
-        owner = torch.repeat_interleave(torch.arange(len(self.names)), self.counts)
-        return Scenes([self.frames[0][torch.isin(owner, which)]], names, self.counts[which])
-
-    def _frames(self, k: int, index: Tensor, window: tuple[Tensor, ...]) -> Tensor:
-        return self.frames[k][index[:, None, None, None], *window] if window else self.frames[k][index]
 
 
 def read_scenes(noisy: str, target: str | None = None, layout: str = "auto") -> Scenes:
@@ -327,21 +275,3 @@ def matched(first: Path, second: Path) -> list[tuple[Path, Path]]:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(f"{missing[0]}{more}: has no partner of the same name in {where}")
     return [(a[stem], b[stem]) for stem in a]
-
-
-def check(images: Tensor, names: Sequence[str], missing_allowed: bool = False, most: int = 1000) -> None:
-    """Looks for images that cannot be trained on, in up to `most` of them, evenly spread.
-
-    Raises:
-        InputError: an image is constant, has infinite values, or NaN where none is allowed.
-    """
-    for i in np.unique(np.linspace(0, len(images) - 1, most).round().astype(int)):
-        image = images[i].double()
-        if image.isinf().any():
-            raise InputError(f"{names[i]}: has infinite values")
-        if image.isnan().any() and not missing_allowed:
-            raise InputError(
-                f"{names[i]}: has NaN values; only targets may lack pixels (data.target= with data.swap=false)"
-            )
-        if image.isnan().all() or image[~image.isnan()].std(correction=0) == 0:
-            raise InputError(f"{names[i]}: is constant, so there is nothing to learn from it; leave it out")

@@ -1,0 +1,53 @@
+"""What is done to both images of a pair alike, on the device that trains."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def to_float(image: Tensor, scale: float | None = None) -> Tensor:
+    """Integers to float32 by dividing by `scale`, by default the largest value of their type (255, 65535).
+
+    Floats are divided by `scale` only if one is given; tensors that are float32 already and need no scale are returned
+    as they are.
+    """
+    if image.is_floating_point():
+        return image.float() if scale in (None, 1.0) else image.float() / scale
+    return image.float().div_(scale or torch.iinfo(image.dtype).max)
+
+
+def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
+    """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
+
+    Together these are the 8 symmetries of a square, each with probability 1/8.
+    """
+    b, _, height, width = images[0].shape
+    flips = (torch.rand(3, b, 1, 1, 1, generator=draws) < 0.5).to(images[0].device)
+    turned = []
+    for image in images:
+        image = torch.where(flips[0], image.flip(-1), image)
+        image = torch.where(flips[1], image.flip(-2), image)
+        if height == width:
+            image = torch.where(flips[2], image.transpose(-1, -2), image)
+        turned.append(image)
+    return turned
+
+
+def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator) -> list[Tensor]:
+    """The same random saturation and contrast for each row of all `images` (B, C, H, W).
+
+    Distances from the mean of a pixel's channels are multiplied by a factor between the two of `saturation`, distances
+    from 0.5 by 0.7 to 1.4, both uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of
+    zero mean stays so.
+    """
+    u = torch.rand(2, len(images[0]), 1, 1, 1, generator=draws)
+    lowest, highest = saturation
+    colour, contrast = (
+        factor.to(images[0].device) for factor in (lowest * (highest / lowest) ** u[0], 1.4 ** (2 * u[1] - 1))
+    )
+    recoloured = []
+    for image in images:
+        mean = image.mean(1, keepdim=True)
+        recoloured.append((mean + (image - mean) * colour - 0.5) * contrast + 0.5)
+    return recoloured

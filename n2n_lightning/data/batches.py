@@ -1,0 +1,100 @@
+"""Which images are in which batch, and loaders that continue inside an epoch."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from n2n_lightning.noise import generator
+
+
+class Key(NamedTuple):
+    """Which batch of which epoch, and the numbers of the images in it: all that a batch depends on beside the seed."""
+
+    epoch: int
+    number: int
+    images: Tensor
+
+    def identity(self) -> dict[str, Any]:
+        """What a batch carries to the device, where its noise and turns are drawn."""
+        return {"epoch": self.epoch, "number": self.number, "images": self.images}
+
+
+class Batches(Sampler[Key]):
+    """The batches of an epoch, shuffled by (seed, epoch), starting at batch `start`.
+
+    Batches differ in size by one at most, so that none is too small for batch normalisation: 1,001 images in batches of
+    100 are 11 batches of 91.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.size, self.seed, self.shuffle = size, seed, shuffle
+        self.count = -(-size // batch_size)
+        self.epoch = self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch; keeps the starting point of a resumed one."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Key]:
+        order = torch.arange(self.size)
+        if self.shuffle:
+            order = torch.randperm(self.size, generator=generator(self.seed, "order", self.epoch))
+        batches = order.tensor_split(self.count)
+        for number in range(self.start, self.count):
+            yield Key(self.epoch, number, batches[number])
+        self.start = 0
+
+
+class Loader(DataLoader):
+    """A DataLoader over whole batches that continues where a checkpoint inside an epoch left off."""
+
+    def __init__(self, dataset: Dataset, batches: Batches, workers: int) -> None:
+        super().__init__(
+            dataset,
+            sampler=batches,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            persistent_workers=workers > 0,
+        )
+        self.batches = batches
+        self.next = {"epoch": 0, "start": 0}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        for batch in super().__iter__():
+            epoch, start = batch["epoch"], batch["number"] + 1
+            if start == len(self.batches):
+                epoch, start = epoch + 1, 0
+            self.next = {"epoch": epoch, "start": start}
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return self.next
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.next = dict(state)
+        self.batches.epoch, self.batches.start = state["epoch"], state["start"]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class Pairs(Dataset):
+    """Fixed pairs for validation: noisy and reference images, both (N, C, H, W)."""
+
+    def __init__(self, noisy: Tensor, reference: Tensor) -> None:
+        self.noisy, self.reference = noisy, reference
+
+    def __len__(self) -> int:
+        return len(self.noisy)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        return {"input": self.noisy[key.images], "target": self.reference[key.images], **key.identity()}

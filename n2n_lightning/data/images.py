@@ -1,0 +1,91 @@
+"""A folder of clean photographs, with synthetic noise."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from n2n_lightning.data.batches import Pairs
+from n2n_lightning.data.course import read_course
+from n2n_lightning.data.photos import Photos
+from n2n_lightning.data.reading import PICTURES, pictures, read_picture
+from n2n_lightning.data.synthetic import Whole
+from n2n_lightning.files import InputError, sha256
+from n2n_lightning.noise import Noise
+
+
+class Images(Photos):
+    """A folder of clean photographs of any sizes, corrupted as `noise` says; validated on whole photographs.
+
+    Args:
+        root: the folder.
+        val: another folder, for validation, or a file of noisy and clean images as the report's `val_data.pkl`; None
+            keeps the last tenth of `root` for it.
+        channels: 3 for colour, 1 for grey; the photographs are converted.
+        noise, train_pairs, size, zoom, **common: see Photos.
+    """
+
+    def __init__(
+        self,
+        noise: Noise,
+        root: str,
+        val: str | None = None,
+        channels: int = 3,
+        zoom: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(noise, zoom=zoom, **options)
+        if channels not in (1, 3):
+            raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
+        self.root, self.val_root, self.channels = Path(root), Path(val) if val else None, channels
+
+    def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        train = self._read("root", self.root)
+        if self.val_root:
+            return train, {} if self.val_root.suffix == ".pkl" else self._read("val", self.val_root)
+        kept = -(-len(train) // 10)
+        if len(train) < 2:
+            raise InputError(f"data.root={self.root}: holds one image; name a folder for validation with data.val=")
+        names = list(train)
+        return {n: train[n] for n in names[:-kept]}, {n: train[n] for n in names[-kept:]}
+
+    def _read(self, option: str, folder: Path) -> dict[str, Tensor]:
+        if not folder.is_dir():
+            raise InputError(f"data.{option}={folder}: no such folder")
+        paths = pictures(folder)
+        if not paths:
+            raise InputError(f"data.{option}={folder}: holds no images ({', '.join(sorted(PICTURES))})")
+        images = {str(path): self._converted(read_picture(path), path) for path in paths}
+        deep = any(image.dtype == torch.uint16 for image in images.values())
+        return {name: _sixteen_bit(image) if deep else image for name, image in images.items()}
+
+    def _converted(self, image: Tensor, path: Path) -> Tensor:
+        if image.dtype not in (torch.uint8, torch.uint16) or image.shape[0] not in (1, 3):
+            raise InputError(f"{path}: should be an 8 or 16 bit image, grey or RGB; data=pairs reads other kinds")
+        if image.shape[0] == self.channels:
+            return image
+        if self.channels == 3:
+            return image.expand(3, -1, -1)
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # luma of ITU-R BT.601
+        return (image.float() * weights).sum(0, keepdim=True).round().to(image.dtype)
+
+    def validation(self, photos: dict[str, Tensor]) -> Dataset:
+        """Whole validation photos, cropped to whole blocks, or the pairs of a file."""
+        assert self.noise is not None
+        if self.val_root and self.val_root.suffix == ".pkl":
+            if self.channels != 3:
+                raise InputError(f"data.val={self.val_root}: holds RGB images; data.channels=3 goes with it")
+            pairs = read_course(self.val_root)
+            self.fingerprint |= {"val": len(pairs[0]), "sha256": {self.val_root.name: sha256(self.val_root)}}
+            return Pairs(*pairs)
+        block = self.noise.block
+        self.fingerprint["val"] = len(photos)
+        return Whole([p[:, : p.shape[1] // block * block, : p.shape[2] // block * block] for p in photos.values()])
+
+
+def _sixteen_bit(image: Tensor) -> Tensor:
+    """8 bit values spread over 16 bits, 255 becoming 65535; 16 bit ones unchanged."""
+    return image if image.dtype == torch.uint16 else (image.int() * 257).to(torch.uint16)

@@ -1,0 +1,167 @@
+"""From stored images to batches of noisy pairs on the training device.
+
+A batch is a dict: `input` and `target`, float (B, C, H, W), values in [0, 1] up to noise. In training the target is
+another noisy version of the input's image; in validation it is the clean image. Stored integers stay integers until
+they are on the device that trains; everything random is a pure function of (seed, epoch, batch number).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from n2n_lightning.data.augment import recolour, to_float, turn
+from n2n_lightning.data.batches import Batches, Loader, Pairs
+from n2n_lightning.data.options import ordered, whole_numbers
+from n2n_lightning.files import InputError
+from n2n_lightning.noise import Noise, generator
+
+
+class NoisyPairs(pl.LightningDataModule):
+    """What every source of data has in common; a source says what it holds in `load`.
+
+    Args:
+        batch_size: noisy pairs per optimiser step.
+        val_batch_size: images per validation step; fewer where they are larger than 64 x 64.
+        seed: of order, crops, noise and augmentation.
+        augment: give both images of a pair the same random flips and, where they are square, quarter turns.
+        colour: [lowest, highest] factor on the saturation, to give both images of a pair the same random saturation and
+            contrast, see `recolour`; None leaves them as they are.
+        workers: processes that prepare batches; 0 prepares them in the training process.
+        supervised: train towards clean images instead of noisy ones, to compare with.
+
+    Attributes, once `setup` was called:
+        train, val: the two data sets.
+        channels: of the images.
+        scale: the stored value that becomes 1.0; None: the largest of its type, or 1 for floats.
+        reference: what validation compares with, `clean` or `noisy`.
+        bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
+        fingerprint: says what the data are, for `result.json`.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 100,
+        val_batch_size: int = 250,
+        seed: int = 0,
+        augment: bool = False,
+        colour: Sequence[float] | None = None,
+        workers: int = 0,
+        supervised: bool = False,
+    ) -> None:
+        super().__init__()
+        whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
+        whole_numbers(0, workers=workers)
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.colour = None if colour is False else ordered("colour", colour, 100)  # false: in runs of older versions
+        self.seed, self.augment, self.workers = seed, augment, workers
+        self.supervised = supervised
+        self.noise: Noise | None = None
+        self.train: Dataset | None = None
+        self.val: Dataset | None = None
+        self.channels, self.reference, self.bounded = 3, "clean", True
+        self.scale: float | None = None
+        self.fingerprint: dict[str, Any] = {}
+        self._position: dict[str, int] | None = None
+        self._training: Loader | None = None
+
+    def load(self) -> tuple[Dataset, Dataset]:
+        """The training and the validation data; also sets the other attributes that differ from those above.
+
+        Raises:
+            InputError: the data cannot be used; the message says which file or option, and what would work.
+        """
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is None:
+            self.train, self.val = self.load()
+            size = len(self.train)  # type: ignore[arg-type]
+            if size < self.batch_size:
+                raise InputError(f"data.batch_size={self.batch_size}: there are only {size} training pairs")
+
+    def release(self) -> None:
+        """Lets go of the images: Lightning keeps the trainer of a finished run alive, and with it all that it knew."""
+        for dataset in (self.train, self.val):
+            vars(dataset).clear()
+
+    def train_dataloader(self) -> Loader:
+        self._training = self._loader(self.train, self.batch_size, shuffle=True)
+        if self._position:
+            self._training.load_state_dict(self._position)
+        return self._training
+
+    def val_dataloader(self) -> Loader:
+        size = 1
+        if isinstance(self.val, Pairs):
+            height, width = self.val.noisy.shape[-2:]
+            size = max(1, min(self.val_batch_size, self.val_batch_size * 64 * 64 // (height * width)))
+        return self._loader(self.val, size, shuffle=False)
+
+    def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:
+        batches = Batches(len(dataset), batch_size, self.seed, shuffle)
+        return Loader(dataset, batches, self.workers if shuffle else 0)
+
+    # Lightning restores loaders by itself, but not when the length of the run was asked for before, as schedules do.
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self._training.state_dict() if self._training else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._position = state_dict["position"]
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """On the training device: stored values become float in [0, 1], noise is drawn, pairs are turned."""
+        training = self.trainer is not None and self.trainer.training
+        recoloured = None
+        if training and self.colour:
+            draws = generator(self.seed, "colours", batch["epoch"], batch["number"])
+            recoloured = partial(recolour, saturation=self.colour, draws=draws)
+        if "image" in batch:
+            image = to_float(batch["image"])
+            if recoloured:  # before the noise, which is then of the strength that was asked for
+                image = recoloured([image])[0].clamp(0, 1)
+            pair = self._corrupt(image, batch, training)
+        else:
+            pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
+            if recoloured:
+                pair = recoloured(pair)
+        if training and self.augment:
+            pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
+        if not training:
+            return {"input": pair[0], "target": pair[1]}
+        # Each process of a run draws the whole batch and takes its share of it.
+        assert self.trainer
+        parts = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
+        return {"input": parts[0], "target": parts[1], "size": len(pair[0])}
+
+    def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Both noisy sides of a batch of the training data, whoever asks, and whatever training aims at."""
+        if "image" in batch:
+            assert self.noise is not None
+            image = to_float(batch["image"])
+            draws = generator(self.seed, "noisy pair", batch["number"], device=image.device)
+            return [self.noise(image, draws), self.noise.target(image, draws)]
+        return [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
+
+    def _corrupt(self, image: Tensor, batch: dict[str, Any], training: bool) -> list[Tensor]:
+        """Noisy input and target of clean images (B, C, H, W)."""
+        assert self.noise is not None
+        if not training:  # the same noise for every seed, so that scores can be compared
+            draws = generator("validation", batch["number"], device=image.device)
+            return [self.noise(image, draws), self.noise.clean(image)]
+        if not self.noise.frozen:
+            return self._pair(
+                image, generator(self.seed, "noise", batch["epoch"], batch["number"], device=image.device)
+            )
+        keys = [generator(self.seed, "frozen noise", n, device=image.device) for n in batch["images"].tolist()]
+        parts = [self._pair(image[i : i + 1], draws) for i, draws in enumerate(keys)]
+        return [torch.cat(side) for side in zip(*parts, strict=True)]
+
+    def _pair(self, image: Tensor, draws: torch.Generator) -> list[Tensor]:
+        assert self.noise is not None
+        noisy = self.noise(image, draws)
+        return [noisy, self.noise.clean(image) if self.supervised else self.noise.target(image, draws)]
