@@ -7,14 +7,10 @@ bootstrap interval over the images, and the paired difference to the first one.
 import csv
 import io
 import json
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
-
-RESAMPLES = 2000
 
 
 def parser() -> Parser:
@@ -81,146 +77,6 @@ def make_noise(text: str) -> Any:
         raise InputError(f"--noise {text}: {error}") from None
 
 
-def pairs(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Noisy and clean validation images in batches, float (B, C, H, W); the same for every candidate."""
-    for batch in data.val_dataloader():
-        ready = data.on_after_batch_transfer(batch, 0)
-        yield ready["input"], ready["target"]
-
-
-def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict[str, Any]:
-    """Scores of each image, and the seconds that denoising took.
-
-    Returns:
-        mse, mse_uint8, ssim: lists, one value per image; `images`: the denoised images, in [0, 1]; `seconds`.
-
-    PSNR is 10 log10(1 / mse). SSIM is that of Wang et al. (TIP 2004): Gaussian window of 1.5 pixels, 11 x 11.
-    """
-    import torch
-
-    found: dict[str, Any] = {"mse": [], "mse_uint8": [], "ssim": [], "images": [], "seconds": 0.0}
-    for noisy, clean in pairs(data):
-        noisy = noisy.to(device)
-        started = time.perf_counter()
-        with torch.inference_mode():
-            output = denoise(noisy).float().cpu()
-        found["seconds"] += time.perf_counter() - started
-        shown = output.clamp(0, 1) if data.bounded else output
-        rounded = (shown * 255).round() / 255
-        found["mse"] += (shown - clean).double().square().mean((1, 2, 3)).tolist()
-        found["mse_uint8"] += (rounded - clean).double().square().mean((1, 2, 3)).tolist()
-        found["ssim"] += [_ssim(*pair) for pair in zip(shown.numpy(), clean.numpy(), strict=True)]
-        found["images"] += list(shown)
-    return found
-
-
-def _ssim(image: Any, clean: Any) -> float:
-    """SSIM of one image (C, H, W) by scikit-image; NaN where the image is smaller than the window."""
-    from skimage.metrics import structural_similarity
-
-    if min(clean.shape[1:]) < 11:
-        return float("nan")
-    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(clean, image, data_range=1.0, channel_axis=0, **window))
-
-
-def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
-    """Means with 95% bootstrap intervals over the images; the paired difference to `reference` in mean PSNR."""
-    import numpy as np
-
-    mse, rounded = np.array(found["mse"]), np.array(found["mse_uint8"])
-    each = -10 * np.log10(np.maximum(mse, 1e-20))
-    draws = np.random.default_rng(0).integers(0, len(mse), (RESAMPLES, len(mse)))
-
-    def interval(values: Any) -> list[float]:
-        return [float(v) for v in np.percentile(values, (2.5, 97.5))]
-
-    result = {
-        "psnr": float(each.mean()),
-        "psnr_interval": interval(each[draws].mean(1)),
-        "psnr_total": float(-10 * np.log10(max(mse.mean(), 1e-20))),
-        "psnr_total_interval": interval(-10 * np.log10(np.maximum(mse[draws].mean(1), 1e-20))),
-        "ssim": float(np.mean(found["ssim"])),
-        "psnr_uint8": float((-10 * np.log10(np.maximum(rounded, 1e-20))).mean()),
-        "psnr_total_uint8": float(-10 * np.log10(max(rounded.mean(), 1e-20))),
-        "images": len(mse),
-        "images_per_second": len(mse) / max(found["seconds"], 1e-9),
-    }
-    if reference is not None:
-        difference = each + 10 * np.log10(np.maximum(np.array(reference["mse"]), 1e-20))
-        result |= {"difference": float(difference.mean()), "difference_interval": interval(difference[draws].mean(1))}
-    return result
-
-
-def classical(data: Any) -> dict[str, tuple[Callable[[Any], Any], str]]:
-    """Classical filters with what they were tuned to: each image is filtered alone, (B, C, H, W) -> the same.
-
-    Tuned as Noise2Noise trains: the parameter is the one whose output is closest to the other noisy image, over up to
-    100 pairs of the training data, 10 for BM3D, which is slow. No clean image and no scored image is looked at.
-    """
-    import numpy as np
-    import torch
-    from scipy import ndimage
-    from skimage import restoration
-
-    from n2n_lightning.data import Key
-
-    some = torch.linspace(0, len(data.train) - 1, min(100, len(data.train))).round().long()
-    noisy, other = data.noisy_pair(data.train[Key(0, 0, some)])
-    difference = noisy - other
-    sigma = float(difference[~difference.isnan()].std() / 2**0.5)
-
-    def each(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def denoise(images: Any) -> Any:
-            pixels = [np.ascontiguousarray(i.permute(1, 2, 0).cpu().numpy()) for i in images]
-            planes = [np.asarray(run(p)).reshape(p.shape) for p in pixels]
-            return torch.stack([torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1) for p in planes]).float()
-
-        return denoise
-
-    filters: dict[str, tuple[str, list[float], Callable[[Any, float], Any]]] = {
-        "Gaussian blur": (
-            "sigma",
-            [0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 1.0, 1.3, 1.7, 2.2],
-            lambda x, v: ndimage.gaussian_filter(x, (v, v, 0)),
-        ),
-        "median": ("size", [1, 2, 3, 5], lambda x, v: ndimage.median_filter(x, (int(v), int(v), 1))),
-        "total variation": (
-            "weight",
-            [0.01, 0.02, 0.04, 0.06, 0.09, 0.13, 0.2],
-            lambda x, v: restoration.denoise_tv_chambolle(x, weight=v, channel_axis=-1),
-        ),
-        "non-local means": (
-            "h",
-            [0.3, 0.5, 0.7, 0.9, 1.2, 1.7, 2.4],
-            lambda x, v: restoration.denoise_nl_means(
-                x, h=v * sigma, sigma=sigma, patch_size=3, patch_distance=5, channel_axis=-1
-            ),
-        ),
-        "wavelet": (
-            "sigma",
-            [0.3, 0.5, 0.7, 1.0, 1.4],
-            lambda x, v: restoration.denoise_wavelet(x, sigma=v * sigma, channel_axis=-1, rescale_sigma=True),
-        ),
-    }
-    try:
-        import bm3d
-
-        filters["BM3D"] = ("sigma", [0.5, 0.7, 1.0, 1.3], lambda x, v: bm3d.bm3d(x, v * sigma).reshape(x.shape))
-    except ImportError:
-        pass
-    tuned = {}
-    for name, (parameter, values, run) in filters.items():
-        losses = {}
-        few = slice(None, None, 10 if name == "BM3D" else 1)
-        for value in values:
-            output = each(lambda x, run=run, value=value: run(x, value))(noisy[few])  # type: ignore[misc]
-            losses[value] = float(torch.nan_to_num(output - other[few]).square().mean())  # NaN: a missing pixel
-        best = min(losses, key=lambda v: losses[v])
-        tuned[name] = (each(lambda x, run=run, best=best: run(x, best)), f"{parameter}={best:g}")  # type: ignore[misc]
-    return tuned
-
-
 def show(rows: dict[str, dict[str, Any]]) -> None:
     """The table on the terminal."""
     from rich.console import Console
@@ -265,6 +121,7 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
     import torch
 
     from n2n_lightning.callbacks import draw
+    from n2n_lightning.scores import pairs
 
     order = sorted(range(len(found["mse"])), key=lambda i: -found["mse"][i])
     chosen = list(dict.fromkeys([*order[:count], *order[-count:]]))
@@ -279,6 +136,7 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
 def main() -> int:
     args = parser().parse_args()
     from n2n_lightning.restore import averaged, checkpoint_of, load
+    from n2n_lightning.scores import noisy_scores, score, summarise
 
     failed = 0
     networks, scales = {}, set[float]()
@@ -299,9 +157,11 @@ def main() -> int:
     if data.reference != "clean":
         raise InputError(f"--data {args.data}: needs --clean, the images to compare with")
 
-    found = {"noisy input": _noisy_scores(data)}
+    found = {"noisy input": noisy_scores(data)}
     notes: dict[str, dict[str, Any]] = {"noisy input": {}}
     if args.classical:
+        from n2n_lightning.classical import classical
+
         for name, (run, tuned) in classical(data).items():
             label = f"{name} ({tuned})"
             found[label], notes[label] = score(run, data), {"tuned": tuned}
@@ -330,15 +190,6 @@ def main() -> int:
     if args.picture:
         extremes(found[first or "noisy input"], data, args.picture)
     return failed
-
-
-def _noisy_scores(data: Any) -> dict[str, Any]:
-    """The noisy input's scores; its values outside [0, 1] count as they are, for its noise must not be clipped."""
-    found = score(lambda image: image, data)
-    found["mse"] = [
-        m for noisy, clean in pairs(data) for m in (noisy - clean).double().square().mean((1, 2, 3)).tolist()
-    ]
-    return found
 
 
 if __name__ == "__main__":

@@ -10,53 +10,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torchmetrics import MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio
+from torch.optim.lr_scheduler import LRScheduler
 
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2
-
-
-def psnr_metrics(prefix: str) -> MetricCollection:
-    """The two definitions of PSNR for images with values in [0, 1], in dB.
-
-    `{prefix}_psnr`: the mean over images of 10 log10(1 / MSE of the image), what papers print ("Mn").
-    `{prefix}_psnr_total`: 10 log10(1 / MSE over all pixels of all images) ("T"). It is never the larger one, since log
-    is concave, and reads about 1 dB lower on the report's data; the two must not be compared with one another.
-
-    >>> import torch
-    >>> clean, noisy = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.01]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
-    >>> {name: round(value.item(), 2) for name, value in psnr_metrics("val")(noisy, clean).items()}
-    {'val_psnr': 30.0, 'val_psnr_total': 22.97}
-    """
-    return MetricCollection(
-        {
-            f"{prefix}_psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"),
-            f"{prefix}_psnr_total": PeakSignalNoiseRatio(data_range=1.0),
-        },
-        compute_groups=False,
-    )
-
-
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, decay: float = 1.0) -> LRScheduler:
-    """A linear rise over the first `warmup` share of the steps, and a fall to 0 by half a cosine over the last `decay`.
-
-    decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own program.
-    """
-    if not (0 <= warmup <= 1 and 0 <= decay <= 1 and warmup + decay <= 1 + 1e-9):
-        raise ValueError(
-            f"scheduler.warmup={warmup} and scheduler.decay={decay} must lie in [0, 1] and add up to 1 at most"
-        )
-
-    def factor(step: int) -> float:
-        done = (step + 1) / total_steps
-        rise = min(1.0, done / warmup) if warmup else 1.0
-        fall = max(0.0, (step / total_steps - (1 - decay)) / decay) if decay else 0.0
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
-
-    return LambdaLR(optimizer, factor)
-
+from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
+from n2n_lightning.scores import psnr_metrics
 
 EXPLODED = 1e8  # a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
 

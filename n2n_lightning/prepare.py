@@ -44,8 +44,8 @@ def main() -> None:
     from n2n_lightning.data import Images, Key
     from n2n_lightning.data.augment import to_float
     from n2n_lightning.data.synthetic import Crops
-    from n2n_lightning.module import psnr_metrics
     from n2n_lightning.noise import Pixelate
+    from n2n_lightning.scores import psnr_metrics
 
     try:
         noise = Pixelate(args.block)

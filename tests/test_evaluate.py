@@ -13,7 +13,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from n2n_lightning import evaluate
+from n2n_lightning import classical, evaluate, scores
 from n2n_lightning.callbacks import draw
 from n2n_lightning.data import Key
 from n2n_lightning.files import InputError
@@ -57,8 +57,8 @@ def test_scores_agree_with_skimage_and_the_courses_formula(kind):
     draws = torch.Generator().manual_seed(0)
     clean = torch.rand(5, 3, 24, 20, generator=draws) if kind == "random" else torch.full((5, 3, 24, 20), 0.4)
     noisy = (clean + 0.1 * torch.randn(clean.shape, generator=draws)).clamp(0, 1)
-    found = evaluate.score(lambda image: image, Fixed(noisy, clean))
-    summary = evaluate.summarise(found, None)
+    found = scores.score(lambda image: image, Fixed(noisy, clean))
+    summary = scores.summarise(found, None)
     pairs = [(c.numpy(), n.numpy()) for c, n in zip(clean, noisy, strict=True)]
     each = [peak_signal_noise_ratio(c, n, data_range=1.0) for c, n in pairs]
     assert summary["psnr"] == pytest.approx(np.mean(each), abs=1e-4)
@@ -80,8 +80,8 @@ def test_paired_difference_knows_that_images_are_the_same():
     draws = torch.Generator().manual_seed(0)
     clean = torch.rand(40, 3, 12, 12, generator=draws)
     noise = torch.rand(40, 1, 1, 1, generator=draws) * torch.randn(clean.shape, generator=draws)
-    one, two = ({**evaluate.score(lambda x, f=f: x, Fixed(clean + f * noise * 0.1, clean))} for f in (1.0, 0.9))
-    summary = evaluate.summarise(two, one)
+    one, two = ({**scores.score(lambda x, f=f: x, Fixed(clean + f * noise * 0.1, clean))} for f in (1.0, 0.9))
+    summary = scores.summarise(two, one)
     assert summary["difference"] == pytest.approx(20 * np.log10(1 / 0.9), abs=0.05)
     low, high = summary["difference_interval"]
     assert high - low < 0.1 < summary["psnr_interval"][1] - summary["psnr_interval"][0]
@@ -139,7 +139,7 @@ def test_evaluate_writes_table_json_csv_and_picture(place):
 def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypatch):
     data = evaluate.make_data(evaluate.parser().parse_args(["--data", "course", "--root", str(place / "course")]))
     data.val = None
-    tuned = evaluate.classical(data)
+    tuned = classical.classical(data)
     assert len(tuned) >= 5
     image = torch.rand(2, 3, 16, 16)
     for denoise, _ in tuned.values():
@@ -169,7 +169,7 @@ def test_own_images_are_scored_at_the_scale_of_the_checkpoint(place):
 def test_any_number_of_channels_can_be_drawn_and_filtered(channels):
     images = torch.rand(2, channels, 16, 16)
     draw(images, images, images).savefig(os.devnull, format="png")
-    for denoise, _ in evaluate.classical(Noisy(channels)).values():
+    for denoise, _ in classical.classical(Noisy(channels)).values():
         assert denoise(images).shape == images.shape
 
 

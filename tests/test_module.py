@@ -5,8 +5,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from n2n_lightning import module
-from n2n_lightning.module import psnr_metrics, warmup_cosine
+from n2n_lightning import scores
+from n2n_lightning.schedulers import warmup_cosine
+from n2n_lightning.scores import psnr_metrics
 
 
 def test_both_psnr_definitions_agree_with_skimage():
@@ -30,8 +31,8 @@ def test_psnr_sees_brightness():
 
 
 def test_doctest():
-    assert doctest.testmod(module).attempted > 0
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(scores).attempted > 0
+    assert doctest.testmod(scores).failed == 0
 
 
 def rates(**options):

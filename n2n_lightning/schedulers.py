@@ -1,0 +1,25 @@
+"""The learning rate over a run."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, decay: float = 1.0) -> LRScheduler:
+    """A linear rise over the first `warmup` share of the steps, and a fall to 0 by half a cosine over the last `decay`.
+
+    decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own program.
+    """
+    if not (0 <= warmup <= 1 and 0 <= decay <= 1 and warmup + decay <= 1 + 1e-9):
+        raise ValueError(
+            f"scheduler.warmup={warmup} and scheduler.decay={decay} must lie in [0, 1] and add up to 1 at most"
+        )
+
+    def factor(step: int) -> float:
+        done = (step + 1) / total_steps
+        rise = min(1.0, done / warmup) if warmup else 1.0
+        fall = max(0.0, (step / total_steps - (1 - decay)) / decay) if decay else 0.0
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
+
+    return LambdaLR(optimizer, factor)
