@@ -15,7 +15,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from n2n_lightning.train import _git_commit
+from n2n_lightning.runs import git_commit
 
 HERE = Path(__file__).parent
 PARTS = {
@@ -52,7 +52,7 @@ def main() -> None:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "torchmetrics", "hydra-core")},
-        "commit": _git_commit(),
+        "commit": git_commit(),
     }
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
     with tempfile.TemporaryDirectory() as temporary:

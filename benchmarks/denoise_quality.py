@@ -17,7 +17,7 @@ import torch
 from skimage.restoration import denoise_nl_means, estimate_sigma
 
 from n2n_lightning import load
-from n2n_lightning.pictures import opened
+from n2n_lightning.formats import opened
 
 SIGMAS = (15, 25, 50)
 

@@ -23,7 +23,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from n2n_lightning.data.augment import to_float
-from n2n_lightning.train import CONF, train
+from n2n_lightning.fit import train
+from n2n_lightning.train import CONF
 
 MARKS = (22.96, 25.26)
 

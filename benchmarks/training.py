@@ -27,8 +27,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from n2n_lightning.fit import precision, train
 from n2n_lightning.networks import multiply_accumulates
-from n2n_lightning.train import CONF, _precision, train
+from n2n_lightning.train import CONF
 
 NETWORKS = {"unet": ["model=unet"], "noise2noise": ["model=noise2noise"], "best": ["experiment=best"]}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +72,7 @@ def bare(config: dict[str, Any], pairs: tuple[Tensor, Tensor], batch: int) -> fl
     network = instantiate(config["model"]).to(DEVICE, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     first, second = (images.to(DEVICE) for images in pairs)
-    half = _precision(config["trainer"]) == "bf16-mixed"
+    half = precision(config["trainer"]) == "bf16-mixed"
 
     def epoch() -> None:
         for index in torch.randperm(len(first), device=DEVICE).split(batch):
@@ -146,7 +147,7 @@ def main() -> None:
             for _ in range(args.rounds):
                 for way in args.ways:
                     rates[way].append(WAYS[way](config, pairs, args.batch))
-            half = _precision(config["trainer"]) == "bf16-mixed"
+            half = precision(config["trainer"]) == "bf16-mixed"
             limit = fastest_convolution(half)
             operations = 3 * 2 * multiply_accumulates(instantiate(config["model"]), 3) * 32 * 32
             found[name] = {"images_per_second": rates, "batch": args.batch, "limit_flops": limit, "flops": operations}

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from n2n_lightning import axes
 from n2n_lightning.files import DiskFull, InputError, load_torch, replacing
 
 
@@ -238,10 +239,10 @@ def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:
 
     shown = 3 if clean.shape[1] >= 3 else 1
     rows = {"noisy": noisy, "denoised": denoised, "clean": clean}
-    height, width = clean.shape[-2:]
+    height, width = axes.size(clean)
     figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
-    axes = figure.subplots(3, len(clean), squeeze=False)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
+    places = figure.subplots(3, len(clean), squeeze=False)
+    for line, (name, images) in zip(places, rows.items(), strict=True):
         for ax, image, reference in zip(line, images, clean, strict=True):
             ax.imshow(
                 image[:shown].clamp(0, 1).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"

@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from n2n_lightning.files import DiskFull, InputError, Parser, command, replacing
+from n2n_lightning.formats import ENDINGS, opened, split
 
 
 def parser() -> Parser:
@@ -33,48 +34,55 @@ def parser() -> Parser:
     return p
 
 
-def planned(pictures: list[str], out: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+class Job(NamedTuple):
+    """A file, the array in it that was named, if any, and what it becomes."""
+
+    source: Path
+    target: Path
+    part: str | None = None
+
+
+def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
     """Which file becomes which, and which files of folders are no pictures.
 
     Raises:
         InputError: nothing is found, or two would become one.
     """
-    from n2n_lightning.pictures import KINDS
-
-    jobs: list[tuple[Path, Path]] = []
+    jobs: list[Job] = []
     skipped: list[Path] = []
-    named = out.suffix.lower() in (*KINDS, ".bmp", ".gif", ".webp", ".heic") and not out.is_dir()
+    named = out.suffix.lower() in (*ENDINGS, ".gif", ".heic") and not out.is_dir()
     if out.exists() and not out.is_dir() and not named:
         raise InputError(f"{out}: is a file; name a folder")
     for text in pictures:
-        path = Path(text)
+        path, part = split(text)
         if not text:
             raise InputError("a picture without a name")
         if path.is_dir():
             files = _found(path.rglob("*"), path, out)
-            found = [p for p in files if p.suffix.lower() in KINDS]
+            found = [p for p in files if p.suffix.lower() in ENDINGS]
             skipped += [p for p in files if p not in found]
             if not found:
-                raise InputError(f"{path}: holds no pictures ({', '.join(KINDS)})")
-            jobs += [(p, out / p.relative_to(path)) for p in found]
+                raise InputError(f"{path}: holds no pictures ({', '.join(ENDINGS)})")
+            jobs += [Job(p, out / p.relative_to(path)) for p in found]
         elif path.exists() or not glob.has_magic(text):
-            jobs.append((path, out if named else out / path.name))
+            jobs.append(Job(path, out if named else out / path.name, part))
         else:
             root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
             found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
             if not found:
                 raise InputError(f"{text}: matches no file")
-            jobs += [(p, out / p.name) for p in found]
-    if named and (len(jobs) > 1 or jobs[0][1] != out):
+            jobs += [Job(p, out / p.name) for p in found]
+    if named and (len(jobs) > 1 or jobs[0].target != out):
         raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
-    if named and out.suffix.lower() != (suffix := jobs[0][0].suffix.lower()):
+    if named and out.suffix.lower() != (suffix := jobs[0].source.suffix.lower()):
         raise InputError(f"{out}: a {suffix} picture stays one; name it {out.with_suffix(suffix)}")
-    owners: dict[Path, Path] = {}
-    for source, target in jobs:
-        other = owners.setdefault(target, source)
-        if other.resolve() != source.resolve():
-            raise InputError(f"{other} and {source} would both become {target}; denoise them into folders of their own")
-    return [(source, target) for target, source in owners.items()], skipped
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        other = owners.setdefault(job.target, job)
+        if (other.source.resolve(), other.part) != (job.source.resolve(), job.part):
+            both = " and ".join(str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job))
+            raise InputError(f"{both} would both become {job.target}; denoise them into folders of their own")
+    return list(owners.values()), skipped
 
 
 def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
@@ -85,38 +93,32 @@ def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
     return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
 
 
-def one(model: Any, source: Path, target: Path, args: Any, progress: Any) -> str:
+def one(model: Any, job: Job, args: Any, progress: Any) -> str:
     """Denoises one file; returns what to say of it.
 
     Raises:
         InputError: it cannot be read or must not be written.
     """
-    from n2n_lightning.pictures import opened
-
+    source, target = job.source, job.target
     if target.resolve() == source.resolve():
         raise InputError(f"{source}: would replace itself; name another folder with -o")
-    picture = opened(source, args.axes)
+    picture = opened(source, job.part)
     started = time.perf_counter()
     task = None
     try:
-        count = sum(model.tiles(v.array, v.axes, args.tile) for v in picture.values)
-        task = progress.add_task(source.name, total=count)
+        meanings = [picture.meaning(values, args.axes) for values in picture.values]
+        total = sum(
+            model.tiles(v.array, axes, args.tile) for v, (axes, _) in zip(picture.values, meanings, strict=True)
+        )
+        task = progress.add_task(source.name, total=total)
+        options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch}
+        options["advance"] = lambda tiles: progress.advance(task, tiles)
         with replacing(target) as temporary, picture.written(temporary) as results:
-            for values, result in zip(picture.values, results, strict=True):
-                model.denoise_into(
-                    result,
-                    values.array,
-                    values.axes,
-                    values.alpha,
-                    values.colour,
-                    tile=args.tile,
-                    tta=args.tta,
-                    scale=args.scale,
-                    batch=args.batch,
-                    advance=lambda tiles: progress.advance(task, tiles),
-                )
+            for number, (axes, alpha) in enumerate(meanings):
+                values = picture.values[number]
+                model.denoise_into(results[number], values.array, axes, alpha, values.colour, **options)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
     except DiskFull as error:
         raise InputError(str(error)) from error
     except OSError as error:
@@ -161,12 +163,12 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     options = {"console": console, "transient": True, "redirect_stderr": sys.stderr.isatty()}
     with Progress(*columns, **options, disable=not sys.stdout.isatty()) as progress:  # type: ignore[arg-type]
-        for source, target in jobs:
-            if target.exists() and not args.overwrite:
+        for job in jobs:
+            if job.target.exists() and not args.overwrite:
                 there += 1
                 continue
             try:
-                print(one(model, source, target, args, progress), flush=True)
+                print(one(model, job, args, progress), flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

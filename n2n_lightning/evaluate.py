@@ -126,7 +126,7 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
     order = sorted(range(len(found["mse"])), key=lambda i: -found["mse"][i])
     chosen = list(dict.fromkeys([*order[:count], *order[-count:]]))
     everything = [(n, c) for noisy, clean in pairs(data) for n, c in zip(noisy, clean, strict=True)]
-    side = min(min(everything[i][1].shape[-2:]) for i in chosen)
+    side = min(min(everything[i][1].shape[1:]) for i in chosen)
     noisy, clean = (torch.stack([everything[i][k][..., :side, :side] for i in chosen]) for k in (0, 1))
     denoised = torch.stack([found["images"][i][..., :side, :side] for i in chosen])
     with replacing(path) as temporary:

@@ -45,6 +45,10 @@ def refuse(config: dict[str, Any]) -> None:
     Args:
         config: the plain configuration of a run.
     """
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
+    if config["target"] not in ("noisy", "clean"):
+        raise InputError(f"target={config['target']}: must be noisy or clean")
     rate, kind = config["optim"].get("lr", 1), str(config["optim"].get("_target_"))
     most = 1 if kind.startswith("torch.optim.Adam") else math.inf
     if not _is_number(rate) or not 0 < rate <= most:

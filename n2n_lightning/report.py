@@ -41,7 +41,7 @@ class Run:
     """What a run folder holds, as far as it can be read; `notes` says what could not."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        from n2n_lightning.sweep import read_result
+        from n2n_lightning.runs import read_result
 
         self.folder, self.name, self.notes = folder, name, []
         self.result: dict[str, Any] = read_result(folder)
@@ -147,7 +147,7 @@ def loss_figure(run: Run) -> Any:
 
 def rate_figure(folder: Path) -> Any:
     """Figure 2: PSNR against the swept number, ours and, for learning rates, the report's; None without a number."""
-    from n2n_lightning.sweep import numeric_axis, picture, read_sweep
+    from n2n_lightning.sweep.results import numeric_axis, picture, read_sweep
 
     rows = [row for row in read_sweep(folder) if row["val_psnr"] is not None]
     axis = numeric_axis(rows)

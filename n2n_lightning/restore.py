@@ -1,6 +1,7 @@
 """From a run folder or checkpoint to its network, without running any code that the file may name."""
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from n2n_lightning import axes as axes_of
+from n2n_lightning.axes import HEIGHT, WIDTH, as_pages, has_alpha, of_picture
 from n2n_lightning.files import InputError, load_torch
+from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.networks import pad_to_multiple
 from n2n_lightning.tiles import TILE, spans, tiled
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
-TYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float16", "float32", "float64")
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -82,9 +85,10 @@ class Trained(nn.Module):
             array: a numpy array or torch tensor of a type in TYPES, on any device.
             tile: height and width of the tiles that large images are denoised in; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
-            axes: what the axes are: `H` height, `W` width, `C` colour channels, `N` images. `auto` takes HW; HWC with
-                1 to 4 channels, CHW with 1 or 3, else NHW; NHWC or NCHW with 1 to 4. Where both would fit, channels
-                are last in numpy arrays and first in tensors.
+            axes: what the axes are, see n2n_lightning.axes: `H` height, `W` width, `C` channels, and for what is
+                stacked `N` images, `K` captures, `T` frames, `D` planes. `auto` takes HW; HWC with 1 to 4 channels, CHW
+                with 1 or 3, else NHW; NHWC or NCHW, NKHWC or NKCHW with 1 to 4. Where both would fit, channels are last
+                in numpy arrays and first in tensors.
             scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
                 else both are judged by type and values, see `levels`.
             batch: tiles that go through the network together.
@@ -111,7 +115,7 @@ class Trained(nn.Module):
         if isinstance(array, Tensor) and str(array.dtype)[6:] not in TYPES:  # bfloat16, which numpy does not have
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         pixels = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-        axes = guess_axes(pixels.shape, channels_first=tensor) if axes == "auto" else axes
+        axes = of_picture(pixels.shape, channels_first=tensor) if axes == "auto" else axes
         result = np.empty_like(pixels)
         self.denoise_into(
             result, pixels, axes, has_alpha(pixels.shape, axes), tile=tile, tta=tta, scale=scale, batch=batch
@@ -144,12 +148,13 @@ class Trained(nn.Module):
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         if scale is not None and not 1e-30 <= scale <= 1e30:
             raise InputError(f"scale={scale}: must be larger than 0, and finite")
-        source, sink = pages(array, axes), pages(result, axes)
-        colours = source.shape[3] - (alpha and source.shape[3] != self.channels)
+        source, sink = as_pages(array, axes), as_pages(result, axes)
+        *stacked, height, width, channels = source.shape
+        colours = channels - (alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         together = colours == self.channels and (colour or self.scale is not None)
-        level = _levels(source[..., :colours], scale or self.scale, together)
+        level = _levels(source[..., :colours], colours, scale or self.scale, together)
         # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
         exact: Any = np.float64 if array.dtype.itemsize > 2 and array.dtype != np.float32 else np.float32
         device = next(self.parameters()).device
@@ -158,7 +163,8 @@ class Trained(nn.Module):
         black, span = (x.astype(exact) for x in level)
 
         with torch.inference_mode():
-            for page, out in zip(source, sink, strict=True):
+            for place in np.ndindex(*stacked):
+                page, out = source[place], sink[place]
 
                 def read(rows: slice, columns: slice, page: np.ndarray = page) -> Tensor:
                     values = (page[rows, columns, :colours].astype(exact) - black) / span
@@ -176,69 +182,34 @@ class Trained(nn.Module):
                     out[rows, columns, :colours] = found
                     out[rows, columns, colours:] = pixels[..., colours:]
 
-                tiled(run, read, write, page.shape[:2], tile, self.multiple, batch, advance)
+                tiled(run, read, write, (height, width), tile, self.multiple, batch, advance)
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | None = TILE) -> int:
         """How many tiles `denoise_into` will finish."""
-        count, height, width, _ = pages(array, axes).shape
-        return count * len(spans(height, tile, self.multiple)) * len(spans(width, tile, self.multiple))
+        *stacked, height, width, _ = as_pages(array, axes).shape
+        return math.prod(stacked) * len(spans(height, tile, self.multiple)) * len(spans(width, tile, self.multiple))
 
     def _together(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of the network's own number of channels; missing values do not spread."""
         known = images.isfinite()
         if not known.all():
-            mean = torch.where(known, images, 0).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(1)
+            across = tuple(axes_of.spatial(images))
+            mean = torch.where(known, images, 0).sum(across, keepdim=True) / known.sum(across, keepdim=True).clamp(1)
             images = torch.where(known, images, mean)
         return self(images).float()
 
     def _planes(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of any number of channels, each shown to the network as a grey picture."""
-        planes = [plane.expand(-1, self.channels, -1, -1) for plane in images.split(1, 1)]
+        planes = [plane.repeat_interleave(self.channels, 1) for plane in images.split(1, 1)]
         return torch.cat([self._together(plane).mean(1, keepdim=True) for plane in planes], 1)
 
 
-def guess_axes(shape: tuple[int, ...], channels_first: bool = False) -> str:
-    """The meaning of an array's axes, see Trained.denoise.
-
-    >>> guess_axes((480, 640)), guess_axes((480, 640, 3)), guess_axes((3, 480, 640)), guess_axes((50, 480, 640))
-    ('HW', 'HWC', 'CHW', 'NHW')
-    """
-    if len(shape) == 2:
-        return "HW"
-    if len(shape) in (3, 4):
-        head = "N" * (len(shape) - 3)
-        # Two or four images one after the other are captures or frames, not grey or colour with transparency.
-        first, last = shape[-3] in ((1, 2, 3, 4) if head else (1, 3)), shape[-1] <= 4
-        if first or last:
-            return head + ("CHW" if first and (channels_first or not last) else "HWC")
-        if len(shape) == 3:
-            return "NHW"
-    raise InputError(f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told")
-
-
-def has_alpha(shape: tuple[int, ...], axes: str) -> bool:
-    """Whether the last of an array's channels is taken for transparency: the fourth of RGBA."""
-    return axes.endswith("C") and shape[-1] == 4
-
-
-def pages(array: np.ndarray, axes: str) -> np.ndarray:
-    """A view of the array as (N, H, W, C)."""
-    if len(axes) != array.ndim or len(set(axes)) != len(axes) or not set("HW") <= set(axes) <= set("NCHW"):
-        raise InputError(f"axes={axes}: does not fit an array of shape {array.shape}; use one letter of NCHW per axis")
-    if 0 in array.shape:
-        raise InputError(f"an array of shape {array.shape}: holds no pixels")
-    missing = [letter for letter in "NC" if letter not in axes]
-    array = array[(None,) * len(missing)]
-    axes = "".join(missing) + axes
-    return array.transpose([axes.index(letter) for letter in "NHWC"])
-
-
-def _levels(source: np.ndarray, scale: float | None, together: bool) -> tuple[np.ndarray, np.ndarray]:
+def _levels(source: np.ndarray, colours: int, scale: float | None, together: bool) -> tuple[np.ndarray, np.ndarray]:
     """What becomes 0, and how much above it becomes 1: of all channels together, or of each, (C,) or (1,)."""
     if scale is not None:
         found = [(0.0, scale)]
     else:
-        found = [levels(source)] if together else [levels(source[..., i]) for i in range(source.shape[3])]
+        found = [levels(source)] if together else [levels(source[..., i]) for i in range(colours)]
     black, span = np.array(found).T
     return black, span
 
@@ -274,15 +245,17 @@ def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable
     """
 
     def denoise(image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
+        size = axes_of.size(image)
         image = pad_to_multiple(image, multiple)
-        total = torch.zeros_like(image)
+        total, count = torch.zeros_like(image), 0
         for turned in (False, True):
-            for dims in ((), (-1,), (-2,), (-2, -1)):
-                x = image.transpose(-1, -2) if turned else image
+            for dims in axes_of.flips(image):
+                x = image.transpose(HEIGHT, WIDTH) if turned else image
                 y = network(x.flip(dims)).flip(dims)
-                total += y.transpose(-1, -2) if turned else y
-        return total[..., :height, :width] / 8
+                total += y.transpose(HEIGHT, WIDTH) if turned else y
+                count += 1
+        whole: Tensor = axes_of.cropped(total, size)
+        return whole / count
 
     return denoise
 
@@ -317,5 +290,5 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
         network.load_state_dict(weights)
     except Exception as error:
         raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
-    channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if p.dim() == 4), 3)
+    channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) == 4), 3)
     return Trained(network, int(channels), scale)

@@ -6,10 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio
 
 RESAMPLES = 2000  # of the bootstrap
+
+
+class _PerImage(PeakSignalNoiseRatio):
+    """PSNR of each image or volume, whatever the number of its axes."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.flatten(1), target.flatten(1))
 
 
 def psnr_metrics(prefix: str) -> MetricCollection:
@@ -26,7 +34,7 @@ def psnr_metrics(prefix: str) -> MetricCollection:
     """
     return MetricCollection(
         {
-            f"{prefix}_psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"),
+            f"{prefix}_psnr": _PerImage(data_range=1.0, dim=1, reduction="elementwise_mean"),
             f"{prefix}_psnr_total": PeakSignalNoiseRatio(data_range=1.0),
         },
         compute_groups=False,

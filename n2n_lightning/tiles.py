@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from n2n_lightning.axes import HEIGHT, WIDTH
 from n2n_lightning.files import InputError
 
 TILE, OVERLAP = 768, 96
@@ -84,7 +85,7 @@ def tiled(
     # A band of tiles goes across the shorter side, so that what is held between bands is small for any shape.
     tall = size[0] >= size[1]
     outer, inner = (rows, columns) if tall else (columns, rows)
-    along = -2 if tall else -1  # the dimension in which bands follow one another
+    along, athwart = (HEIGHT, WIDTH) if tall else (WIDTH, HEIGHT)  # the dimension in which bands follow one another
 
     carried: Tensor | None = None  # what the band before has added to the first pixels of this one
     for band in outer:
@@ -98,7 +99,7 @@ def tiled(
                     total = output.new_zeros(output.shape[0], *(full if tall else full[::-1]))
                 across = x if tall else y
                 weights = y.weights()[:, None] * x.weights()
-                place = total.narrow(-1 if tall else -2, across.start, across.stop - across.start)
+                place = total.narrow(athwart, across.start, across.stop - across.start)
                 place += output * weights.to(output)
             advance(len(group))
         assert total is not None

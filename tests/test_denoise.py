@@ -17,9 +17,10 @@ from torch import nn
 
 import n2n_lightning
 from n2n_lightning import load, networks, restore
+from n2n_lightning.axes import as_pages, of_picture
 from n2n_lightning.files import InputError
-from n2n_lightning.pictures import opened
-from n2n_lightning.restore import Trained, guess_axes, levels, pages
+from n2n_lightning.formats import opened
+from n2n_lightning.restore import Trained, levels
 from n2n_lightning.tiles import OVERLAP, spans, tiled
 from tests.conftest import run
 
@@ -121,11 +122,11 @@ def test_memory_does_not_grow_with_the_image(model, tmp_path):
     peaks = []
     code = (
         "import resource, sys, numpy as np; from n2n_lightning import load; model = load()\n"
-        "from n2n_lightning.pictures import opened; from pathlib import Path\n"
-        "p = opened(Path(sys.argv[1])); v = p.values[0]\n"
+        "from n2n_lightning.formats import opened; from pathlib import Path\n"
+        "p = opened(Path(sys.argv[1])); v = p.values[0]; axes, _ = p.meaning(v)\n"
         "with p.written(Path(sys.argv[1] + '.npy')) as (out,):\n"
         "    model.network = __import__('torch').nn.Conv2d(3, 3, 1)\n"
-        "    model.denoise_into(out, v.array, v.axes, tile=256)\n"
+        "    model.denoise_into(out, v.array, axes, tile=256)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     for side in (1000, 4000):
@@ -186,10 +187,11 @@ def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
     target.parent.mkdir()
     picture = opened(path)
     (values,) = picture.values
-    given = pages(values.array, values.axes)[0]
+    axes, alpha = picture.meaning(values)
+    given = as_pages(values.array, axes)
     assert np.array_equal(given, before.reshape(60, 70, channels))
     with picture.written(target) as (result,):
-        model.denoise_into(result, values.array, values.axes, values.alpha)
+        model.denoise_into(result, values.array, axes, alpha)
     after = opened(target).values[0].array
     assert after.dtype == values.array.dtype
     assert after.shape == values.array.shape
@@ -197,7 +199,7 @@ def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
     full = 1 if dtype.startswith("float") else np.iinfo(dtype).max
     colours = channels - (channels in (2, 4))
     clean = (smooth(60, 70, channels) * full)[..., :colours]
-    shaped = pages(after, values.axes)[0]
+    shaped = as_pages(after, axes)
     assert gain(shaped[..., :colours], given[..., :colours], clean) > 3
     assert np.array_equal(shaped[..., colours:], given[..., colours:])
     if dtype == "uint16":
@@ -230,7 +232,7 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
     tifffile.imwrite(tmp_path / "ome.ome.tif", stack, metadata={"axes": "TYX", "PhysicalSizeX": 0.25})
     for name in ("pages.tif", "imagej.tif", "ome.ome.tif"):
         picture = opened(tmp_path / name)
-        assert picture.values[0].axes in ("NHW", "NCHW")
+        assert picture.values[0].axes in ("NHW", "DHW", "THW")
         with picture.written(tmp_path / f"out-{name}") as (result,):
             model.denoise_into(result, picture.values[0].array, picture.values[0].axes)
         with tifffile.TiffFile(tmp_path / name) as old, tifffile.TiffFile(tmp_path / f"out-{name}") as new:
@@ -319,13 +321,13 @@ def test_palettes_and_single_bits_are_said_to_change(tmp_path):
 
 def test_arrays_of_any_layout(model):
     grey, colour = noisy(40, 50, 1, "uint8"), noisy(40, 50, 3, "uint8")
-    assert guess_axes((40, 50, 3)) == "HWC"
-    assert guess_axes((3, 50, 3)) == "HWC"
-    assert guess_axes((3, 50, 3), channels_first=True) == "CHW"
-    assert guess_axes((7, 3, 40, 50)) == "NCHW"
-    assert guess_axes((7, 40, 50, 1)) == "NHWC"
+    assert of_picture((40, 50, 3)) == "HWC"
+    assert of_picture((3, 50, 3)) == "HWC"
+    assert of_picture((3, 50, 3), channels_first=True) == "CHW"
+    assert of_picture((7, 3, 40, 50)) == "NCHW"
+    assert of_picture((7, 40, 50, 1)) == "NHWC"
     with pytest.raises(InputError, match=r"an array of shape \(5, 6, 7, 8, 9\): which axis is what"):
-        guess_axes((5, 6, 7, 8, 9))
+        of_picture((5, 6, 7, 8, 9))
     plain = model.denoise(colour)
     assert np.array_equal(model.denoise(colour.transpose(2, 0, 1)), plain.transpose(2, 0, 1))
     assert np.array_equal(model.denoise(np.stack([colour, colour]))[1], plain)
@@ -788,7 +790,7 @@ def test_pictures_that_cannot_be_read(name, tmp_path):
     make, message = DAMAGED[name]
     make(tmp_path / name)
     with pytest.raises(InputError, match=message) as caught:
-        opened(tmp_path / name)
+        [picture.meaning(values) for picture in [opened(tmp_path / name)] for values in picture.values]
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
     assert "\n" not in str(caught.value)
 

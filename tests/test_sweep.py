@@ -14,8 +14,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from n2n_lightning import callbacks, sweep
+from n2n_lightning import callbacks
 from n2n_lightning.files import InputError
+from n2n_lightning.sweep import jobs as in_workers
+from n2n_lightning.sweep import results, resume
 from n2n_lightning.train import CONF
 from tests.conftest import course_files
 
@@ -195,7 +197,9 @@ def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
 
 
 def test_gpu_lock_ends_with_its_process(tmp_path):
-    code = "from n2n_lightning import sweep; sweep.claim_gpu(1); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    code = (
+        "from n2n_lightning.sweep import jobs; jobs.claim_gpu(1); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    )
     hold = f"{code.replace('print', 'print')}; import sys, time; sys.stdout.flush(); time.sleep(60)"
     environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
     options = {"env": environment, "text": True, "stdout": subprocess.PIPE}
@@ -262,7 +266,7 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
     assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), errors
     assert "Traceback" not in errors
     deadline = time.monotonic() + 30
-    while left := {pid for pid in below if sweep._alive(pid)}:
+    while left := {pid for pid in below if in_workers.alive(pid)}:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
     assert not (tmp_path / "s" / "2" / "result.json").exists()  # the sweep is over, not only one job
@@ -395,14 +399,14 @@ def test_mistakes(arguments, message, tmp_path):
 
 
 def test_absent_extras_are_named(monkeypatch):
-    monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(resume.importlib.util, "find_spec", lambda name: None)
     for asked, extra in (
         ("hydra/launcher=ray", "ray"),
         ("hydra/launcher=slurm", "slurm"),
         ("hydra/sweeper=optuna", "optuna"),
     ):
         with pytest.raises(InputError) as caught:
-            sweep.resumed(["-m", asked])
+            resume.resumed(["-m", asked])
         assert str(caught.value) == f"{asked}: needs pip install 'n2n_lightning[{extra}]'"
 
 
@@ -410,11 +414,11 @@ def test_picture_needs_a_number(tmp_path):
     def rows(*parameters):
         return [{"parameters": p, "val_psnr": 20.0 + i} for i, p in enumerate(parameters)]
 
-    assert sweep.numeric_axis(rows({"seed": 1}, {"seed": 2})) is None
-    assert sweep.numeric_axis(rows({"model": "unet"}, {"model": "baseline"})) is None
+    assert results.numeric_axis(rows({"seed": 1}, {"seed": 2})) is None
+    assert results.numeric_axis(rows({"model": "unet"}, {"model": "baseline"})) is None
     grid = rows(*({"model": m, "optim.lr": lr, "seed": s} for m in "ab" for lr in (0.1, 1e-4) for s in (1, 2)))
-    assert sweep.numeric_axis(grid) == "optim.lr"
-    ax = sweep.picture(grid, "optim.lr").axes[0]
+    assert results.numeric_axis(grid) == "optim.lr"
+    ax = results.picture(grid, "optim.lr").axes[0]
     assert ax.get_xscale() == "log"
     assert len(ax.containers) == 2
     assert "deviation of 2 seeds" in ax.get_ylabel()

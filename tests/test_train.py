@@ -21,10 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from n2n_lightning import callbacks, mistakes
 from n2n_lightning.files import InputError, load_torch
+from n2n_lightning.fit import train
 from n2n_lightning.module import Diverged
 from n2n_lightning.restore import load
-from n2n_lightning.sweep import held, read_result
-from n2n_lightning.train import CONF, train
+from n2n_lightning.runs import held, read_result
+from n2n_lightning.train import CONF
 from tests.conftest import photographs, run
 
 GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "callbacks", "experiment")

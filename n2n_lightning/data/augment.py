@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from n2n_lightning import axes
+
 
 def to_float(image: Tensor, scale: float | None = None) -> Tensor:
     """Integers to float32 by dividing by `scale`, by default the largest value of their type (255, 65535).
@@ -20,16 +22,18 @@ def to_float(image: Tensor, scale: float | None = None) -> Tensor:
 def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
     """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
 
-    Together these are the 8 symmetries of a square, each with probability 1/8.
+    Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is flipped along D, too.
     """
-    b, _, height, width = images[0].shape
-    flips = (torch.rand(3, b, 1, 1, 1, generator=draws) < 0.5).to(images[0].device)
+    spatial = axes.spatial(images[0])
+    drawn = (torch.rand(len(spatial) + 1, len(images[0]), generator=draws) < 0.5).to(images[0].device)
+    *flips, transpose = (axes.per_image(choice, images[0]) for choice in drawn)
+    *_, height, width = axes.size(images[0])
     turned = []
     for image in images:
-        image = torch.where(flips[0], image.flip(-1), image)
-        image = torch.where(flips[1], image.flip(-2), image)
+        for flip, axis in zip(flips, reversed(spatial), strict=True):
+            image = torch.where(flip, image.flip(axis), image)
         if height == width:
-            image = torch.where(flips[2], image.transpose(-1, -2), image)
+            image = torch.where(transpose, image.transpose(axes.HEIGHT, axes.WIDTH), image)
         turned.append(image)
     return turned
 
@@ -41,7 +45,7 @@ def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: t
     from 0.5 by 0.7 to 1.4, both uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of
     zero mean stays so.
     """
-    u = torch.rand(2, len(images[0]), 1, 1, 1, generator=draws)
+    u = [axes.per_image(drawn, images[0]) for drawn in torch.rand(2, len(images[0]), generator=draws)]
     lowest, highest = saturation
     colour, contrast = (
         factor.to(images[0].device) for factor in (lowest * (highest / lowest) ** u[0], 1.4 ** (2 * u[1] - 1))

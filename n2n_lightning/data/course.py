@@ -78,7 +78,7 @@ def read_course(path: Path, count: int | None = None, option: str = "train_pairs
             raise InputError(f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it")
         if tensor.dtype != torch.uint8:
             raise InputError(f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}")
-        if tensor.dim() != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
+        if len(tensor.shape) != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
             raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}")
     a, b = content
     if a.shape != b.shape:

@@ -68,7 +68,7 @@ class Images(Photos):
         if image.shape[0] == self.channels:
             return image
         if self.channels == 3:
-            return image.expand(3, -1, -1)
+            return image.expand(3, *image.shape[1:])
         weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # luma of ITU-R BT.601
         return (image.float() * weights).sum(0, keepdim=True).round().to(image.dtype)
 

@@ -5,6 +5,7 @@ another noisy version of the input's image; in validation it is the clean image.
 they are on the device that trains; everything random is a pure function of (seed, epoch, batch number).
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning import axes
 from n2n_lightning.data.augment import recolour, to_float, turn
 from n2n_lightning.data.batches import Batches, Loader, Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
@@ -98,8 +100,8 @@ class NoisyPairs(pl.LightningDataModule):
     def val_dataloader(self) -> Loader:
         size = 1
         if isinstance(self.val, Pairs):
-            height, width = self.val.noisy.shape[-2:]
-            size = max(1, min(self.val_batch_size, self.val_batch_size * 64 * 64 // (height * width)))
+            pixels = math.prod(axes.size(self.val.noisy))
+            size = max(1, min(self.val_batch_size, self.val_batch_size * 64 * 64 // pixels))
         return self._loader(self.val, size, shuffle=False)
 
     def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:

@@ -61,7 +61,9 @@ class Photos(NoisyPairs):
         for name in self.names:
             if name not in known:
                 raise InputError(f"data.names: {name} is none of the photographs: {', '.join(known)}")
-        train, val = ({n: read_picture(folder / n).expand(3, -1, -1) for n in ns} for ns in (self.names, self.VAL))
+        images = {n: read_picture(folder / n) for n in (*self.names, *self.VAL)}
+        rgb = {n: image.expand(3, *image.shape[1:]) for n, image in images.items()}
+        train, val = ({n: rgb[n] for n in names} for names in (self.names, self.VAL))
         generated = dead_leaves(self.leaves, 512, list(train.values()), self.seed)
         train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
         return train, val

@@ -4,164 +4,69 @@ Values keep their type (8 and 16 bit integers, floats). Arrays in .npy, plain TI
 into memory, not copied, so that they may be larger than it.
 """
 
-import contextlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from n2n_lightning import axes
 from n2n_lightning.data.captures import Scenes
-from n2n_lightning.files import InputError, load_torch, natural
-
-TORCH = {".pt", ".pth", ".pkl"}
-HDF5 = {".h5", ".hdf5", ".hdf"}
-TIFF = {".tif", ".tiff"}
-ARRAYS = {*TORCH, *HDF5, *TIFF, ".npy", ".npz"}
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", *TIFF, ".npy"}
-TYPES = (np.uint8, np.uint16, np.int16, np.int32, np.float16, np.float32, np.float64)
+from n2n_lightning.files import InputError, natural
+from n2n_lightning.formats import PICTURES, Picture, Values, opened
 
 
 def read_array(path: str | Path, layout: str = "auto") -> list[Tensor]:
     """The captures in one file: a list of K tensors (N, C, H, W).
 
     Args:
-        path: .pt, .pth or .pkl (a tensor, or a tuple of tensors, one per capture), .npy, .npz, TIFF or HDF5. For a file
-            with several arrays, the array's name follows a colon: `data.h5:noisy`.
+        path: a file of any kind in n2n_lightning.formats. For a file with several arrays, the array's name follows a
+            colon: `data.h5:noisy`.
         layout: the meaning of the array's axes, a permutation of letters of NKCHW: N scenes, K captures of each, C
-            channels, H height, W width. `auto` takes HW, NHW, NCHW or NHWC, NKCHW or NKHWC, with 1 to 4 channels.
+            channels, H height, W width. `auto` takes what the file says, or else HW, NHW, NCHW or NHWC, NKCHW or
+            NKHWC, with 1 to 4 channels.
 
     Raises:
         InputError: the file is missing, damaged, of another kind, or its axes are not clear.
     """
-    path, name = _split(str(path))
-    if path.suffix.lower() not in ARRAYS:
-        raise InputError(f"{path}: not one of {', '.join(sorted(ARRAYS))}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix.lower() in TORCH:
-        content = load_torch(path)
-        parts = list(content) if isinstance(content, tuple | list) else [content]
-        if not parts or not all(isinstance(part, Tensor) for part in parts):
-            raise InputError(f"{path}: should hold a tensor or a tuple of tensors")
-    else:
-        try:
-            array, hint = _open(path, name)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"{path}: damaged or not of the kind that its name says") from error
-        if layout == "auto" and hint:
-            array, layout = merged(array, hint)
-        parts = [_tensor(array, path)]
-    captures = [capture for part in parts for capture in _arrange(part, layout, path)]
+    picture = opened(str(path))
+    captures = [capture for values in _stacked(picture) for capture in _captures(values, layout, picture.path)]
     if len({capture.shape for capture in captures}) > 1:
         raise InputError(f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}")
     return captures
 
 
-def _split(text: str) -> tuple[Path, str | None]:
-    """`file.h5:noisy` -> file.h5 and noisy."""
-    match = re.fullmatch(r"(.+\.(?:npz|h5|hdf5|hdf)):(.+)", text)
-    return (Path(match[1]), match[2]) if match else (Path(text), None)
+def _stacked(picture: Picture) -> list[Values]:
+    """The arrays of a file; those of a TIFF, which are pages, as one."""
+    first, *more = picture.values
+    if not more or picture.tuples:
+        return picture.values
+    if any((v.array.shape, v.array.dtype, v.axes) != (first.array.shape, first.array.dtype, first.axes) for v in more):
+        raise InputError(f"{picture.path}: its pages differ in size or type; make them alike, or a file each")
+    return [Values(np.stack([v.array for v in picture.values]), f"N{first.axes}", first.alpha, first.colour)]
 
 
-def _open(path: Path, name: str | None) -> tuple[Any, str | None]:
-    """The array in a file, mapped where possible, and its layout where the file says it."""
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return np.load(path, mmap_mode="c", allow_pickle=False), None
-    if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[_named(path, name, list(arrays))], None
-    if suffix in HDF5:
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            names: list[str] = []
-            file.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
-            dataset = file[_named(path, name, names)]
-            offset = dataset.id.get_offset()
-            if offset is None or not dataset.dtype.isnative:
-                return dataset[()], None
-            return np.memmap(path, dataset.dtype, "c", offset, dataset.shape), None
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        if len(file.series) > 1:  # as written page by page
-            if len({(s.shape, s.dtype) for s in file.series}) > 1:
-                raise InputError(f"{path}: its pages differ in size or type; make them alike, or a file each")
-            return np.stack([s.asarray() for s in file.series]), "N" + tiff_axes(series.axes)
-        mapped = series.dataoffset is not None and series.dtype.isnative
-        array = tifffile.memmap(path, mode="c") if mapped else series.asarray()
-    return array, tiff_axes(series.axes)
-
-
-def tiff_axes(axes: str) -> str:
-    """The axes of a TIFF in our letters; all but height, width and colour are scenes."""
-    letters = {"Y": "H", "X": "W", "S": "C", "C": "C"}
-    return "".join(letters.get(axis, "N") for axis in axes)
-
-
-def merged(array: np.ndarray, layout: str) -> tuple[np.ndarray, str]:
-    """Several stack axes side by side (time and depth, say) as one axis of scenes."""
-    first, count = layout.find("N"), layout.count("N")
-    if count > 1 and layout[first : first + count] == "N" * count:
-        array = array.reshape(*array.shape[:first], -1, *array.shape[first + count :])
-        layout = layout.replace("N" * count, "N")
-    return array, layout
-
-
-def _named(path: Path, name: str | None, names: list[str]) -> str:
-    if name is None and len(names) == 1:
-        return names[0]
-    if name not in names:
-        asked = f"has no array {name!r}" if name else "holds several arrays"
-        raise InputError(
-            f"{path}: {asked}; name one: {', '.join(f'{path.name}:{n}' for n in names) or '(it is empty)'}"
-        )
-    return name
-
-
-def _tensor(array: np.ndarray, path: Path) -> Tensor:
-    if array.dtype.newbyteorder("=") not in TYPES:
-        raise InputError(f"{path}: its values are of type {array.dtype}; 8 and 16 bit integers and floats can be read")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    return torch.from_numpy(array)
-
-
-def _arrange(array: Tensor, layout: str, path: Path) -> list[Tensor]:
-    """The captures (N, C, H, W) in an array whose axes are `layout`."""
-    shape = tuple(array.shape)
-    if 0 in shape:
-        raise InputError(f"{path}: holds no images, its shape is {shape}")
+def _captures(values: Values, layout: str, path: Path) -> list[Tensor]:
+    """The captures (N, C, H, W) in an array of a file."""
+    shape = values.array.shape
     if layout == "auto":
-        layout = _guess(shape, path)
-    if len(layout) != len(shape) or len(set(layout)) != len(layout) or not set("HW") <= set(layout) <= set("NKCHW"):
+        layout = values.axes or axes.of_scenes(shape) or ""
+        if not layout:
+            raise InputError(
+                f"{path}: what are the axes of its shape {shape}? say it as data.layout=NCHW (or NHWC, NKHW, ...)"
+            )
+    elif not axes.fits(layout, shape, axes.LAYOUT):
         raise InputError(
-            f"data.layout={layout}: does not fit {path} of shape {shape}; use one letter of NKCHW per axis"
+            f"data.layout={layout}: does not fit {path} of shape {shape}; use one letter of {axes.LAYOUT} per axis"
         )
-    for letter in "NKC":
-        if letter not in layout:
-            array, layout = array[None], letter + layout
-    array = array.permute(*(layout.index(letter) for letter in "KNCHW"))
-    return list(array.unbind(0))
+    found: list[Tensor] = axes.as_captures(_tensor(values.array), layout)
+    # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
+    return [capture[:, :-1] for capture in found] if values.alpha and "C" in layout else found
 
 
-def _guess(shape: tuple[int, ...], path: Path) -> str:
-    few = [0 < n <= 4 for n in shape]
-    if len(shape) in (2, 3):
-        return "NHW"[-len(shape) :]
-    if len(shape) in (4, 5):
-        head = "N" if len(shape) == 4 else "NK"
-        if few[-3] != few[-1]:
-            return head + ("CHW" if few[-3] else "HWC")
-    raise InputError(f"{path}: what are the axes of its shape {shape}? say it as data.layout=NCHW (or NHWC, NKHW, ...)")
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -177,32 +82,13 @@ def read_picture(path: Path) -> Tensor:
     Raises:
         InputError: the file is damaged, or holds no single image.
     """
-    if path.suffix.lower() in (".npy", *TIFF):
-        layout = "auto"
-        if path.suffix.lower() == ".npy" and path.is_file():
-            with contextlib.suppress(Exception):  # what is wrong with it, read_array says
-                shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-                layout = {2: "HW", 3: "HWC" if shape[-1] <= 4 else "CHW"}.get(len(shape), "auto")
-        (image, *more) = read_array(path, layout)
-        if more or len(image) != 1:
-            raise InputError(f"{path}: holds {len(image)} images; a file in a folder should hold one")
-        return image[0].clone()
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            deep_colour = file.format == "PNG" and file.mode in ("RGB", "RGBA") and path.read_bytes()[24] == 16
-            if deep_colour or file.mode in ("I;16B", "F"):
-                raise InputError(f"{path}: 16 bit colour and float images are read from TIFF or .npy only")
-            modes = {"L": "L", "1": "L", "LA": "L", "I;16": "I;16", "I": "I"}
-            mode = modes.get(file.mode, "RGB")
-            array = np.array(file if file.mode == mode else file.convert(mode))
-            array = array.astype(np.uint16) if mode == "I" else array  # 16 bit PGM
-    except InputError:
-        raise
-    except Exception as error:  # Pillow raises many kinds, its decompression bomb check among them
-        raise InputError(f"{path}: cannot be read as an image ({str(error) or type(error).__name__})") from error
-    return torch.from_numpy(array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0).copy())
+    picture = opened(path)
+    (values, *more) = _stacked(picture)
+    values.axes = values.axes or axes.of_one_image(values.array.shape)
+    (images, *others) = _captures(values, "auto", path)
+    if more or others or len(images) != 1:
+        raise InputError(f"{path}: holds {len(images)} images; a file in a folder should hold one")
+    return images[0].clone()
 
 
 def read_folder(paths: Sequence[Path]) -> Tensor:

@@ -107,7 +107,7 @@ class Crops(Dataset):
         """Rows and columns of every pixel of a crop, each (count, size*block, size*block)."""
         full = torch.arange(self.size * self.noise.block)
         rows, columns = torch.meshgrid(full, full, indexing="ij")
-        return rows.expand(count, -1, -1), columns.expand(count, -1, -1)
+        return rows.expand(count, *rows.shape), columns.expand(count, *columns.shape)
 
     def _sample(self, where: dict[str, Tensor], draws: torch.Generator) -> Tensor:
         """The crops seen through Pixelate: (B, C, size, size)."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from n2n_lightning import axes
+
 
 class Network(nn.Module):
     """The base of the networks here: pads any image to what `body` can take, and crops the result.
@@ -19,8 +21,8 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        return self.body(pad_to_multiple(image, self.multiple))[..., :height, :width]
+        output: Tensor = axes.cropped(self.body(pad_to_multiple(image, self.multiple)), axes.size(image))
+        return output
 
 
 def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
@@ -37,10 +39,12 @@ def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Extends an image (B, C, H, W) at the bottom and right, by reflection, until `multiple` divides H and W.
 
+    The same for (B, C, D, H, W), D included.
+
     Where the padding is wider than the image (torch's own reflection refuses that) it is reflected again and again; a
     side of one pixel is repeated.
     """
-    for dim in (-2, -1):
+    for dim in axes.spatial(image):
         size = image.shape[dim]
         missing = -size % multiple
         if torch.compiler.is_exporting() or missing:  # an exported network has to take any size

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from n2n_lightning import axes
+
 Strength = float | Sequence[float]
 
 
@@ -46,9 +48,9 @@ class Noise:
 
 
 def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tensor:
-    """The strength of each image of the batch: (B, 1, 1, 1)."""
+    """The strength of each image of the batch, (B,), in the shape that it has beside the batch: (B, 1, 1, 1)."""
     low, high = ends(strength)
-    u = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
+    u = axes.per_image(torch.rand(len(image), generator=generator, device=image.device), image)
     return low + (high - low) * u
 
 
@@ -72,8 +74,8 @@ def checked(name: str, strength: Strength, least: float, most: float) -> Strengt
 
 
 def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None = None) -> Tensor:
-    b, c, h, w = image.shape
-    return torch.rand(b, channels or c, h, w, generator=generator, device=image.device)
+    shape = (len(image), channels or image.shape[1], *axes.size(image))
+    return torch.rand(shape, generator=generator, device=image.device)
 
 
 def normal_like(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from n2n_lightning.axes import size
 from n2n_lightning.noise.base import Noise, Strength, checked, drawn
 
 
@@ -21,7 +22,7 @@ class KSpace(Noise):
         self.decay = checked("decay", decay, 0, 1)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        h, w = image.shape[-2:]
+        h, w = size(image)
         ky = torch.fft.fftfreq(h, 1 / h, device=image.device)[:, None]
         kx = torch.fft.rfftfreq(w, 1 / w, device=image.device)
         p = (-drawn(self.decay, image, generator) * (ky**2 + kx**2).sqrt()).exp()

@@ -1,0 +1,164 @@
+"""What the axes of arrays are, by letters: the one place that counts them.
+
+N scenes or images, K captures of a scene, T frames of a movie, D depth, C channels, H height, W width. Inside the
+program a batch is (B, C, H, W) or (B, C, D, H, W): the spatial axes are those after the second.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+
+from n2n_lightning.files import InputError
+
+LETTERS = "NKTDCHW"
+LAYOUT = "NKCHW"  # those that people may say of the arrays they train on
+HEIGHT, WIDTH = -2, -1  # of every array that ends in (H, W)
+
+
+# Batches
+
+
+def spatial(batch: Any) -> range:
+    """The numbers of the spatial axes of a batch (B, C, H, W) or (B, C, D, H, W).
+
+    >>> list(spatial(np.zeros((2, 3, 8, 9)))), list(spatial(np.zeros((2, 3, 5, 8, 9))))
+    ([2, 3], [2, 3, 4])
+    """
+    return range(2, batch.ndim)
+
+
+def size(batch: Any) -> tuple[int, ...]:
+    """(H, W) of a batch (B, C, H, W), (D, H, W) of (B, C, D, H, W)."""
+    return tuple(batch.shape[2:])
+
+
+def cropped(batch: Any, size: Sequence[int]) -> Any:
+    """The first `size` pixels along the spatial axes, a view."""
+    return batch[(..., *(slice(0, length) for length in size))]
+
+
+def per_image(values: Any, batch: Any) -> Any:
+    """One value per image, (B,), in the shape that it has beside a batch: (B, 1, 1, 1) or (B, 1, 1, 1, 1)."""
+    return values.reshape(-1, *[1] * (batch.ndim - 1))
+
+
+def flips(batch: Any) -> Iterator[tuple[int, ...]]:
+    """All sets of spatial axes that a batch can be mirrored along: 4 in the plane, 8 in space."""
+    axes = spatial(batch)[::-1]
+    return chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
+
+
+# Arrays of people
+
+
+def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
+    """The meaning of the axes of an array whose file does not say it, as a picture or several.
+
+    HW; HWC with 1 to 4 channels, CHW with 1 or 3, else NHW; NHWC or NCHW, NKHWC or NKCHW with 1 to 4.
+
+    Args:
+        shape: of the array.
+        channels_first: what to take where both would fit, as tensors have it.
+
+    Raises:
+        InputError: it is not clear.
+
+    >>> of_picture((480, 640)), of_picture((480, 640, 3)), of_picture((3, 480, 640)), of_picture((50, 480, 640))
+    ('HW', 'HWC', 'CHW', 'NHW')
+    """
+    if len(shape) == 2:
+        return "HW"
+    if len(shape) in (3, 4, 5):
+        head = "NK"[: len(shape) - 3]
+        # Two or four images one after the other are captures or frames, not grey or colour with transparency.
+        first, last = shape[-3] in ((1, 2, 3, 4) if head else (1, 3)), shape[-1] <= 4
+        if first or last:
+            return head + ("CHW" if first and (channels_first or not last) else "HWC")
+        if len(shape) == 3:
+            return "NHW"
+    raise InputError(f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told")
+
+
+def of_scenes(shape: tuple[int, ...]) -> str | None:
+    """The same as of scenes to train on: HW, NHW, NCHW or NHWC, NKCHW or NKHWC; None where it is not clear.
+
+    >>> of_scenes((50, 480, 640)), of_scenes((50, 480, 640, 3)), of_scenes((50, 2, 1, 480, 640))
+    ('NHW', 'NHWC', 'NKCHW')
+    """
+    if len(shape) in (2, 3):
+        return "NHW"[-len(shape) :]
+    few = [0 < n <= 4 for n in shape]
+    if len(shape) in (4, 5) and few[-3] != few[-1]:
+        return "NK"[: len(shape) - 3] + ("CHW" if few[-3] else "HWC")
+    return None
+
+
+def of_one_image(shape: tuple[int, ...]) -> str | None:
+    """The same as of a single image; None where it is not clear.
+
+    >>> of_one_image((480, 640)), of_one_image((480, 640, 4)), of_one_image((7, 480, 640))
+    ('HW', 'HWC', 'CHW')
+    """
+    return {2: "HW", 3: "HWC" if shape[-1] <= 4 else "CHW"}.get(len(shape))
+
+
+def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Axes and shape of a TIFF series in our letters, without axes of length 1 that are not height and width.
+
+    Samples of a pixel are channels; where there are both, what the stack calls channels are images of their own.
+
+    >>> of_tiff("TZCYX", (1, 5, 2, 40, 50)), of_tiff("ICYXS", (7, 2, 40, 50, 3))
+    (('DCHW', (5, 2, 40, 50)), ('NNHWC', (7, 2, 40, 50, 3)))
+    """
+    ours = {"Y": "H", "X": "W", "S": "C", "C": "N" if "S" in letters else "C", "T": "T", "Z": "D"}
+    named = [(ours.get(letter, "N"), length) for letter, length in zip(letters, shape, strict=True)]
+    kept = [(letter, length) for letter, length in named if letter in "HW" or length > 1]
+    if not {"H", "W"} <= {letter for letter, _ in kept}:
+        raise InputError("holds no image with height and width")
+    return "".join(letter for letter, _ in kept), tuple(length for _, length in kept)
+
+
+def has_alpha(shape: tuple[int, ...], axes: str) -> bool:
+    """Whether the last of an array's channels is taken for transparency: the fourth of RGBA."""
+    return axes.endswith("C") and shape[-1] == 4
+
+
+def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
+    """Whether `axes` names each axis of an array once, by some of `letters`, height and width among them."""
+    return len(axes) == len(shape) and len(set(axes)) == len(axes) and set("HW") <= set(axes) <= set(letters)
+
+
+def as_pages(array: np.ndarray, axes: str) -> np.ndarray:
+    """A view of the array as (..., H, W, C), stacked axes first; one channel where there is no C.
+
+    Raises:
+        InputError: the letters do not fit the array, or it holds no pixels.
+    """
+    stacked = [i for i, letter in enumerate(axes) if letter not in "CHW"]
+    once = "".join(letter for letter in axes if letter in "CHW")
+    if len(axes) != array.ndim or not set(axes) <= set(LETTERS) or sorted(once) not in (["H", "W"], ["C", "H", "W"]):
+        raise InputError(
+            f"axes={axes}: does not fit an array of shape {array.shape}; use one letter of {LETTERS} per axis"
+        )
+    if 0 in array.shape:
+        raise InputError(f"an array of shape {array.shape}: holds no pixels")
+    if "C" not in axes:
+        array, axes = array[..., None], axes + "C"
+    return array.transpose([*stacked, *(axes.index(letter) for letter in "HWC")])
+
+
+def as_captures(array: Any, axes: str) -> list[Any]:
+    """The captures in a tensor, each (N, C, H, W): views, unless stacked axes do not lie side by side.
+
+    Args:
+        array: the tensor.
+        axes: its letters. All but K, C, H and W are scenes.
+    """
+    for letter in "KC":
+        if letter not in axes:
+            array, axes = array[None], letter + axes
+    scenes = [i for i, letter in enumerate(axes) if letter not in "KCHW"]
+    array = array.permute(axes.index("K"), *scenes, *(axes.index(letter) for letter in "CHW"))
+    return list(array.reshape(len(array), -1, *array.shape[1 + len(scenes) :]).unbind(0))

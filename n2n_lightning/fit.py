@@ -1,0 +1,263 @@
+"""From a plain configuration to a trained run folder: check, build, fit, write."""
+
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from n2n_lightning import callbacks, mistakes, runs
+from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
+from n2n_lightning.module import Denoiser, Diverged
+from n2n_lightning.networks import multiply_accumulates
+from n2n_lightning.processes import LEADER, Deserted, follows
+
+
+def train(
+    config: dict[str, Any],
+    folder: Path,
+    command: str,
+    lines: bool = False,
+    accepted: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """One run, from its plain configuration to its run folder; returns what `result.json` holds.
+
+    Continues from `folder/checkpoints/last.ckpt` if there is one, or from the checkpoint before if that is damaged.
+
+    Args:
+        config: the resolved configuration, plain dicts and lists.
+        folder: the run folder.
+        command: what repeats the run, for `result.json`.
+        lines: print a line per epoch even where the output is a terminal.
+        accepted: called when everything is built, before the run folder is written to.
+
+    Raises:
+        InputError: the configuration or the data cannot work.
+        Diverged: the loss became NaN or infinite.
+        Interrupted: SIGINT or SIGTERM arrived; the run can be continued.
+        Deserted: another process of the run ended.
+    """
+    _quiet()
+    mistakes.refuse(config)
+    run = Run(config, folder, command, lines)
+    if not follows():
+        print(run.summary(), flush=True)
+    run.fit(accepted)
+    result = run.write("finished")
+    if follows():
+        return result
+    runs.write_hyperparameters(folder, run.config, result)
+    if run.stop.received:  # in the last validation, when there was nothing left to stop
+        raise callbacks.Interrupted(run.stop.received)
+    return result
+
+
+class Run:
+    """A run that was built, ready to be fitted: data, module and trainer.
+
+    Args:
+        config, folder, command, lines: see `train`.
+
+    Raises:
+        InputError: something cannot be built; the message says of which group.
+    """
+
+    def __init__(self, config: dict[str, Any], folder: Path, command: str, lines: bool) -> None:
+        pl.seed_everything(config["seed"], verbose=False)
+        self.folder, self.command = folder, command
+        self.data = construct("data", lambda: instantiate(config["data"], supervised=config["target"] == "clean"))
+        self.data.setup()
+        if config["model"].get("channels") == "auto":
+            config = {**config, "model": {**config["model"], "channels": self.data.channels}}
+        self.config = config
+        self.module = self._module()
+        construct("optim or scheduler", self.module.optimization)
+        self.parameters = sum(p.numel() for p in self.module.network.parameters())
+        self.operations = construct("model", lambda: multiply_accumulates(self.module.network, self.data.channels))
+        self.before = runs.read_result(folder)
+        self.begin = callbacks.resumable(folder / "checkpoints")
+        self.stop = callbacks.StopOnSignal(folder / "checkpoints" / "last.ckpt")
+        self.precision = precision(config["trainer"])
+        self.trainer = self._trainer(lines)
+        self.commit = runs.git_commit()
+        size, count = config["data"].get("batch_size"), self.trainer.world_size
+        if size is not None and size < count:
+            raise InputError(f"data.batch_size={size}: cannot be split among {count} processes")
+
+    def _module(self) -> Denoiser:
+        config, data = self.config, self.data
+        return Denoiser(
+            construct("model", lambda: instantiate(config["model"])),
+            loss=construct("loss", lambda: instantiate(config["loss"])),
+            optimizer=construct("optim", lambda: instantiate(config["optim"])),
+            scheduler=construct("scheduler", lambda: instantiate(config["scheduler"])),
+            spec={"model": config["model"], "scale": data.scale, "config": config},
+            reference=data.reference,
+            bounded=data.bounded,
+        )
+
+    def _trainer(self, lines: bool) -> pl.Trainer:
+        options = {**self.config["trainer"], "precision": self.precision}
+        bar = options.pop("enable_progress_bar")
+        bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
+        checkpoints = self.folder / "checkpoints"
+        watchers: list[pl.Callback] = [
+            callbacks.LastWord(),
+            callbacks.ProgressBar() if bar else callbacks.EpochLines(),
+            *instantiate(list(self.config["callbacks"].values())),
+            callbacks.Pictures(self.folder / "samples.png"),
+            # Last of these: its checkpoint must hold what the others do after the same batch, as averages of weights.
+            self.stop,
+        ]
+        keepers = [callbacks.Best(checkpoints)] if self.data.reference == "clean" else []
+        metrics = callbacks.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
+        trainer: pl.Trainer = construct(
+            "trainer",
+            lambda: instantiate(
+                options,
+                default_root_dir=str(self.folder),
+                enable_progress_bar=bar,
+                logger=[callbacks.Curves(self.folder), metrics],
+                callbacks=[*watchers, *keepers, callbacks.Last(checkpoints)],
+                plugins=[callbacks.WholeCheckpoints()],
+            ),
+        )
+        return trainer
+
+    def summary(self) -> str:
+        """The line that the terminal shows before the first epoch."""
+        size = f"{self.parameters:,} parameters, {self.operations:,} MAC/pixel"
+        several = f" in {self.trainer.world_size} processes" if self.trainer.world_size > 1 else ""
+        where = f"{self.precision} on {self.trainer.strategy.root_device}{several}"
+        return f"{type(self.module.network).__name__}: {size}, {where}"
+
+    def fit(self, accepted: Callable[[], None]) -> None:
+        """Trains, and says in `result.json` how that ended where it did not end well."""
+        try:
+            accepted()
+            self.write("running")
+            os.environ.setdefault(LEADER, str(os.getpid()))
+            threading.excepthook = _quiet_where_full
+            self.trainer.fit(self.module, self.data, ckpt_path=self.begin, weights_only=True)
+        except callbacks.Interrupted as error:
+            self.write("interrupted", str(error))
+            raise
+        except Exception as error:
+            found = self._failed(error)
+            if found is error:
+                raise
+            raise found from error
+        finally:
+            threading.excepthook = threading.__excepthook__
+            if not follows():
+                os.environ.pop(LEADER, None)
+            self.data.release()
+
+    def _failed(self, error: Exception) -> Exception:
+        """What to raise for an exception of the training, which is noted in the run folder."""
+        found: Exception = disk_full(self.folder, error) or error  # of the event files, which are not ours
+        lost = r"[Cc]onnection (closed|reset)|[Bb]roken pipe|remote peer"
+        if self.trainer.world_size > 1 and re.search(lost, str(found)):
+            found = Deserted("another process of this run ended; resume=RUN_FOLDER continues from the last checkpoint")
+        known = isinstance(found, Diverged | DiskFull | Deserted)
+        with suppress(DiskFull):
+            self.write("failed", str(found) if known else f"{type(found).__name__}: {found}")
+        return found
+
+    def write(self, status: str, reason: str | None = None) -> dict[str, Any]:
+        """Writes `result.json`, in the first process of the run, and returns what it holds."""
+        if follows():
+            return {"status": status}
+        history = self.module.history
+        scores = {**runs.scores_of(history), "epochs": len(history)}
+        if not history:  # a run that goes on has not read its checkpoint yet
+            scores = {name: self.before.get(name, value) for name, value in scores.items()}
+        result = {
+            "status": status,
+            "reason": reason,
+            **scores,
+            "seed": self.config["seed"],
+            "parameters": self.parameters,
+            "macs_per_pixel": self.operations,
+            "data": self.data.fingerprint,
+            "precision": self.precision,
+            "device": runs.device_name(self.trainer.strategy.root_device),
+            "processes": self.trainer.world_size,
+            "versions": {
+                "python": sys.version.split()[0],
+                "torch": torch.__version__,
+                "pytorch_lightning": pl.__version__,
+            },
+            "git_commit": self.commit,
+            "command": self.command,
+            "process": f"{socket.gethostname()}:{os.getpid()}",
+        }
+        runs.write_result(self.folder, result)
+        return result
+
+
+def construct(group: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns; what Hydra or a constructor says against the configuration becomes one line."""
+    try:
+        return make()
+    except InputError:
+        raise
+    except (InstantiationException, ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, InputError):
+            raise cause from None
+        line = " ".join(str(cause).split())
+        line = mistakes.unexpected(line, pl.Trainer) if group == "trainer" else line
+        # A message that begins with the option itself says already where the mistake is.
+        raise InputError(line if re.match(r"\w+(\.\w+)+=", line) else f"{group}: {line}") from error
+
+
+def precision(options: dict[str, Any]) -> str:
+    """bf16-mixed where the device computes in bfloat16 faster than in float32, else 32-true; or what was asked for.
+
+    Args:
+        options: of the trainer group.
+    """
+    if options["precision"] != "auto":
+        return str(options["precision"])
+    if torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda"):
+        fast = torch.cuda.get_device_capability() >= (8, 0)
+    elif torch.backends.mps.is_available() and options["accelerator"] in ("auto", "gpu", "mps"):
+        fast = False
+    else:
+        able = torch.cpu.get_capabilities()
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _quiet() -> None:
+    """Lightning's hints that do not apply here, and its advertising, off."""
+    import logging
+    import warnings
+
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are one indexing operation
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*your dataloader is not resumable.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # every process validates on all images
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 with torch 2.13
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _quiet_where_full(happened: Any) -> None:
+    """Says nothing of TensorBoard's thread that found the disk full: the run finds it too, and says so in one line."""
+    if not (isinstance(happened.exc_value, OSError) and happened.exc_value.errno in FULL):
+        threading.__excepthook__(happened)

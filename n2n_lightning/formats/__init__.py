@@ -1,0 +1,68 @@
+"""Files that come out as they went in: same size, type, bit depth, channels, transparency and metadata.
+
+`opened(path)` gives a file's values as arrays, mapped where its kind allows that; `Picture.written` makes a file of the
+same kind, with everything that is not a value taken from the first one. Training, scoring and denoising read with it.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+from n2n_lightning.files import InputError
+from n2n_lightning.formats.picture import TYPES, Picture, Values
+
+__all__ = ["ENDINGS", "PICTURES", "TYPES", "Picture", "Values", "opened", "split"]
+
+# Which module reads which ending; it is imported when a file of this kind is met, and has the class of the same name.
+ENDINGS = {
+    **{".png": "Png", ".jpg": "Jpeg", ".jpeg": "Jpeg", ".tif": "Tiff", ".tiff": "Tiff", ".npy": "Npy", ".npz": "Npz"},
+    **{".bmp": "Bmp", ".webp": "Webp", ".pgm": "Pnm", ".ppm": "Pnm", ".pnm": "Pnm", ".pam": "Pnm"},
+    **{".h5": "Hdf5", ".hdf5": "Hdf5", ".hdf": "Hdf5", ".pt": "Pt", ".pth": "Pt", ".pkl": "Pt"},
+}
+# Those that may hold one image: files of a folder.
+PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in ("Npz", "Hdf5", "Pt")}
+_PART = re.compile(rf"(.+(?:{'|'.join(re.escape(e) for e, kind in ENDINGS.items() if kind in ('Npz', 'Hdf5'))})):(.+)")
+
+
+def split(text: str) -> tuple[Path, str | None]:
+    """A file and the array in it that was named.
+
+    >>> split("data.h5:run1/noisy"), split("scan.tif")
+    ((PosixPath('data.h5'), 'run1/noisy'), (PosixPath('scan.tif'), None))
+    """
+    match = None if Path(text).exists() else _PART.fullmatch(text)
+    return (Path(match[1]), match[2]) if match else (Path(text), None)
+
+
+def opened(path: Path | str, part: str | None = None) -> Picture:
+    """The values of a file, and how to write a file like it.
+
+    Args:
+        path: the file; as text it may name an array in it, `data.h5:noisy`.
+        part: the name of an array, where `path` does not say it.
+
+    Raises:
+        InputError: the file is missing, damaged, or of a kind that cannot come out as it went in.
+    """
+    if isinstance(path, str):
+        path, named = split(path)
+        part = part or named
+    kind = ENDINGS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: is none of {', '.join(ENDINGS)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    reader: type[Picture] = getattr(importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind)
+    try:
+        picture = reader(path, part)
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    except Exception as error:  # every library and every kind of damage has an exception of its own
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: damaged, or not the {reader.kind} file that its name says ({reason})") from error
+    for values in picture.values:
+        if values.array.dtype.name not in TYPES:
+            raise InputError(f"{path}: values of type {values.array.dtype}: must be one of {', '.join(TYPES)}")
+        if 0 in values.array.shape:
+            raise InputError(f"{path}: holds no pixels, its shape is {values.array.shape}")
+    return picture

@@ -1,0 +1,24 @@
+"""NumPy's .npy files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from n2n_lightning.formats.picture import Picture, Values
+
+
+class Npy(Picture):
+    """An array, mapped into memory, of any size."""
+
+    kind = "NPY"
+
+    def __init__(self, path: Path, part: str | None = None) -> None:
+        super().__init__(path, part)
+        self.values = [Values(np.load(path, mmap_mode="c", allow_pickle=False))]
+
+    def _begin(self, path: Path) -> list[np.ndarray]:
+        array = self.values[0].array
+        return [np.lib.format.open_memmap(path, "w+", array.dtype, array.shape, np.isfortran(array))]
+
+    def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        results[0].flush()  # type: ignore[attr-defined]

@@ -1,0 +1,121 @@
+"""What all kinds of files have in common: a file is opened as a Picture, and comes out as it went in."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from n2n_lightning.axes import fits, has_alpha, of_picture
+from n2n_lightning.files import InputError
+
+# Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
+TYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float16", "float32", "float64")
+# A file that unpacks to more than this many bytes must not be smaller than a share of them.
+LARGE, RATIO = 2**30, 300
+
+
+@dataclass
+class Values:
+    """An array of a picture: its pixels, and what the file says of them.
+
+    Attributes:
+        array: of a type in TYPES, mapped from the file where its kind allows that.
+        axes: what the axes are (axes.LETTERS); None where the file does not say it.
+        alpha: the file says that the last channel is transparency.
+        colour: the channels are colours of one picture.
+    """
+
+    array: np.ndarray
+    axes: str | None = None
+    alpha: bool = False
+    colour: bool = True
+
+
+class Picture:
+    """A file that was opened: what it holds, and how a file like it is written.
+
+    A kind of file is a class of its own, which fills `values` when it is made, and says how they are saved.
+
+    Args:
+        path: the file.
+        part: the name of one of its arrays, where a file has several.
+
+    Attributes:
+        values: the arrays: one, but for TIFF files with pages of several kinds, and tuples of captures.
+        note: what cannot stay as it is, in words.
+
+    Raises:
+        InputError: the file cannot come out as it went in.
+        Exception: it is damaged; every library has exceptions of its own for that.
+    """
+
+    kind: ClassVar[str]
+    named: ClassVar[bool] = False  # files of this kind have several arrays, with names
+    tuples: ClassVar[bool] = False  # several arrays of a file are captures of the same scenes
+    channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
+
+    def __init__(self, path: Path, part: str | None = None) -> None:
+        self.path, self.part = path, part
+        self.values: list[Values] = []
+        self.note = ""
+
+    def meaning(self, values: Values, axes: str | None = None) -> tuple[str, bool]:
+        """What the axes of one of `values` are, as of a picture, and whether its last channel is transparency.
+
+        Args:
+            values: the array.
+            axes: what they are where the file does not say it; None guesses (axes.of_picture).
+
+        Raises:
+            InputError: `axes` does not fit, or there is no telling.
+        """
+        shape = values.array.shape
+        if values.axes is not None:
+            return values.axes, values.alpha
+        if axes and not fits(axes, shape):
+            raise InputError(f"{self.path}: its shape is {shape}; --axes {axes} does not fit")
+        try:
+            axes = axes or of_picture(shape, self.channels_first)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from None
+        return axes, has_alpha(shape, axes)
+
+    @contextlib.contextmanager
+    def written(self, path: Path) -> Iterator[list[np.ndarray]]:
+        """Arrays like those of `values`, to be filled; at the end the file `path` has them.
+
+        The list is empty afterwards: where arrays are mapped, nothing may hold the file when it is renamed (Windows).
+        """
+        results = self._begin(path)
+        yield results
+        self._save(path, results)
+        results.clear()
+
+    def _begin(self, path: Path) -> list[np.ndarray]:
+        return [np.empty_like(v.array, subok=False) for v in self.values]
+
+    def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        raise NotImplementedError
+
+
+def check_size(stored: int, unpacked: int) -> None:
+    """Raises InputError for a decompression bomb."""
+    if unpacked > LARGE and unpacked > RATIO * stored:
+        raise InputError(f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not read")
+
+
+def chosen(path: Path, part: str | None, names: list[str]) -> str:
+    """The array of a file that `part` names, or the only one that there is.
+
+    Raises:
+        InputError: there is none of this name, or there are several.
+    """
+    if part is None and len(names) == 1:
+        return names[0]
+    if part is None or part not in names:
+        asked = f"has no array {part!r}" if part else "holds several arrays"
+        raise InputError(f"{asked}; name one: {', '.join(f'{path.name}:{n}' for n in names) or '(it is empty)'}")
+    return part

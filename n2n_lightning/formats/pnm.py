@@ -1,0 +1,37 @@
+"""Portable graymaps, pixmaps and arbitrary maps: .pgm, .ppm, .pnm, .pam."""
+
+from pathlib import Path
+from typing import Any
+
+import netpbmfile
+import numpy as np
+
+from n2n_lightning.axes import of_tiff
+from n2n_lightning.files import InputError
+from n2n_lightning.formats.picture import Picture, Values
+
+
+class Pnm(Picture):
+    """8 or 16 bits, grey or colour, .pam with transparency, too; the largest value of the header stays."""
+
+    kind = "PNM"
+
+    def __init__(self, path: Path, part: str | None = None) -> None:
+        super().__init__(path, part)
+        with netpbmfile.NetpbmFile(path) as file:
+            if file.magicnumber not in ("P2", "P3", "P5", "P6", "P7"):
+                raise InputError("is a bitmap or holds floats; convert it to PGM or PPM")
+            if file.frames > 1:
+                raise InputError(f"holds {file.frames} images; save them apart")
+            array, letters = np.asarray(file.asarray()), file.axes
+            self.options: Any = {"magicnumber": file.magicnumber, "maxval": file.maxval}
+            if file.magicnumber == "P7":
+                self.options["tupltype"] = file.tupltype
+        if array.max() > self.options["maxval"]:
+            raise InputError(f"has values above {self.options['maxval']}, the largest that its header allows")
+        axes, shape = of_tiff(letters, array.shape)
+        alpha = str(self.options.get("tupltype", "")).endswith("_ALPHA")
+        self.values = [Values(array.astype(array.dtype.newbyteorder("=")).reshape(shape), axes, alpha)]
+
+    def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        netpbmfile.imwrite(path, results[0].clip(0, self.options["maxval"]), **self.options)
