@@ -266,7 +266,7 @@ class MetricsFile(Logger):
         self.path, self.then = path, then
         self.rows: list[dict[str, Any]] = []
         if path.exists():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 self.rows = list(csv.DictReader(file))
 
     name = version = ""
@@ -278,7 +278,7 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.rows = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]] + [metrics]
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)

@@ -178,7 +178,7 @@ def main() -> int:
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
         with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if args.csv:
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
@@ -186,7 +186,7 @@ def main() -> int:
         for i in range(len(found["noisy input"]["mse"])):
             writer.writerow([i, *(f[what][i] for f in found.values() for what in ("mse", "ssim"))])
         with replacing(args.csv) as temporary:
-            temporary.write_text(lines.getvalue())
+            temporary.write_text(lines.getvalue(), encoding="utf-8")
     if args.picture:
         extremes(found[first or "noisy input"], data, args.picture)
     return failed

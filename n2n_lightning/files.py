@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -48,12 +49,12 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         if keep and path.exists():
-            path.replace(keep)
-        temporary.replace(path)
+            _rename(path, keep)
+        _rename(temporary, path)
     except (OSError, RuntimeError) as error:
         full = disk_full(path, error)
         with suppress(OSError):
@@ -62,7 +63,25 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
             raise full from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows, where somebody has it open
+            temporary.unlink(missing_ok=True)
+
+
+def _rename(path: Path, target: Path, patience: float = 2.0) -> None:
+    """Renames a file over another. On Windows that fails while a program has either open: then it is tried again.
+
+    Raises:
+        PermissionError: it was open all the time.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            path.replace(target)
+            return
+        except PermissionError as error:
+            if time.monotonic() > deadline:
+                raise PermissionError(error.errno, f"{target} is open in another program") from error
+            time.sleep(0.05)
 
 
 def disk_full(path: Path, error: Exception) -> DiskFull | None:
@@ -116,7 +135,11 @@ def sha256(path: Path) -> str:
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """A sort key that orders numbers in names by their value."""
+    """A sort key that orders numbers in names by their value.
+
+    >>> sorted([Path("s10"), Path("s2")], key=natural) == [Path("s2"), Path("s10")]
+    True
+    """
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 

@@ -12,6 +12,10 @@ class Loss(nn.Module):
     """The mean over the target's pixels of a penalty of each; 0 where the target has no pixel at all.
 
     Call with two tensors of equal shape; returns a scalar.
+
+    >>> output, target = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 2.0], [3.0, torch.nan]]]])
+    >>> L2()(output, target).item(), L1()(output, target).item()
+    (4.666666507720947, 2.0)
     """
 
     def penalty(self, output: Tensor, target: Tensor) -> Tensor:

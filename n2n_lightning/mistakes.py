@@ -95,7 +95,11 @@ def _is_number(value: Any) -> bool:
 
 
 def unexpected(message: str, make: Any) -> str:
-    """Python's line of an unexpected argument, with the nearest one that `make` takes."""
+    """Python's line of an unexpected argument, with the nearest one that `make` takes.
+
+    >>> unexpected("f() got an unexpected keyword argument 'widht'", lambda width: None)
+    "f() got an unexpected keyword argument 'widht' (did you mean width?)"
+    """
     match = re.search(r"unexpected keyword argument '(\w+)'", message)
     if not match or not callable(make):
         return message
@@ -103,7 +107,7 @@ def unexpected(message: str, make: Any) -> str:
 
 
 def _has(path: Path, name: str) -> bool:
-    return any(line.startswith(f"{name}:") for line in path.read_text().splitlines())
+    return any(line.startswith(f"{name}:") for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

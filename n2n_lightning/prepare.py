@@ -6,28 +6,69 @@ the shorter side of a photograph, each pixel drawn from the block of it that it 
 """
 
 from pathlib import Path
+from typing import Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
 
 # Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer the clean image.
 NOISES = ("pixelate",)
+ZOOM = (0.8, 1.0)  # crops, as a share of the shorter side of a photograph
+
+
+def parser() -> Parser:
+    """The options of the command."""
+    p = Parser(prog="python -m n2n_lightning.prepare", description=__doc__.splitlines()[0])
+    p.add_argument("photos", type=Path, help="folder of photographs to train on")
+    p.add_argument("-o", "--out", type=Path, required=True, help="folder for the two files")
+    p.add_argument("--val-photos", type=Path, help="folder of photographs to validate on (last tenth of the others)")
+    p.add_argument("--noise", default="pixelate", help="the corruption; only pixelate fits into uint8")
+    p.add_argument("--block", type=int, default=7, help="block of pixelate, in pixels (7)")
+    p.add_argument("--pairs", type=int, default=50_000, help="training pairs (50000)")
+    p.add_argument("--val", type=int, default=1000, help="validation pairs (1000)")
+    p.add_argument("--size", type=int, default=32, help="height and width of the images (32)")
+    p.add_argument("--seed", type=int, default=559, help="of crops and noise (559)")
+    p.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return p
+
+
+def read(args: Any, noise: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Training and validation photographs by name, uint8 (3, H, W)."""
+    import torch
+
+    from n2n_lightning.data import Images
+
+    val_photos = str(args.val_photos) if args.val_photos else None
+    options = {"train_pairs": args.pairs, "val_pairs": args.val, "size": args.size, "zoom": ZOOM}
+    found = Images(noise, str(args.photos), val_photos, **options).photos()
+    for photos in found:  # the files hold 8 bits
+        for name, photo in photos.items():
+            if photo.dtype == torch.uint16:
+                photos[name] = (photo.float() / 257).round().to(torch.uint8)
+    return found
+
+
+def pairs(photos: dict[str, Any], count: int, validation: bool, args: Any, noise: Any) -> tuple[Any, Any]:
+    """The two tensors of a file, uint8 (count, 3, size, size): two noisy images, or a noisy and a clean one."""
+    import torch
+    from rich.progress import track
+
+    from n2n_lightning.data import Key
+    from n2n_lightning.data.synthetic import Crops
+
+    crops = Crops(list(photos.values()), count, args.size, noise, args.seed, ZOOM, supervised=validation)
+    # In a random order, as the first so many are a subset of their own (data.train_pairs=).
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))
+    first, second = (torch.empty(count, 3, args.size, args.size, dtype=torch.uint8) for _ in range(2))
+    for number, images in enumerate(track(order.split(100), "validation pairs" if validation else "training pairs")):
+        batch = crops[Key(int(validation), number, images)]
+        where = slice(100 * number, 100 * number + len(images))
+        first[where] = batch["input"]
+        second[where] = (batch["target"] * 255).round().to(torch.uint8) if validation else batch["target"]
+    return first, second
 
 
 def main() -> None:
-    parser = Parser(prog="python -m n2n_lightning.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path, help="folder of photographs to train on")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the two files")
-    parser.add_argument(
-        "--val-photos", type=Path, help="folder of photographs to validate on (last tenth of the others)"
-    )
-    parser.add_argument("--noise", default="pixelate", help="the corruption; only pixelate fits into uint8")
-    parser.add_argument("--block", type=int, default=7, help="block of pixelate, in pixels (7)")
-    parser.add_argument("--pairs", type=int, default=50_000, help="training pairs (50000)")
-    parser.add_argument("--val", type=int, default=1000, help="validation pairs (1000)")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images (32)")
-    parser.add_argument("--seed", type=int, default=559, help="of crops and noise (559)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    args = parser.parse_args()
+    args = parser().parse_args()
     if args.noise not in NOISES:
         raise InputError(
             f"--noise {args.noise}: its values do not fit into uint8 without clipping, which biases them;"
@@ -39,11 +80,8 @@ def main() -> None:
             raise InputError(f"{target}: exists; --overwrite replaces it")
 
     import torch
-    from rich.progress import track
 
-    from n2n_lightning.data import Images, Key
     from n2n_lightning.data.augment import to_float
-    from n2n_lightning.data.synthetic import Crops
     from n2n_lightning.noise import Pixelate
     from n2n_lightning.scores import psnr_metrics
 
@@ -51,30 +89,12 @@ def main() -> None:
         noise = Pixelate(args.block)
     except ValueError as error:
         raise InputError(str(error)) from None
-    val_photos = str(args.val_photos) if args.val_photos else None
-    options = {"train_pairs": args.pairs, "val_pairs": args.val, "size": args.size, "zoom": (0.8, 1.0)}
-    train, val = Images(noise, str(args.photos), val_photos, **options).photos()
-    written = []
-    for photos in (train, val):  # the files hold 8 bits
-        for name, photo in photos.items():
-            if photo.dtype == torch.uint16:
-                photos[name] = (photo.float() / 257).round().to(torch.uint8)
-    for photos, count, validation in ((val, args.val, True), (train, args.pairs, False)):
-        crops = Crops(list(photos.values()), count, args.size, noise, args.seed, (0.8, 1.0), supervised=validation)
-        # In a random order, as the first so many are a subset of their own (data.train_pairs=).
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))
-        pair = [torch.empty(count, 3, args.size, args.size, dtype=torch.uint8) for _ in range(2)]
-        label = "validation pairs" if validation else "training pairs"
-        for number, images in enumerate(track(order.split(100), label)):
-            batch = crops[Key(int(validation), number, images)]
-            where = slice(100 * number, 100 * number + len(images))
-            pair[0][where] = batch["input"]
-            pair[1][where] = batch["target"] if not validation else (batch["target"] * 255).round().to(torch.uint8)
-        written.append(tuple(pair))
-    for target, content in zip(targets, reversed(written), strict=True):
+    train, val = read(args, noise)
+    scored = pairs(val, args.val, True, args, noise)
+    for target, content in zip(targets, (pairs(train, args.pairs, False, args, noise), scored), strict=True):
         with replacing(target) as temporary:
             torch.save(content, temporary)
-    scores = psnr_metrics("noisy")(*(to_float(images) for images in written[0]))
+    scores = psnr_metrics("noisy")(*(to_float(images) for images in scored))
     print(
         f"{args.out}: {args.pairs:,} training and {args.val:,} validation pairs; noisy input"
         f" {scores['noisy_psnr']:.2f} dB (mean of images), {scores['noisy_psnr_total']:.2f} dB (total)"

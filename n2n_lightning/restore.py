@@ -15,6 +15,7 @@ from n2n_lightning.axes import HEIGHT, WIDTH, as_pages, has_alpha, of_picture
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.networks import pad_to_multiple
+from n2n_lightning.ranges import Range
 from n2n_lightning.tiles import TILE, spans, tiled
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
@@ -55,7 +56,7 @@ class Trained(nn.Module):
     Attributes:
         network: the network itself.
         channels: of the images that it takes; `denoise` takes others, too.
-        scale: the stored value that was 1.0 in training; None: judged by type and values, see `levels`.
+        scale: the stored value that was 1.0 in training; None: judged by type and values, see ranges.levels.
     """
 
     def __init__(self, network: nn.Module, channels: int, scale: float | None = None) -> None:
@@ -90,7 +91,7 @@ class Trained(nn.Module):
                 with 1 or 3, else NHW; NHWC or NCHW, NKHWC or NKCHW with 1 to 4. Where both would fit, channels are last
                 in numpy arrays and first in tensors.
             scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
-                else both are judged by type and values, see `levels`.
+                else both are judged by type and values, see ranges.levels.
             batch: tiles that go through the network together.
 
         Returns:
@@ -154,32 +155,22 @@ class Trained(nn.Module):
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         together = colours == self.channels and (colour or self.scale is not None)
-        level = _levels(source[..., :colours], colours, scale or self.scale, together)
-        # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
-        exact: Any = np.float64 if array.dtype.itemsize > 2 and array.dtype != np.float32 else np.float32
+        limits = Range.of(source[..., :colours], scale or self.scale, together)
         device = next(self.parameters()).device
         each = self._together if together else self._planes
         run = averaged(each, self.multiple) if tta else each
-        black, span = (x.astype(exact) for x in level)
 
         with torch.inference_mode():
             for place in np.ndindex(*stacked):
                 page, out = source[place], sink[place]
 
                 def read(rows: slice, columns: slice, page: np.ndarray = page) -> Tensor:
-                    values = (page[rows, columns, :colours].astype(exact) - black) / span
-                    return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1).to(device)
+                    values = limits.shown(page[rows, columns, :colours])
+                    return torch.from_numpy(values).permute(2, 0, 1).to(device)
 
                 def write(rows: slice, columns: slice, values: Tensor, page: Any = page, out: Any = out) -> None:
-                    pixels = page[rows, columns]
-                    found: Any = values.permute(1, 2, 0).cpu().numpy().astype(exact) * span + black
-                    if np.issubdtype(out.dtype, np.integer):
-                        limits = np.iinfo(out.dtype)
-                        found = found.round().clip(limits.min, limits.max)
-                    else:
-                        found = found.clip(np.finfo(out.dtype).min, np.finfo(out.dtype).max)
-                        found = np.where(np.isfinite(pixels[..., :colours]), found, pixels[..., :colours])
-                    out[rows, columns, :colours] = found
+                    pixels, found = page[rows, columns], values.permute(1, 2, 0).cpu().numpy()
+                    out[rows, columns, :colours] = limits.stored(found, pixels[..., :colours])
                     out[rows, columns, colours:] = pixels[..., colours:]
 
                 tiled(run, read, write, (height, width), tile, self.multiple, batch, advance)
@@ -202,40 +193,6 @@ class Trained(nn.Module):
         """Images (B, C, H, W) of any number of channels, each shown to the network as a grey picture."""
         planes = [plane.repeat_interleave(self.channels, 1) for plane in images.split(1, 1)]
         return torch.cat([self._together(plane).mean(1, keepdim=True) for plane in planes], 1)
-
-
-def _levels(source: np.ndarray, colours: int, scale: float | None, together: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What becomes 0, and how much above it becomes 1: of all channels together, or of each, (C,) or (1,)."""
-    if scale is not None:
-        found = [(0.0, scale)]
-    else:
-        found = [levels(source)] if together else [levels(source[..., i]) for i in range(colours)]
-    black, span = np.array(found).T
-    return black, span
-
-
-def levels(array: np.ndarray) -> tuple[float, float]:
-    """The stored value that becomes 0 for the network, and how much above it becomes 1.
-
-    0 and 255 for 8 bit. For other integers 0 and the smallest 2^n - 1 (255 or more) that at most one value in 1,000
-    exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 0 and 1. Where values, but for one in
-    1,000 at either end, go below 0 or fill less than a quarter of that range, or go to more than twice of it, they are
-    spread over the middle eight tenths instead: a black level, a dark exposure, a unit of one's own.
-    """
-    if array.dtype == np.uint8:
-        return 0.0, 255.0
-    step = [max(1, n // 100) for n in array.shape]
-    values = array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64)
-    values = values[np.isfinite(values)]
-    low, high = (float(v) for v in np.quantile(values, (0.001, 0.999))) if values.size else (0.0, 1.0)
-    span = 1.0
-    if np.issubdtype(array.dtype, np.integer):
-        span = float(2 ** max(8, int(max(high, 0)).bit_length()) - 1)
-    if low == high:
-        return 0.0, abs(high) or span
-    if low < -0.05 * span or high > 2 * span or high - low < span / 4:
-        return low - (high - low) / 8, 1.25 * (high - low)
-    return 0.0, span
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:

@@ -1,13 +1,14 @@
 """The run folder, which everything after training reads: its lock, its result, its row among others."""
 
 import contextlib
-import fcntl
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning import locks
 from n2n_lightning.files import InputError, replacing
 
 
@@ -19,31 +20,62 @@ def held(folder: Path) -> Iterator[None]:
         InputError: another process is running in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: its run is still going on") from None
+    try:
+        lock = locks.acquired(folder / ".lock", wait=1)  # whoever only looks whether it is held, holds it for a moment
+    except locks.CannotLock:
+        locks.warn("two runs in one folder would not notice one another", folder / ".lock")
         yield
+        return
+    if lock is None:
+        raise InputError(f"{folder}: its run is still going on")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_result(folder: Path) -> dict[str, Any]:
     """`result.json` of a run folder; empty if there is none. A run that nobody holds any more was `killed`."""
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if result.get("status") == "running":
-        with contextlib.suppress(OSError), (folder / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises BlockingIOError, an OSError, while it is held
-            result |= {"status": "killed", "reason": "its process was killed"}
+    if result.get("status") == "running" and not _goes_on(folder, result):
+        result |= {"status": "killed", "reason": "its process was killed"}
     return result
+
+
+def _goes_on(folder: Path, result: dict[str, Any]) -> bool:
+    """Whether the process of a run that is said to be running lives: it holds the lock of the folder."""
+    try:
+        lock = locks.acquired(folder / ".lock") if (folder / ".lock").exists() else None
+        if lock is not None:
+            lock.release()
+            return False
+        if (folder / ".lock").exists():
+            return True
+    except OSError:  # no locks here, or none for us: the number of the process must do
+        pass
+    host, _, pid = str(result.get("process", "")).partition(":")
+    return host != socket.gethostname() or not pid.isdigit() or alive(int(pid))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs; one that ended and waits for its parent does not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Writes `result.json`, whole."""
     with replacing(folder / "result.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
@@ -61,6 +93,11 @@ def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def device_name(device: Any) -> str:
+    """What a run was trained on, for `result.json`.
+
+    Args:
+        device: a torch.device.
+    """
     import torch
 
     if device.type == "cuda":

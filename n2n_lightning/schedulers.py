@@ -10,6 +10,19 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, d
     """A linear rise over the first `warmup` share of the steps, and a fall to 0 by half a cosine over the last `decay`.
 
     decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own program.
+
+    Raises:
+        ValueError: the shares are no shares.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    >>> schedule, rates = warmup_cosine(optimizer, total_steps=4, warmup=0.5, decay=0.5), []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+    ...     optimizer.step()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 1.0, 1.0, 0.5]
     """
     if not (0 <= warmup <= 1 and 0 <= decay <= 1 and warmup + decay <= 1 + 1e-9):
         raise ValueError(

@@ -46,6 +46,9 @@ def spans(length: int, tile: int | None, multiple: int) -> list[Span]:
 
     Raises:
         InputError: the tile is too small for its overlaps.
+
+    >>> [(span.start, span.stop) for span in spans(500, 256, 8)]
+    [(0, 256), (160, 416), (320, 500)]
     """
     overlap = -(-OVERLAP // multiple) * multiple
     if tile is None or length <= tile:

@@ -1,11 +1,22 @@
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image
+
+# Seconds that a command may take: ten times and more what it needs on an idle machine, for no test is about speed.
+LIMIT = 900
+
+# What a test needs of its system.
+posix = pytest.mark.skipif(os.name != "posix", reason="signals are those of Linux and macOS")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, tmpfs, or memory as Linux counts it")
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has none
 
 # The workers of pytest-xdist share two cores.
 torch.set_num_threads(1)
@@ -40,6 +51,18 @@ def photographs(folder: Path, count: int, side: int = 64) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_process_stays():
+    """What a test started ends with it, also where it fails: nothing is left that could disturb the next one."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    yield
+    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=LIMIT)
+
+
 @pytest.fixture
 def course(tmp_path: Path) -> Path:
     return course_files(tmp_path / "course")
@@ -49,4 +72,7 @@ def run(*arguments: object, cwd: Path, **options: object) -> subprocess.Complete
     """`python -m n2n_lightning.<arguments>`, as a person types it in the folder `cwd`."""
     module, *rest = map(str, arguments)
     command = [sys.executable, "-m", f"n2n_lightning.{module}", *rest]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT, **options)  # type: ignore[call-overload]
+    if os.name == "nt":  # the tests expect paths as other systems write them
+        done.stdout, done.stderr = (text.replace("\\", "/") for text in (done.stdout, done.stderr))
+    return done

@@ -19,7 +19,7 @@ from n2n_lightning.data import Key
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import ResidualUNet
 from n2n_lightning.restore import averaged, load
-from tests.conftest import course_files, photographs, run
+from tests.conftest import LIMIT, course_files, photographs, run
 
 SMALL = ["data.train_pairs=24", "data.val_pairs=12", "data.batch_size=6", "model.width=4", "trainer.accelerator=cpu"]
 
@@ -310,7 +310,7 @@ def test_page_in_a_browser(place, tmp_path):
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=400,800", "--enable-logging=stderr", "--v=0"]
     command = [browser, *options, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1].replace("&quot;", '"'))
     assert seen["pictures"]
     assert all(seen["pictures"])

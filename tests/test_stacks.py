@@ -15,7 +15,7 @@ from n2n_lightning.data import Images, OwnPairs
 from n2n_lightning.data.reading import read_array, read_picture, read_scenes
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Gaussian, Pixelate
-from tests.conftest import photographs, run
+from tests.conftest import linux, photographs, posix, run
 
 TYPES = ["uint8", "uint16", "float32"]
 
@@ -88,6 +88,7 @@ def test_tiff_axes(tmp_path):
     assert np.array_equal(read_array(tmp_path / "big.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
 
 
+@linux
 @pytest.mark.parametrize("suffix", [".npy", ".h5", ".tif"])
 def test_large_files_are_mapped_not_read(suffix, tmp_path):
     path = save(tmp_path / f"large{suffix}", np.zeros((40, 1024, 1024), np.uint8))
@@ -503,6 +504,7 @@ def test_prepare_mistakes(arguments, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@posix
 def test_real_camera_noise_end_to_end(tmp_path):
     """Folders as of real cameras: one noisy shot and the mean of many, 512 x 512 PNG."""
     source = os.environ.get("N2N_DATA")

@@ -10,16 +10,16 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from n2n_lightning import callbacks
+from n2n_lightning import callbacks, runs
 from n2n_lightning.files import InputError
-from n2n_lightning.sweep import jobs as in_workers
 from n2n_lightning.sweep import results, resume
 from n2n_lightning.train import CONF
-from tests.conftest import course_files
+from tests.conftest import KILL, LIMIT, course_files, posix
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -39,7 +39,7 @@ def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[st
 
 def run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
     process = start(*arguments, cwd=cwd, **environment)
-    out, errors = process.communicate(timeout=280)
+    out, errors = process.communicate(timeout=LIMIT)
     return process.returncode, out, errors
 
 
@@ -74,7 +74,7 @@ class Break(callbacks.Callback):
             marker = Path(trainer.default_root_dir) / "killed"
             if seed == 3 and not marker.exists():
                 marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), KILL)
 
 
 class Slow(callbacks.Callback):
@@ -196,13 +196,14 @@ def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
     assert refused[2].startswith("error: hydra.launcher.n_jobs=3: there are 2 GPUs; hydra.launcher.n_jobs=2 would work")
 
 
+@posix
 def test_gpu_lock_ends_with_its_process(tmp_path):
     code = (
         "from n2n_lightning.sweep import jobs; jobs.claim_gpu(1); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
     )
-    hold = f"{code.replace('print', 'print')}; import sys, time; sys.stdout.flush(); time.sleep(60)"
+    hold = f"{code.replace('print', 'print')}; import sys, time; sys.stdout.flush(); sys.stdin.read()"
     environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
-    options = {"env": environment, "text": True, "stdout": subprocess.PIPE}
+    options = {"env": environment, "text": True, "stdout": subprocess.PIPE, "stdin": subprocess.PIPE}
     holders = []
     for expected in ("0", "1"):
         holders.append(subprocess.Popen([sys.executable, "-c", hold], **options))
@@ -210,13 +211,14 @@ def test_gpu_lock_ends_with_its_process(tmp_path):
     waiting = subprocess.Popen([sys.executable, "-c", code], **options)
     time.sleep(3)
     assert waiting.poll() is None
-    holders[1].send_signal(signal.SIGKILL)
-    assert waiting.communicate(timeout=20)[0].strip() == "1"
+    holders[1].send_signal(KILL)
+    assert waiting.communicate(timeout=LIMIT)[0].strip() == "1"
     holders[0].kill()
     for holder in holders:
         holder.communicate()
 
 
+@posix
 def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
     broken = "+callbacks.break._target_=tests.test_sweep.Break"
     arguments = ["-m", "seed=3,4,5", broken, *SMALL, "hydra/launcher=joblib", "hydra.sweep.dir=s"]
@@ -232,26 +234,11 @@ def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
     assert len(jobs(tmp_path / "s")) == 3
 
 
-def children_of(pid: int) -> set[int]:
-    """All processes below one, by /proc."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(path.parent.name)] = int(fields[1])
-    found, fresh = set(), {pid}
-    while fresh:
-        fresh = {child for child, parent in parents.items() if parent in fresh} - found
-        found |= fresh
-    return found
-
-
+@posix
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, KILL])
 def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
-    if (launcher, signum) == ("basic", signal.SIGKILL):
+    if (launcher, signum) == ("basic", KILL):
         pytest.skip("there is no process but the one that is killed")
     slow = ["+callbacks.slow._target_=tests.test_sweep.Slow", "trainer.max_epochs=100"]
     arguments = ["-m", "seed=1,2,3", *slow, f"hydra/launcher={launcher}", "hydra.sweep.dir=s"]
@@ -260,20 +247,21 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
     while not results.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
-    below = children_of(process.pid)
+    below = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
     process.send_signal(signum)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), errors
+    out, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == (-9 if signum == KILL else 128 + signum), errors
     assert "Traceback" not in errors
-    deadline = time.monotonic() + 30
-    while left := {pid for pid in below if in_workers.alive(pid)}:
+    deadline = time.monotonic() + LIMIT
+    while left := {pid for pid in below if runs.alive(pid)}:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
     assert not (tmp_path / "s" / "2" / "result.json").exists()  # the sweep is over, not only one job
-    if signum != signal.SIGKILL:
+    if signum != KILL:
         assert jobs(tmp_path / "s")["0"]["state"] in ("interrupted", "killed")
 
 
+@posix
 @pytest.mark.xdist_group("ray")  # two of Ray's clusters at a time get in one another's way
 @pytest.mark.parametrize("count", [2, 4])
 def test_ray_gives_each_job_one_gpu(count, tmp_path):
@@ -288,6 +276,7 @@ def test_ray_gives_each_job_one_gpu(count, tmp_path):
     assert not overlap
 
 
+@posix
 @pytest.mark.xdist_group("ray")
 def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
     broken = "+callbacks.break._target_=tests.test_sweep.Break"

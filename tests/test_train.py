@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ from n2n_lightning.module import Diverged
 from n2n_lightning.restore import load
 from n2n_lightning.runs import held, read_result
 from n2n_lightning.train import CONF
-from tests.conftest import photographs, run
+from tests.conftest import KILL, LIMIT, linux, photographs, posix, run
 
 GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "callbacks", "experiment")
 # A run small enough for a test; float32, so that it is the same on every machine.
@@ -255,7 +254,7 @@ class Kill(callbacks.Callback):
         signum: the signal.
     """
 
-    def __init__(self, step: int = 0, save: int = 0, gap: int = 0, rank: int = 0, signum: int = signal.SIGKILL):
+    def __init__(self, step: int = 0, save: int = 0, gap: int = 0, rank: int = 0, signum: int = KILL):
         self.step, self.left, self.rank, self.signum = step, {"save": save, "gap": gap}, rank, signum
 
     def _now(self, what: str) -> bool:
@@ -269,12 +268,12 @@ class Kill(callbacks.Callback):
             whole(content, path)
             if self._now("save"):
                 os.truncate(path, os.path.getsize(path) // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), KILL)
 
         def replace(path, target):
             rename(path, target)
             if Path(target).name == "previous.ckpt" and self._now("gap"):
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), KILL)
 
         torch.save, Path.replace = save, replace
 
@@ -283,6 +282,7 @@ class Kill(callbacks.Callback):
             os.kill(os.getpid(), self.signum)
 
 
+@posix
 def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_path):
     quick = [o for o in QUICK if o != "model=tiny"]
     asked = [
@@ -299,7 +299,7 @@ def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_pat
     for moment in moments:
         kill = f"++callbacks.kill={{_target_: tests.test_train.Kill, {moment}}}"
         killed = run("train", *start, kill, cwd=repository)
-        assert killed.returncode == -signal.SIGKILL, (moment, killed.stdout, killed.stderr)
+        assert killed.returncode == -KILL, (moment, killed.stdout, killed.stderr)
         start = [f"resume={folder}"]
     end = run("train", f"resume={folder}", "~callbacks.kill", cwd=repository)
     assert end.returncode == 0, end.stderr
@@ -311,6 +311,7 @@ def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_pat
     assert results[0]["best_epoch"] == results[1]["best_epoch"]
 
 
+@posix
 def test_two_processes_are_one_run(course, tmp_path):
     """trainer=ddp: the same numbers, one folder; a process that dies or is told to stop ends the run in one line."""
     quick = [o for o in QUICK if o != "model=tiny"]
@@ -344,7 +345,7 @@ def test_two_processes_are_one_run(course, tmp_path):
     result = json.loads((ended / "result.json").read_text())
     assert (result["status"], result["reason"]) == ("failed", line)
     # The processes agree on a signal at every tenth step; 4 steps are an epoch.
-    for step, signum, code, status in ((9, signal.SIGTERM, 143, "interrupted"), (15, signal.SIGKILL, -9, "killed")):
+    for step, signum, code, status in ((9, signal.SIGTERM, 143, "interrupted"), (15, KILL, -9, "killed")):
         done = killed(f"resume={ended}", moment=f"step: {step}, rank: 0, signum: {int(signum)}")
         assert done.returncode == code, done.stderr
         assert read_result(ended)["status"] == status
@@ -405,6 +406,7 @@ exit 0
 
 
 # Room for nothing, for the best checkpoint of the first epoch alone, and for two epochs: best, last and previous.
+@linux
 @pytest.mark.parametrize(
     ("size", "kept"), [(24, []), (13000, ["best.ckpt"]), (38000, ["best.ckpt", "last.ckpt", "previous.ckpt"])]
 )
@@ -419,7 +421,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(size, kept, course, tmp_path)
     )
     script = FULL.format(size=size, room=room, out=tmp_path, train=train, resume=resume)
     apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
-    done = subprocess.run(apart, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(apart, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False)
     if done.returncode == 77 or "unshare:" in done.stderr:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.splitlines()[0]}")
     errors = [line for line in done.stderr.splitlines() if "error" in line]
@@ -670,6 +672,7 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
     assert words in line
 
 
+@posix
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
     asked = [
@@ -685,11 +688,9 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
             if line.startswith("epoch 1/"):
                 break
         process.send_signal(signum)
-        started = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + signum
     assert errors.splitlines() == [f"stopped by {signum.name}; resume=RUN_FOLDER continues"]
-    assert time.monotonic() - started < 30
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()

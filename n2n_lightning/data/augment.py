@@ -13,6 +13,9 @@ def to_float(image: Tensor, scale: float | None = None) -> Tensor:
 
     Floats are divided by `scale` only if one is given; tensors that are float32 already and need no scale are returned
     as they are.
+
+    >>> to_float(torch.tensor([51], dtype=torch.uint8)).item(), to_float(torch.tensor([1024.0]), 4096).item()
+    (0.20000000298023224, 0.25)
     """
     if image.is_floating_point():
         return image.float() if scale in (None, 1.0) else image.float() / scale

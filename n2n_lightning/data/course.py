@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import Captures, Scenes
 from n2n_lightning.data.module import NoisyPairs
+from n2n_lightning.data.options import size_of
 from n2n_lightning.files import InputError, load_torch, sha256
 
 
@@ -88,7 +89,3 @@ def read_course(path: Path, count: int | None = None, option: str = "train_pairs
     if not 1 <= count <= len(a):
         raise InputError(f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work")
     return a[:count], b[:count]
-
-
-def size_of(images: Tensor) -> str:
-    return "x".join(str(n) for n in images.shape[1:])

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from n2n_lightning.files import InputError
 
 
@@ -17,6 +19,9 @@ def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
 
     Raises:
         InputError: `value` is neither.
+
+    >>> ordered("zoom", [0.5, 1], 1), ordered("zoom", None, 1)
+    ((0.5, 1.0), None)
     """
     if value is None:
         return None
@@ -27,3 +32,13 @@ def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
     if not 0 < first <= second <= most:
         raise InputError(f"data.{name}={value}: must be two numbers, 0 < smallest <= largest <= {most:g}, or null")
     return first, second
+
+
+def size_of(images: Tensor) -> str:
+    """The shape of one of some images (N, C, H, W), in words.
+
+    >>> import torch
+    >>> size_of(torch.zeros(5, 3, 32, 48))
+    '3x32x48'
+    """
+    return "x".join(str(n) for n in images.shape[1:])

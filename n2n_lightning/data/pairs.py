@@ -11,9 +11,8 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import Captures, Scenes, check
-from n2n_lightning.data.course import size_of
 from n2n_lightning.data.module import NoisyPairs
-from n2n_lightning.data.options import whole_numbers
+from n2n_lightning.data.options import size_of, whole_numbers
 from n2n_lightning.data.reading import pictures, read_array, read_folder, read_scenes
 from n2n_lightning.files import InputError
 

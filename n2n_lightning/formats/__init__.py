@@ -27,8 +27,8 @@ _PART = re.compile(rf"(.+(?:{'|'.join(re.escape(e) for e, kind in ENDINGS.items(
 def split(text: str) -> tuple[Path, str | None]:
     """A file and the array in it that was named.
 
-    >>> split("data.h5:run1/noisy"), split("scan.tif")
-    ((PosixPath('data.h5'), 'run1/noisy'), (PosixPath('scan.tif'), None))
+    >>> split("data.h5:run1/noisy")[1], split("scan.tif")[1]
+    ('run1/noisy', None)
     """
     match = None if Path(text).exists() else _PART.fullmatch(text)
     return (Path(match[1]), match[2]) if match else (Path(text), None)

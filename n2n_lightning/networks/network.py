@@ -26,7 +26,11 @@ class Network(nn.Module):
 
 
 def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
-    """How many multiplications, each with an addition, a network makes per pixel, counted on an image of 64 x 64."""
+    """How many multiplications, each with an addition, a network makes per pixel, counted on an image of 64 x 64.
+
+    >>> multiply_accumulates(nn.Conv2d(3, 16, 3, padding=1))
+    432
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     training, image = network.training, torch.zeros(1, channels, 64, 64)
@@ -43,6 +47,9 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
     Where the padding is wider than the image (torch's own reflection refuses that) it is reflected again and again; a
     side of one pixel is repeated.
+
+    >>> pad_to_multiple(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4)[0, 0, 0].tolist()
+    [1.0, 2.0, 3.0, 2.0]
     """
     for dim in axes.spatial(image):
         size = image.shape[dim]

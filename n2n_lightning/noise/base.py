@@ -17,6 +17,10 @@ def generator(*key: Any, device: torch.device | str = "cpu") -> torch.Generator:
 
     A key such as (seed, "noise", epoch, batch) makes every draw a pure function of where it is used, so that a resumed
     run, or one with other data loader workers, draws what an uninterrupted one draws.
+
+    >>> one, other = (torch.rand(1, generator=generator(0, "noise", epoch)).item() for epoch in (1, 2))
+    >>> one == torch.rand(1, generator=generator(0, "noise", 1)).item(), one == other
+    (True, False)
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
@@ -55,6 +59,11 @@ def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tens
 
 
 def ends(strength: Strength) -> tuple[float, float]:
+    """The lowest and the highest strength.
+
+    >>> ends(25), ends([0, 50])
+    ((25, 25), (0, 50))
+    """
     if isinstance(strength, int | float):
         return strength, strength
     low, high = strength
@@ -62,7 +71,11 @@ def ends(strength: Strength) -> tuple[float, float]:
 
 
 def checked(name: str, strength: Strength, least: float, most: float) -> Strength:
-    """The strength itself; raises ValueError unless it is a number or a range within [least, most]."""
+    """The strength itself; raises ValueError unless it is a number or a range within [least, most].
+
+    >>> checked("sigma", [0, 50], 0, 255)
+    (0, 50)
+    """
     try:
         low, high = ends(strength)
         valid = least <= low <= high <= most
@@ -74,13 +87,16 @@ def checked(name: str, strength: Strength, least: float, most: float) -> Strengt
 
 
 def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None = None) -> Tensor:
+    """Uniform in [0, 1), in the shape of a batch; with `channels` the shape has so many of them."""
     shape = (len(image), channels or image.shape[1], *axes.size(image))
     return torch.rand(shape, generator=generator, device=image.device)
 
 
 def normal_like(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal, in the shape of a batch."""
     return torch.randn(image.shape, generator=generator, device=image.device)
 
 
 def with_gaussian(image: Tensor, sigma: Strength, generator: torch.Generator) -> Tensor:
+    """A batch with white normal noise of standard deviation sigma/255 on it, a sigma of its own for each image."""
     return image + drawn(sigma, image, generator) / 255 * normal_like(image, generator)

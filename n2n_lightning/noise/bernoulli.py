@@ -15,6 +15,12 @@ class Bernoulli(Noise):
     Args:
         p: probability that a pixel is missing.
         masked: mark missing target pixels; without it they are 0 and the network learns (1 - p) * clean.
+
+    >>> from n2n_lightning.noise import generator
+    >>> image = torch.ones(1, 1, 100, 100)
+    >>> half = Bernoulli(0.5)
+    >>> half(image, generator(0)).min().item(), half.target(image, generator(0)).isnan().any().item()
+    (0.0, True)
     """
 
     def __init__(self, p: Strength = 0.5, masked: bool = True, frozen: bool = False) -> None:

@@ -11,6 +11,11 @@ class Gaussian(Noise):
 
     Args:
         sigma: standard deviation in units of 1/255.
+
+    >>> from n2n_lightning.noise import generator
+    >>> noisy = Gaussian(25)(torch.full((1, 1, 256, 256), 0.5), generator("example"))
+    >>> round(noisy.std().item() * 255), round(noisy.mean().item(), 2)
+    (25, 0.5)
     """
 
     def __init__(self, sigma: Strength = 25.0, frozen: bool = False) -> None:

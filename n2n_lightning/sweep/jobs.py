@@ -1,7 +1,7 @@
 """What the jobs of a sweep do in their workers: a GPU each, no process left behind, nothing done twice."""
 
 import contextlib
-import fcntl
+import getpass
 import os
 import re
 import shlex
@@ -18,8 +18,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from n2n_lightning import locks
 from n2n_lightning.files import InputError
-from n2n_lightning.runs import read_result
+from n2n_lightning.runs import alive, read_result
 
 PARENT = "N2N_LIGHTNING_SWEEP"  # in the environment of the jobs: host:process that started the sweep
 
@@ -43,18 +44,22 @@ def claim_gpu(jobs_per_gpu: int) -> None:
     """Takes a GPU for this process alone, before CUDA starts, and until it ends; waits while all are taken."""
     if _claimed or not gpus():
         return
-    folder = Path(tempfile.gettempdir()) / f"n2n_lightning-{os.getuid()}"
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    folder = Path(tempfile.gettempdir()) / f"n2n_lightning-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     while True:
         for slot in range(jobs_per_gpu):
             for gpu in gpus():
-                file = (folder / f"gpu{gpu}.{slot}.lock").open("w")
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _claimed.append(file)
+                path = folder / f"gpu{gpu}.{slot}.lock"
+                try:
+                    lock = locks.acquired(path)
+                except locks.CannotLock:
+                    locks.warn("jobs may share a GPU", path)
+                    lock, gpu = path, gpus()[os.getpid() % len(gpus())]
+                if lock is not None:
+                    _claimed.append(lock)
                     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
                     return
-                file.close()
         time.sleep(1)
 
 
@@ -67,24 +72,14 @@ def follow_parent() -> None:
     def watch() -> None:
         while alive(int(pid)):
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)  # the run saves its state after the batch
+        if os.name == "posix":
+            os.kill(os.getpid(), signal.SIGTERM)  # the run saves its state after the batch
+        else:
+            signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once
         time.sleep(15)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(137)
 
     threading.Thread(target=watch, name="follow", daemon=True).start()
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of this machine runs; one that ended and waits for its parent does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 @contextlib.contextmanager
@@ -93,11 +88,12 @@ def job(launcher: str, n_jobs: int, jobs_per_gpu: int, folder: Path) -> Iterator
     follow_parent()
     if "joblib" in launcher:
         claim_gpu(jobs_per_gpu)
+        import joblib  # its count of cores heeds what containers and schedulers allow
         import torch
 
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n_jobs))
+        torch.set_num_threads(max(1, joblib.cpu_count() // n_jobs))
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+    with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
         yield
 
 

@@ -16,7 +16,7 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
     jobs = [f for f in folder.iterdir() if (f / ".hydra" / "overrides.yaml").is_file()] if folder.is_dir() else []
     try:
         # Hydra writes `true` as `True` into the overrides of a job.
-        fixed = {a.lower() for a in json.loads((folder / "sweep.json").read_text())["arguments"]}
+        fixed = {a.lower() for a in json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["arguments"]}
     except (OSError, ValueError, KeyError):
         fixed = set()
     asked, rows = {}, []
@@ -52,6 +52,9 @@ def merit(result: dict[str, Any]) -> float | None:
 
     Without clean images it is the PSNR against the noisy images kept back. Their noise, the same for all runs, makes it
     low, but the order of the runs is that of their errors, up to chance.
+
+    >>> merit({"val_psnr": 25.86}), merit({"val_psnr": None, "val_noisy_loss": 0.01})
+    (25.86, 20.0)
     """
     if result.get("val_psnr") is not None:
         return float(result["val_psnr"])
@@ -68,12 +71,14 @@ def _number(text: str | None) -> Any:
 
 
 def score_text(row: dict[str, Any], unit: str = "") -> str:
+    """How far a job is and what it scores, for its line on the terminal."""
     value = merit(row)
     against = "" if row["val_psnr"] is not None else " against noisy images"
     return f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{against}" if value is not None else ""
 
 
 def jobs_table(rows: list[dict[str, Any]]) -> Any:
+    """The jobs of a sweep (`read_sweep`) as a table of rich."""
     from rich.table import Table
 
     table = Table(title=None)

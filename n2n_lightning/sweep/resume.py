@@ -34,7 +34,7 @@ def resumed(arguments: list[str]) -> list[str]:
         return arguments
     folder = Path(folders[-1])
     try:
-        before = json.loads((folder / "sweep.json").read_text())
+        before = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
         stored_arguments = [str(a) for a in before["arguments"]]
     except (OSError, ValueError, KeyError):
         raise InputError(f"sweep.resume={folder}: not the folder of a sweep; it has no readable sweep.json") from None

@@ -58,7 +58,7 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ[PARENT] = f"{socket.gethostname()}:{os.getpid()}"
         try:  # a sweep that is continued keeps what it was started with
-            before = json.loads((self.folder / "sweep.json").read_text())
+            before = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = {"arguments": Sweep.arguments, "n_trials": OmegaConf.select(config, "hydra.sweeper.n_trials")}
         self._write(before)
@@ -100,7 +100,7 @@ class Sweep:
 
     def _write(self, content: dict[str, Any]) -> None:
         with replacing(self.folder / "sweep.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _watch(self) -> None:
         """One line per job while the sweep runs: live on a terminal, and one per change elsewhere."""
@@ -129,11 +129,14 @@ class Sweep:
         """Writes sweep.csv, sweep.json and sweep.png, prints the table; whether all jobs finished."""
         self._end()
         rows = read_sweep(self.folder)
-        before = json.loads((self.folder / "sweep.json").read_text())
+        before = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
         ranked = sorted(rows, key=lambda row: -(-1e9 if (value := merit(row)) is None else value))
         best = ranked[0] if ranked and merit(ranked[0]) is not None else None
         self._write({**before, "jobs": ranked, "best": best and best["command"]})
-        with replacing(self.folder / "sweep.csv") as temporary, temporary.open("w", newline="") as file:
+        with (
+            replacing(self.folder / "sweep.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             names = list(dict.fromkeys(n for row in ranked for n in row if n not in ("parameters", "command")))
             swept = list(dict.fromkeys(name for row in ranked for name in row["parameters"]))
             writer = csv.writer(file)

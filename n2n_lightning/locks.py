@@ -1,0 +1,52 @@
+"""Locks that end with the process that holds them, however it ends: on Linux, macOS and Windows."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+
+class CannotLock(OSError):
+    """The file system has no locks, as some network ones."""
+
+
+def acquired(path: Path, wait: float = 0.0) -> Any | None:
+    """The lock on a file, which is made for it; None where another process, or another place of this one, holds it.
+
+    It is held until its `release()`, or until this process ends.
+
+    Args:
+        path: the file.
+        wait: seconds to wait for it.
+
+    Raises:
+        CannotLock: the file system has no locks.
+        OSError: the file cannot be made.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # says that it falls back, see below
+            lock.acquire(timeout=wait, poll_interval=0.02)
+    except filelock.Timeout:
+        return None
+    except (PermissionError, FileNotFoundError):
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise CannotLock(f"{path}: its file system has no locks") from error
+    if isinstance(lock, filelock.SoftFileLock):  # a mark in place of a lock, which a killed process would leave behind
+        lock.release(force=True)
+        raise CannotLock(f"{path}: its file system has no locks")
+    return lock
+
+
+_warned: list[Path] = []
+
+
+def warn(what: str, path: Path) -> None:
+    """Says once in a process what goes on without locks."""
+    if not _warned:
+        print(f"warning: {path.parent}: its file system has no locks; {what}", file=sys.stderr, flush=True)
+        _warned.append(path)

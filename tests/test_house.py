@@ -1,0 +1,90 @@
+"""The rules of the house (CONTRIBUTING.md), as far as they can be tested."""
+
+import ast
+import doctest
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "n2n_lightning"
+FILES = sorted(PACKAGE.rglob("*.py"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name_of(path: Path) -> str:
+    """n2n_lightning/data/module.py -> n2n_lightning.data.module"""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, Function):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of this package that one imports, also inside functions; a package's own files are not its users."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("n2n_lightning"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+
+
+def test_imports_run_one_way():
+    after = {name: set(imports(path)) - {name} for name, path in MODULES.items() if name != "n2n_lightning"}
+    done: list[str] = []
+    while after:
+        free = [name for name, needs in after.items() if not needs & set(after)]
+        assert free, f"a circle among {sorted(after)}"
+        done += free
+        for name in free:
+            del after[name]
+    assert done.index("n2n_lightning.formats") < done.index("n2n_lightning.data.pairs")
+    assert done.index("n2n_lightning.restore") < done.index("n2n_lightning.denoise")
+
+
+def test_nobody_imports_a_command():
+    commands = {f"n2n_lightning.{name}" for name in ("train", "evaluate", "report", "denoise", "export", "prepare")}
+    for name, path in MODULES.items():
+        assert not commands & set(imports(path)), name
+
+
+def test_axes_are_counted_in_one_place():
+    for name, path in MODULES.items():
+        if name != "n2n_lightning.axes":
+            found = re.findall(
+                r"\.ndim\b|\.dim\(\)|shape\[-\d|(?:flip|transpose|flatten)\(-\d|dim=-\d", path.read_text()
+            )
+            assert not found, f"{name}: {found}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+
+
+def test_there_are_examples():
+    assert sum(path.read_text(encoding="utf-8").count(">>> ") for path in FILES) > 30
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_is_public_says_what_it_is(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_") and node.name != "main":
+            assert ast.get_docstring(node) or node.name == "parser", node.name
