@@ -193,18 +193,21 @@ class Pictures(Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._now: tuple[Tensor, ...] | None = None
-        self._best: tuple[Tensor, ...] | None = None
-        self._written = 0.0
+        self._now: tuple[Tensor, Tensor, Tensor] | None = None
+        self._best: tuple[Tensor, Tensor, Tensor] | None = None
+        self._written, self._unit = 0.0, 1.0
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if batch_idx == 0:
-            self._now = tuple(x[: self.COUNT].float().cpu() for x in (batch["input"], outputs, batch["target"]))
+            noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in (batch["input"], outputs, batch["target"]))
+            self._now = noisy, denoised, clean
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self._now is not None
+        if self._now is None:  # there is nothing to validate on
+            return
+        self._unit = float(getattr(pl_module, "unit", 1.0))
         history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
         earlier = [row["val_psnr"] for row in history if "val_psnr" in row]
         if not earlier or trainer.callback_metrics["val_psnr"] > max(earlier):
@@ -213,13 +216,13 @@ class Pictures(Callback):
                 self._write()
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
         if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
-            trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(*self._now), epoch)
+            trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(*self._now, unit=self._unit), epoch)
 
     @rank_zero_only
     def _write(self) -> None:
         if self._best is not None:
             with replacing(self.path) as temporary:
-                draw(*self._best).savefig(temporary)
+                draw(*self._best, unit=self._unit).savefig(temporary)
             self._written = time.monotonic()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -230,7 +233,7 @@ class Pictures(Callback):
             self._write()
 
 
-def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:
+def draw(noisy: Tensor, denoised: Tensor, clean: Tensor, unit: float = 1.0) -> Any:
     """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
 
     Shown are the first three channels as colour, or the first as grey where there are fewer.
@@ -245,11 +248,15 @@ def draw(noisy: Tensor, denoised: Tensor, clean: Tensor) -> Any:
     for line, (name, images) in zip(places, rows.items(), strict=True):
         for ax, image, reference in zip(line, images, clean, strict=True):
             ax.imshow(
-                image[:shown].clamp(0, 1).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+                image[:shown].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy(),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
             )
             ax.set(xticks=[], yticks=[])
             if name != "clean":
-                psnr = -10 * (image - reference).square().mean().log10()
+                psnr = -10 * ((image - reference) * unit).square().nanmean().log10()
                 ax.set_title(f"{psnr:.1f} dB", fontsize=8)
         line[0].set_ylabel(name)
     return figure

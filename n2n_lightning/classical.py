@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.data import Key
+from n2n_lightning.files import InputError
 
 
 @dataclass
@@ -75,6 +76,8 @@ def classical(data: Any) -> dict[str, tuple[Callable[[Tensor], Tensor], str]]:
     Tuned as Noise2Noise trains: the parameter is the one whose output is closest to the other noisy image, over up to
     100 pairs of the training data, 10 for BM3D, which is slow. No clean image and no scored image is looked at.
     """
+    if data.train is None:
+        raise InputError("--classical: there are no noisy training pairs to tune the filters on (train_data.pkl)")
     some = torch.linspace(0, len(data.train) - 1, min(100, len(data.train))).round().long()
     noisy, other = data.noisy_pair(data.train[Key(0, 0, some)])
     difference = noisy - other

@@ -28,7 +28,8 @@ def parser() -> Parser:
     p.add_argument("--tile", type=int, default=768, help="tile size in pixels (default 768); smaller needs less memory")
     p.add_argument("--batch", type=int, default=1, help="tiles at a time (default 1); more may be faster on a GPU")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
-    p.add_argument("--scale", type=float, help="the stored value that is white (0: black); default: judged")
+    p.add_argument("--scale", type=float, help="the stored value that is white; default: judged")
+    p.add_argument("--black", type=float, default=0.0, help="with --scale: the stored value that is black (default 0)")
     p.add_argument("--axes", help="what the axes of .npy files are, as NHW: images, height, width; C: channels")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
@@ -111,12 +112,14 @@ def one(model: Any, job: Job, args: Any, progress: Any) -> str:
             model.tiles(v.array, axes, args.tile) for v, (axes, _) in zip(picture.values, meanings, strict=True)
         )
         task = progress.add_task(source.name, total=total)
-        options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch}
+        options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         with replacing(target) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
-                model.denoise_into(results[number], values.array, axes, alpha, values.colour, **options)
+                model.denoise_into(
+                    results[number], values.array, axes, alpha, values.colour, fills=values.fills, **options
+                )
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
     except DiskFull as error:
@@ -138,6 +141,10 @@ def main() -> int:
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(f"--{name} {value}: must be larger than 0, and finite")
+    if args.black and args.scale is None:
+        raise InputError(f"--black {args.black:g}: say with --scale which stored value is white")
+    if args.scale is not None and not args.black < args.scale:
+        raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
     jobs, skipped = planned(args.pictures, args.out)
 
     import torch

@@ -25,6 +25,7 @@ def parser() -> Parser:
     p.add_argument("--val-noisy", help="--data pairs: the noisy images to score on")
     p.add_argument("--clean", help="--data pairs: their clean images")
     p.add_argument("--layout", default="auto", help="--data pairs: the axes of the arrays, e.g. NKHW")
+    p.add_argument("--exclude", action="append", default=[], help="--data pairs: a pattern of names that are left out")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns")
     p.add_argument("--classical", action="store_true", help="add classical filters, tuned on noisy training pairs only")
     p.add_argument("--device", default="cpu", help="cpu, cuda, ...")
@@ -56,9 +57,25 @@ def make_data(args: Any, scale: float | None = None) -> Any:
         noisy = args.noisy or needed("val-noisy")
         if args.noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
             options["val_noisy"], args.target = noisy, noisy
-        data = sources.OwnPairs(noisy, args.target, batch_size=1, **options)
-    data.setup()
+        data = sources.OwnPairs(noisy, args.target, batch_size=1, exclude=args.exclude, **options)
+    data.setup("validate")
+    if data.limits is not None:  # in units of white, whatever range each network is shown
+        data.limits = (0.0, data.scale or 1.0)
     return data
+
+
+def in_its_range(network: Any, run: Any, scale: float | None) -> Any:
+    """A network that takes images in units of white, the stored value `scale`, and shows them to itself in its range.
+
+    Args:
+        network: a restore.Trained.
+        run: what to call: the network, or it averaged over turns.
+        scale: None where the data are in the network's range already.
+    """
+    if network.range is None or scale is None:
+        return run
+    black, span = (value / scale for value in network.range)
+    return lambda images: run((images - black) / span) * span + black
 
 
 def make_noise(text: str) -> Any:
@@ -167,6 +184,7 @@ def main() -> int:
             found[label], notes[label] = score(run, data), {"tuned": tuned}
     for name, network in networks.items():
         run = averaged(network, network.multiple) if args.tta else network
+        run = in_its_range(network, run, data.scale if data.limits else None)
         found[name] = score(run, data, args.device)
         notes[name] = {"parameters": sum(p.numel() for p in network.parameters()), "tta": args.tta}
     first = next(iter(networks), None)

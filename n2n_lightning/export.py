@@ -82,7 +82,7 @@ def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Te
     ours = read_checkpoint(source)["n2n_lightning"]
     content = {
         "state_dict": {f"network.{name}": value for name, value in model.network.state_dict().items()},
-        "n2n_lightning": {name: ours[name] for name in ("format", "model", "scale") if name in ours},
+        "n2n_lightning": {name: ours[name] for name in ("format", "model", "scale", "range") if name in ours},
     }
     torch.save(content, path)
     return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])
@@ -119,8 +119,10 @@ def main() -> int:
     sizes = ", ".join(f"{b} x {h} x {w}" for b, h, w in SIZES)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     print(f"input `image`: float32 (batch, {model.channels}, height, width), values in [0, 1]; output: the same")
-    if model.scale:
-        print(f"trained on stored values divided by {model.scale:g}: divide yours, too")
+    if model.range:
+        black, span = model.range
+        how = f"divided by {span:g}" if not black else f"less {black:g}, divided by {span:g}"
+        print(f"trained on stored values {how}: so show it yours, too")
     print(f"largest difference from PyTorch, on images of {sizes}: {largest:.1e}")
     return 0
 

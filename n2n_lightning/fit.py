@@ -52,6 +52,11 @@ def train(
     run = Run(config, folder, command, lines)
     if not follows():
         print(run.summary(), flush=True)
+        if left_out := run.data.left_out:
+            shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+            print(
+                f"left out: {len(left_out)} without anything to learn from ({shown}); result.json names all", flush=True
+            )
     run.fit(accepted)
     result = run.write("finished")
     if follows():
@@ -96,18 +101,27 @@ class Run:
 
     def _module(self) -> Denoiser:
         config, data = self.config, self.data
+        limits = None if data.limits is None else list(data.limits)
         return Denoiser(
             construct("model", lambda: instantiate(config["model"])),
             loss=construct("loss", lambda: instantiate(config["loss"])),
             optimizer=construct("optim", lambda: instantiate(config["optim"])),
             scheduler=construct("scheduler", lambda: instantiate(config["scheduler"])),
-            spec={"model": config["model"], "scale": data.scale, "config": config},
+            spec={
+                "model": config["model"],
+                "scale": data.scale,
+                "range": limits,
+                "config": config,
+            },
             reference=data.reference,
-            bounded=data.bounded,
+            bounds=data.bounds,
+            unit=data.unit,
         )
 
     def _trainer(self, lines: bool) -> pl.Trainer:
         options = {**self.config["trainer"], "precision": self.precision}
+        if self.data.val is None:
+            options["limit_val_batches"] = 0
         bar = options.pop("enable_progress_bar")
         bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
         checkpoints = self.folder / "checkpoints"
@@ -189,7 +203,7 @@ class Run:
             "seed": self.config["seed"],
             "parameters": self.parameters,
             "macs_per_pixel": self.operations,
-            "data": self.data.fingerprint,
+            "data": {**self.data.fingerprint, "left_out": self.data.left_out},
             "precision": self.precision,
             "device": runs.device_name(self.trainer.strategy.root_device),
             "processes": self.trainer.world_size,

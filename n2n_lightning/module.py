@@ -38,7 +38,8 @@ class Denoiser(pl.LightningModule):
         reference: what validation compares with. Where it is `noisy` there is no PSNR, and the validation loss is
             called `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
 
-        bounded: clamp denoised images to [0, 1] before they are scored, because clean ones lie there.
+        bounds: clamp denoised images to these values before they are scored, because clean ones lie there; or None.
+        unit: how much of PSNR's white one unit of the images is.
 
     `history` has one row per finished epoch, of plain numbers; it is stored in checkpoints too.
     """
@@ -51,12 +52,13 @@ class Denoiser(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         spec: dict[str, Any] | None = None,
         reference: str = "clean",
-        bounded: bool = True,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = loss
-        self._optimizer, self._scheduler, self._bounded = optimizer, scheduler, bounded
+        self._optimizer, self._scheduler, self.bounds, self.unit = optimizer, scheduler, bounds, unit
         self.spec = spec or {}
         self.history: list[dict[str, float]] = []
         names = ("val", "noisy") if reference == "clean" else ()
@@ -96,11 +98,12 @@ class Denoiser(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         noisy, clean = batch["input"], batch["target"]
         output = self(noisy)
-        self._add("val", self._measure(output, clean), len(noisy))
-        # A picture has no values outside [0, 1]; the noisy image is scored as it is, its noise must not be clipped.
-        output = output.clamp(0, 1) if self._bounded else output
+        self._add("val", self._measure(output, clean) * self.unit**2, len(noisy))
+        # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
+        output = output.clamp(*self.bounds) if self.bounds else output
         for name, metrics in self.scores.items():
-            metrics.update(output if name == "val" else noisy, clean)  # type: ignore[operator]
+            shown = output if name == "val" else noisy
+            metrics.update(shown * self.unit, clean * self.unit)  # type: ignore[operator]
         return output
 
     def on_validation_epoch_end(self) -> None:

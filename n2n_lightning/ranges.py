@@ -1,9 +1,13 @@
 """Which stored values are black and white for a network, and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+LAST = -1  # the axis of the channels, in arrays of pages
+MOST = 10_000  # about so many places of a page are looked at
 
 
 @dataclass
@@ -19,27 +23,37 @@ class Range:
     span: np.ndarray
 
     @classmethod
-    def of(cls, pixels: np.ndarray, scale: float | None, together: bool) -> "Range":
+    def of(
+        cls,
+        pixels: np.ndarray,
+        fixed: tuple[float, float] | None,
+        together: bool,
+        fills: Sequence[float] = (),
+    ) -> "Range":
         """That of an array.
 
         Args:
-            pixels: of any shape, channels last.
-            scale: the stored value that is white, where 0 is black; None judges by the values, see `levels`.
+            pixels: (..., H, W, C).
+            fixed: the stored value that is black, and how much above it is white; None judges by the values, `levels`.
             together: whether all channels have one range.
+            fills: stored values that mean that a pixel is missing.
         """
-        if scale is not None:
-            found = [(0.0, scale)]
+        if fixed is not None:
+            found = [fixed]
         else:
-            found = [levels(pixels)] if together else [levels(plane) for plane in np.moveaxis(pixels, LAST, 0)]
-        black, span = np.array(found).T
+            values, calm = sampled(pixels, fills)
+            each = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
+            found = [_judged(pixels.dtype, v, c) for v, c in each]
+        black, span = np.array(found, np.float64).T
         # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
         wide = pixels.dtype.itemsize > 2 and pixels.dtype != np.float32
         exact = np.float64 if wide else np.float32
         return cls(black.astype(exact), span.astype(exact))
 
     def shown(self, pixels: np.ndarray) -> np.ndarray:
-        """Stored values as the network takes them, float32."""
-        found: np.ndarray = ((pixels.astype(self.span.dtype) - self.black) / self.span).astype(np.float32)
+        """Stored values as the network takes them, float32; infinite where float32 cannot hold them."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            found: np.ndarray = ((pixels.astype(self.span.dtype) - self.black) / self.span).astype(np.float32)
         return found
 
     def stored(self, values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -55,7 +69,61 @@ class Range:
         return np.where(np.isfinite(pixels), found, pixels)
 
 
-LAST = -1  # the axis of the channels, in arrays of pages
+def sampled(pixels: np.ndarray, fills: Sequence[float] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Values at evenly spread places of an array, and the median of the 3 x 3 pixels around each: both (n, C).
+
+    Missing ones (NaN, infinite, of `fills`) are NaN. A pixel of its own does not reach the medians.
+
+    Args:
+        pixels: (..., H, W, C).
+    """
+    *stacked, height, width, channels = pixels.shape
+    few = [np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in stacked]
+    rows, columns = (np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in (height, width))
+    around = []
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            place = np.ix_(*few, (rows + dy).clip(0, height - 1), (columns + dx).clip(0, width - 1))
+            around.append(pixels[place].reshape(-1, channels))
+    nine = np.stack(around).astype(np.float64)
+    for fill in fills:
+        nine[np.stack(around) == fill] = np.nan
+    nine[~np.isfinite(nine) | (np.abs(nine) > 1e30)] = np.nan
+    nine.sort(0)  # NaN last: the middle one of what is left, or nearly so
+    middle = np.take_along_axis(nine, np.maximum((~np.isnan(nine)).sum(0) - 1, 0)[None] // 2, 0)[0]
+    values = np.where(np.isnan(middle), np.nan, np.stack(around)[4].astype(np.float64))
+    for fill in fills:
+        values[values == fill] = np.nan
+    return values, middle
+
+
+def ends(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float] | None:
+    """The lowest and the highest value but for one in 1,000 at either end, and but for what stands alone in a picture.
+
+    Args:
+        values: any number of them; NaN does not count.
+        calm: medians of the surroundings of each, which single pixels do not reach.
+    """
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return None
+    low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
+    if calm is not None:
+        both = np.isfinite(values) & np.isfinite(calm)
+        if both.any():
+            noise = 1.4826 * float(np.median(np.abs(values[both] - calm[both])))
+            quiet_low, quiet_high = (float(v) for v in np.quantile(calm[both], (0.001, 0.999)))
+            low, high = max(low, quiet_low - 8 * noise), min(high, quiet_high + 8 * noise)
+    return low, high
+
+
+def reach(values: np.ndarray, calm: np.ndarray) -> float:
+    """The largest value that pixels of a picture may have: the brightest place, and 8 deviations of the noise."""
+    both = np.isfinite(values) & np.isfinite(calm)
+    if not both.any():
+        return float("inf")
+    noise = 1.4826 * float(np.median(np.abs(values[both] - calm[both])))
+    return float(calm[both].max()) + 8 * noise if noise else float("inf")
 
 
 def levels(array: np.ndarray) -> tuple[float, float]:
@@ -71,17 +139,33 @@ def levels(array: np.ndarray) -> tuple[float, float]:
     >>> levels(np.arange(1000, 1100, dtype=np.uint16))
     (987.7487500000001, 123.50250000000003)
     """
-    if array.dtype == np.uint8:
-        return 0.0, 255.0
     step = [max(1, n // 100) for n in array.shape]
     values = array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64)
-    values = values[np.isfinite(values)]
-    low, high = (float(v) for v in np.quantile(values, (0.001, 0.999))) if values.size else (0.0, 1.0)
-    span = 1.0
-    if np.issubdtype(array.dtype, np.integer):
-        span = float(2 ** max(8, int(max(high, 0)).bit_length()) - 1)
+    return _judged(array.dtype, values.ravel())
+
+
+def _judged(dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float]:
+    """See `levels`, of values of a type, and the medians of their surroundings."""
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = ends(values, calm) or (0.0, 1.0)
+    span = largest(dtype, high)
     if low == high:
         return 0.0, abs(high) or span
     if low < -0.05 * span or high > 2 * span or high - low < span / 4:
-        return low - (high - low) / 8, 1.25 * (high - low)
+        return spread(low, high)
     return 0.0, span
+
+
+def largest(dtype: np.dtype, high: float) -> float:
+    """The white of a type: 1 for floats, else the smallest 2^n - 1 (255 or more) that `high` does not exceed."""
+    return float(2 ** max(8, int(max(high, 0)).bit_length()) - 1) if np.issubdtype(dtype, np.integer) else 1.0
+
+
+def spread(low: float, high: float) -> tuple[float, float]:
+    """Black and span with which `low` to `high` fill the middle eight tenths.
+
+    >>> spread(100, 180)
+    (90.0, 100.0)
+    """
+    return low - (high - low) / 8, 1.25 * (high - low)

@@ -14,11 +14,14 @@ from n2n_lightning import axes as axes_of
 from n2n_lightning.axes import HEIGHT, WIDTH, as_pages, has_alpha, of_picture
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
+from n2n_lightning.missing import lost, margin_value, quiet
 from n2n_lightning.networks import pad_to_multiple
 from n2n_lightning.ranges import Range
 from n2n_lightning.tiles import TILE, spans, tiled
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
+# What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
+KNOWN, OWN = (-1.0, 2.0), (-4.0, 8.0)
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -56,18 +59,30 @@ class Trained(nn.Module):
     Attributes:
         network: the network itself.
         channels: of the images that it takes; `denoise` takes others, too.
-        scale: the stored value that was 1.0 in training; None: judged by type and values, see ranges.levels.
+        scale: the stored value that PSNR takes for white, where the training data had one.
+        range: the stored value that was 0 for the network in training, and how much above it was 1; None: judged by
+            type and values, see ranges.levels.
     """
 
-    def __init__(self, network: nn.Module, channels: int, scale: float | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: int,
+        scale: float | None = None,
+        range: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         # Channels last: 1.4 times as fast on a CPU, with the same result.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels, self.scale = channels, scale
+        self.range = range or ((0.0, scale) if scale else None)
         self.multiple: int = getattr(network, "multiple", 32)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
+        if image.shape[1] != self.channels and self.channels in (1, 3):  # each channel as a grey picture
+            planes = [plane.repeat_interleave(self.channels, 1) for plane in image.split(1, 1)]
+            return torch.cat([self(plane).mean(1, keepdim=True) for plane in planes], 1)
         output: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
         return output
 
@@ -79,6 +94,7 @@ class Trained(nn.Module):
         axes: str = "auto",
         scale: float | None = None,
         batch: int = 1,
+        black: float = 0.0,
     ) -> Array:
         """Denoises one image, or several of one size.
 
@@ -86,18 +102,18 @@ class Trained(nn.Module):
             array: a numpy array or torch tensor of a type in TYPES, on any device.
             tile: height and width of the tiles that large images are denoised in; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
-            axes: what the axes are, see n2n_lightning.axes: `H` height, `W` width, `C` channels, and for what is
-                stacked `N` images, `K` captures, `T` frames, `D` planes. `auto` takes HW; HWC with 1 to 4 channels, CHW
-                with 1 or 3, else NHW; NHWC or NCHW, NKHWC or NKCHW with 1 to 4. Where both would fit, channels are last
-                in numpy arrays and first in tensors.
+            axes: what the axes are, see n2n_lightning.axes; `auto` takes axes.of_picture. Where both would fit,
+                channels are last in numpy arrays and first in tensors.
             scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
                 else both are judged by type and values, see ranges.levels.
             batch: tiles that go through the network together.
+            black: with `scale`: the stored value that is black.
 
         Returns:
             An array of the same kind, shape and type. Of 4 channels on the last axis the fourth is taken for
             transparency and returned as it is, unless the network was trained on 4. A colour network denoises images
-            with other than 3 channels one channel at a time. Where values are NaN or infinite, they stay so.
+            with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, a margin of one value)
+            stay as they are; single wild ones (missing.wild) are replaced and touch no others.
 
         Raises:
             InputError: the array is of another kind.
@@ -119,7 +135,15 @@ class Trained(nn.Module):
         axes = of_picture(pixels.shape, channels_first=tensor) if axes == "auto" else axes
         result = np.empty_like(pixels)
         self.denoise_into(
-            result, pixels, axes, has_alpha(pixels.shape, axes), tile=tile, tta=tta, scale=scale, batch=batch
+            result,
+            pixels,
+            axes,
+            has_alpha(pixels.shape, axes),
+            tile=tile,
+            tta=tta,
+            scale=scale,
+            batch=batch,
+            black=black,
         )
         return torch.from_numpy(result).to(array.device) if isinstance(array, Tensor) else result
 
@@ -134,6 +158,8 @@ class Trained(nn.Module):
         tta: bool = False,
         scale: float | None = None,
         batch: int = 1,
+        black: float = 0.0,
+        fills: tuple[float, ...] = (),
         advance: Callable[[int], Any] = lambda tiles: None,
     ) -> None:
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
@@ -142,38 +168,34 @@ class Trained(nn.Module):
             alpha: whether the last channel is transparency, to be left as it is; not where the network takes so many.
             colour: whether the channels are colours of one picture. Others, as of fluorescence, go through together
                 only if the network was trained on captures of one's own, of as many channels.
+            fills: stored values that mean that a pixel is missing, beside those that are found by themselves.
             advance: called with the number of tiles that were finished.
-            result, array, axes, tile, tta, scale, batch: see `denoise`.
+            result, array, axes, tile, tta, scale, batch, black: see `denoise`.
         """
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
-        if scale is not None and not 1e-30 <= scale <= 1e30:
-            raise InputError(f"scale={scale}: must be larger than 0, and finite")
+        if scale is not None and not 1e-30 <= scale - black <= 1e30:
+            raise InputError(f"scale={scale}: must be larger than {black:g}, and finite")
         source, sink = as_pages(array, axes), as_pages(result, axes)
         *stacked, height, width, channels = source.shape
         colours = channels - (alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
-        together = colours == self.channels and (colour or self.scale is not None)
-        limits = Range.of(source[..., :colours], scale or self.scale, together)
+        together = colours == self.channels and (colour or self.range is not None)
+        places = list(np.ndindex(*stacked))
+        gaps = {p: _gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
+        fixed = self.range if scale is None else (black, scale - black)
+        everywhere = sorted({fill for found in gaps.values() for fill in found})
+        limits = Range.of(source[..., :colours], fixed, together, everywhere)
         device = next(self.parameters()).device
         each = self._together if together else self._planes
         run = averaged(each, self.multiple) if tta else each
 
         with torch.inference_mode():
-            for place in np.ndindex(*stacked):
-                page, out = source[place], sink[place]
-
-                def read(rows: slice, columns: slice, page: np.ndarray = page) -> Tensor:
-                    values = limits.shown(page[rows, columns, :colours])
-                    return torch.from_numpy(values).permute(2, 0, 1).to(device)
-
-                def write(rows: slice, columns: slice, values: Tensor, page: Any = page, out: Any = out) -> None:
-                    pixels, found = page[rows, columns], values.permute(1, 2, 0).cpu().numpy()
-                    out[rows, columns, :colours] = limits.stored(found, pixels[..., :colours])
-                    out[rows, columns, colours:] = pixels[..., colours:]
-
-                tiled(run, read, write, (height, width), tile, self.multiple, batch, advance)
+            for place in places:
+                page = _Page(source[place], sink[place], colours, limits, device)
+                page.fills = gaps[place] if place in gaps else _gaps(page.source[..., :colours], fills)
+                tiled(run, page.read, page.write, (height, width), tile, self.multiple, batch, advance)
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | None = TILE) -> int:
         """How many tiles `denoise_into` will finish."""
@@ -181,18 +203,47 @@ class Trained(nn.Module):
         return math.prod(stacked) * len(spans(height, tile, self.multiple)) * len(spans(width, tile, self.multiple))
 
     def _together(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of the network's own number of channels; missing values do not spread."""
-        known = images.isfinite()
-        if not known.all():
-            across = tuple(axes_of.spatial(images))
-            mean = torch.where(known, images, 0).sum(across, keepdim=True) / known.sum(across, keepdim=True).clamp(1)
-            images = torch.where(known, images, mean)
-        return self(images).float()
+        """Images (B, C, H, W) of the network's own number of channels; missing and wild values do not spread.
+
+        What lies far outside the range that the network knows goes around it: bright stars stay as they are.
+        """
+        images = quiet(images)
+        inside = images.clamp(*(KNOWN if self.range is None else OWN))
+        return self(inside).float() + (images - inside)
 
     def _planes(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of any number of channels, each shown to the network as a grey picture."""
-        planes = [plane.repeat_interleave(self.channels, 1) for plane in images.split(1, 1)]
-        return torch.cat([self._together(plane).mean(1, keepdim=True) for plane in planes], 1)
+        return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
+
+
+class _Page:
+    """One page (H, W, C) on its way to the network and back."""
+
+    def __init__(self, source: np.ndarray, sink: np.ndarray, colours: int, limits: Range, device: torch.device) -> None:
+        self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
+        self.fills: tuple[float, ...] = ()
+
+    def read(self, rows: slice, columns: slice) -> Tensor:
+        """Pixels for the network, (C, h, w); NaN where they are missing."""
+        pixels = self.source[rows, columns, : self.colours]
+        values, gone = self.limits.shown(pixels), lost(pixels, self.fills)
+        if gone is not None:
+            values[gone] = np.nan
+        return torch.from_numpy(values).permute(2, 0, 1).to(self.device)
+
+    def write(self, rows: slice, columns: slice, values: Tensor) -> None:
+        """The network's result (C, h, w); missing pixels and transparency are those of the source."""
+        pixels, found = self.source[rows, columns], values.permute(1, 2, 0).cpu().numpy()
+        before = pixels[..., : self.colours]
+        result, gone = self.limits.stored(found, before), lost(before, self.fills)
+        self.sink[rows, columns, : self.colours] = result if gone is None else np.where(gone, before, result)
+        self.sink[rows, columns, self.colours :] = pixels[..., self.colours :]
+
+
+def _gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
+    """The values that mean that a pixel of a page is missing: declared ones, and that of a margin."""
+    margin = margin_value(page)
+    return fills if margin is None or margin in fills else (*fills, margin)
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
@@ -234,6 +285,7 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
         spec = dict(ours["model"])
         module_name, _, class_name = str(spec.pop("_target_")).rpartition(".")
         scale = None if ours.get("scale") is None else float(ours["scale"])
+        limits = None if ours.get("range") is None else (float(ours["range"][0]), float(ours["range"][1]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not say what its network is") from error
     if module_name not in ("n2n_lightning.networks", *allow):
@@ -248,4 +300,4 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
     except Exception as error:
         raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
     channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) == 4), 3)
-    return Trained(network, int(channels), scale)
+    return Trained(network, int(channels), scale, limits)

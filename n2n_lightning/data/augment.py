@@ -22,6 +22,17 @@ def to_float(image: Tensor, scale: float | None = None) -> Tensor:
     return image.float().div_(scale or torch.iinfo(image.dtype).max)
 
 
+def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
+    """Stored values to float32: the first of `limits` becomes 0, and so much above it as the second says 1.
+
+    >>> to_range(torch.tensor([1100], dtype=torch.uint16), (1000.0, 200.0)).item()
+    0.5
+    """
+    black, span = limits
+    wide = image.dtype.itemsize > 2 and image.dtype != torch.float32  # float32 does not hold every value of these
+    return ((image.double() if wide else image.float()) - black).div_(span).float()
+
+
 def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
     """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
 

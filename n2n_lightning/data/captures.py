@@ -1,32 +1,51 @@
 """Noisy captures of scenes, in memory or mapped from files, and the pairs that are drawn from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning import axes
 from n2n_lightning.data.batches import Key
-from n2n_lightning.files import InputError
 from n2n_lightning.noise import generator
 
 
 @dataclass
 class Scenes:
-    """Captures of N scenes: K tensors (N, C, H, W), or, where scenes have different numbers of them, one with all.
+    """Captures of N scenes of one size: K tensors (N, C, H, W), or one with all where scenes have different numbers.
 
     Attributes:
         frames: the K tensors, or one (sum of counts, C, H, W), scene after scene.
         names: of the scenes, for messages.
         counts: captures of each scene, (N,), where `frames` is one tensor; else None.
+        fills: stored values that mean, as the files say, that a pixel is missing.
     """
 
     frames: list[Tensor]
     names: list[str]
     counts: Tensor | None = None
+    fills: tuple[float, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.frames[0].dtype
+
+    @property
+    def channels(self) -> int:
+        return self.frames[0].shape[1]
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """Height and width that all images have."""
+        height, width = axes.size(self.frames[0])
+        return height, width
+
+    def sizes(self, scene: Tensor) -> Tensor:
+        """Height and width of each of the scenes: (B,) -> (B, 2)."""
+        return torch.tensor([self.smallest]).expand(len(scene), 2)
 
     def captures(self, scene: Tensor) -> Tensor:
         """How many captures each of the scenes has: (B,) -> (B,)."""
@@ -47,18 +66,78 @@ class Scenes:
                 places.append(here)
         return torch.cat(parts)[torch.cat(places).argsort()]
 
+    def image(self, scene: int, capture: int) -> Tensor:
+        """One capture, (C, H, W)."""
+        return self.take(torch.tensor([scene]), torch.tensor([capture]))[0]
+
     def part(self, which: Tensor) -> "Scenes":
         """Some of the scenes; a slice of them is not copied."""
         names = [self.names[i] for i in which.tolist()]
         start, stop = int(which[0]), int(which[-1]) + 1
         whole = stop - start == len(which)
         if self.counts is None:
-            return Scenes([f[start:stop] if whole else f[which] for f in self.frames], names)
+            return Scenes([f[start:stop] if whole else f[which] for f in self.frames], names, None, self.fills)
         owner = torch.repeat_interleave(torch.arange(len(self.names)), self.counts)
-        return Scenes([self.frames[0][torch.isin(owner, which)]], names, self.counts[which])
+        frames = torch.cat([self.frames[0][owner == i] for i in which])
+        return Scenes([frames], names, self.counts[which], self.fills)
+
+    def region(self, rows: slice, columns: slice) -> "Scenes":
+        """The same scenes, cut to a part of their pixels, which is not copied."""
+        return Scenes([f[..., rows, columns] for f in self.frames], self.names, self.counts, self.fills)
 
     def _frames(self, k: int, index: Tensor, window: tuple[Tensor, ...]) -> Tensor:
         return self.frames[k][index[:, None, None, None], *window] if window else self.frames[k][index]
+
+
+@dataclass
+class Mixed:
+    """Captures of scenes of any sizes; all captures of a scene have one. Has what `Scenes` has.
+
+    Attributes:
+        images: of each scene its captures, (C, H, W).
+    """
+
+    images: list[list[Tensor]]
+    names: list[str]
+    fills: tuple[float, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.images[0][0].dtype
+
+    @property
+    def channels(self) -> int:
+        return len(self.images[0][0])
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """Height and width that all images have."""
+        height, width = self.sizes(torch.arange(len(self.images))).amin(0).tolist()
+        return height, width
+
+    def sizes(self, scene: Tensor) -> Tensor:
+        """Height and width of each of the scenes: (B,) -> (B, 2)."""
+        return torch.tensor([self.images[int(i)][0].shape[1:] for i in scene])
+
+    def captures(self, scene: Tensor) -> Tensor:
+        """How many captures each of the scenes has: (B,) -> (B,)."""
+        return torch.tensor([len(self.images[int(i)]) for i in scene])
+
+    def take(self, scene: Tensor, capture: Tensor, window: tuple[Tensor, ...] = ()) -> Tensor:
+        """Capture capture[i] of scene scene[i], (B,) each, cut to `window`: (B, C, h, w)."""
+        images = [self.image(int(i), int(k)) for i, k in zip(scene, capture, strict=True)]
+        if window:
+            _, rows, columns = window
+            images = [image[:, rows[i, 0], columns[i, 0]] for i, image in enumerate(images)]
+        return torch.stack(images)
+
+    def image(self, scene: int, capture: int) -> Tensor:
+        """One capture, (C, H, W)."""
+        return self.images[scene][capture]
+
+    def part(self, which: Tensor) -> "Mixed":
+        """Some of the scenes."""
+        return Mixed([self.images[i] for i in which.tolist()], [self.names[i] for i in which.tolist()], self.fills)
 
 
 class Captures(Dataset):
@@ -68,23 +147,23 @@ class Captures(Dataset):
         scenes: the captures.
         seed: of the choices below.
         swap: take a random ordered pair of the captures; otherwise the first is the input, the second the target.
-        clean: train towards these images (N, C, H, W) instead (supervised training, for comparison).
+        clean: train towards these images, one of each scene, instead (supervised training, for comparison).
         crop: height and width of a random window, the same for both; None takes whole images.
         count: images per epoch; item i is of scene i modulo their number.
     """
 
     def __init__(
         self,
-        scenes: Scenes,
+        scenes: Scenes | Mixed,
         seed: int,
         swap: bool,
-        clean: Tensor | None = None,
+        clean: Scenes | Mixed | None = None,
         crop: int | None = None,
         count: int | None = None,
     ) -> None:
         self.scenes, self.seed, self.swap, self.clean = scenes, seed, swap, clean
         self.count = count or len(scenes.names)
-        height, width = scenes.frames[0].shape[2:]
+        height, width = scenes.smallest
         self.window = (min(crop, height), min(crop, width)) if crop else None
 
     def __len__(self) -> int:
@@ -94,42 +173,40 @@ class Captures(Dataset):
         scene = key.images % len(self.scenes.names)
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
-        window = self._window(u[:2]) if self.window else ()
+        window = self._window(scene, u[:2]) if self.window else ()
         first, second = torch.zeros_like(scene), torch.ones_like(scene)
         if self.swap:
             count = self.scenes.captures(scene)
             first = (u[2] * count).long()
             second = (first + 1 + (u[3] * (count - 1)).long()) % count
         noisy = self.scenes.take(scene, first, window)
-        if self.clean is None:
-            target = self.scenes.take(scene, second, window)
-        else:
-            target = self.clean[scene[:, None, None, None], *window] if window else self.clean[scene]
-        return {"input": noisy, "target": target, **key.identity()}
+        others, capture = (self.scenes, second) if self.clean is None else (self.clean, 0 * scene)
+        return {"input": noisy, "target": others.take(scene, capture, window), **key.identity()}
 
-    def _window(self, u: Tensor) -> tuple[Tensor, ...]:
+    def _window(self, scene: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         """Index of C, H and W of a random window for each image."""
-        _, channels, height, width = self.scenes.frames[0].shape
         assert self.window
-        h, w = self.window
+        (h, w), (height, width) = self.window, self.scenes.sizes(scene).unbind(1)
         rows = (u[0] * (height - h + 1)).long()[:, None] + torch.arange(h)
         columns = (u[1] * (width - w + 1)).long()[:, None] + torch.arange(w)
-        return torch.arange(channels)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
+        return (
+            torch.arange(self.scenes.channels)[None, :, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        )
 
 
-def check(images: Tensor, names: Sequence[str], missing_allowed: bool = False, most: int = 1000) -> None:
-    """Looks for images that cannot be trained on, in up to `most` of them, evenly spread.
+@dataclass
+class Sized(Dataset):
+    """Fixed pairs for validation, of any sizes: one per batch."""
 
-    Raises:
-        InputError: an image is constant, has infinite values, or NaN where none is allowed.
-    """
-    for i in np.unique(np.linspace(0, len(images) - 1, most).round().astype(int)):
-        image = images[i].double()
-        if image.isinf().any():
-            raise InputError(f"{names[i]}: has infinite values")
-        if image.isnan().any() and not missing_allowed:
-            raise InputError(
-                f"{names[i]}: has NaN values; only targets may lack pixels (data.target= with data.swap=false)"
-            )
-        if image.isnan().all() or image[~image.isnan()].std(correction=0) == 0:
-            raise InputError(f"{names[i]}: is constant, so there is nothing to learn from it; leave it out")
+    noisy: Sequence[Tensor]
+    reference: Sequence[Tensor]
+    single: bool = field(default=True, init=False)
+
+    def __len__(self) -> int:
+        return len(self.noisy)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        i = int(key.images)
+        return {"input": self.noisy[i][None], "target": self.reference[i][None], **key.identity()}

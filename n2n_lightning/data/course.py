@@ -41,6 +41,16 @@ class Course(NoisyPairs):
         if self.supervised:
             raise InputError("target=clean: data=course has no clean training images; data=photos and data=images have")
 
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the files; to validate, the one with the training pairs need not be there."""
+        if stage != "validate" or self.val is not None or (self.root / "train_data.pkl").exists():
+            super().setup(stage)
+            return
+        path = self.root / "val_data.pkl"
+        noisy, clean = read_course(path, self.val_pairs, "val_pairs")
+        self.fingerprint = {"name": "course", "val": len(noisy), "sha256": {path.name: sha256(path)}}
+        self.val = Pairs(noisy, clean)
+
     def load(self) -> tuple[Dataset, Dataset]:
         if not self.root.is_dir():
             raise InputError(

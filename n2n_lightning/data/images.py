@@ -10,11 +10,17 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.course import read_course
+from n2n_lightning.data.naming import pictures
 from n2n_lightning.data.photos import Photos
-from n2n_lightning.data.reading import PICTURES, pictures, read_picture
+from n2n_lightning.data.reading import read_picture
 from n2n_lightning.data.synthetic import Whole
 from n2n_lightning.files import InputError, sha256
+from n2n_lightning.formats import PICTURES
 from n2n_lightning.noise import Noise
+
+
+class Unsuitable(InputError):
+    """An image that was read, and is of another kind than photographs."""
 
 
 class Images(Photos):
@@ -55,16 +61,26 @@ class Images(Photos):
     def _read(self, option: str, folder: Path) -> dict[str, Tensor]:
         if not folder.is_dir():
             raise InputError(f"data.{option}={folder}: no such folder")
-        paths = pictures(folder)
+        paths = pictures(folder, deep=True)
         if not paths:
             raise InputError(f"data.{option}={folder}: holds no images ({', '.join(sorted(PICTURES))})")
-        images = {str(path): self._converted(read_picture(path), path) for path in paths}
+        images, damage = {}, []
+        for path in paths:
+            try:
+                images[str(path)] = self._converted(read_picture(path), path)
+            except Unsuitable:
+                raise
+            except InputError as error:
+                damage.append(error)
+                if 10 * len(damage) > len(paths):  # one among many happens; more is a mistake
+                    raise damage[0] from None
+                self.left_out.append(str(path))
         deep = any(image.dtype == torch.uint16 for image in images.values())
         return {name: _sixteen_bit(image) if deep else image for name, image in images.items()}
 
     def _converted(self, image: Tensor, path: Path) -> Tensor:
         if image.dtype not in (torch.uint8, torch.uint16) or image.shape[0] not in (1, 3):
-            raise InputError(f"{path}: should be an 8 or 16 bit image, grey or RGB; data=pairs reads other kinds")
+            raise Unsuitable(f"{path}: should be an 8 or 16 bit image, grey or RGB; data=pairs reads other kinds")
         if image.shape[0] == self.channels:
             return image
         if self.channels == 3:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning import axes
-from n2n_lightning.data.augment import recolour, to_float, turn
+from n2n_lightning import axes, missing
+from n2n_lightning.data.augment import recolour, to_float, to_range, turn
 from n2n_lightning.data.batches import Batches, Loader, Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.files import InputError
@@ -39,7 +39,10 @@ class NoisyPairs(pl.LightningDataModule):
     Attributes, once `setup` was called:
         train, val: the two data sets.
         channels: of the images.
-        scale: the stored value that becomes 1.0; None: the largest of its type, or 1 for floats.
+        scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for floats.
+        limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and `scale`.
+        fills: stored values that mean that a pixel is missing.
+        left_out: names of images that are not used.
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: says what the data are, for `result.json`.
@@ -67,12 +70,15 @@ class NoisyPairs(pl.LightningDataModule):
         self.val: Dataset | None = None
         self.channels, self.reference, self.bounded = 3, "clean", True
         self.scale: float | None = None
+        self.limits: tuple[float, float] | None = None
+        self.fills: tuple[float, ...] = ()
+        self.left_out: list[str] = []
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None
 
-    def load(self) -> tuple[Dataset, Dataset]:
-        """The training and the validation data; also sets the other attributes that differ from those above.
+    def load(self) -> tuple[Dataset, Dataset | None]:
+        """The training and the validation data (None: no validation); also sets what else differs from the above.
 
         Raises:
             InputError: the data cannot be used; the message says which file or option, and what would work.
@@ -89,7 +95,8 @@ class NoisyPairs(pl.LightningDataModule):
     def release(self) -> None:
         """Lets go of the images: Lightning keeps the trainer of a finished run alive, and with it all that it knew."""
         for dataset in (self.train, self.val):
-            vars(dataset).clear()
+            if dataset is not None:
+                vars(dataset).clear()
 
     def train_dataloader(self) -> Loader:
         self._training = self._loader(self.train, self.batch_size, shuffle=True)
@@ -128,7 +135,7 @@ class NoisyPairs(pl.LightningDataModule):
                 image = recoloured([image])[0].clamp(0, 1)
             pair = self._corrupt(image, batch, training)
         else:
-            pair = [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
+            pair = self._shown(batch["input"], batch["target"], training or self.reference == "noisy")
             if recoloured:
                 pair = recoloured(pair)
         if training and self.augment:
@@ -147,7 +154,25 @@ class NoisyPairs(pl.LightningDataModule):
             image = to_float(batch["image"])
             draws = generator(self.seed, "noisy pair", batch["number"], device=image.device)
             return [self.noise(image, draws), self.noise.target(image, draws)]
-        return [to_float(batch["input"], self.scale), to_float(batch["target"], self.scale)]
+        return self._shown(batch["input"], batch["target"], noisy=True)
+
+    def _shown(self, first: Tensor, second: Tensor, noisy: bool) -> list[Tensor]:
+        """Stored images as the network takes them; where a noisy target is missing or wild, it is NaN."""
+        if self.limits is None:
+            return [to_float(first, self.scale), to_float(second, self.scale)]
+        shown = [missing.without(image, to_range(image, self.limits), self.fills) for image in (first, second)]
+        return [missing.quiet(shown[0]), missing.trusted(shown[1]) if noisy else shown[1]]
+
+    @property
+    def unit(self) -> float:
+        """How much of PSNR's white one unit of the network's range is."""
+        return 1.0 if self.limits is None else self.limits[1] / (self.scale or 1.0)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which values, in the network's units, clean images lie; None where that is not known."""
+        black, span = self.limits or (0.0, 1.0)
+        return (-black / span, 1 / self.unit - black / span) if self.bounded else None
 
     def _corrupt(self, image: Tensor, batch: dict[str, Any], training: bool) -> list[Tensor]:
         """Noisy input and target of clean images (B, C, H, W)."""

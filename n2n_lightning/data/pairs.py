@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning import missing, ranges
 from n2n_lightning.data.batches import Pairs
-from n2n_lightning.data.captures import Captures, Scenes, check
+from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
 from n2n_lightning.data.module import NoisyPairs
+from n2n_lightning.data.naming import key, partners, pictures
 from n2n_lightning.data.options import size_of, whole_numbers
-from n2n_lightning.data.reading import pictures, read_array, read_folder, read_scenes
+from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
 from n2n_lightning.files import InputError
+
+LOOKED_AT = 64  # images, evenly spread, that say what the range of values is
 
 
 class OwnPairs(NoisyPairs):
@@ -25,11 +29,15 @@ class OwnPairs(NoisyPairs):
         target: a file or folder with the second captures.
         clean: clean images, for validation (and for `target=clean`); None validates on noisy pairs kept back.
         val_noisy: noisy images that belong to `clean`; None takes the scenes that have a clean image.
-        layout: what the axes of an array mean, e.g. NKHW; see stacks.read_array.
-        scale: the stored value that becomes 1.0; None takes 255 for 8 bit, the smallest 2^n - 1 that no value exceeds
-            for 16 bit, 1 for floats up to 2 and otherwise their largest.
+        layout: what the axes of an array mean, e.g. NKHW; see reading.read_array.
+        exclude: patterns of names of files in folders that are no captures: `*avg*`.
+        scale: the stored value that PSNR takes for white; None takes 255 for 8 bit, the smallest 2^n - 1 that no value
+            exceeds for 16 bit, 1 for floats up to 2 and otherwise their largest, wild pixels apart.
+        limits: the stored value that becomes 0 for the network, and how much above it becomes 1; None: what the values
+            fill but for one in 1,000 at either end, so that black levels and units do not matter.
         train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images.
-        val_share: share of the scenes kept back for validation, the last ones.
+        val_share: share of the scenes kept back for validation, the last ones; of a single scene, of its pixels; 0:
+            none.
         crop: height and width of the random windows that are trained on, in pixels; None takes whole images.
         swap: train on a random pair of the captures in random order, not always the first towards the second.
         **common: see NoisyPairs.
@@ -42,7 +50,9 @@ class OwnPairs(NoisyPairs):
         clean: str | None = None,
         val_noisy: str | None = None,
         layout: str = "auto",
+        exclude: str | Sequence[str] = (),
         scale: float | None = None,
+        limits: Sequence[float] | None = None,
         train_pairs: int | None = None,
         val_share: float = 0.1,
         crop: int | None = 64,
@@ -54,150 +64,230 @@ class OwnPairs(NoisyPairs):
             whole_numbers(4, crop=crop)
         if train_pairs is not None:
             whole_numbers(1, train_pairs=train_pairs)
-        if not 0 < val_share < 1:
-            raise InputError(f"data.val_share={val_share}: must be larger than 0 and less than 1")
+        if not 0 <= val_share < 1:
+            raise InputError(f"data.val_share={val_share}: must be 0 or more, and less than 1")
         if scale is not None and not scale > 0:
             raise InputError(f"data.scale={scale}: must be larger than 0")
         if val_noisy is not None and clean is None:
             raise InputError(f"data.val_noisy={val_noisy}: name the clean images that belong to them with data.clean=")
         self.noisy, self.target, self.clean, self.val_noisy = noisy, target, clean, val_noisy
-        self.layout, self.asked_scale, self.train_pairs, self.val_share = layout, scale, train_pairs, val_share
+        self.layout, self.train_pairs, self.val_share = layout, train_pairs, val_share
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.asked_scale, self.asked_limits = scale, limits
         self.crop, self.swap = crop, swap
 
-    def load(self) -> tuple[Dataset, Dataset]:
-        scenes = read_scenes(self.noisy, self.target, self.layout)
-        count, (_, self.channels, height, width) = len(scenes.names), scenes.frames[0].shape
-        for k, frames in enumerate(scenes.frames):
-            check(frames, _capture_names(scenes, k), missing_allowed=k > 0 and not self.swap)
-        self.scale: float = self.asked_scale or _white(scenes.frames)
+    def load(self) -> tuple[Dataset, Dataset | None]:
+        scenes = self._without_blanks(read_scenes(self.noisy, self.target, self.layout, self.exclude))
+        self.channels, (height, width) = scenes.channels, scenes.smallest
+        self._look(scenes)
         train, val, clean = self._split(scenes)
-        crops = max(1, height // self.crop) * max(1, width // self.crop) if self.crop else 1
-        pairs = self.train_pairs or len(train.names) * crops
+        sizes = train.sizes(torch.arange(len(train.names)))
+        fit = (sizes // self.crop).clamp(min=1).prod(1).sum() if self.crop else torch.tensor(len(train.names))
+        pairs = self.train_pairs or int(fit)
         self.fingerprint = {
             "name": "pairs",
             "noisy": self.noisy,
             "target": self.target,
             "clean": self.clean,
-            "scenes": count,
+            "scenes": len(scenes.names),
             "image": [self.channels, height, width],
-            "type": str(scenes.frames[0].dtype)[6:],
+            "type": str(scenes.dtype)[6:],
             "scale": self.scale,
+            "range": list(self.limits) if self.limits else None,
+            "missing": list(self.fills),
             "train": pairs,
-            "val": len(val),
+            "val": len(val) if val is not None else 0,  # type: ignore[arg-type]
             "reference": self.reference,
         }
         return Captures(train, self.seed, self.swap, clean, self.crop, pairs), val
 
-    def _split(self, scenes: Scenes) -> tuple[Scenes, Pairs, Tensor | None]:
+    def _without_blanks(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+        """The scenes in which there is something to see, in every capture."""
+        kept = []
+        for i, name in enumerate(scenes.names):
+            count = int(scenes.captures(torch.tensor([i]))[0])
+            if all(_shows_something(scenes.image(i, k)) for k in range(count)):
+                kept.append(i)
+            else:
+                self.left_out.append(name)
+        if not kept:
+            raise InputError(f"{self.noisy}: every image is blank, so there is nothing to learn from them")
+        return scenes if len(kept) == len(scenes.names) else scenes.part(torch.tensor(kept))
+
+    def _look(self, scenes: Scenes | Mixed) -> None:
+        """Sets what is missing, what is white for PSNR, and the range that the network is shown."""
+        chosen = np.unique(np.linspace(0, len(scenes.names) - 1, LOOKED_AT // 2).round().astype(int))
+        pages = [scenes.image(int(i), k).permute(1, 2, 0).numpy() for i in chosen for k in (0, 1)]
+        margins = {margin for page in pages if (margin := missing.margin_value(page)) is not None}
+        self.fills = tuple(sorted({*scenes.fills, *margins}))
+        values, calm = (
+            np.concatenate(part) for part in zip(*(ranges.sampled(p, self.fills) for p in pages), strict=True)
+        )
+        low, high = ranges.ends(values, calm) or (0.0, 1.0)
+        kind = pages[0].dtype
+        white = _white(kind, pages, self.fills, ranges.reach(values, calm))
+        self.scale = white if self.asked_scale is None else float(self.asked_scale)
+        if self.asked_limits is not None:
+            self.limits = (float(self.asked_limits[0]), float(self.asked_limits[1]))
+        elif low < high:
+            black, span = ranges.spread(low, high)
+            whole = np.issubdtype(kind, np.integer)  # so that adding a whole number to all values changes nothing
+            self.limits = (float(np.floor(black)), float(np.ceil(span))) if whole else (black, span)
+        else:
+            self.limits = (0.0, self.scale)
+
+    def _split(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Dataset | None, Scenes | Mixed | None]:
         """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""
         count = len(scenes.names)
         everything = torch.arange(count)
-        kept = max(1, round(count * self.val_share))
+        kept = max(1, round(count * self.val_share)) if self.val_share else 0
         if self.clean is None:
             if self.supervised:
                 raise InputError("target=clean: name the clean images with data.clean=")
-            if count == 1:
-                raise InputError(
-                    f"{self.noisy}: has one scene, so none can be kept back; name a clean image: data.clean="
-                )
             self.reference = "noisy"
+            if not kept:
+                return scenes, None, None
+            if count == 1:
+                part, back = self._halves(scenes)
+                return part, _fixed(back, everything, back, everything, 1), None
             held = everything[-kept:]
-            pair = [scenes.take(held, torch.full_like(held, k)) for k in (0, 1)]
-            return scenes.part(everything[:-kept]), Pairs(*pair), None
-        clean, owners = self._clean_images(scenes)
-        self._alike(clean, scenes.frames[0], str(self.clean))
-        values = clean.numpy()  # torch has no minimum of uint16
-        if np.isnan(values).any():
-            raise InputError(f"{self.clean}: has NaN values; clean images must be whole")
-        self.bounded = bool(values.min() >= 0 and values.max() <= self.scale)
+            return scenes.part(everything[:-kept]), _fixed(scenes, held, scenes, held, 1), None
+        cleans, owners = self._clean_images(scenes)
+        self.bounded = self._bounded(cleans)
         if self.val_noisy:
-            noisy = self._images(self.val_noisy)
-            check(noisy, [f"{self.val_noisy}, image {i}" for i in range(len(noisy))])
-            self._alike(noisy, scenes.frames[0], self.val_noisy)
-            if noisy.shape != clean.shape:
-                raise InputError(
-                    f"{self.val_noisy} and {self.clean} differ in shape: {tuple(noisy.shape)} and {tuple(clean.shape)}"
-                )
-            if self.supervised:
-                raise InputError(
-                    "target=clean: data.clean= then belongs to the training scenes; leave out data.val_noisy="
-                )
-            return scenes, Pairs(noisy, clean), None
-        if len(owners) == count and count > 1:  # every scene has a clean image: the last ones are kept back
-            held = everything[-kept:]
-            rest = everything[:-kept]
+            return scenes, self._separate(scenes, cleans), None
+        self._alike(cleans, scenes, owners)
+        if len(owners) == count and count > 1 and kept:  # every scene has a clean image: the last ones are kept back
+            held, rest = everything[-kept:], everything[:-kept]
         elif count == 1:
             held = rest = everything  # the one scene is denoised and compared with its clean image
         else:
-            held = owners
-            rest = everything[~torch.isin(everything, owners)]
+            held, rest = owners, everything[~torch.isin(everything, owners)]
         if self.supervised and not torch.isin(rest, owners).all():
             raise InputError("target=clean: every scene needs a clean image in data.clean=")
         position = {int(scene): i for i, scene in enumerate(owners)}
-        val = Pairs(
-            scenes.take(held, torch.zeros_like(held)), clean[torch.tensor([position[int(scene)] for scene in held])]
-        )
-        towards = clean[torch.tensor([position[int(scene)] for scene in rest])] if self.supervised else None
-        return scenes.part(rest), val, towards
 
-    def _clean_images(self, scenes: Scenes) -> tuple[Tensor, Tensor]:
-        """The clean images (M, C, H, W) and the numbers of the scenes that they belong to (M,)."""
+        def of(which: Tensor) -> Tensor:
+            return torch.tensor([position[int(scene)] for scene in which])
+
+        towards = cleans.part(of(rest)) if self.supervised else None
+        return scenes.part(rest), _fixed(scenes, held, cleans, of(held), 0), towards
+
+    def _halves(self, scenes: Scenes | Mixed) -> tuple[Scenes, Scenes]:
+        """The one scene that there is, cut in two: to train on, and to validate on."""
+        assert isinstance(scenes, Scenes)
+        height, width = scenes.smallest
+        length = max(height, width)
+        kept = min(max(round(length * self.val_share), 16), length // 2)
+        whole, first, last = slice(None), slice(0, length - kept), slice(length - kept, None)
+        cuts = [(part, whole) if height >= width else (whole, part) for part in (first, last)]
+        train, held = (scenes.region(*cut) for cut in cuts)
+        return train, held
+
+    def _bounded(self, clean: Scenes | Mixed) -> bool:
+        """Whether all clean values lie between 0 and white; raises InputError where some are missing."""
+        bounded = True
+        for i in range(len(clean.names)):
+            values = clean.image(i, 0).numpy()
+            if np.isnan(values).any():
+                raise InputError(f"{self.clean}: has NaN values; clean images must be whole")
+            bounded = bounded and bool(values.min() >= 0 and values.max() <= (self.scale or 1))
+        return bounded
+
+    def _separate(self, scenes: Scenes | Mixed, clean: Scenes | Mixed) -> Dataset:
+        """Validation pairs of other scenes, data.val_noisy and data.clean."""
+        noisy = self._images(str(self.val_noisy))
+        if self.supervised:
+            raise InputError("target=clean: data.clean= then belongs to the training scenes; leave out data.val_noisy=")
+        if len(noisy.names) != len(clean.names):
+            raise InputError(
+                f"{self.val_noisy} and {self.clean} differ: {len(noisy.names)} and {len(clean.names)} images"
+            )
+        everything = torch.arange(len(clean.names))
+        if noisy.channels != scenes.channels or noisy.dtype != scenes.dtype:
+            raise InputError(self._unlike(noisy.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
+        self._alike(clean, noisy, everything)
+        return _fixed(noisy, everything, clean, everything, 0)
+
+    def _clean_images(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Tensor]:
+        """The clean images, as scenes of one capture, and the numbers of the scenes that they belong to (M,)."""
         assert self.clean is not None
         folder, count = Path(self.clean), len(scenes.names)
+        clean = self._images(self.clean)
         if not folder.is_dir() or self.val_noisy:
-            clean = self._images(self.clean)
-            if not self.val_noisy and len(clean) != count:
+            if not self.val_noisy and len(clean.names) != count:
                 raise InputError(
-                    f"{self.clean}: holds {len(clean)} clean images for {count} scenes; one each is needed"
+                    f"{self.clean}: holds {len(clean.names)} clean images for {count} scenes; one each is needed"
                 )
-            return clean, torch.arange(len(clean))
-        paths = pictures(folder)
-        if not paths:
-            raise InputError(f"data.clean={folder}: holds no images")
-        places = {Path(name).stem: i for i, name in enumerate(scenes.names)}
-        for path in paths:
-            if path.stem not in places:
+            return clean, torch.arange(len(clean.names))
+        paths = [Path(name) for name in clean.names]
+        # In the layout of the noisy ones: gt/1/avg50.png is of the scene in the folder 1.
+        own = [path.parent.name if path.parent != folder else path.stem for path in paths]
+        names = [Path(name).stem if Path(name).is_file() else Path(name).name for name in scenes.names]
+        pairs = partners(own, names) if len(own) == len(names) else None
+        places = {name: i for i, name in enumerate(names)}
+        for path, name in zip(paths, own, strict=True):
+            if (pairs or {name: name}).get(name) not in places:
                 raise InputError(f"{path}: no scene of {self.noisy} has this name")
-        return read_folder(paths), torch.tensor([places[path.stem] for path in paths])
+        return clean, torch.tensor([places[(pairs or {name: name})[name]] for name in own])
 
-    def _images(self, source: str) -> Tensor:
-        """Single images of a file or folder, (M, C, H, W)."""
+    def _images(self, source: str) -> Scenes | Mixed:
+        """Single images of a file or folder, as scenes of one capture."""
         folder = Path(source)
         if folder.is_dir():
-            images = read_folder(pictures(folder)) if pictures(folder) else torch.empty(0)
-        else:
-            layout = self.layout if "K" not in self.layout else "auto"
-            captures = read_array(source, layout)
-            images = captures[0]
-            if len(captures) > 1:
-                raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
-        if not len(images):
-            raise InputError(f"{source}: holds no images")
-        return images
+            paths = pictures(folder, self.exclude, deep=True)
+            if not paths:
+                raise InputError(f"{source}: holds no images")
+            if len({key(path, folder) for path in paths}) < len(paths):
+                raise InputError(f"{source}: holds several images of one name; data.exclude= leaves some out")
+            return together([[image] for image in read_images(paths)], [str(path) for path in paths])
+        layout = self.layout if "K" not in self.layout else "auto"
+        captures = read_array(source, layout)
+        if len(captures) > 1:
+            raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
+        return Scenes(captures, [f"{source}, image {i}" for i in range(len(captures[0]))])
 
-    def _alike(self, images: Tensor, noisy: Tensor, source: str) -> None:
-        """Raises InputError unless the images have the size, the channels and the type of the noisy ones."""
-        if images.shape[1:] != noisy.shape[1:] or images.dtype != noisy.dtype:
-            raise InputError(
-                f"{source} has images {size_of(images)} {str(images.dtype)[6:]}, {self.noisy} has {size_of(noisy)}"
-                f" {str(noisy.dtype)[6:]}; they must agree"
-            )
+    def _alike(self, clean: Scenes | Mixed, noisy: Scenes | Mixed, owners: Tensor) -> None:
+        """Raises InputError unless the clean images have the sizes, the channels and the type of the noisy ones."""
+        sizes = (clean.sizes(torch.arange(len(clean.names))) == noisy.sizes(owners)).all(1)
+        if not sizes.all() or clean.channels != noisy.channels or clean.dtype != noisy.dtype:
+            i = int((~sizes).nonzero()[0]) if not sizes.all() else 0
+            raise InputError(self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0)))
+
+    def _unlike(self, image: Tensor, source: str, noisy: Tensor) -> str:
+        shown, other = size_of(image[None]), size_of(noisy[None])
+        return (
+            f"{source} has images {shown} {str(image.dtype)[6:]}, {self.noisy} has {other} {str(noisy.dtype)[6:]}; they"
+            " must agree"
+        )
 
 
-def _capture_names(scenes: Scenes, k: int) -> list[str]:
-    if scenes.counts is None:
-        return [f"{name}, capture {k + 1}" for name in scenes.names]
-    return [
-        f"{n}, capture {i + 1}" for n, c in zip(scenes.names, scenes.counts.tolist(), strict=True) for i in range(c)
-    ]
+def _fixed(noisy: Scenes | Mixed, which: Tensor, other: Scenes | Mixed, those: Tensor, capture: int) -> Dataset:
+    """Validation pairs: the first captures of some scenes, beside a capture of others."""
+    if isinstance(noisy, Scenes) and isinstance(other, Scenes):
+        return Pairs(noisy.take(which, 0 * which), other.take(those, torch.full_like(those, capture)))
+    return Sized([noisy.image(int(i), 0) for i in which], [other.image(int(i), capture) for i in those])
 
 
-def _white(frames: Sequence[Tensor]) -> float:
-    """The stored value that should become 1.0, judged by type and by the largest value."""
-    kind = frames[0].dtype
-    if kind == torch.uint8:
+def _shows_something(image: Tensor) -> bool:
+    """Whether an image is more than one value; missing pixels do not count."""
+    values = image.numpy()
+    step = tuple(slice(None, None, max(1, n // 256)) for n in values.shape)
+    for part in (values[step], values):  # most images are more than one value at a glance
+        known = part[np.isfinite(part)] if part.dtype.kind == "f" else part
+        if known.size and known.min() < known.max():
+            return True
+    return False
+
+
+def _white(kind: np.dtype, pages: Sequence[np.ndarray], fills: Sequence[float], reach: float) -> float:
+    """The stored value that PSNR takes for white, by type and by the largest value up to `reach`."""
+    if kind == np.uint8:
         return 255.0
-    largest = max(float(torch.nan_to_num(f[:: max(1, len(f) // 1000)].double()).abs().max()) for f in frames)
-    if not kind.is_floating_point:
-        return float(2 ** max(8, int(largest).bit_length()) - 1)
-    return 1.0 if largest <= 2 else largest
+    high = 0.0
+    for page in pages:
+        gone = missing.lost(page, fills)
+        known = (page if gone is None else page[~gone]).astype(np.float64)
+        known = np.abs(known[known <= reach])
+        high = max(high, float(known.max())) if known.size else high
+    return ranges.largest(kind, high) if np.issubdtype(kind, np.integer) else (1.0 if high <= 2 else high)

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.dead_leaves import dead_leaves
 from n2n_lightning.data.module import NoisyPairs
+from n2n_lightning.data.naming import pictures
 from n2n_lightning.data.options import ordered, whole_numbers
-from n2n_lightning.data.reading import pictures, read_picture
+from n2n_lightning.data.reading import read_picture
 from n2n_lightning.data.synthetic import Crops
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from n2n_lightning import axes
-from n2n_lightning.data.captures import Scenes
+from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.data.naming import grouped, matched, pictures
 from n2n_lightning.files import InputError, natural
-from n2n_lightning.formats import PICTURES, Picture, Values, opened
+from n2n_lightning.formats import Picture, Values, opened
 
 
 def read_array(path: str | Path, layout: str = "auto") -> list[Tensor]:
@@ -69,13 +70,6 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The image files in a folder, in natural order (2.png before 10.png)."""
-    return sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")), key=natural
-    )
-
-
 def read_picture(path: Path) -> Tensor:
     """One image file as (C, H, W), in its own type; an alpha channel is left out.
 
@@ -91,73 +85,128 @@ def read_picture(path: Path) -> Tensor:
     return images[0].clone()
 
 
-def read_folder(paths: Sequence[Path]) -> Tensor:
-    """Images of one size and type as one tensor (N, C, H, W)."""
+def read_images(paths: Sequence[Path]) -> list[Tensor]:
+    """Images of one type and number of channels, (C, H, W) each.
+
+    Raises:
+        InputError: one cannot be read, or is of another kind than the first.
+    """
     images = [read_picture(path) for path in paths]
     for path, image in zip(paths, images, strict=True):
-        if image.shape != images[0].shape or image.dtype != images[0].dtype:
-            raise InputError(
-                f"{path}: is {_kind(image)}, but {paths[0].name} is {_kind(images[0])}; they must be alike"
-            )
+        if len(image) != len(images[0]) or image.dtype != images[0].dtype:
+            raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
+    return images
+
+
+def read_folder(paths: Sequence[Path]) -> Tensor:
+    """Images of one size and type as one tensor (N, C, H, W)."""
+    images = read_images(paths)
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
     return torch.stack(images)
 
 
-def _kind(image: Tensor) -> str:
+def kind(image: Tensor) -> str:
+    """Size and type of an image (C, H, W), in words.
+
+    >>> kind(torch.zeros(3, 480, 640))
+    '3x480x640 float32'
+    """
     return f"{'x'.join(str(n) for n in image.shape)} {str(image.dtype)[6:]}"
 
 
-def read_scenes(noisy: str, target: str | None = None, layout: str = "auto") -> Scenes:
-    """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be."""
+def read_scenes(
+    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()
+) -> Scenes | Mixed:
+    """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be.
+
+    Args:
+        noisy, target, layout: see data.OwnPairs.
+        exclude: patterns of names of files that are no captures.
+
+    Raises:
+        InputError: they cannot be read, or do not fit one another.
+    """
     folder = Path(noisy)
     if not folder.is_dir():
-        frames = read_array(noisy, layout)
-        if target is not None:
-            frames = [*frames, *read_array(target, layout)]
-        if len({f.shape for f in frames}) > 1:
-            shapes = " and ".join(dict.fromkeys(str(tuple(f.shape)) for f in frames))
-            raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
-        if len(frames) < 2:
-            shape = tuple(frames[0].shape)
-            raise InputError(
-                f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
-                " with data.target=, or say where the captures are with data.layout=NKHW"
-            )
-        return Scenes(frames, [f"{noisy}, image {i}" for i in range(len(frames[0]))])
+        return _from_files(noisy, target, layout)
     if target is not None:
-        pairs = matched(folder, Path(target))
-        frames = [read_folder([a for a, _ in pairs]), read_folder([b for _, b in pairs])]
-        if frames[0].shape != frames[1].shape or frames[0].dtype != frames[1].dtype:
-            raise InputError(f"{noisy} has images {_kind(frames[0][0])}, {target} has {_kind(frames[1][0])}")
-        return Scenes(frames, [str(a) for a, _ in pairs])
-    scenes = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
-    if not scenes:
+        pairs = matched(folder, Path(target), exclude)
+        return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs])
+    scenes = sorted({path.parent for path in pictures(folder, exclude, deep=True)} - {folder}, key=natural)
+    if scenes:
+        files = [pictures(scene, exclude) for scene in scenes]
+        for scene, captures in zip(scenes, files, strict=True):
+            if len(captures) < 2:
+                raise InputError(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
+        return _from_images(files, [str(scene) for scene in scenes])
+    paths = pictures(folder, exclude)
+    if bursts := _bursts(paths, layout):
+        return bursts
+    if groups := grouped(paths):
+        return _from_images(groups, [str(group[0]) for group in groups])
+    raise InputError(
+        f"{folder}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
+        " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
+    )
+
+
+def _from_files(noisy: str, target: str | None, layout: str) -> Scenes:
+    """Scenes from one or two files with all captures."""
+    frames = read_array(noisy, layout)
+    if target is not None:
+        frames = [*frames, *read_array(target, layout)]
+    if len({f.shape for f in frames}) > 1:
+        shapes = " and ".join(dict.fromkeys(str(tuple(f.shape)) for f in frames))
+        raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
+    if len(frames) < 2:
+        shape = tuple(frames[0].shape)
         raise InputError(
-            f"{folder}: has no folders in it, one per scene with its captures; for two folders of single images name"
-            " the other one with data.target="
+            f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
+            " with data.target=, or say where the captures are with data.layout=NKHW"
         )
-    files = [pictures(scene) for scene in scenes]
-    for scene, captures in zip(scenes, files, strict=True):
-        if len(captures) < 2:
-            raise InputError(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
-    counts = torch.tensor([len(captures) for captures in files])
-    frame = read_folder([path for captures in files for path in captures])
-    return Scenes([frame], [str(scene) for scene in scenes], counts)
+    return Scenes(frames, [f"{noisy}, image {i}" for i in range(len(frames[0]))], None, _declared([noisy]))
 
 
-def matched(first: Path, second: Path) -> list[tuple[Path, Path]]:
-    """The images of two folders, matched by file name without its ending."""
-    sides = []
-    for folder in (first, second):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
-        files = pictures(folder)
-        if not files:
-            raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
-        sides.append({path.stem: path for path in files})
-    a, b = sides
-    for one, other, where in ((a, b, second), (b, a, first)):
-        missing = [path for stem, path in one.items() if stem not in other]
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise InputError(f"{missing[0]}{more}: has no partner of the same name in {where}")
-    return [(a[stem], b[stem]) for stem in a]
+def _from_images(scenes: Sequence[Sequence[Path]], names: list[str]) -> Scenes | Mixed:
+    """Scenes whose captures are a file each."""
+    paths = [path for captures in scenes for path in captures]
+    images = iter(read_images(paths))
+    found = [[next(images) for _ in captures] for captures in scenes]
+    for captures, group in zip(scenes, found, strict=True):
+        for path, image in zip(captures, group, strict=True):
+            if image.shape != group[0].shape:
+                raise InputError(f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}")
+    return together(found, names, _declared(paths[:1]))
+
+
+def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
+    """Stacks, each the captures of a scene; None where a file is none."""
+    found = []
+    for path in paths:
+        picture = opened(path)
+        values = _stacked(picture)[0]
+        if layout == "auto" and values.axes is None:
+            return None  # an array of which nobody knows whether it is a stack or has channels
+        captures = _captures(values, layout, path)
+        images = list(captures[0]) if len(captures) == 1 else [capture[0] for capture in captures]
+        if len(images) < 2:
+            return None
+        found.append([image.clone() for image in images])
+    return together(found, [str(path) for path in paths], _declared(paths[:1])) if found else None
+
+
+def together(images: list[list[Tensor]], names: list[str], fills: tuple[float, ...] = ()) -> Scenes | Mixed:
+    """Captures of scenes, (C, H, W) each, in the form that suits their sizes and numbers."""
+    if len({image.shape for captures in images for image in captures}) > 1:
+        return Mixed(images, names, fills)
+    counts = [len(captures) for captures in images]
+    if set(counts) == {2}:
+        return Scenes([torch.stack([captures[k] for captures in images]) for k in (0, 1)], names, None, fills)
+    return Scenes([torch.stack([i for captures in images for i in captures])], names, torch.tensor(counts), fills)
+
+
+def _declared(paths: Sequence[str | Path]) -> tuple[float, ...]:
+    """The values that files say mean "no data"."""
+    return tuple(sorted({fill for path in paths for values in opened(str(path)).values for fill in values.fills}))

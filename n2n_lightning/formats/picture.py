@@ -26,12 +26,14 @@ class Values:
         axes: what the axes are (axes.LETTERS); None where the file does not say it.
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
+        fills: values that mean, as the file says, that a pixel is missing.
     """
 
     array: np.ndarray
     axes: str | None = None
     alpha: bool = False
     colour: bool = True
+    fills: tuple[float, ...] = ()
 
 
 class Picture:

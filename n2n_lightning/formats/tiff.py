@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ class Tiff(Picture):
                 extra = s.keyframe.extrasamples
                 alpha = len(extra) == 1 and extra[0] in (1, 2) and "S" in s.axes
                 # Samples of a pixel are colours; what a stack calls channels are not.
-                self.values.append(Values(array.reshape(shape), axes, alpha, "S" in s.axes))
+                self.values.append(Values(array.reshape(shape), axes, alpha, "S" in s.axes, _no_data(s.keyframe)))
             if not self.mapped:
                 self.order = [[p.index for p in s.pages if p is not None] for s in series]
                 self.shapes = [s.keyframe.shape for s in series]
@@ -122,6 +123,15 @@ def _check_page(page: Any, lossy: bool) -> None:
         kind = "volumetric"
     if kind:
         raise InputError(f"is a {kind} TIFF; convert it to pages of 8 or 16 bit grey or RGB")
+
+
+def _no_data(page: Any) -> tuple[float, ...]:
+    """The value that GDAL's tag declares to mean "no data"; infinite ones and NaN mean it anyway."""
+    try:
+        value = float(str(page.tags[42113].value).strip("\0 "))
+    except (KeyError, ValueError):
+        return ()
+    return (value,) if math.isfinite(value) else ()
 
 
 def _grey(page: Any) -> bool:

@@ -1,0 +1,182 @@
+"""Pixels that are no picture: missing ones, margins around a scan, hot and dead ones.
+
+Missing pixels come out of everything as they went in; for the network they are filled from around them, and in training
+they do not count. Wild ones (hot, dead, hit by a cosmic ray) are filled alike, so that they touch no other pixel.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from n2n_lightning import axes
+
+HUGE = 1e30  # no picture has such values; fill values as -3.4e38 have
+BLOCK = 8  # pixels: a margin is made of whole blocks of this side
+WILD = (-0.2, 1.2)  # only beyond these, in units of the network's range, a pixel may be wild
+
+
+def margin_value(page: np.ndarray) -> float | None:
+    """The value of a margin, or of another place without data, that nobody declared; None where there is none.
+
+    It is the one value of whole blocks of pixels from the border on, 1 in 50 pixels at least, which next to no other
+    pixel has: zeros among photon counts are data. Or, among other values, one that lies far below or above all of them
+    and repeats to the last digit, as -9999 does.
+
+    Args:
+        page: (H, W, C).
+
+    >>> scan = np.random.default_rng(0).normal(100, 10, (64, 64, 1))
+    >>> scan[:, :16] = -2000
+    >>> margin_value(scan)
+    -2000.0
+    """
+    first = page[..., 0]
+    height, width = first.shape
+    corners = [first[y, x] for y in (0, height - 1) for x in (0, width - 1)]
+    middles = [first[y, x] for y, x in ((0, width // 2), (height - 1, width // 2), (height // 2, 0), (height // 2, -1))]
+    for value in dict.fromkeys(float(v) for v in (*corners, *middles) if np.isfinite(v)):
+        same = first == value
+        for channel in range(1, page.shape[2]):
+            same &= page[..., channel] == value
+        if _is_margin(same):
+            return value
+    return _far_away(first)
+
+
+def _is_margin(same: np.ndarray) -> bool:
+    """Whether the pixels that have a value are whole blocks from the border on, and hardly any others."""
+    height, width = (n // BLOCK for n in same.shape)
+    if not same.any() or min(height, width) < 2:
+        return False
+    blocks = same[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
+    solid: np.ndarray = np.asarray(blocks.all((1, 3)))
+    edge = solid[[0, -1]].any() or solid[:, [0, -1]].any()
+    share = solid.mean()
+    if not edge or not 0.02 <= share < 0.98:
+        return False
+    # Blocks at the rim of the margin are partly of it; those that touch no solid block are inside the picture.
+    inside = ~solid
+    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+        inside &= ~np.roll(solid, shift, axis)
+    return bool(not inside.any() or blocks.mean((1, 3))[inside].mean() < 0.002)
+
+
+def _far_away(plane: np.ndarray) -> float | None:
+    """A value at the end of all values, far from the others, that several pixels have."""
+    step = tuple(slice(None, None, max(1, n // 500)) for n in plane.shape)
+    values = plane[step]
+    values = values[np.isfinite(values)]
+    if values.size < 100:
+        return None
+    for extreme in (float(values.min()), float(values.max())):
+        rest = values[values != extreme]
+        if rest.size == 0 or values.size - rest.size < 3:
+            continue
+        low, high = (float(v) for v in np.quantile(rest, (0.01, 0.99)))
+        if min(abs(extreme - low), abs(extreme - high)) > 10 * max(high - low, 1e-30) and extreme < low:
+            return extreme
+    return None
+
+
+def lost(pixels: np.ndarray, fills: Sequence[float]) -> np.ndarray | None:
+    """Which stored values are no picture: not finite, larger than any picture's, or one of `fills`; None where all are.
+
+    Args:
+        pixels: of any shape.
+    """
+    found: Any = None
+    if np.issubdtype(pixels.dtype, np.floating):
+        with np.errstate(invalid="ignore"):
+            found = ~np.isfinite(pixels)
+            if pixels.dtype.itemsize > 2:  # float16 ends long before
+                found |= np.abs(pixels) > HUGE
+    for fill in fills:
+        same = pixels == fill
+        found = same if found is None else found | same
+    return None if found is None or not found.any() else found
+
+
+def without(stored: Tensor, values: Tensor, fills: tuple[float, ...]) -> Tensor:
+    """`values` with NaN where `stored` is not finite, is larger than any picture's value, or one of `fills`."""
+    gone = ~stored.isfinite() | (stored.float().abs() > HUGE) if stored.is_floating_point() else None
+    for fill in fills:
+        same = stored == fill
+        gone = same if gone is None else gone | same
+    return values if gone is None or not gone.any() else torch.where(gone, torch.nan, values)
+
+
+def filled(images: Tensor) -> Tensor:
+    """NaN replaced by what is around it: the mean of the smallest blocks of 2, 4, 8, ... pixels that know anything.
+
+    Args:
+        images: (B, C, H, W) or (B, C, D, H, W). Where nothing is known at all, the result is 0.
+
+    >>> filled(torch.tensor([[[[1.0, 2.0], [3.0, torch.nan]]]])).tolist()
+    [[[[1.0, 2.0], [3.0, 2.0]]]]
+    """
+    known = images.isfinite()
+    return images if known.all() else _spread(torch.where(known, images, 0), known.to(images.dtype))
+
+
+def _spread(total: Tensor, weight: Tensor) -> Tensor:
+    """The mean total/weight of each pixel, from coarser and coarser levels where the weight is 0."""
+    known = weight > 0
+    mean = total / weight.clamp(min=1e-12)
+    size = axes.size(total)
+    if known.all() or max(size) == 1:
+        return torch.where(known, mean, 0)
+    pool: Any = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(size)]
+    coarse = _spread(pool(total, 2, ceil_mode=True), pool(weight, 2, ceil_mode=True))
+    mode = {2: "bilinear", 3: "trilinear"}[len(size)]
+    return torch.where(known, mean, F.interpolate(coarse, size, mode=mode))
+
+
+_RING = {r: [(y, x) for y in range(-r, r + 1) for x in range(-r, r + 1) if max(abs(y), abs(x)) == r] for r in (2, 3)}
+
+
+def wild(images: Tensor) -> Tensor | None:
+    """Which pixels stand out of their surroundings as no lens could make them; None where none do.
+
+    A point of light is spread over its neighbours: two pixels away a star that is two pixels wide (full width at half
+    maximum) still has 3% of its peak. A pixel is wild where its ring at a distance of two has less than 2%: a hot or
+    dead pixel, a track of a cosmic ray, a cluster of up to 3 x 3. Asked are only those beyond WILD that stand out by
+    more than the noise lets one tell, about 50 times its deviation; others lie in the range that the network knows.
+
+    Args:
+        images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range; NaN does not count.
+
+    Returns:
+        bool, in the shape of `images`.
+    """
+    asked = ((images < WILD[0]) | (images > WILD[1])) & images.isfinite()
+    if not asked.any():
+        return None
+    *_, height, width = images.shape
+    planes, where = images.reshape(-1, height, width), asked.reshape(-1, height, width).nonzero()
+    padded = F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0]
+    found = torch.zeros_like(asked).reshape(-1, height, width)
+    for part in where.split(100_000):
+        n, y, x = part.unbind(1)
+        rings = {r: torch.stack([padded[n, y + 3 + dy, x + 3 + dx] for dy, dx in o]) for r, o in _RING.items()}
+        ground = rings[3].nanmedian(0).values
+        noise = 1.4826 * (rings[3] - ground).abs().nanmedian(0).values
+        excess, halo = planes[n, y, x] - ground, rings[2].nanmedian(0).values - ground
+        sharp = excess.abs() * 0.02 > halo * excess.sign() + 0.6 * noise
+        found[n, y, x] = sharp  # False where everything around is NaN
+    return found.reshape(images.shape) if found.any() else None
+
+
+def quiet(images: Tensor) -> Tensor:
+    """Images with their missing and wild pixels filled from around them, as a network may see them."""
+    found = wild(images)
+    return filled(images if found is None else torch.where(found, torch.nan, images))
+
+
+def trusted(images: Tensor) -> Tensor:
+    """Images with NaN in place of wild pixels, as a loss may count them."""
+    found = wild(images)
+    return images if found is None else torch.where(found, torch.nan, images)
