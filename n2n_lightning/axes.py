@@ -50,6 +50,19 @@ def flips(batch: Any) -> Iterator[tuple[int, ...]]:
     return chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
 
 
+def upright(image: Any, orientation: int) -> Any:
+    """An image (C, H, W) as it is meant to be seen, by EXIF's orientation, 1 to 8.
+
+    >>> import torch
+    >>> upright(torch.tensor([[[1, 2], [3, 4]]]), 6).tolist()  # a quarter turn to the right
+    [[[3, 1], [4, 2]]]
+    """
+    if orientation >= 5:
+        image = image.transpose(HEIGHT, WIDTH)
+    mirrored = {2: (WIDTH,), 3: (HEIGHT, WIDTH), 4: (HEIGHT,), 6: (WIDTH,), 7: (HEIGHT, WIDTH), 8: (HEIGHT,)}
+    return image.flip(mirrored[orientation]) if orientation in mirrored else image
+
+
 # Arrays of people
 
 

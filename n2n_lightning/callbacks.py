@@ -283,6 +283,8 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if "train_loss" not in metrics:  # of another callback, as LearningRateMonitor: TensorBoard has it
+            return
         self.rows = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]] + [metrics]
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

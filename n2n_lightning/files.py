@@ -4,6 +4,7 @@ import argparse
 import errno
 import hashlib
 import io
+import math
 import os
 import pickle
 import re
@@ -13,7 +14,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -126,6 +127,23 @@ def load_torch(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise InputError(f"{path}: holds more than tensors, which could run code; it is not read") from error
         raise InputError(f"{path}: damaged, incomplete, or not written by torch.save") from error
+
+
+def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
+    """An array of NumPy's, not filled yet: in memory, or, where it would take more than a share of what is free, in a
+    temporary file (in TMPDIR) that ends with it.
+
+    Args:
+        shape, dtype: of the array.
+        share: of the memory that is free.
+    """
+    import numpy as np
+    import psutil
+
+    if math.prod(shape) * np.dtype(dtype).itemsize <= share * psutil.virtual_memory().available:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:  # the map keeps it
+        return np.memmap(file, dtype, "w+", shape=tuple(shape))
 
 
 def sha256(path: Path) -> str:

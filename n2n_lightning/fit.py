@@ -124,6 +124,8 @@ class Run:
             options["limit_val_batches"] = 0
         bar = options.pop("enable_progress_bar")
         bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
+        own = options.pop("logger", None) or []  # beside ours
+        further = instantiate(own if isinstance(own, list) else [own])
         checkpoints = self.folder / "checkpoints"
         watchers: list[pl.Callback] = [
             callbacks.LastWord(),
@@ -141,7 +143,7 @@ class Run:
                 options,
                 default_root_dir=str(self.folder),
                 enable_progress_bar=bar,
-                logger=[callbacks.Curves(self.folder), metrics],
+                logger=[callbacks.Curves(self.folder), metrics, *further],
                 callbacks=[*watchers, *keepers, callbacks.Last(checkpoints)],
                 plugins=[callbacks.WholeCheckpoints()],
             ),

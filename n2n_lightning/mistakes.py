@@ -34,9 +34,18 @@ def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
         if others:
             return f"{key}: there is no such key here; it belongs to {', '.join(others)}"
         shown = [k for k in beside if not k.startswith("_")]
+        if section == "trainer" and name in _trainer_arguments():
+            return f"{key}: is given as +{key}=VALUE, for it is not in conf/trainer; pytorch_lightning.Trainer takes it"
         has = f"; {section} has {', '.join(shown)}" if section and shown else ""
         return f"{key}: there is no such key{_nearest(name, shown)}{has}; +{key}=VALUE adds one"
     return message
+
+
+def _trainer_arguments() -> list[str]:
+    """What pytorch_lightning.Trainer takes."""
+    from pytorch_lightning import Trainer
+
+    return list(inspect.signature(Trainer.__init__).parameters)[1:]
 
 
 def refuse(config: dict[str, Any]) -> None:

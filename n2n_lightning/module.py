@@ -3,20 +3,27 @@
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from n2n_lightning import axes
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2
+from n2n_lightning.networks import Network, apply
+from n2n_lightning.restore import load, read_checkpoint
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
 from n2n_lightning.scores import psnr_metrics
+from n2n_lightning.tiles import tiled
 
+LARGE = 1280 * 1280  # pixels of an image that is validated in tiles
+Batch = dict[str, Tensor] | Sequence[Tensor]
 EXPLODED = 1e8  # a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
 
 
@@ -24,16 +31,36 @@ class Diverged(RuntimeError):
     """The loss is NaN, infinite, or as good as that."""
 
 
+def _named(batch: Batch) -> dict[str, Tensor]:
+    """A batch by names; of a tuple the first is the input, the second the target."""
+    return batch if isinstance(batch, dict) else {"input": batch[0], "target": batch[1]}
+
+
+def _described(network: nn.Module) -> dict[str, Any]:
+    """What builds a network of this package, or one made like them, again."""
+    if not isinstance(network, Network):
+        return {}
+    kind = type(network)
+    home = "n2n_lightning.networks" if kind.__module__.startswith("n2n_lightning.networks.") else kind.__module__
+    arguments = {n: list(v) if isinstance(v, tuple) else v for n, v in network.arguments.items()}
+    return {"model": {"_target_": f"{home}.{kind.__qualname__}", **arguments}}
+
+
 class Denoiser(pl.LightningModule):
     """A network, its loss, its optimiser, and PSNR against clean images.
 
+    Batches are {"input": ..., "target": ...}, or tuples of the two. It works with a Trainer and loaders of one's own
+    (docs/train.md), and with `load_from_checkpoint`, `Trainer.validate` and `Trainer.test`.
+
     Args:
-        network: float (B, C, H, W) in [0, 1] in, the same out.
-        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel".
-        optimizer: makes the optimiser from the parameters.
+        network: float (B, C, H, W) in [0, 1] in, the same out, of any size; see networks.apply.
+        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel". None: losses.L2.
+        optimizer: makes the optimiser from the parameters. None: Adam with a rate of 0.001.
         scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it takes that; it is
-            then advanced at every step, otherwise at every epoch. None keeps the rate.
-        spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}.
+            then advanced at every step, otherwise at every epoch. None keeps the rate. ReduceLROnPlateau watches
+            val_psnr where its mode is max, the validation loss where it is min.
+        spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}. The
+            networks of this package say that themselves.
 
         reference: what validation compares with. Where it is `noisy` there is no PSNR, and the validation loss is
             called `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
@@ -47,8 +74,8 @@ class Denoiser(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        loss: nn.Module,
-        optimizer: Callable[[Any], Optimizer],
+        loss: nn.Module | None = None,
+        optimizer: Callable[[Any], Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         spec: dict[str, Any] | None = None,
         reference: str = "clean",
@@ -57,9 +84,10 @@ class Denoiser(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss = loss
-        self._optimizer, self._scheduler, self.bounds, self.unit = optimizer, scheduler, bounds, unit
-        self.spec = spec or {}
+        self.loss = loss or L2()
+        self._optimizer = optimizer or partial(torch.optim.Adam, lr=0.001)
+        self._scheduler, self.bounds, self.unit = scheduler, bounds, unit
+        self.spec = {**_described(network), **(spec or {})}
         self.history: list[dict[str, float]] = []
         names = ("val", "noisy") if reference == "clean" else ()
         self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
@@ -71,12 +99,14 @@ class Denoiser(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Denoises float images (B, C, H, W), values in [0, 1]; returns float32."""
-        return self.network(image.contiguous(memory_format=torch.channels_last)).float()
+        flat = len(axes.size(image)) == 2
+        return apply(self.network, image.contiguous(memory_format=torch.channels_last) if flat else image).float()
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = _named(batch)
         if hasattr(self.loss, "progress"):
             self.loss.progress = self.global_step / self.trainer.estimated_stepping_batches  # type: ignore[assignment]
         loss = self.loss(self(batch["input"]), batch["target"])
@@ -95,9 +125,10 @@ class Denoiser(pl.LightningModule):
     def on_validation_start(self) -> None:
         self._stop_clock()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = _named(batch)
         noisy, clean = batch["input"], batch["target"]
-        output = self(noisy)
+        output = self._whole(noisy)
         self._add("val", self._measure(output, clean) * self.unit**2, len(noisy))
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
         output = output.clamp(*self.bounds) if self.bounds else output
@@ -112,8 +143,34 @@ class Denoiser(pl.LightningModule):
         for metrics in self.scores.values():
             self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
+        fitting = self.trainer.state.fn == "fit"  # then the loggers get the epoch's row
         for name, value in self._latest.items():
-            self.log(name, value, logger=False, prog_bar=name == "val_psnr")
+            self.log(name, value, logger=not fitting, prog_bar=name == "val_psnr")
+
+    def on_test_start(self) -> None:
+        self._stop_clock()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """The scores of `Trainer.test`: those of validation."""
+        self.on_validation_epoch_end()
+
+    def _whole(self, images: Tensor) -> Tensor:
+        """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""
+        size = axes.size(images)
+        if len(size) != 2 or size[0] * size[1] <= LARGE:
+            output: Tensor = self(images)
+            return output
+        result = torch.empty_like(images)
+        for i, image in enumerate(images):
+
+            def keep(rows: slice, columns: slice, values: Tensor, i: int = i) -> None:
+                result[i, :, rows, columns] = values
+
+            tiled(self, lambda y, x, image=image: image[:, y, x], keep, size, multiple=32)  # type: ignore[misc]
+        return result
 
     def on_validation_end(self) -> None:
         self._started = time.perf_counter()
@@ -182,7 +239,13 @@ class Denoiser(pl.LightningModule):
         if "total_steps" in inspect.signature(self._scheduler).parameters:
             schedule = self._scheduler(optimizer, total_steps=total_steps)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer)}
+        schedule = self._scheduler(optimizer)
+        if not isinstance(schedule, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": schedule}
+        if schedule.mode == "max" and not self.scores:
+            raise InputError("scheduler.mode=max: without clean images there is no val_psnr; mode=min watches the loss")
+        watched = "val_psnr" if schedule.mode == "max" else self._val_loss
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": watched, "strict": False}}
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -194,6 +257,24 @@ class Denoiser(pl.LightningModule):
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
         else:
             nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: Any = None, allow: Sequence[str] = (), **options: Any
+    ) -> "Denoiser":
+        """The module of a checkpoint, with its network; loss, optimiser and schedule are those of `options`.
+
+        Args:
+            checkpoint_path: a checkpoint file or a run folder.
+            map_location: the device; None: the CPU.
+            allow: names of modules whose networks the checkpoint may name; see restore.load.
+            options: of the constructor.
+        """
+        trained, ours = load(checkpoint_path, allow), read_checkpoint(checkpoint_path)["n2n_lightning"]
+        spec = {name: ours[name] for name in ("model", "scale", "range") if name in ours}
+        module = cls(trained.network, spec=spec, **options)
+        module.history = list(ours.get("history", []))
+        return module if map_location is None else module.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["n2n_lightning"] = {"format": 1, "history": self.history, "train_sum": self._total("train").tolist()}

@@ -70,9 +70,9 @@ class Range:
 
 
 def sampled(pixels: np.ndarray, fills: Sequence[float] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Values at evenly spread places of an array, and the median of the 3 x 3 pixels around each: both (n, C).
+    """Values at evenly spread places of an array, and the median of the 5 x 5 pixels around each: both (n, C).
 
-    Missing ones (NaN, infinite, of `fills`) are NaN. A pixel of its own does not reach the medians.
+    Missing ones (NaN, infinite, of `fills`) are NaN. Pixels of their own, or 3 x 3 of them, do not reach the medians.
 
     Args:
         pixels: (..., H, W, C).
@@ -81,19 +81,17 @@ def sampled(pixels: np.ndarray, fills: Sequence[float] = ()) -> tuple[np.ndarray
     few = [np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in stacked]
     rows, columns = (np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in (height, width))
     around = []
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
             place = np.ix_(*few, (rows + dy).clip(0, height - 1), (columns + dx).clip(0, width - 1))
             around.append(pixels[place].reshape(-1, channels))
-    nine = np.stack(around).astype(np.float64)
+    near = np.stack(around).astype(np.float64)
     for fill in fills:
-        nine[np.stack(around) == fill] = np.nan
-    nine[~np.isfinite(nine) | (np.abs(nine) > 1e30)] = np.nan
-    nine.sort(0)  # NaN last: the middle one of what is left, or nearly so
-    middle = np.take_along_axis(nine, np.maximum((~np.isnan(nine)).sum(0) - 1, 0)[None] // 2, 0)[0]
-    values = np.where(np.isnan(middle), np.nan, np.stack(around)[4].astype(np.float64))
-    for fill in fills:
-        values[values == fill] = np.nan
+        near[near == fill] = np.nan
+    near[~np.isfinite(near) | (np.abs(near) > 1e30)] = np.nan
+    values = near[len(near) // 2].copy()
+    near.sort(0)  # NaN last: the middle one of what is left, or nearly so
+    middle = np.take_along_axis(near, np.maximum((~np.isnan(near)).sum(0) - 1, 0)[None] // 2, 0)[0]
     return values, middle
 
 
@@ -104,17 +102,24 @@ def ends(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, flo
         values: any number of them; NaN does not count.
         calm: medians of the surroundings of each, which single pixels do not reach.
     """
-    known = values[np.isfinite(values)]
+    here = np.isfinite(values) if calm is None else np.isfinite(values) & np.isfinite(calm)
+    known = values[here]
     if not known.size:
         return None
-    low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
-    if calm is not None:
-        both = np.isfinite(values) & np.isfinite(calm)
-        if both.any():
-            noise = 1.4826 * float(np.median(np.abs(values[both] - calm[both])))
-            quiet_low, quiet_high = (float(v) for v in np.quantile(calm[both], (0.001, 0.999)))
-            low, high = max(low, quiet_low - 8 * noise), min(high, quiet_high + 8 * noise)
-    return low, high
+    noise = _noise(known, calm[here]) if calm is not None else 0.0
+    if calm is None or not noise:
+        low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
+        return low, high
+    quiet = calm[here]
+    alone = np.abs(known - quiet) > 12 * noise
+    low, high = (float(v) for v in np.quantile(np.where(alone, quiet, known), (0.001, 0.999)))
+    lowest, highest = (float(v) for v in np.quantile(quiet, (0.001, 0.999)))
+    return max(low, lowest - 8 * noise), min(high, highest + 8 * noise)
+
+
+def _noise(values: np.ndarray, calm: np.ndarray) -> float:
+    """The deviation of values from their surroundings, as the middle one of them has it."""
+    return 1.4826 * float(np.median(np.abs(values - calm)))
 
 
 def reach(values: np.ndarray, calm: np.ndarray) -> float:
@@ -122,7 +127,7 @@ def reach(values: np.ndarray, calm: np.ndarray) -> float:
     both = np.isfinite(values) & np.isfinite(calm)
     if not both.any():
         return float("inf")
-    noise = 1.4826 * float(np.median(np.abs(values[both] - calm[both])))
+    noise = _noise(values[both], calm[both])
     return float(calm[both].max()) + 8 * noise if noise else float("inf")
 
 

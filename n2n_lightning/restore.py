@@ -15,7 +15,7 @@ from n2n_lightning.axes import HEIGHT, WIDTH, as_pages, has_alpha, of_picture
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.missing import lost, margin_value, quiet
-from n2n_lightning.networks import pad_to_multiple
+from n2n_lightning.networks import apply, pad_to_multiple
 from n2n_lightning.ranges import Range
 from n2n_lightning.tiles import TILE, spans, tiled
 
@@ -83,8 +83,7 @@ class Trained(nn.Module):
         if image.shape[1] != self.channels and self.channels in (1, 3):  # each channel as a grey picture
             planes = [plane.repeat_interleave(self.channels, 1) for plane in image.split(1, 1)]
             return torch.cat([self(plane).mean(1, keepdim=True) for plane in planes], 1)
-        output: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
-        return output
+        return apply(self.network, image.contiguous(memory_format=torch.channels_last))
 
     def denoise(
         self,

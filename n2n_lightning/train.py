@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning import mistakes, runs, sweep
+from n2n_lightning import mistakes, runs, sweep, typed
 from n2n_lightning.files import DiskFull, InputError, replacing
 from n2n_lightning.processes import Deserted, follows
 from n2n_lightning.sweep.jobs import job as sweep_job
@@ -99,7 +99,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     if job.mode == RunMode.MULTIRUN:
         accepted()  # the folder is this job's own, and a failed job is a row with its overrides, too
-    command = shlex.join(["python", "-m", "n2n_lightning.train", *overrides])
+    command = shlex.join(["python", "-m", "n2n_lightning.train", *map(typed.bare, overrides)])
     from n2n_lightning.fit import train  # after all that needs no torch
 
     with nullcontext() if follows() else runs.held(folder):
@@ -124,7 +124,8 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def _resumed(arguments: list[str]) -> list[str]:
     """The command line with `resume=FOLDER` replaced by what the run in FOLDER was started with, then the rest."""
-    folders = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=") and a != "resume=null"]
+    given = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=") and a != "resume=null"]
+    folders = [typed.unquoted(value) for value in given]
     if not folders:
         return arguments
     folder = Path(folders[-1])
@@ -137,11 +138,12 @@ def _resumed(arguments: list[str]) -> list[str]:
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
     after = [a for a in arguments if not a.startswith("resume=")]
+    after = [a for a in after if a not in before]  # what is as it was need not be said, and may be
     fixed = [a for a in after if a.lstrip("+~").startswith(("optim", "scheduler", "model", "seed"))]
     if fixed:
         raise InputError(f"{fixed[0]}: cannot change when a run goes on, its checkpoint has it; start a new run")
-    value = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [*before, *after, f"resume='{value}'", f"hydra.run.dir='{value}'"]
+    value = typed.quote(str(folder))
+    return [*before, *after, f"resume={value}", f"hydra.run.dir={value}"]
 
 
 def _mistyped(error: BaseException) -> bool:
@@ -179,10 +181,13 @@ def main() -> None:
     """The command line: exit status 0, 1 for what broke, 2 for what cannot work as asked, 128+n after signal n."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises, and _explain's line is all that is shown
     status: Any = 0
+    folder: Path | None = None
     try:
         if not follows():
-            sys.argv[1:] = resumed(_resumed(sys.argv[1:]))
+            sys.argv[1:] = resumed(_resumed(typed.quoted(sys.argv[1:])))
         sweep.Sweep.arguments = sys.argv[1:]
+        if not follows():
+            sys.argv[1:], folder = typed.with_folder(sys.argv[1:])
         _main()
     except SystemExit as error:
         status = error.code
@@ -191,6 +196,7 @@ def main() -> None:
         status = explain(error) if begun else _explain(error)
     if sweep.Sweep.current:
         status = sweep.Sweep.current.close(status)
+    typed.give_back(folder)
     sys.exit(status)
 
 

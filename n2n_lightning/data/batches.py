@@ -65,22 +65,25 @@ class Loader(DataLoader):
             persistent_workers=workers > 0,
         )
         self.batches = batches
-        self.next = {"epoch": 0, "start": 0}
+        self.next = {"epoch": 0, "start": 0, "count": len(batches)}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         for batch in super().__iter__():
             epoch, start = batch["epoch"], batch["number"] + 1
             if start == len(self.batches):
                 epoch, start = epoch + 1, 0
-            self.next = {"epoch": epoch, "start": start}
+            self.next = {"epoch": epoch, "start": start, "count": len(self.batches)}
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         return self.next
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.next = dict(state)
-        self.batches.epoch, self.batches.start = state["epoch"], state["start"]
+        count = len(self.batches)
+        # With another batch size, the epoch goes on after the same share of its images.
+        start = min(state["start"] * count // state.get("count", count), count - 1)
+        self.next = {"epoch": state["epoch"], "start": start, "count": count}
+        self.batches.epoch, self.batches.start = state["epoch"], start
 
 
 def _as_it_is(batch: Any) -> Any:

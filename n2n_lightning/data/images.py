@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,7 +15,7 @@ from n2n_lightning.data.naming import pictures
 from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.reading import read_picture
 from n2n_lightning.data.synthetic import Whole
-from n2n_lightning.files import InputError, sha256
+from n2n_lightning.files import InputError, room, sha256
 from n2n_lightning.formats import PICTURES
 from n2n_lightning.noise import Noise
 
@@ -46,6 +47,7 @@ class Images(Photos):
         super().__init__(noise, zoom=zoom, **options)
         if channels not in (1, 3):
             raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
+        self._bytes, self._free = 0, psutil.virtual_memory().available
         self.root, self.val_root, self.channels = Path(root), Path(val) if val else None, channels
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -67,7 +69,7 @@ class Images(Photos):
         images, damage = {}, []
         for path in paths:
             try:
-                images[str(path)] = self._converted(read_picture(path), path)
+                images[str(path)] = self._kept(self._converted(read_picture(path), path))
             except Unsuitable:
                 raise
             except InputError as error:
@@ -77,6 +79,15 @@ class Images(Photos):
                 self.left_out.append(str(path))
         deep = any(image.dtype == torch.uint16 for image in images.values())
         return {name: _sixteen_bit(image) if deep else image for name, image in images.items()}
+
+    def _kept(self, image: Tensor) -> Tensor:
+        """The image in memory, or, where all of them would fill it, in a temporary file."""
+        self._bytes += image.nbytes
+        if self._bytes < 0.4 * self._free:
+            return image
+        place = room(image.shape, image.numpy().dtype, 0)
+        place[...] = image.numpy()
+        return torch.from_numpy(place)
 
     def _converted(self, image: Tensor, path: Path) -> Tensor:
         if image.dtype not in (torch.uint8, torch.uint16) or image.shape[0] not in (1, 3):

@@ -91,7 +91,9 @@ class Photos(NoisyPairs):
                 raise InputError(
                     f"{name}: is {_kind(photo)}, smaller than a crop, data.size={self.size}, {side} x {side}"
                 )
-        return Crops(list(photos.values()), count, self.size, self.noise, self.seed, zoom, self.supervised)
+        images = list(photos.values())
+        photos.clear()  # they are held once
+        return Crops(images, count, self.size, self.noise, self.seed, zoom, self.supervised)
 
 
 def _names(photos: dict[str, Tensor]) -> list[str]:

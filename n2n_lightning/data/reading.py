@@ -71,7 +71,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def read_picture(path: Path) -> Tensor:
-    """One image file as (C, H, W), in its own type; an alpha channel is left out.
+    """One image file as (C, H, W), in its own type, turned as EXIF says; an alpha channel is left out.
 
     Raises:
         InputError: the file is damaged, or holds no single image.
@@ -82,7 +82,8 @@ def read_picture(path: Path) -> Tensor:
     (images, *others) = _captures(values, "auto", path)
     if more or others or len(images) != 1:
         raise InputError(f"{path}: holds {len(images)} images; a file in a folder should hold one")
-    return images[0].clone()
+    upright: Tensor = axes.upright(images[0], picture.orientation)
+    return upright.clone()
 
 
 def read_images(paths: Sequence[Path]) -> list[Tensor]:

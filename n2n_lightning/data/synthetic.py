@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.augment import to_float
 from n2n_lightning.data.batches import Key
+from n2n_lightning.files import room
 from n2n_lightning.noise import Noise, Pixelate, generator
 
 
@@ -30,7 +31,7 @@ class Crops(Dataset):
 
     With `zoom`, a crop is a square of so many times the shorter side of its photo, sampled without interpolation on
     size*block pixels per side (interpolation would smooth what the noise is made of), and mirrored half of the time.
-    Without, it is size*block pixels of the photo as they are.
+    Without, it is size*block pixels of the photo as they are. A list of photos is empty afterwards.
     """
 
     def __init__(
@@ -46,11 +47,16 @@ class Crops(Dataset):
         self.count, self.size, self.noise, self.seed, self.zoom = count, size, noise, seed, zoom
         self.supervised = supervised
         # All photos in one long row of pixels: a whole batch is then one indexing operation.
-        self.pixels = torch.cat([photo.flatten(1).T for photo in photos])
         self.heights = torch.tensor([photo.shape[1] for photo in photos])
         self.widths = torch.tensor([photo.shape[2] for photo in photos])
         areas = self.heights * self.widths
         self.starts = areas.cumsum(0) - areas
+        some = photos[0][:, :1, :1].numpy()
+        self.pixels = torch.from_numpy(room((int(areas.sum()), len(some)), some.dtype))
+        left = photos if isinstance(photos, list) else list(photos)
+        left.reverse()
+        for start, area in zip(self.starts.tolist(), areas.tolist(), strict=True):
+            self.pixels[start : start + area] = left.pop().flatten(1).T  # each is let go of, so that none is held twice
 
     def __len__(self) -> int:
         return self.count

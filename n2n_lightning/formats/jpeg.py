@@ -23,6 +23,7 @@ class Jpeg(Picture):
                 raise InputError(f"is a {image.mode} JPEG; convert it to RGB")
             names = ("icc_profile", "exif", "xmp", "dpi", "comment")
             self.options = {name: image.info[name] for name in names if image.info.get(name)}
+            self.orientation = int(image.getexif().get(274, 1))
             self.options |= {"progressive": bool(image.info.get("progressive")), "quality": 95}
             # Samplings that Pillow cannot write become 4:4:4, which loses nothing.
             self.options["subsampling"] = max(0, JpegImagePlugin.get_sampling(image))

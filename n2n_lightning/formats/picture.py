@@ -48,6 +48,7 @@ class Picture:
     Attributes:
         values: the arrays: one, but for TIFF files with pages of several kinds, and tuples of captures.
         note: what cannot stay as it is, in words.
+        orientation: EXIF's, 1 to 8: how the pixels are turned to be seen. Written files keep pixels and orientation.
 
     Raises:
         InputError: the file cannot come out as it went in.
@@ -63,6 +64,7 @@ class Picture:
         self.path, self.part = path, part
         self.values: list[Values] = []
         self.note = ""
+        self.orientation = 1
 
     def meaning(self, values: Values, axes: str | None = None) -> tuple[str, bool]:
         """What the axes of one of `values` are, as of a picture, and whether its last channel is transparency.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values, check_size
@@ -36,6 +37,11 @@ class Png(Picture):
         elif transparent:
             self.note = "its transparent colour became a channel"
         self.kept = [(name, data) for name, data in chunks if name in self.KEPT]
+        for name, data in chunks:
+            if name == b"eXIf":
+                exif = Image.Exif()
+                exif.load(b"Exif\0\0" + data)
+                self.orientation = int(exif.get(274, 1))
         array = imagecodecs.png_decode(content)
         channels = {0: 1, 4: 2, 2: 3, 3: 3, 6: 4}[colour] + (colour in (0, 2, 3) and transparent)
         self.values = [Values(array, "HW" if channels == 1 else "HWC", channels in (2, 4))]

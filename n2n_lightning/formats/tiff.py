@@ -32,6 +32,9 @@ class Tiff(Picture):
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         with _strict(), tifffile.TiffFile(path) as file:
+            foreign = any(p is not None and p.parent is not file for s in file.series for p in s.pages)
+        # An OME description may count the pages of other files as well: each file is its own picture.
+        with _strict(), tifffile.TiffFile(path, is_ome=False if foreign else None) as file:
             series = list(file.series)
             pages: list[Any] = [page.aspage() for page in file.pages]
             self.bigtiff, self.byteorder = file.is_bigtiff, file.byteorder
@@ -40,6 +43,8 @@ class Tiff(Picture):
             found = sorted(p.index for s in series for p in s.pages if p is not None and p.parent is file)
             if found != list(range(len(pages))) or (not self.mapped and any(None in s.pages for s in series)):
                 raise InputError("its description and its pages disagree, or parts are in other files; save it as one")
+            if not pages:
+                raise InputError("holds no pages")
             if any(len(s.levels) > 1 for s in series) or any(p.subifds for p in pages):
                 raise InputError("has its image in several resolutions; export the full one alone")
             for page in pages:
@@ -47,11 +52,15 @@ class Tiff(Picture):
             check_size(path.stat().st_size, sum(s.nbytes for s in series))
             if bits := [p.bitspersample for p in pages if p.bitspersample not in (8, 16, 32, 64)]:
                 self.note = f"its {bits[0]} bit became 16"
+            self.orientation = int(pages[0].tags[274].value) if 274 in pages[0].tags else 1
+            self.places: list[Any] = [(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape) for s in series]
             for number, s in enumerate(series):
-                array: Any = tifffile.memmap(path, series=number, mode="c") if self.mapped else s.asarray()
+                array: Any = self._mapped(path, number, "c") if self.mapped else s.asarray()
                 axes, shape = of_tiff(s.axes, s.shape)
-                extra = s.keyframe.extrasamples
-                alpha = len(extra) == 1 and extra[0] in (1, 2) and "S" in s.axes
+                extra = [int(sample) for sample in s.keyframe.extrasamples]
+                alpha = "S" in s.axes and bool({1, 2} & {*extra})
+                if alpha and len(extra) > 1:
+                    raise InputError("has transparency among other samples; save it apart from them")
                 # Samples of a pixel are colours; what a stack calls channels are not.
                 self.values.append(Values(array.reshape(shape), axes, alpha, "S" in s.axes, _no_data(s.keyframe)))
             if not self.mapped:
@@ -65,9 +74,14 @@ class Tiff(Picture):
         if not self.mapped:
             return super()._begin(path)
         shutil.copyfile(self.path, path)
-        with _strict():
-            maps = [tifffile.memmap(path, series=number, mode="r+") for number in range(len(self.values))]
-        return [m.reshape(v.array.shape) for m, v in zip(maps, self.values, strict=True)]
+        return [self._mapped(path, i, "r+").reshape(v.array.shape) for i, v in enumerate(self.values)]
+
+    def _mapped(self, path: Path, number: int, mode: Any) -> np.ndarray:
+        """The values of a series where they lie in the file, or in a copy of it."""
+        dtype, offset, shape = self.places[number]
+        if offset + dtype.itemsize * math.prod(shape) > path.stat().st_size:
+            raise InputError("is truncated")
+        return np.memmap(path, dtype, mode, offset, shape)
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         if self.mapped:
@@ -115,8 +129,9 @@ class Tiff(Picture):
 
 def _check_page(page: Any, lossy: bool) -> None:
     """Raises InputError for pages that could not come out as they went in."""
-    kinds = {3: None if _grey(page) else "palette", 32803: "raw mosaic", 6: None if lossy else "YCbCr"}
-    kind = kinds.get(page.photometric)
+    kinds = {3: "palette", 6: "YCbCr", 32803: "raw mosaic", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
+    known = page.photometric in (0, 1, 2, 34892) or _grey(page) or (page.photometric == 6 and lossy)
+    kind = None if known else kinds.get(page.photometric, getattr(page.photometric, "name", "nameless colour").lower())
     if page.bitspersample not in (8, *range(9, 17), 32, 64):
         kind = f"{page.bitspersample} bit"
     if page.imagedepth > 1:

@@ -23,6 +23,7 @@ class Webp(Picture):
             lossless = b"VP8L" in path.read_bytes()[:4096]
             names = ("icc_profile", "exif", "xmp")
             self.options = {name: image.info[name] for name in names if image.info.get(name)}
+            self.orientation = int(image.getexif().get(274, 1))
             self.options |= {"lossless": lossless, "quality": 100 if lossless else 95, "exact": True}
             mode = "RGBA" if "A" in image.getbands() else "RGB"
             self.values = [Values(np.array(image.convert(mode)), "HWC", mode == "RGBA")]

@@ -6,7 +6,7 @@ denoised images in the same shape. Checkpoints name a network by this package: n
 
 from n2n_lightning.networks.block_unet import DRUNet, NAFNet
 from n2n_lightning.networks.dncnn import DnCNN
-from n2n_lightning.networks.network import Network, multiply_accumulates, pad_to_multiple
+from n2n_lightning.networks.network import Network, apply, multiple_of, multiply_accumulates, pad_to_multiple
 from n2n_lightning.networks.noise2noise import Noise2NoiseUNet
 from n2n_lightning.networks.report import EncoderDecoder, UNet
 from n2n_lightning.networks.residual_unet import ResidualUNet
@@ -20,6 +20,8 @@ __all__ = [
     "Noise2NoiseUNet",
     "ResidualUNet",
     "UNet",
+    "apply",
+    "multiple_of",
     "multiply_accumulates",
     "pad_to_multiple",
 ]

@@ -1,6 +1,10 @@
 """What the networks have in common: padding, the count of their operations, the check of their sizes."""
 
+import functools
+import inspect
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +19,22 @@ class Network(nn.Module):
     """
 
     multiple = 1
+    arguments: dict[str, Any]  # with which the network was made: what a checkpoint needs to make it again
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        make: Any = cls.__init__
+
+        @functools.wraps(make)
+        def remember(self: "Network", *args: Any, **named: Any) -> None:
+            if "arguments" not in self.__dict__:  # not of the classes below
+                given = inspect.signature(make).bind(self, *args, **named)
+                given.apply_defaults()
+                plain = dict(list(given.arguments.items())[1:])
+                object.__setattr__(self, "arguments", plain)
+            make(self, *args, **named)
+
+        setattr(cls, "__init__", remember)  # noqa: B010  mypy takes the name for what it was
 
     def body(self, image: Tensor) -> Tensor:
         """The network itself, for heights and widths divisible by `multiple`."""
@@ -23,6 +43,62 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = axes.cropped(self.body(pad_to_multiple(image, self.multiple)), axes.size(image))
         return output
+
+
+def apply(network: nn.Module, image: Tensor) -> Tensor:
+    """Any network on an image (B, C, H, W) of any size: padded, where it needs that, and cropped again.
+
+    A network that is none of those here is padded to its attribute `multiple`, or to what is found by trying.
+    """
+    if not isinstance(network, Network) and not torch.compiler.is_exporting():
+        multiple = multiple_of(network, image)
+        if any(length % multiple for length in axes.size(image)):
+            output: Tensor = axes.cropped(network(pad_to_multiple(image, multiple)), axes.size(image))
+            return output
+    whole: Tensor = network(image)
+    return whole
+
+
+_MULTIPLES: "weakref.WeakKeyDictionary[nn.Module, int]" = weakref.WeakKeyDictionary()
+
+
+def multiple_of(network: nn.Module, image: Tensor) -> int:
+    """What heights and widths must be divisible by for a network: its `multiple`, or the least power of 2 that works.
+
+    Args:
+        network: takes images as `image`, and returns them in the same shape.
+        image: says the number of channels, the type and the device.
+
+    Raises:
+        ValueError: it works with none of 1 to 64.
+
+    >>> multiple_of(nn.Sequential(nn.MaxPool2d(4), nn.Upsample(scale_factor=4)), torch.zeros(1, 3, 9, 9))
+    4
+    """
+    if isinstance(named := getattr(network, "multiple", None), int):
+        return named
+    if network not in _MULTIPLES:
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval()
+        try:
+            _MULTIPLES[network] = _tried(network, image)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+    return _MULTIPLES[network]
+
+
+def _tried(network: nn.Module, image: Tensor) -> int:
+    for multiple in (1, 2, 4, 8, 16, 32, 64):
+        side = multiple * (64 // multiple + 1)
+        example = image.new_zeros(1, image.shape[1], *[side] * len(axes.size(image)))
+        try:
+            with torch.no_grad():
+                if network(example).shape == example.shape:
+                    return multiple
+        except RuntimeError:
+            continue
+    raise ValueError(f"{type(network).__name__}: returns no image of the size that it is given, whatever that is")
 
 
 def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from n2n_lightning.files import natural
 from n2n_lightning.runs import read_result
+from n2n_lightning.typed import unquoted
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
@@ -63,6 +64,7 @@ def merit(result: dict[str, Any]) -> float | None:
 
 
 def _number(text: str | None) -> Any:
+    text = unquoted(text) if text else text
     try:
         value = float(text or "")
     except ValueError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from n2n_lightning.files import InputError
 from n2n_lightning.sweep.jobs import set_aside
 from n2n_lightning.sweep.results import read_sweep
+from n2n_lightning.typed import quote, unquoted
 
 EXTRAS = {
     "hydra/launcher=ray": ("ray", "hydra_plugins.hydra_ray_launcher"),
@@ -29,7 +30,8 @@ def resumed(arguments: list[str]) -> list[str]:
     for choice, (extra, package) in EXTRAS.items():
         if choice in arguments and importlib.util.find_spec(package) is None:
             raise InputError(f"{choice.replace('n2n_', '')}: needs pip install 'n2n_lightning[{extra}]'")
-    folders = [a.removeprefix("sweep.resume=") for a in arguments if a.startswith("sweep.resume=")]
+    given = [a.removeprefix("sweep.resume=") for a in arguments if a.startswith("sweep.resume=")]
+    folders = [unquoted(value) for value in given]
     if not folders or folders[-1] == "null":
         return arguments
     folder = Path(folders[-1])
@@ -39,15 +41,14 @@ def resumed(arguments: list[str]) -> list[str]:
     except (OSError, ValueError, KeyError):
         raise InputError(f"sweep.resume={folder}: not the folder of a sweep; it has no readable sweep.json") from None
     own = [a for a in arguments if not a.startswith("sweep.resume=")]
-    if not _points(own):
+    if not points(own):
         own = [*stored_arguments, *own]
-    if _points(own) != _points(stored_arguments):
+    if points(own) != points(stored_arguments):
         raise InputError(
             f"sweep.resume={folder}: was started with {shlex.join(stored_arguments)}; repeat that, or nothing"
         )
     own = ["-m", *(a for a in own if a not in ("-m", "--multirun") and not a.startswith("hydra.sweep.dir="))]
-    value = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    own += [f"hydra.sweep.dir='{value}'"]
+    own += [f"hydra.sweep.dir={quote(str(folder))}"]
     database = folder / "study.db"
     asked = [a.removeprefix("hydra.sweeper.n_trials=") for a in own if a.startswith("hydra.sweeper.n_trials=")]
     if not database.exists():
@@ -59,7 +60,7 @@ def resumed(arguments: list[str]) -> list[str]:
     return [*own, *rest]
 
 
-def _points(arguments: list[str]) -> set[str]:
+def points(arguments: list[str]) -> set[str]:
     """The arguments that say what is run; those of Hydra say where and how, and may change."""
     return {a for a in arguments if not a.startswith(("-", "hydra", "sweep."))}
 

@@ -16,9 +16,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from n2n_lightning import locks
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.sweep.jobs import PARENT, gpus
 from n2n_lightning.sweep.results import jobs_table, merit, numeric_axis, picture, read_sweep, score_text
+from n2n_lightning.sweep.resume import points
 
 
 class Start(Callback):
@@ -61,12 +63,29 @@ class Sweep:
             before = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = {"arguments": Sweep.arguments, "n_trials": OmegaConf.select(config, "hydra.sweeper.n_trials")}
+        if points(before.get("arguments", [])) != points(Sweep.arguments):
+            raise InputError(
+                f"{self.folder}: holds the sweep of {shlex.join(before['arguments'])}; name another folder"
+            )
+        self._lock = self._held()
         self._write(before)
         self._over = threading.Event()
         self._shown: dict[str, str] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+
+    def _held(self) -> Any:
+        """The lock of the folder, which ends with this process; raises InputError where another sweep has it."""
+        path = self.folder / ".lock"
+        try:
+            lock = locks.acquired(path)
+        except locks.CannotLock:
+            locks.warn("two sweeps in one folder would not notice one another", path)
+            return None
+        if lock is None:
+            raise InputError(f"{self.folder}: a sweep is going on in it; name another folder with hydra.sweep.dir=")
+        return lock
 
     def close(self, status: Any) -> int:
         """The end of the sweep, however it came: its files and table, no process left behind, the exit status."""
@@ -86,7 +105,9 @@ class Sweep:
         if read_sweep(self.folder):
             return False
         self._end()
-        for name in ("sweep.json", "multirun.yaml"):  # the second is Hydra's
+        if self._lock is not None:
+            self._lock.release()
+        for name in ("sweep.json", "multirun.yaml", ".lock"):  # the second is Hydra's
             (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it is not empty: the person named a folder with other things in it
             self.folder.rmdir()

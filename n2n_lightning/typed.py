@@ -1,0 +1,108 @@
+"""The command line as people type it: paths of any letters, and a new folder for each run and sweep."""
+
+import re
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+# Options whose values are paths.
+PATHS = frozenset(
+    [
+        *(f"data.{name}" for name in ("noisy", "target", "clean", "val_noisy", "root", "val")),
+        *("resume", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir"),
+    ]
+)
+_ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z0-9_./:+%@-]*")  # what Hydra's grammar takes without quotes
+_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+
+
+def quoted(arguments: list[str]) -> list[str]:
+    """The arguments with quotes, as Hydra's grammar wants them, around paths that need them.
+
+    A value with commas is a list only in a sweep, and only where no file or folder has this name.
+
+    >>> quoted(["data.noisy=Zürich, run (1)/a", "optim.lr=0.1,0.01", "data.root=plain/folder"])
+    ["data.noisy='Zürich, run (1)/a'", 'optim.lr=0.1,0.01', 'data.root=plain/folder']
+    """
+    several = bool({"-m", "--multirun"} & {*arguments})
+    found = []
+    for argument in arguments:
+        match = _ARGUMENT.fullmatch(argument)
+        if match and match[2] in PATHS and not _PLAIN.fullmatch(match[3]) and not _is_quoted(match[3]):
+            one = not several or "," not in match[3] or _exists(match[3])
+            parts = [match[3]] if one else match[3].split(",")
+            argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"
+        found.append(argument)
+    return found
+
+
+def _exists(text: str) -> bool:
+    """Whether a file has this name, or this name before the array in it (data.h5:noisy)."""
+    return Path(text).exists() or Path(text.rpartition(":")[0] or "?").is_file()
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] in "'\"" and text[-1] == text[0] and not Path(text).exists()
+
+
+def quote(text: str) -> str:
+    """A value between quotes, as Hydra's grammar reads it back.
+
+    >>> len(quote("it's"))
+    7
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def bare(override: str) -> str:
+    """An override of Hydra's as a person would type it: paths without the quotes of its grammar.
+
+    >>> bare("data.noisy='my scans/a'"), bare("optim.lr=0.1")
+    ('data.noisy=my scans/a', 'optim.lr=0.1')
+    """
+    name, _, value = override.partition("=")
+    return f"{name}={unquoted(value)}" if name.lstrip("+") in PATHS else override
+
+
+def unquoted(text: str) -> str:
+    """What a person means by a value: without the quotes, where there are any.
+
+    >>> unquoted(quote("it's")), unquoted("plain")
+    ("it's", 'plain')
+    """
+    return re.sub(r"\\(['\"\\])", r"\1", text[1:-1]) if _is_quoted(text) else text
+
+
+def with_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments with a new folder for the run or sweep, where they name none; and that folder.
+
+    It is made here, so that of two that begin in the same second each has its own.
+    """
+    option, base = ("hydra.run.dir", "runs")
+    if {"-m", "--multirun"} & {*arguments}:
+        option, base = ("hydra.sweep.dir", "sweeps")
+    if any(a in _QUESTIONS or a.startswith(("--cfg=", "--info=")) for a in arguments):
+        return arguments, None
+    if any(a.lstrip("+").startswith((f"{option}=", "resume=", "sweep.resume=")) for a in arguments):
+        return arguments, None
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in count(1):
+        folder = Path("outputs", base, stamp if number == 1 else f"{stamp}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:  # not ours to say why; Hydra meets it, too
+            return arguments, None
+        return [*arguments, f"{option}={folder.as_posix()}"], folder
+    raise AssertionError("numbers do not end")
+
+
+def give_back(folder: Path | None) -> None:
+    """Removes a folder that nothing came into, and those above it that were made for it."""
+    if folder is not None:
+        with suppress(OSError):
+            for empty in (folder, folder.parent, folder.parent.parent):
+                empty.rmdir()
