@@ -54,9 +54,7 @@ def train(
         print(run.summary(), flush=True)
         if left_out := run.data.left_out:
             shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-            print(
-                f"left out: {len(left_out)} without anything to learn from ({shown}); result.json names all", flush=True
-            )
+            print(f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names all", flush=True)
     run.fit(accepted)
     result = run.write("finished")
     if follows():

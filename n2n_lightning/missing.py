@@ -15,6 +15,8 @@ from torch import Tensor
 from n2n_lightning import axes
 
 HUGE = 1e30  # no picture has such values; fill values as -3.4e38 have
+FEW = 0.005  # of the pixels: up to so many missing ones stand alone
+BAND = 24  # pixels beside a gap that are mirrored into it
 BLOCK = 8  # pixels: a margin is made of whole blocks of this side
 WILD = (-0.2, 1.2)  # only beyond these, in units of the network's range, a pixel may be wild
 
@@ -58,10 +60,12 @@ def _is_margin(same: np.ndarray) -> bool:
     share = solid.mean()
     if not edge or not 0.02 <= share < 0.98:
         return False
-    # Blocks at the rim of the margin are partly of it; those that touch no solid block are inside the picture.
+    # Blocks at the rim of the margin are partly of it; those two from a solid block are inside the picture.
     inside = ~solid
-    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
-        inside &= ~np.roll(solid, shift, axis)
+    for _ in range(2):
+        near = ~inside
+        for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+            inside &= ~np.roll(near, shift, axis)
     return bool(not inside.any() or blocks.mean((1, 3))[inside].mean() < 0.002)
 
 
@@ -110,16 +114,48 @@ def without(stored: Tensor, values: Tensor, fills: tuple[float, ...]) -> Tensor:
 
 
 def filled(images: Tensor) -> Tensor:
-    """NaN replaced by what is around it: the mean of the smallest blocks of 2, 4, 8, ... pixels that know anything.
+    """NaN replaced by what is around it.
+
+    A few pixels get the mean of the smallest blocks of 2, 4, 8, ... pixels that know anything. Where more are missing,
+    the picture is mirrored into the gap with its noise: a network that sees a smooth place beside a noisy one takes the
+    noise for texture and leaves it.
 
     Args:
         images: (B, C, H, W) or (B, C, D, H, W). Where nothing is known at all, the result is 0.
 
     >>> filled(torch.tensor([[[[1.0, 2.0], [3.0, torch.nan]]]])).tolist()
-    [[[[1.0, 2.0], [3.0, 2.0]]]]
+    [[[[1.0, 2.0], [3.0, 3.0]]]]
     """
     known = images.isfinite()
-    return images if known.all() else _spread(torch.where(known, images, 0), known.to(images.dtype))
+    if known.all():
+        return images
+    smooth = _spread(torch.where(known, images, 0), known.to(images.dtype))
+    *_, height, width = images.shape
+    planes, masks = smooth.reshape(-1, height, width), known.reshape(-1, height, width)
+    for plane, mask in zip(planes, masks, strict=True):
+        gaps = int((~mask).sum())
+        if FEW * mask.numel() < gaps < mask.numel():
+            plane.copy_(_mirrored(plane, mask))
+    return smooth
+
+
+def _mirrored(plane: Tensor, known: Tensor) -> Tensor:
+    """A plane (H, W) whose unknown pixels are those as far on the other side of the nearest known one, up to BAND."""
+    from scipy.ndimage import distance_transform_edt
+
+    mask = known.cpu().numpy()
+    place = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    away = (nearest - place).astype(np.float32)
+    distance = np.maximum(np.hypot(*away), 1e-6)
+    folded = BAND - np.abs(distance % (2 * BAND) - BAND)
+    y, x = (nearest + np.round(away / distance * folded)).astype(int)
+    inside = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])
+    y, x = np.where(inside, y, nearest[0]), np.where(inside, x, nearest[1])
+    useful = mask[y, x]
+    y, x = np.where(useful, y, nearest[0]), np.where(useful, x, nearest[1])
+    found = plane[torch.from_numpy(y).to(plane.device), torch.from_numpy(x).to(plane.device)]
+    return torch.where(known, plane, found)
 
 
 def _spread(total: Tensor, weight: Tensor) -> Tensor:
@@ -142,7 +178,7 @@ def wild(images: Tensor) -> Tensor | None:
     """Which pixels stand out of their surroundings as no lens could make them; None where none do.
 
     A point of light is spread over its neighbours: two pixels away a star that is two pixels wide (full width at half
-    maximum) still has 3% of its peak. A pixel is wild where its ring at a distance of two has less than 2%: a hot or
+    maximum) still has 3% of its peak in a third of them. A pixel is wild where it has less than 2% there: a hot or
     dead pixel, a track of a cosmic ray, a cluster of up to 3 x 3. Asked are only those beyond WILD that stand out by
     more than the noise lets one tell, about 50 times its deviation; others lie in the range that the network knows.
 
@@ -164,8 +200,9 @@ def wild(images: Tensor) -> Tensor | None:
         rings = {r: torch.stack([padded[n, y + 3 + dy, x + 3 + dx] for dy, dx in o]) for r, o in _RING.items()}
         ground = rings[3].nanmedian(0).values
         noise = 1.4826 * (rings[3] - ground).abs().nanmedian(0).values
-        excess, halo = planes[n, y, x] - ground, rings[2].nanmedian(0).values - ground
-        sharp = excess.abs() * 0.02 > halo * excess.sign() + 0.6 * noise
+        excess = planes[n, y, x] - ground
+        halo = ((rings[2] - ground) * excess.sign()).nan_to_num(0).sort(0).values[-6]  # 5 may be of the same cluster
+        sharp = excess.abs() * 0.02 > halo + 0.6 * noise
         found[n, y, x] = sharp  # False where everything around is NaN
     return found.reshape(images.shape) if found.any() else None
 

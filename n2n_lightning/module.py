@@ -3,6 +3,7 @@
 import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -144,8 +145,10 @@ class Denoiser(pl.LightningModule):
             self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
         fitting = self.trainer.state.fn == "fit"  # then the loggers get the epoch's row
-        for name, value in self._latest.items():
-            self.log(name, value, logger=not fitting, prog_bar=name == "val_psnr")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where there is no logger, for Trainer.validate returns what is logged
+            for name, value in self._latest.items():
+                self.log(name, value, logger=not fitting, prog_bar=name == "val_psnr")
 
     def on_test_start(self) -> None:
         self._stop_clock()
@@ -274,6 +277,7 @@ class Denoiser(pl.LightningModule):
         spec = {name: ours[name] for name in ("model", "scale", "range") if name in ours}
         module = cls(trained.network, spec=spec, **options)
         module.history = list(ours.get("history", []))
+        module.train()
         return module if map_location is None else module.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

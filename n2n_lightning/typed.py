@@ -31,7 +31,7 @@ def quoted(arguments: list[str]) -> list[str]:
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
         if match and match[2] in PATHS and not _PLAIN.fullmatch(match[3]) and not _is_quoted(match[3]):
-            one = not several or "," not in match[3] or _exists(match[3])
+            one = not (several and match[2].startswith("data.") and "," in match[3]) or _exists(match[3])
             parts = [match[3]] if one else match[3].split(",")
             argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"
         found.append(argument)

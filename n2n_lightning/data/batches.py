@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from n2n_lightning.noise import generator
 
@@ -22,14 +22,17 @@ class Key(NamedTuple):
         return {"epoch": self.epoch, "number": self.number, "images": self.images}
 
 
-class Batches(Sampler[Key]):
+class Batches(SequentialSampler):
     """The batches of an epoch, shuffled by (seed, epoch), starting at batch `start`.
+
+    It says that it is sequential, so that Lightning leaves it in its place with overfit_batches=.
 
     Batches differ in size by one at most, so that none is too small for batch normalisation: 1,001 images in batches of
     100 are 11 batches of 91.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool) -> None:
+        super().__init__(range(size))
         self.size, self.seed, self.shuffle = size, seed, shuffle
         self.count = -(-size // batch_size)
         self.epoch = self.start = 0
@@ -42,7 +45,7 @@ class Batches(Sampler[Key]):
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
         order = torch.arange(self.size)
         if self.shuffle:
             order = torch.randperm(self.size, generator=generator(self.seed, "order", self.epoch))

@@ -99,7 +99,8 @@ class NoisyPairs(pl.LightningDataModule):
                 vars(dataset).clear()
 
     def train_dataloader(self) -> Loader:
-        self._training = self._loader(self.train, self.batch_size, shuffle=True)
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in every epoch
+        self._training = self._loader(self.train, self.batch_size, shuffle=not overfit)
         if self._position:
             self._training.load_state_dict(self._position)
         return self._training

@@ -235,11 +235,11 @@ class OwnPairs(NoisyPairs):
         """Single images of a file or folder, as scenes of one capture."""
         folder = Path(source)
         if folder.is_dir():
-            paths = pictures(folder, self.exclude, deep=True)
+            paths = pictures(folder, deep=True)  # exclude= is about captures: an average may be the clean image
             if not paths:
                 raise InputError(f"{source}: holds no images")
             if len({key(path, folder) for path in paths}) < len(paths):
-                raise InputError(f"{source}: holds several images of one name; data.exclude= leaves some out")
+                raise InputError(f"{source}: holds several images of one name")
             return together([[image] for image in read_images(paths)], [str(path) for path in paths])
         layout = self.layout if "K" not in self.layout else "auto"
         captures = read_array(source, layout)
