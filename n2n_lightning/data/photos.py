@@ -1,5 +1,6 @@
 """Photographs that come with scikit-image, with synthetic noise."""
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Photos(NoisyPairs):
                 raise InputError(
                     f"{name}: is {_kind(photo)}, smaller than a crop, data.size={self.size}, {side} x {side}"
                 )
-        images = list(photos.values())
+        images = deque(photos.values())
         photos.clear()  # they are held once
         return Crops(images, count, self.size, self.noise, self.seed, zoom, self.supervised)
 

@@ -1,5 +1,6 @@
 """Clean photographs that get their noise at each visit."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ class Crops(Dataset):
 
     With `zoom`, a crop is a square of so many times the shorter side of its photo, sampled without interpolation on
     size*block pixels per side (interpolation would smooth what the noise is made of), and mirrored half of the time.
-    Without, it is size*block pixels of the photo as they are. A list of photos is empty afterwards.
+    Without, it is size*block pixels of the photo as they are. A deque of photos is emptied, so that
+    none is held twice.
     """
 
     def __init__(
@@ -53,10 +55,9 @@ class Crops(Dataset):
         self.starts = areas.cumsum(0) - areas
         some = photos[0][:, :1, :1].numpy()
         self.pixels = torch.from_numpy(room((int(areas.sum()), len(some)), some.dtype))
-        left = photos if isinstance(photos, list) else list(photos)
-        left.reverse()
+        left = photos if isinstance(photos, deque) else deque(photos)
         for start, area in zip(self.starts.tolist(), areas.tolist(), strict=True):
-            self.pixels[start : start + area] = left.pop().flatten(1).T  # each is let go of, so that none is held twice
+            self.pixels[start : start + area] = left.popleft().flatten(1).T
 
     def __len__(self) -> int:
         return self.count
