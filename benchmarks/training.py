@@ -31,7 +31,11 @@ from n2n_lightning.fit import precision, train
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.train import CONF
 
-NETWORKS = {"unet": ["model=unet"], "noise2noise": ["model=noise2noise"], "best": ["experiment=best"]}
+NETWORKS = {
+    "unet": ["model=unet"],
+    "noise2noise": ["model=noise2noise"],
+    "best": ["model=drunet", "model.widths=[32,64,128]", "model.blocks=[2,1,2]"],
+}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

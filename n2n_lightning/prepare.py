@@ -1,8 +1,8 @@
 """Write a folder of photographs as the report's two files: `python -m n2n_lightning.prepare PHOTOS -o DIR`.
 
 `DIR/train_data.pkl` gets noisy pairs, `DIR/val_data.pkl` noisy/clean pairs, both tuples of two uint8 tensors
-(N, 3, size, size) as the course wrote them. Crops and corruption are those of `data=photos`: a square of 0.8 to 1 times
-the shorter side of a photograph, each pixel drawn from the block of it that it stands for.
+(N, 3, size, size) as the course wrote them. A crop is a square of 0.8 (--smallest) to 1 times the shorter side of a
+photograph, uniform in its area, and each pixel is drawn from the block of it that it stands for.
 """
 
 from pathlib import Path
@@ -12,7 +12,6 @@ from n2n_lightning.files import InputError, Parser, command, replacing
 
 # Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer the clean image.
 NOISES = ("pixelate",)
-ZOOM = (0.8, 1.0)  # crops, as a share of the shorter side of a photograph
 
 
 def parser() -> Parser:
@@ -21,6 +20,10 @@ def parser() -> Parser:
     p.add_argument("photos", type=Path, help="folder of photographs to train on")
     p.add_argument("-o", "--out", type=Path, required=True, help="folder for the two files")
     p.add_argument("--val-photos", type=Path, help="folder of photographs to validate on (last tenth of the others)")
+    p.add_argument(
+        "--held", type=int, help="validate on every so many-th photograph, from the first, and train on others"
+    )
+    p.add_argument("--smallest", type=float, default=0.8, help="smallest crop, as a share of the shorter side (0.8)")
     p.add_argument("--noise", default="pixelate", help="the corruption; only pixelate fits into uint8")
     p.add_argument("--block", type=int, default=7, help="block of pixelate, in pixels (7)")
     p.add_argument("--pairs", type=int, default=50_000, help="training pairs (50000)")
@@ -38,7 +41,7 @@ def read(args: Any, noise: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     from n2n_lightning.data import Images
 
     val_photos = str(args.val_photos) if args.val_photos else None
-    options = {"train_pairs": args.pairs, "val_pairs": args.val, "size": args.size, "zoom": ZOOM}
+    options = {"train_pairs": args.pairs, "val_pairs": args.val, "size": args.size, "held": args.held}
     found = Images(noise, str(args.photos), val_photos, **options).photos()
     for photos in found:  # the files hold 8 bits
         for name, photo in photos.items():
@@ -55,7 +58,9 @@ def pairs(photos: dict[str, Any], count: int, validation: bool, args: Any, noise
     from n2n_lightning.data import Key
     from n2n_lightning.data.synthetic import Crops
 
-    crops = Crops(list(photos.values()), count, args.size, noise, args.seed, ZOOM, supervised=validation)
+    crops = Crops(
+        list(photos.values()), count, args.size, noise, args.seed, (args.smallest, 1.0), validation, area=True
+    )
     # In a random order, as the first so many are a subset of their own (data.train_pairs=).
     order = torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))
     first, second = (torch.empty(count, 3, args.size, args.size, dtype=torch.uint8) for _ in range(2))

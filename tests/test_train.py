@@ -94,8 +94,8 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
     config = composed(f"experiment={name}", *data, "trainer.accelerator=cpu", *one)
     if name == "pretrained":
         config["data"] |= {"train_pairs": 8, "val_pairs": 8, "batch_size": 8, "leaves": 1}
-    elif name.startswith("n2n"):
-        config["data"] |= {"batch_size": 2, "root": str(photographs(tmp_path / "photos", 2, 260))}
+    elif name.startswith("n2n") or name == "best":
+        config["data"] |= {"batch_size": 2, "root": str(photographs(tmp_path / "photos", 3, 260)), "train_pairs": 8}
     else:
         config["data"] |= {"train_pairs": None, "val_pairs": None, "batch_size": 8}
     result = train(config, tmp_path / "run", "test")

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.course import read_course
 from n2n_lightning.data.naming import pictures
+from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.reading import read_picture
 from n2n_lightning.data.synthetic import Whole
@@ -31,6 +32,8 @@ class Images(Photos):
         root: the folder.
         val: another folder, for validation, or a file of noisy and clean images as the report's `val_data.pkl`; None
             keeps the last tenth of `root` for it.
+        held: keep every so many-th photograph, from the first, out of training; without `val` they are validated on.
+            None keeps the last tenth where there is no `val`.
         channels: 3 for colour, 1 for grey; the photographs are converted.
         noise, train_pairs, size, zoom, **common: see Photos.
     """
@@ -40,18 +43,26 @@ class Images(Photos):
         noise: Noise,
         root: str,
         val: str | None = None,
+        held: int | None = None,
         channels: int = 3,
         zoom: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(noise, zoom=zoom, **options)
+        if held is not None:
+            whole_numbers(2, held=held)
         if channels not in (1, 3):
             raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
         self._bytes, self._free = 0, psutil.virtual_memory().available
-        self.root, self.val_root, self.channels = Path(root), Path(val) if val else None, channels
+        self.root, self.val_root, self.held, self.channels = Path(root), Path(val) if val else None, held, channels
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         train = self._read("root", self.root)
+        kept_back = {name: train.pop(name) for name in list(train)[:: self.held]} if self.held else {}
+        if self.held and not train:
+            raise InputError(f"data.held={self.held}: leaves no photograph of {self.root} to train on")
+        if self.held and not self.val_root:
+            return train, kept_back
         if self.val_root:
             return train, {} if self.val_root.suffix == ".pkl" else self._read("val", self.val_root)
         kept = -(-len(train) // 10)

@@ -30,10 +30,10 @@ class Whole(Dataset):
 class Crops(Dataset):
     """Random crops of clean photographs of any sizes, new in every epoch; photos are (C, H, W), all of one type.
 
-    With `zoom`, a crop is a square of so many times the shorter side of its photo, sampled without interpolation on
-    size*block pixels per side (interpolation would smooth what the noise is made of), and mirrored half of the time.
-    Without, it is size*block pixels of the photo as they are. A deque of photos is emptied, so that
-    none is held twice.
+    With `zoom`, a crop is a square of so many times the shorter side of its photo, uniform in the side or, with `area`,
+    in the area. It is sampled without interpolation on size*block pixels per side (interpolation would smooth what the
+    noise is made of), and mirrored half of the time. Without, it is size*block pixels of the photo as they are. A deque
+    of photos is emptied, so that none is held twice.
     """
 
     def __init__(
@@ -45,7 +45,9 @@ class Crops(Dataset):
         seed: int,
         zoom: tuple[float, float] | None,
         supervised: bool = False,
+        area: bool = False,
     ) -> None:
+        self.area = area
         self.count, self.size, self.noise, self.seed, self.zoom = count, size, noise, seed, zoom
         self.supervised = supervised
         # All photos in one long row of pixels: a whole batch is then one indexing operation.
@@ -97,7 +99,8 @@ class Crops(Dataset):
         u = torch.rand(4, len(images), generator=draws)
         if self.zoom:
             low, high = self.zoom
-            side = (torch.minimum(height, width) * (low + (high - low) * u[0])).long().clamp(min=1)
+            share = (low**2 + (high**2 - low**2) * u[0]).sqrt() if self.area else low + (high - low) * u[0]
+            side = (torch.minimum(height, width) * share).long().clamp(min=1)
         else:
             side = torch.full_like(height, self.size * self.noise.block)
         place = {
