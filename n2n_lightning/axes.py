@@ -97,9 +97,11 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
 def of_scenes(shape: tuple[int, ...]) -> str | None:
     """The same as of scenes to train on: HW, NHW, NCHW or NHWC, NKCHW or NKHWC; None where it is not clear.
 
-    >>> of_scenes((50, 480, 640)), of_scenes((50, 480, 640, 3)), of_scenes((50, 2, 1, 480, 640))
-    ('NHW', 'NHWC', 'NKCHW')
+    >>> [of_scenes(shape) for shape in ((50, 480, 640), (50, 480, 640, 3), (50, 2, 1, 480, 640), (480, 640, 3))]
+    ['NHW', 'NHWC', 'NKCHW', 'HWC']
     """
+    if len(shape) == 3 and shape[-1] <= 4 < shape[-2]:  # no image is so narrow
+        return "HWC"
     if len(shape) in (2, 3):
         return "NHW"[-len(shape) :]
     few = [0 < n <= 4 for n in shape]

@@ -158,7 +158,7 @@ def natural(path: Path) -> list[tuple[int, str]]:
     >>> sorted([Path("s10"), Path("s2")], key=natural) == [Path("s2"), Path("s10")]
     True
     """
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,6 +15,8 @@ from torch import Tensor
 from n2n_lightning import axes
 
 HUGE = 1e30  # no picture has such values; fill values as -3.4e38 have
+MANY = 0.01  # of the pixels: where more stand out sharply, that is the picture
+LONG = 40  # pixels: a track of a cosmic ray is no longer
 FEW = 0.005  # of the pixels: up to so many missing ones stand alone
 BAND = 24  # pixels beside a gap that are mirrored into it
 BLOCK = 8  # pixels: a margin is made of whole blocks of this side
@@ -24,9 +26,9 @@ WILD = (-0.2, 1.2)  # only beyond these, in units of the network's range, a pixe
 def margin_value(page: np.ndarray) -> float | None:
     """The value of a margin, or of another place without data, that nobody declared; None where there is none.
 
-    It is the one value of whole blocks of pixels from the border on, 1 in 50 pixels at least, which next to no other
-    pixel has: zeros among photon counts are data. Or, among other values, one that lies far below or above all of them
-    and repeats to the last digit, as -9999 does.
+    It is the one value of whole blocks of pixels from the border on, 1 in 50 at least, that next to no other pixel
+    has, and that the picture itself does not come near: zeros among photon counts, clipped shadows and blown skies are
+    data. Or, among other values, one below 0 and far below all of them that repeats to the last digit, as -9999 does.
 
     Args:
         page: (H, W, C).
@@ -44,21 +46,20 @@ def margin_value(page: np.ndarray) -> float | None:
         same = first == value
         for channel in range(1, page.shape[2]):
             same &= page[..., channel] == value
-        if _is_margin(same):
+        if _is_margin(first, same, value):
             return value
     return _far_away(first)
 
 
-def _is_margin(same: np.ndarray) -> bool:
-    """Whether the pixels that have a value are whole blocks from the border on, and hardly any others."""
+def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
+    """Whether the pixels that have a value are whole blocks from the border on, apart from all the others."""
     height, width = (n // BLOCK for n in same.shape)
     if not same.any() or min(height, width) < 2:
         return False
     blocks = same[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
     solid: np.ndarray = np.asarray(blocks.all((1, 3)))
     edge = solid[[0, -1]].any() or solid[:, [0, -1]].any()
-    share = solid.mean()
-    if not edge or not 0.02 <= share < 0.98:
+    if not edge or not 0.02 <= solid.mean() < 0.98:
         return False
     # Blocks at the rim of the margin are partly of it; those two from a solid block are inside the picture.
     inside = ~solid
@@ -66,24 +67,31 @@ def _is_margin(same: np.ndarray) -> bool:
         near = ~inside
         for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
             inside &= ~np.roll(near, shift, axis)
-    return bool(not inside.any() or blocks.mean((1, 3))[inside].mean() < 0.002)
+    if inside.mean() < 0.05 or blocks.mean((1, 3))[inside].mean() >= 0.002:
+        return False
+    whole = plane[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
+    others = whole.transpose(0, 2, 1, 3)[
+        ~solid
+    ].ravel()  # up to the rim: a shade that falls off to the value is no edge
+    rest = others[others != value][:: max(1, others.size // 100_000)].astype(np.float64)
+    rest = rest[np.isfinite(rest)]
+    if rest.size and len(np.unique(rest)) > 0.5 * rest.size:
+        return True  # of measured values no two are equal to the last digit
+    low, high = (float(v) for v in np.quantile(rest, (0.01, 0.99))) if rest.size else (value, value)
+    return low - value > 0.25 * (high - low) > 0
 
 
 def _far_away(plane: np.ndarray) -> float | None:
-    """A value at the end of all values, far from the others, that several pixels have."""
+    """A value below 0 and far below all others, that several pixels have."""
     step = tuple(slice(None, None, max(1, n // 500)) for n in plane.shape)
     values = plane[step]
     values = values[np.isfinite(values)]
-    if values.size < 100:
+    lowest = float(values.min()) if values.size else 0.0
+    rest = values[values != lowest]
+    if lowest >= 0 or values.size - rest.size < 3 or len(np.unique(rest)) < 10:
         return None
-    for extreme in (float(values.min()), float(values.max())):
-        rest = values[values != extreme]
-        if rest.size == 0 or values.size - rest.size < 3:
-            continue
-        low, high = (float(v) for v in np.quantile(rest, (0.01, 0.99)))
-        if min(abs(extreme - low), abs(extreme - high)) > 10 * max(high - low, 1e-30) and extreme < low:
-            return extreme
-    return None
+    low, high = (float(v) for v in np.quantile(rest, (0.01, 0.99)))
+    return lowest if low - lowest > 10 * (high - low) else None
 
 
 def lost(pixels: np.ndarray, fills: Sequence[float]) -> np.ndarray | None:
@@ -129,7 +137,7 @@ def filled(images: Tensor) -> Tensor:
     known = images.isfinite()
     if known.all():
         return images
-    smooth = _spread(torch.where(known, images, 0), known.to(images.dtype))
+    smooth = _spread(torch.where(known, images, 0), known.to(images.dtype)).contiguous()
     *_, height, width = images.shape
     planes, masks = smooth.reshape(-1, height, width), known.reshape(-1, height, width)
     for plane, mask in zip(planes, masks, strict=True):
@@ -181,6 +189,7 @@ def wild(images: Tensor) -> Tensor | None:
     maximum) still has 3% of its peak in a third of them. A pixel is wild where it has less than 2% there: a hot or
     dead pixel, a track of a cosmic ray, a cluster of up to 3 x 3. Asked are only those beyond WILD that stand out by
     more than the noise lets one tell, about 50 times its deviation; others lie in the range that the network knows.
+    Lines of over 40 pixels are of the picture, and so is everything sharp where it is more than 1 in 100 pixels.
 
     Args:
         images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range; NaN does not count.
@@ -204,7 +213,23 @@ def wild(images: Tensor) -> Tensor | None:
         halo = ((rings[2] - ground) * excess.sign()).nan_to_num(0).sort(0).values[-6]  # 5 may be of the same cluster
         sharp = excess.abs() * 0.02 > halo + 0.6 * noise
         found[n, y, x] = sharp  # False where everything around is NaN
+    found = _alone(found)
     return found.reshape(images.shape) if found.any() else None
+
+
+def _alone(found: Tensor) -> Tensor:
+    """Of the wild pixels of planes (N, H, W) those that are few: not lines, grids or letters."""
+    from scipy.ndimage import label
+
+    for plane in found:
+        count = int(plane.sum())
+        if count > max(9, MANY * plane.numel()):
+            plane.zero_()
+        elif count > LONG:
+            parts, _ = label(plane.cpu().numpy(), np.ones((3, 3)))
+            sizes = np.bincount(parts.ravel())
+            plane &= torch.from_numpy((sizes <= LONG)[parts]).to(plane.device)
+    return found
 
 
 def quiet(images: Tensor) -> Tensor:

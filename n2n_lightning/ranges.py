@@ -112,6 +112,9 @@ def ends(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, flo
         return low, high
     quiet = calm[here]
     alone = np.abs(known - quiet) > 12 * noise
+    if alone.mean() > 0.005:  # lines, letters, stars: of the picture
+        low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
+        return low, high
     low, high = (float(v) for v in np.quantile(np.where(alone, quiet, known), (0.001, 0.999)))
     lowest, highest = (float(v) for v in np.quantile(quiet, (0.001, 0.999)))
     return max(low, lowest - 8 * noise), min(high, highest + 8 * noise)
@@ -156,7 +159,7 @@ def _judged(dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None)
     low, high = ends(values, calm) or (0.0, 1.0)
     span = largest(dtype, high)
     if low == high:
-        return 0.0, abs(high) or span
+        return (0.0, high or span) if high >= 0 else (2 * low, -2 * low)
     if low < -0.05 * span or high > 2 * span or high - low < span / 4:
         return spread(low, high)
     return 0.0, span

@@ -15,6 +15,7 @@ PATHS = frozenset(
 )
 _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_./:+%@-]*")  # what Hydra's grammar takes without quotes
+_OTHER = re.compile(r"[+-]?[\d_.]+(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.IGNORECASE)
 _QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
@@ -30,12 +31,17 @@ def quoted(arguments: list[str]) -> list[str]:
     found = []
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
-        if match and match[2] in PATHS and not _PLAIN.fullmatch(match[3]) and not _is_quoted(match[3]):
+        if match and match[2] in PATHS and _needs_quotes(match[3]) and not _is_quoted(match[3]):
             one = not (several and match[2].startswith("data.") and "," in match[3]) or _exists(match[3])
             parts = [match[3]] if one else match[3].split(",")
             argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"
         found.append(argument)
     return found
+
+
+def _needs_quotes(text: str) -> bool:
+    """Whether Hydra's grammar could not read a path, or would read something else than text: 2024, 1_0, true."""
+    return not _PLAIN.fullmatch(text) or bool(_OTHER.fullmatch(text))
 
 
 def _exists(text: str) -> bool:
@@ -53,6 +59,7 @@ def quote(text: str) -> str:
     >>> len(quote("it's"))
     7
     """
+    text = text.replace("${", "\\${")  # no interpolation
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
@@ -72,7 +79,7 @@ def unquoted(text: str) -> str:
     >>> unquoted(quote("it's")), unquoted("plain")
     ("it's", 'plain')
     """
-    return re.sub(r"\\(['\"\\])", r"\1", text[1:-1]) if _is_quoted(text) else text
+    return re.sub(r"\\(['\"\\$])", r"\1", text[1:-1]) if _is_quoted(text) else text
 
 
 def with_folder(arguments: list[str]) -> tuple[list[str], Path | None]:

@@ -650,3 +650,160 @@ def test_tiles_do_not_change_the_score():
     image = torch.rand(1, 1, 1300, 1310)
     with torch.no_grad():
         assert torch.allclose(module._whole(image), network(image), atol=1e-5)
+
+
+# What a reader of this code found
+
+
+def test_sparse_counts_and_clipped_highlights_are_no_margins():
+    draws = np.random.default_rng(0)
+    y, x = np.mgrid[:256, :256]
+    disks = np.zeros((256, 256))
+    for i in range(16):
+        disks[(y - 32 - 64 * (i // 4)) ** 2 + (x - 32 - 64 * (i % 4)) ** 2 < 100] = 3
+    sky = np.where(y < 120, 400, 400 - 8 * (y - 120)) + draws.normal(0, 25, (256, 256))
+    for picture in (
+        draws.binomial(1, 0.3, (128, 128)).astype(np.float32),
+        draws.poisson(0.02, (256, 256)).astype(np.uint16),
+        draws.poisson(disks).astype(np.float32),
+        sky.clip(0, 255).astype(np.uint8),
+        (255 - sky).clip(0, 255).astype(np.uint8),
+    ):
+        assert missing.margin_value(picture[..., None]) is None
+
+
+def test_a_margin_of_one_image_is_data_in_the_others(tmp_path):
+    draws = np.random.default_rng(0)
+    stacks = [draws.poisson(1, (12, 64, 64)).astype(np.uint16) for _ in range(2)]
+    for k, stack in enumerate(stacks):
+        stack[0] = draws.poisson(50, (64, 64))
+        stack[0, :16] = 0
+        np.save(tmp_path / f"{k}.npy", stack)
+    data = own(str(tmp_path / "0.npy"), str(tmp_path / "1.npy"))
+    assert missing.margin_value(stacks[0][0][..., None]) == 0
+    assert data.fills == ()
+
+
+@pytest.mark.parametrize(("width", "every"), [(1, 300), (1, 32), (1, 12), (2, 32)])
+def test_thin_lines_stay(width, every, model):
+    plain = np.random.default_rng(0).normal(1000, 20, (256, 256)).round().astype(np.uint16)
+    lines = np.zeros(plain.shape, bool)
+    for start in range(20, 256, every):
+        lines[start : start + width] = lines[:, start : start + width] = True
+    plain[lines] = 30_000
+    assert model.denoise(plain)[lines].mean() > 25_000
+
+
+def test_black_letters_on_white_paper_are_trained_on(tmp_path):
+    from PIL import ImageDraw
+
+    page = Image.new("L", (96, 96), 220)
+    for row in range(6):
+        ImageDraw.Draw(page).text((2, 15 * row), "the quick brown fox", fill=20)
+    draws = np.random.default_rng(0)
+    clean = np.asarray(page).astype(float)
+    for name in "ab":
+        noisy = (clean + draws.normal(0, 2, (6, 96, 96))).round().astype(np.uint8)
+        np.save(tmp_path / f"{name}.npy", noisy)
+    data = own(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), crop=None)
+    data.trainer = type("Trainer", (), {"training": True, "global_rank": 0, "world_size": 1})()
+    pair = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert pair["target"].isfinite().all()
+    assert np.ptp(pair["input"].numpy()) * data.limits[1] > 180
+
+
+def test_nested_folders_are_in_one_order_and_have_their_own_clean_images(tmp_path):
+    for place in ("a/1", "a/2", "b/1", "b/2"):
+        seed = 10 * (place[0] == "b") + int(place[2])
+        for k in range(2):
+            folder_of(tmp_path / "noisy", {f"{place}/{k}.png": noisy8(scene(40, 40, seed), 100 * seed + k)})
+        folder_of(tmp_path / "gt", {f"{place}/m.png": (scene(40, 40, seed) * 180 + 30).astype(np.uint8)})
+    code = "from n2n_lightning.data.reading import read_scenes; print(read_scenes('noisy').names)"
+    options = {"cwd": tmp_path, "capture_output": True, "text": True}
+    found = set()
+    for seed in "1234":
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, **options)
+        found.add(done.stdout)
+    assert len(found) == 1
+    data = own(str(tmp_path / "noisy"), clean=str(tmp_path / "gt"), val_share=0.5)
+    assert [Path(name).parent.name for name in data.train.scenes.names] == ["a", "a"]
+    assert np.array_equal(data.val.reference[0, 0].numpy(), (scene(40, 40, 11) * 180 + 30).astype(np.uint8))
+    shutil.rmtree(tmp_path / "gt" / "b")
+    (tmp_path / "gt" / "a" / "2" / "m.png").unlink()
+    part = own(str(tmp_path / "noisy"), clean=str(tmp_path / "gt"))
+    assert np.array_equal(part.val.reference[0, 0].numpy(), (scene(40, 40, 1) * 180 + 30).astype(np.uint8))
+    assert len(part.train.scenes.names) == 3
+
+
+def test_clean_images_of_blank_scenes_are_left_out_with_them(tmp_path):
+    clean = np.stack([(scene(40, 40, i) * 180 + 30).astype(np.uint8) for i in range(6)])
+    noisy = np.stack([np.stack([noisy8(scene(40, 40, i), 10 * i + k) for k in range(2)]) for i in range(6)])[:, :, None]
+    noisy[2] = 7
+    np.save(tmp_path / "noisy.npy", noisy)
+    np.save(tmp_path / "clean.npy", clean[:, None])
+    data = own(str(tmp_path / "noisy.npy"), clean=str(tmp_path / "clean.npy"), val_share=0.6, scale=255)
+    assert len(data.train.scenes.names) == 2
+    assert np.array_equal(data.val.reference[:, 0].numpy(), clean[3:])
+
+
+@pytest.mark.parametrize("name", ["2024", "1_0", "1e5", "true"])
+def test_names_that_look_like_something_else(name, tmp_path):
+    for side in "ab":
+        folder_of(tmp_path / name / side, {f"{i}.png": noisy8(scene(40, 40, i), i) for i in range(6)})
+    shutil.copytree(tmp_path / name / "a", tmp_path / "second")
+    shutil.move(tmp_path / name / "a", tmp_path / "moved")
+    shutil.rmtree(tmp_path / name)
+    shutil.move(tmp_path / "moved", tmp_path / name)
+    done = run(
+        "train", "data=pairs", f"data.noisy={name}", "data.target=second", *QUICK, "hydra.run.dir=o", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "o" / "result.json").read_text())["data"]["noisy"] == name
+
+
+def test_a_constant_picture_stays_about_what_it_is(model):
+    for value, kind in ((-300, np.int16), (7, np.uint8), (1000, np.uint16), (-2.5, np.float32)):
+        result = model.denoise(np.full((40, 40), value, kind)).astype(float)
+        assert np.abs(result - value).max() <= max(1, 0.05 * abs(value)), (value, result.min(), result.max())
+
+
+def test_gaps_are_filled_alike_in_any_order_of_memory():
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images[..., :20] = torch.nan
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(missing.filled(images), missing.filled(last))
+
+
+def test_one_photograph_in_an_array_is_a_photograph_in_training_too(tmp_path):
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (80, 96, 3), np.uint8))
+    data = own(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"))
+    assert (data.channels, len(data.train.scenes.names)) == (3, 1)
+    for name in ("1.png", "1.bmp"):
+        folder_of(tmp_path / "c", {name: noisy8(scene(40, 40), 1)})
+    with pytest.raises(InputError, match="have one name"):
+        read_scenes(str(tmp_path / "c"), str(tmp_path / "c"))
+
+
+class Wider(ResidualUNet.__mro__[1]):
+    """A network of one's own, made like those of the package, with options that it hands on."""
+
+    def __init__(self, **options: int):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(options["channels"], options["channels"], 3, padding=1)
+
+    def body(self, image):
+        return self.layer(image)
+
+
+def test_networks_with_options_handed_on_are_built_again(tmp_path):
+    module = Denoiser(Wider(channels=2))
+    assert module.spec["model"] == {"_target_": "tests.test_people.Wider", "channels": 2}
+
+
+def test_lossless_webp_with_a_large_profile_stays_lossless(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.webp", lossless=True, icc_profile=bytes(8000))
+    assert opened(tmp_path / "a.webp").options["lossless"]
+    Image.fromarray(pixels).save(tmp_path / "b.webp", quality=80)
+    assert not opened(tmp_path / "b.webp").options["lossless"]

@@ -51,7 +51,13 @@ def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tupl
         files = pictures(folder, exclude, deep=True)
         if not files:
             raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
-        sides.append({key(path, folder): path for path in files})
+        names = {key(path, folder): path for path in files}
+        for path in files:
+            if names[key(path, folder)] != path:
+                raise InputError(
+                    f"{path} and {names[key(path, folder)].name}: have one name; data.exclude= leaves one out"
+                )
+        sides.append(names)
     a, b = sides
     pairs = partners(list(a), list(b))
     if pairs:

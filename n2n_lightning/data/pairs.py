@@ -112,19 +112,25 @@ class OwnPairs(NoisyPairs):
                 self.left_out.append(name)
         if not kept:
             raise InputError(f"{self.noisy}: every image is blank, so there is nothing to learn from them")
+        self._all, self._kept = scenes.names, torch.tensor(kept)
         return scenes if len(kept) == len(scenes.names) else scenes.part(torch.tensor(kept))
 
     def _look(self, scenes: Scenes | Mixed) -> None:
         """Sets what is missing, what is white for PSNR, and the range that the network is shown."""
         chosen = np.unique(np.linspace(0, len(scenes.names) - 1, LOOKED_AT // 2).round().astype(int))
         pages = [scenes.image(int(i), k).permute(1, 2, 0).numpy() for i in chosen for k in (0, 1)]
-        margins = {margin for page in pages if (margin := missing.margin_value(page)) is not None}
+        found = [missing.margin_value(page) for page in pages]
+
+        def is_rare(value: float) -> bool:  # where it is no margin; else it is data
+            return all(m == value or (p == value).mean() < 0.001 for p, m in zip(pages, found, strict=True))
+
+        margins = {margin for margin in found if margin is not None and is_rare(margin)}
         self.fills = tuple(sorted({*scenes.fills, *margins}))
         values, calm = (
             np.concatenate(part) for part in zip(*(ranges.sampled(p, self.fills) for p in pages), strict=True)
         )
-        low, high = ranges.ends(values, calm) or (0.0, 1.0)
         kind = pages[0].dtype
+        low, high = ranges.ends(values, None if kind == np.uint8 else calm) or (0.0, 1.0)
         white = _white(kind, pages, self.fills, ranges.reach(values, calm))
         self.scale = white if self.asked_scale is None else float(self.asked_scale)
         if self.asked_limits is not None:
@@ -215,21 +221,35 @@ class OwnPairs(NoisyPairs):
         folder, count = Path(self.clean), len(scenes.names)
         clean = self._images(self.clean)
         if not folder.is_dir() or self.val_noisy:
+            if not self.val_noisy and len(clean.names) == len(self._all) > count:  # those of blank scenes
+                clean = clean.part(self._kept)
             if not self.val_noisy and len(clean.names) != count:
                 raise InputError(
                     f"{self.clean}: holds {len(clean.names)} clean images for {count} scenes; one each is needed"
                 )
             return clean, torch.arange(len(clean.names))
-        paths = [Path(name) for name in clean.names]
-        # In the layout of the noisy ones: gt/1/avg50.png is of the scene in the folder 1.
-        own = [path.parent.name if path.parent != folder else path.stem for path in paths]
-        names = [Path(name).stem if Path(name).is_file() else Path(name).name for name in scenes.names]
-        pairs = partners(own, names) if len(own) == len(names) else None
-        places = {name: i for i, name in enumerate(names)}
-        for path, name in zip(paths, own, strict=True):
-            if (pairs or {name: name}).get(name) not in places:
-                raise InputError(f"{path}: no scene of {self.noisy} has this name")
-        return clean, torch.tensor([places[(pairs or {name: name})[name]] for name in own])
+        owners = self._owners([Path(name) for name in clean.names], folder)
+        places = {name: i for i, name in enumerate(scenes.names)}
+        here = [i for i, name in enumerate(owners) if name in places]  # not those of blank scenes
+        if not here:
+            raise InputError(f"{self.clean}: holds no image of a scene that is used")
+        return clean.part(torch.tensor(here)), torch.tensor([places[owners[i]] for i in here])
+
+    def _owners(self, paths: Sequence[Path], folder: Path) -> list[str]:
+        """The scene that each clean image belongs to, by the place and name of both."""
+        root = Path(self.noisy)
+        scenes = {
+            key(Path(n), root) if Path(n).is_file() else Path(n).relative_to(root).as_posix(): n for n in self._all
+        }
+        whole = [key(path, folder) for path in paths]
+        above = [path.parent.relative_to(folder).as_posix() for path in paths]  # gt/1/avg50.png is of the scene 1
+        for own in (whole, above):
+            if set(own) <= set(scenes):
+                return [scenes[name] for name in own]
+        if pairs := partners(whole, list(scenes)):
+            return [scenes[pairs[name]] for name in whole]
+        wrong = next(path for path, name in zip(paths, whole, strict=True) if name not in scenes)
+        raise InputError(f"{wrong}: no scene of {self.noisy} has this name")
 
     def _images(self, source: str) -> Scenes | Mixed:
         """Single images of a file or folder, as scenes of one capture."""

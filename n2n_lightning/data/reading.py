@@ -14,7 +14,7 @@ from torch import Tensor
 from n2n_lightning import axes
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import grouped, matched, pictures
-from n2n_lightning.files import InputError, natural
+from n2n_lightning.files import InputError
 from n2n_lightning.formats import Picture, Values, opened
 
 
@@ -135,7 +135,8 @@ def read_scenes(
     if target is not None:
         pairs = matched(folder, Path(target), exclude)
         return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs])
-    scenes = sorted({path.parent for path in pictures(folder, exclude, deep=True)} - {folder}, key=natural)
+    found = dict.fromkeys(path.parent for path in pictures(folder, exclude, deep=True))  # in natural order
+    scenes = [scene for scene in found if scene != folder]
     if scenes:
         files = [pictures(scene, exclude) for scene in scenes]
         for scene, captures in zip(scenes, files, strict=True):

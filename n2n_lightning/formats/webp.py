@@ -20,7 +20,7 @@ class Webp(Picture):
             check_size(path.stat().st_size, image.width * image.height * 4)
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError("is an animation")
-            lossless = b"VP8L" in path.read_bytes()[:4096]
+            lossless = _is_lossless(path.read_bytes())
             names = ("icc_profile", "exif", "xmp")
             self.options = {name: image.info[name] for name in names if image.info.get(name)}
             self.orientation = int(image.getexif().get(274, 1))
@@ -30,3 +30,14 @@ class Webp(Picture):
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         Image.fromarray(results[0]).save(path, format="WEBP", **self.options)
+
+
+def _is_lossless(content: bytes) -> bool:
+    """Whether the pixels are in a chunk of the lossless kind."""
+    place = 12  # after RIFF, the size and WEBP
+    while place + 8 <= len(content):
+        name, length = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        if name in (b"VP8L", b"VP8 "):
+            return name == b"VP8L"
+        place += 8 + length + length % 2
+    return False

@@ -28,9 +28,14 @@ class Network(nn.Module):
         @functools.wraps(make)
         def remember(self: "Network", *args: Any, **named: Any) -> None:
             if "arguments" not in self.__dict__:  # not of the classes below
-                given = inspect.signature(make).bind(self, *args, **named)
+                signature = inspect.signature(make)
+                given = signature.bind(self, *args, **named)
                 given.apply_defaults()
                 plain = dict(list(given.arguments.items())[1:])
+                for parameter in signature.parameters.values():  # **options, and *args, which have no names
+                    if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                        several = plain.pop(parameter.name, {})
+                        plain |= several if isinstance(several, dict) else {}
                 object.__setattr__(self, "arguments", plain)
             make(self, *args, **named)
 
