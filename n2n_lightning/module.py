@@ -172,7 +172,7 @@ class Denoiser(pl.LightningModule):
             def keep(rows: slice, columns: slice, values: Tensor, i: int = i) -> None:
                 result[i, :, rows, columns] = values
 
-            tiled(self, lambda y, x, image=image: image[:, y, x], keep, size, multiple=32)  # type: ignore[misc]
+            tiled(self, lambda y, x, image=image: image[:, y, x], keep, size, tile=512, multiple=32)  # type: ignore[misc]
         return result
 
     def on_validation_end(self) -> None:
