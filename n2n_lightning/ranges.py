@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 LAST = -1  # the axis of the channels, in arrays of pages
-MOST = 10_000  # about so many places of a page are looked at
 
 
 @dataclass
@@ -40,6 +39,8 @@ class Range:
         """
         if fixed is not None:
             found = [fixed]
+        elif pixels.dtype == np.uint8:  # nothing to judge
+            found = [levels(pixels)]
         else:
             values, calm = sampled(pixels, fills)
             each = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
@@ -106,13 +107,10 @@ def ends(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, flo
     known = values[here]
     if not known.size:
         return None
-    noise = _noise(known, calm[here]) if calm is not None else 0.0
-    if calm is None or not noise:
-        low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
-        return low, high
-    quiet = calm[here]
+    quiet = known if calm is None else calm[here]
+    noise = _noise(known, quiet)
     alone = np.abs(known - quiet) > 12 * noise
-    if alone.mean() > 0.005:  # lines, letters, stars: of the picture
+    if not noise or alone.mean() > 0.005:  # nothing to tell by, or lines, letters, stars: of the picture
         low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
         return low, high
     low, high = (float(v) for v in np.quantile(np.where(alone, quiet, known), (0.001, 0.999)))

@@ -1,7 +1,7 @@
 """Noisy captures of scenes, in memory or mapped from files, and the pairs that are drawn from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -202,7 +202,6 @@ class Sized(Dataset):
 
     noisy: Sequence[Tensor]
     reference: Sequence[Tensor]
-    single: bool = field(default=True, init=False)
 
     def __len__(self) -> int:
         return len(self.noisy)
