@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
 
-from n2n_lightning import axes
-from n2n_lightning.files import DiskFull, InputError, load_torch, replacing
+from n2n_lightning.files import InputError, load_torch, replacing
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -92,10 +89,11 @@ def _warn(message: str) -> None:
 
 
 class Best(_Checkpoint):
-    """`best.ckpt`, of the epoch with the highest val_psnr."""
+    """`best.ckpt`, of the epoch with the highest val_psnr; without clean images, with the least estimated error."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val_psnr", mode="max")
+    def __init__(self, folder: Path, reference: str = "clean") -> None:
+        watched, mode = {"clean": ("val_psnr", "max"), "noisy": ("val_mse_estimate", "min")}[reference]
+        super().__init__(folder, "best", monitor=watched, mode=mode)
 
 
 class Last(_Checkpoint):
@@ -186,82 +184,6 @@ class LastWord(Callback):
         processes.clear()  # the list that the watcher goes through
 
 
-class Pictures(Callback):
-    """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png."""
-
-    COUNT = 6
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._now: tuple[Tensor, Tensor, Tensor] | None = None
-        self._best: tuple[Tensor, Tensor, Tensor] | None = None
-        self._written, self._unit = 0.0, 1.0
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        if batch_idx == 0:
-            noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in (batch["input"], outputs, batch["target"]))
-            self._now = noisy, denoised, clean
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._now is None:  # there is nothing to validate on
-            return
-        self._unit = float(getattr(pl_module, "unit", 1.0))
-        history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
-        earlier = [row["val_psnr"] for row in history if "val_psnr" in row]
-        if not earlier or trainer.callback_metrics["val_psnr"] > max(earlier):
-            self._best = self._now
-            if time.monotonic() - self._written > 20:
-                self._write()
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
-        if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
-            trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(*self._now, unit=self._unit), epoch)
-
-    @rank_zero_only
-    def _write(self) -> None:
-        if self._best is not None:
-            with replacing(self.path) as temporary:
-                draw(*self._best, unit=self._unit).savefig(temporary)
-            self._written = time.monotonic()
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        with suppress(DiskFull):  # the exception says what is wrong
-            self._write()
-
-
-def draw(noisy: Tensor, denoised: Tensor, clean: Tensor, unit: float = 1.0) -> Any:
-    """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
-
-    Shown are the first three channels as colour, or the first as grey where there are fewer.
-    """
-    from matplotlib.figure import Figure
-
-    shown = 3 if clean.shape[1] >= 3 else 1
-    rows = {"noisy": noisy, "denoised": denoised, "clean": clean}
-    height, width = axes.size(clean)
-    figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
-    places = figure.subplots(3, len(clean), squeeze=False)
-    for line, (name, images) in zip(places, rows.items(), strict=True):
-        for ax, image, reference in zip(line, images, clean, strict=True):
-            ax.imshow(
-                image[:shown].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy(),
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                interpolation="nearest",
-            )
-            ax.set(xticks=[], yticks=[])
-            if name != "clean":
-                psnr = -10 * ((image - reference) * unit).square().nanmean().log10()
-                ax.set_title(f"{psnr:.1f} dB", fontsize=8)
-        line[0].set_ylabel(name)
-    return figure
-
-
 class MetricsFile(Logger):
     """`metrics.csv`, one row per epoch, whole after each; `then` is called after it.
 
@@ -306,7 +228,13 @@ class Curves(TensorBoardLogger):
             charts = {
                 "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss"]],
                 "PSNR in dB": ["Multiline", ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]],
+                "PSNR in dB, estimated": [
+                    "Margin",
+                    ["val_psnr_estimate", "val_psnr_estimate_low", "val_psnr_estimate_high"],
+                ],
             }
+            kept = "estimated" if "val_psnr_estimate" in metrics else "PSNR in dB"
+            charts = {n: c for n, c in charts.items() if not n.startswith("PSNR") or n.endswith(kept)}
             self.experiment.add_custom_scalars({"n2n_lightning": charts})
             self._charts = True
         super().log_metrics({k: v for k, v in metrics.items() if k not in ("epoch", "images", "seconds")}, step)
@@ -334,8 +262,8 @@ class EpochLines(Callback):
         history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
         if history and trainer.is_global_zero:
             row = history[-1]
-            scores = f"  val_psnr {row['val_psnr']:.2f} dB" if "val_psnr" in row else ""
-            scores += f"  val_noisy_loss {row['val_noisy_loss']:.5f}" if "val_noisy_loss" in row else ""
+            names = [name for name in ("val_psnr", "val_psnr_estimate") if name in row]
+            scores = "".join(f"  {name} {row[name]:.2f} dB" for name in names)
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
             print(f"epoch {row['epoch']}/{trainer.max_epochs}  {loss}{scores}  {rate}", flush=True)

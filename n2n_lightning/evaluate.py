@@ -1,12 +1,14 @@
 """Score checkpoints on the same noisy images: `python -m n2n_lightning.evaluate RUN ... --data course --root DIR`.
 
 For each run folder or checkpoint: both PSNRs, SSIM, the PSNRs after rounding to 8 bit, parameters, speed, a 95%
-bootstrap interval over the images, and the paired difference to the first one.
+bootstrap interval over the images, and the paired difference to the first one. Without clean images (--data pairs
+--val-noisy A --val-target B) an estimate of the total PSNR from pairs of noisy captures.
 """
 
 import csv
 import io
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ def parser() -> Parser:
     p.add_argument("--noisy", help="--data pairs: file or folder with noisy captures, for the tuning of --classical")
     p.add_argument("--target", help="--data pairs: the second captures")
     p.add_argument("--val-noisy", help="--data pairs: the noisy images to score on")
-    p.add_argument("--clean", help="--data pairs: their clean images")
+    p.add_argument("--val-target", help="--data pairs, without --clean: the second captures of the same scenes")
+    p.add_argument("--clean", help="--data pairs: their clean images; without them PSNR is estimated")
     p.add_argument("--layout", default="auto", help="--data pairs: the axes of the arrays, e.g. NKHW")
     p.add_argument("--exclude", action="append", default=[], help="--data pairs: a pattern of names that are left out")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns")
@@ -53,15 +56,26 @@ def make_data(args: Any, scale: float | None = None) -> Any:
     elif args.data == "images":
         data = sources.Images(make_noise(args.noise), needed("root"), args.val, batch_size=1)
     else:
-        options = {"clean": needed("clean"), "val_noisy": args.val_noisy, "layout": args.layout, "scale": scale}
-        noisy = args.noisy or needed("val-noisy")
-        if args.noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
-            options["val_noisy"], args.target = noisy, noisy
-        data = sources.OwnPairs(noisy, args.target, batch_size=1, exclude=args.exclude, **options)
+        data = _own_pairs(args, scale, needed)
     data.setup("validate")
     if data.limits is not None:  # in units of white, whatever range each network is shown
         data.limits = (0.0, data.scale or 1.0)
     return data
+
+
+def _own_pairs(args: Any, scale: float | None, needed: Callable[[str], str]) -> Any:
+    from n2n_lightning.data import OwnPairs
+
+    if args.classical and args.noisy is None:
+        raise InputError("--classical: the filters are tuned on noisy pairs of other scenes; name them with --noisy")
+    if args.clean is not None and args.val_target is not None:
+        raise InputError(f"--val-target {args.val_target}: goes with --val-noisy, where there is no --clean")
+    scored = args.val_noisy if args.noisy and args.clean else needed("val-noisy")
+    options = {"val_noisy": scored, "val_target": args.val_target, "clean": args.clean, "layout": args.layout}
+    noisy, target = args.noisy, args.target
+    if noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
+        noisy, target = scored, scored if args.clean else args.val_target
+    return OwnPairs(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, **options)
 
 
 def in_its_range(network: Any, run: Any, scale: float | None) -> Any:
@@ -100,46 +114,41 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table()
-    heads = (
-        "",
-        "PSNR, mean [95%]",
-        "PSNR, total",
-        "SSIM",
-        "8 bit: mean",
-        "total",
-        "against the first [95%]",
-        "parameters",
-        "images/s",
-    )
-    for head in heads:
+    estimated = "psnr_estimate" in next(iter(rows.values()))
+    scores = ("PSNR, estimated [95%]",)
+    if not estimated:
+        scores = ("PSNR, mean [95%]", "PSNR, total", "SSIM", "8 bit: mean", "total")  # type: ignore[assignment]
+    for head in ("", *scores, "against the first [95%]", "parameters", "images/s"):
         table.add_column(head, justify="right" if head else "left")
     for name, row in rows.items():
-        low, high = row["psnr_interval"]
-        difference = ""
-        if "difference" in row:
-            difference = "{:+.2f} [{:+.2f}, {:+.2f}]".format(row["difference"], *row["difference_interval"])
-        table.add_row(
-            name,
-            f"{row['psnr']:.2f} [{low:.2f}, {high:.2f}]",
-            f"{row['psnr_total']:.2f}",
-            f"{row['ssim']:.4f}",
-            f"{row['psnr_uint8']:.2f}",
-            f"{row['psnr_total_uint8']:.2f}",
-            difference,
-            f"{row['parameters']:,}" if row.get("parameters") else "",
-            f"{row['images_per_second']:.0f}" if name != "noisy input" else "",
-        )
+        if estimated:
+            found = [_measured(row["psnr_estimate"], row["psnr_estimate_interval"], "{:.2f}")]
+        else:
+            found = [_measured(row["psnr"], row["psnr_interval"], "{:.2f}"), f"{row['psnr_total']:.2f}"]
+            found += [f"{row['ssim']:.4f}", f"{row['psnr_uint8']:.2f}", f"{row['psnr_total_uint8']:.2f}"]
+        difference = _measured(row["difference"], row["difference_interval"], "{:+.2f}") if "difference" in row else ""
+        parameters = f"{row['parameters']:,}" if row.get("parameters") else ""
+        speed = f"{row['images_per_second']:.3g}" if name != "noisy input" else ""
+        table.add_row(name, *found, difference, parameters, speed)
     console = Console(highlight=False)
     Console(highlight=False, width=None if console.is_terminal else 150).print(table)
+
+
+def _measured(value: float | None, ends: Sequence[float | None] | None, form: str) -> str:
+    """A number of decibels with its interval; an end that too few pixels leave open is a question mark."""
+    if value is None:
+        return "not measurable"
+    return f"{form.format(value)} [{', '.join('?' if e is None else form.format(e) for e in ends or (None, None))}]"
 
 
 def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> None:
     """A picture of the images with the lowest and the highest PSNR."""
     import torch
 
-    from n2n_lightning.callbacks import draw
+    from n2n_lightning.pictures import draw
     from n2n_lightning.scores import pairs
 
+    estimated = "estimates" in found
     order = sorted(range(len(found["mse"])), key=lambda i: -found["mse"][i])
     chosen = list(dict.fromkeys([*order[:count], *order[-count:]]))
     everything = [(n, c) for noisy, clean in pairs(data) for n, c in zip(noisy, clean, strict=True)]
@@ -147,13 +156,47 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
     noisy, clean = (torch.stack([everything[i][k][..., :side, :side] for i in chosen]) for k in (0, 1))
     denoised = torch.stack([found["images"][i][..., :side, :side] for i in chosen])
     with replacing(path) as temporary:
-        draw(noisy, denoised, clean).savefig(temporary)
+        errors = [found["errors"][i] for i in chosen] if estimated else None
+        draw(noisy, denoised, clean, errors=errors).savefig(temporary)
+
+
+def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """What is scored beside the noisy input: name, what denoises a batch, and notes for the row."""
+    from n2n_lightning.restore import averaged
+
+    if args.classical:
+        from n2n_lightning.classical import classical
+
+        for name, (run, tuned) in classical(data).items():
+            yield f"{name} ({tuned})", run, {"tuned": tuned}
+    for name, network in networks.items():
+        run = averaged(network, network.multiple) if args.tta else network
+        run = in_its_range(network, run, data.scale if data.limits else None)
+        parameters = sum(p.numel() for p in network.parameters())
+        yield name, run, {"parameters": parameters, "tta": args.tta}
+
+
+def _write(args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> None:
+    """The files that were asked for."""
+    if args.json:
+        content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if args.csv:
+        columns = [(name, what) for name in found for what in ("mse", "ssim") if what in found[name]]
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["image", *(f"{name} {what}" for name, what in columns)])
+        for i in range(len(found["noisy input"]["mse"])):
+            writer.writerow([i, *(found[name][what][i] for name, what in columns)])
+        with replacing(args.csv) as temporary:
+            temporary.write_text(lines.getvalue(), encoding="utf-8")
 
 
 def main() -> int:
     args = parser().parse_args()
-    from n2n_lightning.restore import averaged, checkpoint_of, load
-    from n2n_lightning.scores import noisy_scores, score, summarise
+    from n2n_lightning.restore import checkpoint_of, load
+    from n2n_lightning.scores import estimated, noisy_scores, score, summarise
 
     failed = 0
     networks, scales = {}, set[float]()
@@ -171,40 +214,21 @@ def main() -> int:
     if args.data == "pairs" and len(scales) > 1:
         raise InputError(f"the checkpoints were trained with different data.scale: {sorted(scales)}; score them apart")
     data = make_data(args, next(iter(scales), None))
-    if data.reference != "clean":
-        raise InputError(f"--data {args.data}: needs --clean, the images to compare with")
-
-    found = {"noisy input": noisy_scores(data)}
+    clean = data.reference == "clean"
+    if data.val is None:
+        raise InputError(f"--data {args.data}: there is nothing to score on")
+    measure = score if clean else estimated
+    found = {"noisy input": noisy_scores(data) if clean else estimated(lambda image: image, data)}
     notes: dict[str, dict[str, Any]] = {"noisy input": {}}
-    if args.classical:
-        from n2n_lightning.classical import classical
-
-        for name, (run, tuned) in classical(data).items():
-            label = f"{name} ({tuned})"
-            found[label], notes[label] = score(run, data), {"tuned": tuned}
-    for name, network in networks.items():
-        run = averaged(network, network.multiple) if args.tta else network
-        run = in_its_range(network, run, data.scale if data.limits else None)
-        found[name] = score(run, data, args.device)
-        notes[name] = {"parameters": sum(p.numel() for p in network.parameters()), "tta": args.tta}
+    for name, run, note in _candidates(args, networks, data):
+        found[name], notes[name] = measure(run, data, args.device), note
     first = next(iter(networks), None)
     rows = {
         name: {**summarise(f, found[first] if first and name != first else None), **notes[name]}
         for name, f in found.items()
     }
     show(rows)
-    if args.json:
-        content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
-        with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if args.csv:
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(["image", *(f"{name} {what}" for name in found for what in ("mse", "ssim"))])
-        for i in range(len(found["noisy input"]["mse"])):
-            writer.writerow([i, *(f[what][i] for f in found.values() for what in ("mse", "ssim"))])
-        with replacing(args.csv) as temporary:
-            temporary.write_text(lines.getvalue(), encoding="utf-8")
+    _write(args, data, rows, found)
     if args.picture:
         extremes(found[first or "noisy input"], data, args.picture)
     return failed

@@ -18,8 +18,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning import callbacks, mistakes, runs
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
+from n2n_lightning.inspection import unfit
 from n2n_lightning.module import Denoiser, Diverged
 from n2n_lightning.networks import multiply_accumulates
+from n2n_lightning.pictures import Pictures
 from n2n_lightning.processes import LEADER, Deserted, follows
 
 
@@ -52,6 +54,8 @@ def train(
     run = Run(config, folder, command, lines)
     if not follows():
         print(run.summary(), flush=True)
+        for doubt in unfit(*captured) if (captured := run.data.captured()) else []:
+            print(f"warning: {doubt} (python -m n2n_lightning.check says more)", file=sys.stderr, flush=True)
         if left_out := run.data.left_out:
             shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
             print(f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names all", flush=True)
@@ -129,11 +133,11 @@ class Run:
             callbacks.LastWord(),
             callbacks.ProgressBar() if bar else callbacks.EpochLines(),
             *instantiate(list(self.config["callbacks"].values())),
-            callbacks.Pictures(self.folder / "samples.png"),
+            Pictures(self.folder / "samples.png"),
             # Last of these: its checkpoint must hold what the others do after the same batch, as averages of weights.
             self.stop,
         ]
-        keepers = [callbacks.Best(checkpoints)] if self.data.reference == "clean" else []
+        keepers = [callbacks.Best(checkpoints, self.data.reference)] if self.data.val is not None else []
         metrics = callbacks.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
         trainer: pl.Trainer = construct(
             "trainer",

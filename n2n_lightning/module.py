@@ -17,10 +17,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from n2n_lightning import axes
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2
+from n2n_lightning.missing import filled
 from n2n_lightning.networks import Network, apply
 from n2n_lightning.restore import load, read_checkpoint
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
-from n2n_lightning.scores import psnr_metrics
+from n2n_lightning.scores import Estimates, psnr, psnr_metrics
 from n2n_lightning.tiles import tiled
 
 LARGE = 1280 * 1280  # pixels of an image that is validated in tiles
@@ -47,6 +48,25 @@ def _described(network: nn.Module) -> dict[str, Any]:
     return {"model": {"_target_": f"{home}.{kind.__qualname__}", **arguments}}
 
 
+def _estimated(found: Estimates) -> dict[str, float]:
+    """The scores of an epoch without clean images; empty where there is nothing to validate on.
+
+    The estimated error may be 0 or less where there are few pixels, and has no decibels then. What watches the decibels
+    needs a number all the same: 40 dB above the noisy images, which no denoiser reaches.
+    """
+    if not found.sums:
+        return {}
+    error, least = found.error, 1e-4 * found.noisy or 1e-12
+    low, high = found.interval()
+    ends = {"val_psnr_estimate_low": high, "val_psnr_estimate_high": low}
+    return {
+        "val_mse_estimate": error,
+        "val_psnr_estimate": psnr(max(error, least)),
+        "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)),
+        **{name: psnr(max(end, least)) for name, end in ends.items() if math.isfinite(end)},
+    }
+
+
 class Denoiser(pl.LightningModule):
     """A network, its loss, its optimiser, and PSNR against clean images.
 
@@ -59,12 +79,13 @@ class Denoiser(pl.LightningModule):
         optimizer: makes the optimiser from the parameters. None: Adam with a rate of 0.001.
         scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it takes that; it is
             then advanced at every step, otherwise at every epoch. None keeps the rate. ReduceLROnPlateau watches
-            val_psnr where its mode is max, the validation loss where it is min.
+            val_psnr or val_psnr_estimate where its mode is max, val_loss or val_mse_estimate where it is min.
         spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}. The
             networks of this package say that themselves.
 
-        reference: what validation compares with. Where it is `noisy` there is no PSNR, and the validation loss is
-            called `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
+        reference: what validation compares with, `clean` or `noisy`. Where it is another noisy capture there is no
+            PSNR but an estimate of it, `val_psnr_estimate` (scores.squared_errors), and the validation loss is called
+            `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
 
         bounds: clamp denoised images to these values before they are scored, because clean ones lie there; or None.
         unit: how much of PSNR's white one unit of the images is.
@@ -93,6 +114,7 @@ class Denoiser(pl.LightningModule):
         names = ("val", "noisy") if reference == "clean" else ()
         self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
         self._val_loss, self._measure = ("val_loss" if names else "val_noisy_loss"), L2()
+        self.reference, self.estimates = reference, Estimates()
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
         self._latest: dict[str, float] = {}
@@ -125,12 +147,18 @@ class Denoiser(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         self._stop_clock()
+        self.estimates = Estimates()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = _named(batch)
         noisy, clean = batch["input"], batch["target"]
         output = self._whole(noisy)
         self._add("val", self._measure(output, clean) * self.unit**2, len(noisy))
+        if self.reference == "noisy":
+            second = self._whole(batch["other_input"] if "other_input" in batch else filled(clean))
+            pair = [batch.get("other_target", noisy), clean]
+            scenes = batch["scene"].tolist() if "scene" in batch else None
+            self.estimates.add([y * self.unit for y in pair], [f * self.unit for f in (output, second)], scenes)
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
         output = output.clamp(*self.bounds) if self.bounds else output
         for name, metrics in self.scores.items():
@@ -139,8 +167,12 @@ class Denoiser(pl.LightningModule):
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Makes the epoch's scores visible to callbacks: val_psnr, val_psnr_total, val_loss, noisy_psnr(_total)."""
-        self._latest = {self._val_loss: self._mean("val")}
+        """Makes the epoch's scores visible to callbacks: val_psnr, val_psnr_total, val_loss, noisy_psnr(_total).
+
+        Without clean images val_mse_estimate, val_psnr_estimate (with _low and _high), noisy_psnr_estimate,
+        val_noisy_loss.
+        """
+        self._latest = {self._val_loss: self._mean("val"), **_estimated(self.estimates)}
         for metrics in self.scores.values():
             self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
@@ -148,10 +180,10 @@ class Denoiser(pl.LightningModule):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where there is no logger, for Trainer.validate returns what is logged
             for name, value in self._latest.items():
-                self.log(name, value, logger=not fitting, prog_bar=name == "val_psnr")
+                self.log(name, value, logger=not fitting, prog_bar=name in ("val_psnr", "val_psnr_estimate"))
 
     def on_test_start(self) -> None:
-        self._stop_clock()
+        self.on_validation_start()
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.validation_step(batch, batch_idx)
@@ -245,9 +277,8 @@ class Denoiser(pl.LightningModule):
         schedule = self._scheduler(optimizer)
         if not isinstance(schedule, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": schedule}
-        if schedule.mode == "max" and not self.scores:
-            raise InputError("scheduler.mode=max: without clean images there is no val_psnr; mode=min watches the loss")
-        watched = "val_psnr" if schedule.mode == "max" else self._val_loss
+        score, error = ("val_psnr", "val_loss") if self.scores else ("val_psnr_estimate", "val_mse_estimate")
+        watched = score if schedule.mode == "max" else error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": watched, "strict": False}}
 
     def configure_gradient_clipping(

@@ -104,10 +104,10 @@ class Page:
             writer.writeheader()
             writer.writerows(rows)
 
-    def write(self) -> None:
-        page = "<!doctype html><html lang=en><head><meta charset=utf-8><title>Noise2Noise report</title>"
+    def write(self, name: str = "report", title: str = "Noise2Noise report") -> None:
+        page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
         page += '<meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,">'
         page += f"<style>{STYLE}</style></head><body>\n{self.html}</body></html>\n"
-        for name, content in (("report.html", page), ("report.md", self.markdown)):
-            with replacing(self.out / name) as temporary:
+        for ending, content in (("html", page), ("md", self.markdown)):
+            with replacing(self.out / f"{name}.{ending}") as temporary:
                 temporary.write_text(content, encoding="utf-8")

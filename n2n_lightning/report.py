@@ -10,6 +10,7 @@ from typing import Any
 
 from n2n_lightning.files import InputError, Parser, command
 from n2n_lightning.pages import Page
+from n2n_lightning.runs import merit
 
 # What the report "Noise2Noise PyTorch Implementation" gives, by the network: its PSNR (it does not say which
 # definition), and the budget behind it.
@@ -118,6 +119,7 @@ def loss_figure(run: Run) -> Any:
         ("train_loss", "training, against noisy targets"),
         ("val_loss", "validation, against clean images"),
         ("val_noisy_loss", "validation, against noisy images"),
+        ("val_mse_estimate", "validation, estimated error"),
     ):
         points = [(row["epoch"], row[name]) for row in run.history if name in row]
         if points:
@@ -133,12 +135,12 @@ def rate_figure(folder: Path) -> Any:
     """Figure 2: PSNR against the swept number, ours and, for learning rates, the report's; None without a number."""
     from n2n_lightning.sweep.results import numeric_axis, picture, read_sweep
 
-    rows = [row for row in read_sweep(folder) if row["val_psnr"] is not None]
+    rows = [row for row in read_sweep(folder) if merit(row) is not None]
     axis = numeric_axis(rows)
     if axis is None:
         return None
     figure = picture(rows, axis)
-    if axis == "optim.lr":
+    if axis == "optim.lr" and any(row["val_psnr"] is not None for row in rows):
         ax = figure.axes[0]
         ax.plot(*zip(*sorted(PUBLISHED_RATES.items()), strict=True), "s--", color="gray", label="the report's Figure 2")
         ax.legend()
@@ -194,8 +196,10 @@ def results(runs: list[Run]) -> list[dict[str, Any]]:
                 "report": published if same else None,
                 "PSNR, mean": run.result.get("val_psnr"),
                 "PSNR, total": run.result.get("val_psnr_total"),
+                "PSNR, estimated": run.result.get("val_psnr_estimate"),
                 "noisy, mean": run.result.get("noisy_psnr"),
                 "noisy, total": run.result.get("noisy_psnr_total"),
+                "noisy, estimated": run.result.get("noisy_psnr_estimate"),
                 "best epoch": run.result.get("best_epoch"),
                 "parameters": run.result.get("parameters"),
                 "seconds": run.result.get("seconds"),
@@ -215,11 +219,12 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
     page.paragraph(
         "PSNR is given in two definitions that must not be compared with one another: the mean over images of each"
         " image's PSNR, and the PSNR of the mean squared error over all images (total). The report does not say which"
-        " one its figures are. All scores are of the best epoch, on images that were not trained on."
+        " one its figures are. Where there are no clean images it is estimated from pairs of noisy ones, as a total."
+        " All scores are of the best epoch, on images that were not trained on."
     )
     page.heading("Results")
     page.table("results", results(runs))
-    best = sorted(runs, key=lambda run: -(run.result.get("val_psnr") or 0))[:most]
+    best = sorted(runs, key=lambda run: -(merit(run.result) or 0))[:most]
     for number, folder in enumerate(sweeps):
         try:
             if figure := rate_figure(folder):
@@ -238,7 +243,9 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
             page.figure(f"figure1_{number}.png", loss_figure(run), "Figure 1: mean squared error against the epoch")
         samples = run.folder / "samples.png"
         if samples.is_file():
-            caption = "Figure 3: noisy, denoised and clean, with the PSNR of each"
+            estimated = run.result.get("noisy_psnr_estimate") is not None
+            last = "another noisy capture, with the estimated" if estimated else "clean, with the"
+            caption = f"Figure 3: noisy, denoised and {last} PSNR of each"
             page.picture(f"figure3_{number}.png", samples.read_bytes(), caption)
         if run.network not in tables and (run.folder / "checkpoints").is_dir():
             try:

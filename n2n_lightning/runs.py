@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -79,17 +80,47 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
 
 def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
-    """The best epoch's scores (without clean images the last one's), and the speed of the whole training."""
-    scored = [row for row in history if "val_psnr" in row]
-    best = max(scored, key=lambda row: row["val_psnr"], default=history[-1] if history else {})
-    names = ("val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total", "val_loss", "val_noisy_loss", "train_loss")
+    """The best epoch's scores (the last one's, where none has any), and the speed of the whole training."""
+    scored = [row for row in history if "val_psnr" in row or "val_mse_estimate" in row]
+    best = max(scored, key=lambda row: merit(row) or 0.0, default=history[-1] if history else {})
+    names = ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]
+    names += [
+        "val_psnr_estimate",
+        "noisy_psnr_estimate",
+        "val_mse_estimate",
+        "val_loss",
+        "val_noisy_loss",
+        "train_loss",
+    ]
     seconds = sum(row["seconds"] for row in history)
+    scores: dict[str, Any] = {name: best.get(name) for name in names}
+    if best.get("val_mse_estimate", 1.0) <= 0:  # not measurable with so few pixels
+        scores["val_psnr_estimate"] = None
+    ends = [best.get(f"val_psnr_estimate_{end}") for end in ("low", "high")]
     return {
-        **{name: best.get(name) for name in names},
+        **scores,
+        "val_psnr_estimate_interval": None if ends == [None, None] else ends,
         "best_epoch": best.get("epoch"),
         "seconds": round(seconds, 3),
         "images_per_second": round(sum(row["images"] for row in history) / seconds, 1) if seconds else None,
     }
+
+
+def merit(scores: dict[str, Any]) -> float | None:
+    """What the best of several runs or epochs has most of, in dB; None if it has no score.
+
+    PSNR against clean images; without them its estimate. Older runs have neither, and then the PSNR against the noisy
+    images kept back does: their noise, the same for all runs, makes it low, but keeps the order, up to chance.
+
+    >>> [merit(scores) for scores in ({"val_psnr": 25.86}, {"val_mse_estimate": 0.001}, {"val_noisy_loss": 0.01})]
+    [25.86, 30.0, 20.0]
+    """
+    if scores.get("val_psnr") is not None:
+        return float(scores["val_psnr"])
+    if (error := scores.get("val_mse_estimate")) is not None:
+        return -10 * math.log10(max(error, 1e-12)) - min(error, 0.0)  # in order below 0, too
+    loss = scores.get("val_noisy_loss")
+    return -10 * math.log10(loss) if loss else None
 
 
 def device_name(device: Any) -> str:
@@ -125,7 +156,7 @@ def write_hyperparameters(folder: Path, config: dict[str, Any], result: dict[str
     numbers = {k: v for k, v in config["optim"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
     rates = {f"optim.{name}": value for name, value in numbers.items()}
     params = {**rates, **chosen, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
-    names = ("val_psnr", "val_psnr_total", "val_noisy_loss", "train_loss")
+    names = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_noisy_loss", "train_loss")
     scores = {f"final/{name}": result[name] for name in names if result[name] is not None}
     with SummaryWriter(str(folder)) as writer:
         writer.add_hparams(params, scores, run_name=".")

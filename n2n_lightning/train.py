@@ -22,7 +22,6 @@ from n2n_lightning.files import DiskFull, InputError, replacing
 from n2n_lightning.processes import Deserted, follows
 from n2n_lightning.sweep.jobs import job as sweep_job
 from n2n_lightning.sweep.jobs import stored
-from n2n_lightning.sweep.results import merit
 from n2n_lightning.sweep.resume import resumed
 from n2n_lightning.sweep.watch import explain
 
@@ -36,11 +35,16 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    if result["val_psnr"] is None and result["val_noisy_loss"] is not None:
-        console.print(
-            "There are no clean images to compare with: the checkpoint is the last one. Its loss against noisy images,"
-            f" which is mostly their own noise, is {result['val_noisy_loss']:.5f}."
-        )
+    if result["noisy_psnr_estimate"] is not None:
+        low, high = (f"{end:.2f}" if end else "?" for end in result["val_psnr_estimate_interval"] or (None, None))
+        value = result["val_psnr_estimate"]
+        found = f"{value:.2f} dB [{low}, {high}]" if value else "not measurable with so few pixels"
+        table = Table(title=None, show_header=True)
+        table.add_column("")
+        table.add_column("PSNR, estimated from noisy images [95%]", justify="right")
+        table.add_row("noisy input", f"{result['noisy_psnr_estimate']:.2f} dB")
+        table.add_row("denoised", found)
+        console.print(table)
     elif result["val_psnr"] is not None:
         table = Table(title=None, show_header=True)
         for column in ("", "PSNR (mean of images)", "PSNR (total MSE)"):
@@ -75,7 +79,7 @@ def _main(cfg: DictConfig) -> float | None:
     if result is None:
         with sweep_job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
             result = _run_of_sweep(cfg, folder)
-    return merit(result) if result["status"] == "finished" else None
+    return runs.merit(result) if result["status"] == "finished" else None
 
 
 def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from n2n_lightning import classical, evaluate, scores
-from n2n_lightning.callbacks import draw
 from n2n_lightning.data import Key
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import ResidualUNet
+from n2n_lightning.pictures import draw
 from n2n_lightning.restore import averaged, load
 from tests.conftest import LIMIT, course_files, photographs, run
 
@@ -191,7 +191,9 @@ class Noisy:
         (["course"], "course: not a run folder"),
         (["course/train_data.pkl"], "course/train_data.pkl: not a checkpoint of n2n_lightning"),
         (["--data", "course"], "--data course: needs --root"),
-        (["--data", "pairs"], "--data pairs: needs --clean"),
+        (["--data", "pairs"], "--data pairs: needs --val-noisy"),
+        (["--data", "pairs", "--clean", "course"], "--data pairs: needs --val-noisy"),
+        (["--data", "pairs", "--val-noisy", "course", "--classical"], "--classical: the filters are tuned on noisy"),
         (["--data", "nonsense"], "argument --data: invalid choice"),
         (["--noise", "fog"], "--noise fog: is none of"),
         (["--noise", "gaussian:sigma=much"], "--noise gaussian:sigma=much"),

@@ -94,13 +94,15 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class Pairs(Dataset):
-    """Fixed pairs for validation: noisy and reference images, both (N, C, H, W)."""
+    """Fixed pairs for validation: noisy and reference images, both (N, C, H, W); `scene` says which belong together."""
 
-    def __init__(self, noisy: Tensor, reference: Tensor) -> None:
+    def __init__(self, noisy: Tensor, reference: Tensor, scene: Tensor | None = None) -> None:
         self.noisy, self.reference = noisy, reference
+        self.scene = torch.arange(len(noisy)) if scene is None else scene
 
     def __len__(self) -> int:
         return len(self.noisy)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        return {"input": self.noisy[key.images], "target": self.reference[key.images], **key.identity()}
+        pair = {"input": self.noisy[key.images], "target": self.reference[key.images], "scene": self.scene[key.images]}
+        return {**pair, **key.identity()}

@@ -150,6 +150,7 @@ class Captures(Dataset):
         clean: train towards these images, one of each scene, instead (supervised training, for comparison).
         crop: height and width of a random window, the same for both; None takes whole images.
         count: images per epoch; item i is of scene i modulo their number.
+        within: captures that are more than so many apart are no pair; None: all are.
     """
 
     def __init__(
@@ -160,8 +161,9 @@ class Captures(Dataset):
         clean: Scenes | Mixed | None = None,
         crop: int | None = None,
         count: int | None = None,
+        within: int | None = None,
     ) -> None:
-        self.scenes, self.seed, self.swap, self.clean = scenes, seed, swap, clean
+        self.scenes, self.seed, self.swap, self.clean, self.within = scenes, seed, swap, clean, within
         self.count = count or len(scenes.names)
         height, width = scenes.smallest
         self.window = (min(crop, height), min(crop, width)) if crop else None
@@ -176,12 +178,19 @@ class Captures(Dataset):
         window = self._window(scene, u[:2]) if self.window else ()
         first, second = torch.zeros_like(scene), torch.ones_like(scene)
         if self.swap:
-            count = self.scenes.captures(scene)
-            first = (u[2] * count).long()
-            second = (first + 1 + (u[3] * (count - 1)).long()) % count
+            first, second = self._pair(self.scenes.captures(scene), u[2], u[3])
         noisy = self.scenes.take(scene, first, window)
         others, capture = (self.scenes, second) if self.clean is None else (self.clean, 0 * scene)
         return {"input": noisy, "target": others.take(scene, capture, window), **key.identity()}
+
+    def _pair(self, count: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of two different captures out of `count`, (B,) each, from uniform numbers in [0, 1)."""
+        first = (u * count).long()
+        if self.within is None:
+            return first, (first + 1 + (v * (count - 1)).long()) % count
+        low, high = (first - self.within).clamp(min=0), torch.minimum(first + self.within, count - 1)
+        second = low + (v * (high - low)).long()  # of those beside the first one, which is left out
+        return first, second + (second >= first)
 
     def _window(self, scene: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         """Index of C, H and W of a random window for each image."""
@@ -202,10 +211,12 @@ class Sized(Dataset):
 
     noisy: Sequence[Tensor]
     reference: Sequence[Tensor]
+    scene: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.noisy)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         i = int(key.images)
-        return {"input": self.noisy[i][None], "target": self.reference[i][None], **key.identity()}
+        scene = key.images if self.scene is None else self.scene[key.images]
+        return {"input": self.noisy[i][None], "target": self.reference[i][None], "scene": scene, **key.identity()}

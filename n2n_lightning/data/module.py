@@ -92,6 +92,13 @@ class NoisyPairs(pl.LightningDataModule):
             if size < self.batch_size:
                 raise InputError(f"data.batch_size={self.batch_size}: there are only {size} training pairs")
 
+    def captured(self) -> tuple[Any, Any, int | None] | None:
+        """Captures whose noise is their own, what their values mean (values.Seen), and how far apart pairs may be.
+
+        None where noise is made here, or nothing is learnt from it.
+        """
+        return None
+
     def release(self) -> None:
         """Lets go of the images: Lightning keeps the trainer of a finished run alive, and with it all that it knew."""
         for dataset in (self.train, self.val):
@@ -141,6 +148,10 @@ class NoisyPairs(pl.LightningDataModule):
                 pair = recoloured(pair)
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
+        if not training and self.reference == "noisy":  # both ways: scores without clean images need them
+            other = self._shown(batch["target"], batch["input"], noisy=True)
+            ready = {"input": pair[0], "target": pair[1], "other_input": other[0], "other_target": other[1]}
+            return {**ready, "scene": batch["scene"]}
         if not training:
             return {"input": pair[0], "target": pair[1]}
         # Each process of a run draws the whole batch and takes its share of it.

@@ -2,8 +2,9 @@
 
 import fnmatch
 import itertools
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from n2n_lightning.files import InputError, natural
@@ -18,10 +19,21 @@ def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> l
         exclude: patterns of names, or of paths below the folder, that are left out: `*avg*`, `*/mask/*`.
         deep: those in folders below it, too.
     """
-    found = folder.rglob("*") if deep else folder.iterdir()
+    found = _below(folder) if deep else folder.iterdir()
     files = [p for p in found if p.suffix.lower() in PICTURES and not _hidden(p, folder) and p.is_file()]
     kept = [p for p in files if not _excluded(p.relative_to(folder), exclude)]
     return sorted(kept, key=lambda p: [natural(part) for part in [*reversed(p.relative_to(folder).parents), p]])
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and in folders below it; links to folders are followed, each folder once."""
+    seen: set[Path] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (place := Path(here).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        yield from (Path(here) / name for name in files)
 
 
 def _hidden(path: Path, folder: Path) -> bool:

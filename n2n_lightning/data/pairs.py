@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning import missing, ranges
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
 from n2n_lightning.data.module import NoisyPairs
 from n2n_lightning.data.naming import key, partners, pictures
 from n2n_lightning.data.options import size_of, whole_numbers
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
+from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
 
 MANY = 2000  # scenes
-LOOKED_AT = 64  # images, evenly spread, that say what the range of values is
+SCORED = 4  # pairs of captures of a scene that validation looks at
 
 
 class OwnPairs(NoisyPairs):
@@ -28,8 +28,12 @@ class OwnPairs(NoisyPairs):
     Args:
         noisy: a file or folder with the first captures, or with all of them.
         target: a file or folder with the second captures.
-        clean: clean images, for validation (and for `target=clean`); None validates on noisy pairs kept back.
-        val_noisy: noisy images that belong to `clean`; None takes the scenes that have a clean image.
+        clean: clean images, for validation (and for `target=clean`); None validates on noisy captures kept back, by an
+            estimate (scores.squared_errors).
+        val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to validate on; None
+            takes the scenes that have a clean image, or some of `noisy`.
+        val_target: the second captures of the scenes of `val_noisy`.
+        within: captures that are more than so many apart in a scene are no pair; None: all are.
         layout: what the axes of an array mean, e.g. NKHW; see reading.read_array.
         exclude: patterns of names of files in folders that are no captures: `*avg*`.
         scale: the stored value that PSNR takes for white; None takes 255 for 8 bit, the smallest 2^n - 1 that no value
@@ -50,6 +54,8 @@ class OwnPairs(NoisyPairs):
         target: str | None = None,
         clean: str | None = None,
         val_noisy: str | None = None,
+        val_target: str | None = None,
+        within: int | None = None,
         layout: str = "auto",
         exclude: str | Sequence[str] = (),
         scale: float | None = None,
@@ -69,9 +75,14 @@ class OwnPairs(NoisyPairs):
             raise InputError(f"data.val_share={val_share}: must be 0 or more, and less than 1")
         if scale is not None and not scale > 0:
             raise InputError(f"data.scale={scale}: must be larger than 0")
-        if val_noisy is not None and clean is None:
-            raise InputError(f"data.val_noisy={val_noisy}: name the clean images that belong to them with data.clean=")
+        if within is not None:
+            whole_numbers(1, within=within)
+        if val_target is not None and (val_noisy is None or clean is not None):
+            raise InputError(
+                f"data.val_target={val_target}: the second captures of data.val_noisy=; it goes without data.clean="
+            )
         self.noisy, self.target, self.clean, self.val_noisy = noisy, target, clean, val_noisy
+        self.val_target, self.within = val_target, within
         self.layout, self.train_pairs, self.val_share = layout, train_pairs, val_share
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.asked_scale, self.asked_limits = scale, limits
@@ -80,7 +91,11 @@ class OwnPairs(NoisyPairs):
     def load(self) -> tuple[Dataset, Dataset | None]:
         scenes = self._without_blanks(read_scenes(self.noisy, self.target, self.layout, self.exclude))
         self.channels, (height, width) = scenes.channels, scenes.smallest
-        self._look(scenes)
+        seen = look(scenes)
+        self.fills, self.scale = seen.fills, seen.white if self.asked_scale is None else float(self.asked_scale)
+        self.limits = seen.limits or (0.0, self.scale)
+        if self.asked_limits is not None:
+            self.limits = (float(self.asked_limits[0]), float(self.asked_limits[1]))
         train, val, clean = self._split(scenes)
         sizes = train.sizes(torch.arange(len(train.names)))
         fit = (sizes // self.crop).clamp(min=1).prod(1).sum() if self.crop else torch.tensor(len(train.names))
@@ -100,7 +115,13 @@ class OwnPairs(NoisyPairs):
             "val": len(val) if val is not None else 0,  # type: ignore[arg-type]
             "reference": self.reference,
         }
-        return Captures(train, self.seed, self.swap, clean, self.crop, pairs), val
+        return Captures(train, self.seed, self.swap, clean, self.crop, pairs, self.within), val
+
+    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None] | None:
+        """See NoisyPairs."""
+        assert isinstance(self.train, Captures)
+        seen = Seen(self.fills, self.scale or 1.0, self.limits)
+        return None if self.supervised else (self.train.scenes, seen, self.within)
 
     def _without_blanks(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
         """The scenes in which there is something to see, in every capture; of very many only some are looked at."""
@@ -120,33 +141,6 @@ class OwnPairs(NoisyPairs):
         self._all, self._kept = scenes.names, torch.tensor(kept)
         return scenes if len(kept) == len(scenes.names) else scenes.part(self._kept)
 
-    def _look(self, scenes: Scenes | Mixed) -> None:
-        """Sets what is missing, what is white for PSNR, and the range that the network is shown."""
-        chosen = np.unique(np.linspace(0, len(scenes.names) - 1, LOOKED_AT // 2).round().astype(int))
-        pages = [scenes.image(int(i), k).permute(1, 2, 0).numpy() for i in chosen for k in (0, 1)]
-        found = [missing.margin_value(page) for page in pages]
-
-        def is_rare(value: float) -> bool:  # where it is no margin; else it is data
-            return all(m == value or (p == value).mean() < 0.001 for p, m in zip(pages, found, strict=True))
-
-        margins = {margin for margin in found if margin is not None and is_rare(margin)}
-        self.fills = tuple(sorted({*scenes.fills, *margins}))
-        values, calm = (
-            np.concatenate(part) for part in zip(*(ranges.sampled(p, self.fills) for p in pages), strict=True)
-        )
-        kind = pages[0].dtype
-        low, high = ranges.ends(values, None if kind == np.uint8 else calm) or (0.0, 1.0)
-        white = _white(kind, pages, self.fills, ranges.reach(values, calm))
-        self.scale = white if self.asked_scale is None else float(self.asked_scale)
-        if self.asked_limits is not None:
-            self.limits = (float(self.asked_limits[0]), float(self.asked_limits[1]))
-        elif low < high:
-            black, span = ranges.spread(low, high)
-            whole = np.issubdtype(kind, np.integer)  # so that adding a whole number to all values changes nothing
-            self.limits = (float(np.floor(black)), float(np.ceil(span))) if whole else (black, span)
-        else:
-            self.limits = (0.0, self.scale)
-
     def _split(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Dataset | None, Scenes | Mixed | None]:
         """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""
         count = len(scenes.names)
@@ -156,13 +150,17 @@ class OwnPairs(NoisyPairs):
             if self.supervised:
                 raise InputError("target=clean: name the clean images with data.clean=")
             self.reference = "noisy"
+            if self.val_noisy:
+                other = read_scenes(self.val_noisy, self.val_target, self.layout, self.exclude)
+                if other.channels != scenes.channels or other.dtype != scenes.dtype:
+                    raise InputError(self._unlike(other.image(0, 0), self.val_noisy, scenes.image(0, 0)))
+                return scenes, _twice(other), None
             if not kept:
                 return scenes, None, None
             if count == 1:
                 part, back = self._halves(scenes)
-                return part, _fixed(back, everything, back, everything, 1), None
-            held = everything[-kept:]
-            return scenes.part(everything[:-kept]), _fixed(scenes, held, scenes, held, 1), None
+                return part, _twice(back), None
+            return scenes.part(everything[:-kept]), _twice(scenes.part(everything[-kept:])), None
         cleans, owners = self._clean_images(scenes)
         self.bounded = self._bounded(cleans)
         if self.val_noisy:
@@ -182,7 +180,7 @@ class OwnPairs(NoisyPairs):
             return torch.tensor([position[int(scene)] for scene in which])
 
         towards = cleans.part(of(rest)) if self.supervised else None
-        return scenes.part(rest), _fixed(scenes, held, cleans, of(held), 0), towards
+        return scenes.part(rest), _fixed(scenes, held, cleans, of(held)), towards
 
     def _halves(self, scenes: Scenes | Mixed) -> tuple[Scenes, Scenes]:
         """The one scene that there is, cut in two: to train on, and to validate on."""
@@ -218,7 +216,7 @@ class OwnPairs(NoisyPairs):
         if noisy.channels != scenes.channels or noisy.dtype != scenes.dtype:
             raise InputError(self._unlike(noisy.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
         self._alike(clean, noisy, everything)
-        return _fixed(noisy, everything, clean, everything, 0)
+        return _fixed(noisy, everything, clean, everything)
 
     def _clean_images(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Tensor]:
         """The clean images, as scenes of one capture, and the numbers of the scenes that they belong to (M,)."""
@@ -287,11 +285,26 @@ class OwnPairs(NoisyPairs):
         )
 
 
-def _fixed(noisy: Scenes | Mixed, which: Tensor, other: Scenes | Mixed, those: Tensor, capture: int) -> Dataset:
-    """Validation pairs: the first captures of some scenes, beside a capture of others."""
-    if isinstance(noisy, Scenes) and isinstance(other, Scenes):
-        return Pairs(noisy.take(which, 0 * which), other.take(those, torch.full_like(those, capture)))
-    return Sized([noisy.image(int(i), 0) for i in which], [other.image(int(i), capture) for i in those])
+def _fixed(noisy: Scenes | Mixed, which: Tensor, clean: Scenes | Mixed, those: Tensor) -> Dataset:
+    """Validation pairs: the first captures of some scenes, beside clean images."""
+    if isinstance(noisy, Scenes) and isinstance(clean, Scenes):
+        return Pairs(noisy.take(which, 0 * which), clean.take(those, 0 * those))
+    return Sized([noisy.image(int(i), 0) for i in which], [clean.image(int(i), 0) for i in those])
+
+
+def _twice(scenes: Scenes | Mixed) -> Dataset:
+    """Validation pairs of noisy captures: the first and second, the third and fourth, ... of each scene.
+
+    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts.
+    """
+    everything = torch.arange(len(scenes.names))
+    count = (scenes.captures(everything) // 2).clamp(max=SCORED)
+    scene = torch.repeat_interleave(everything, count)
+    first = 2 * torch.cat([torch.arange(int(n)) for n in count])
+    if isinstance(scenes, Scenes):
+        return Pairs(scenes.take(scene, first), scenes.take(scene, first + 1), scene)
+    sides = [[scenes.image(int(s), int(k)) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]
+    return Sized(sides[0], sides[1], scene)
 
 
 def _shows_something(image: Tensor) -> bool:
@@ -303,16 +316,3 @@ def _shows_something(image: Tensor) -> bool:
         if known.size and known.min() < known.max():
             return True
     return False
-
-
-def _white(kind: np.dtype, pages: Sequence[np.ndarray], fills: Sequence[float], reach: float) -> float:
-    """The stored value that PSNR takes for white, by type and by the largest value up to `reach`."""
-    if kind == np.uint8:
-        return 255.0
-    high = 0.0
-    for page in pages:
-        gone = missing.lost(page, fills)
-        known = (page if gone is None else page[~gone]).astype(np.float64)
-        known = np.abs(known[known <= reach])
-        high = max(high, float(known.max())) if known.size else high
-    return ranges.largest(kind, high) if np.issubdtype(kind, np.integer) else (1.0 if high <= 2 else high)

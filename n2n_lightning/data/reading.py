@@ -15,7 +15,11 @@ from n2n_lightning import axes
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import grouped, matched, pictures
 from n2n_lightning.files import InputError
-from n2n_lightning.formats import Picture, Values, opened
+from n2n_lightning.formats import PICTURES, Picture, Values, opened
+
+
+class Single(InputError):
+    """There is one capture of each scene, where two or more are needed."""
 
 
 def read_array(path: str | Path, layout: str = "auto") -> list[Tensor]:
@@ -141,17 +145,60 @@ def read_scenes(
         files = [pictures(scene, exclude) for scene in scenes]
         for scene, captures in zip(scenes, files, strict=True):
             if len(captures) < 2:
-                raise InputError(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
+                raise Single(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
         return _from_images(files, [str(scene) for scene in scenes])
     paths = pictures(folder, exclude)
+    if not paths:
+        raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
     if bursts := _bursts(paths, layout):
         return bursts
     if groups := grouped(paths):
         return _from_images(groups, [str(group[0]) for group in groups])
-    raise InputError(
+    raise Single(
         f"{folder}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
         " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
     )
+
+
+def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = ()) -> Scenes | Mixed:
+    """Images of which each is the only one of its scene: of a file, or of all files of a folder and those below it.
+
+    Args:
+        noisy, layout, exclude: as of `read_scenes`; captures in one file are taken for different scenes.
+
+    Raises:
+        InputError: they cannot be read, or are not alike in type and channels.
+    """
+    folder = Path(noisy)
+    if not folder.is_dir():
+        captures = read_array(noisy, layout)
+        images = torch.cat(captures) if len(captures) > 1 else captures[0]
+        return Scenes([images], [f"{noisy}, image {i}" for i in range(len(images))], None, _declared([noisy]))
+    paths = pictures(folder, exclude, deep=True)
+    if not paths:
+        raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
+    found: list[Tensor] = []
+    names: list[str] = []
+    for path in paths:
+        here = [image for capture in _all_of(path, layout) for image in capture]
+        if found and (len(here[0]) != len(found[0]) or here[0].dtype != found[0].dtype):
+            raise InputError(f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike")
+        found += here
+        names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
+    fills = _declared(paths[:1])
+    if len({image.shape for image in found}) > 1:
+        return Mixed([[image] for image in found], names, fills)
+    return Scenes([torch.stack(found)], names, None, fills)
+
+
+def _all_of(path: Path, layout: str) -> list[Tensor]:
+    """All images of a file, a picture or a stack of them, (N, C, H, W) each."""
+    found = []
+    for values in _stacked(opened(path)):
+        if layout == "auto" and values.axes is None:
+            values.axes = axes.of_picture(values.array.shape)
+        found += _captures(values, layout, path)
+    return found
 
 
 def _from_files(noisy: str, target: str | None, layout: str) -> Scenes:
@@ -164,7 +211,7 @@ def _from_files(noisy: str, target: str | None, layout: str) -> Scenes:
         raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
     if len(frames) < 2:
         shape = tuple(frames[0].shape)
-        raise InputError(
+        raise Single(
             f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
             " with data.target=, or say where the captures are with data.layout=NKHW"
         )

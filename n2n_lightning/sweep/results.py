@@ -1,14 +1,13 @@
 """The jobs of a sweep as rows: the best of them, their table, their picture."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from n2n_lightning.files import natural
-from n2n_lightning.runs import read_result
+from n2n_lightning.runs import merit, read_result
 from n2n_lightning.typed import unquoted
 
 
@@ -37,7 +36,8 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
                 **{
                     n: result.get(n)
                     for n in (
-                        *("val_psnr", "val_psnr_total", "val_loss", "val_noisy_loss"),
+                        *("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_mse_estimate"),
+                        *("val_loss", "val_noisy_loss"),
                         *("train_loss", "best_epoch", "epochs", "seconds"),
                     )
                 },
@@ -46,21 +46,6 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def merit(result: dict[str, Any]) -> float | None:
-    """What the best of several runs has most of: val_psnr, in dB; None if it has no score.
-
-    Without clean images it is the PSNR against the noisy images kept back. Their noise, the same for all runs, makes it
-    low, but the order of the runs is that of their errors, up to chance.
-
-    >>> merit({"val_psnr": 25.86}), merit({"val_psnr": None, "val_noisy_loss": 0.01})
-    (25.86, 20.0)
-    """
-    if result.get("val_psnr") is not None:
-        return float(result["val_psnr"])
-    loss = result.get("val_noisy_loss")
-    return -10 * math.log10(loss) if loss else None
 
 
 def _number(text: str | None) -> Any:
@@ -75,8 +60,20 @@ def _number(text: str | None) -> Any:
 def score_text(row: dict[str, Any], unit: str = "") -> str:
     """How far a job is and what it scores, for its line on the terminal."""
     value = merit(row)
-    against = "" if row["val_psnr"] is not None else " against noisy images"
-    return f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{against}" if value is not None else ""
+    return f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{_KINDS[_kind([row])][1]}" if value is not None else ""
+
+
+# What the scores of runs are, in a table's head, behind a number, and on an axis.
+_KINDS = {
+    "val_psnr": ("PSNR", "", "val_psnr"),
+    "val_mse_estimate": ("PSNR, estimated", " estimated", "val_psnr_estimate"),
+    "val_noisy_loss": ("against noisy", " against noisy images", "PSNR against noisy images"),
+}
+
+
+def _kind(rows: list[dict[str, Any]]) -> str:
+    """Which of _KINDS the scores of some jobs are."""
+    return next((kind for kind in _KINDS if any(row.get(kind) is not None for row in rows)), "val_psnr")
 
 
 def jobs_table(rows: list[dict[str, Any]]) -> Any:
@@ -84,13 +81,12 @@ def jobs_table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(title=None)
-    clean = any(row["val_psnr"] is not None for row in rows) or not any(merit(row) for row in rows)
     for column in (
         "job",
         "point",
         "state",
         "epoch",
-        "PSNR" if clean else "against noisy",
+        _KINDS[_kind(rows)][0],
         "total",
         "seconds",
         "reason",
@@ -137,8 +133,7 @@ def picture(rows: list[dict[str, Any]], axis: str) -> Any:
         ax.set_xscale("log")
     seeds = max((len(v) for points in lines.values() for v in points.values()), default=0)
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
-    clean = any(row["val_psnr"] is not None for row in rows)
-    ax.set(xlabel=axis, ylabel=f"{'val_psnr' if clean else 'PSNR against noisy images'} in dB{over}")
+    ax.set(xlabel=axis, ylabel=f"{_KINDS[_kind(rows)][2]} in dB{over}")
     ax.grid(alpha=0.3)
     if any(lines):
         ax.legend()

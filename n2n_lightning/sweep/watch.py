@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import locks
 from n2n_lightning.files import InputError, replacing
+from n2n_lightning.runs import merit
 from n2n_lightning.sweep.jobs import PARENT, gpus
-from n2n_lightning.sweep.results import jobs_table, merit, numeric_axis, picture, read_sweep, score_text
+from n2n_lightning.sweep.results import jobs_table, numeric_axis, picture, read_sweep, score_text
 from n2n_lightning.sweep.resume import points
 
 

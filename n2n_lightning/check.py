@@ -1,0 +1,91 @@
+"""Look at noisy data before training: `python -m n2n_lightning.check NOISY [TARGET]`.
+
+Says what captures and their noise are like, what follows from it, and, last, the command that trains on them. NOISY and
+TARGET are what `data.noisy=` and `data.target=` take: files or folders of any format and layout (docs/data.md).
+"""
+
+import json
+import shlex
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from n2n_lightning.files import InputError, Parser, command, replacing
+
+if TYPE_CHECKING:
+    from n2n_lightning.inspection import Report
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m n2n_lightning.check", description=__doc__.splitlines()[0])
+    p.add_argument("noisy", metavar="NOISY", help="file or folder with the first captures, or with all of them")
+    p.add_argument("target", nargs="?", metavar="TARGET", help="file or folder with the second captures")
+    p.add_argument("--layout", default="auto", help="the axes of the arrays, e.g. NKHW (data.layout=)")
+    p.add_argument("--exclude", action="append", default=[], help="a pattern of names that are left out")
+    p.add_argument("--out", type=Path, help="a folder for a page, check.html, and its picture")
+    p.add_argument("--json", type=Path, help="write all numbers here")
+    return p
+
+
+def read(args: Any) -> Any:
+    """The captures that the options name; where there is one of each scene, single images."""
+    from n2n_lightning.data.reading import Single, read_scenes, read_single
+
+    for path in (args.noisy, args.target):
+        if path is not None and ":" not in path and not Path(path).exists():
+            raise InputError(f"{path}: no such file or folder")
+    try:
+        return read_scenes(args.noisy, args.target, args.layout, args.exclude)
+    except Single:
+        return read_single(args.noisy, args.layout, args.exclude)
+
+
+def train_command(args: Any, advice: list[str]) -> str:
+    """The command that trains on these data."""
+    words = ["python", "-m", "n2n_lightning.train", "data=pairs", f"data.noisy={args.noisy}"]
+    words += [f"data.target={args.target}"] if args.target else []
+    words += [f"data.layout={args.layout}"] if args.layout != "auto" else []
+    words += [f"data.exclude=[{','.join(args.exclude)}]"] if args.exclude else []
+    return shlex.join([*words, *advice])
+
+
+def page(report: "Report", out: Path, last: str) -> None:
+    """Writes check.html, check.md and their picture."""
+    from n2n_lightning.inspection.figure import figure
+    from n2n_lightning.pages import Page
+
+    content = Page(out)
+    content.heading("A look at the data", 1)
+    for finding in report.findings:
+        content.paragraph(f"{finding.name}: {finding.line}", "failed" if finding.bad else "")
+    content.figure("check.png", figure(report), "One capture, its noise, and what the noise is like")
+    if report.advice is None:
+        content.paragraph(last, "failed")
+    else:
+        content.heading("What fits")
+        content.code(last)
+    content.write("check", "A look at the data")
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from n2n_lightning.inspection import inspect
+
+    report = inspect(read(args))
+    for finding in report.findings:
+        head = f"{'!' if finding.bad else ' '} {finding.name:12}"
+        print(textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head)))
+    last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report.advice)
+    if args.json:
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")
+    if args.out:
+        page(report, args.out, last)
+        print(f"page: {args.out / 'check.html'}", file=sys.stderr)
+    print(last)
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,5 @@
+"""A look at noisy data before training: what captures and their noise are like, and what follows from it."""
+
+from n2n_lightning.inspection.findings import Finding, Report, inspect, unfit
+
+__all__ = ["Finding", "Report", "inspect", "unfit"]

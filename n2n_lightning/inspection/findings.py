@@ -1,0 +1,331 @@
+"""What is found when noisy data are looked at before training, each finding with what follows from it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.data.values import Seen, look
+from n2n_lightning.inspection import measures
+from n2n_lightning.inspection.parts import Looked, duplicates, parts_of
+
+# From these sizes on a finding matters; below, it is in the numbers alone.
+SHIFTED = 0.25  # pixels
+DRIFTED = 0.02  # of the brightness
+COLOURED = 0.1  # correlation of neighbouring pixels or of channels
+COLOURED_SINGLE = 0.25  # the same of one capture, whose texture looks like it
+CUT = 0.005  # of the pixels, at an end of the values
+FEW = 200_000  # pixels to learn from
+
+
+@dataclass
+class Finding:
+    """One line: its name, what was measured, and whether it stands in the way of training (`bad`)."""
+
+    name: str
+    line: str
+    bad: bool = False
+
+
+@dataclass
+class Report:
+    """All that was found.
+
+    Attributes:
+        findings: the lines, in the order to read them.
+        numbers: the same as plain numbers, for a file.
+        advice: arguments of `train` that fit, or None.
+        why: where there are none, what stands in the way.
+        example, model, correlations: for a picture: two captures, noise against brightness, correlation of the noise.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    advice: list[str] | None = field(default_factory=list)
+    why: str = ""
+    example: tuple[np.ndarray, np.ndarray] | None = None
+    model: measures.Model | None = None
+    correlations: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, name: str, line: str, bad: bool = False, **numbers: Any) -> None:
+        """One more finding, and its numbers."""
+        self.findings.append(Finding(name, line, bad))
+        self.numbers |= numbers
+
+
+def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None) -> list[str]:
+    """What makes captures no pairs, a line each: for a warning before training.
+
+    Args:
+        scenes: all of them.
+        seen: what their values mean.
+        within: captures more than so many apart are not used.
+    """
+    report = Report()
+    looked = parts_of(scenes, seen, most=4, side=512)
+    _same(report, scenes)
+    _moved(report, looked, far=within is None)
+    _brightness(report, looked, far=within is None)
+    return [f"{finding.name}: {finding.line}" for finding in report.findings if finding.bad]
+
+
+def inspect(scenes: Scenes | Mixed) -> Report:
+    """Looks at captures of scenes, or at single images, and judges them by sizes, not by significance.
+
+    Args:
+        scenes: one capture of each scene, or more.
+    """
+    report, seen = Report(), look(scenes)
+    looked = parts_of(scenes, seen)
+    _read(report, scenes, looked)
+    several = min(looked.counts) > 1
+    if several:
+        _same(report, scenes)
+        _moved(report, looked)
+        _brightness(report, looked)
+        pairs = looked.pairs("near")
+        report.example = pairs[0]
+        noises = [measures.noise_of(*pair) for pair in pairs]
+        _noise(report, pairs)
+    else:
+        pieces = [measures.single_noise(captures[0]) for captures in looked.known]
+        noises = [flat for flat, _ in pieces if len(flat)]
+        report.example = (looked.known[0][0], looked.known[0][0])
+        _single(report, [sigma for _, sigma in pieces])
+    _white(report, noises, COLOURED if several else COLOURED_SINGLE)
+    if several:
+        _channels(report, noises)
+    _ends(report, looked)
+    _outliers(report, looked)
+    if several:
+        error = float(np.mean([np.nanmean((a - b) ** 2) for a, b in pairs])) / 2 / seen.white**2
+        value = -10 * np.log10(error) if error else float("inf")
+        text = f"about {value:.2f} dB, white being {seen.white:g} (data.scale); what a denoiser adds is on top of it"
+        report.add("input", text, input_psnr_estimate=value, scale=seen.white)
+    _amount(report, scenes, looked)
+    report.add(
+        "unseen", "noise that all captures share (fixed pattern, dust, vignetting) stays: captures cannot show it"
+    )
+    _advise(report, several, max(looked.counts))
+    return report
+
+
+def _read(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
+    counts = scenes.captures(torch.arange(len(scenes.names)))
+    fewest, most = int(counts.min()), int(counts.max())
+    captures = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    sizes = scenes.sizes(torch.arange(len(scenes.names)))
+    (low, wide), (high, broad) = sizes.amin(0).tolist(), sizes.amax(0).tolist()
+    size = f"{low} x {wide}" if (low, wide) == (high, broad) else f"{low} x {wide} to {high} x {broad}"
+    noun = "capture" if most == 1 else "captures"
+    scene = "scene" if len(scenes.names) == 1 else "scenes"
+    channel = "channel" if scenes.channels == 1 else "channels"
+    report.add(
+        "read",
+        f"{len(scenes.names)} {scene} of {captures} {noun}, {size}, {scenes.channels} {channel},"
+        f" {str(scenes.dtype)[6:]}; looked at {len(looked.known)}",
+        scenes=len(scenes.names),
+        captures=[fewest, most],
+        size=[[low, wide], [high, broad]],
+        channels=scenes.channels,
+        type=str(scenes.dtype)[6:],
+    )
+
+
+def _same(report: Report, scenes: Scenes | Mixed) -> None:
+    twice = duplicates(scenes)
+    if twice:
+        line = f"captures of {len(twice)} scenes are the same values ({twice[0]}): copies have no noise of their own"
+        report.add("duplicates", line, bad=True, duplicates=twice)
+    else:
+        report.add("duplicates", "none: no capture is a copy of another", duplicates=[])
+
+
+def _moved(report: Report, looked: Looked, far: bool = True) -> None:
+    """Shifts between captures: of neighbours, and of the first and the last."""
+    found = {}
+    for end in ("near", "far") if far else ("near",):
+        shifts = [s for pair in looked.pairs(end) if (s := measures.shift(*pair)) is not None]
+        if shifts:
+            middle = Shifted.of(shifts)
+            found[end] = middle
+            report.numbers[f"shift_{end}"] = [middle.rows, middle.columns, middle.most]
+    if not found:
+        report.add("shift", "not measurable: too little structure, or too much noise")
+        return
+    worst = max(found.values(), key=lambda s: s.most)
+    bad = worst.most > SHIFTED
+    line = ", ".join(f"{s.shown:.2f} pixels {_BETWEEN[end]}" for end, s in found.items())
+    if not bad:
+        report.add("shift", f"{line}: they lie on one another")
+        return
+    typical = f"typically {worst.rows:+.2f} rows, {worst.columns:+.2f} columns"
+    report.add("shift", f"{line} ({typical}): results are blurred by as much; register them first", bad=True)
+
+
+_BETWEEN = {"near": "between neighbouring captures", "far": "between the first and the last"}
+
+
+@dataclass
+class Shifted:
+    """Shifts of several scenes: the middle one, and the largest that is more than its noise."""
+
+    rows: float
+    columns: float
+    most: float
+
+    @property
+    def shown(self) -> float:
+        """The larger of the two, in pixels."""
+        return max(self.most, float(np.hypot(self.rows, self.columns)))
+
+    @classmethod
+    def of(cls, shifts: list[measures.Shift]) -> "Shifted":
+        rows, columns = (float(np.median([getattr(s, name) for s in shifts])) for name in ("rows", "columns"))
+        sure = [max(0.0, s.length - 4 * s.error) if s.error > SHIFTED / 6 else s.length for s in shifts]
+        # One scene of several may be mistaken, by something that blinks in it; of two or three none is doubted.
+        return cls(rows, columns, sorted(sure)[-1 - (len(sure) > 3)])
+
+
+def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
+    """How much brighter one capture is than another, beside the brightness above the darkest places."""
+    found = {}
+    for end in ("near", "far") if far else ("near",):
+        pairs = looked.pairs(end)
+        each = [measures.difference(*pair) for pair in pairs]
+        if not each:
+            continue
+        changes, errors = (np.array(values) for values in zip(*each, strict=True))
+        levels = np.array([max(measures.level(a), measures.level(b)) for a, b in pairs])
+        noise = float(np.sqrt(np.mean([np.nanvar(a - b) for a, b in pairs]) / 2))
+        relative = changes / np.maximum(levels, 1e-12)
+        mean, error = (
+            float(relative.mean()),
+            float(np.sqrt((errors**2).sum()) / len(errors) / max(levels.mean(), 1e-12)),
+        )
+        rest = np.maximum(np.abs(relative) - 4 * errors / np.maximum(levels, 1e-12), 0)
+        most = float(relative[np.argmax(rest)]) if rest.any() else 0.0
+        harmful = np.abs(changes) > 0.05 * noise
+        size = max(abs(mean) if abs(mean) > 4 * error else 0.0, float(rest.max()))
+        found[end] = (mean, error, most, size if harmful.any() else 0.0)
+        report.numbers[f"brightness_{end}"] = {"mean": mean, "error": error, "most": most}
+    if not found:
+        return
+    parts = [f"{100 * m:+.1f} +- {100 * e:.1f}% {_BETWEEN[end]}" for end, (m, e, _, _) in found.items()]
+    worst = max(size for *_, size in found.values())
+    if worst <= DRIFTED:
+        report.add("brightness", f"{', '.join(parts)}: alike")
+        return
+    largest = max((most for _, _, most, _ in found.values()), key=abs)
+    line = (
+        f"{', '.join(parts)}, {100 * largest:+.1f}% at most: the result has the mean of both, so use captures as near"
+    )
+    report.add("brightness", f"{line} in time as there are, or bring them to one brightness", bad=True)
+
+
+def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    model = report.model = measures.noise_model(pairs)
+    if model is None:
+        report.add("noise", "not measurable: too few whole blocks of 8 x 8 pixels")
+        return
+    sigma = float(np.sqrt(model.variance))
+    numbers: dict[str, Any] = {"sigma": sigma, "a": model.a, "b": model.b, "counts": False}
+    if not sigma:
+        report.add("noise", "none: the captures do not differ", bad=True, **numbers)
+        return
+    if model.b is None:
+        report.add("noise", f"sigma {sigma:.4g}; the brightness differs too little for more", **numbers)
+        return
+    numbers["counts"] = counts = measures.is_counts(model, [image for pair in pairs for image in pair])
+    if counts:
+        text = f"sigma {sigma:.4g}; the variance is the brightness: photon counts"
+    elif model.b <= 0 or model.b * np.ptp(model.points[:, 0]) < 0.1 * model.variance:
+        text = f"sigma {sigma:.4g}, the same in dark and bright places"
+    else:
+        read = (
+            f"read noise {np.sqrt(model.a):.4g}" if model.a > 0 else f"none at {-model.a / model.b:.4g}, a black level"
+        )
+        text = f"sigma {sigma:.4g}; variance = {model.a:.4g} + {model.b:.4g} brightness: gain {model.b:.4g}, {read}"
+    report.add("noise", text, **numbers)
+
+
+def _single(report: Report, sigmas: list[float]) -> None:
+    known = [sigma for sigma in sigmas if np.isfinite(sigma)]
+    sigma = float(np.median(known)) if known else float("nan")
+    line = f"about sigma {sigma:.4g}, in the flattest places of single captures: texture counts as noise there"
+    report.add("noise", line if known else "not measurable: the images are too small", sigma=sigma, a=None, b=None)
+
+
+def _white(report: Report, noises: list[np.ndarray], limit: float) -> None:
+    found = report.correlations = measures.correlations(noises) if noises else {}
+    shown = ", ".join(f"{one:+.2f} and {two:+.2f} {name}" for name, (one, two) in found.items())
+    report.numbers["correlations"] = {name: list(values) for name, values in found.items()}
+    coloured = {name: max(values, key=abs) for name, values in found.items() if max(map(abs, values)) > limit}
+    report.numbers["white"] = not coloured
+    if not coloured:
+        report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: white, any method fits")
+        return
+    direction = " ".join(coloured) if len(coloured) == 1 else "in all directions"
+    follows = "pairs of captures do not mind, methods for single images do"
+    report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: not white {direction}; {follows}")
+
+
+def _channels(report: Report, noises: list[np.ndarray]) -> None:
+    value = measures.between_channels(noises)
+    report.numbers["between_channels"] = value
+    if len(noises[0]) > 1:
+        kind = "their own" if abs(value) <= COLOURED else "partly shared"
+        report.add("channels", f"correlation of their noise {value:+.2f}: {kind}")
+
+
+def _ends(report: Report, looked: Looked) -> None:
+    images = [image for captures in looked.known for image in captures.values()]
+    found = {} if report.numbers.get("counts") else measures.ends(images)
+    report.numbers["ends"] = {name: list(values) for name, values in found.items()}
+    large = {name: values for name, values in found.items() if values[1] >= CUT}
+    if not large:
+        report.add("ends", "no values pile up at the ends: nothing was clipped")
+        return
+    text = " and ".join(
+        f"{100 * share:.1f}% of the pixels have the {n} value, {v:g}" for n, (v, share) in large.items()
+    )
+    meaning = {"lowest": "dark places turn out too bright: export with an offset", "highest": "highlights are lost"}
+    report.add("ends", f"{text}: clipped noise is biased; {', '.join(meaning[name] for name in large)}", bad=True)
+
+
+def _outliers(report: Report, looked: Looked) -> None:
+    report.numbers["wild"] = looked.wild
+    if not looked.wild:
+        report.add("outliers", "no hot or dead pixels")
+    else:
+        report.add("outliers", f"{looked.wild:.2g} of the pixels are hot or dead: they are filled, and do not count")
+
+
+def _amount(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
+    everything = torch.arange(len(scenes.names))
+    pixels = int((scenes.sizes(everything).prod(1) * scenes.captures(everything)).sum())
+    few = pixels < FEW
+    text = f"{pixels:,} pixels to learn from"
+    follows = ": few; expect a gain over filters from a million on" if few else ""
+    report.add("amount", text + follows, pixels=pixels)
+
+
+def _advise(report: Report, several: bool, most: int) -> None:
+    """The arguments of `train` that fit, or why none do."""
+    bad = {finding.name for finding in report.findings if finding.bad}
+    numbers = report.numbers
+    if not several:
+        report.advice, report.why = None, "there is one capture of each scene: two or more are needed"
+    elif {"duplicates", "noise"} & bad:
+        report.advice, report.why = None, "copies are no pairs: take a second capture, or name the one that is meant"
+    elif "shift" in bad:
+        near = numbers.get("shift_near")
+        if most > 2 and near is not None and near[2] <= SHIFTED:
+            report.advice = ["data.within=1"]
+        else:
+            report.advice, report.why = None, "the captures do not lie on one another: register them first"
+    elif "brightness" in bad and most > 2:
+        report.advice = ["data.within=1"]
+    report.numbers["advice"] = report.advice

@@ -1,0 +1,271 @@
+"""Numbers that pairs of captures of a scene, or single images, say about their noise.
+
+Images are numpy arrays (C, H, W), float64, in stored units; NaN where a pixel is unknown or wild. Two captures have one
+scene and noise of their own, so that their difference is noise alone.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BLOCK = 8  # pixels, for the noise at one brightness
+COARSE = 32  # pixels, for means that differ between places
+BLURS = (0.7, 1.5, 3.0)  # deviations in pixels
+LAGS = {"along a row": ((0, 1), (0, 2)), "along a column": ((1, 0), (2, 0))}
+
+
+@dataclass
+class Shift:
+    """How far the second capture must be moved to lie on the first, in pixels, and the deviation of that."""
+
+    rows: float
+    columns: float
+    error: float
+
+    @property
+    def length(self) -> float:
+        return float(np.hypot(self.rows, self.columns))
+
+
+def shift(first: np.ndarray, second: np.ndarray) -> Shift | None:
+    """The shift between two captures, to 1/20 pixel; None where the scene has too little structure to tell.
+
+    The peak of their cross-correlation (Guizar-Sicairos et al., Optics Letters 2008, by scikit-image), after the blur
+    that leaves the least error: noise without structure in it would only move the peak.
+    """
+    from skimage.registration import phase_cross_correlation
+
+    one, other = (_plane(image) for image in (first, second))
+    if min(one.shape) < 16:
+        return None
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in one.shape))
+    spectra = [np.fft.rfft2(window * (plane - plane.mean())) for plane in (one, other)]
+    vertical, across = np.meshgrid(np.fft.fftfreq(one.shape[0]), np.fft.rfftfreq(one.shape[1]), indexing="ij")
+    blurs = [np.exp(-2 * (np.pi * sigma) ** 2 * (vertical**2 + across**2)) for sigma in BLURS]
+    errors = [_shift_error(spectra[0], spectra[1], blur, (vertical, across)) for blur in blurs]
+    best = int(np.argmin(errors))
+    if not errors[best] < 0.1:
+        return None
+    a, b = (np.fft.irfft2(spectrum * blurs[best], s=one.shape) for spectrum in spectra)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows, columns = phase_cross_correlation(a, b, upsample_factor=20, normalization=None)[0]
+    return Shift(float(rows), float(columns), errors[best])
+
+
+def _plane(image: np.ndarray) -> np.ndarray:
+    """The mean of the channels, without gaps: (H, W)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all channels are unknown
+        plane: np.ndarray = np.nanmean(image, 0)
+    return np.where(np.isnan(plane), np.nanmean(plane), plane)
+
+
+def _shift_error(a: np.ndarray, b: np.ndarray, blur: np.ndarray, frequencies: Any) -> float:
+    """The deviation of a shift, in pixels, from two spectra: what they share is the scene, what differs is noise.
+
+    The peak of the correlation lies where its slope is 0. Noise adds a slope, of the variance sum w^2 W^2 (2 S N + N^2)
+    for the powers S and N of scene and noise and the blur's W, and the slope of the scene grows by sum w^2 W S a pixel.
+    """
+    scene, noise, weight = (a * b.conj()).real, np.abs(a - b) ** 2 / 2, blur**2
+    found = []
+    for frequency in frequencies:
+        square = (2 * np.pi * frequency) ** 2
+        curvature = float((square * weight * scene).sum())
+        if curvature <= 0:
+            return float("inf")
+        slope = float((square * weight**2 * np.maximum(2 * scene * noise + noise**2, 0)).sum())
+        found.append(np.sqrt(slope) / curvature)
+    return float(max(found))
+
+
+def _blocks(image: np.ndarray, side: int) -> np.ndarray:
+    """Whole blocks of an image: (blocks, side * side)."""
+    channels, height, width = image.shape
+    rows, columns = height // side, width // side
+    cut = image[:, : rows * side, : columns * side].reshape(channels, rows, side, columns, side)
+    return cut.transpose(0, 1, 3, 2, 4).reshape(-1, side * side)
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The mean of second - first and its standard error, over blocks."""
+    side = min(COARSE, *first.shape[1:])
+    blocks = _blocks(second - first, side)
+    known = blocks[~np.isnan(blocks).any(1)]
+    if len(known) < 2:
+        return float(np.nanmean(second - first)), float("inf")
+    means = known.mean(1)
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
+def noise_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The noise of one capture, as strong as both have it on average, without what differs over large distances."""
+    noise = (first - second) / np.sqrt(2)
+    side = min(COARSE, *noise.shape[1:])
+    rows, columns = (n // side for n in noise.shape[1:])
+    noise = noise[:, : rows * side, : columns * side].copy()
+    parts = noise.reshape(len(noise), rows, side, columns, side)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # blocks of unknown pixels alone
+        parts -= np.nanmean(parts, (2, 4), keepdims=True)
+    return noise
+
+
+def correlations(noises: list[np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Correlation of the noise at a distance of 1 and 2 pixels, along rows and along columns."""
+    found = {}
+    for name, lags in LAGS.items():
+        each = []
+        for dy, dx in lags:
+            both = [_product(n, n[:, dy:, dx:], n[:, : n.shape[1] - dy, : n.shape[2] - dx]) for n in noises]
+            each.append(sum(b for b, _ in both) / max(sum(p for _, p in both), 1e-300))
+        found[name] = (float(each[0]), float(each[1]))
+    return found
+
+
+def _product(whole: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """The mean product of two parts of a noise, and the mean square of it all."""
+    products = a * b
+    known = ~np.isnan(products)
+    if not known.any():
+        return 0.0, 0.0
+    return float(products[known].mean()), float(np.nanmean(whole**2))
+
+
+def between_channels(noises: list[np.ndarray]) -> float:
+    """The largest correlation of the noise of two channels, by its size; 0 for one channel."""
+    count = len(noises[0])
+    largest = 0.0
+    for i in range(count):
+        for j in range(i + 1, count):
+            a, b = (np.concatenate([n[k].ravel() for n in noises]) for k in (i, j))
+            known = ~np.isnan(a + b)
+            if known.sum() > 2 and a[known].std() and b[known].std():
+                value = float(np.corrcoef(a[known], b[known])[0, 1])
+                largest = value if abs(value) > abs(largest) else largest
+    return largest
+
+
+@dataclass
+class Model:
+    """variance = a + b brightness, in stored units; b is None where the brightness hardly differs.
+
+    Attributes:
+        variance: the mean variance.
+        points: brightness and variance of 24 classes of blocks, (n, 2), for a picture.
+    """
+
+    a: float
+    b: float | None
+    variance: float
+    points: np.ndarray
+
+
+def noise_model(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Model | None:
+    """The noise against the brightness, over blocks of 8 x 8 pixels; None where no block is known whole.
+
+    The mean of a block's variances is a + b times its mean brightness whatever is in the block, so that edges do no
+    harm. The brightness of a block has noise, too, which would flatten the line: what that adds is taken off (Fuller,
+    Measurement Error Models, 1987, section 1.2).
+    """
+    bright, spread = [], []
+    for first, second in pairs:
+        side = min(BLOCK, *first.shape[1:])
+        one, other = _blocks(first, side), _blocks(second, side)
+        known = ~np.isnan(one + other).any(1)
+        bright.append((one[known] + other[known]).mean(1) / 2)
+        spread.append((one[known] - other[known]).var(1, ddof=1) / 2)
+    x, v = np.concatenate(bright), np.concatenate(spread)
+    if len(x) < 8:
+        return None
+    return _line(x, v, 2 * side * side)
+
+
+def _line(x: np.ndarray, v: np.ndarray, values: int) -> Model:
+    """The line through brightness x and variance v of blocks, each a mean of so many values."""
+    mean = float(v.mean())
+    a, b = mean, 0.0
+    for _ in range(10):  # the variance of a variance grows with its square
+        expected = np.maximum(a + b * x, 0.05 * mean)
+        weight = 1 / expected**2
+        weight /= weight.sum()
+        cx, cv = float((weight * x).sum()), float((weight * v).sum())
+        own = float((weight * expected).sum()) / values
+        across = float((weight * (x - cx) ** 2).sum()) - own
+        if across < 4 * own or not mean:
+            return Model(mean, None, mean, _classes(x, v))
+        b = float((weight * (x - cx) * (v - cv)).sum()) / across
+        a = cv - b * cx
+    return Model(a, b, mean, _classes(x, v))
+
+
+def _classes(x: np.ndarray, v: np.ndarray) -> np.ndarray:
+    parts = np.array_split(np.argsort(x), min(24, len(x)))
+    return np.array([(x[part].mean(), v[part].mean()) for part in parts])
+
+
+def single_noise(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """Of one capture: its flattest blocks less their means, as pieces of noise (n, side, side), and their deviation.
+
+    What texture there is counts as noise. The blocks are chosen by the differences of pixels two rows and two columns
+    apart, which are not the ones that correlations are asked of.
+    """
+    side = 16
+    blocks = _blocks(image, side)
+    blocks = blocks[~np.isnan(blocks).any(1)].reshape(-1, side, side)
+    if not len(blocks):
+        return np.zeros((0, side, side)), float("nan")
+    rough = (blocks[:, 2:, 2:] - blocks[:, :-2, 2:] - blocks[:, 2:, :-2] + blocks[:, :-2, :-2]).std((1, 2))
+    spread = blocks.std((1, 2))
+    excess = spread / np.maximum(rough, 1e-12)  # structure: what the differences do not have
+    chosen = blocks[excess <= np.quantile(excess, 0.1)]
+    flat = chosen - chosen.mean((1, 2), keepdims=True)
+    return flat, float(flat.std())
+
+
+def ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Values that pile up at an end: `lowest` or `highest`, the value, and the share of the pixels that have it.
+
+    Where a tail was cut off, its end has all that lay beyond: half as many pixels again as the value beside it, and 1
+    in 1,000 at least.
+    """
+    values = np.concatenate([image[~np.isnan(image)] for image in images])
+    found = {}
+    step = _step(values) if values.size else 0.0
+    for name, end, sign in (("lowest", values.min(initial=np.inf), 1), ("highest", values.max(initial=-np.inf), -1)):
+        share, beside = (float((np.abs(values - (end + sign * k * step)) < step / 2).mean()) for k in (0, 1))
+        if share > max(0.001, 1.5 * beside):
+            found[name] = (float(end), share)
+    return found
+
+
+def _step(values: np.ndarray) -> float:
+    """The distance of neighbouring values: 16 for 12 bit data stored in the upper bits of 16."""
+    some = np.unique(values[:: max(1, values.size // 100_000)])
+    return float(np.diff(some).min()) if len(some) > 1 else 1.0
+
+
+def is_counts(model: Model | None, images: list[np.ndarray]) -> bool:
+    """Whether images are photon counts: whole numbers from 0 on whose variance is their mean, to 15%."""
+    if model is None or model.b is None or any(np.nanmin(i) < 0 or (np.mod(i, 1) > 0).any() for i in images):
+        return False
+    mean = float(np.mean([np.nanmean(i) for i in images]))
+    return abs(model.b - 1) < 0.15 and abs(model.a) < 0.15 * max(mean, 1)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two captures are the same values."""
+    return first.shape == second.shape and bool(np.array_equal(first, second))
+
+
+def level(image: np.ndarray) -> float:
+    """The mean brightness above the darkest places, those 1 in 100 whose 5 x 5 pixels are darkest on average.
+
+    A black level does not count, noise does hardly.
+    """
+    from scipy.ndimage import uniform_filter
+
+    plane = _plane(image)
+    return float(plane.mean() - np.quantile(uniform_filter(plane, 5), 0.01))

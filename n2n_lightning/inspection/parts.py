@@ -1,0 +1,83 @@
+"""What is looked at: parts of some scenes, as the files have them and as measures take them."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from n2n_lightning import missing
+from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.data.values import Seen
+
+MOST = 12  # scenes that are looked at, evenly spread
+SIDE = 1024  # pixels of the middle of each that are
+
+
+@dataclass
+class Looked:
+    """Parts of some scenes, as measures take them: of each the first captures, and the numbers of theirs.
+
+    Attributes:
+        stored: of each scene its captures that are looked at, (C, H, W), in stored units, as the files have them.
+        known: the same, float64, NaN where a pixel is missing or wild.
+        counts: captures of each scene that there are.
+        wild: share of the pixels that stand out as no picture does.
+    """
+
+    stored: list[dict[int, torch.Tensor]]
+    known: list[dict[int, np.ndarray]]
+    counts: list[int]
+    wild: float
+
+    def pairs(self, *ends: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of captures of each scene: the first two (`near`), or the first and the last one (`far`)."""
+        found = []
+        for captures in self.known:
+            order = sorted(captures)
+            for end in ends:
+                if len(order) > 1 and (end == "near" or len(order) > 2):
+                    found.append((captures[order[0]], captures[order[1 if end == "near" else -1]]))
+        return found
+
+
+def parts_of(scenes: Scenes | Mixed, seen: Seen, most: int = MOST, side: int = SIDE) -> Looked:
+    """The middles of some scenes: their first two captures and their last one."""
+    chosen = np.unique(np.linspace(0, len(scenes.names) - 1, most).round().astype(int))
+    black, span = seen.limits or (0.0, seen.white)
+    stored, known, counts, wild = [], [], [], []
+    for scene in chosen:
+        count = int(scenes.captures(torch.tensor([int(scene)]))[0])
+        here, values = {}, {}
+        for k in sorted({0, min(1, count - 1), count - 1}):
+            image = scenes.image(int(scene), k)
+            here[k] = _middle(image, side)
+            shown = missing.without(here[k], here[k].float(), seen.fills)
+            outside = missing.wild((shown[None] - black) / span) if here[k].dtype != torch.uint8 else None
+            wild.append(0.0 if outside is None else float(outside.float().mean()))
+            gone = shown.isnan() if outside is None else shown.isnan() | outside[0]
+            values[k] = torch.where(gone, torch.nan, here[k].double()).numpy()
+        stored.append(here)
+        known.append(values)
+        counts.append(count)
+    return Looked(stored, known, counts, float(np.mean(wild)))
+
+
+def _middle(image: torch.Tensor, most: int) -> torch.Tensor:
+    sides = [min(n, most) for n in image.shape[1:]]
+    found: torch.Tensor = image
+    for axis, side in enumerate(sides, 1):
+        found = found.narrow(axis, (found.shape[axis] - side) // 2, side)
+    return found
+
+
+def duplicates(scenes: Scenes | Mixed) -> list[str]:
+    """Names of scenes of which two neighbouring captures, or the first and the last one, are the same values."""
+    found = []
+    for i in np.unique(np.linspace(0, len(scenes.names) - 1, 500).round().astype(int)):
+        count = int(scenes.captures(torch.tensor([int(i)]))[0])
+        images = [scenes.image(int(i), k)[..., ::3, ::3] for k in range(min(count, 10))]
+        beside = list(pairwise(images)) + ([(images[0], images[-1])] if count > 2 else [])
+        if any(bool(torch.equal(a, b)) and float(a.float().std()) > 0 for a, b in beside):
+            found.append(scenes.names[int(i)])
+    return found

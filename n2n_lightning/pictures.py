@@ -1,0 +1,113 @@
+"""Pictures of validation images: noisy, denoised, clean."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from n2n_lightning import axes
+from n2n_lightning.files import DiskFull, replacing
+from n2n_lightning.runs import merit
+from n2n_lightning.scores import psnr
+
+
+class Pictures(Callback):
+    """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png."""
+
+    COUNT = 6
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._now: dict[str, Any] | None = None  # of draw
+        self._best: dict[str, Any] | None = None
+        self._written = 0.0
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx == 0:
+            noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in (batch["input"], outputs, batch["target"]))
+            self._now = {"noisy": noisy, "denoised": denoised, "clean": clean, "unit": getattr(pl_module, "unit", 1.0)}
+            if getattr(pl_module, "reference", "clean") == "noisy":
+                self._now["errors"] = pl_module.estimates.each()[: self.COUNT]  # type: ignore[union-attr, operator]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._now is None:  # there is nothing to validate on
+            return
+        history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
+        earlier = [value for row in history if (value := merit(row)) is not None]
+        now = merit({name: float(value) for name, value in trainer.callback_metrics.items()})
+        if not earlier or now is None or now > max(earlier):
+            self._best = self._now
+            if time.monotonic() - self._written > 20:
+                self._write()
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
+        if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
+            trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(**self._now), epoch)
+
+    @rank_zero_only
+    def _write(self) -> None:
+        if self._best is not None:
+            with replacing(self.path) as temporary:
+                draw(**self._best).savefig(temporary)
+            self._written = time.monotonic()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        with suppress(DiskFull):  # the exception says what is wrong
+            self._write()
+
+
+def draw(
+    noisy: Tensor,
+    denoised: Tensor,
+    clean: Tensor,
+    unit: float = 1.0,
+    errors: Sequence[tuple[float, float]] | None = None,
+) -> Any:
+    """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
+
+    Shown are the first three channels as colour, or the first as grey where there are fewer.
+
+    Args:
+        noisy, denoised, clean: the images.
+        unit: how much of PSNR's white one unit of theirs is.
+        errors: where `clean` is another noisy capture, the estimated errors of each denoised and each noisy image.
+    """
+    from matplotlib.figure import Figure
+
+    shown = 3 if clean.shape[1] >= 3 else 1
+    last = "clean" if errors is None else "another capture"
+    rows = {"noisy": noisy, "denoised": denoised, last: clean}
+    height, width = axes.size(clean)
+    figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
+    places = figure.subplots(3, len(clean), squeeze=False)
+    for line, (name, images) in zip(places, rows.items(), strict=True):
+        for i, (ax, image, reference) in enumerate(zip(line, images, clean, strict=True)):
+            ax.imshow(
+                image[:shown].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy(),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
+            ax.set(xticks=[], yticks=[])
+            if name == last:
+                continue
+            if errors is None:
+                error = float(((image - reference) * unit).square().nanmean())
+                ax.set_title(f"{psnr(error):.1f} dB", fontsize=8)
+            else:
+                error = errors[i][0 if name == "denoised" else 1]
+                ax.set_title(f"about {psnr(error):.1f} dB" if error > 0 else "not measurable", fontsize=8)
+        line[0].set_ylabel(name)
+    return figure

@@ -1,0 +1,270 @@
+"""A look at noisy data before training: what it finds, and that it says nothing wrong of good data."""
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from n2n_lightning.data.captures import Captures, Scenes
+from n2n_lightning.data.values import look
+from n2n_lightning.inspection import inspect, unfit
+from tests.conftest import run
+
+SIDE = 160
+
+
+def scenes(seed: int, count: int = 3, side: int = SIDE, margin: int = 0) -> np.ndarray:
+    """Clean scenes (N, H, W) between about 40 and 210: clouds, and discs with sharp edges."""
+    from scipy.ndimage import gaussian_filter
+
+    draws = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        cloud = gaussian_filter(draws.normal(size=(side + margin, side + margin)), 6)
+        picture = 90 + 20 * cloud / cloud.std()
+        y, x = np.mgrid[: side + margin, : side + margin]
+        for _ in range(12):
+            cy, cx, r = (*draws.uniform(0, side, 2), draws.uniform(4, 20))
+            picture[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = draws.uniform(50, 200)
+        found.append(picture.clip(40, 210))
+    return np.stack(found)
+
+
+def as_scenes(*captures: np.ndarray) -> Scenes:
+    """Captures (N, H, W) each."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(c))[:, None] for c in captures]
+    return Scenes(tensors, [f"scene {i}" for i in range(len(captures[0]))])
+
+
+def shots(clean: np.ndarray, seed: int, sigma: float = 10.0, count: int = 2) -> list[np.ndarray]:
+    draws = np.random.default_rng([seed, 1])
+    return [(clean + draws.normal(0, sigma, clean.shape)).astype(np.float32) for _ in range(count)]
+
+
+def bad(report) -> set[str]:
+    return {finding.name for finding in report.findings if finding.bad}
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8", "uint16", "poisson", "colour"])
+def test_nothing_wrong_is_said_of_good_data(kind):
+    for seed in range(10):  # 50 with the kinds
+        clean, draws = scenes(seed), np.random.default_rng([seed, 2])
+        if kind == "poisson":
+            captures = [draws.poisson(clean / 4).astype(np.uint16) for _ in range(2)]
+        elif kind == "uint8":
+            captures = [shot.round().clip(0, 255).astype(np.uint8) for shot in shots(clean, seed, 8)]
+        elif kind == "uint16":
+            captures = [(1000 + 7 * shot).round().astype(np.uint16) for shot in shots(clean, seed, 12, count=3)]
+        else:
+            captures = shots(clean, seed, 25)
+        found = as_scenes(*captures)
+        if kind == "colour":
+            others = [as_scenes(*shots(scenes(seed) * f, seed + s, 15)).frames for f, s in ((0.5, 100), (0.8, 200))]
+            found = Scenes([torch.cat(c, 1) for c in zip(found.frames, *others, strict=True)], found.names)
+        report = inspect(found)
+        assert bad(report) == set(), [f for f in report.findings if f.bad]
+        assert report.numbers["white"] is True
+        assert report.advice == []
+        assert unfit(found, look(found)) == []
+
+
+def test_a_shift_of_half_a_pixel():
+    from scipy.ndimage import shift
+
+    clean = scenes(0, margin=20)
+    moved = np.stack([shift(c, (0.5, 0), order=3, mode="nearest") for c in clean])
+    cut = slice(10, 10 + SIDE)
+    first, _ = shots(clean[:, cut, cut], 0)
+    _, second = shots(moved[:, cut, cut], 0)
+    report = inspect(as_scenes(first, second))
+    rows, columns, most = report.numbers["shift_near"]
+    assert rows == pytest.approx(-0.5, abs=0.1)
+    assert columns == pytest.approx(0, abs=0.1)
+    assert most == pytest.approx(0.5, abs=0.1)
+    assert bad(report) == {"shift"}
+    assert report.advice is None
+    assert "register" in report.why
+    assert "shift" in unfit(as_scenes(first, second), look(as_scenes(first, second)))[0]
+
+
+def test_drift_of_three_per_cent_in_brightness_with_a_black_level_below():
+    first, second = shots(1000 + scenes(1), 1)
+    darkest = 1040
+    for gain, expected in ((1.03, {"brightness"}), (1.005, set())):
+        brighter = darkest + gain * (second - darkest)
+        report = inspect(as_scenes(first, brighter.astype(np.float32)))
+        assert bad(report) == expected
+        assert report.numbers["brightness_near"]["mean"] == pytest.approx(gain - 1, abs=0.006)
+
+
+def test_captures_that_drift_are_paired_with_their_neighbours():
+    clean = scenes(2)
+    captures = [shot * (1 + 0.01 * k) for k, shot in enumerate(shots(clean, 2, count=6))]
+    report = inspect(as_scenes(*[c.astype(np.float32) for c in captures]))
+    assert report.advice == ["data.within=1"]
+    assert unfit(as_scenes(*captures), look(as_scenes(*captures)), within=1) == []
+
+
+def test_a_duplicate():
+    first, _ = shots(scenes(3), 3)
+    second = np.concatenate([first[:1], shots(scenes(3), 3)[1][1:]])
+    report = inspect(as_scenes(first, second))
+    assert "duplicates" in bad(report)
+    assert report.numbers["duplicates"] == ["scene 0"]
+    assert report.advice is None
+    assert "same values" in " ".join(unfit(as_scenes(first, second), look(as_scenes(first, second))))
+
+
+def test_correlation_of_neighbouring_pixels_is_measured_and_only_a_large_one_is_said():
+    clean = scenes(4)
+    for weight, expected in ((0.335, 0.3), (0.04, 0.04)):  # of a moving average (1, weight): weight / (1 + weight^2)
+        draws = np.random.default_rng(4)
+        noises = [draws.normal(0, 10, (3, SIDE, SIDE + 1)) for _ in range(2)]
+        captures = [(clean + n[..., 1:] + weight * n[..., :-1]).astype(np.float32) for n in noises]
+        report = inspect(as_scenes(*captures))
+        along, across = report.numbers["correlations"]["along a row"], report.numbers["correlations"]["along a column"]
+        assert along[0] == pytest.approx(expected, abs=0.02)
+        assert max(map(abs, [along[1], *across])) < 0.02
+        assert report.numbers["white"] is (expected < 0.1)
+        assert bad(report) == set()  # pairs do not mind
+        if expected > 0.1:
+            assert any("not white along a row" in f.line for f in report.findings)
+
+
+def test_clipped_noise_at_zero():
+    clean = scenes(5) - 40
+    captures = [shot.round().clip(0, 255).astype(np.uint8) for shot in shots(clean, 5, 12)]
+    share = np.mean([(c == 0).mean() for c in captures])
+    assert 0.01 < share < 0.06
+    report = inspect(as_scenes(*captures))
+    assert bad(report) == {"ends"}
+    assert report.numbers["ends"]["lowest"] == [0.0, pytest.approx(share, rel=0.05)]
+    floats = inspect(as_scenes(*[np.maximum(s, 0) for s in shots(clean, 5, 12)]))
+    assert "ends" in bad(floats)
+
+
+@pytest.mark.parametrize(("gain", "read"), [(2.5, 6.0), (0.6, 12.0)])
+def test_gain_and_read_noise_within_five_per_cent(gain, read):
+    clean = scenes(6, count=8, side=256)
+    draws = np.random.default_rng(6)
+    captures = [(gain * draws.poisson(clean / gain) + draws.normal(0, read, clean.shape)) for _ in range(2)]
+    report = inspect(as_scenes(*[c.astype(np.float32) for c in captures]))
+    assert report.numbers["b"] == pytest.approx(gain, rel=0.05)
+    assert np.sqrt(report.numbers["a"]) == pytest.approx(read, rel=0.05)
+    assert not report.numbers["counts"]
+
+
+def test_photon_counts_are_known_and_their_zeros_are_not_clipped():
+    clean = scenes(7) / 100
+    draws = np.random.default_rng(7)
+    report = inspect(as_scenes(*[draws.poisson(clean).astype(np.uint16) for _ in range(2)]))
+    assert report.numbers["counts"] is True
+    assert bad(report) == set()
+
+
+def test_noise_that_channels_share():
+    draws = np.random.default_rng(8)
+    clean = torch.from_numpy(scenes(8)).float()[:, None].expand(-1, 3, -1, -1)
+
+    def shot(shared: float) -> torch.Tensor:
+        own, common = draws.normal(0, 10, clean.shape), draws.normal(0, 10, (3, 1, SIDE, SIDE))
+        return clean + torch.from_numpy(own + shared * common).float()
+
+    apart = inspect(Scenes([shot(0), shot(0)], ["a", "b", "c"]))
+    together = inspect(Scenes([shot(1), shot(1)], ["a", "b", "c"]))
+    assert abs(apart.numbers["between_channels"]) < 0.02
+    assert together.numbers["between_channels"] == pytest.approx(0.5, abs=0.03)
+    assert bad(together) == set()
+
+
+def test_single_captures_have_no_pairs_but_a_kind_of_noise():
+    for weight, white in ((0.0, True), (0.8, False)):
+        draws = np.random.default_rng(9)
+        noise = draws.normal(0, 20, (3, SIDE, SIDE + 1))
+        captures = (scenes(9) + noise[..., 1:] + weight * noise[..., :-1]).astype(np.float32)
+        report = inspect(as_scenes(captures))
+        assert report.numbers["white"] is white
+        assert report.numbers["sigma"] == pytest.approx(20 * np.hypot(1, weight), rel=0.25)
+        assert "shift_near" not in report.numbers
+
+
+def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
+    first, second = shots(scenes(12), 12)
+    np.save(tmp_path / "first.npy", first)
+    np.save(tmp_path / "second.npy", np.roll(second, 1, 2))
+    small = ["model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
+    done = run("train", "data=pairs", "data.noisy=first.npy", "data.target=second.npy", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "shift" in line]
+    assert line.startswith("warning: shift: 1.00 pixels")
+
+
+def test_only_near_captures_are_pairs_where_within_says_so():
+    frames = [torch.full((5, 1, 16, 16), float(k)) for k in range(7)]
+    for within, distances in ((1, {1}), (2, {1, 2}), (None, {1, 2, 3, 4, 5, 6})):
+        source = Captures(Scenes(frames, ["s"] * 5), seed=0, swap=True, crop=8, count=1000, within=within)
+        from n2n_lightning.data import Key
+
+        batch = source[Key(0, 0, torch.arange(1000))]
+        first, second = (batch[name][:, 0, 0, 0] for name in ("input", "target"))
+        assert set((first - second).abs().int().tolist()) == distances
+        assert set(first.int().tolist()) == set(second.int().tolist()) == set(range(7))
+
+
+def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_path):
+    captures = [shot.round().clip(0, 255).astype(np.uint8) for shot in shots(scenes(10), 10)]
+    for name, images in zip(("first shots", "second"), captures, strict=True):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    done = run("check", "first shots", "second", "--out", "page", "--json", "found.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == "python -m n2n_lightning.train data=pairs 'data.noisy=first shots' data.target=second"
+    assert not any(line.startswith("!") for line in lines)
+    for name in ("read", "shift", "brightness", "noise", "pixels", "ends", "outliers", "input", "amount", "unseen"):
+        assert any(line.strip().startswith(name) for line in lines), name
+    numbers = json.loads((tmp_path / "found.json").read_text())
+    assert numbers["sigma"] == pytest.approx(10, rel=0.05)
+    assert numbers["input_psnr_estimate"] == pytest.approx(20 * np.log10(255 / 10), abs=0.3)
+    content = (tmp_path / "page" / "check.html").read_text(encoding="utf-8")
+    assert "data:image/png" in content
+    assert "data.target=second" in content
+    with Image.open(tmp_path / "page" / "check.png") as picture:
+        assert picture.size[0] > 500
+    small = ["model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
+    done = run("train", *shlex.split(last)[3:], *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+
+
+def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
+    image = shots(scenes(11), 11)[0]
+    tifffile.imwrite(tmp_path / "one.tif", image[0])
+    done = run("check", "one.tif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no command fits" in done.stdout.splitlines()[-1]
+    for arguments, said in (
+        (["nowhere.tif"], "error: nowhere.tif: no such file"),
+        (["one.tif", "--layout", "XY"], "error: data.layout=XY"),
+        ([str(tmp_path / "empty")], "holds no images"),
+    ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        done = run("check", *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error:")
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif("N2N_DATA" not in os.environ, reason="needs real captures in $N2N_DATA/fmd")
+def test_real_captures(tmp_path):
+    done = run("check", str(Path(os.environ["N2N_DATA"]) / "fmd"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data=pairs" in done.stdout.splitlines()[-1]
