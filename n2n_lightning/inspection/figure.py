@@ -26,7 +26,8 @@ def figure(report: Report) -> Any:
     normal = np.exp(-(x**2) / 2 / sigma**2) / sigma / np.sqrt(2 * np.pi)
     spread.plot(x, normal, "k--", lw=1, label="normal, of the same deviation")
     spread.set(title="values of the noise", yticks=[])
-    spread.legend(fontsize=7)
+    spread.set_ylim(top=1.35 * spread.get_ylim()[1])  # room for the legend
+    spread.legend(fontsize=7, loc="upper left")
     _growth(growth, report)
     _colour(colour, report)
     notes.axis("off")

@@ -165,7 +165,7 @@ def _moved(report: Report, looked: Looked, far: bool = True) -> None:
     report.add("shift", f"{line} ({typical}): results are blurred by as much; register them first", bad=True)
 
 
-_BETWEEN = {"near": "between neighbouring captures", "far": "between the first and the last"}
+_BETWEEN = {"near": "between neighbours", "far": "between the first and the last capture"}
 
 
 @dataclass
@@ -244,9 +244,7 @@ def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     elif model.b <= 0 or model.b * np.ptp(model.points[:, 0]) < 0.1 * model.variance:
         text = f"sigma {sigma:.4g}, the same in dark and bright places"
     else:
-        read = (
-            f"read noise {np.sqrt(model.a):.4g}" if model.a > 0 else f"none at {-model.a / model.b:.4g}, a black level"
-        )
+        read = f"read noise {np.sqrt(model.a):.4g}" if model.a > 0 else f"0 at {-model.a / model.b:.4g}, near black"
         text = f"sigma {sigma:.4g}; variance = {model.a:.4g} + {model.b:.4g} brightness: gain {model.b:.4g}, {read}"
     report.add("noise", text, **numbers)
 
