@@ -11,18 +11,15 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
-from n2n_lightning.data.module import NoisyPairs
 from n2n_lightning.data.naming import key, partners, pictures
-from n2n_lightning.data.options import size_of, whole_numbers
+from n2n_lightning.data.options import whole_numbers
+from n2n_lightning.data.own import Own, twice
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
-from n2n_lightning.data.values import Seen, look
+from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 
-MANY = 2000  # scenes
-SCORED = 4  # pairs of captures of a scene that validation looks at
 
-
-class OwnPairs(NoisyPairs):
+class OwnPairs(Own):
     """Your own noisy images: two or more captures of each scene, in files or folders (docs/data.md).
 
     Args:
@@ -32,20 +29,9 @@ class OwnPairs(NoisyPairs):
             estimate (scores.squared_errors).
         val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to validate on; None
             takes the scenes that have a clean image, or some of `noisy`.
-        val_target: the second captures of the scenes of `val_noisy`.
         within: captures that are more than so many apart in a scene are no pair; None: all are.
-        layout: what the axes of an array mean, e.g. NKHW; see reading.read_array.
-        exclude: patterns of names of files in folders that are no captures: `*avg*`.
-        scale: the stored value that PSNR takes for white; None takes 255 for 8 bit, the smallest 2^n - 1 that no value
-            exceeds for 16 bit, 1 for floats up to 2 and otherwise their largest, wild pixels apart.
-        limits: the stored value that becomes 0 for the network, and how much above it becomes 1; None: what the values
-            fill but for one in 1,000 at either end, so that black levels and units do not matter.
-        train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images.
-        val_share: share of the scenes kept back for validation, the last ones; of a single scene, of its pixels; 0:
-            none.
-        crop: height and width of the random windows that are trained on, in pixels; None takes whole images.
         swap: train on a random pair of the captures in random order, not always the first towards the second.
-        **common: see NoisyPairs.
+        **options: see Own.
     """
 
     def __init__(
@@ -53,93 +39,28 @@ class OwnPairs(NoisyPairs):
         noisy: str,
         target: str | None = None,
         clean: str | None = None,
-        val_noisy: str | None = None,
-        val_target: str | None = None,
         within: int | None = None,
-        layout: str = "auto",
-        exclude: str | Sequence[str] = (),
-        scale: float | None = None,
-        limits: Sequence[float] | None = None,
-        train_pairs: int | None = None,
-        val_share: float = 0.1,
-        crop: int | None = 64,
         swap: bool = True,
-        **common: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**common)
-        if crop is not None:
-            whole_numbers(4, crop=crop)
-        if train_pairs is not None:
-            whole_numbers(1, train_pairs=train_pairs)
-        if not 0 <= val_share < 1:
-            raise InputError(f"data.val_share={val_share}: must be 0 or more, and less than 1")
-        if scale is not None and not scale > 0:
-            raise InputError(f"data.scale={scale}: must be larger than 0")
+        super().__init__(noisy, **options)
         if within is not None:
             whole_numbers(1, within=within)
-        if val_target is not None and (val_noisy is None or clean is not None):
-            raise InputError(
-                f"data.val_target={val_target}: the second captures of data.val_noisy=; it goes without data.clean="
-            )
-        self.noisy, self.target, self.clean, self.val_noisy = noisy, target, clean, val_noisy
-        self.val_target, self.within = val_target, within
-        self.layout, self.train_pairs, self.val_share = layout, train_pairs, val_share
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        self.asked_scale, self.asked_limits = scale, limits
-        self.crop, self.swap = crop, swap
+        if self.val_target is not None and clean is not None:
+            raise InputError(f"data.val_target={self.val_target}: takes the place of data.clean=; leave one out")
+        self.target, self.clean, self.within, self.swap = target, clean, within, swap
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        scenes = self._without_blanks(read_scenes(self.noisy, self.target, self.layout, self.exclude))
-        self.channels, (height, width) = scenes.channels, scenes.smallest
-        seen = look(scenes)
-        self.fills, self.scale = seen.fills, seen.white if self.asked_scale is None else float(self.asked_scale)
-        self.limits = seen.limits or (0.0, self.scale)
-        if self.asked_limits is not None:
-            self.limits = (float(self.asked_limits[0]), float(self.asked_limits[1]))
+        scenes = self._prepared(read_scenes(self.noisy, self.target, self.layout, self.exclude))
         train, val, clean = self._split(scenes)
-        sizes = train.sizes(torch.arange(len(train.names)))
-        fit = (sizes // self.crop).clamp(min=1).prod(1).sum() if self.crop else torch.tensor(len(train.names))
-        pairs = self.train_pairs or int(fit)
-        self.fingerprint = {
-            "name": "pairs",
-            "noisy": self.noisy,
-            "target": self.target,
-            "clean": self.clean,
-            "scenes": len(scenes.names),
-            "image": [self.channels, height, width],
-            "type": str(scenes.dtype)[6:],
-            "scale": self.scale,
-            "range": list(self.limits) if self.limits else None,
-            "missing": list(self.fills),
-            "train": pairs,
-            "val": len(val) if val is not None else 0,  # type: ignore[arg-type]
-            "reference": self.reference,
-        }
+        pairs = self._count(train)
+        self.fingerprint = self._described("pairs", scenes, pairs, val, target=self.target, clean=self.clean)
         return Captures(train, self.seed, self.swap, clean, self.crop, pairs, self.within), val
 
     def captured(self) -> tuple[Scenes | Mixed, Seen, int | None] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
-        seen = Seen(self.fills, self.scale or 1.0, self.limits)
-        return None if self.supervised else (self.train.scenes, seen, self.within)
-
-    def _without_blanks(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
-        """The scenes in which there is something to see, in every capture; of very many only some are looked at."""
-        some = np.unique(np.linspace(0, len(scenes.names) - 1, MANY).round().astype(int)).tolist()
-        kept = []
-        for i in some:
-            name = scenes.names[i]
-            count = int(scenes.captures(torch.tensor([i]))[0])
-            if all(_shows_something(scenes.image(i, k)) for k in range(count)):
-                kept.append(i)
-            else:
-                self.left_out.append(name)
-        if not kept:
-            raise InputError(f"{self.noisy}: every image is blank, so there is nothing to learn from them")
-        if len(some) < len(scenes.names):  # a large file stays mapped as it is; blank images harm nothing
-            kept, self.left_out = list(range(len(scenes.names))), []
-        self._all, self._kept = scenes.names, torch.tensor(kept)
-        return scenes if len(kept) == len(scenes.names) else scenes.part(self._kept)
+        return None if self.supervised else (self.train.scenes, self.seen, self.within)
 
     def _split(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Dataset | None, Scenes | Mixed | None]:
         """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""
@@ -151,16 +72,9 @@ class OwnPairs(NoisyPairs):
                 raise InputError("target=clean: name the clean images with data.clean=")
             self.reference = "noisy"
             if self.val_noisy:
-                other = read_scenes(self.val_noisy, self.val_target, self.layout, self.exclude)
-                if other.channels != scenes.channels or other.dtype != scenes.dtype:
-                    raise InputError(self._unlike(other.image(0, 0), self.val_noisy, scenes.image(0, 0)))
-                return scenes, _twice(other), None
-            if not kept:
-                return scenes, None, None
-            if count == 1:
-                part, back = self._halves(scenes)
-                return part, _twice(back), None
-            return scenes.part(everything[:-kept]), _twice(scenes.part(everything[-kept:])), None
+                return scenes, self._others(scenes), None
+            learnt, back = self._kept_back(scenes)
+            return learnt, None if back is None else twice(back), None
         cleans, owners = self._clean_images(scenes)
         self.bounded = self._bounded(cleans)
         if self.val_noisy:
@@ -181,17 +95,6 @@ class OwnPairs(NoisyPairs):
 
         towards = cleans.part(of(rest)) if self.supervised else None
         return scenes.part(rest), _fixed(scenes, held, cleans, of(held)), towards
-
-    def _halves(self, scenes: Scenes | Mixed) -> tuple[Scenes, Scenes]:
-        """The one scene that there is, cut in two: to train on, and to validate on."""
-        assert isinstance(scenes, Scenes)
-        height, width = scenes.smallest
-        length = max(height, width)
-        kept = min(max(round(length * self.val_share), 16), length // 2)
-        whole, first, last = slice(None), slice(0, length - kept), slice(length - kept, None)
-        cuts = [(part, whole) if height >= width else (whole, part) for part in (first, last)]
-        train, held = (scenes.region(*cut) for cut in cuts)
-        return train, held
 
     def _bounded(self, clean: Scenes | Mixed) -> bool:
         """Whether all clean values lie between 0 and white; raises InputError where some are missing."""
@@ -277,42 +180,9 @@ class OwnPairs(NoisyPairs):
             i = int((~sizes).nonzero()[0]) if not sizes.all() else 0
             raise InputError(self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0)))
 
-    def _unlike(self, image: Tensor, source: str, noisy: Tensor) -> str:
-        shown, other = size_of(image[None]), size_of(noisy[None])
-        return (
-            f"{source} has images {shown} {str(image.dtype)[6:]}, {self.noisy} has {other} {str(noisy.dtype)[6:]}; they"
-            " must agree"
-        )
-
 
 def _fixed(noisy: Scenes | Mixed, which: Tensor, clean: Scenes | Mixed, those: Tensor) -> Dataset:
     """Validation pairs: the first captures of some scenes, beside clean images."""
     if isinstance(noisy, Scenes) and isinstance(clean, Scenes):
         return Pairs(noisy.take(which, 0 * which), clean.take(those, 0 * those))
     return Sized([noisy.image(int(i), 0) for i in which], [clean.image(int(i), 0) for i in those])
-
-
-def _twice(scenes: Scenes | Mixed) -> Dataset:
-    """Validation pairs of noisy captures: the first and second, the third and fourth, ... of each scene.
-
-    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts.
-    """
-    everything = torch.arange(len(scenes.names))
-    count = (scenes.captures(everything) // 2).clamp(max=SCORED)
-    scene = torch.repeat_interleave(everything, count)
-    first = 2 * torch.cat([torch.arange(int(n)) for n in count])
-    if isinstance(scenes, Scenes):
-        return Pairs(scenes.take(scene, first), scenes.take(scene, first + 1), scene)
-    sides = [[scenes.image(int(s), int(k)) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]
-    return Sized(sides[0], sides[1], scene)
-
-
-def _shows_something(image: Tensor) -> bool:
-    """Whether an image is more than one value; missing pixels do not count."""
-    values = image.numpy()
-    step = tuple(slice(None, None, max(1, n // 256)) for n in values.shape)
-    for part in (values[step], values):  # most images are more than one value at a glance
-        known = part[np.isfinite(part)] if part.dtype.kind == "f" else part
-        if known.size and known.min() < known.max():
-            return True
-    return False

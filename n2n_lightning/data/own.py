@@ -1,0 +1,193 @@
+"""What sources of one's own noisy images have in common: their values, what is kept back, what is left out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from n2n_lightning.data.batches import Pairs
+from n2n_lightning.data.captures import Mixed, Scenes, Sized
+from n2n_lightning.data.module import NoisyPairs
+from n2n_lightning.data.options import size_of, whole_numbers
+from n2n_lightning.data.reading import read_scenes
+from n2n_lightning.data.values import Seen, look
+from n2n_lightning.files import InputError
+
+MANY = 2000  # scenes
+SCORED = 4  # pairs of captures of a scene that validation looks at
+
+
+class Own(NoisyPairs):
+    """Noisy images in files or folders (docs/data.md).
+
+    Args:
+        noisy: a file or folder with the noisy images.
+        val_noisy: captures of other scenes to validate on; None takes some of `noisy`.
+        val_target: the second captures of the scenes of `val_noisy`.
+        layout: what the axes of an array mean, e.g. NKHW; see reading.read_array.
+        exclude: patterns of names of files in folders that are no captures: `*avg*`.
+        scale: the stored value that PSNR takes for white; None takes 255 for 8 bit, the smallest 2^n - 1 that no value
+            exceeds for 16 bit, 1 for floats up to 2 and otherwise their largest, wild pixels apart.
+        limits: the stored value that becomes 0 for the network, and how much above it becomes 1; None: what the values
+            fill but for one in 1,000 at either end, so that black levels and units do not matter.
+        train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images.
+        val_share: share of the scenes kept back for validation, the last ones; of a single scene, of its pixels; 0:
+            none.
+        crop: height and width of the random windows that are trained on, in pixels; None takes whole images.
+        **common: see NoisyPairs.
+    """
+
+    def __init__(
+        self,
+        noisy: str,
+        val_noisy: str | None = None,
+        val_target: str | None = None,
+        layout: str = "auto",
+        exclude: str | Sequence[str] = (),
+        scale: float | None = None,
+        limits: Sequence[float] | None = None,
+        train_pairs: int | None = None,
+        val_share: float = 0.1,
+        crop: int | None = 64,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if crop is not None:
+            whole_numbers(4, crop=crop)
+        if train_pairs is not None:
+            whole_numbers(1, train_pairs=train_pairs)
+        if not 0 <= val_share < 1:
+            raise InputError(f"data.val_share={val_share}: must be 0 or more, and less than 1")
+        if scale is not None and not scale > 0:
+            raise InputError(f"data.scale={scale}: must be larger than 0")
+        if val_target is not None and val_noisy is None:
+            raise InputError(
+                f"data.val_target={val_target}: the second captures of data.val_noisy=, which is not given"
+            )
+        self.noisy, self.val_noisy, self.val_target = noisy, val_noisy, val_target
+        self.layout, self.train_pairs, self.val_share = layout, train_pairs, val_share
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.asked_scale, self.asked_limits = scale, limits
+        self.crop = crop
+
+    def _prepared(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+        """The scenes that can be learnt from; sets what their values mean."""
+        scenes = self._without_blanks(scenes)
+        self.channels = scenes.channels
+        seen = look(scenes)
+        self.fills, self.scale = seen.fills, seen.white if self.asked_scale is None else float(self.asked_scale)
+        self.limits = seen.limits or (0.0, self.scale)
+        if self.asked_limits is not None:
+            self.limits = (float(self.asked_limits[0]), float(self.asked_limits[1]))
+        return scenes
+
+    @property
+    def seen(self) -> Seen:
+        """What the values mean."""
+        return Seen(self.fills, self.scale or 1.0, self.limits)
+
+    def _count(self, train: Scenes | Mixed) -> int:
+        """Images per epoch: as many as windows fit into the scenes, or what was asked for."""
+        sizes = train.sizes(torch.arange(len(train.names)))
+        fit = (sizes // self.crop).clamp(min=1).prod(1).sum() if self.crop else torch.tensor(len(train.names))
+        return self.train_pairs or int(fit)
+
+    def _described(self, name: str, scenes: Scenes | Mixed, train: int, val: Any, **more: Any) -> dict[str, Any]:
+        """The fingerprint."""
+        return {
+            "name": name,
+            "noisy": self.noisy,
+            **more,
+            "scenes": len(scenes.names),
+            "image": [self.channels, *scenes.smallest],
+            "type": str(scenes.dtype)[6:],
+            "scale": self.scale,
+            "range": list(self.limits) if self.limits else None,
+            "missing": list(self.fills),
+            "train": train,
+            "val": len(val) if val is not None else 0,
+            "reference": self.reference,
+        }
+
+    def _kept_back(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Scenes | Mixed | None]:
+        """The scenes to train on, and those that are not: the last ones, or of a single one a part of its pixels."""
+        count = len(scenes.names)
+        kept = max(1, round(count * self.val_share)) if self.val_share else 0
+        if not kept:
+            return scenes, None
+        if count == 1:
+            return self._halves(scenes)
+        everything = torch.arange(count)
+        return scenes.part(everything[:-kept]), scenes.part(everything[-kept:])
+
+    def _others(self, scenes: Scenes | Mixed) -> Dataset:
+        """Validation pairs of other scenes that were taken twice, data.val_noisy and data.val_target."""
+        other = read_scenes(str(self.val_noisy), self.val_target, self.layout, self.exclude)
+        if other.channels != scenes.channels or other.dtype != scenes.dtype:
+            raise InputError(self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
+        return twice(other)
+
+    def _without_blanks(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+        """The scenes in which there is something to see, in every capture; of very many only some are looked at."""
+        some = np.unique(np.linspace(0, len(scenes.names) - 1, MANY).round().astype(int)).tolist()
+        kept = []
+        for i in some:
+            name = scenes.names[i]
+            count = int(scenes.captures(torch.tensor([i]))[0])
+            if all(_shows_something(scenes.image(i, k)) for k in range(count)):
+                kept.append(i)
+            else:
+                self.left_out.append(name)
+        if not kept:
+            raise InputError(f"{self.noisy}: every image is blank, so there is nothing to learn from them")
+        if len(some) < len(scenes.names):  # a large file stays mapped as it is; blank images harm nothing
+            kept, self.left_out = list(range(len(scenes.names))), []
+        self._all, self._kept = scenes.names, torch.tensor(kept)
+        return scenes if len(kept) == len(scenes.names) else scenes.part(self._kept)
+
+    def _halves(self, scenes: Scenes | Mixed) -> tuple[Scenes, Scenes]:
+        """The one scene that there is, cut in two: to train on, and to validate on."""
+        assert isinstance(scenes, Scenes)
+        height, width = scenes.smallest
+        length = max(height, width)
+        kept = min(max(round(length * self.val_share), 16), length // 2)
+        whole, first, last = slice(None), slice(0, length - kept), slice(length - kept, None)
+        cuts = [(part, whole) if height >= width else (whole, part) for part in (first, last)]
+        train, held = (scenes.region(*cut) for cut in cuts)
+        return train, held
+
+    def _unlike(self, image: Tensor, source: str, noisy: Tensor) -> str:
+        shown, other = size_of(image[None]), size_of(noisy[None])
+        return (
+            f"{source} has images {shown} {str(image.dtype)[6:]}, {self.noisy} has {other} {str(noisy.dtype)[6:]}; they"
+            " must agree"
+        )
+
+
+def twice(scenes: Scenes | Mixed) -> Dataset:
+    """Validation pairs of noisy captures: the first and second, the third and fourth, ... of each scene.
+
+    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts.
+    """
+    everything = torch.arange(len(scenes.names))
+    count = (scenes.captures(everything) // 2).clamp(max=SCORED)
+    scene = torch.repeat_interleave(everything, count)
+    first = 2 * torch.cat([torch.arange(int(n)) for n in count])
+    if isinstance(scenes, Scenes):
+        return Pairs(scenes.take(scene, first), scenes.take(scene, first + 1), scene)
+    sides = [[scenes.image(int(s), int(k)) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]
+    return Sized(sides[0], sides[1], scene)
+
+
+def _shows_something(image: Tensor) -> bool:
+    """Whether an image is more than one value; missing pixels do not count."""
+    values = image.numpy()
+    step = tuple(slice(None, None, max(1, n // 256)) for n in values.shape)
+    for part in (values[step], values):  # most images are more than one value at a glance
+        known = part[np.isfinite(part)] if part.dtype.kind == "f" else part
+        if known.size and known.min() < known.max():
+            return True
+    return False
