@@ -226,7 +226,7 @@ class Curves(TensorBoardLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if not self._charts:
             charts = {
-                "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss"]],
+                "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss", "val_self_loss"]],
                 "PSNR in dB": ["Multiline", ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]],
                 "PSNR in dB, estimated": [
                     "Margin",
@@ -264,6 +264,7 @@ class EpochLines(Callback):
             row = history[-1]
             names = [name for name in ("val_psnr", "val_psnr_estimate") if name in row]
             scores = "".join(f"  {name} {row[name]:.2f} dB" for name in names)
+            scores += f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
             print(f"epoch {row['epoch']}/{trainer.max_epochs}  {loss}{scores}  {rate}", flush=True)

@@ -41,9 +41,9 @@ def read(args: Any) -> Any:
         return read_single(args.noisy, args.layout, args.exclude)
 
 
-def train_command(args: Any, advice: list[str]) -> str:
+def train_command(args: Any, source: str, advice: list[str]) -> str:
     """The command that trains on these data."""
-    words = ["python", "-m", "n2n_lightning.train", "data=pairs", f"data.noisy={args.noisy}"]
+    words = ["python", "-m", "n2n_lightning.train", f"data={source}", f"data.noisy={args.noisy}"]
     words += [f"data.target={args.target}"] if args.target else []
     words += [f"data.layout={args.layout}"] if args.layout != "auto" else []
     words += [f"data.exclude=[{','.join(args.exclude)}]"] if args.exclude else []
@@ -76,7 +76,9 @@ def main() -> int:
     for finding in report.findings:
         head = f"{'!' if finding.bad else ' '} {finding.name:12}"
         print(textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head)))
-    last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report.advice)
+    last = (
+        f"no command fits: {report.why}" if report.advice is None else train_command(args, report.source, report.advice)
+    )
     if args.json:
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from n2n_lightning import callbacks, mistakes, runs
+from n2n_lightning import callbacks, mistakes, runs, starting
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
 from n2n_lightning.inspection import unfit
 from n2n_lightning.module import Denoiser, Diverged
@@ -53,7 +53,7 @@ def train(
     mistakes.refuse(config)
     run = Run(config, folder, command, lines)
     if not follows():
-        print(run.summary(), flush=True)
+        print(run.summary(), *run.notes, sep="\n", flush=True)
         for doubt in unfit(*captured) if (captured := run.data.captured()) else []:
             print(f"warning: {doubt} (python -m n2n_lightning.check says more)", file=sys.stderr, flush=True)
         if left_out := run.data.left_out:
@@ -84,15 +84,21 @@ class Run:
         self.folder, self.command = folder, command
         self.data = construct("data", lambda: instantiate(config["data"], supervised=config["target"] == "clean"))
         self.data.setup()
+        self.begin = callbacks.resumable(folder / "checkpoints")
+        if config.get("init"):  # a run that goes on has its own weights already
+            model = starting.described(self.begin or starting.source(config["init"]))
+            config = {**config, "model": {**model, **({"channels": "auto"} if "channels" in model else {})}}
         if config["model"].get("channels") == "auto":
             config = {**config, "model": {**config["model"], "channels": self.data.channels}}
         self.config = config
         self.module = self._module()
+        self.notes: list[str] = []
+        if config.get("init") and not self.begin:
+            self.notes.append(starting.weights(self.module.network, config["init"], self.data.channels))
         construct("optim or scheduler", self.module.optimization)
         self.parameters = sum(p.numel() for p in self.module.network.parameters())
         self.operations = construct("model", lambda: multiply_accumulates(self.module.network, self.data.channels))
         self.before = runs.read_result(folder)
-        self.begin = callbacks.resumable(folder / "checkpoints")
         self.stop = callbacks.StopOnSignal(folder / "checkpoints" / "last.ckpt")
         self.precision = precision(config["trainer"])
         self.trainer = self._trainer(lines)
@@ -118,6 +124,7 @@ class Run:
             reference=data.reference,
             bounds=data.bounds,
             unit=data.unit,
+            second_pass=data.second_pass,
         )
 
     def _trainer(self, lines: bool) -> pl.Trainer:
@@ -137,7 +144,8 @@ class Run:
             # Last of these: its checkpoint must hold what the others do after the same batch, as averages of weights.
             self.stop,
         ]
-        keepers = [callbacks.Best(checkpoints, self.data.reference)] if self.data.val is not None else []
+        scored = self.data.val is not None and self.data.reference != "self"
+        keepers = [callbacks.Best(checkpoints, self.data.reference)] if scored else []
         metrics = callbacks.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
         trainer: pl.Trainer = construct(
             "trainer",

@@ -4,6 +4,9 @@ Pixels that the target does not have are NaN in it and count neither in the valu
 a sensor, and the masked loss of the paper's Bernoulli experiment (Lehtinen et al., ICML 2018, section 3.2).
 """
 
+from collections.abc import Callable
+from itertools import product
+
 import torch
 from torch import Tensor, nn
 
@@ -65,3 +68,44 @@ class HDR(Loss):
 
     def penalty(self, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square() / (output.detach().clamp(min=0) + 0.01).square()
+
+
+class Consistency(nn.Module):
+    """The regulariser of Neighbor2Neighbor (Huang et al., CVPR 2021, equation 6), a second pass through the network.
+
+    gamma |f(g1) - g2 - (g1(f(y)) - g2(f(y)))|^2, where g1 and g2 take one pixel each of every 2 x 2 cell of y: what the
+    two differ by beside their noise is in the denoised image, too, and is no error of f. f(y) has no gradient. Its
+    weight rises with `progress`, from 0 to 1, to gamma at the end of the run.
+
+    A second pass of one's own is made like this: a loss with a method `second_pass(denoise, batch, output)` whose
+    result is added to it; `batch` is what the data hand on.
+    """
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.gamma, self.progress = gamma, 0.0
+
+    def second_pass(self, denoise: Callable[[Tensor], Tensor], batch: dict[str, Tensor], output: Tensor) -> Tensor:
+        """What is added to the loss.
+
+        Args:
+            denoise: the network.
+            batch: with `whole`, `cells` and `target`, as data.methods.Neighbours makes them.
+            output: f(g1).
+        """
+        with torch.no_grad():
+            whole = denoise(batch["whole"])
+            first, second = (subsampled(whole, batch["cells"][:, i]) for i in (0, 1))
+        target = batch["target"] + first - second
+        return self.gamma * self.progress * L2()(output, target)
+
+
+def subsampled(images: Tensor, cells: Tensor) -> Tensor:
+    """Of each 2 x 2 cell of (B, C, H, W) the pixel with a number, (B, H/2, W/2) in 0 1 / 2 3: (B, C, H/2, W/2).
+
+    >>> subsampled(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[2]]])).item()
+    3.0
+    """
+    four = torch.stack([images[..., i::2, j::2] for i, j in product((0, 1), (0, 1))])
+    index = cells[:, None].expand(four.shape[1:])
+    return four.gather(0, index[None])[0]

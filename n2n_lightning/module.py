@@ -83,10 +83,13 @@ class Denoiser(pl.LightningModule):
         spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}. The
             networks of this package say that themselves.
 
-        reference: what validation compares with, `clean` or `noisy`. Where it is another noisy capture there is no
+        reference: what validation compares with, `clean`, `noisy` or `self`. With another noisy capture there is no
             PSNR but an estimate of it, `val_psnr_estimate` (scores.squared_errors), and the validation loss is called
-            `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint.
+            `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint. With `self`, one
+            image of each scene, it is `val_self_loss`, of what the data make of the image, and no PSNR at all.
 
+        second_pass: what is added to the loss by a second pass through the network: an object with a method
+            `second_pass(denoise, batch, output)`, as losses.Consistency. A loss may have such a method itself.
         bounds: clamp denoised images to these values before they are scored, because clean ones lie there; or None.
         unit: how much of PSNR's white one unit of the images is.
 
@@ -103,6 +106,7 @@ class Denoiser(pl.LightningModule):
         reference: str = "clean",
         bounds: tuple[float, float] | None = (0.0, 1.0),
         unit: float = 1.0,
+        second_pass: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,9 +115,11 @@ class Denoiser(pl.LightningModule):
         self._scheduler, self.bounds, self.unit = scheduler, bounds, unit
         self.spec = {**_described(network), **(spec or {})}
         self.history: list[dict[str, float]] = []
+        self._passes: list[Any] = [part for part in (self.loss, second_pass) if hasattr(part, "second_pass")]
         names = ("val", "noisy") if reference == "clean" else ()
         self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
-        self._val_loss, self._measure = ("val_loss" if names else "val_noisy_loss"), L2()
+        self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[reference]
+        self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
@@ -130,9 +136,14 @@ class Denoiser(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = _named(batch)
-        if hasattr(self.loss, "progress"):
-            self.loss.progress = self.global_step / self.trainer.estimated_stepping_batches  # type: ignore[assignment]
-        loss = self.loss(self(batch["input"]), batch["target"])
+        progress = self.global_step / self.trainer.estimated_stepping_batches
+        for part in (self.loss, *self._passes):
+            if hasattr(part, "progress"):
+                part.progress = progress
+        output = self(batch["input"])
+        loss = self.loss(output, batch["target"])
+        for part in self._passes:
+            loss = loss + part.second_pass(self, batch, output)
         count, size = len(batch["input"]), int(batch.get("size", len(batch["input"])))
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
         if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss < EXPLODED:
@@ -159,6 +170,8 @@ class Denoiser(pl.LightningModule):
             pair = [batch.get("other_target", noisy), clean]
             scenes = batch["scene"].tolist() if "scene" in batch else None
             self.estimates.add([y * self.unit for y in pair], [f * self.unit for f in (output, second)], scenes)
+        if self.reference == "self":  # nothing but itself to compare with: what is shown is the whole image, denoised
+            return self._whole(batch["shown"]) if "shown" in batch else output
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
         output = output.clamp(*self.bounds) if self.bounds else output
         for name, metrics in self.scores.items():
@@ -277,7 +290,10 @@ class Denoiser(pl.LightningModule):
         schedule = self._scheduler(optimizer)
         if not isinstance(schedule, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": schedule}
-        score, error = ("val_psnr", "val_loss") if self.scores else ("val_psnr_estimate", "val_mse_estimate")
+        names = {"clean": ("val_psnr", "val_loss"), "noisy": ("val_psnr_estimate", "val_mse_estimate")}
+        if self.reference == "self" and schedule.mode == "max":
+            raise InputError("scheduler.mode=max: single images have no PSNR; mode=min watches val_self_loss")
+        score, error = names.get(self.reference, ("", "val_self_loss"))
         watched = score if schedule.mode == "max" else error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": watched, "strict": False}}
 

@@ -33,8 +33,11 @@ class Pictures(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if batch_idx == 0:
-            noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in (batch["input"], outputs, batch["target"]))
-            self._now = {"noisy": noisy, "denoised": denoised, "clean": clean, "unit": getattr(pl_module, "unit", 1.0)}
+            alone = "shown" in batch  # there is nothing to compare with
+            three = (batch["shown" if alone else "input"], outputs, batch["shown" if alone else "target"])
+            noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in three)
+            self._now = {"noisy": noisy, "denoised": denoised, "unit": getattr(pl_module, "unit", 1.0)}
+            self._now["clean"] = None if alone else clean
             if getattr(pl_module, "reference", "clean") == "noisy":
                 self._now["errors"] = pl_module.estimates.each()[: self.COUNT]  # type: ignore[union-attr, operator]
 
@@ -44,7 +47,8 @@ class Pictures(Callback):
         history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
         earlier = [value for row in history if (value := merit(row)) is not None]
         now = merit({name: float(value) for name, value in trainer.callback_metrics.items()})
-        if not earlier or now is None or now > max(earlier):
+        alone = self._now["clean"] is None  # then the checkpoint is the last one, too
+        if alone or not earlier or now is None or now > max(earlier):
             self._best = self._now
             if time.monotonic() - self._written > 20:
                 self._write()
@@ -70,7 +74,7 @@ class Pictures(Callback):
 def draw(
     noisy: Tensor,
     denoised: Tensor,
-    clean: Tensor,
+    clean: Tensor | None,
     unit: float = 1.0,
     errors: Sequence[tuple[float, float]] | None = None,
 ) -> Any:
@@ -79,14 +83,15 @@ def draw(
     Shown are the first three channels as colour, or the first as grey where there are fewer.
 
     Args:
-        noisy, denoised, clean: the images.
+        noisy, denoised, clean: the images. Without clean ones the last row is what was removed, around grey.
         unit: how much of PSNR's white one unit of theirs is.
         errors: where `clean` is another noisy capture, the estimated errors of each denoised and each noisy image.
     """
     from matplotlib.figure import Figure
 
+    last = "removed" if clean is None else "clean" if errors is None else "another capture"
+    alone, clean = clean is None, noisy - denoised + 0.5 if clean is None else clean
     shown = 3 if clean.shape[1] >= 3 else 1
-    last = "clean" if errors is None else "another capture"
     rows = {"noisy": noisy, "denoised": denoised, last: clean}
     height, width = axes.size(clean)
     figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
@@ -101,7 +106,7 @@ def draw(
                 interpolation="nearest",
             )
             ax.set(xticks=[], yticks=[])
-            if name == last:
+            if name == last or alone:
                 continue
             if errors is None:
                 error = float(((image - reference) * unit).square().nanmean())

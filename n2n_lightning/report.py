@@ -120,6 +120,7 @@ def loss_figure(run: Run) -> Any:
         ("val_loss", "validation, against clean images"),
         ("val_noisy_loss", "validation, against noisy images"),
         ("val_mse_estimate", "validation, estimated error"),
+        ("val_self_loss", "validation, of single images against themselves"),
     ):
         points = [(row["epoch"], row[name]) for row in run.history if name in row]
         if points:

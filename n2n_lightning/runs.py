@@ -90,6 +90,7 @@ def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
         "val_mse_estimate",
         "val_loss",
         "val_noisy_loss",
+        "val_self_loss",
         "train_loss",
     ]
     seconds = sum(row["seconds"] for row in history)
@@ -110,7 +111,8 @@ def merit(scores: dict[str, Any]) -> float | None:
     """What the best of several runs or epochs has most of, in dB; None if it has no score.
 
     PSNR against clean images; without them its estimate. Older runs have neither, and then the PSNR against the noisy
-    images kept back does: their noise, the same for all runs, makes it low, but keeps the order, up to chance.
+    images kept back does: their noise, the same for all runs, makes it low, but keeps the order, up to chance. So does
+    the loss of single images against themselves, for runs of one method.
 
     >>> [merit(scores) for scores in ({"val_psnr": 25.86}, {"val_mse_estimate": 0.001}, {"val_noisy_loss": 0.01})]
     [25.86, 30.0, 20.0]
@@ -119,7 +121,7 @@ def merit(scores: dict[str, Any]) -> float | None:
         return float(scores["val_psnr"])
     if (error := scores.get("val_mse_estimate")) is not None:
         return -10 * math.log10(max(error, 1e-12)) - min(error, 0.0)  # in order below 0, too
-    loss = scores.get("val_noisy_loss")
+    loss = scores.get("val_noisy_loss") or scores.get("val_self_loss")
     return -10 * math.log10(loss) if loss else None
 
 
@@ -156,7 +158,7 @@ def write_hyperparameters(folder: Path, config: dict[str, Any], result: dict[str
     numbers = {k: v for k, v in config["optim"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
     rates = {f"optim.{name}": value for name, value in numbers.items()}
     params = {**rates, **chosen, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
-    names = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_noisy_loss", "train_loss")
+    names = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_noisy_loss", "val_self_loss", "train_loss")
     scores = {f"final/{name}": result[name] for name in names if result[name] is not None}
     with SummaryWriter(str(folder)) as writer:
         writer.add_hparams(params, scores, run_name=".")

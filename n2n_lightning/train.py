@@ -35,7 +35,13 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    if result["noisy_psnr_estimate"] is not None:
+    if result["val_self_loss"] is not None:
+        console.print(
+            "There is one image of each scene, and nothing to compare with: the checkpoint is the last one. The loss of"
+            f" images kept back against themselves, which is no PSNR, is {result['val_self_loss']:.5f};"
+            " data.val_noisy= with a few scenes taken twice would estimate PSNR."
+        )
+    elif result["noisy_psnr_estimate"] is not None:
         low, high = (f"{end:.2f}" if end else "?" for end in result["val_psnr_estimate_interval"] or (None, None))
         value = result["val_psnr_estimate"]
         found = f"{value:.2f} dB [{low}, {high}]" if value else "not measurable with so few pixels"
@@ -104,8 +110,11 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if job.mode == RunMode.MULTIRUN:
         accepted()  # the folder is this job's own, and a failed job is a row with its overrides, too
     command = shlex.join(["python", "-m", "n2n_lightning.train", *map(typed.bare, overrides)])
-    from n2n_lightning.fit import train  # after all that needs no torch
+    from n2n_lightning import starting  # after all that needs no torch
+    from n2n_lightning.fit import train
 
+    if cfg.init is not None and cfg.resume is None:
+        starting.refuse(str(cfg.init), overrides, config["model"])
     with nullcontext() if follows() else runs.held(folder):
         return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
 

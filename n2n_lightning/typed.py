@@ -9,8 +9,8 @@ from pathlib import Path
 # Options whose values are paths.
 PATHS = frozenset(
     [
-        *(f"data.{name}" for name in ("noisy", "target", "clean", "val_noisy", "root", "val")),
-        *("resume", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir"),
+        *(f"data.{name}" for name in ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")),
+        *("resume", "init", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir"),
     ]
 )
 _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)

@@ -6,5 +6,6 @@ from n2n_lightning.data.images import Images
 from n2n_lightning.data.module import NoisyPairs
 from n2n_lightning.data.pairs import OwnPairs
 from n2n_lightning.data.photos import Photos
+from n2n_lightning.data.single import OwnSingle
 
-__all__ = ["Course", "Images", "Key", "NoisyPairs", "OwnPairs", "Photos"]
+__all__ = ["Course", "Images", "Key", "NoisyPairs", "OwnPairs", "OwnSingle", "Photos"]

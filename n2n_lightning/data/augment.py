@@ -33,10 +33,11 @@ def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
     return ((image.double() if wide else image.float()) - black).div_(span).float()
 
 
-def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
+def turn(images: Sequence[Tensor], draws: torch.Generator, transposed: bool = True) -> list[Tensor]:
     """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
 
     Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is flipped along D, too.
+    `transposed=False` leaves rows and columns what they are.
     """
     spatial = axes.spatial(images[0])
     drawn = (torch.rand(len(spatial) + 1, len(images[0]), generator=draws) < 0.5).to(images[0].device)
@@ -46,7 +47,7 @@ def turn(images: Sequence[Tensor], draws: torch.Generator) -> list[Tensor]:
     for image in images:
         for flip, axis in zip(flips, reversed(spatial), strict=True):
             image = torch.where(flip, image.flip(axis), image)
-        if height == width:
+        if transposed and height == width:
             image = torch.where(transpose, image.transpose(axes.HEIGHT, axes.WIDTH), image)
         turned.append(image)
     return turned

@@ -92,11 +92,17 @@ class NoisyPairs(pl.LightningDataModule):
             if size < self.batch_size:
                 raise InputError(f"data.batch_size={self.batch_size}: there are only {size} training pairs")
 
-    def captured(self) -> tuple[Any, Any, int | None] | None:
-        """Captures whose noise is their own, what their values mean (values.Seen), and how far apart pairs may be.
+    def captured(self) -> tuple[Any, Any, int | None, str] | None:
+        """Captures, what their values mean (values.Seen), how far apart pairs may be, and what makes pairs of them.
 
-        None where noise is made here, or nothing is learnt from it.
+        The last is `pairs`, or a method for single images; `lines` masks them. None where noise is made here, or
+        nothing is learnt from it.
         """
+        return None
+
+    @property
+    def second_pass(self) -> Any:
+        """What is added to the loss, with a second pass through the network; see module.Denoiser."""
         return None
 
     def release(self) -> None:

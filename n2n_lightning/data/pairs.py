@@ -57,10 +57,10 @@ class OwnPairs(Own):
         self.fingerprint = self._described("pairs", scenes, pairs, val, target=self.target, clean=self.clean)
         return Captures(train, self.seed, self.swap, clean, self.crop, pairs, self.within), val
 
-    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None] | None:
+    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
-        return None if self.supervised else (self.train.scenes, self.seen, self.within)
+        return None if self.supervised else (self.train.scenes, self.seen, self.within, "pairs")
 
     def _split(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Dataset | None, Scenes | Mixed | None]:
         """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""

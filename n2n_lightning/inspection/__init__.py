@@ -1,5 +1,6 @@
 """A look at noisy data before training: what captures and their noise are like, and what follows from it."""
 
-from n2n_lightning.inspection.findings import Finding, Report, inspect, unfit
+from n2n_lightning.inspection.findings import inspect, unfit
+from n2n_lightning.inspection.reports import Finding, Report
 
 __all__ = ["Finding", "Report", "inspect", "unfit"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.inspection.findings import Report
+from n2n_lightning.inspection.reports import Report
 
 
 def figure(report: Report) -> Any:

@@ -1,6 +1,6 @@
 """What is found when noisy data are looked at before training, each finding with what follows from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,62 +9,28 @@ import torch
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.inspection import measures
+from n2n_lightning.inspection.advice import advise, coloured, no_counts
 from n2n_lightning.inspection.parts import Looked, duplicates, parts_of
-
-# From these sizes on a finding matters; below, it is in the numbers alone.
-SHIFTED = 0.25  # pixels
-DRIFTED = 0.02  # of the brightness
-COLOURED = 0.1  # correlation of neighbouring pixels or of channels
-COLOURED_SINGLE = 0.25  # the same of one capture, whose texture looks like it
-CUT = 0.005  # of the pixels, at an end of the values
-FEW = 200_000  # pixels to learn from
+from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
 
 
-@dataclass
-class Finding:
-    """One line: its name, what was measured, and whether it stands in the way of training (`bad`)."""
-
-    name: str
-    line: str
-    bad: bool = False
-
-
-@dataclass
-class Report:
-    """All that was found.
-
-    Attributes:
-        findings: the lines, in the order to read them.
-        numbers: the same as plain numbers, for a file.
-        advice: arguments of `train` that fit, or None.
-        why: where there are none, what stands in the way.
-        example, model, correlations: for a picture: two captures, noise against brightness, correlation of the noise.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    numbers: dict[str, Any] = field(default_factory=dict)
-    advice: list[str] | None = field(default_factory=list)
-    why: str = ""
-    example: tuple[np.ndarray, np.ndarray] | None = None
-    model: measures.Model | None = None
-    correlations: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def add(self, name: str, line: str, bad: bool = False, **numbers: Any) -> None:
-        """One more finding, and its numbers."""
-        self.findings.append(Finding(name, line, bad))
-        self.numbers |= numbers
-
-
-def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None) -> list[str]:
-    """What makes captures no pairs, a line each: for a warning before training.
+def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method: str = "pairs") -> list[str]:
+    """What makes images unfit for a method, a line each: for a warning before training.
 
     Args:
         scenes: all of them.
         seen: what their values mean.
         within: captures more than so many apart are not used.
+        method: what makes pairs of them: `pairs`, or a method for single images; `lines` masks lines.
     """
     report = Report()
     looked = parts_of(scenes, seen, most=4, side=512)
+    if method in ("neighbours", "masked"):
+        return coloured(looked)
+    if method == "thinned":
+        return no_counts(looked)
+    if method == "lines":
+        return []
     _same(report, scenes)
     _moved(report, looked, far=within is None)
     _brightness(report, looked, far=within is None)
@@ -93,7 +59,7 @@ def inspect(scenes: Scenes | Mixed) -> Report:
         pieces = [measures.single_noise(captures[0]) for captures in looked.known]
         noises = [flat for flat, _ in pieces if len(flat)]
         report.example = (looked.known[0][0], looked.known[0][0])
-        _single(report, [sigma for _, sigma in pieces])
+        _single(report, looked, [sigma for _, sigma in pieces])
     _white(report, noises, COLOURED if several else COLOURED_SINGLE)
     if several:
         _channels(report, noises)
@@ -108,7 +74,7 @@ def inspect(scenes: Scenes | Mixed) -> Report:
     report.add(
         "unseen", "noise that all captures share (fixed pattern, dust, vignetting) stays: captures cannot show it"
     )
-    _advise(report, several, max(looked.counts))
+    advise(report, several, max(looked.counts))
     return report
 
 
@@ -249,23 +215,27 @@ def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     report.add("noise", text, **numbers)
 
 
-def _single(report: Report, sigmas: list[float]) -> None:
+def _single(report: Report, looked: Looked, sigmas: list[float]) -> None:
     known = [sigma for sigma in sigmas if np.isfinite(sigma)]
     sigma = float(np.median(known)) if known else float("nan")
     line = f"about sigma {sigma:.4g}, in the flattest places of single captures: texture counts as noise there"
-    report.add("noise", line if known else "not measurable: the images are too small", sigma=sigma, a=None, b=None)
+    counts = all(measures.are_whole(captures[0]) for captures in looked.known) and not no_counts(looked)
+    line += "; the variance is the brightness: photon counts" if counts else ""
+    numbers = {"sigma": sigma, "a": None, "b": None, "counts": counts}
+    report.numbers |= numbers
+    report.add("noise", line if known else "not measurable: the images are too small")
 
 
 def _white(report: Report, noises: list[np.ndarray], limit: float) -> None:
     found = report.correlations = measures.correlations(noises) if noises else {}
     shown = ", ".join(f"{one:+.2f} and {two:+.2f} {name}" for name, (one, two) in found.items())
     report.numbers["correlations"] = {name: list(values) for name, values in found.items()}
-    coloured = {name: max(values, key=abs) for name, values in found.items() if max(map(abs, values)) > limit}
-    report.numbers["white"] = not coloured
-    if not coloured:
+    strong = {name: max(values, key=abs) for name, values in found.items() if max(map(abs, values)) > limit}
+    report.numbers["white"] = not strong
+    if not strong:
         report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: white, any method fits")
         return
-    direction = " ".join(coloured) if len(coloured) == 1 else "in all directions"
+    direction = " ".join(strong) if len(strong) == 1 else "in all directions"
     follows = "pairs of captures do not mind, methods for single images do"
     report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: not white {direction}; {follows}")
 
@@ -308,22 +278,3 @@ def _amount(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
     text = f"{pixels:,} pixels to learn from"
     follows = ": few; expect a gain over filters from a million on" if few else ""
     report.add("amount", text + follows, pixels=pixels)
-
-
-def _advise(report: Report, several: bool, most: int) -> None:
-    """The arguments of `train` that fit, or why none do."""
-    bad = {finding.name for finding in report.findings if finding.bad}
-    numbers = report.numbers
-    if not several:
-        report.advice, report.why = None, "there is one capture of each scene: two or more are needed"
-    elif {"duplicates", "noise"} & bad:
-        report.advice, report.why = None, "copies are no pairs: take a second capture, or name the one that is meant"
-    elif "shift" in bad:
-        near = numbers.get("shift_near")
-        if most > 2 and near is not None and near[2] <= SHIFTED:
-            report.advice = ["data.within=1"]
-        else:
-            report.advice, report.why = None, "the captures do not lie on one another: register them first"
-    elif "brightness" in bad and most > 2:
-        report.advice = ["data.within=1"]
-    report.numbers["advice"] = report.advice

@@ -37,7 +37,7 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
                     n: result.get(n)
                     for n in (
                         *("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_mse_estimate"),
-                        *("val_loss", "val_noisy_loss"),
+                        *("val_loss", "val_noisy_loss", "val_self_loss"),
                         *("train_loss", "best_epoch", "epochs", "seconds"),
                     )
                 },
@@ -68,6 +68,7 @@ _KINDS = {
     "val_psnr": ("PSNR", "", "val_psnr"),
     "val_mse_estimate": ("PSNR, estimated", " estimated", "val_psnr_estimate"),
     "val_noisy_loss": ("against noisy", " against noisy images", "PSNR against noisy images"),
+    "val_self_loss": ("self loss, dB", " below 1, the loss", "-10 log10 of val_self_loss"),
 }
 
 

@@ -1,0 +1,125 @@
+"""How one noisy image becomes an input and a target whose noises are independent.
+
+Images are float (B, C, H, W) in the network's range, twice: `seen`, without gaps, as a network may see them, and
+`truth`, NaN where a pixel is missing or wild. Everything random comes from `draws`, a generator on the CPU, so that
+runs repeat.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.files import InputError
+from n2n_lightning.losses import subsampled
+
+
+class Method:
+    """Makes a batch of one capture: a dict with `input` and `target`, and what a second pass needs."""
+
+    white = True  # whether it takes noise that is independent between pixels
+
+    def __call__(self, seen: Tensor, truth: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+# Ordered pairs of pixels of a 2 x 2 cell (numbered 0 1 / 2 3) that are side by side.
+ADJACENT = torch.tensor([(0, 1), (1, 0), (2, 3), (3, 2), (0, 2), (2, 0), (1, 3), (3, 1)])
+
+
+class Neighbours(Method):
+    """Neighbor2Neighbor (Huang et al., CVPR 2021): two images of half the size, of neighbouring pixels.
+
+    Of each cell of 2 x 2 pixels the first image has one, the second another one beside it, drawn at random (section
+    3.2). What differs between the two, beside the noise, is corrected by a second pass, losses.Consistency, which needs
+    the whole image (`whole`) and which pixels were drawn (`cells`, (B, 2, H/2, W/2)).
+    """
+
+    def __call__(self, seen: Tensor, truth: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+        seen, truth = (_even(images) for images in (seen, truth))
+        count, _, height, width = seen.shape
+        choice = torch.randint(len(ADJACENT), (count, height // 2, width // 2), generator=draws)
+        cells = ADJACENT[choice].permute(0, 3, 1, 2).to(seen.device)
+        first, second = subsampled(seen, cells[:, 0]), subsampled(truth, cells[:, 1])
+        return {"input": first, "target": second, "whole": seen, "cells": cells}
+
+
+def _even(images: Tensor) -> Tensor:
+    """Images without their last row or column, where their number is odd."""
+    _, _, height, width = images.shape
+    return images[..., : height // 2 * 2, : width // 2 * 2]
+
+
+class Masked(Method):
+    """Noise2Void (Krull et al., CVPR 2019): some pixels are hidden from the network, and are its target.
+
+    A hidden pixel has the value of another one near it, never its own; the target is NaN everywhere else. With a
+    larger `mask` (Broaddus et al., ISBI 2020) all pixels of a rectangle around it are hidden, each by one outside of
+    what noise along a line would reach: `[1, 9]` against noise along rows.
+
+    Args:
+        share: of the pixels that are targets.
+        mask: height and width of what is hidden around each, odd numbers.
+    """
+
+    def __init__(self, share: float = 0.03, mask: Sequence[int] = (1, 1)) -> None:
+        if not 0 < share <= 0.5:
+            raise InputError(f"data.share={share}: must be larger than 0, and 0.5 at most")
+        sides = [int(n) for n in mask]
+        if len(sides) != 2 or any(n < 1 or n % 2 == 0 for n in sides):
+            raise InputError(f"data.mask={list(mask)}: must be height and width, two odd numbers, [1,9] say")
+        self.share, self.mask = share, (sides[0], sides[1])
+        self.white = self.mask == (1, 1)
+        height, width = self.mask
+        # The difference of two hidden pixels of one rectangle is less than its sides: beyond lies another noise.
+        reach = [range(-n - 1, n + 2) for n in self.mask]
+        self._offsets = torch.tensor([(y, x) for y, x in product(*reach) if abs(y) >= height or abs(x) >= width])
+
+    def __call__(self, seen: Tensor, truth: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+        count, _, height, width = seen.shape
+        least = max(2 * n + 4 for n in self.mask)
+        if min(height, width) < least:
+            raise InputError(f"images of {height} x {width}: data.mask={list(self.mask)} needs {least} pixels or more")
+        centres = torch.rand(count, 1, height, width, generator=draws) < self.share
+        hidden = torch.nn.functional.max_pool2d(
+            centres.float(), self.mask, stride=1, padding=[n // 2 for n in self.mask]
+        ).bool()
+        image, _, y, x = hidden.nonzero().unbind(1)
+        dy, dx = self._offsets[torch.randint(len(self._offsets), (len(y),), generator=draws)].unbind(1)
+        # Beyond the border the other side is taken: mirroring could come back to the pixel itself.
+        dy = torch.where((y + dy < 0) | (y + dy >= height), -dy, dy)
+        dx = torch.where((x + dx < 0) | (x + dx >= width), -dx, dx)
+        shown = seen.clone()
+        places = (t.to(seen.device) for t in (image, y, x, y + dy, x + dx))
+        image, y, x, other_y, other_x = places
+        shown[image, :, y, x] = seen[image, :, other_y, other_x]
+        return {"input": shown, "target": torch.where(centres.to(seen.device), truth, torch.nan)}
+
+
+class Thinned(Method):
+    """Two images of half the light each from one of photon counts: an exact pair.
+
+    Of k photons Binomial(k, 1/2) go to the input and the rest to the target. If k is Poisson both are, and independent.
+    Both are shown in the units of the whole (times two), so that the network denoises the image itself afterwards.
+
+    Args:
+        zero, one: the network's values of 0 and of 1 photon.
+    """
+
+    white = False  # what the noise of one pixel has to do with another's does not matter
+
+    def __init__(self, zero: float, one: float) -> None:
+        self.zero, self.one = zero, one
+
+    def __call__(self, seen: Tensor, truth: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+        known = truth.isfinite()
+        unit = self.one - self.zero
+        counts = torch.where(known, (truth - self.zero) / unit, 0).round().clamp(min=0)
+        first = torch.binomial(counts.cpu().double(), torch.full_like(counts, 0.5).cpu().double(), generator=draws)
+        halves = [2 * half.to(seen) * unit + self.zero for half in (first, counts.cpu().double() - first)]
+        return {"input": torch.where(known, halves[0], seen), "target": torch.where(known, halves[1], torch.nan)}
+
+
+METHODS: dict[str, Any] = {"neighbours": Neighbours, "masked": Masked, "thinned": Thinned}

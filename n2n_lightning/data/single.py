@@ -1,0 +1,161 @@
+"""One noisy image of each scene: input and target are both made of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from n2n_lightning.data.augment import turn
+from n2n_lightning.data.batches import Key, Pairs
+from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
+from n2n_lightning.data.methods import METHODS, Masked, Method, Neighbours, Thinned
+from n2n_lightning.data.own import Own
+from n2n_lightning.data.reading import read_single
+from n2n_lightning.data.values import Seen
+from n2n_lightning.files import InputError
+from n2n_lightning.losses import Consistency
+from n2n_lightning.noise import generator
+
+CROPS = {"neighbours": 96, "masked": 64, "thinned": 64}  # of neighbours the network sees half
+LONGEST = 512  # pixels of a side of an image that validation makes input and target of
+
+
+class OwnSingle(Own):
+    """Your own noisy images, one of each thing (docs/single.md).
+
+    Args:
+        noisy: a file or folder; every image in it is a scene of its own.
+        method: what makes input and target of one image: `neighbours` (methods.Neighbours), `masked` (methods.Masked)
+            or `thinned` (methods.Thinned, for photon counts).
+        gamma: weight of the second pass of `neighbours` at the end of the run (losses.Consistency).
+        share, mask: of `masked`.
+        val_noisy, val_target: a few scenes taken twice, to estimate PSNR with. Without them validation has a loss of
+            its own, `val_self_loss`, that says how well input and target of the same kind fit, and the checkpoint is
+            the last one.
+        crop: as of Own; `auto` takes what suits the method, CROPS.
+        **options: see Own.
+    """
+
+    def __init__(
+        self,
+        noisy: str,
+        method: str = "neighbours",
+        gamma: float = 1.0,
+        share: float = 0.03,
+        mask: Sequence[int] = (1, 1),
+        crop: int | str | None = "auto",
+        **options: Any,
+    ) -> None:
+        if method not in METHODS:
+            raise InputError(f"data.method={method}: must be one of {', '.join(METHODS)}")
+        if not 0 <= gamma <= 100:
+            raise InputError(f"data.gamma={gamma}: must be 0 or more, and 100 at most")
+        side = CROPS[method] if crop == "auto" else crop
+        if side is not None and not isinstance(side, int):
+            raise InputError(f"data.crop={crop}: must be a whole number, null or auto")
+        super().__init__(noisy, crop=side, **options)
+        if self.supervised:
+            raise InputError("target=clean: data=single knows no clean images")
+        self.kind, self._masked, self._gamma = method, Masked(share, mask), float(gamma)
+        self.method: Method | None = None
+
+    def load(self) -> tuple[Dataset, Dataset | None]:
+        scenes = self._prepared(read_single(self.noisy, self.layout, self.exclude))
+        self.method = self._made(scenes)
+        val: Dataset | None = None
+        if self.val_noisy:
+            self.reference, train, val = "noisy", scenes, self._others(scenes)
+        else:
+            self.reference = "self"
+            train, back = self._kept_back(scenes)
+            val = None if back is None else _once(back)
+        count = self._count(train)
+        self.fingerprint = self._described("single", scenes, count, val, method=self.kind)
+        return Singles(train, self.seed, False, None, self.crop, count), val
+
+    def _made(self, scenes: Scenes | Mixed) -> Method:
+        if self.kind == "masked":
+            return self._masked
+        if self.kind == "neighbours":
+            return Neighbours()
+        assert self.limits
+        black, span = self.limits
+        for i in range(min(len(scenes.names), 8)):
+            values = scenes.image(i, 0).double()
+            known = values[values.isfinite()]
+            if (known < 0).any() or (known != known.round()).any():
+                raise InputError(
+                    f"data.method=thinned: {scenes.names[i]} has values that are no photon counts: whole numbers, 0 or"
+                    " more; neighbours or masked would work"
+                )
+        return Thinned(-black / span, (1 - black) / span)
+
+    @property
+    def second_pass(self) -> Consistency | None:
+        """What is added to the loss, with a second pass through the network."""
+        return Consistency(self._gamma) if self.kind == "neighbours" and self._gamma else None
+
+    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
+        """See NoisyPairs."""
+        assert isinstance(self.train, Captures)
+        kind = "lines" if self.kind == "masked" and self._masked.mask != (1, 1) else self.kind
+        return self.train.scenes, self.seen, None, kind
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """On the training device: images become float, and input and target of one another."""
+        training = self.trainer is not None and self.trainer.training
+        if not training and self.reference == "noisy":
+            return super().on_after_batch_transfer(batch, dataloader_idx)
+        assert self.method
+        seen, truth = self._shown(batch["input"], batch["input"], noisy=True)
+        if not training:
+            ready = self.method(seen, truth, generator("validation", batch["number"]))
+            return {**ready, "shown": seen}
+        draws = generator(self.seed, "method", batch["epoch"], batch["number"])
+        turns = generator(self.seed, "turns", batch["epoch"], batch["number"])
+        # Noise along a line must stay along it, and drawn cells belong to the image as it lies.
+        if self.augment and self.kind == "neighbours":
+            seen, truth = turn([seen, truth], turns)
+        ready = self.method(seen, truth, draws)
+        if self.augment and self.kind != "neighbours":
+            pair = turn(
+                [ready["input"], ready["target"]], turns, transposed=self._masked.mask[0] == self._masked.mask[1]
+            )
+            ready |= dict(zip(("input", "target"), pair, strict=True))
+        assert self.trainer
+        size, rank = self.trainer.world_size, self.trainer.global_rank
+        return {**{name: part.tensor_split(size)[rank] for name, part in ready.items()}, "size": len(seen)}
+
+    def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Input and target of a batch, whoever asks."""
+        assert self.method
+        seen, truth = self._shown(batch["input"], batch["input"], noisy=True)
+        ready = self.method(seen, truth, generator(self.seed, "noisy pair", batch["number"]))
+        return [ready["input"], ready["target"]]
+
+
+class Singles(Captures):
+    """Windows of noisy images; a batch has them as `input`."""
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        scene = key.images % len(self.scenes.names)
+        u = torch.rand(2, len(scene), generator=generator(self.seed, "captures", key.epoch, key.number))
+        window = self._window(scene, u) if self.window else ()
+        return {"input": self.scenes.take(scene, 0 * scene, window), **key.identity()}
+
+
+def _once(scenes: Scenes | Mixed) -> Dataset:
+    """The images that were kept back, the middle of large ones."""
+    images = [_middle(scenes.image(i, 0)) for i in range(len(scenes.names))]
+    if isinstance(scenes, Scenes):
+        whole = torch.stack(images)
+        return Pairs(whole, whole)
+    return Sized(images, images)
+
+
+def _middle(image: Tensor) -> Tensor:
+    for axis, side in enumerate(image.shape[1:], 1):
+        image = image.narrow(axis, max(0, side - LONGEST) // 2, min(side, LONGEST))
+    return image

@@ -1,0 +1,101 @@
+"""Trained weights to start from: `init=` a run, a checkpoint, or the one that comes along."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from n2n_lightning.files import InputError
+from n2n_lightning.restore import PRETRAINED, load, read_checkpoint
+
+
+def source(init: str) -> Path:
+    """The run folder or checkpoint that `init` names; `pretrained` is the one that the package brings along."""
+    return PRETRAINED if init == "pretrained" else Path(init)
+
+
+def described(path: str | Path) -> dict[str, Any]:
+    """The `model` group of the configuration that a checkpoint was trained with.
+
+    Raises:
+        InputError: there is no such checkpoint, or it does not say it.
+    """
+    found = read_checkpoint(path)["n2n_lightning"].get("model")
+    if not isinstance(found, dict) or "_target_" not in found:
+        raise InputError(f"{path}: does not say what its network is")
+    return dict(found)
+
+
+def refuse(init: str, asked: Sequence[str], model: dict[str, Any]) -> None:
+    """Raises InputError where options for the network were typed that the checkpoint of `init=` does not have.
+
+    Args:
+        init: see `source`.
+        asked: the overrides of the command line.
+        model: the composed group.
+    """
+    spec = described(source(init))
+    for override in asked:
+        name, _, value = override.lstrip("+").partition("=")
+        if name == "model":
+            same = model["_target_"].rpartition(".")[2] == spec["_target_"].rpartition(".")[2]
+        elif name.startswith("model.") and name != "model.channels":
+            key = name.removeprefix("model.")
+            same = key in spec and spec[key] == model.get(key)
+        else:
+            continue
+        if not same:
+            has = ", ".join(f"{k}={v}" for k, v in spec.items() if k not in ("_target_", "channels"))
+            kind = spec["_target_"].rpartition(".")[2]
+            raise InputError(
+                f"{name}={value}: init={init} has another network, {kind}({has}), which is the one that is trained;"
+                " leave the option out"
+            )
+
+
+def weights(network: nn.Module, init: str, channels: int) -> str:
+    """Gives a network the weights of a checkpoint; returns what to say of it.
+
+    Where the number of channels differs, what reads the image is summed over the old channels, or copied and shared
+    among new ones, and what writes it is their mean, or copied.
+
+    Args:
+        network: of the checkpoint's kind.
+        channels: of the images that it takes.
+        init: see `source`.
+
+    Raises:
+        InputError: the weights do not fit.
+    """
+    path = source(init)
+    trained = load(path)
+    old, new = trained.network.state_dict(), network.state_dict()
+    if old.keys() != new.keys():
+        raise InputError(f"init={init}: is of another kind of network than {type(network).__name__}")
+    before, after = trained.channels, channels
+    fitted = {name: _fitted(old[name], new[name].shape, before, after) for name in new}
+    wrong = [name for name, value in fitted.items() if value.shape != new[name].shape]
+    if wrong:
+        raise InputError(f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}")
+    network.load_state_dict(fitted)
+    changed = [name for name in new if old[name].shape != new[name].shape]
+    if not changed:
+        return f"init: the weights of {path}"
+    return f"init: the weights of {path}, for {after} channels in place of {before} ({', '.join(changed)})"
+
+
+def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor:
+    """Weights for `after` channels of the image from those for `before`: inputs are axis 1, outputs axis 0.
+
+    Where a layer has other inputs, too, the image's are the last ones (the paper's U-Net).
+    """
+    if len(value.shape) != len(shape) or not shape:
+        return value
+    if len(shape) > 1 and shape[1] - value.shape[1] == after - before != 0:
+        rest, image = value[:, :-before], value[:, -before:]
+        value = torch.cat((rest, image.sum(1, keepdim=True).expand(-1, after, *value.shape[2:]) / after), 1)
+    if value.shape[0] != shape[0]:
+        value = value.mean(0, keepdim=True).expand(shape[0], *value.shape[1:])
+    return value.contiguous()
