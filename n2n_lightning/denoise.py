@@ -23,6 +23,8 @@ def parser() -> Parser:
     )
     p.add_argument("-o", "--out", type=Path, required=True, help="a folder; for a single picture also a file name")
     p.add_argument("--checkpoint", type=Path, help="a run folder or a checkpoint file; default: the built-in one")
+    p.add_argument("--adapt", action="store_true", help="let the checkpoint learn from the pictures first")
+    p.add_argument("--minutes", type=float, default=5.0, help="how long --adapt may take (default 5)")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
     p.add_argument("--tile", type=int, default=768, help="tile size in pixels (default 768); smaller needs less memory")
@@ -136,6 +138,38 @@ def one(model: Any, job: Job, args: Any, progress: Any) -> str:
     return f"{target}{note}  {time.perf_counter() - started:.1f} s"
 
 
+def adapted(jobs: list[Job], args: Any, device: str) -> Any:
+    """The checkpoint after it has learnt from the pictures; kept beside the results, for the next time.
+
+    Raises:
+        InputError: the pictures do not allow it.
+    """
+    from n2n_lightning import adapt
+    from n2n_lightning.restore import PRETRAINED
+
+    if args.scale is not None:
+        raise InputError("--scale: goes without --adapt, which finds the range of the pictures itself")
+    arrays, fills = [], set()
+    for job in jobs:
+        picture = opened(job.source, job.part)
+        for values in picture.values:
+            axes, alpha = picture.meaning(values, args.axes)
+            arrays.append((values.array, axes, bool(alpha), values.colour is not False, str(job.source)))
+            fills |= set(values.fills)
+    images, names = adapt.collected(arrays)
+    with adapt.shown(args.minutes) as advance:
+        started = time.perf_counter()
+        checkpoint = args.checkpoint or PRETRAINED
+        model, ours = adapt.adapt(
+            checkpoint, images, names, args.minutes, device, tuple(sorted(fills)), args.allow, advance
+        )
+    folder = args.out if jobs[0].target != args.out else args.out.parent
+    kept = folder / "adapted.ckpt"
+    adapt.save(model, ours, kept)
+    print(f"adapted to {len(images)} images for {time.perf_counter() - started:.0f} s: --checkpoint {kept} takes it")
+    return model
+
+
 def main() -> int:
     args = parser().parse_args()
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
@@ -146,6 +180,8 @@ def main() -> int:
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
     jobs, skipped = planned(args.pictures, args.out)
+    if not 0 < args.minutes <= 1e4:
+        raise InputError(f"--minutes {args.minutes:g}: must be larger than 0")
 
     import torch
     from rich.console import Console
@@ -159,6 +195,8 @@ def main() -> int:
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if args.adapt:
+        model = adapted(jobs, args, device)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

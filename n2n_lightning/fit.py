@@ -49,7 +49,7 @@ def train(
         Interrupted: SIGINT or SIGTERM arrived; the run can be continued.
         Deserted: another process of the run ended.
     """
-    _quiet()
+    quiet()
     mistakes.refuse(config)
     run = Run(config, folder, command, lines)
     if not follows():
@@ -266,7 +266,7 @@ def precision(options: dict[str, Any]) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Lightning's hints that do not apply here, and its advertising, off."""
     import logging
     import warnings

@@ -121,6 +121,7 @@ class Denoiser(pl.LightningModule):
         self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[reference]
         self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
+        self.share: float | None = None  # of the run that is done, where whoever trains knows better than its steps
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
         self._latest: dict[str, float] = {}
@@ -136,7 +137,7 @@ class Denoiser(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = _named(batch)
-        progress = self.global_step / self.trainer.estimated_stepping_batches
+        progress = self.global_step / self.trainer.estimated_stepping_batches if self.share is None else self.share
         for part in (self.loss, *self._passes):
             if hasattr(part, "progress"):
                 part.progress = progress

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from n2n_lightning.files import InputError
-from n2n_lightning.restore import PRETRAINED, load, read_checkpoint
+from n2n_lightning.restore import PRETRAINED, Trained, load, read_checkpoint
 
 
 def source(init: str) -> Path:
@@ -71,19 +71,23 @@ def weights(network: nn.Module, init: str, channels: int) -> str:
     """
     path = source(init)
     trained = load(path)
+    changed = copy(trained, network, channels, init)
+    if not changed:
+        return f"init: the weights of {path}"
+    return f"init: the weights of {path}, for {channels} channels in place of {trained.channels} ({', '.join(changed)})"
+
+
+def copy(trained: Trained, network: nn.Module, channels: int, init: str) -> list[str]:
+    """See `weights`; returns the names of the layers that were changed."""
     old, new = trained.network.state_dict(), network.state_dict()
     if old.keys() != new.keys():
         raise InputError(f"init={init}: is of another kind of network than {type(network).__name__}")
-    before, after = trained.channels, channels
-    fitted = {name: _fitted(old[name], new[name].shape, before, after) for name in new}
+    fitted = {name: _fitted(old[name], new[name].shape, trained.channels, channels) for name in new}
     wrong = [name for name, value in fitted.items() if value.shape != new[name].shape]
     if wrong:
         raise InputError(f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}")
     network.load_state_dict(fitted)
-    changed = [name for name in new if old[name].shape != new[name].shape]
-    if not changed:
-        return f"init: the weights of {path}"
-    return f"init: the weights of {path}, for {after} channels in place of {before} ({', '.join(changed)})"
+    return [name for name in new if old[name].shape != new[name].shape]
 
 
 def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor:

@@ -62,7 +62,7 @@ class OwnSingle(Own):
         self.method: Method | None = None
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        scenes = self._prepared(read_single(self.noisy, self.layout, self.exclude))
+        scenes = self._prepared(self._read())
         self.method = self._made(scenes)
         val: Dataset | None = None
         if self.val_noisy:
@@ -74,6 +74,9 @@ class OwnSingle(Own):
         count = self._count(train)
         self.fingerprint = self._described("single", scenes, count, val, method=self.kind)
         return Singles(train, self.seed, False, None, self.crop, count), val
+
+    def _read(self) -> Scenes | Mixed:
+        return read_single(self.noisy, self.layout, self.exclude)
 
     def _made(self, scenes: Scenes | Mixed) -> Method:
         if self.kind == "masked":

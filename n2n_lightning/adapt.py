@@ -1,0 +1,226 @@
+"""A trained network that goes on learning from the noisy pictures that it is to denoise."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from n2n_lightning import inspection, starting
+from n2n_lightning.axes import as_pages
+from n2n_lightning.data import OwnSingle
+from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.files import InputError, replacing
+from n2n_lightning.fit import precision, quiet
+from n2n_lightning.module import Denoiser
+from n2n_lightning.restore import Trained, load
+
+MOST = 64  # pictures that are learnt from, evenly spread over all
+RATE = 5e-4  # a tenth to a half of what training from nothing takes: the network knows much already
+
+
+class Pictures(OwnSingle):
+    """Pictures that were read already, to make pairs of.
+
+    Args:
+        images: of one type and number of channels, (C, H, W) each.
+        names: of the images.
+        fills: stored values that mean that a pixel is missing.
+        **options: of OwnSingle.
+    """
+
+    def __init__(
+        self, images: Sequence[torch.Tensor], names: Sequence[str], fills: tuple[float, ...], **options: Any
+    ) -> None:
+        super().__init__("the pictures", val_share=0, **options)
+        self.images, self.names, self.declared = list(images), list(names), fills
+
+    def _read(self) -> Scenes | Mixed:
+        if len({image.shape for image in self.images}) > 1:
+            return Mixed([[image] for image in self.images], self.names, self.declared)
+        return Scenes([torch.stack(self.images)], self.names, None, self.declared)
+
+
+def method(images: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, Any]:
+    """The options of data=single that suit the noise of some pictures.
+
+    Raises:
+        InputError: none do: neighbouring pixels have noise in common, in all directions.
+    """
+    scenes = Mixed([[image] for image in images], list(names))
+    report = inspection.inspect(scenes)
+    if report.advice is None:
+        raise InputError(f"--adapt: {report.why}")
+    asked = dict(word.removeprefix("data.").split("=") for word in report.advice)
+    if asked.get("method") == "masked":
+        return {"method": "masked", "mask": [int(n) for n in asked["mask"].strip("[]").split(",")]}
+    return {"method": "neighbours"}
+
+
+class Budget(pl.Callback):
+    """Ends training when its time is over, or Ctrl-C arrives; the rate rises for a moment and falls to 0 till then."""
+
+    def __init__(self, seconds: float, advance: Any) -> None:
+        self.seconds, self.advance = seconds, advance
+        self.started, self.stopped = time.monotonic(), False
+        self._before: Any = None
+
+    @property
+    def share(self) -> float:
+        """Of the time that is over."""
+        return min(1.0, (time.monotonic() - self.started) / self.seconds)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._stop)
+
+    def _stop(self, signum: int, frame: Any) -> None:
+        self.stopped = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it all
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        pl_module.share = self.share  # type: ignore[assignment]
+        rise = min(1.0, (trainer.global_step + 1) / 20)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = RATE * rise * 0.5 * (1 + math.cos(math.pi * self.share))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self.advance(self.share)
+        if self.stopped or self.share >= 1:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def adapt(
+    checkpoint: Path,
+    images: Sequence[torch.Tensor],
+    names: Sequence[str],
+    minutes: float,
+    device: str = "cpu",
+    fills: tuple[float, ...] = (),
+    allow: Sequence[str] = (),
+    advance: Any = lambda share: None,
+    seed: int = 0,
+) -> tuple[Trained, dict[str, Any]]:
+    """Continues a checkpoint on pictures themselves, by neighbours or masks, whichever their noise allows.
+
+    Args:
+        checkpoint: the run folder or checkpoint file to begin with.
+        images: the pictures, (C, H, W) each, of one type and number of channels, in stored values.
+        names: of the pictures.
+        minutes: how long.
+        device: where.
+        fills: stored values that mean that a pixel is missing.
+        allow: see restore.load.
+        advance: called after every step with the share of the time that is over.
+        seed: of crops, turns and draws.
+
+    Returns:
+        The adapted network, and what its checkpoint holds beside the weights.
+
+    Raises:
+        InputError: the pictures do not allow it.
+    """
+    quiet()
+    pl.seed_everything(seed, verbose=False)
+    options = method(images, names)
+    data = Pictures(images, names, fills, train_pairs=4000, augment=True, batch_size=8, seed=seed, **options)
+    data.setup()
+    network, spec = _network(checkpoint, data.channels, allow)
+    module = Denoiser(
+        network,
+        reference="self",
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=RATE),
+        second_pass=data.second_pass,
+    )
+    accelerator = torch.device(device).type
+    trainer = pl.Trainer(
+        max_epochs=10**6,
+        accelerator={"cuda": "gpu"}.get(accelerator, accelerator),
+        devices=[torch.device(device).index or 0] if accelerator == "cuda" else 1,
+        precision=precision({"precision": "auto", "accelerator": accelerator}),  # type: ignore[arg-type]
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+        callbacks=[Budget(60 * minutes, advance)],
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),  # type: ignore[arg-type]
+    )
+    trainer.fit(module, data)
+    limits = data.limits
+    ours = {"format": 1, "model": spec, "scale": data.scale, "range": list(limits) if limits else None}
+    return Trained(network.float().eval(), data.channels, data.scale, limits).to(device), ours
+
+
+def _network(checkpoint: Path, channels: int, allow: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a checkpoint for images of so many channels, with its weights; and what builds it."""
+    trained, spec = load(checkpoint, allow), starting.described(checkpoint)
+    if trained.channels == channels:
+        return trained.network, spec
+    if "channels" not in spec:
+        raise InputError(f"{checkpoint}: is for {trained.channels} channels, and the pictures have {channels}")
+    spec = {**spec, "channels": channels}
+    network = type(trained.network)(**{name: value for name, value in spec.items() if name != "_target_"})
+    starting.copy(trained, network, channels, str(checkpoint))
+    return network, spec
+
+
+def save(model: Trained, ours: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint of the network alone."""
+    state = {f"network.{name}": value.cpu() for name, value in model.network.state_dict().items()}
+    with replacing(path) as temporary:
+        torch.save({"state_dict": state, "n2n_lightning": ours}, temporary)
+
+
+def collected(arrays: Sequence[tuple[np.ndarray, str, bool, bool, str]]) -> tuple[list[torch.Tensor], list[str]]:
+    """Pictures as images to learn from, (C, H, W) each, up to MOST of them.
+
+    Colours stay together; other channels, and those of an array of fewer or more than three, are images of their own.
+
+    Args:
+        arrays: of each picture its values, its axes, whether its last channel is transparency, whether its channels are
+            colours, and its name.
+
+    Raises:
+        InputError: they are of several kinds.
+    """
+    pages: list[tuple[np.ndarray, str]] = []
+    kinds = set()
+    for array, axes, alpha, colour, name in arrays:
+        source = as_pages(array, axes)
+        channels = source.shape[-1] - alpha
+        together = colour and channels == 3
+        kinds.add((array.dtype.name, 3 if together else 1))
+        for place in np.ndindex(*source.shape[:-3]):
+            page = source[place][..., :channels]
+            pages += [(page, name)] if together else [(page[..., k : k + 1], name) for k in range(channels)]
+    if len(kinds) > 1:
+        found = ", ".join(sorted(f"{n} channels of {kind}" for kind, n in kinds))
+        raise InputError(f"--adapt: the pictures are of several kinds ({found}); adapt to each kind by itself")
+    chosen = np.unique(np.linspace(0, len(pages) - 1, MOST).round().astype(int))
+    images = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(pages[i][0], -1, 0))) for i in chosen]
+    return images, [pages[i][1] for i in chosen]
+
+
+@contextlib.contextmanager
+def shown(minutes: float) -> Any:
+    """A progress bar with the time left, where the output is a terminal: yields what `adapt` calls."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("adapting"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("adapting", total=60 * minutes)
+        yield lambda share: bar.update(task, completed=share * 60 * minutes)
