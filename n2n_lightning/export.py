@@ -82,7 +82,9 @@ def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Te
     ours = read_checkpoint(source)["n2n_lightning"]
     content = {
         "state_dict": {f"network.{name}": value for name, value in model.network.state_dict().items()},
-        "n2n_lightning": {name: ours[name] for name in ("format", "model", "scale", "range") if name in ours},
+        "n2n_lightning": {
+            name: ours[name] for name in ("format", "model", "scale", "range", "context") if name in ours
+        },
     }
     torch.save(content, path)
     return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])

@@ -89,15 +89,16 @@ class Run:
             model = starting.described(self.begin or starting.source(config["init"]))
             config = {**config, "model": {**model, **({"channels": "auto"} if "channels" in model else {})}}
         if config["model"].get("channels") == "auto":
-            config = {**config, "model": {**config["model"], "channels": self.data.channels}}
+            config = {**config, "model": {**config["model"], **_channels(self.data)}}
         self.config = config
         self.module = self._module()
+        inputs = _channels(self.data)["channels"]
         self.notes: list[str] = []
         if config.get("init") and not self.begin:
-            self.notes.append(starting.weights(self.module.network, config["init"], self.data.channels))
+            self.notes.append(starting.weights(self.module.network, config["init"], inputs))
         construct("optim or scheduler", self.module.optimization)
         self.parameters = sum(p.numel() for p in self.module.network.parameters())
-        self.operations = construct("model", lambda: multiply_accumulates(self.module.network, self.data.channels))
+        self.operations = construct("model", lambda: multiply_accumulates(self.module.network, inputs))
         self.before = runs.read_result(folder)
         self.stop = callbacks.StopOnSignal(folder / "checkpoints" / "last.ckpt")
         self.precision = precision(config["trainer"])
@@ -119,6 +120,7 @@ class Run:
                 "model": config["model"],
                 "scale": data.scale,
                 "range": limits,
+                "context": data.context,
                 "config": config,
             },
             reference=data.reference,
@@ -230,6 +232,13 @@ class Run:
         }
         runs.write_result(self.folder, result)
         return result
+
+
+def _channels(data: Any) -> dict[str, int]:
+    """Channels of the network's input and output, for data that were set up."""
+    if not data.context:
+        return {"channels": data.channels}
+    return {"channels": 2 * data.context * data.channels, "out_channels": data.channels}
 
 
 def construct(group: str, make: Callable[[], Any]) -> Any:

@@ -212,14 +212,16 @@ class Denoiser(pl.LightningModule):
         if len(size) != 2 or size[0] * size[1] <= LARGE:
             output: Tensor = self(images)
             return output
-        result = torch.empty_like(images)
-        for i, image in enumerate(images):
+        results = []
+        for image in images:
+            bands: list[Tensor] = []  # from top to bottom, or from left to right
 
-            def keep(rows: slice, columns: slice, values: Tensor, i: int = i) -> None:
-                result[i, :, rows, columns] = values
+            def keep(rows: slice, columns: slice, values: Tensor, bands: list[Tensor] = bands) -> None:
+                bands.append(values)
 
             tiled(self, lambda y, x, image=image: image[:, y, x], keep, size, tile=512, multiple=32)  # type: ignore[misc]
-        return result
+            results.append(torch.cat(bands, axes.HEIGHT if size[0] >= size[1] else axes.WIDTH))
+        return torch.stack(results)
 
     def on_validation_end(self) -> None:
         self._started = time.perf_counter()
@@ -322,7 +324,7 @@ class Denoiser(pl.LightningModule):
             options: of the constructor.
         """
         trained, ours = load(checkpoint_path, allow), read_checkpoint(checkpoint_path)["n2n_lightning"]
-        spec = {name: ours[name] for name in ("model", "scale", "range") if name in ours}
+        spec = {name: ours[name] for name in ("model", "scale", "range", "context") if name in ours}
         module = cls(trained.network, spec=spec, **options)
         module.history = list(ours.get("history", []))
         module.train()

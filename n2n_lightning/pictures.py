@@ -35,6 +35,8 @@ class Pictures(Callback):
         if batch_idx == 0:
             alone = "shown" in batch  # there is nothing to compare with
             three = (batch["shown" if alone else "input"], outputs, batch["shown" if alone else "target"])
+            if outputs.shape[1] != batch["input"].shape[1]:  # of a movie, whose frame the network does not see
+                three = (batch["target"], outputs, batch["other_target"])
             noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in three)
             self._now = {"noisy": noisy, "denoised": denoised, "unit": getattr(pl_module, "unit", 1.0)}
             self._now["clean"] = None if alone else clean

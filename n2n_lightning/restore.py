@@ -62,6 +62,7 @@ class Trained(nn.Module):
         scale: the stored value that PSNR takes for white, where the training data had one.
         range: the stored value that was 0 for the network in training, and how much above it was 1; None: judged by
             type and values, see ranges.levels.
+        context: of a movie, how many frames before and after one the network is shown in place of it; 0: the frame.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Trained(nn.Module):
         channels: int,
         scale: float | None = None,
         range: tuple[float, float] | None = None,
+        context: int = 0,
     ) -> None:
         super().__init__()
+        self.context = context
         # Channels last: 1.4 times as fast on a CPU, with the same result.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels, self.scale = channels, scale
@@ -80,6 +83,10 @@ class Trained(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.context:
+            if image.shape[1] != 2 * self.context * self.channels:
+                raise InputError(f"the checkpoint is for movies: it sees {2 * self.context} frames around each")
+            return apply(self.network, image.contiguous(memory_format=torch.channels_last))
         if image.shape[1] != self.channels and self.channels in (1, 3):  # each channel as a grey picture
             planes = [plane.repeat_interleave(self.channels, 1) for plane in image.split(1, 1)]
             return torch.cat([self(plane).mean(1, keepdim=True) for plane in planes], 1)
@@ -181,6 +188,11 @@ class Trained(nn.Module):
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         together = colours == self.channels and (colour or self.range is not None)
+        if self.context and not (together and stacked and stacked[0] > 1):
+            raise InputError(
+                f"the checkpoint is for movies of {self.channels} channels: it sees {self.context} frames on either"
+                " side of each, and needs a stack of frames"
+            )
         places = list(np.ndindex(*stacked))
         gaps = {p: _gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
         fixed = self.range if scale is None else (black, scale - black)
@@ -192,7 +204,8 @@ class Trained(nn.Module):
 
         with torch.inference_mode():
             for place in places:
-                page = _Page(source[place], sink[place], colours, limits, device)
+                near = [source[around(place[0], k, stacked[0]), *place[1:]] for k in frames(self.context)]
+                page = _Page(source[place], sink[place], colours, limits, device, near)
                 page.fills = gaps[place] if place in gaps else _gaps(page.source[..., :colours], fills)
                 tiled(run, page.read, page.write, (height, width), tile, self.multiple, batch, advance)
 
@@ -208,6 +221,8 @@ class Trained(nn.Module):
         """
         images = quiet(images)
         inside = images.clamp(*(KNOWN if self.range is None else OWN))
+        if self.context:
+            return self(inside).float()
         return self(inside).float() + (images - inside)
 
     def _planes(self, images: Tensor) -> Tensor:
@@ -216,19 +231,31 @@ class Trained(nn.Module):
 
 
 class _Page:
-    """One page (H, W, C) on its way to the network and back."""
+    """One page (H, W, C) on its way to the network and back; `near` are the pages that it sees in place of it."""
 
-    def __init__(self, source: np.ndarray, sink: np.ndarray, colours: int, limits: Range, device: torch.device) -> None:
+    def __init__(
+        self,
+        source: np.ndarray,
+        sink: np.ndarray,
+        colours: int,
+        limits: Range,
+        device: torch.device,
+        near: Sequence[np.ndarray] = (),
+    ) -> None:
         self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
+        self.near = near or [source]
         self.fills: tuple[float, ...] = ()
 
     def read(self, rows: slice, columns: slice) -> Tensor:
-        """Pixels for the network, (C, h, w); NaN where they are missing."""
-        pixels = self.source[rows, columns, : self.colours]
-        values, gone = self.limits.shown(pixels), lost(pixels, self.fills)
-        if gone is not None:
-            values[gone] = np.nan
-        return torch.from_numpy(values).permute(2, 0, 1).to(self.device)
+        """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
+        found = []
+        for page in self.near:
+            pixels = page[rows, columns, : self.colours]
+            values, gone = self.limits.shown(pixels), lost(pixels, self.fills)
+            if gone is not None:
+                values[gone] = np.nan
+            found.append(torch.from_numpy(values).permute(2, 0, 1))
+        return torch.cat(found).to(self.device)
 
     def write(self, rows: slice, columns: slice, values: Tensor) -> None:
         """The network's result (C, h, w); missing pixels and transparency are those of the source."""
@@ -245,6 +272,27 @@ def _gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
     return fills if margin is None or margin in fills else (*fills, margin)
 
 
+def frames(context: int) -> list[int]:
+    """Where the frames that a network is shown lie beside the one that it is not shown, in this order.
+
+    >>> frames(2)
+    [-2, -1, 1, 2]
+    """
+    return [k for k in range(-context, context + 1) if k]
+
+
+def around(frame: int, k: int, count: int) -> int:
+    """The number of the frame that is k away from one of `count`; at the ends the one on the other side of it.
+
+    >>> [around(t, -1, 5) for t in range(5)], around(0, 1, 2), around(1, 2, 2)
+    ([1, 0, 1, 2, 3], 1, 0)
+    """
+    for other in (frame + k, frame - k):
+        if 0 <= other < count:
+            return other
+    return count - 1 if frame < count - 1 - frame else 0
+
+
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
     """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same.
 
@@ -254,12 +302,13 @@ def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable
     def denoise(image: Tensor) -> Tensor:
         size = axes_of.size(image)
         image = pad_to_multiple(image, multiple)
-        total, count = torch.zeros_like(image), 0
+        total: Any = 0.0
+        count = 0
         for turned in (False, True):
             for dims in axes_of.flips(image):
                 x = image.transpose(HEIGHT, WIDTH) if turned else image
                 y = network(x.flip(dims)).flip(dims)
-                total += y.transpose(HEIGHT, WIDTH) if turned else y
+                total = total + (y.transpose(HEIGHT, WIDTH) if turned else y)
                 count += 1
         whole: Tensor = axes_of.cropped(total, size)
         return whole / count
@@ -298,5 +347,6 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
         network.load_state_dict(weights)
     except Exception as error:
         raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
+    context = int(ours.get("context") or 0)
     channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) == 4), 3)
-    return Trained(network, int(channels), scale, limits)
+    return Trained(network, int(channels) // (2 * context or 1), scale, limits, context)

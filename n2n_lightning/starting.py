@@ -82,7 +82,8 @@ def copy(trained: Trained, network: nn.Module, channels: int, init: str) -> list
     old, new = trained.network.state_dict(), network.state_dict()
     if old.keys() != new.keys():
         raise InputError(f"init={init}: is of another kind of network than {type(network).__name__}")
-    fitted = {name: _fitted(old[name], new[name].shape, trained.channels, channels) for name in new}
+    before = trained.channels * (2 * trained.context or 1)
+    fitted = {name: _fitted(old[name], new[name].shape, before, channels) for name in new}
     wrong = [name for name, value in fitted.items() if value.shape != new[name].shape]
     if wrong:
         raise InputError(f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}")

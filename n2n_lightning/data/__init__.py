@@ -4,8 +4,9 @@ from n2n_lightning.data.batches import Key
 from n2n_lightning.data.course import Course
 from n2n_lightning.data.images import Images
 from n2n_lightning.data.module import NoisyPairs
+from n2n_lightning.data.movie import Movie
 from n2n_lightning.data.pairs import OwnPairs
 from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.single import OwnSingle
 
-__all__ = ["Course", "Images", "Key", "NoisyPairs", "OwnPairs", "OwnSingle", "Photos"]
+__all__ = ["Course", "Images", "Key", "Movie", "NoisyPairs", "OwnPairs", "OwnSingle", "Photos"]

@@ -17,6 +17,7 @@ from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
 
 MANY = 2000  # scenes
+FRAMES = 50  # captures of a scene that are searched for blank ones
 SCORED = 4  # pairs of captures of a scene that validation looks at
 
 
@@ -137,7 +138,8 @@ class Own(NoisyPairs):
         for i in some:
             name = scenes.names[i]
             count = int(scenes.captures(torch.tensor([i]))[0])
-            if all(_shows_something(scenes.image(i, k)) for k in range(count)):
+            looked_at = np.unique(np.linspace(0, count - 1, FRAMES).round().astype(int))
+            if all(_shows_something(scenes.image(i, int(k))) for k in looked_at):
                 kept.append(i)
             else:
                 self.left_out.append(name)
@@ -167,15 +169,24 @@ class Own(NoisyPairs):
         )
 
 
+def some_pairs(scenes: Scenes | Mixed, most: int = SCORED) -> tuple[Tensor, Tensor]:
+    """Scenes and first captures, (n,) each, of up to so many pairs of neighbours from each scene, evenly spread."""
+    everything = torch.arange(len(scenes.names))
+    firsts = []
+    for count in scenes.captures(everything).tolist():
+        number = np.unique(np.linspace(0, count // 2 - 1, min(most, count // 2)).round().astype(int))
+        firsts.append(2 * torch.from_numpy(number))
+    counts = torch.tensor([len(first) for first in firsts])
+    return torch.repeat_interleave(everything, counts), torch.cat(firsts)
+
+
 def twice(scenes: Scenes | Mixed) -> Dataset:
     """Validation pairs of noisy captures: the first and second, the third and fourth, ... of each scene.
 
-    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts.
+    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts. Of many
+    some are taken, from the first to the last.
     """
-    everything = torch.arange(len(scenes.names))
-    count = (scenes.captures(everything) // 2).clamp(max=SCORED)
-    scene = torch.repeat_interleave(everything, count)
-    first = 2 * torch.cat([torch.arange(int(n)) for n in count])
+    scene, first = some_pairs(scenes)
     if isinstance(scenes, Scenes):
         return Pairs(scenes.take(scene, first), scenes.take(scene, first + 1), scene)
     sides = [[scenes.image(int(s), int(k)) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]

@@ -60,8 +60,16 @@ class _BlockUNet(Network):
     It estimates the noise: output = input - estimate.
     """
 
-    def __init__(self, block: type[nn.Module], channels: int, widths: Sequence[int], blocks: Sequence[int]) -> None:
+    def __init__(
+        self,
+        block: type[nn.Module],
+        channels: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        out_channels: int | None,
+    ) -> None:
         super().__init__()
+        self.out_channels = out_channels or channels
         sizes(widths=widths)
         sizes(0, blocks=blocks)
         if len(widths) != len(blocks):
@@ -77,7 +85,7 @@ class _BlockUNet(Network):
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1, bias=False) for a, b in reversed(steps))
         self.decoder = nn.ModuleList(chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1]))
-        self.output = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.output = nn.Conv2d(widths[0], self.out_channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
@@ -89,7 +97,7 @@ class _BlockUNet(Network):
             x = blocks(down(x))
         for up, blocks in zip(self.up, self.decoder, strict=True):
             x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
-        return image - self.output(x)
+        return self.start(image, self.out_channels) - self.output(x)
 
 
 @final
@@ -100,12 +108,17 @@ class NAFNet(_BlockUNet):
         channels: of the images.
         widths: channels at each size, the image's own first.
         blocks: blocks at each size, on the way down and again on the way up.
+        out_channels: of the result, where it has others than the input: that has several frames then.
     """
 
     def __init__(
-        self, channels: int = 3, widths: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (2, 2, 2)
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (32, 64, 128),
+        blocks: Sequence[int] = (2, 2, 2),
+        out_channels: int | None = None,
     ) -> None:
-        super().__init__(_NAFBlock, channels, widths, blocks)
+        super().__init__(_NAFBlock, channels, widths, blocks, out_channels)
 
 
 @final
@@ -113,10 +126,14 @@ class DRUNet(_BlockUNet):
     """A U-Net of residual blocks, as DRUNet (Zhang et al., IEEE TPAMI 2022) but smaller and blind: no noise map.
 
     Args:
-        channels, widths, blocks: see NAFNet.
+        channels, widths, blocks, out_channels: see NAFNet.
     """
 
     def __init__(
-        self, channels: int = 3, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (2, 2, 2)
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (32, 64, 96),
+        blocks: Sequence[int] = (2, 2, 2),
+        out_channels: int | None = None,
     ) -> None:
-        super().__init__(_ResidualBlock, channels, widths, blocks)
+        super().__init__(_ResidualBlock, channels, widths, blocks, out_channels)

@@ -19,10 +19,19 @@ class DnCNN(Network):
         width: channels of the layers between.
         layers: convolutions, 3 or more.
         batch_norm: normalise in between, as the paper does.
+        out_channels: of the result, where it has others than the input: that has several frames then.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, layers: int = 7, batch_norm: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 64,
+        layers: int = 7,
+        batch_norm: bool = True,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
+        self.out_channels = out_channels or channels
         sizes(width=width, layers=layers)
         if layers < 3:
             raise ValueError(f"model.layers={layers}: must be 3 or more")
@@ -31,10 +40,10 @@ class DnCNN(Network):
             body.append(nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm))
             body += [nn.BatchNorm2d(width)] if batch_norm else []
             body.append(nn.ReLU(inplace=True))
-        self.layers = nn.Sequential(*body, nn.Conv2d(width, channels, 3, padding=1))
+        self.layers = nn.Sequential(*body, nn.Conv2d(width, self.out_channels, 3, padding=1))
         for module in self.layers:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
     def body(self, image: Tensor) -> Tensor:
-        return image - self.layers(image)
+        return self.start(image, self.out_channels) - self.layers(image)

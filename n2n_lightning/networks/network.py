@@ -41,6 +41,17 @@ class Network(nn.Module):
 
         setattr(cls, "__init__", remember)  # noqa: B010  mypy takes the name for what it was
 
+    @staticmethod
+    def start(image: Tensor, channels: int) -> Tensor:
+        """What a network that estimates the noise takes it from: the image, or the mean of the frames that it is shown.
+
+        Args:
+            image: (B, n x channels, H, W): n frames, one after the other.
+            channels: of the result.
+        """
+        count = image.shape[1] // channels
+        return image if count == 1 else image.unflatten(1, (count, channels)).mean(1)
+
     def body(self, image: Tensor) -> Tensor:
         """The network itself, for heights and widths divisible by `multiple`."""
         raise NotImplementedError

@@ -18,6 +18,7 @@ class Noise2NoiseUNet(Network):
 
     Args:
         channels: of the images.
+        out_channels: of the result, where it has others than the input: that has several frames then.
 
     >>> sum(parameter.numel() for parameter in Noise2NoiseUNet().parameters())
     991203
@@ -25,14 +26,14 @@ class Noise2NoiseUNet(Network):
 
     multiple = 32
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(channels, 48, 3, padding=1)
         self.encoder = nn.ModuleList(nn.Conv2d(48, 48, 3, padding=1) for _ in range(6))
         inputs = (96, 144, 144, 144)
         self.decoder = nn.ModuleList(two_convolutions(n, 96) for n in inputs)
         self.dec1a, self.dec1b = nn.Conv2d(96 + channels, 64, 3, padding=1), nn.Conv2d(64, 32, 3, padding=1)
-        self.output = nn.Conv2d(32, channels, 3, padding=1)
+        self.output = nn.Conv2d(32, out_channels or channels, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1)

@@ -54,14 +54,14 @@ class EncoderDecoder(_ReportNetwork):
     The decoder is the U-Net's of Table 1 without its skip connections and transposed convolutions.
     """
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:
         super().__init__(channels)
         self.dec5a, self.dec5b = _layer(48, 96), _layer(96, 96)
         self.dec4a, self.dec4b = _layer(96, 96), _layer(96, 96)
         self.dec3a, self.dec3b = _layer(96, 96), _layer(96, 96)
         self.dec2a, self.dec2b = _layer(96, 64), _layer(64, 64)
         self.dec1a, self.dec1b = _layer(64, 32), _layer(32, 32)
-        self.output = _output(32, channels)
+        self.output = _output(32, out_channels or channels)
 
     def body(self, image: Tensor) -> Tensor:
         x, _ = self.encode(image)
@@ -81,14 +81,14 @@ class UNet(_ReportNetwork):
     with the pooled map of that size (the last has none), `ct` is a 3x3 transposed convolution of stride 1.
     """
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:
         super().__init__(channels)
         self.ct5, self.dec5a, self.dec5b = _transposed(96, 144), _layer(144, 96), _layer(96, 96)
         self.ct4, self.dec4a, self.dec4b = _transposed(144, 144), _layer(144, 96), _layer(96, 96)
         self.ct3, self.dec3a, self.dec3b = _transposed(144, 144), _layer(144, 96), _layer(96, 96)
         self.ct2, self.dec2a, self.dec2b = _transposed(144, 144), _layer(144, 64), _layer(64, 64)
         self.ct1, self.dec1a, self.dec1b = _transposed(64, 64), _layer(64, 32), _layer(32, 32)
-        self.output = _output(32, channels)
+        self.output = _output(32, out_channels or channels)
 
     def body(self, image: Tensor) -> Tensor:
         x, pooled = self.encode(image)

@@ -21,16 +21,18 @@ class ResidualUNet(Network):
         channels: of the images.
         width: channels of the first level; each level below has twice as many.
         levels: how many sizes the network works at, the image's own included.
+        out_channels: of the result, where it has others than the input: that has several frames then.
     """
 
-    def __init__(self, channels: int = 3, width: int = 32, levels: int = 3) -> None:
+    def __init__(self, channels: int = 3, width: int = 32, levels: int = 3, out_channels: int | None = None) -> None:
         super().__init__()
+        self.out_channels = out_channels or channels
         sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
         widths = [width * 2**level for level in range(levels)]
         self.encoder = nn.ModuleList(two_convolutions(a, b) for a, b in zip([channels, *widths], widths, strict=False))
         self.decoder = nn.ModuleList(two_convolutions(a + b, a) for a, b in reversed(list(pairwise(widths))))
-        self.output = nn.Conv2d(width, channels, 3, padding=1)
+        self.output = nn.Conv2d(width, self.out_channels, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1)
@@ -44,4 +46,4 @@ class ResidualUNet(Network):
         x = skips.pop()
         for block in self.decoder:
             x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
-        return image - self.output(x)
+        return self.start(image, self.out_channels) - self.output(x)

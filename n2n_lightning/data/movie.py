@@ -1,0 +1,139 @@
+"""Movies: frames that follow one another are captures of one scene."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from n2n_lightning.data.augment import turn
+from n2n_lightning.data.batches import Key
+from n2n_lightning.data.captures import Captures, Mixed, Scenes
+from n2n_lightning.data.options import whole_numbers
+from n2n_lightning.data.own import Own, some_pairs, twice
+from n2n_lightning.data.reading import read_movies
+from n2n_lightning.data.values import Seen
+from n2n_lightning.files import InputError
+from n2n_lightning.noise import generator
+from n2n_lightning.restore import around, frames
+
+
+class Movie(Own):
+    """Your own noisy movies (docs/single.md).
+
+    Args:
+        noisy: a file with a movie, or a folder with movies, or with the frames of one.
+        within: frames up to so many apart are a pair, in either order.
+        context: show the network so many frames before and after one in place of it, which is the target
+            (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs.
+        **options: see Own.
+    """
+
+    def __init__(self, noisy: str, within: int = 1, context: int = 0, **options: Any) -> None:
+        super().__init__(noisy, **options)
+        whole_numbers(1, within=within)
+        whole_numbers(0, context=context)
+        if self.supervised:
+            raise InputError("target=clean: data=movie knows no clean images")
+        if self.val_noisy:
+            raise InputError(f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead")
+        self.within, self.context = within, context
+
+    def load(self) -> tuple[Dataset, Dataset | None]:
+        scenes = self._prepared(read_movies(self.noisy, self.layout, self.exclude))
+        self.reference = "noisy"
+        shortest = int(scenes.captures(torch.arange(len(scenes.names))).min())
+        if self.context and shortest < 2 * self.context + 1:
+            raise InputError(
+                f"data.context={self.context}: needs {2 * self.context + 1} frames, and {self.noisy} has {shortest}"
+            )
+        train, back = self._kept_back(scenes)
+        count = self._count(train)
+        val: Dataset | None = None
+        if back is not None:
+            val = Around(back, self.context) if self.context else twice(back)
+        length = int(scenes.captures(torch.arange(len(scenes.names))).sum())
+        self.fingerprint = self._described("movie", scenes, count, val, frames=length, context=self.context)
+        if self.context:
+            return Hidden(train, self.seed, self.context, self.crop, count), val
+        return Captures(train, self.seed, True, None, self.crop, count, self.within), val
+
+    def _count(self, train: Scenes | Mixed) -> int:
+        """Every frame counts, up to 50 of a movie: an epoch should not last for hours."""
+        length = train.captures(torch.arange(len(train.names))).float().mean()
+        return self.train_pairs or super()._count(train) * int(length.clamp(max=50))
+
+    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
+        """See NoisyPairs."""
+        assert isinstance(self.train, Captures)
+        return self.train.scenes, self.seen, self.within, "context" if self.context else "pairs"
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """On the training device; with a context the input has several frames, and the target one."""
+        if not self.context:
+            return super().on_after_batch_transfer(batch, dataloader_idx)
+        shown = self._shown(batch["input"], batch["target"], noisy=True)
+        if self.trainer is None or not self.trainer.training:
+            other = self._shown(batch["other_input"], batch["other_target"], noisy=True)
+            ready = {"input": shown[0], "target": shown[1], "other_input": other[0], "other_target": other[1]}
+            return {**ready, "scene": batch["scene"]}
+        if self.augment:
+            shown = turn(shown, generator(self.seed, "turns", batch["epoch"], batch["number"]))
+        size, rank = self.trainer.world_size, self.trainer.global_rank
+        parts = [images.tensor_split(size)[rank] for images in shown]
+        return {"input": parts[0], "target": parts[1], "size": len(shown[0])}
+
+
+class Hidden(Captures):
+    """Windows of frames that the network is not shown, as `target`; those around them as `input`, (B, 2n x C, h, w)."""
+
+    def __init__(self, scenes: Scenes | Mixed, seed: int, context: int, crop: int | None, count: int) -> None:
+        super().__init__(scenes, seed, True, None, crop, count)
+        self.context = context
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        scene = key.images % len(self.scenes.names)
+        u = torch.rand(4, len(scene), generator=generator(self.seed, "captures", key.epoch, key.number))
+        window = self._window(scene, u[:2]) if self.window else ()
+        frame = (u[2] * self.scenes.captures(scene)).long()
+        target = self.scenes.take(scene, frame, window)
+        return {
+            "input": surroundings(self.scenes, scene, frame, self.context, window),
+            "target": target,
+            **key.identity(),
+        }
+
+
+def surroundings(
+    scenes: Scenes | Mixed, scene: Tensor, frame: Tensor, context: int, window: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """The frames around some, one after the other along the channels: (B, 2 context x C, h, w)."""
+    counts = scenes.captures(scene).tolist()
+    found = []
+    for k in frames(context):
+        other = [around(t, k, count) for t, count in zip(frame.tolist(), counts, strict=True)]
+        found.append(scenes.take(scene, torch.tensor(other), window))
+    return torch.cat(found, 1)
+
+
+class Around(Dataset):
+    """Validation of a network that sees the frames around one: frames of a movie, and each the next one, one a batch.
+
+    A result does not depend on the noise of its frame, which the frame after it tells: that is how scores without clean
+    images are reckoned, with the two frames the other way round (scores.squared_errors).
+    """
+
+    def __init__(self, scenes: Scenes | Mixed, context: int) -> None:
+        self.scenes, self.context = scenes, context
+        self.scene, self.first = some_pairs(scenes, 8)
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        scene, first = self.scene[key.images], self.first[key.images]
+        ready: dict[str, Any] = {"scene": scene}
+        for name, frame in (("", first), ("other_", first + 1)):
+            ready[f"{name}input"] = surroundings(self.scenes, scene, frame, self.context)
+            ready[f"{name}target"] = self.scenes.take(scene, frame)
+        return {**ready, **key.identity()}
