@@ -198,10 +198,11 @@ def collected(arrays: Sequence[tuple[np.ndarray, str, bool, bool, str]]) -> tupl
     kinds = set()
     for array, axes, alpha, colour, name in arrays:
         source = as_pages(array, axes)
-        channels = source.shape[-1] - alpha
+        *stacked, _, _, channels = source.shape
+        channels -= alpha
         together = colour and channels == 3
         kinds.add((array.dtype.name, 3 if together else 1))
-        for place in np.ndindex(*source.shape[:-3]):
+        for place in np.ndindex(*stacked):
             page = source[place][..., :channels]
             pages += [(page, name)] if together else [(page[..., k : k + 1], name) for k in range(channels)]
     if len(kinds) > 1:

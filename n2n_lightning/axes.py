@@ -63,6 +63,30 @@ def upright(image: Any, orientation: int) -> Any:
     return image.flip(mirrored[orientation]) if orientation in mirrored else image
 
 
+# Movies
+
+
+def frames(context: int) -> list[int]:
+    """Where the frames that a network is shown lie beside the one that it is not shown, in this order.
+
+    >>> frames(2)
+    [-2, -1, 1, 2]
+    """
+    return [k for k in range(-context, context + 1) if k]
+
+
+def around(frame: int, k: int, count: int) -> int:
+    """The number of the frame that is k away from one of `count`; at the ends the one on the other side of it.
+
+    >>> [around(t, -1, 5) for t in range(5)], around(0, 1, 2), around(1, 2, 2)
+    ([1, 0, 1, 2, 3], 1, 0)
+    """
+    for other in (frame + k, frame - k):
+        if 0 <= other < count:
+            return other
+    return count - 1 if frame < count - 1 - frame else 0
+
+
 # Arrays of people
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from n2n_lightning import axes as axes_of
-from n2n_lightning.axes import HEIGHT, WIDTH, as_pages, has_alpha, of_picture
+from n2n_lightning.axes import HEIGHT, WIDTH, around, as_pages, frames, has_alpha, of_picture
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.missing import lost, margin_value, quiet
@@ -270,27 +270,6 @@ def _gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
     """The values that mean that a pixel of a page is missing: declared ones, and that of a margin."""
     margin = margin_value(page)
     return fills if margin is None or margin in fills else (*fills, margin)
-
-
-def frames(context: int) -> list[int]:
-    """Where the frames that a network is shown lie beside the one that it is not shown, in this order.
-
-    >>> frames(2)
-    [-2, -1, 1, 2]
-    """
-    return [k for k in range(-context, context + 1) if k]
-
-
-def around(frame: int, k: int, count: int) -> int:
-    """The number of the frame that is k away from one of `count`; at the ends the one on the other side of it.
-
-    >>> [around(t, -1, 5) for t in range(5)], around(0, 1, 2), around(1, 2, 2)
-    ([1, 0, 1, 2, 3], 1, 0)
-    """
-    for other in (frame + k, frame - k):
-        if 0 <= other < count:
-            return other
-    return count - 1 if frame < count - 1 - frame else 0
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:

@@ -248,6 +248,8 @@ def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
     image = shots(scenes(11), 11)[0]
     tifffile.imwrite(tmp_path / "one.tif", image[0])
     done = run("check", "one.tif", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "python -m n2n_lightning.train data=single data.noisy=one.tif"
+    done = run("check", "one.tif", "one.tif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no command fits" in done.stdout.splitlines()[-1]
     for arguments, said in (
@@ -268,3 +270,19 @@ def test_real_captures(tmp_path):
     done = run("check", str(Path(os.environ["N2N_DATA"]) / "fmd"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "data=pairs" in done.stdout.splitlines()[-1]
+
+
+def test_a_movie_is_known_and_how_far_it_moves(tmp_path):
+    from scipy.ndimage import shift
+
+    wide = scenes(13, 1, 240)[0]
+    for speed in (0.0, 0.5):
+        frames = np.stack([shift(wide, (0, -speed * t), order=3, mode="nearest")[20:180, 20:180] for t in range(24)])
+        tifffile.imwrite(tmp_path / "movie.tif", shots(frames, 13, 20)[0], photometric="minisblack")
+        done = run("check", "movie.tif", "--json", "m.json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith("python -m n2n_lightning.train data=movie data.noisy=movie.tif")
+        assert json.loads((tmp_path / "m.json").read_text())["movement"] == pytest.approx(speed, abs=0.05)
+    tifffile.imwrite(tmp_path / "different.tif", shots(scenes(14, 6), 14, 20)[0], photometric="minisblack")
+    done = run("check", "different.tif", cwd=tmp_path)
+    assert "data=single" in done.stdout.splitlines()[-1]

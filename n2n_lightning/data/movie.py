@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning.axes import around, frames
 from n2n_lightning.data.augment import turn
 from n2n_lightning.data.batches import Key
 from n2n_lightning.data.captures import Captures, Mixed, Scenes
@@ -15,7 +16,6 @@ from n2n_lightning.data.reading import read_movies
 from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import generator
-from n2n_lightning.restore import around, frames
 
 
 class Movie(Own):

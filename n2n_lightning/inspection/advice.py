@@ -42,8 +42,11 @@ def advise(report: Report, several: bool, most: int) -> None:
     """The arguments of `train` that fit, or why none do."""
     bad = {finding.name for finding in report.findings if finding.bad}
     numbers = report.numbers
-    source, arguments, why = "pairs", [], ""
-    if not several:
+    source, arguments, why = report.source, [], ""
+    if source == "movie":
+        if {"duplicates", "noise"} & bad:
+            why = "frames that are copies are no pairs"
+    elif not several:
         source = "single"
         coloured = tuple(n for n, v in report.correlations.items() if max(map(abs, v)) > COLOURED_SINGLE)
         if numbers.get("counts"):

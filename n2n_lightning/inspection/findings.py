@@ -10,7 +10,7 @@ from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.inspection import measures
 from n2n_lightning.inspection.advice import advise, coloured, no_counts
-from n2n_lightning.inspection.parts import Looked, duplicates, parts_of
+from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, parts_of
 from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
 
 
@@ -41,15 +41,20 @@ def inspect(scenes: Scenes | Mixed) -> Report:
     """Looks at captures of scenes, or at single images, and judges them by sizes, not by significance.
 
     Args:
-        scenes: one capture of each scene, or more.
+        scenes: one capture of each scene, or more. Single images that follow one another are taken for a movie.
     """
     report, seen = Report(), look(scenes)
+    if int(scenes.captures(torch.arange(len(scenes.names))).max()) == 1 and (movie := as_movie(scenes)):
+        scenes, report.source = movie, "movie"
     looked = parts_of(scenes, seen)
     _read(report, scenes, looked)
     several = min(looked.counts) > 1
     if several:
         _same(report, scenes)
-        _moved(report, looked)
+        if isinstance(scenes, Scenes) and report.source == "movie":
+            _movement(report, scenes)
+        else:
+            _moved(report, looked)
         _brightness(report, looked)
         pairs = looked.pairs("near")
         report.example = pairs[0]
@@ -85,7 +90,7 @@ def _read(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
     sizes = scenes.sizes(torch.arange(len(scenes.names)))
     (low, wide), (high, broad) = sizes.amin(0).tolist(), sizes.amax(0).tolist()
     size = f"{low} x {wide}" if (low, wide) == (high, broad) else f"{low} x {wide} to {high} x {broad}"
-    noun = "capture" if most == 1 else "captures"
+    noun = "frames" if report.source == "movie" else "capture" if most == 1 else "captures"
     scene = "scene" if len(scenes.names) == 1 else "scenes"
     channel = "channel" if scenes.channels == 1 else "channels"
     report.add(
@@ -129,6 +134,20 @@ def _moved(report: Report, looked: Looked, far: bool = True) -> None:
         return
     typical = f"typically {worst.rows:+.2f} rows, {worst.columns:+.2f} columns"
     report.add("shift", f"{line} ({typical}): results are blurred by as much; register them first", bad=True)
+
+
+def _movement(report: Report, scenes: Scenes) -> None:
+    """How far a movie moves from frame to frame."""
+    pairs = blurred_pairs(scenes)
+    shifts = [(s, length) for a, b, length in pairs if (s := measures.shift(a, b, 0.15 * length)) is not None]
+    if not shifts:
+        report.add("movement", "not measurable: too little structure, or too much noise")
+        return
+    speed = float(np.median([s.length / length for s, length in shifts]))
+    text = (
+        f"{speed:.2f} pixels a frame: the less, the more frames can be averaged; data.context= shows the network some"
+    )
+    report.add("movement", text, movement=speed)
 
 
 _BETWEEN = {"near": "between neighbours", "far": "between the first and the last capture"}

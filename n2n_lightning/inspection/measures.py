@@ -29,11 +29,15 @@ class Shift:
         return float(np.hypot(self.rows, self.columns))
 
 
-def shift(first: np.ndarray, second: np.ndarray) -> Shift | None:
+def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | None:
     """The shift between two captures, to 1/20 pixel; None where the scene has too little structure to tell.
 
     The peak of their cross-correlation (Guizar-Sicairos et al., Optics Letters 2008, by scikit-image), after the blur
     that leaves the least error: noise without structure in it would only move the peak.
+
+    Args:
+        first, second: the captures.
+        most: the error, in pixels, from which on it is not told.
     """
     from skimage.registration import phase_cross_correlation
 
@@ -46,7 +50,7 @@ def shift(first: np.ndarray, second: np.ndarray) -> Shift | None:
     blurs = [np.exp(-2 * (np.pi * sigma) ** 2 * (vertical**2 + across**2)) for sigma in BLURS]
     errors = [_shift_error(spectra[0], spectra[1], blur, (vertical, across)) for blur in blurs]
     best = int(np.argmin(errors))
-    if not errors[best] < 0.1:
+    if not errors[best] < most:
         return None
     a, b = (np.fft.irfft2(spectrum * blurs[best], s=one.shape) for spectrum in spectra)
     with warnings.catch_warnings():

@@ -71,6 +71,39 @@ def _middle(image: torch.Tensor, most: int) -> torch.Tensor:
     return found
 
 
+def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
+    """Single images that follow one another as captures of one scene; None where they are different things.
+
+    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, in most of the pairs looked at.
+    """
+    count = len(scenes.names)
+    if not isinstance(scenes, Scenes) or count < 3:
+        return None
+    found = []
+    for i in np.unique(np.linspace(0, count - 2, MOST).round().astype(int)):
+        pair = [_middle(scenes.image(int(i) + k, 0), SIDE).double().nan_to_num() for k in (0, 1)]
+        one, other = (torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy() for image in pair)
+        found.append(float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0)
+    if np.median(found) < 0.8:
+        return None
+    (frames,) = scenes.frames
+    return Scenes([frames], [scenes.names[0]], torch.tensor([count]), scenes.fills)
+
+
+def blurred_pairs(scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Means of frames that follow one another, and of those after them, and how many frames apart these are.
+
+    Of a movie in which little moves from one frame to the next, under much noise.
+    """
+    count = int(scenes.captures(torch.tensor([0]))[0])
+    length = max(1, min(4, count // 2))
+    found = []
+    for start in np.unique(np.linspace(0, count - 2 * length, 4).round().astype(int)):
+        frames = [_middle(scenes.image(0, int(start) + k), SIDE).double().numpy() for k in range(2 * length)]
+        found.append((np.mean(frames[:length], 0), np.mean(frames[length:], 0), length))
+    return found
+
+
 def duplicates(scenes: Scenes | Mixed) -> list[str]:
     """Names of scenes of which two neighbouring captures, or the first and the last one, are the same values."""
     found = []
