@@ -165,6 +165,8 @@ def adapt(
 def _network(checkpoint: Path, channels: int, allow: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a checkpoint for images of so many channels, with its weights; and what builds it."""
     trained, spec = load(checkpoint, allow), starting.described(checkpoint)
+    if trained.context:
+        raise InputError(f"{checkpoint}: is for movies, and --adapt learns from single pictures")
     if trained.channels == channels:
         return trained.network, spec
     if "channels" not in spec:

@@ -46,7 +46,7 @@ def onnx(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
         logging.getLogger(name).setLevel(logging.ERROR)
     program: Any = torch.onnx.export(
         model.network,
-        (torch.rand(2, model.channels, 70, 90),),
+        (torch.rand(2, model.inputs, 70, 90),),
         dynamo=True,
         dynamic_shapes=axes,
         input_names=["image"],
@@ -64,7 +64,7 @@ def pt2(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
     from torch.export import Dim
     from torch.fx.experimental import _config
 
-    example, dynamic = torch.rand(2, model.channels, 70, 90), {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    example, dynamic = torch.rand(2, model.inputs, 70, 90), {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     # Otherwise the example's own size leaves conditions behind (its width is no multiple of 8, it is not one image).
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(model.network, (example,), dynamic_shapes=(dynamic,))
@@ -112,7 +112,7 @@ def main() -> int:
             with contextlib.redirect_stdout(None):
                 exported = writer(model, temporary)
             for count, height, width in SIZES:
-                image = torch.rand(count, model.channels, height, width)
+                image = torch.rand(count, model.inputs, height, width)
                 largest = max(largest, float((exported(image) - model(image)).abs().max()))
             if not largest < TOLERANCE:
                 raise InputError(f"{args.out}: differs from the network by {largest:.2g}; it is not written")
@@ -120,7 +120,11 @@ def main() -> int:
         raise InputError(f"{args.out}: cannot be written: {error.strerror or error}") from error
     sizes = ", ".join(f"{b} x {h} x {w}" for b, h, w in SIZES)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
-    print(f"input `image`: float32 (batch, {model.channels}, height, width), values in [0, 1]; output: the same")
+    size = f"(batch, {model.inputs}, height, width)"
+    output = "the same" if not model.context else f"(batch, {model.channels}, height, width)"
+    print(f"input `image`: float32 {size}, values in [0, 1]; output: {output}")
+    if model.context:
+        print(f"the input is the {model.context} frames before one and the {model.context} after it, in their order")
     if model.range:
         black, span = model.range
         how = f"divided by {span:g}" if not black else f"less {black:g}, divided by {span:g}"

@@ -79,12 +79,13 @@ class Trained(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels, self.scale = channels, scale
         self.range = range or ((0.0, scale) if scale else None)
+        self.inputs = channels * (2 * context or 1)  # channels that the network itself takes
         self.multiple: int = getattr(network, "multiple", 32)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         if self.context:
-            if image.shape[1] != 2 * self.context * self.channels:
+            if image.shape[1] != self.inputs:
                 raise InputError(f"the checkpoint is for movies: it sees {2 * self.context} frames around each")
             return apply(self.network, image.contiguous(memory_format=torch.channels_last))
         if image.shape[1] != self.channels and self.channels in (1, 3):  # each channel as a grey picture

@@ -74,7 +74,7 @@ def weights(network: nn.Module, init: str, channels: int) -> str:
     changed = copy(trained, network, channels, init)
     if not changed:
         return f"init: the weights of {path}"
-    return f"init: the weights of {path}, for {channels} channels in place of {trained.channels} ({', '.join(changed)})"
+    return f"init: the weights of {path}, for {channels} channels in place of {trained.inputs} ({', '.join(changed)})"
 
 
 def copy(trained: Trained, network: nn.Module, channels: int, init: str) -> list[str]:
@@ -82,8 +82,7 @@ def copy(trained: Trained, network: nn.Module, channels: int, init: str) -> list
     old, new = trained.network.state_dict(), network.state_dict()
     if old.keys() != new.keys():
         raise InputError(f"init={init}: is of another kind of network than {type(network).__name__}")
-    before = trained.channels * (2 * trained.context or 1)
-    fitted = {name: _fitted(old[name], new[name].shape, before, channels) for name in new}
+    fitted = {name: _fitted(old[name], new[name].shape, trained.inputs, channels) for name in new}
     wrong = [name for name, value in fitted.items() if value.shape != new[name].shape]
     if wrong:
         raise InputError(f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}")

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,13 @@ class Sweep:
         self._shown: dict[str, str] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+        self._asked: tuple[int, float] | None = None  # the signal that should end the sweep, and when it came
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._end_by)
+
+    def _end_by(self, signum: int, frame: Any) -> None:
+        self._asked = signum, time.monotonic()
+        raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
 
     def _held(self) -> Any:
         """The lock of the folder, which ends with this process; raises InputError where another sweep has it."""
@@ -135,6 +142,10 @@ class Sweep:
         with live or contextlib.nullcontext():
             while True:
                 last = self._over.wait(1)
+                # Python drops an exception that is raised while it cleans up: then the signal is sent once more.
+                if not last and self._asked and time.monotonic() - self._asked[1] > 30:
+                    signum, self._asked = self._asked[0], None
+                    signal.raise_signal(signum)
                 rows = read_sweep(self.folder)
                 if live:
                     live.update(jobs_table(rows), refresh=True)
