@@ -24,6 +24,7 @@ from n2n_lightning.module import Denoiser
 from n2n_lightning.restore import Trained, load
 
 MOST = 64  # pictures that are learnt from, evenly spread over all
+SMALLEST = 24  # pixels of a side
 RATE = 5e-4  # a tenth to a half of what training from nothing takes: the network knows much already
 
 
@@ -59,6 +60,11 @@ def method(images: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, An
     report = inspection.inspect(scenes)
     if report.advice is None:
         raise InputError(f"--adapt: {report.why}")
+    smallest = min(min(image.shape[1:]) for image in images)
+    if smallest < SMALLEST:
+        raise InputError(
+            f"--adapt: {smallest} pixels are too few to learn from; {SMALLEST} in height and width are needed"
+        )
     asked = dict(word.removeprefix("data.").split("=") for word in report.advice)
     if asked.get("method") == "masked":
         return {"method": "masked", "mask": [int(n) for n in asked["mask"].strip("[]").split(",")]}
@@ -139,6 +145,7 @@ def adapt(
     data = Pictures(images, names, fills, train_pairs=4000, augment=True, batch_size=8, seed=seed, **options)
     data.setup()
     network, spec = _network(checkpoint, data.channels, allow)
+    network.train()
     module = Denoiser(
         network,
         reference="self",

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n2n_lightning.files import DiskFull, InputError, Parser, command, replacing
+from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
 from n2n_lightning.formats import ENDINGS, opened, split
 
 
@@ -24,7 +24,7 @@ def parser() -> Parser:
     p.add_argument("-o", "--out", type=Path, required=True, help="a folder; for a single picture also a file name")
     p.add_argument("--checkpoint", type=Path, help="a run folder or a checkpoint file; default: the built-in one")
     p.add_argument("--adapt", action="store_true", help="let the checkpoint learn from the pictures first")
-    p.add_argument("--minutes", type=float, default=5.0, help="how long --adapt may take (default 5)")
+    p.add_argument("--minutes", type=float, help="how long --adapt may take (default 5)")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
     p.add_argument("--tile", type=int, default=768, help="tile size in pixels (default 768); smaller needs less memory")
@@ -96,8 +96,22 @@ def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
     return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
 
 
-def one(model: Any, job: Job, args: Any, progress: Any) -> str:
-    """Denoises one file; returns what to say of it.
+def _near(model: Any, job: Job, axes: str, series: list[Path]) -> list[Any]:
+    """The frames around a file that is one frame of a movie, for a checkpoint that sees them in place of it.
+
+    Args:
+        series: the files of its folder, in order.
+    """
+    from n2n_lightning.axes import around, frames
+
+    if not model.context or not set(axes) <= set("CHW") or len(series) < 2:
+        return []
+    here = series.index(job.source)
+    return [opened(series[around(here, k, len(series))]).values[0].array for k in frames(model.context)]
+
+
+def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> str:
+    """Denoises one file; returns what to say of it. `series` are the files of its folder, in order.
 
     Raises:
         InputError: it cannot be read or must not be written.
@@ -119,6 +133,7 @@ def one(model: Any, job: Job, args: Any, progress: Any) -> str:
         with replacing(target) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
+                options["near"] = _near(model, job, axes, series)
                 model.denoise_into(
                     results[number], values.array, axes, alpha, values.colour, fills=values.fills, **options
                 )
@@ -149,22 +164,22 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
 
     if args.scale is not None:
         raise InputError("--scale: goes without --adapt, which finds the range of the pictures itself")
+    folder = args.out if jobs[0].target != args.out else args.out.parent
+    kept, minutes = folder / "adapted.ckpt", args.minutes or 5.0
+    if kept.exists() and not args.overwrite:
+        raise InputError(f"{kept}: is there already; --checkpoint takes it, --overwrite adapts anew")
     arrays, fills = [], set()
-    for job in jobs:
+    for job in jobs[:: -(-len(jobs) // adapt.MOST)]:  # no more are learnt from, so no more are read
         picture = opened(job.source, job.part)
         for values in picture.values:
             axes, alpha = picture.meaning(values, args.axes)
             arrays.append((values.array, axes, bool(alpha), values.colour is not False, str(job.source)))
             fills |= set(values.fills)
     images, names = adapt.collected(arrays)
-    with adapt.shown(args.minutes) as advance:
+    with adapt.shown(minutes) as advance:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
-        model, ours = adapt.adapt(
-            checkpoint, images, names, args.minutes, device, tuple(sorted(fills)), args.allow, advance
-        )
-    folder = args.out if jobs[0].target != args.out else args.out.parent
-    kept = folder / "adapted.ckpt"
+        model, ours = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), args.allow, advance)
     adapt.save(model, ours, kept)
     print(f"adapted to {len(images)} images for {time.perf_counter() - started:.0f} s: --checkpoint {kept} takes it")
     return model
@@ -180,8 +195,10 @@ def main() -> int:
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
     jobs, skipped = planned(args.pictures, args.out)
-    if not 0 < args.minutes <= 1e4:
+    if args.minutes is not None and not 0 < args.minutes <= 1e4:
         raise InputError(f"--minutes {args.minutes:g}: must be larger than 0")
+    if args.minutes is not None and not args.adapt:
+        raise InputError(f"--minutes {args.minutes:g}: goes with --adapt")
 
     import torch
     from rich.console import Console
@@ -195,8 +212,9 @@ def main() -> int:
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if args.adapt:
-        model = adapted(jobs, args, device)
+    missing = [job for job in jobs if args.overwrite or not job.target.exists()]
+    if args.adapt and missing:
+        model = adapted(missing, args, device)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -213,7 +231,8 @@ def main() -> int:
                 there += 1
                 continue
             try:
-                print(one(model, job, args, progress), flush=True)
+                beside = [j.source for j in jobs if j.source.parent == job.source.parent] if model.context else []
+                print(one(model, job, args, progress, sorted(beside, key=natural)), flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

@@ -83,7 +83,7 @@ def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Te
     content = {
         "state_dict": {f"network.{name}": value for name, value in model.network.state_dict().items()},
         "n2n_lightning": {
-            name: ours[name] for name in ("format", "model", "scale", "range", "context") if name in ours
+            name: ours[name] for name in ("format", "model", "scale", "range", "context", "thinned") if name in ours
         },
     }
     torch.save(content, path)

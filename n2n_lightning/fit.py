@@ -89,10 +89,10 @@ class Run:
             model = starting.described(self.begin or starting.source(config["init"]))
             config = {**config, "model": {**model, **({"channels": "auto"} if "channels" in model else {})}}
         if config["model"].get("channels") == "auto":
-            config = {**config, "model": {**config["model"], **_channels(self.data)}}
+            config = {**config, "model": {**config["model"], **_channels(self.data, config["model"])}}
         self.config = config
         self.module = self._module()
-        inputs = _channels(self.data)["channels"]
+        inputs = self.data.channels * (2 * self.data.context or 1)
         self.notes: list[str] = []
         if config.get("init") and not self.begin:
             self.notes.append(starting.weights(self.module.network, config["init"], inputs))
@@ -121,6 +121,7 @@ class Run:
                 "scale": data.scale,
                 "range": limits,
                 "context": data.context,
+                "thinned": data.thinned,
                 "config": config,
             },
             reference=data.reference,
@@ -234,11 +235,11 @@ class Run:
         return result
 
 
-def _channels(data: Any) -> dict[str, int]:
-    """Channels of the network's input and output, for data that were set up."""
-    if not data.context:
-        return {"channels": data.channels}
-    return {"channels": 2 * data.context * data.channels, "out_channels": data.channels}
+def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
+    """Channels of the network's input and output, for data that were set up, in place of what `model` says."""
+    if data.context:
+        return {"channels": 2 * data.context * data.channels, "out_channels": data.channels}
+    return {"channels": data.channels, **({"out_channels": None} if "out_channels" in model else {})}
 
 
 def construct(group: str, make: Callable[[], Any]) -> Any:

@@ -26,6 +26,8 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        if output.shape != target.shape:
+            raise ValueError(f"the network returns {tuple(output.shape)} where the target is {tuple(target.shape)}")
         present = ~target.isnan()
         # The missing targets are replaced before the arithmetic: 0 * NaN in the backward pass would still be NaN.
         penalty = self.penalty(output, torch.where(present, target, output.detach()))

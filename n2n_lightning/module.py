@@ -324,7 +324,7 @@ class Denoiser(pl.LightningModule):
             options: of the constructor.
         """
         trained, ours = load(checkpoint_path, allow), read_checkpoint(checkpoint_path)["n2n_lightning"]
-        spec = {name: ours[name] for name in ("model", "scale", "range", "context") if name in ours}
+        spec = {name: ours[name] for name in ("model", "scale", "range", "context", "thinned") if name in ours}
         module = cls(trained.network, spec=spec, **options)
         module.history = list(ours.get("history", []))
         module.train()

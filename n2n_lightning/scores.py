@@ -202,6 +202,7 @@ class Estimates:
 
     scenes: list[int] = field(default_factory=list)  # of each row; a scene may have several
     sums: list[np.ndarray] = field(default_factory=list)  # of blocks, (n, 3): error, that of the noisy input, pixels
+    over: str = "scenes"  # what rows() are
 
     def add(self, captures: Sequence[Tensor], outputs: Sequence[Tensor], scenes: Sequence[int] | None = None) -> None:
         """Adds images of a batch, one row each.
@@ -228,6 +229,7 @@ class Estimates:
             found.setdefault(scene, []).append(sums)
         whole = [np.concatenate(parts) for parts in found.values()]
         known = [parts / parts[:, 2].sum() for parts in whole if parts[:, 2].sum()]
+        self.over = "scenes" if len(known) >= FEW else "blocks"
         if not known:
             return np.full((1, 3), np.nan)
         rows = np.array([parts.sum(0) for parts in known]) if len(known) >= FEW else np.concatenate(known)
@@ -262,8 +264,8 @@ def _blocks(planes: Tensor) -> Tensor:
     size = axes.size(planes)
     side = max(8, min(64, round(math.sqrt(math.prod(size[-2:]) / BLOCKS))))
     pool: Any = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(size)]
-    smallest = min(side, *size)
-    found: Tensor = pool(planes.sum(1, keepdim=True), smallest, ceil_mode=True, divisor_override=1)
+    window = [min(side, length) for length in size]
+    found: Tensor = pool(planes.sum(1, keepdim=True), window, ceil_mode=True, divisor_override=1)
     return found.flatten(1).T.contiguous()
 
 
@@ -316,7 +318,7 @@ def summarise_estimates(found: Estimates, reference: Estimates | None = None) ->
         "psnr_estimate_interval": [decibels(high), decibels(low)],
         "mse_estimate": found.error,
         "scenes": len(set(found.scenes)),
-        "over": "scenes" if len(set(found.scenes)) >= FEW else "blocks",
+        "over": found.over,
     }
     if reference is not None:
         ours, theirs, weight = rows[:, 0], reference.rows()[:, 0], rows[:, 2]

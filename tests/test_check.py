@@ -202,7 +202,7 @@ def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
     done = run("train", "data=pairs", "data.noisy=first.npy", "data.target=second.npy", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "shift" in line]
-    assert line.startswith("warning: shift: 1.00 pixels")
+    assert line.startswith("warning: shift: 1.0")
 
 
 def test_only_near_captures_are_pairs_where_within_says_so():
@@ -286,3 +286,40 @@ def test_a_movie_is_known_and_how_far_it_moves(tmp_path):
     tifffile.imwrite(tmp_path / "different.tif", shots(scenes(14, 6), 14, 20)[0], photometric="minisblack")
     done = run("check", "different.tif", cwd=tmp_path)
     assert "data=single" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("pixels", [1, 4, 12])
+def test_shifts_of_any_size_and_captures_of_different_things(pixels):
+    clean = scenes(15, 3, 200)
+    first, second = shots(clean[:, pixels:, :], 15)[0], shots(clean[:, : 200 - pixels, :], 16)[1]
+    report = inspect(as_scenes(first, second))
+    assert abs(report.numbers["shift_near"][0]) == pytest.approx(pixels, abs=0.15)
+    assert report.advice is None
+    other = inspect(as_scenes(shots(clean, 15)[0], shots(scenes(99, 3, 200), 15)[1]))
+    assert any("same thing" in finding.line for finding in other.findings if finding.bad)
+
+
+def test_single_photographs_with_white_noise_are_neither_counts_nor_movies_nor_lines(tmp_path):
+    from skimage import data
+
+    draws = np.random.default_rng(0)
+    for name, sigma in (("camera", 11), ("coins", 10), ("page", 8), ("moon", 6)):
+        noisy = getattr(data, name)() + draws.normal(0, sigma, getattr(data, name)().shape)
+        report = inspect(as_scenes(noisy.round().clip(0, 255).astype(np.uint8)[None]))
+        assert report.advice == [], name
+        assert report.source == "single"
+    mask = np.hypot(*(np.mgrid[:SIDE, :SIDE] - SIDE / 2)) < 70
+    framed = np.where(mask, scenes(17, 6), 0) + draws.normal(0, 5, (6, SIDE, SIDE))
+    assert inspect(as_scenes(framed.astype(np.float32))).source == "single"
+
+
+def test_blank_and_tiny_images_get_an_answer_and_no_warning(tmp_path):
+    draws = np.random.default_rng(0)
+    images = {"flat": np.full((3, 40, 40), 7.0), "nan": np.full((3, 40, 40), np.nan), "tiny": draws.random((3, 6, 6))}
+    for name, values in images.items():
+        np.save(tmp_path / f"{name}.npy", values.astype(np.float32))
+        for arguments in ([f"{name}.npy"], [f"{name}.npy", f"{name}.npy"]):
+            done = run("check", *arguments, "--out", "page", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.splitlines() == ["page: page/check.html"]
+            assert (name == "tiny" and len(arguments) == 1) is ("no command fits" not in done.stdout)

@@ -459,6 +459,21 @@ def test_a_checkpoint_with_a_context_knows_it_and_says_what_it_needs(place, tmp_
     assert not np.array_equal(clean[1], again[1])
     assert np.array_equal(clean[5], again[5])
     assert model.denoise(movie, axes="NHW", tta=True).shape == movie.shape
+    (tmp_path / "frames").mkdir()
+    for t, frame in enumerate(movie):
+        tifffile.imwrite(tmp_path / "frames" / f"{t}.tif", frame)
+    done = run("denoise", tmp_path / "frames", "-o", tmp_path / "apart", "--checkpoint", tmp_path / "out", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert all(np.array_equal(tifffile.imread(tmp_path / "apart" / f"{t}.tif"), clean[t]) for t in range(6))
+    colour = np.random.default_rng(0).random((4, 2, 3, 24, 24)).astype(np.float32)
+    np.save(tmp_path / "rgb.npy", colour)
+    source = ["data=pairs", f"data.noisy={tmp_path / 'rgb.npy'}", f"init={tmp_path / 'out'}"]
+    done = run(
+        "train", *source, "trainer.max_epochs=1", "data.batch_size=2", f"hydra.run.dir={tmp_path / 'c'}", cwd=place
+    )
+    assert done.returncode == 0, done.stderr
+    result = load(tmp_path / "c").denoise(colour[:, 0], axes="NCHW")
+    assert float(result.std(1).mean()) > 0.01  # in colour
     np.save(tmp_path / "one.npy", movie[0])
     done = run("denoise", tmp_path / "one.npy", "-o", tmp_path / "c.npy", "--checkpoint", tmp_path / "out", cwd=place)
     assert done.returncode == 1
@@ -555,6 +570,12 @@ def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_pat
     assert "adapted to 3 images" in done.stdout
     model = load(tmp_path / "clean" / "adapted.ckpt")
     assert model.channels == (3 if colour else 1)
+    (tmp_path / "clean" / "1.tif").unlink()
+    done = run("denoise", "noisy", "-o", "clean", "--adapt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "clean/adapted.ckpt: is there already" in done.stderr
+    done = run("denoise", "noisy", "-o", "clean", "--checkpoint", "clean/adapted.ckpt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     done = run("denoise", "noisy", "-o", "again", "--checkpoint", "clean/adapted.ckpt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for i, image in enumerate(clean):
@@ -586,8 +607,9 @@ def test_adapt_says_what_it_cannot_learn_from(tmp_path):
     done = run("denoise", "noisy", "-o", "clean", "--adapt", cwd=tmp_path)
     assert done.returncode == 2
     assert "several kinds" in done.stderr
-    for options, message in ((["--minutes", "0"], "--minutes 0"), (["--scale", "5"], "--scale")):
-        done = run("denoise", "noisy", "-o", "clean", "--adapt", *options, cwd=tmp_path)
+    cases = [(["--adapt", "--minutes", "0"], "--minutes 0"), (["--adapt", "--scale", "5"], "--scale")]
+    for options, message in [*cases, (["--minutes", "3"], "goes with --adapt")]:
+        done = run("denoise", "noisy", "-o", "clean", *options, cwd=tmp_path)
         assert done.returncode == 2
         assert message in done.stderr
     assert not (tmp_path / "clean").exists()

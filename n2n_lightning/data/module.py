@@ -39,6 +39,7 @@ class NoisyPairs(pl.LightningDataModule):
     Attributes, once `setup` was called:
         train, val: the two data sets.
         channels: of the images.
+        thinned: whether the network learns from halves of photon counts.
         context: of movies, how many frames before and after one the network is shown in place of it.
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for floats.
         limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and `scale`.
@@ -65,7 +66,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.colour = None if colour is False else ordered("colour", colour, 100)  # false: in runs of older versions
         self.seed, self.augment, self.workers = seed, augment, workers
-        self.context = 0
+        self.context, self.thinned = 0, False
         self.supervised = supervised
         self.noise: Noise | None = None
         self.train: Dataset | None = None

@@ -66,7 +66,7 @@ class Movie(Own):
     def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
-        return self.train.scenes, self.seen, self.within, "context" if self.context else "pairs"
+        return self.train.scenes, self.seen, self.within, "movie"
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """On the training device; with a context the input has several frames, and the target one."""

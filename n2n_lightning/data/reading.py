@@ -233,7 +233,7 @@ def read_movies(noisy: str, layout: str = "auto", exclude: Sequence[str] = ()) -
 
 def _frames(path: str | Path, layout: str) -> Tensor:
     """All images of a file, in order: (T, C, H, W)."""
-    found = _all_of(path, layout)
+    found = _all_of(path, layout, stack=True)
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -245,13 +245,14 @@ def _alike(folder: Path, frames: list[Tensor]) -> Tensor:
     return torch.stack(frames)
 
 
-def _all_of(path: str | Path, layout: str) -> list[Tensor]:
-    """All images of a file, a picture or a stack of them, (N, C, H, W) each."""
+def _all_of(path: str | Path, layout: str, stack: bool = False) -> list[Tensor]:
+    """All images of a file, a picture or a stack of them, (N, C, H, W) each; of three dimensions rather a `stack`."""
     found = []
     picture = opened(str(path))
     for values in _stacked(picture):
         if layout == "auto" and values.axes is None:
-            values.axes = axes.of_picture(values.array.shape)
+            guess = axes.of_scenes(values.array.shape) if stack else None
+            values.axes = guess or axes.of_picture(values.array.shape)
         found += _captures(values, layout, picture.path)
     return found
 

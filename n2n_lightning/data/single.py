@@ -58,6 +58,7 @@ class OwnSingle(Own):
         super().__init__(noisy, crop=side, **options)
         if self.supervised:
             raise InputError("target=clean: data=single knows no clean images")
+        self.thinned = method == "thinned"
         self.kind, self._masked, self._gamma = method, Masked(share, mask), float(gamma)
         self.method: Method | None = None
 

@@ -9,8 +9,9 @@ from n2n_lightning.inspection.reports import COLOURED_SINGLE, SHIFTED, Report
 
 def coloured(looked: Looked) -> list[str]:
     """A line where the noise of single images is not white, with what fits."""
-    noises = [flat for captures in looked.known if len(flat := measures.single_noise(captures[0])[0])]
-    found = measures.correlations(noises) if noises else {}
+    each = [f for captures in looked.known if (f := measures.single_noise(captures[0])[0])]
+    names = list(each[0]) if each else []
+    found = {n: (float(np.median([f[n][0] for f in each])), float(np.median([f[n][1] for f in each]))) for n in names}
     lines = [name for name, values in found.items() if max(map(abs, values)) > COLOURED_SINGLE]
     if not lines:
         return []
@@ -28,14 +29,31 @@ FITS = {
 }
 
 
+def _ratios(looked: Looked) -> tuple[float, float, float] | None:
+    """Variance beside brightness in dark and in bright places, and how far these are apart: the middle of all."""
+    each = [measures.dispersion(captures[0]) for captures in looked.known]
+    known = [ratios for ratios in each if np.isfinite(ratios).all()]
+    if not known:
+        return None
+    dark, bright, apart = (float(np.median(values)) for values in zip(*known, strict=True))
+    return dark, bright, apart
+
+
+def are_counts(looked: Looked) -> bool:
+    """Whether single images are photon counts: whole numbers whose variance is their brightness, dark and bright."""
+    if len(looked.known[0][0]) == 3 or not all(measures.are_whole(captures[0]) for captures in looked.known):
+        return False
+    found = _ratios(looked)
+    return found is not None and found[2] > 1.5 and all(0.75 < ratio < 1.35 for ratio in found[:2])
+
+
 def no_counts(looked: Looked) -> list[str]:
     """A line where the variance of single images is not their brightness."""
-    ratios = [ratio for captures in looked.known if np.isfinite(ratio := measures.dispersion(captures[0]))]
-    if not ratios or 0.7 < (middle := float(np.median(ratios))) < 1.4:
+    found = _ratios(looked)
+    if found is None or all(0.65 < ratio < 1.5 for ratio in found[:2]):
         return []
-    return [
-        f"noise: its variance is {middle:.2f} times the brightness, that of photon counts is 1: neighbours would fit"
-    ]
+    shown = f"{found[0]:.2f} and {found[1]:.2f} times the brightness in dark and bright places"
+    return [f"noise: its variance is {shown}, that of photon counts is 1: data.method=neighbours would fit"]
 
 
 def advise(report: Report, several: bool, most: int) -> None:

@@ -16,13 +16,16 @@ def figure(report: Report) -> Any:
     assert report.example is not None
     first, second = report.example
     several = first is not second
-    _show(capture, first, np.nanquantile(first, (0.001, 0.999)), "one capture")
-    rest = (first - second) / np.sqrt(2) if several else first - np.nanmedian(first)
-    sigma = float(np.nanstd(rest)) or 1.0
+    known = first[np.isfinite(first)]
+    _show(capture, first, np.quantile(known, (0.001, 0.999)) if known.size else (0, 1), "one capture")
+    rest = (first - second) / np.sqrt(2) if several else first - (np.median(known) if known.size else 0)
+    sigma = float(rest[np.isfinite(rest)].std()) if np.isfinite(rest).any() else 1.0
+    sigma = sigma or 1.0
     _show(noise, rest, (-3 * sigma, 3 * sigma), "its noise: the difference of two" if several else "less its median")
     values = rest[np.isfinite(rest)]
     x = np.linspace(-4 * sigma, 4 * sigma, 81)
-    spread.hist(values, x, density=True, color="#88a", label="measured")
+    if values.size and values.std():
+        spread.hist(values, x, density=True, color="#88a", label="measured")
     normal = np.exp(-(x**2) / 2 / sigma**2) / sigma / np.sqrt(2 * np.pi)
     spread.plot(x, normal, "k--", lw=1, label="normal, of the same deviation")
     spread.set(title="values of the noise", yticks=[])
@@ -65,4 +68,5 @@ def _colour(ax: Any, report: Report) -> None:
     for name, (one, two) in report.correlations.items():
         ax.plot([0, 1, 2], [1, one, two], "o-", label=name)
     ax.axhline(0, color="k", lw=0.5)
-    ax.legend(fontsize=7)
+    if report.correlations:
+        ax.legend(fontsize=7)

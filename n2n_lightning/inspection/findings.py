@@ -8,8 +8,8 @@ import torch
 
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen, look
-from n2n_lightning.inspection import measures
-from n2n_lightning.inspection.advice import advise, coloured, no_counts
+from n2n_lightning.inspection import measures, shifts
+from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts
 from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, parts_of
 from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
 
@@ -31,6 +31,9 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
         return no_counts(looked)
     if method == "lines":
         return []
+    if method == "movie":  # what moves is what they are for
+        _same(report, scenes)
+        return [f"{finding.name}: {finding.line}" for finding in report.findings if finding.bad]
     _same(report, scenes)
     _moved(report, looked, far=within is None)
     _brightness(report, looked, far=within is None)
@@ -48,6 +51,11 @@ def inspect(scenes: Scenes | Mixed) -> Report:
         scenes, report.source = movie, "movie"
     looked = parts_of(scenes, seen)
     _read(report, scenes, looked)
+    if not any(known.size and known.min() < known.max() for known in looked.values()):
+        report.add("blank", "every image is one value: there is nothing to learn from them", bad=True)
+        report.advice, report.why = None, "the images are blank"
+        report.example = (looked.known[0][0], looked.known[0][0])
+        return report
     several = min(looked.counts) > 1
     if several:
         _same(report, scenes)
@@ -61,10 +69,9 @@ def inspect(scenes: Scenes | Mixed) -> Report:
         noises = [measures.noise_of(*pair) for pair in pairs]
         _noise(report, pairs)
     else:
-        pieces = [measures.single_noise(captures[0]) for captures in looked.known]
-        noises = [flat for flat, _ in pieces if len(flat)]
+        noises = []
         report.example = (looked.known[0][0], looked.known[0][0])
-        _single(report, looked, [sigma for _, sigma in pieces])
+        _single(report, looked)
     _white(report, noises, COLOURED if several else COLOURED_SINGLE)
     if several:
         _channels(report, noises)
@@ -72,8 +79,12 @@ def inspect(scenes: Scenes | Mixed) -> Report:
     _outliers(report, looked)
     if several:
         error = float(np.mean([np.nanmean((a - b) ** 2) for a, b in pairs])) / 2 / seen.white**2
-        value = -10 * np.log10(error) if error else float("inf")
-        text = f"about {value:.2f} dB, white being {seen.white:g} (data.scale); what a denoiser adds is on top of it"
+        value = -10 * np.log10(error) if error > 0 else None
+        text = (
+            "not measurable"
+            if value is None
+            else f"about {value:.2f} dB, white being {seen.white:g} (data.scale); what a denoiser adds is on top of it"
+        )
         report.add("input", text, input_psnr_estimate=value, scale=seen.white)
     _amount(report, scenes, looked)
     report.add(
@@ -117,10 +128,13 @@ def _same(report: Report, scenes: Scenes | Mixed) -> None:
 def _moved(report: Report, looked: Looked, far: bool = True) -> None:
     """Shifts between captures: of neighbours, and of the first and the last."""
     found = {}
+    if sum(shifts.differ(*pair) for pair in looked.pairs("near")) > len(looked.known) / 2:
+        report.add("shift", "captures of a scene do not show the same thing: they are no pairs", bad=True)
+        return
     for end in ("near", "far") if far else ("near",):
-        shifts = [s for pair in looked.pairs(end) if (s := measures.shift(*pair)) is not None]
-        if shifts:
-            middle = Shifted.of(shifts)
+        each = [s for pair in looked.pairs(end) if (s := shifts.shift(*pair)) is not None]
+        if each:
+            middle = Shifted.of(each)
             found[end] = middle
             report.numbers[f"shift_{end}"] = [middle.rows, middle.columns, middle.most]
     if not found:
@@ -139,11 +153,11 @@ def _moved(report: Report, looked: Looked, far: bool = True) -> None:
 def _movement(report: Report, scenes: Scenes) -> None:
     """How far a movie moves from frame to frame."""
     pairs = blurred_pairs(scenes)
-    shifts = [(s, length) for a, b, length in pairs if (s := measures.shift(a, b, 0.15 * length)) is not None]
-    if not shifts:
+    found = [(s, length) for a, b, length in pairs if (s := shifts.shift(a, b, 0.15 * length)) is not None]
+    if not found:
         report.add("movement", "not measurable: too little structure, or too much noise")
         return
-    speed = float(np.median([s.length / length for s, length in shifts]))
+    speed = float(np.median([s.length / length for s, length in found]))
     text = (
         f"{speed:.2f} pixels a frame: the less, the more frames can be averaged; data.context= shows the network some"
     )
@@ -167,9 +181,9 @@ class Shifted:
         return max(self.most, float(np.hypot(self.rows, self.columns)))
 
     @classmethod
-    def of(cls, shifts: list[measures.Shift]) -> "Shifted":
-        rows, columns = (float(np.median([getattr(s, name) for s in shifts])) for name in ("rows", "columns"))
-        sure = [max(0.0, s.length - 4 * s.error) if s.error > SHIFTED / 6 else s.length for s in shifts]
+    def of(cls, each: list[shifts.Shift]) -> "Shifted":
+        rows, columns = (float(np.median([getattr(s, name) for s in each])) for name in ("rows", "columns"))
+        sure = [max(0.0, s.length - 4 * s.error) if s.error > SHIFTED / 6 else s.length for s in each]
         # One scene of several may be mistaken, by something that blinks in it; of two or three none is doubted.
         return cls(rows, columns, sorted(sure)[-1 - (len(sure) > 3)])
 
@@ -180,6 +194,8 @@ def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
     for end in ("near", "far") if far else ("near",):
         pairs = looked.pairs(end)
         each = [measures.difference(*pair) for pair in pairs]
+        pairs = [pair for pair, (_, error) in zip(pairs, each, strict=True) if np.isfinite(error)]
+        each = [(change, error) for change, error in each if np.isfinite(error)]
         if not each:
             continue
         changes, errors = (np.array(values) for values in zip(*each, strict=True))
@@ -234,19 +250,36 @@ def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     report.add("noise", text, **numbers)
 
 
-def _single(report: Report, looked: Looked, sigmas: list[float]) -> None:
-    known = [sigma for sigma in sigmas if np.isfinite(sigma)]
-    sigma = float(np.median(known)) if known else float("nan")
-    line = f"about sigma {sigma:.4g}, in the flattest places of single captures: texture counts as noise there"
-    counts = all(measures.are_whole(captures[0]) for captures in looked.known) and not no_counts(looked)
-    line += "; the variance is the brightness: photon counts" if counts else ""
-    numbers = {"sigma": sigma, "a": None, "b": None, "counts": counts}
-    report.numbers |= numbers
-    report.add("noise", line if known else "not measurable: the images are too small")
+def _single(report: Report, looked: Looked) -> None:
+    """The noise of single images."""
+    each = [measures.single_noise(captures[0]) for captures in looked.known]
+    known = [sigma for _, sigma in each if np.isfinite(sigma)]
+    found = [correlations for correlations, _ in each if correlations]
+    if found:
+        report.correlations = {
+            name: (float(np.median([f[name][0] for f in found])), float(np.median([f[name][1] for f in found])))
+            for name in found[0]
+        }
+    sigma = float(np.median(known)) if known else None
+    report.numbers |= {"sigma": sigma, "a": None, "b": None, "counts": are_counts(looked)}
+    if sigma is None:
+        report.add("noise", "not measurable: the images are too small")
+    elif not sigma:
+        report.add("noise", "none: the images are flat", bad=True)
+    else:
+        line = f"about sigma {sigma:.4g}, where single images are flattest: texture counts as noise there"
+        line += "; the variance is the brightness: photon counts" if report.numbers["counts"] else ""
+        report.add("noise", line)
 
 
 def _white(report: Report, noises: list[np.ndarray], limit: float) -> None:
-    found = report.correlations = measures.correlations(noises) if noises else {}
+    if noises:
+        report.correlations = measures.correlations(noises)
+    found = report.correlations
+    if not found:
+        report.numbers |= {"correlations": {}, "white": None}
+        report.add("pixels", "correlation of the noise of neighbouring ones: not measurable")
+        return
     shown = ", ".join(f"{one:+.2f} and {two:+.2f} {name}" for name, (one, two) in found.items())
     report.numbers["correlations"] = {name: list(values) for name, values in found.items()}
     strong = {name: max(values, key=abs) for name, values in found.items() if max(map(abs, values)) > limit}

@@ -6,86 +6,23 @@ scene and noise of their own, so that their difference is noise alone.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 BLOCK = 8  # pixels, for the noise at one brightness
 COARSE = 32  # pixels, for means that differ between places
-BLURS = (0.7, 1.5, 3.0)  # deviations in pixels
 LAGS = {"along a row": ((0, 1), (0, 2)), "along a column": ((1, 0), (2, 0))}
 
 
-@dataclass
-class Shift:
-    """How far the second capture must be moved to lie on the first, in pixels, and the deviation of that."""
-
-    rows: float
-    columns: float
-    error: float
-
-    @property
-    def length(self) -> float:
-        return float(np.hypot(self.rows, self.columns))
-
-
-def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | None:
-    """The shift between two captures, to 1/20 pixel; None where the scene has too little structure to tell.
-
-    The peak of their cross-correlation (Guizar-Sicairos et al., Optics Letters 2008, by scikit-image), after the blur
-    that leaves the least error: noise without structure in it would only move the peak.
-
-    Args:
-        first, second: the captures.
-        most: the error, in pixels, from which on it is not told.
-    """
-    from skimage.registration import phase_cross_correlation
-
-    one, other = (_plane(image) for image in (first, second))
-    if min(one.shape) < 16:
-        return None
-    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in one.shape))
-    spectra = [np.fft.rfft2(window * (plane - plane.mean())) for plane in (one, other)]
-    vertical, across = np.meshgrid(np.fft.fftfreq(one.shape[0]), np.fft.rfftfreq(one.shape[1]), indexing="ij")
-    blurs = [np.exp(-2 * (np.pi * sigma) ** 2 * (vertical**2 + across**2)) for sigma in BLURS]
-    errors = [_shift_error(spectra[0], spectra[1], blur, (vertical, across)) for blur in blurs]
-    best = int(np.argmin(errors))
-    if not errors[best] < most:
-        return None
-    a, b = (np.fft.irfft2(spectrum * blurs[best], s=one.shape) for spectrum in spectra)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rows, columns = phase_cross_correlation(a, b, upsample_factor=20, normalization=None)[0]
-    return Shift(float(rows), float(columns), errors[best])
-
-
-def _plane(image: np.ndarray) -> np.ndarray:
+def plane_of(image: np.ndarray) -> np.ndarray:
     """The mean of the channels, without gaps: (H, W)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all channels are unknown
         plane: np.ndarray = np.nanmean(image, 0)
-    return np.where(np.isnan(plane), np.nanmean(plane), plane)
+        return np.where(np.isnan(plane), np.nanmean(plane), plane)
 
 
-def _shift_error(a: np.ndarray, b: np.ndarray, blur: np.ndarray, frequencies: Any) -> float:
-    """The deviation of a shift, in pixels, from two spectra: what they share is the scene, what differs is noise.
-
-    The peak of the correlation lies where its slope is 0. Noise adds a slope, of the variance sum w^2 W^2 (2 S N + N^2)
-    for the powers S and N of scene and noise and the blur's W, and the slope of the scene grows by sum w^2 W S a pixel.
-    """
-    scene, noise, weight = (a * b.conj()).real, np.abs(a - b) ** 2 / 2, blur**2
-    found = []
-    for frequency in frequencies:
-        square = (2 * np.pi * frequency) ** 2
-        curvature = float((square * weight * scene).sum())
-        if curvature <= 0:
-            return float("inf")
-        slope = float((square * weight**2 * np.maximum(2 * scene * noise + noise**2, 0)).sum())
-        found.append(np.sqrt(slope) / curvature)
-    return float(max(found))
-
-
-def _blocks(image: np.ndarray, side: int) -> np.ndarray:
+def blocks_of(image: np.ndarray, side: int) -> np.ndarray:
     """Whole blocks of an image: (blocks, side * side)."""
     channels, height, width = image.shape
     rows, columns = height // side, width // side
@@ -96,7 +33,7 @@ def _blocks(image: np.ndarray, side: int) -> np.ndarray:
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """The mean of second - first and its standard error, over blocks."""
     side = min(COARSE, *first.shape[1:])
-    blocks = _blocks(second - first, side)
+    blocks = blocks_of(second - first, side)
     known = blocks[~np.isnan(blocks).any(1)]
     if len(known) < 2:
         return float(np.nanmean(second - first)), float("inf")
@@ -177,7 +114,7 @@ def noise_model(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Model | None:
     bright, spread = [], []
     for first, second in pairs:
         side = min(BLOCK, *first.shape[1:])
-        one, other = _blocks(first, side), _blocks(second, side)
+        one, other = blocks_of(first, side), blocks_of(second, side)
         known = ~np.isnan(one + other).any(1)
         bright.append((one[known] + other[known]).mean(1) / 2)
         spread.append((one[known] - other[known]).var(1, ddof=1) / 2)
@@ -191,6 +128,8 @@ def _line(x: np.ndarray, v: np.ndarray, values: int) -> Model:
     """The line through brightness x and variance v of blocks, each a mean of so many values."""
     mean = float(v.mean())
     a, b = mean, 0.0
+    if not mean:
+        return Model(0.0, None, 0.0, _classes(x, v))
     for _ in range(10):  # the variance of a variance grows with its square
         expected = np.maximum(a + b * x, 0.05 * mean)
         weight = 1 / expected**2
@@ -198,7 +137,7 @@ def _line(x: np.ndarray, v: np.ndarray, values: int) -> Model:
         cx, cv = float((weight * x).sum()), float((weight * v).sum())
         own = float((weight * expected).sum()) / values
         across = float((weight * (x - cx) ** 2).sum()) - own
-        if across < 4 * own or not mean:
+        if across < 4 * own:
             return Model(mean, None, mean, _classes(x, v))
         b = float((weight * (x - cx) * (v - cv)).sum()) / across
         a = cv - b * cx
@@ -210,23 +149,34 @@ def _classes(x: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.array([(x[part].mean(), v[part].mean()) for part in parts])
 
 
-def single_noise(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Of one capture: its flattest blocks less their means, as pieces of noise (n, side, side), and their deviation.
+def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], float]:
+    """Of one capture: correlations of its noise as `correlations` has them, and its deviation.
 
-    What texture there is counts as noise. The blocks are chosen by the differences of pixels two rows and two columns
-    apart, which are not the ones that correlations are asked of.
+    Of blocks of 16 x 16 pixels less a surface of second degree. Texture is in some blocks, noise in all: of the
+    correlations the lower quarter counts, of the deviations the lower tenth. Empty where the image is too small.
     """
     side = 16
-    blocks = _blocks(image, side)
-    blocks = blocks[~np.isnan(blocks).any(1)].reshape(-1, side, side)
-    if not len(blocks):
-        return np.zeros((0, side, side)), float("nan")
-    rough = (blocks[:, 2:, 2:] - blocks[:, :-2, 2:] - blocks[:, 2:, :-2] + blocks[:, :-2, :-2]).std((1, 2))
-    spread = blocks.std((1, 2))
-    excess = spread / np.maximum(rough, 1e-12)  # structure: what the differences do not have
-    chosen = blocks[excess <= np.quantile(excess, 0.1)]
-    flat = chosen - chosen.mean((1, 2), keepdims=True)
-    return flat, float(flat.std())
+    blocks = blocks_of(image, side)
+    blocks = blocks[~np.isnan(blocks).any(1)]
+    if len(blocks) < 8:
+        return {}, float("nan")
+    y, x = (axis.ravel() / side - 0.5 for axis in np.mgrid[:side, :side])
+    surface = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    rest = blocks - blocks @ np.linalg.pinv(surface).T @ surface.T
+    power = (rest**2).mean(1)
+    sigma = float(np.sqrt(np.quantile(power, 0.1)))
+    rest, power = rest[power > 1e-12], power[power > 1e-12]
+    if len(rest) < 8:
+        return {}, sigma
+    planes = rest.reshape(-1, side, side)
+    found = {}
+    for name, lags in LAGS.items():
+        each = []
+        for dy, dx in lags:
+            products = planes[:, dy:, dx:] * planes[:, : side - dy, : side - dx]
+            each.append(float(np.quantile(products.mean((1, 2)) / power, 0.25)) + 0.04)  # of 256 pixels, by chance
+        found[name] = (each[0], each[1])
+    return found, sigma
 
 
 def ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
@@ -265,18 +215,44 @@ def are_whole(image: np.ndarray) -> bool:
     return bool(known.size and known.min() >= 0 and (known == known.round()).all())
 
 
-def dispersion(image: np.ndarray) -> float:
-    """The variance of the noise of a single image beside its brightness: 1 for photon counts.
+def dispersion(image: np.ndarray) -> tuple[float, float, float]:
+    """The variance of the noise of a single image beside its brightness, in dark and in bright places: 1 for counts.
+
+    Returns:
+        Of the darker and of the brighter half of all blocks the middle ratio, and how much brighter the latter is.
+        NaN where there are fewer than 20 blocks.
+    """
+    noise, bright = _second_differences(image)
+    known = (bright > 0) & ~np.isnan(noise)
+    if known.sum() < 20:
+        return float("nan"), float("nan"), float("nan")
+    noise, bright = noise[known], bright[known]
+    dark = bright <= np.median(bright)
+    ratio = noise / bright
+    middles = [float(np.median(ratio[part])) for part in (dark, ~dark)] if (~dark).any() else [float("nan")] * 2
+    apart = float(np.median(bright[~dark]) / np.median(bright[dark])) if (~dark).any() else 1.0
+    return middles[0], middles[1], apart
+
+
+def dispersion_noise(image: np.ndarray) -> float:
+    """The variance of the noise of a single image: of most of its blocks."""
+    noise, _ = _second_differences(image)
+    known = noise[~np.isnan(noise)]
+    return float(np.median(known)) if known.size else float("inf")
+
+
+def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of the noise and brightness of blocks of a single image.
 
     The noise is that of second differences along both axes (Immerkaer, CVIU 1996), which planes and straight edges do
-    not have; the middle one of all blocks counts.
+    not have.
     """
     kernel = image[:, 1:-1, 1:-1] * 4 + image[:, :-2, :-2] + image[:, :-2, 2:] + image[:, 2:, :-2] + image[:, 2:, 2:]
     kernel -= 2 * (image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:])
     side = min(16, *kernel.shape[1:])
-    noise, bright = _blocks(kernel**2 / 36, side).mean(1), _blocks(image[:, 1:-1, 1:-1], side).mean(1)
-    known = (bright > 0) & ~np.isnan(noise)
-    return float(np.median(noise[known] / bright[known])) if known.any() else float("nan")
+    if side < 1:
+        return np.zeros(0), np.zeros(0)
+    return blocks_of(kernel**2 / 36, side).mean(1), blocks_of(image[:, 1:-1, 1:-1], side).mean(1)
 
 
 def level(image: np.ndarray) -> float:
@@ -286,5 +262,7 @@ def level(image: np.ndarray) -> float:
     """
     from scipy.ndimage import uniform_filter
 
-    plane = _plane(image)
+    plane = plane_of(image)
+    if not np.isfinite(plane).all():
+        return float("nan")
     return float(plane.mean() - np.quantile(uniform_filter(plane, 5), 0.01))

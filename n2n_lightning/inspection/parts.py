@@ -9,6 +9,7 @@ import torch
 from n2n_lightning import missing
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen
+from n2n_lightning.inspection import measures
 
 MOST = 12  # scenes that are looked at, evenly spread
 SIDE = 1024  # pixels of the middle of each that are
@@ -29,6 +30,10 @@ class Looked:
     known: list[dict[int, np.ndarray]]
     counts: list[int]
     wild: float
+
+    def values(self) -> list[np.ndarray]:
+        """The known values of each capture."""
+        return [image[np.isfinite(image)] for captures in self.known for image in captures.values()]
 
     def pairs(self, *ends: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of captures of each scene: the first two (`near`), or the first and the last one (`far`)."""
@@ -74,7 +79,8 @@ def _middle(image: torch.Tensor, most: int) -> torch.Tensor:
 def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
     """Single images that follow one another as captures of one scene; None where they are different things.
 
-    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, in most of the pairs looked at.
+    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, in most of the pairs looked at, and
+    what they differ by must look like noise: pictures with the same frame or mask around them differ by pictures.
     """
     count = len(scenes.names)
     if not isinstance(scenes, Scenes) or count < 3:
@@ -83,8 +89,11 @@ def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
     for i in np.unique(np.linspace(0, count - 2, MOST).round().astype(int)):
         pair = [_middle(scenes.image(int(i) + k, 0), SIDE).double().nan_to_num() for k in (0, 1)]
         one, other = (torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy() for image in pair)
-        found.append(float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0)
-    if np.median(found) < 0.8:
+        alike = float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
+        noise = measures.noise_of(pair[0].numpy(), pair[1].numpy())
+        beside = max(abs(value) for value, _ in measures.correlations([noise]).values())
+        found.append(alike > 0.8 and beside < 0.5)
+    if np.mean(found) < 0.5:
         return None
     (frames,) = scenes.frames
     return Scenes([frames], [scenes.names[0]], torch.tensor([count]), scenes.fills)
