@@ -128,15 +128,15 @@ def _same(report: Report, scenes: Scenes | Mixed) -> None:
 def _moved(report: Report, looked: Looked, far: bool = True) -> None:
     """Shifts between captures: of neighbours, and of the first and the last."""
     found = {}
-    if sum(shifts.differ(*pair) for pair in looked.pairs("near")) > len(looked.known) / 2:
-        report.add("shift", "captures of a scene do not show the same thing: they are no pairs", bad=True)
-        return
     for end in ("near", "far") if far else ("near",):
         each = [s for pair in looked.pairs(end) if (s := shifts.shift(*pair)) is not None]
         if each:
             middle = Shifted.of(each)
             found[end] = middle
             report.numbers[f"shift_{end}"] = [middle.rows, middle.columns, middle.most]
+    if "near" not in found and sum(shifts.differ(*pair) for pair in looked.pairs("near")) > len(looked.known) / 2:
+        report.add("shift", "captures of a scene do not show the same thing: they are no pairs", bad=True)
+        return
     if not found:
         report.add("shift", "not measurable: too little structure, or too much noise")
         return
