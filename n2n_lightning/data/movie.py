@@ -17,6 +17,8 @@ from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import generator
 
+CONTEXT = 2  # frames before and after one; more gains little where things move
+
 
 class Movie(Own):
     """Your own noisy movies (docs/single.md).
@@ -25,24 +27,28 @@ class Movie(Own):
         noisy: a file with a movie, or a folder with movies, or with the frames of one.
         within: frames up to so many apart are a pair, in either order.
         context: show the network so many frames before and after one in place of it, which is the target
-            (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs.
+            (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs; `auto`: 2, or as many as the shortest
+            movie has.
         **options: see Own.
     """
 
-    def __init__(self, noisy: str, within: int = 1, context: int = 0, **options: Any) -> None:
+    def __init__(self, noisy: str, within: int = 1, context: int | str = "auto", **options: Any) -> None:
         super().__init__(noisy, **options)
         whole_numbers(1, within=within)
-        whole_numbers(0, context=context)
+        if context != "auto":
+            whole_numbers(0, context=context)
         if self.supervised:
             raise InputError("target=clean: data=movie knows no clean images")
         if self.val_noisy:
             raise InputError(f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead")
-        self.within, self.context = within, context
+        self.within, self.asked_context = within, context
 
     def load(self) -> tuple[Dataset, Dataset | None]:
         scenes = self._prepared(read_movies(self.noisy, self.layout, self.exclude))
         self.reference = "noisy"
         shortest = int(scenes.captures(torch.arange(len(scenes.names))).min())
+        asked = self.asked_context
+        self.context = min(CONTEXT, (shortest - 1) // 2) if isinstance(asked, str) else asked
         if self.context and shortest < 2 * self.context + 1:
             raise InputError(
                 f"data.context={self.context}: needs {2 * self.context + 1} frames, and {self.noisy} has {shortest}"
