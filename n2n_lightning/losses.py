@@ -77,8 +77,7 @@ class Consistency(nn.Module):
 
     gamma |f(g1) - g2 - (g1(f(y)) - g2(f(y)))|^2, where g1 and g2 take one pixel each of every 2 x 2 cell of y: what the
     two differ by beside their noise is in the denoised image, too, and is no error of f. f(y) has no gradient. Its
-    weight rises with `progress`, from 0 to 1, to gamma at the end of the run. f(y) has four times the pixels of f(g1):
-    it is made of the first quarter of the batch alone, whose mean is as good and costs half of the step less.
+    weight rises with `progress`, from 0 to 1, to gamma at the end of the run.
 
     A second pass of one's own is made like this: a loss with a method `second_pass(denoise, batch, output)` whose
     result is added to it; `batch` is what the data hand on.
@@ -96,12 +95,11 @@ class Consistency(nn.Module):
             batch: with `whole`, `cells` and `target`, as data.methods.Neighbours makes them.
             output: f(g1).
         """
-        count = -(-len(output) // 4)
         with torch.no_grad():
-            whole = denoise(batch["whole"][:count])
-            first, second = (subsampled(whole, batch["cells"][:count, i]) for i in (0, 1))
-        target = batch["target"][:count] + first - second
-        return self.gamma * self.progress * L2()(output[:count], target)
+            whole = denoise(batch["whole"])
+            first, second = (subsampled(whole, batch["cells"][:, i]) for i in (0, 1))
+        target = batch["target"] + first - second
+        return self.gamma * self.progress * L2()(output, target)
 
 
 def subsampled(images: Tensor, cells: Tensor) -> Tensor:

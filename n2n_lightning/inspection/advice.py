@@ -44,7 +44,7 @@ def are_counts(looked: Looked) -> bool:
     if len(looked.known[0][0]) == 3 or not all(measures.are_whole(captures[0]) for captures in looked.known):
         return False
     found = _ratios(looked)
-    return found is not None and found[2] > 1.5 and all(0.75 < ratio < 1.35 for ratio in found[:2])
+    return found is not None and found[2] > 1.3 and all(0.75 < ratio < 1.35 for ratio in found[:2])
 
 
 def no_counts(looked: Looked) -> list[str]:
