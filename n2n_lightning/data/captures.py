@@ -220,3 +220,10 @@ class Sized(Dataset):
         i = int(key.images)
         scene = key.images if self.scene is None else self.scene[key.images]
         return {"input": self.noisy[i][None], "target": self.reference[i][None], "scene": scene, **key.identity()}
+
+
+def middle(image: Tensor, most: int) -> Tensor:
+    """The middle of an image (C, H, W), of sides of up to so many pixels; not copied."""
+    for axis, side in enumerate(image.shape[1:], 1):
+        image = image.narrow(axis, max(0, side - most) // 2, min(side, most))
+    return image

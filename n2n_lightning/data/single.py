@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.augment import turn
 from n2n_lightning.data.batches import Key, Pairs
-from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
+from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized, middle
 from n2n_lightning.data.methods import METHODS, Masked, Method, Neighbours, Thinned
 from n2n_lightning.data.own import Own
 from n2n_lightning.data.reading import read_single
@@ -152,14 +152,8 @@ class Singles(Captures):
 
 def _once(scenes: Scenes | Mixed) -> Dataset:
     """The images that were kept back, the middle of large ones."""
-    images = [_middle(scenes.image(i, 0)) for i in range(len(scenes.names))]
+    images = [middle(scenes.image(i, 0), LONGEST) for i in range(len(scenes.names))]
     if isinstance(scenes, Scenes):
         whole = torch.stack(images)
         return Pairs(whole, whole)
     return Sized(images, images)
-
-
-def _middle(image: Tensor) -> Tensor:
-    for axis, side in enumerate(image.shape[1:], 1):
-        image = image.narrow(axis, max(0, side - LONGEST) // 2, min(side, LONGEST))
-    return image

@@ -7,11 +7,21 @@ from n2n_lightning.inspection.parts import Looked
 from n2n_lightning.inspection.reports import COLOURED_SINGLE, SHIFTED, Report
 
 
+def noise_of_singles(looked: Looked) -> tuple[dict[str, tuple[float, float]], float | None]:
+    """Correlations and deviation of the noise of single images, the middle of all; empty and None where unknown."""
+    each = [measures.single_noise(captures[0]) for captures in looked.known]
+    known = [sigma for _, sigma in each if np.isfinite(sigma)]
+    found = [correlations for correlations, _ in each if correlations]
+    middles = {}
+    for name in found[0] if found else ():
+        one, two = (float(np.median([f[name][k] for f in found])) for k in (0, 1))
+        middles[name] = (one, two)
+    return middles, float(np.median(known)) if known else None
+
+
 def coloured(looked: Looked) -> list[str]:
     """A line where the noise of single images is not white, with what fits."""
-    each = [f for captures in looked.known if (f := measures.single_noise(captures[0])[0])]
-    names = list(each[0]) if each else []
-    found = {n: (float(np.median([f[n][0] for f in each])), float(np.median([f[n][1] for f in each]))) for n in names}
+    found, _ = noise_of_singles(looked)
     lines = [name for name, values in found.items() if max(map(abs, values)) > COLOURED_SINGLE]
     if not lines:
         return []

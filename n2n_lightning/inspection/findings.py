@@ -9,7 +9,7 @@ import torch
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.inspection import measures, shifts
-from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts
+from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts, noise_of_singles
 from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, parts_of
 from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
 
@@ -252,15 +252,7 @@ def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 
 def _single(report: Report, looked: Looked) -> None:
     """The noise of single images."""
-    each = [measures.single_noise(captures[0]) for captures in looked.known]
-    known = [sigma for _, sigma in each if np.isfinite(sigma)]
-    found = [correlations for correlations, _ in each if correlations]
-    if found:
-        report.correlations = {
-            name: (float(np.median([f[name][0] for f in found])), float(np.median([f[name][1] for f in found])))
-            for name in found[0]
-        }
-    sigma = float(np.median(known)) if known else None
+    report.correlations, sigma = noise_of_singles(looked)
     report.numbers |= {"sigma": sigma, "a": None, "b": None, "counts": are_counts(looked)}
     if sigma is None:
         report.add("noise", "not measurable: the images are too small")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from n2n_lightning import missing
-from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.data.captures import Mixed, Scenes, middle
 from n2n_lightning.data.values import Seen
 from n2n_lightning.inspection import measures
 
@@ -20,13 +20,12 @@ class Looked:
     """Parts of some scenes, as measures take them: of each the first captures, and the numbers of theirs.
 
     Attributes:
-        stored: of each scene its captures that are looked at, (C, H, W), in stored units, as the files have them.
-        known: the same, float64, NaN where a pixel is missing or wild.
+        known: of each scene its captures that are looked at, (C, H, W), float64, in stored units, NaN where a pixel is
+            missing or wild.
         counts: captures of each scene that there are.
         wild: share of the pixels that stand out as no picture does.
     """
 
-    stored: list[dict[int, torch.Tensor]]
     known: list[dict[int, np.ndarray]]
     counts: list[int]
     wild: float
@@ -50,30 +49,20 @@ def parts_of(scenes: Scenes | Mixed, seen: Seen, most: int = MOST, side: int = S
     """The middles of some scenes: their first two captures and their last one."""
     chosen = np.unique(np.linspace(0, len(scenes.names) - 1, most).round().astype(int))
     black, span = seen.limits or (0.0, seen.white)
-    stored, known, counts, wild = [], [], [], []
+    known, counts, wild = [], [], []
     for scene in chosen:
         count = int(scenes.captures(torch.tensor([int(scene)]))[0])
-        here, values = {}, {}
+        values = {}
         for k in sorted({0, min(1, count - 1), count - 1}):
-            image = scenes.image(int(scene), k)
-            here[k] = _middle(image, side)
-            shown = missing.without(here[k], here[k].float(), seen.fills)
-            outside = missing.wild((shown[None] - black) / span) if here[k].dtype != torch.uint8 else None
+            here = middle(scenes.image(int(scene), k), side)
+            shown = missing.without(here, here.float(), seen.fills)
+            outside = missing.wild((shown[None] - black) / span) if here.dtype != torch.uint8 else None
             wild.append(0.0 if outside is None else float(outside.float().mean()))
             gone = shown.isnan() if outside is None else shown.isnan() | outside[0]
-            values[k] = torch.where(gone, torch.nan, here[k].double()).numpy()
-        stored.append(here)
+            values[k] = torch.where(gone, torch.nan, here.double()).numpy()
         known.append(values)
         counts.append(count)
-    return Looked(stored, known, counts, float(np.mean(wild)))
-
-
-def _middle(image: torch.Tensor, most: int) -> torch.Tensor:
-    sides = [min(n, most) for n in image.shape[1:]]
-    found: torch.Tensor = image
-    for axis, side in enumerate(sides, 1):
-        found = found.narrow(axis, (found.shape[axis] - side) // 2, side)
-    return found
+    return Looked(known, counts, float(np.mean(wild)))
 
 
 def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
@@ -87,7 +76,7 @@ def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
         return None
     found = []
     for i in np.unique(np.linspace(0, count - 2, MOST).round().astype(int)):
-        pair = [_middle(scenes.image(int(i) + k, 0), SIDE).double().nan_to_num() for k in (0, 1)]
+        pair = [middle(scenes.image(int(i) + k, 0), SIDE).double().nan_to_num() for k in (0, 1)]
         one, other = (torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy() for image in pair)
         alike = float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
         noise = measures.noise_of(pair[0].numpy(), pair[1].numpy())
@@ -108,7 +97,7 @@ def blurred_pairs(scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
     length = max(1, min(4, count // 2))
     found = []
     for start in np.unique(np.linspace(0, count - 2 * length, 4).round().astype(int)):
-        frames = [_middle(scenes.image(0, int(start) + k), SIDE).double().numpy() for k in range(2 * length)]
+        frames = [middle(scenes.image(0, int(start) + k), SIDE).double().numpy() for k in range(2 * length)]
         found.append((np.mean(frames[:length], 0), np.mean(frames[length:], 0), length))
     return found
 
