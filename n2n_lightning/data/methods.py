@@ -14,6 +14,7 @@ from torch import Tensor
 
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import subsampled
+from n2n_lightning.missing import filled
 
 
 class Method:
@@ -91,11 +92,12 @@ class Masked(Method):
         # Beyond the border the other side is taken: mirroring could come back to the pixel itself.
         dy = torch.where((y + dy < 0) | (y + dy >= height), -dy, dy)
         dx = torch.where((x + dx < 0) | (x + dx >= width), -dx, dx)
-        shown = seen.clone()
+        # Gaps are filled when the pixels are hidden: what fills them must not know the targets.
+        shown = truth.clone()
         places = (t.to(seen.device) for t in (image, y, x, y + dy, x + dx))
         image, y, x, other_y, other_x = places
-        shown[image, :, y, x] = seen[image, :, other_y, other_x]
-        return {"input": shown, "target": torch.where(centres.to(seen.device), truth, torch.nan)}
+        shown[image, :, y, x] = truth[image, :, other_y, other_x]
+        return {"input": filled(shown), "target": torch.where(centres.to(seen.device), truth, torch.nan)}
 
 
 class Thinned(Method):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
 from n2n_lightning.inspection.parts import Looked
 from n2n_lightning.inspection.reports import COLOURED_SINGLE, SHIFTED, Report
@@ -58,12 +59,19 @@ def are_counts(looked: Looked) -> bool:
 
 
 def no_counts(looked: Looked) -> list[str]:
-    """A line where the variance of single images is not their brightness."""
+    """A line where the variance of single images is not quite their brightness.
+
+    Raises:
+        InputError: it is far from it: halves of such values are no pair.
+    """
     found = _ratios(looked)
     if found is None or all(0.65 < ratio < 1.5 for ratio in found[:2]):
         return []
     shown = f"{found[0]:.2f} and {found[1]:.2f} times the brightness in dark and bright places"
-    return [f"noise: its variance is {shown}, that of photon counts is 1: data.method=neighbours would fit"]
+    line = f"its variance is {shown}, that of photon counts is 1: data.method=neighbours would fit"
+    if not all(0.4 < ratio < 2.5 for ratio in found[:2]):
+        raise InputError(f"data.method=thinned: these are no photon counts; the noise: {line}")
+    return [f"noise: {line}"]
 
 
 def advise(report: Report, several: bool, most: int) -> None:

@@ -22,6 +22,9 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
         seen: what their values mean.
         within: captures more than so many apart are not used.
         method: what makes pairs of them: `pairs`, or a method for single images; `lines` masks lines.
+
+    Raises:
+        InputError: nothing could be learnt from them with this method.
     """
     report = Report()
     looked = parts_of(scenes, seen, most=4, side=512)
