@@ -72,6 +72,21 @@ class HDR(Loss):
         return (output - target).square() / (output.detach().clamp(min=0) + 0.01).square()
 
 
+class LogL2(Loss):
+    """The mean over images of log((mean squared error of the image) + (0.5/255)^2): the mean of their PSNRs.
+
+    Images with weak noise count as much as those with strong noise, whose errors are thousands of times larger. For
+    clean targets: the errors against noisy ones are mostly those of the targets.
+    """
+
+    def penalty(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square()
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        means = torch.stack([super(LogL2, self).forward(*image) for image in zip(output, target, strict=True)])
+        return (means + (0.5 / 255) ** 2).log().mean()
+
+
 class Consistency(nn.Module):
     """The regulariser of Neighbor2Neighbor (Huang et al., CVPR 2021, equation 6), a second pass through the network.
 

@@ -22,16 +22,21 @@ _QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--inf
 def quoted(arguments: list[str]) -> list[str]:
     """The arguments with quotes, as Hydra's grammar wants them, around paths that need them.
 
-    A value with commas is a list only in a sweep, and only where no file or folder has this name.
+    A value with commas is a list only in a sweep, and only where no file or folder has this name. data.root=[a,b] is
+    several folders for one run.
 
-    >>> quoted(["data.noisy=Zürich, run (1)/a", "optim.lr=0.1,0.01", "data.root=plain/folder"])
-    ["data.noisy='Zürich, run (1)/a'", 'optim.lr=0.1,0.01', 'data.root=plain/folder']
+    >>> quoted(["data.noisy=Zürich, run (1)/a", "optim.lr=0.1,0.01", "data.root=plain/folder", "data.root=[a, my b]"])
+    ["data.noisy='Zürich, run (1)/a'", 'optim.lr=0.1,0.01', 'data.root=plain/folder', "data.root=['a','my b']"]
     """
     several = bool({"-m", "--multirun"} & {*arguments})
     found = []
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
         if match and match[2] in PATHS and _needs_quotes(match[3]) and not _is_quoted(match[3]):
+            if match[2] == "data.root" and re.fullmatch(r"\[.*\]", match[3]) and not _exists(match[3]):
+                folders = ",".join(quote(unquoted(part.strip())) for part in match[3][1:-1].split(","))
+                found.append(f"{match[1]}{match[2]}=[{folders}]")
+                continue
             one = not (several and match[2].startswith("data.") and "," in match[3]) or _exists(match[3])
             parts = [match[3]] if one else match[3].split(",")
             argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from n2n_lightning.data import Course, Photos
+from n2n_lightning.data import Course, Images, Photos
 from n2n_lightning.data.augment import recolour, to_float, turn
 from n2n_lightning.data.batches import Batches, Key, Loader
 from n2n_lightning.data.captures import Captures, Scenes
 from n2n_lightning.data.dead_leaves import dead_leaves
+from n2n_lightning.data.specimens import specimens
 from n2n_lightning.data.synthetic import Crops
 from n2n_lightning.files import InputError
-from n2n_lightning.noise import Bernoulli, Pixelate, generator
-from tests.conftest import course_files
+from n2n_lightning.noise import Bernoulli, Gaussian, Pixelate, generator
+from tests.conftest import course_files, photographs
 
 
 def test_course_reads_what_the_course_wrote(course):
@@ -330,6 +331,36 @@ def test_generated_images_and_grey_photographs_can_be_trained_on():
     assert 20 < low / high < 2000
     with pytest.raises(InputError, match=r"^data.names: chelsea.png is none of the photographs: .*coffee.png"):
         Photos(Pixelate(7), names=["chelsea.png"]).setup()
+
+
+def test_generated_specimens_are_dark_and_repeat():
+    first, second = specimens(2, 128, seed=0)
+    assert first.shape == (3, 128, 128)
+    assert torch.equal(first, specimens(1, 128, seed=0)[0])
+    assert not torch.equal(first, second)
+    for image in specimens(6, 128, seed=1):
+        assert torch.equal(image[0], image[2])
+        assert image.float().median() < 0.4 * image.max()
+        assert image.max() > 60
+
+
+def test_several_folders_and_generated_images_are_one_source_and_lose_their_colour(tmp_path):
+    roots = [str(photographs(tmp_path / name, 3, 64)) for name in ("a", "b, c")]
+    options = {"train_pairs": 8, "size": 16, "batch_size": 8}
+    data = Images(Gaussian(25), roots, names=["coffee.png"], leaves=1, specimens=2, held=3, grey=0.5, **options)
+    data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
+    data.setup()
+    train, val = data.photos()
+    assert [len(train), len(val)] == [4 + 1 + 1 + 2, 2]
+    batch = next(iter(data.train_dataloader()))
+    data.supervised = True
+    clean = data.on_after_batch_transfer(batch, 0)["target"]
+    without = (clean - clean.mean(1, keepdim=True)).flatten(1).abs().amax(1) < 1e-6
+    assert 0 < without.sum() < 8
+    with pytest.raises(InputError, match=r"data.root=.*nothing: no such folder"):
+        Images(Gaussian(25), [roots[0], str(tmp_path / "nothing")], **options).setup()
+    with pytest.raises(InputError, match=r"data.grey=2: must be a share"):
+        Images(Gaussian(25), roots, grey=2, **options)
 
 
 def test_no_colours_may_be_said_in_two_ways():

@@ -127,6 +127,21 @@ def test_noise2noise_is_the_papers_network():
     assert len([m for m in network.modules() if isinstance(m, nn.Conv2d)]) == 18
 
 
+@pytest.mark.parametrize(("channels", "out_channels"), [(3, None), (1, None), (4, 1)])
+@pytest.mark.parametrize(("a", "b"), [(0.01, 0), (300, 1000), (1, -5), (1e-6, 0)])
+def test_an_equivariant_network_does_not_mind_units_and_black_levels(channels, out_channels, a, b):
+    torch.manual_seed(0)
+    network = DRUNet(channels, [8, 16], [1, 1], out_channels, equivariant=True).eval()
+    nn.init.normal_(network.output.weight, std=0.1)
+    assert not any(name.endswith("bias") for name, _ in network.named_parameters())
+    image = torch.rand(1, channels, 37, 45)
+    with torch.no_grad():
+        result = network(image)
+        assert (result - image[:, :1]).std() > 0.01
+        assert (network(a * image + b) - (a * result + b)).abs().max() < 1e-3 * a
+        assert (network(image[..., :1, :]) - network(image[..., :1, :] - 3) - 3).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize("network", [NAFNet(), DRUNet(), DnCNN(), DnCNN(batch_norm=False)])
 def test_every_part_of_a_network_is_trained(network):
     if hasattr(network, "output"):

@@ -2,8 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from n2n_lightning.losses import HDR, L0, L1, L2
-from n2n_lightning.noise import Bernoulli, Brown, Camera, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, generator
+from n2n_lightning.losses import HDR, L0, L1, L2, LogL2
+from n2n_lightning.noise import (
+    Bernoulli,
+    Brown,
+    Camera,
+    Gaussian,
+    Impulse,
+    KSpace,
+    Pixelate,
+    Poisson,
+    Text,
+    Varied,
+    generator,
+)
 
 ZERO_MEAN = {
     "pixelate": Pixelate(7),
@@ -12,6 +24,7 @@ ZERO_MEAN = {
     "gaussian, blind": Gaussian([0, 50]),
     "brown": Brown(25),
     "camera": Camera(),
+    "varied": Varied(),
     "poisson": Poisson(30),
     "poisson, blind": Poisson([5, 50]),
     "bernoulli": Bernoulli(0.5),
@@ -189,6 +202,34 @@ def test_strengths_out_of_range(make, message):
 
 
 # Losses
+
+
+def test_varied_noise_of_grey_pictures_is_grey_and_inputs_alone_are_stored_in_steps():
+    image = torch.cat([photo(64), photo(64)[:, :1].expand(1, 3, 64, 64)]).repeat(40, 1, 1, 1)
+    noise = Varied(sigma=[20, 60], steps=1, clipped=0)
+    target, noisy = noise.target(image, generator(0)), noise(image, generator(0))
+    assert torch.equal(target[1::2, 0], target[1::2, 2])
+    assert not (target[::2, 0] == target[::2, 2]).flatten(1).all(1).any()
+    values = torch.tensor([len(one.unique()) for one in noisy])
+    assert values.max() < 1500
+    assert torch.tensor([len(one.unique()) for one in target]).float().median() > 3000
+    assert (noisy - target).abs().max() <= 0.5 * 24 / 255 + 1e-6
+    clipped = Varied(steps=0, clipped=1)(image, generator(0))
+    assert clipped.min() >= 0
+    assert clipped.max() <= 1
+
+
+def test_log_l2_is_the_mean_psnr_and_each_image_counts_alike():
+    target = torch.rand(3, 1, 8, 8, generator=generator(0))
+    errors = torch.tensor([0.3, 0.03, 0.01]).view(3, 1, 1, 1)
+    output = (target + errors).requires_grad_()
+    loss = LogL2()(output, target)
+    assert loss.item() == pytest.approx((errors.square() + (0.5 / 255) ** 2).log().mean().item(), abs=1e-5)
+    loss.backward()
+    shares = (output.grad * errors).flatten(1).sum(1)  # what a relative change of each error would change
+    assert shares.max() / shares.min() < 1.05
+    half = torch.cat([target[..., :4], torch.full_like(target[..., :4], torch.nan)], -1)
+    assert LogL2()(output, half).item() == pytest.approx(LogL2()(output[..., :4], target[..., :4]).item())
 
 
 @pytest.mark.parametrize("loss", [L2(), L1(), L0(), HDR()], ids=["l2", "l1", "l0", "hdr"])

@@ -90,12 +90,13 @@ def test_every_key_has_a_comment(group):
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_runs_one_batch(name, course, tmp_path):
     one = ("+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "trainer.max_epochs=1")
-    data = () if name == "pretrained" else (f"data.root={course}",)
+    data: tuple[str, ...] = (f"data.root={course}",)
     if name == "n2n_single":
         data = (f"data.noisy={photographs(tmp_path / 'photos', 4, 100)}",)
     config = composed(f"experiment={name}", *data, "trainer.accelerator=cpu", *one)
     if name == "pretrained":
-        config["data"] |= {"train_pairs": 8, "val_pairs": 8, "batch_size": 8, "leaves": 1}
+        root = [str(photographs(tmp_path / f"photos{i}", 3, 80)) for i in (1, 2)]
+        config["data"] |= {"train_pairs": 8, "batch_size": 8, "leaves": 1, "specimens": 1, "root": root}
     elif name == "n2n_single":
         config["data"] |= {"batch_size": 2, "train_pairs": 8}
     elif name.startswith("n2n") or name == "best":

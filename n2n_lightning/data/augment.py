@@ -53,6 +53,12 @@ def turn(images: Sequence[Tensor], draws: torch.Generator, transposed: bool = Tr
     return turned
 
 
+def without_colour(image: Tensor, share: float, draws: torch.Generator) -> Tensor:
+    """A share of the rows of (B, C, H, W) with the mean of their channels in each."""
+    grey = axes.per_image(torch.rand(len(image), generator=draws) < share, image).to(image.device)
+    return torch.where(grey, image.mean(1, keepdim=True), image)
+
+
 def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator) -> list[Tensor]:
     """The same random saturation and contrast for each row of all `images` (B, C, H, W).
 

@@ -11,10 +11,12 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.course import read_course
+from n2n_lightning.data.dead_leaves import dead_leaves
 from n2n_lightning.data.naming import pictures
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.reading import read_picture
+from n2n_lightning.data.specimens import specimens
 from n2n_lightning.data.synthetic import Whole
 from n2n_lightning.files import InputError, room, sha256
 from n2n_lightning.formats import PICTURES
@@ -29,47 +31,67 @@ class Images(Photos):
     """A folder of clean photographs of any sizes, corrupted as `noise` says; validated on whole photographs.
 
     Args:
-        root: the folder.
+        root: the folder, or several.
         val: another folder, for validation, or a file of noisy and clean images as the report's `val_data.pkl`; None
             keeps the last tenth of `root` for it.
         held: keep every so many-th photograph, from the first, out of training; without `val` they are validated on.
             None keeps the last tenth where there is no `val`.
         channels: 3 for colour, 1 for grey; the photographs are converted.
-        noise, train_pairs, size, zoom, **common: see Photos.
+        specimens: how many generated images (specimens.py), 512 x 512, to train on beside them.
+        noise, train_pairs, size, zoom, names, leaves, **common: see Photos; without `names` none of its photos.
     """
 
     def __init__(
         self,
         noise: Noise,
-        root: str,
+        root: str | Sequence[str],
         val: str | None = None,
         held: int | None = None,
         channels: int = 3,
         zoom: Sequence[float] | None = None,
+        specimens: int = 0,
+        names: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        super().__init__(noise, zoom=zoom, **options)
+        super().__init__(noise, zoom=zoom, names=names or (), **options)
+        whole_numbers(0, specimens=specimens)
         if held is not None:
             whole_numbers(2, held=held)
         if channels not in (1, 3):
             raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
         self._bytes, self._free = 0, psutil.virtual_memory().available
-        self.root, self.val_root, self.held, self.channels = Path(root), Path(val) if val else None, held, channels
+        self.roots = [Path(root)] if isinstance(root, str | Path) else [Path(folder) for folder in root]
+        self.val_root, self.held, self.channels = Path(val) if val else None, held, channels
+        self.specimens = specimens
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        train = self._read("root", self.root)
+        train, val = self._photographs()
+        if (self.names or self.leaves or self.specimens) and self.channels != 3:
+            raise InputError(f"data.channels={self.channels}: names, leaves and specimens are of 3")
+        train |= self.included(self.names)
+        generated = dead_leaves(self.leaves, 512, list(train.values()), self.seed)
+        train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
+        train |= {f"specimen {i}": image for i, image in enumerate(specimens(self.specimens, 512, self.seed))}
+        return train, val
+
+    def _photographs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        train = {name: image for root in self.roots for name, image in self._read("root", root).items()}
         kept_back = {name: train.pop(name) for name in list(train)[:: self.held]} if self.held else {}
         if self.held and not train:
-            raise InputError(f"data.held={self.held}: leaves no photograph of {self.root} to train on")
+            raise InputError(f"data.held={self.held}: leaves no photograph of {self._named} to train on")
         if self.held and not self.val_root:
             return train, kept_back
         if self.val_root:
             return train, {} if self.val_root.suffix == ".pkl" else self._read("val", self.val_root)
         kept = -(-len(train) // 10)
         if len(train) < 2:
-            raise InputError(f"data.root={self.root}: holds one image; name a folder for validation with data.val=")
+            raise InputError(f"data.root={self._named}: holds one image; name a folder for validation with data.val=")
         names = list(train)
         return {n: train[n] for n in names[:-kept]}, {n: train[n] for n in names[-kept:]}
+
+    @property
+    def _named(self) -> str:
+        return ", ".join(str(root) for root in self.roots)
 
     def _read(self, option: str, folder: Path) -> dict[str, Tensor]:
         if not folder.is_dir():

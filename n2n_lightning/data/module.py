@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning import axes, missing
-from n2n_lightning.data.augment import recolour, to_float, to_range, turn
+from n2n_lightning.data.augment import recolour, to_float, to_range, turn, without_colour
 from n2n_lightning.data.batches import Batches, Loader, Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.files import InputError
@@ -34,6 +34,7 @@ class NoisyPairs(pl.LightningDataModule):
         colour: [lowest, highest] factor on the saturation, to give both images of a pair the same random saturation and
             contrast, see `recolour`; None leaves them as they are.
         workers: processes that prepare batches; 0 prepares them in the training process.
+        grey: share of the clean crops that lose their colour before they get their noise.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
     Attributes, once `setup` was called:
@@ -59,6 +60,7 @@ class NoisyPairs(pl.LightningDataModule):
         colour: Sequence[float] | None = None,
         workers: int = 0,
         supervised: bool = False,
+        grey: float = 0.0,
     ) -> None:
         super().__init__()
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
@@ -67,7 +69,9 @@ class NoisyPairs(pl.LightningDataModule):
         self.colour = None if colour is False else ordered("colour", colour, 100)  # false: in runs of older versions
         self.seed, self.augment, self.workers = seed, augment, workers
         self.context, self.thinned = 0, False
-        self.supervised = supervised
+        self.supervised, self.grey = supervised, grey
+        if not 0 <= grey <= 1:
+            raise InputError(f"data.grey={grey}: must be a share, 0 to 1")
         self.noise: Noise | None = None
         self.train: Dataset | None = None
         self.val: Dataset | None = None
@@ -150,6 +154,8 @@ class NoisyPairs(pl.LightningDataModule):
             image = to_float(batch["image"])
             if recoloured:  # before the noise, which is then of the strength that was asked for
                 image = recoloured([image])[0].clamp(0, 1)
+            if training and self.grey:
+                image = without_colour(image, self.grey, generator(self.seed, "grey", batch["epoch"], batch["number"]))
             pair = self._corrupt(image, batch, training)
         else:
             pair = self._shown(batch["input"], batch["target"], training or self.reference == "noisy")

@@ -56,19 +56,26 @@ class Photos(NoisyPairs):
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Training and validation photos by name, each (C, H, W)."""
-        import skimage
-
-        folder = Path(skimage.__file__).parent / "data"
-        known = sorted(p.name for p in pictures(folder) if p.name not in self.VAL)
-        for name in self.names:
-            if name not in known:
-                raise InputError(f"data.names: {name} is none of the photographs: {', '.join(known)}")
-        images = {n: read_picture(folder / n) for n in (*self.names, *self.VAL)}
-        rgb = {n: image.expand(3, *image.shape[1:]) for n, image in images.items()}
-        train, val = ({n: rgb[n] for n in names} for names in (self.names, self.VAL))
+        train, val = self.included(self.names, self.VAL), self.included(self.VAL)
         generated = dead_leaves(self.leaves, 512, list(train.values()), self.seed)
         train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
         return train, val
+
+    def included(self, names: Sequence[str], but: Sequence[str] = ()) -> dict[str, Tensor]:
+        """Photographs that come with scikit-image, by name, as RGB; those of `but` are kept for something else.
+
+        Raises:
+            InputError: there is none of such a name.
+        """
+        import skimage
+
+        folder = Path(skimage.__file__).parent / "data"
+        known = sorted(p.name for p in pictures(folder) if p.name not in but)
+        for name in names:
+            if name not in known:
+                raise InputError(f"data.names: {name} is none of the photographs: {', '.join(known)}")
+        images = {name: read_picture(folder / name) for name in names}
+        return {name: image.expand(3, *image.shape[1:]) for name, image in images.items()}
 
     def load(self) -> tuple[Dataset, Dataset]:
         train, val = self.photos()

@@ -54,6 +54,22 @@ class _ResidualBlock(nn.Module):
         return x + self.second(F.relu(self.first(x)))
 
 
+class _Difference(nn.Conv2d):
+    """A 3x3 convolution without bias whose weights sum to 0 for each output: blind to what is added to an image.
+
+    At the border pixels are repeated: zeros there would be seen. In float32, for differences of half precision would be
+    those of its rounding.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, enabled=False):
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            return F.conv2d(F.pad(image.float(), (1, 1, 1, 1), mode="replicate"), weight)
+
+
 class _BlockUNet(Network):
     """A U-Net of blocks: 2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up, skips are added.
 
@@ -67,8 +83,10 @@ class _BlockUNet(Network):
         widths: Sequence[int],
         blocks: Sequence[int],
         out_channels: int | None,
+        equivariant: bool = False,
     ) -> None:
         super().__init__()
+        self.equivariant = equivariant
         self.out_channels = out_channels or channels
         sizes(widths=widths)
         sizes(0, blocks=blocks)
@@ -80,7 +98,8 @@ class _BlockUNet(Network):
         def chain(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(block(width) for _ in range(count)))
 
-        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.first = _Difference(channels, widths[0]) if equivariant else first
         self.encoder = nn.ModuleList(chain(w, n) for w, n in zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1, bias=False) for a, b in reversed(steps))
@@ -88,6 +107,10 @@ class _BlockUNet(Network):
         self.output = nn.Conv2d(widths[0], self.out_channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        if equivariant:
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.bias = None
 
     def body(self, image: Tensor) -> Tensor:
         x = self.encoder[0](self.first(image))
@@ -127,6 +150,9 @@ class DRUNet(_BlockUNet):
 
     Args:
         channels, widths, blocks, out_channels: see NAFNet.
+        equivariant: f(a x + b) = a f(x) + b for any a > 0 and b: a picture in any unit, with any black level, has the
+            same result. No layer has a bias (Mohan et al., ICLR 2020), and the first one sees differences of pixels
+            alone; Herbreteau et al., NeurIPS 2023, do the same with all layers.
     """
 
     def __init__(
@@ -135,5 +161,6 @@ class DRUNet(_BlockUNet):
         widths: Sequence[int] = (32, 64, 96),
         blocks: Sequence[int] = (2, 2, 2),
         out_channels: int | None = None,
+        equivariant: bool = False,
     ) -> None:
-        super().__init__(_ResidualBlock, channels, widths, blocks, out_channels)
+        super().__init__(_ResidualBlock, channels, widths, blocks, out_channels, equivariant)

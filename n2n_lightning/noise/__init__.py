@@ -18,6 +18,7 @@ from n2n_lightning.noise.kspace import KSpace
 from n2n_lightning.noise.pixelate import Pixelate
 from n2n_lightning.noise.poisson import Poisson
 from n2n_lightning.noise.text import Text
+from n2n_lightning.noise.varied import Varied
 
 __all__ = [
     "Bernoulli",
@@ -31,5 +32,6 @@ __all__ = [
     "Poisson",
     "Strength",
     "Text",
+    "Varied",
     "generator",
 ]

@@ -1,0 +1,75 @@
+"""Noise of the kinds that instruments make, a kind and a strength of its own for each image."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from n2n_lightning import axes
+from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, normal_like
+from n2n_lightning.noise.brown import blurred_normal
+
+
+class Varied(Noise):
+    """What a blind denoiser for pictures of any origin has to know, for `experiment=pretrained`.
+
+    45 in 100 images have white normal noise, 30 photon counts with or without read noise (Poisson, then normal), 25
+    what cameras make (noise.Camera: read and shot noise, blurred, partly common to the channels). Some inputs are then
+    stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their noise has zero
+    mean. The noise of a picture without colour has none either.
+
+    Args:
+        sigma: standard deviation in units of 1/255; of a range, weak noise is drawn more often than strong noise:
+            lowest + (highest - lowest) u^1.5, u ~ U(0, 1).
+        peak: photons at white, uniform in the logarithm.
+        width: standard deviation of the blur of camera noise, in pixels.
+        steps: share of the inputs that are stored in steps of 1/255 to 24/255, none coarser than their noise.
+        clipped: share of the inputs that are clipped to [0, 1].
+    """
+
+    def __init__(
+        self,
+        sigma: Strength = (0, 100),
+        peak: Strength = (2, 2000),
+        width: Strength = (0, 1.2),
+        steps: float = 0.4,
+        clipped: float = 0.1,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(frozen)
+        self.sigma, self.peak = checked("sigma", sigma, 0, 255), checked("peak", peak, 1e-3, 1e9)
+        self.width = checked("width", width, 0, 50)
+        for name, share in (("steps", steps), ("clipped", clipped)):
+            checked(name, share, 0, 1)
+        self.steps, self.clipped = steps, clipped
+
+    def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = ends(self.sigma)
+        sigma = (low + (high - low) * drawn((0, 1), image, generator) ** 1.5) / 255
+        u = torch.rand(4, len(image), generator=generator, device=image.device)
+        kind, read, shot, shared = (axes.per_image(part, image) for part in u)
+
+        few, many = ends(self.peak)
+        peak = drawn((math.log(few), math.log(many)), image, generator).exp()
+        counted = torch.poisson(image.clamp(min=0) * peak, generator=generator) / peak
+        counted = counted + sigma * (2 * read - 1).clamp(min=0) ** 2 * normal_like(image, generator)
+
+        width = drawn(self.width, image, generator).flatten()
+        own = blurred_normal(image, width, generator)
+        common = blurred_normal(image[:, :1], width, generator)
+        strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
+        camera = image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
+
+        white = image + sigma * normal_like(image, generator)
+        noisy = torch.where(kind < 0.45, white, torch.where(kind < 0.75, counted, camera))
+        grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
+        return torch.where(grey, noisy[:, :1], noisy)
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        noisy = self.target(image, generator)
+        u = torch.rand(3, len(image), generator=generator, device=image.device)
+        stored, coarse, clipped = (axes.per_image(part, image) for part in u)
+        deviation = axes.per_image((noisy - image).flatten(1).std(1), image)
+        step = torch.minimum(24**coarse / 255, deviation).clamp(min=1 / 255)
+        noisy = torch.where(stored < self.steps, (noisy / step).round() * step, noisy)
+        return torch.where(clipped < self.clipped, noisy.clamp(0, 1), noisy)
