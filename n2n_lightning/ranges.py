@@ -28,6 +28,7 @@ class Range:
         fixed: tuple[float, float] | None,
         together: bool,
         fills: Sequence[float] = (),
+        equivariant: bool = False,
     ) -> "Range":
         """That of an array.
 
@@ -36,15 +37,17 @@ class Range:
             fixed: the stored value that is black, and how much above it is white; None judges by the values, `levels`.
             together: whether all channels have one range.
             fills: stored values that mean that a pixel is missing.
+            equivariant: whether the network minds neither units nor black levels: what it is shown goes with the values
+                alone, whatever their type.
         """
         if fixed is not None:
             found = [fixed]
-        elif pixels.dtype == np.uint8:  # nothing to judge
+        elif pixels.dtype == np.uint8 and not equivariant:  # nothing to judge
             found = [levels(pixels)]
         else:
             values, calm = sampled(pixels, fills)
             each = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
-            found = [_judged(pixels.dtype, v, c) for v, c in each]
+            found = [filled(v, c) if equivariant else _judged(pixels.dtype, v, c) for v, c in each]
         black, span = np.array(found, np.float64).T
         # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
         wide = pixels.dtype.itemsize > 2 and pixels.dtype != np.float32
@@ -148,6 +151,17 @@ def levels(array: np.ndarray) -> tuple[float, float]:
     step = [max(1, n // 100) for n in array.shape]
     values = array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64)
     return _judged(array.dtype, values.ravel())
+
+
+def filled(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float]:
+    """Black and span with which values fill the middle of a network's range, whatever their unit and black level.
+
+    >>> values = np.arange(1001.0)
+    >>> [round(number, 3) for number in (*filled(values), *filled(0.1 * values - 7))]
+    [-123.75, 1247.5, -19.375, 124.75]
+    """
+    low, high = ends(values, calm) or (0.0, 1.0)
+    return spread(low, high) if low < high else (low, abs(low) or 1.0)
 
 
 def _judged(dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float]:

@@ -82,6 +82,7 @@ class Trained(nn.Module):
         self.channels, self.scale = channels, scale
         self.range = range or ((0.0, scale) if scale else None)
         self.inputs = channels * (2 * context or 1)  # channels that the network itself takes
+        self.equivariant = bool(getattr(network, "equivariant", False))  # does not mind units and black levels
         self.multiple: int = getattr(network, "multiple", 32)
         self.eval()
 
@@ -202,7 +203,7 @@ class Trained(nn.Module):
         gaps = {p: _gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
         fixed = self.range if scale is None else (black, scale - black)
         everywhere = sorted({fill for found in gaps.values() for fill in found})
-        limits = Range.of(source[..., :colours], fixed, together, everywhere)
+        limits = Range.of(source[..., :colours], fixed, together, everywhere, self.equivariant)
         device = next(self.parameters()).device
         each = self._together if together else self._planes
         run = averaged(each, self.multiple) if tta else each
@@ -227,7 +228,7 @@ class Trained(nn.Module):
         What lies far outside the range that the network knows goes around it: bright stars stay as they are.
         """
         images = quiet(images)
-        inside = images.clamp(*(KNOWN if self.range is None else OWN))
+        inside = images.clamp(*(OWN if self.range or self.equivariant else KNOWN))
         if self.context:
             return self(inside).float()
         if self.thinned:

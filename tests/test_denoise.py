@@ -488,6 +488,30 @@ def test_a_black_level_or_a_unit_does_not_matter(model):
         assert gain(model.denoise(there), there, offset + factor * clean) > plain - 1
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_equivariant_checkpoint_gives_the_same_in_any_unit(channels):
+    torch.manual_seed(0)
+    network = networks.DRUNet(3, [8, 12], [1, 1], equivariant=True)
+    torch.nn.init.normal_(network.output.weight, std=0.1)
+    model = Trained(network, 3)
+    draws = np.random.default_rng(0)
+    image = smooth(210, 230, channels).astype(np.float32) + draws.normal(0, 0.05, (210, 230, channels))
+    image = image.astype(np.float32)
+    image[40, 50], image[100, 100:102], image[:20] = 60, -30, 1.5  # hot, dead, a margin
+    plain = model.denoise(image)
+    assert np.array_equal(plain[:20], image[:20])
+    assert np.abs(plain - image)[20:].std() > 0.005
+    for a, b in ((0.01, 0), (300, 1000), (1, -5)):
+        result = model.denoise((a * image.astype(np.float64) + b).astype(np.float32))
+        assert np.abs((result.astype(np.float64) - b) / a - plain).max() < 5e-4  # 1e-2 of the noise
+    whole = (image[110:] * 2000 + 9000).round().clip(0, 65535).astype(np.uint16)
+    counts = model.denoise(whole.astype(np.float32))
+    assert np.abs(model.denoise(whole).astype(float) - counts).max() <= 0.51
+    assert np.abs(model.denoise((2 * whole + 300).astype(np.int32)) - (2 * counts + 300)).max() <= 0.6
+    assert np.abs(model.denoise(image, tile=192) - plain).max() < 1e-4
+    assert np.array_equal(model.denoise(np.full((40, 40), 7.5)), np.full((40, 40), 7.5))
+
+
 def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
     """Fluorescence: each channel has a range of its own, and nothing of the others."""
     bright, dim = (smooth(48, 52, 1)[..., 0] * 50000).astype(np.uint16), noisy(48, 52, 1, "uint8").astype(np.uint16) * 2
