@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from n2n_lightning import inspection, starting
-from n2n_lightning.axes import as_pages
+from n2n_lightning.axes import as_pages, evenly
 from n2n_lightning.data import OwnSingle
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.files import InputError, replacing
@@ -44,7 +44,8 @@ class Pictures(OwnSingle):
         super().__init__("the pictures", val_share=0, **options)
         self.images, self.names, self.declared = list(images), list(names), fills
 
-    def _read(self) -> Scenes | Mixed:
+    def _scenes(self) -> Scenes | Mixed:
+        self.crop = self._suitable()
         if len({image.shape for image in self.images}) > 1:
             return Mixed([[image] for image in self.images], self.names, self.declared)
         return Scenes([torch.stack(self.images)], self.names, None, self.declared)
@@ -217,7 +218,7 @@ def collected(arrays: Sequence[tuple[np.ndarray, str, bool, bool, str]]) -> tupl
     if len(kinds) > 1:
         found = ", ".join(sorted(f"{n} channels of {kind}" for kind, n in kinds))
         raise InputError(f"--adapt: the pictures are of several kinds ({found}); adapt to each kind by itself")
-    chosen = np.unique(np.linspace(0, len(pages) - 1, MOST).round().astype(int))
+    chosen = evenly(len(pages), MOST)
     images = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(pages[i][0], -1, 0))) for i in chosen]
     return images, [pages[i][1] for i in chosen]
 

@@ -13,8 +13,9 @@ import numpy as np
 from n2n_lightning.files import InputError
 
 LETTERS = "NKTDCHW"
-LAYOUT = "NKCHW"  # those that people may say of the arrays they train on
+LAYOUT = "NKCDHW"  # those that people may say of the arrays they train on
 HEIGHT, WIDTH = -2, -1  # of every array that ends in (H, W)
+DEPTH = -3  # of those that end in (D, H, W)
 
 
 # Batches
@@ -29,9 +30,21 @@ def spatial(batch: Any) -> range:
     return range(2, batch.ndim)
 
 
+def deep(batch: Any) -> bool:
+    """Whether a batch is of volumes, (B, C, D, H, W)."""
+    return len(batch.shape) == 5
+
+
 def size(batch: Any) -> tuple[int, ...]:
     """(H, W) of a batch (B, C, H, W), (D, H, W) of (B, C, D, H, W)."""
     return tuple(batch.shape[2:])
+
+
+def channels_last(batch: Any) -> Any:
+    """A batch of images in the order of memory that convolutions on a CPU are fastest with; volumes as they are."""
+    import torch
+
+    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch.contiguous()
 
 
 def cropped(batch: Any, size: Sequence[int]) -> Any:
@@ -41,13 +54,49 @@ def cropped(batch: Any, size: Sequence[int]) -> Any:
 
 def per_image(values: Any, batch: Any) -> Any:
     """One value per image, (B,), in the shape that it has beside a batch: (B, 1, 1, 1) or (B, 1, 1, 1, 1)."""
-    return values.reshape(-1, *[1] * (batch.ndim - 1))
+    return values.reshape(-1, *[1] * (len(batch.shape) - 1))
+
+
+def along(values: Any, axis: int, dims: int) -> Any:
+    """Values of one of `dims` axes in the shape that they have beside an array of all of them.
+
+    >>> along(np.arange(4), 1, 3).shape
+    (1, 4, 1)
+    """
+    return values.reshape([-1 if k == axis else 1 for k in range(dims)])
 
 
 def flips(batch: Any) -> Iterator[tuple[int, ...]]:
     """All sets of spatial axes that a batch can be mirrored along: 4 in the plane, 8 in space."""
     axes = spatial(batch)[::-1]
     return chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Up to `most` of the numbers 0 to count - 1, evenly spread, the first and the last among them.
+
+    >>> evenly(9, 3), evenly(2, 3)
+    ([0, 4, 8], [0, 1])
+    """
+    return [int(i) for i in np.unique(np.linspace(0, count - 1, most).round().astype(int))]
+
+
+def quarter_turns(size: Sequence[int], spacing: Sequence[float] | None = None) -> list[tuple[int, int]]:
+    """Planes that may be turned by a quarter: pairs of spatial axes, counted from the end, that are alike.
+
+    Args:
+        size: (H, W) or (D, H, W).
+        spacing: the distance of neighbouring voxels along each; without it depth is unlike height and width.
+
+    >>> quarter_turns((64, 64)), quarter_turns((64, 64, 64)), quarter_turns((8, 8, 8), (1.0, 1.0, 1.0))
+    ([(-2, -1)], [(-2, -1)], [(-3, -2), (-3, -1), (-2, -1)])
+    """
+    found = []
+    for a, b in combinations(range(-len(size), 0), 2):
+        known = spacing is not None and abs(spacing[a] - spacing[b]) < 0.01 * abs(spacing[a])
+        if size[a] == size[b] and (known or ((a, b) == (HEIGHT, WIDTH) and spacing is None)):
+            found.append((a, b))
+    return found
 
 
 def upright(image: Any, orientation: int) -> Any:
@@ -134,6 +183,31 @@ def of_scenes(shape: tuple[int, ...]) -> str | None:
     return None
 
 
+def of_volumes(shape: tuple[int, ...]) -> str | None:
+    """The same as of volumes: DHW, NDHW, CDHW or DHWC, NCDHW or NDHWC with 1 to 4 channels; None where it is not clear.
+
+    >>> of_volumes((64, 96, 96)), of_volumes((2, 64, 96, 96)), of_volumes((30, 64, 96, 96))
+    ('DHW', 'CDHW', 'NDHW')
+    """
+    if len(shape) == 3:
+        return "DHW"
+    if len(shape) in (4, 5):
+        first, last = shape[-4] <= 4, shape[-1] <= 4
+        if first != last:
+            return "N"[: len(shape) - 4] + ("CDHW" if first else "DHWC")
+        return "NDHW" if len(shape) == 4 and not first else None
+    return None
+
+
+def in_space(letters: str) -> str:
+    """The letters of volumes for those of a stack of pages: its pages are planes, where it does not say more.
+
+    >>> in_space("NHW"), in_space("TDHW"), in_space("HW")
+    ('DHW', 'TDHW', 'HW')
+    """
+    return letters if "D" in letters or letters.count("N") != 1 else letters.replace("N", "D")
+
+
 def of_one_image(shape: tuple[int, ...]) -> str | None:
     """The same as of a single image; None where it is not clear.
 
@@ -169,13 +243,21 @@ def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
     return len(axes) == len(shape) and len(set(axes)) == len(axes) and set("HW") <= set(axes) <= set(letters)
 
 
-def as_pages(array: np.ndarray, axes: str) -> np.ndarray:
+def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
     """A view of the array as (..., H, W, C), stacked axes first; one channel where there is no C.
+
+    Args:
+        array: of any shape.
+        axes: its letters.
+        dims: 3 for volumes, (..., D, H, W, C): one plane where there is no D.
 
     Raises:
         InputError: the letters do not fit the array, or it holds no pixels.
     """
-    stacked = [i for i, letter in enumerate(axes) if letter not in "CHW"]
+    if dims == 3 and "D" not in axes:
+        array, axes = array[None], "D" + axes
+    inside = "CDHW" if dims == 3 else "CHW"
+    stacked = [i for i, letter in enumerate(axes) if letter not in inside]
     once = "".join(letter for letter in axes if letter in "CHW")
     if len(axes) != array.ndim or not set(axes) <= set(LETTERS) or sorted(once) not in (["H", "W"], ["C", "H", "W"]):
         raise InputError(
@@ -185,19 +267,32 @@ def as_pages(array: np.ndarray, axes: str) -> np.ndarray:
         raise InputError(f"an array of shape {array.shape}: holds no pixels")
     if "C" not in axes:
         array, axes = array[..., None], axes + "C"
-    return array.transpose([*stacked, *(axes.index(letter) for letter in "HWC")])
+    return array.transpose([*stacked, *(axes.index(letter) for letter in "DHWC"[3 - dims :])])
 
 
-def as_captures(array: Any, axes: str) -> list[Any]:
+def of_pages(shape: tuple[int, ...], dims: int = 2) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Stacked lengths, size and channels of what `as_pages` gives.
+
+    >>> of_pages((5, 40, 50, 3))
+    ((5,), (40, 50), 3)
+    """
+    return shape[: -1 - dims], shape[-1 - dims : -1], shape[-1]
+
+
+def as_captures(array: Any, axes: str, dims: int = 2) -> list[Any]:
     """The captures in a tensor, each (N, C, H, W): views, unless stacked axes do not lie side by side.
 
     Args:
         array: the tensor.
         axes: its letters. All but K, C, H and W are scenes.
+        dims: 3 for volumes, (N, C, D, H, W).
     """
+    inside = "CDHW" if dims == 3 else "CHW"
+    if dims == 3 and "D" not in axes:
+        array, axes = array[None], "D" + axes
     for letter in "KC":
         if letter not in axes:
             array, axes = array[None], letter + axes
-    scenes = [i for i, letter in enumerate(axes) if letter not in "KCHW"]
-    array = array.permute(axes.index("K"), *scenes, *(axes.index(letter) for letter in "CHW"))
+    scenes = [i for i, letter in enumerate(axes) if letter not in "K" + inside]
+    array = array.permute(axes.index("K"), *scenes, *(axes.index(letter) for letter in inside))
     return list(array.reshape(len(array), -1, *array.shape[1 + len(scenes) :]).unbind(0))

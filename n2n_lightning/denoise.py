@@ -7,13 +7,14 @@ takes the one that the package brings along, for photographs with noise of any s
 import glob
 import itertools
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
-from n2n_lightning.formats import ENDINGS, opened, split
+from n2n_lightning.formats import BECOMES, ENDINGS, FOLDERS, below, ending, is_one, opened, split, stem
 
 
 def parser() -> Parser:
@@ -25,9 +26,14 @@ def parser() -> Parser:
     p.add_argument("--checkpoint", type=Path, help="a run folder or a checkpoint file; default: the built-in one")
     p.add_argument("--adapt", action="store_true", help="let the checkpoint learn from the pictures first")
     p.add_argument("--minutes", type=float, help="how long --adapt may take (default 5)")
+    p.add_argument(
+        "--halves", action="store_true", help="of two pictures, halves of one specimen, write the mean result"
+    )
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
-    p.add_argument("--tile", type=int, default=768, help="tile size in pixels (default 768); smaller needs less memory")
+    p.add_argument(
+        "--tile", type=int, help="tile size in pixels (default 768, of volumes 112); smaller needs less memory"
+    )
     p.add_argument("--batch", type=int, default=1, help="tiles at a time (default 1); more may be faster on a GPU")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     p.add_argument("--scale", type=float, help="the stored value that is white; default: judged")
@@ -53,32 +59,35 @@ def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
     """
     jobs: list[Job] = []
     skipped: list[Path] = []
-    named = out.suffix.lower() in (*ENDINGS, ".gif", ".heic") and not out.is_dir()
+    named = ending(out) in (*ENDINGS, ".gif", ".heic") and is_one(out)
     if out.exists() and not out.is_dir() and not named:
         raise InputError(f"{out}: is a file; name a folder")
     for text in pictures:
         path, part = split(text)
         if not text:
             raise InputError("a picture without a name")
-        if path.is_dir():
-            files = _found(path.rglob("*"), path, out)
-            found = [p for p in files if p.suffix.lower() in ENDINGS]
+        if not is_one(path):
+            files = _found(below(path), path, out)
+            found = [p for p in files if ending(p) in ENDINGS]
             skipped += [p for p in files if p not in found]
             if not found:
                 raise InputError(f"{path}: holds no pictures ({', '.join(ENDINGS)})")
-            jobs += [Job(p, out / p.relative_to(path)) for p in found]
+            jobs += [Job(p, result_of(out / p.relative_to(path))) for p in found]
         elif path.exists() or not glob.has_magic(text):
-            jobs.append(Job(path, out if named else out / path.name, part))
+            jobs.append(Job(path, out if named else result_of(out / path.name), part))
         else:
             root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
             found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
             if not found:
                 raise InputError(f"{text}: matches no file")
-            jobs += [Job(p, out / p.name) for p in found]
+            jobs += [Job(p, result_of(out / p.name)) for p in found]
     if named and (len(jobs) > 1 or jobs[0].target != out):
         raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
-    if named and out.suffix.lower() != (suffix := jobs[0].source.suffix.lower()):
-        raise InputError(f"{out}: a {suffix} picture stays one; name it {out.with_suffix(suffix)}")
+    if named and ending(out) != (suffix := ending(result_of(jobs[0].source))):
+        kind, name = ending(jobs[0].source), out.with_name(stem(out) + suffix)
+        raise InputError(
+            f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
+        )
     owners: dict[Path, Job] = {}
     for job in jobs:
         other = owners.setdefault(job.target, job)
@@ -88,11 +97,17 @@ def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
     return list(owners.values()), skipped
 
 
+def result_of(path: Path) -> Path:
+    """The name of a result: that of the picture, but for kinds of files that are read alone."""
+    suffix = BECOMES.get(ending(path))
+    return path.with_name(stem(path) + suffix) if suffix else path
+
+
 def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
     """The files among `paths`, without hidden ones, and without earlier results where `out` is a folder in `root`."""
     results = out.resolve()
     inside = results != root.resolve() and results.is_relative_to(root.resolve())
-    files = sorted(p for p in paths if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in paths if is_one(p) and p.exists() and not p.name.startswith("."))
     return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
 
 
@@ -130,7 +145,7 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
         task = progress.add_task(source.name, total=total)
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
-        with replacing(target) as temporary, picture.written(temporary) as results:
+        with replacing(target, folder=ending(target) in FOLDERS) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
                 options["near"] = _near(model, job, axes, series)
@@ -151,6 +166,40 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
             progress.remove_task(task)
     note = f" ({picture.note})" if picture.note else ""
     return f"{target}{note}  {time.perf_counter() - started:.1f} s"
+
+
+def halves(model: Any, jobs: list[Job], args: Any, progress: Any) -> str:
+    """Denoises two halves of one specimen and writes the mean of the results, as a file like the first one.
+
+    Raises:
+        InputError: they are not two alike, or cannot be read or written.
+    """
+    first, second = jobs
+    first.target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=first.target.parent, prefix=".halves") as folder:
+        parts = [Job(j.source, Path(folder, f"{k}{ending(j.target)}"), j.part) for k, j in enumerate(jobs)]
+        pictures = [opened(job.source, job.part) for job in jobs]
+        shapes = [[(v.array.shape, v.array.dtype) for v in picture.values] for picture in pictures]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
+        started = time.perf_counter()
+        for part in parts:
+            one(model, part, args, progress, [])
+        results = [opened(part.target, part.part) for part in parts]
+        as_folder = ending(first.target) in FOLDERS
+        with replacing(first.target, folder=as_folder) as temporary, pictures[0].written(temporary) as means:
+            for mean, a, b in zip(means, *(result.values for result in results), strict=True):
+                _mean(mean, a.array, b.array)
+    return f"{first.target}  {time.perf_counter() - started:.1f} s"
+
+
+def _mean(result: Any, one: Any, other: Any) -> None:
+    """The mean of two arrays, plane by plane, rounded where the type has whole numbers."""
+    import numpy as np
+
+    for i in range(len(result)):
+        mean = (one[i].astype(np.float64) + other[i]) / 2
+        result[i] = np.rint(mean) if np.issubdtype(result.dtype, np.integer) else mean
 
 
 def adapted(jobs: list[Job], args: Any, device: str) -> Any:
@@ -185,8 +234,28 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     return model
 
 
-def main() -> int:
-    args = parser().parse_args()
+def _two(pictures: list[str], out: Path) -> list[Job]:
+    """The jobs of --halves: two, which become one file.
+
+    Raises:
+        InputError: there are not two.
+    """
+    first, *more = [job for text in pictures for job in planned([text], out if len(pictures) == 1 else _folder(out))[0]]
+    if len(more) != 1:
+        raise InputError(f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen")
+    target = first.target if out == _folder(out) else out
+    if ending(target) != ending(first.target):
+        raise InputError(f"{out}: a {ending(first.target)} picture stays one")
+    return [first._replace(target=target), more[0]._replace(target=target)]
+
+
+def _folder(out: Path) -> Path:
+    """The folder of results, where `out` may be the name of one."""
+    return out.parent if ending(out) in ENDINGS and is_one(out) else out
+
+
+def checked(args: Any) -> None:
+    """Raises InputError where options cannot be."""
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(f"--{name} {value}: must be larger than 0, and finite")
@@ -194,21 +263,30 @@ def main() -> int:
         raise InputError(f"--black {args.black:g}: say with --scale which stored value is white")
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
-    jobs, skipped = planned(args.pictures, args.out)
+    if args.halves and args.adapt:
+        raise InputError("--halves: the result is the mean of two; --adapt learns from single pictures")
     if args.minutes is not None and not 0 < args.minutes <= 1e4:
         raise InputError(f"--minutes {args.minutes:g}: must be larger than 0")
     if args.minutes is not None and not args.adapt:
         raise InputError(f"--minutes {args.minutes:g}: goes with --adapt")
+
+
+def main() -> int:
+    args = parser().parse_args()
+    checked(args)
+    jobs, skipped = (_two(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out)
 
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from n2n_lightning.restore import PRETRAINED, load
-    from n2n_lightning.tiles import spans
+    from n2n_lightning.tiles import OVERLAPS, TILES, spans
 
     model = load(args.checkpoint or PRETRAINED, args.allow)
-    spans(2 * args.tile, args.tile, model.multiple)  # says so, if the tile is too small
+    tile = args.tile or TILES[model.dims]
+    spans(2 * tile, tile, model.multiple, OVERLAPS[model.dims])  # says so, if the tile is too small
+    args.tile = tile
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -226,11 +304,14 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     options = {"console": console, "transient": True, "redirect_stderr": sys.stderr.isatty()}
     with Progress(*columns, **options, disable=not sys.stdout.isatty()) as progress:  # type: ignore[arg-type]
-        for job in jobs:
+        for job in jobs[: 1 if args.halves else None]:
             if job.target.exists() and not args.overwrite:
                 there += 1
                 continue
             try:
+                if args.halves:
+                    print(halves(model, jobs, args, progress), flush=True)
+                    continue
                 beside = [j.source for j in jobs if j.source.parent == job.source.parent] if model.context else []
                 print(one(model, job, args, progress, sorted(beside, key=natural)), flush=True)
             except InputError as error:

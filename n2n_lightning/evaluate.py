@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,16 @@ def parser() -> Parser:
     p.add_argument("--allow", action="append", default=[], help="a module whose networks checkpoints may name")
     p.add_argument("--json", type=Path, help="write the scores here")
     p.add_argument("--csv", type=Path, help="write the scores of each image here")
+    p.add_argument("--fsc", type=Path, help="draw the Fourier shell correlation of the captures here (PNG)")
     p.add_argument("--picture", type=Path, help="draw the worst and best images of the first candidate here (PNG)")
     return p
 
 
-def make_data(args: Any, scale: float | None = None) -> Any:
-    """The source of data that the options name, set up; `scale` is that of the checkpoints, for your own images."""
+def make_data(args: Any, scale: float | None = None, dims: int | str = "auto") -> Any:
+    """The source of data that the options name, set up; `scale` is that of the checkpoints, for your own images.
+
+    `dims` are the spatial axes of what the checkpoints take.
+    """
     from n2n_lightning import data as sources
 
     def needed(option: str) -> str:
@@ -56,14 +61,14 @@ def make_data(args: Any, scale: float | None = None) -> Any:
     elif args.data == "images":
         data = sources.Images(make_noise(args.noise), needed("root"), args.val, batch_size=1)
     else:
-        data = _own_pairs(args, scale, needed)
+        data = _own_pairs(args, scale, dims, needed)
     data.setup("validate")
     if data.limits is not None:  # in units of white, whatever range each network is shown
         data.limits = (0.0, data.scale or 1.0)
     return data
 
 
-def _own_pairs(args: Any, scale: float | None, needed: Callable[[str], str]) -> Any:
+def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable[[str], str]) -> Any:
     from n2n_lightning.data import OwnPairs
 
     if args.classical and args.noisy is None:
@@ -75,7 +80,7 @@ def _own_pairs(args: Any, scale: float | None, needed: Callable[[str], str]) -> 
     noisy, target = args.noisy, args.target
     if noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
         noisy, target = scored, scored if args.clean else args.val_target
-    return OwnPairs(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, **options)
+    return OwnPairs(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, dims=dims, **options)
 
 
 def in_its_range(network: Any, run: Any, scale: float | None) -> Any:
@@ -162,7 +167,7 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
 
 def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """What is scored beside the noisy input: name, what denoises a batch, and notes for the row."""
-    from n2n_lightning.restore import averaged
+    from n2n_lightning.tiles import averaged, in_tiles
 
     if args.classical:
         from n2n_lightning.classical import classical
@@ -172,8 +177,22 @@ def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tupl
     for name, network in networks.items():
         run = averaged(network, network.multiple) if args.tta else network
         run = in_its_range(network, run, data.scale if data.limits else None)
+        if network.dims == 3:
+            run = partial(in_tiles, run)
         parameters = sum(p.numel() for p in network.parameters())
         yield name, run, {"parameters": parameters, "tta": args.tta}
+
+
+def _correlate(args: Any, data: Any, runs: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
+    """Fourier shell correlation of the captures and of what became of them, into the picture and the rows."""
+    from n2n_lightning import fsc
+
+    found = fsc.curves(runs, data, args.device)
+    frequencies = found["noisy input"].frequencies
+    for name, curve in found.items():
+        rows[name]["fsc"] = {"frequency": frequencies, "correlation": curve.values}
+    with replacing(args.fsc) as temporary:
+        fsc.draw({name: curve.values for name, curve in found.items()}, frequencies).savefig(temporary, format="png")
 
 
 def _write(args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> None:
@@ -213,20 +232,29 @@ def main() -> int:
         return 2
     if args.data == "pairs" and len(scales) > 1:
         raise InputError(f"the checkpoints were trained with different data.scale: {sorted(scales)}; score them apart")
-    data = make_data(args, next(iter(scales), None))
+    kinds = {network.dims for network in networks.values()}
+    if len(kinds) > 1:
+        raise InputError("some checkpoints are for images, some for volumes; score them apart")
+    data = make_data(args, next(iter(scales), None), next(iter(kinds), "auto"))
     clean = data.reference == "clean"
+    if args.fsc and clean:
+        raise InputError(f"--fsc {args.fsc}: needs two captures, --data pairs --val-noisy A --val-target B")
     if data.val is None:
         raise InputError(f"--data {args.data}: there is nothing to score on")
     measure = score if clean else estimated
     found = {"noisy input": noisy_scores(data) if clean else estimated(lambda image: image, data)}
     notes: dict[str, dict[str, Any]] = {"noisy input": {}}
+    runs = {}
     for name, run, note in _candidates(args, networks, data):
+        runs[name] = run
         found[name], notes[name] = measure(run, data, args.device), note
     first = next(iter(networks), None)
     rows = {
         name: {**summarise(f, found[first] if first and name != first else None), **notes[name]}
         for name, f in found.items()
     }
+    if args.fsc:
+        _correlate(args, data, runs, rows)
     show(rows)
     _write(args, data, rows, found)
     if args.picture:

@@ -104,7 +104,8 @@ def main() -> int:
 
     model = load(args.checkpoint, args.allow)
     # Kept channels last, the exporters would take for granted how the images lie in memory.
-    model.network.to(memory_format=torch.contiguous_format)
+    if model.dims == 2:
+        model.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     largest = 0.0
     try:
         with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():

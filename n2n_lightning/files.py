@@ -32,24 +32,31 @@ class DiskFull(OSError):
 
 
 @contextmanager
-def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
+def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends and removed when the block fails.
 
     The file is flushed to the disk before the rename, so that a crash leaves the old file or the new one. The old file
-    gets the name `keep`, if that is given.
+    gets the name `keep`, if that is given. With `folder` it is an empty folder that is to be filled.
 
     Raises:
         DiskFull: the file does not fit on the disk, or into the person's share of it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
-        os.close(handle)
+        where: dict[str, Any] = {"dir": path.parent, "prefix": f".{path.name[:40]}.", "suffix": path.suffix}
+        if folder:
+            name = tempfile.mkdtemp(**where)
+        else:
+            handle, name = tempfile.mkstemp(**where)
+            os.close(handle)
     except OSError as error:
         raise disk_full(path, error) or error from None
     temporary = Path(name)
     try:
         yield temporary
+        if folder:
+            _move_folder(temporary, path)
+            return
         with temporary.open("rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -65,7 +72,20 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
         raise
     finally:
         with suppress(PermissionError):  # Windows, where somebody has it open
-            temporary.unlink(missing_ok=True)
+            if folder:
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def _move_folder(folder: Path, target: Path) -> None:
+    """Gives a folder the name of another, which goes when the new one is there."""
+    folder.chmod(0o777 & ~_umask())
+    before = folder.with_name(f"{folder.name}.before")
+    if target.exists():
+        _rename(target, before)
+    _rename(folder, target)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _rename(path: Path, target: Path, patience: float = 2.0) -> None:

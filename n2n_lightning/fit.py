@@ -82,18 +82,22 @@ class Run:
     def __init__(self, config: dict[str, Any], folder: Path, command: str, lines: bool) -> None:
         pl.seed_everything(config["seed"], verbose=False)
         self.folder, self.command = folder, command
-        self.data = construct("data", lambda: instantiate(config["data"], supervised=config["target"] == "clean"))
+        supervised, dims = config["target"] == "clean", _dims(config["model"])
+        self.data = construct("data", lambda: instantiate(config["data"], supervised=supervised, dims=dims))
         self.data.setup()
         self.begin = callbacks.resumable(folder / "checkpoints")
         if config.get("init"):  # a run that goes on has its own weights already
             model = starting.described(self.begin or starting.source(config["init"]))
-            config = {**config, "model": {**model, **({"channels": "auto"} if "channels" in model else {})}}
+            model |= {name: "auto" for name in ("channels", "dims") if name in model}
+            config = {**config, "model": model}
         if config["model"].get("channels") == "auto":
             config = {**config, "model": {**config["model"], **_channels(self.data, config["model"])}}
+        if config["model"].get("dims") == "auto":
+            config = {**config, "model": {**config["model"], "dims": self.data.dims}}
         self.config = config
         self.module = self._module()
         inputs = self.data.channels * (2 * self.data.context or 1)
-        self.notes: list[str] = []
+        self.notes: list[str] = [f"data: {note}" for note in self.data.notes]
         if config.get("init") and not self.begin:
             self.notes.append(starting.weights(self.module.network, config["init"], inputs))
         construct("optim or scheduler", self.module.optimization)
@@ -203,6 +207,13 @@ class Run:
             self.write("failed", str(found) if known else f"{type(found).__name__}: {found}")
         return found
 
+    def _correlation(self) -> dict[str, Any]:
+        """The Fourier shell correlation of the two halves of volumes, in the latest validation."""
+        if not self.module.halves or self.data.dims != 3 or self.data.reference != "noisy":
+            return {}
+        found = {name: curve.values for name, curve in self.module.halves.items()}
+        return {"fsc": {"frequency": self.module.halves["noisy"].frequencies, **found}}
+
     def write(self, status: str, reason: str | None = None) -> dict[str, Any]:
         """Writes `result.json`, in the first process of the run, and returns what it holds."""
         if follows():
@@ -218,6 +229,7 @@ class Run:
             "seed": self.config["seed"],
             "parameters": self.parameters,
             "macs_per_pixel": self.operations,
+            **self._correlation(),
             "data": {**self.data.fingerprint, "left_out": self.data.left_out},
             "precision": self.precision,
             "device": runs.device_name(self.trainer.strategy.root_device),
@@ -233,6 +245,13 @@ class Run:
         }
         runs.write_result(self.folder, result)
         return result
+
+
+def _dims(model: dict[str, Any]) -> int | str:
+    """The spatial axes that a network takes: 2 or 3, or `auto` where it takes what the data have."""
+    ours = str(model.get("_target_")).startswith("n2n_lightning.networks")
+    dims: int | str = model.get("dims", 2 if ours else "auto")
+    return dims
 
 
 def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:

@@ -120,6 +120,8 @@ class Consistency(nn.Module):
 def subsampled(images: Tensor, cells: Tensor) -> Tensor:
     """Of each 2 x 2 cell of (B, C, H, W) the pixel with a number, (B, H/2, W/2) in 0 1 / 2 3: (B, C, H/2, W/2).
 
+    Of (B, C, D, H, W) each plane for itself.
+
     >>> subsampled(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[2]]])).item()
     3.0
     """

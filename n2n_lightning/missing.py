@@ -174,7 +174,8 @@ def _spread(total: Tensor, weight: Tensor) -> Tensor:
     if known.all() or max(size) == 1:
         return torch.where(known, mean, 0)
     pool: Any = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(size)]
-    coarse = _spread(pool(total, 2, ceil_mode=True), pool(weight, 2, ceil_mode=True))
+    block = [min(2, length) for length in size]
+    coarse = _spread(pool(total, block, ceil_mode=True), pool(weight, block, ceil_mode=True))
     mode = {2: "bilinear", 3: "trilinear"}[len(size)]
     return torch.where(known, mean, F.interpolate(coarse, size, mode=mode))
 

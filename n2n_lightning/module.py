@@ -16,15 +16,15 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from n2n_lightning import axes
 from n2n_lightning.files import InputError
+from n2n_lightning.fsc import Correlation, planes_of
 from n2n_lightning.losses import L2
 from n2n_lightning.missing import filled
-from n2n_lightning.networks import Network, apply
+from n2n_lightning.networks import Network, apply, channels_last
 from n2n_lightning.restore import load, read_checkpoint
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
 from n2n_lightning.scores import Estimates, psnr, psnr_metrics
-from n2n_lightning.tiles import tiled
+from n2n_lightning.tiles import in_tiles
 
-LARGE = 1280 * 1280  # pixels of an image that is validated in tiles
 Batch = dict[str, Tensor] | Sequence[Tensor]
 EXPLODED = 1e8  # a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
 
@@ -109,7 +109,7 @@ class Denoiser(pl.LightningModule):
         second_pass: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(network)
         self.loss = loss or L2()
         self._optimizer = optimizer or partial(torch.optim.Adam, lr=0.001)
         self._scheduler, self.bounds, self.unit = scheduler, bounds, unit
@@ -121,6 +121,7 @@ class Denoiser(pl.LightningModule):
         self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[reference]
         self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
+        self.halves: dict[str, Correlation] = {}  # of the volumes of the latest validation
         self.share: float | None = None  # of the run that is done, where whoever trains knows better than its steps
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
@@ -129,8 +130,7 @@ class Denoiser(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Denoises float images (B, C, H, W), values in [0, 1]; returns float32."""
-        flat = len(axes.size(image)) == 2
-        return apply(self.network, image.contiguous(memory_format=torch.channels_last) if flat else image).float()
+        return apply(self.network, axes.channels_last(image)).float()
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
@@ -160,6 +160,7 @@ class Denoiser(pl.LightningModule):
     def on_validation_start(self) -> None:
         self._stop_clock()
         self.estimates = Estimates()
+        self.halves = {name: Correlation() for name in ("noisy", "denoised")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = _named(batch)
@@ -171,6 +172,11 @@ class Denoiser(pl.LightningModule):
             pair = [batch.get("other_target", noisy), clean]
             scenes = batch["scene"].tolist() if "scene" in batch else None
             self.estimates.add([y * self.unit for y in pair], [f * self.unit for f in (output, second)], scenes)
+            if len(axes.size(noisy)) == 3 and output.shape == noisy.shape:
+                both = {"noisy": (noisy, batch.get("other_input", filled(clean))), "denoised": (output, second)}
+                for name, halves in both.items():
+                    for one, other in zip(*map(planes_of, halves), strict=True):
+                        self.halves[name].add(one, other)
         if self.reference == "self":  # nothing but itself to compare with: what is shown is the whole image, denoised
             return self._whole(batch["shown"]) if "shown" in batch else output
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
@@ -208,20 +214,7 @@ class Denoiser(pl.LightningModule):
 
     def _whole(self, images: Tensor) -> Tensor:
         """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""
-        size = axes.size(images)
-        if len(size) != 2 or size[0] * size[1] <= LARGE:
-            output: Tensor = self(images)
-            return output
-        results = []
-        for image in images:
-            bands: list[Tensor] = []  # from top to bottom, or from left to right
-
-            def keep(rows: slice, columns: slice, values: Tensor, bands: list[Tensor] = bands) -> None:
-                bands.append(values)
-
-            tiled(self, lambda y, x, image=image: image[:, y, x], keep, size, tile=512, multiple=32)  # type: ignore[misc]
-            results.append(torch.cat(bands, axes.HEIGHT if size[0] >= size[1] else axes.WIDTH))
-        return torch.stack(results)
+        return in_tiles(self, images)
 
     def on_validation_end(self) -> None:
         self._started = time.perf_counter()

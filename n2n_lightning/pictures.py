@@ -73,6 +73,16 @@ class Pictures(Callback):
             self._write()
 
 
+VOLUMES = 2  # that are shown, each by three planes
+
+
+def _flat(images: Tensor) -> list[Tensor]:
+    """Images (B, C, H, W) as they are; of volumes (B, C, D, H, W) three planes (C, h, w) each, through the middle."""
+    if not axes.deep(images):
+        return list(images)
+    return [volume.select(axis, volume.shape[axis] // 2) for volume in images[:VOLUMES] for axis in (1, 2, 3)]
+
+
 def draw(
     noisy: Tensor,
     denoised: Tensor,
@@ -82,7 +92,8 @@ def draw(
 ) -> Any:
     """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
 
-    Shown are the first three channels as colour, or the first as grey where there are fewer.
+    Shown are the first three channels as colour, or the first as grey where there are fewer; of volumes the three
+    planes through the middle.
 
     Args:
         noisy, denoised, clean: the images. Without clean ones the last row is what was removed, around grey.
@@ -94,12 +105,15 @@ def draw(
     last = "removed" if clean is None else "clean" if errors is None else "another capture"
     alone, clean = clean is None, noisy - denoised + 0.5 if clean is None else clean
     shown = 3 if clean.shape[1] >= 3 else 1
-    rows = {"noisy": noisy, "denoised": denoised, last: clean}
-    height, width = axes.size(clean)
-    figure = Figure(figsize=(1.6 * len(clean), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
-    places = figure.subplots(3, len(clean), squeeze=False)
+    rows = {name: _flat(images) for name, images in (("noisy", noisy), ("denoised", denoised), (last, clean))}
+    references = rows[last]
+    if errors is not None and len(axes.size(clean)) == 3:
+        errors = [error for error in errors[:VOLUMES] for _ in range(3)]
+    height, width = (max(image.shape[k] for image in references) for k in (1, 2))
+    figure = Figure(figsize=(1.6 * len(references), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
+    places = figure.subplots(3, len(references), squeeze=False)
     for line, (name, images) in zip(places, rows.items(), strict=True):
-        for i, (ax, image, reference) in enumerate(zip(line, images, clean, strict=True)):
+        for i, (ax, image, reference) in enumerate(zip(line, images, references, strict=True)):
             ax.imshow(
                 image[:shown].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy(),
                 cmap="gray",

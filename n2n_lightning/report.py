@@ -148,6 +148,14 @@ def rate_figure(folder: Path) -> Any:
     return figure
 
 
+def fsc_figure(curves: dict[str, list[float]]) -> Any:
+    """Fourier shell correlation of two halves, before and after, as `result.json` has it."""
+    from n2n_lightning import fsc
+
+    named: dict[str, Any] = {f"{name} halves": values for name, values in curves.items() if name != "frequency"}
+    return fsc.draw(named, curves["frequency"])
+
+
 def layers(run: Run) -> list[tuple[str, int, str, int]]:
     """Table 1: name, output channels, function and parameters of each layer of the network, as it is run."""
     import torch
@@ -160,11 +168,11 @@ def layers(run: Run) -> list[tuple[str, int, str, int]]:
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            text = type(module).__name__
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                text += " {}x{}".format(*module.kernel_size)
+            text = type(module).__name__.lstrip("_")
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d):
+                text += " " + "x".join(map(str, module.kernel_size))
             count = sum(p.numel() for p in module.parameters())
-            if isinstance(module, nn.BatchNorm2d | nn.LeakyReLU | nn.ReLU) and rows:
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d | nn.LeakyReLU | nn.ReLU) and rows:
                 before = rows.pop()  # one row with the layer that it follows
                 rows.append((before[0], before[1], f"{before[2]}, {text}", before[3] + count))
             else:
@@ -177,7 +185,7 @@ def layers(run: Run) -> list[tuple[str, int, str, int]]:
             module.register_forward_hook(note(name))
     channels = read_checkpoint(run.folder)["n2n_lightning"]["model"].get("channels", 3)
     with torch.inference_mode():
-        network(torch.zeros(1, channels, 32, 32))
+        network(torch.zeros(1, channels, *[32] * getattr(network, "dims", 2)))
     return rows
 
 
@@ -248,11 +256,12 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
             last = "another noisy capture, with the estimated" if estimated else "clean, with the"
             caption = f"Figure 3: noisy, denoised and {last} PSNR of each"
             page.picture(f"figure3_{number}.png", samples.read_bytes(), caption)
+        if isinstance(curves := run.result.get("fsc"), dict):
+            page.figure(f"fsc_{number}.png", fsc_figure(curves), "Fourier shell correlation of the two halves")
         if run.network not in tables and (run.folder / "checkpoints").is_dir():
             try:
-                rows = [
-                    dict(zip(("layer", "channels", "function", "parameters"), row, strict=True)) for row in layers(run)
-                ]
+                names = ("layer", "channels", "function", "parameters")
+                rows = [dict(zip(names, row, strict=True)) for row in layers(run)]
                 tables[run.network] = run.name
                 page.heading("Table 1: the network as built", 3)
                 page.table(f"table1_{number}", rows)

@@ -10,18 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n2n_lightning import axes as axes_of
-from n2n_lightning.axes import HEIGHT, WIDTH, around, as_pages, frames, has_alpha, of_picture
+from n2n_lightning import networks
+from n2n_lightning.axes import (
+    around,
+    as_pages,
+    channels_last,
+    evenly,
+    frames,
+    has_alpha,
+    in_space,
+    of_pages,
+    of_picture,
+    of_volumes,
+)
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
-from n2n_lightning.missing import lost, margin_value, quiet
-from n2n_lightning.networks import apply, pad_to_multiple
+from n2n_lightning.missing import quiet
+from n2n_lightning.page import Page, gaps
 from n2n_lightning.ranges import Range
-from n2n_lightning.tiles import TILE, spans, tiled
+from n2n_lightning.tiles import OVERLAPS, TILES, averaged, spans, tiled
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
 KNOWN, OWN = (-1.0, 2.0), (-4.0, 8.0)
+PLANES = 16  # of a volume that say which values are black and white
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -54,11 +66,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 class Trained(nn.Module):
     """A trained network, ready to use.
 
-    Called, it takes and returns float images (B, C, H, W), values in [0, 1] up to noise, of any height and width.
+    Called, it takes and returns float images (B, C, H, W), values in [0, 1] up to noise, of any height and width; where
+    it was trained on volumes, (B, C, D, H, W).
 
     Attributes:
         network: the network itself.
         channels: of the images that it takes; `denoise` takes others, too.
+        dims: their spatial axes, 2, or 3 of volumes.
         scale: the stored value that PSNR takes for white, where the training data had one.
         range: the stored value that was 0 for the network in training, and how much above it was 1; None: judged by
             type and values, see ranges.levels.
@@ -78,11 +92,12 @@ class Trained(nn.Module):
         super().__init__()
         self.context, self.thinned = context, thinned
         # Channels last: 1.4 times as fast on a CPU, with the same result.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = networks.channels_last(network)
         self.channels, self.scale = channels, scale
         self.range = range or ((0.0, scale) if scale else None)
         self.inputs = channels * (2 * context or 1)  # channels that the network itself takes
         self.equivariant = bool(getattr(network, "equivariant", False))  # does not mind units and black levels
+        self.dims: int = getattr(network, "dims", 2)
         self.multiple: int = getattr(network, "multiple", 32)
         self.eval()
 
@@ -90,16 +105,16 @@ class Trained(nn.Module):
         if self.context:
             if image.shape[1] != self.inputs:
                 raise InputError(f"the checkpoint is for movies: it sees {2 * self.context} frames around each")
-            return apply(self.network, image.contiguous(memory_format=torch.channels_last))
+            return networks.apply(self.network, channels_last(image))
         if image.shape[1] != self.channels and self.channels in (1, 3):  # each channel as a grey picture
             planes = [plane.repeat_interleave(self.channels, 1) for plane in image.split(1, 1)]
             return torch.cat([self(plane).mean(1, keepdim=True) for plane in planes], 1)
-        return apply(self.network, image.contiguous(memory_format=torch.channels_last))
+        return networks.apply(self.network, channels_last(image))
 
     def denoise(
         self,
         array: Array,
-        tile: int | None = TILE,
+        tile: int | str | None = "auto",
         tta: bool = False,
         axes: str = "auto",
         scale: float | None = None,
@@ -110,9 +125,9 @@ class Trained(nn.Module):
 
         Args:
             array: a numpy array or torch tensor of a type in TYPES, on any device.
-            tile: height and width of the tiles that large images are denoised in; None: the whole image at once.
+            tile: sides of the tiles of large images, `auto`: 768, of volumes 112; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
-            axes: what the axes are, see n2n_lightning.axes; `auto` takes axes.of_picture. Where both would fit,
+            axes: see n2n_lightning.axes; `auto` takes axes.of_picture, or axes.of_volumes. Where both would fit,
                 channels are last in numpy arrays and first in tensors.
             scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
                 else both are judged by type and values, see ranges.levels.
@@ -136,25 +151,15 @@ class Trained(nn.Module):
         >>> clean.shape, clean.dtype, bool(clean.std() < noisy.std() / 3)
         ((40, 60, 3), dtype('uint8'), True)
         """
-        tensor = isinstance(array, Tensor)
         if not isinstance(array, Tensor | np.ndarray):
             raise InputError(f"a {type(array).__name__}: must be a numpy array or a torch tensor")
-        if isinstance(array, Tensor) and str(array.dtype)[6:] not in TYPES:  # bfloat16, which numpy does not have
-            raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
-        pixels = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-        axes = of_picture(pixels.shape, channels_first=tensor) if axes == "auto" else axes
+        pixels = _as_numpy(array) if isinstance(array, Tensor) else array
+        if axes == "auto":
+            deep = of_volumes(pixels.shape) if self.dims == 3 else None
+            axes = deep or of_picture(pixels.shape, channels_first=isinstance(array, Tensor))
         result = np.empty_like(pixels)
-        self.denoise_into(
-            result,
-            pixels,
-            axes,
-            has_alpha(pixels.shape, axes),
-            tile=tile,
-            tta=tta,
-            scale=scale,
-            batch=batch,
-            black=black,
-        )
+        options: dict[str, Any] = {"tile": tile, "tta": tta, "scale": scale, "batch": batch, "black": black}
+        self.denoise_into(result, pixels, axes, has_alpha(pixels.shape, axes), **options)
         return torch.from_numpy(result).to(array.device) if isinstance(array, Tensor) else result
 
     def denoise_into(
@@ -164,7 +169,7 @@ class Trained(nn.Module):
         axes: str,
         alpha: bool = False,
         colour: bool = True,
-        tile: int | None = TILE,
+        tile: int | str | None = "auto",
         tta: bool = False,
         scale: float | None = None,
         batch: int = 1,
@@ -188,8 +193,9 @@ class Trained(nn.Module):
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         if scale is not None and not 1e-30 <= scale - black <= 1e30:
             raise InputError(f"scale={scale}: must be larger than {black:g}, and finite")
-        source, sink = as_pages(array, axes), as_pages(result, axes)
-        *stacked, height, width, channels = source.shape
+        axes = in_space(axes) if self.dims == 3 else axes
+        source, sink = as_pages(array, axes, self.dims), as_pages(result, axes, self.dims)
+        stacked, size, channels = of_pages(source.shape, self.dims)
         colours = channels - (alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
@@ -200,27 +206,32 @@ class Trained(nn.Module):
                 " side of each, and needs a stack of frames"
             )
         places = list(np.ndindex(*stacked))
-        gaps = {p: _gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
+        known = {p: gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
         fixed = self.range if scale is None else (black, scale - black)
-        everywhere = sorted({fill for found in gaps.values() for fill in found})
-        limits = Range.of(source[..., :colours], fixed, together, everywhere, self.equivariant)
-        device = next(self.parameters()).device
+        everywhere = sorted({fill for found in known.values() for fill in found})
+        sample = source[..., :colours] if self.dims == 2 else source[..., evenly(size[0], PLANES), :, :, :colours]
+        limits = Range.of(sample, fixed, together, everywhere, self.equivariant)
         each = self._together if together else self._planes
         run = averaged(each, self.multiple) if tta else each
 
         with torch.inference_mode():
             for place in places:
-                beside = [as_pages(frame, axes) for frame in near]
+                beside = [as_pages(frame, axes, self.dims) for frame in near]
                 if self.context and not near:
                     beside = [source[around(place[0], k, stacked[0]), *place[1:]] for k in frames(self.context)]
-                page = _Page(source[place], sink[place], colours, limits, device, beside)
-                page.fills = gaps[place] if place in gaps else _gaps(page.source[..., :colours], fills)
-                tiled(run, page.read, page.write, (height, width), tile, self.multiple, batch, advance)
+                page = Page(source[place], sink[place], colours, limits, next(self.parameters()).device, beside)
+                page.fills = known[place] if place in known else gaps(page.source[..., :colours], fills)
+                tiled(run, page.read, page.write, size, self._tile(tile), self.multiple, batch, advance)
 
-    def tiles(self, array: np.ndarray, axes: str, tile: int | None = TILE) -> int:
+    def tiles(self, array: np.ndarray, axes: str, tile: int | str | None = "auto") -> int:
         """How many tiles `denoise_into` will finish."""
-        *stacked, height, width, _ = as_pages(array, axes).shape
-        return math.prod(stacked) * len(spans(height, tile, self.multiple)) * len(spans(width, tile, self.multiple))
+        shape = as_pages(array, in_space(axes) if self.dims == 3 else axes, self.dims).shape
+        stacked, size, _ = of_pages(shape, self.dims)
+        each = (len(spans(n, self._tile(tile), self.multiple, OVERLAPS[self.dims])) for n in size)
+        return math.prod(stacked) * math.prod(each)
+
+    def _tile(self, tile: int | str | None) -> int | None:
+        return TILES[self.dims] if isinstance(tile, str) else tile
 
     def _together(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of the network's own number of channels; missing and wild values do not spread.
@@ -249,69 +260,11 @@ class Trained(nn.Module):
         return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
 
 
-class _Page:
-    """One page (H, W, C) on its way to the network and back; `near` are the pages that it sees in place of it."""
-
-    def __init__(
-        self,
-        source: np.ndarray,
-        sink: np.ndarray,
-        colours: int,
-        limits: Range,
-        device: torch.device,
-        near: Sequence[np.ndarray] = (),
-    ) -> None:
-        self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
-        self.near = near or [source]
-        self.fills: tuple[float, ...] = ()
-
-    def read(self, rows: slice, columns: slice) -> Tensor:
-        """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
-        found = []
-        for page in self.near:
-            pixels = page[rows, columns, : self.colours]
-            values, gone = self.limits.shown(pixels), lost(pixels, self.fills)
-            if gone is not None:
-                values[gone] = np.nan
-            found.append(torch.from_numpy(values).permute(2, 0, 1))
-        return torch.cat(found).to(self.device)
-
-    def write(self, rows: slice, columns: slice, values: Tensor) -> None:
-        """The network's result (C, h, w); missing pixels and transparency are those of the source."""
-        pixels, found = self.source[rows, columns], values.permute(1, 2, 0).cpu().numpy()
-        before = pixels[..., : self.colours]
-        result, gone = self.limits.stored(found, before), lost(before, self.fills)
-        self.sink[rows, columns, : self.colours] = result if gone is None else np.where(gone, before, result)
-        self.sink[rows, columns, self.colours :] = pixels[..., self.colours :]
-
-
-def _gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
-    """The values that mean that a pixel of a page is missing: declared ones, and that of a margin."""
-    margin = margin_value(page)
-    return fills if margin is None or margin in fills else (*fills, margin)
-
-
-def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
-    """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same.
-
-    Images are padded to a multiple of `multiple` first, so that what the network pads does not move with the turns.
-    """
-
-    def denoise(image: Tensor) -> Tensor:
-        size = axes_of.size(image)
-        image = pad_to_multiple(image, multiple)
-        total: Any = 0.0
-        count = 0
-        for turned in (False, True):
-            for dims in axes_of.flips(image):
-                x = image.transpose(HEIGHT, WIDTH) if turned else image
-                y = network(x.flip(dims)).flip(dims)
-                total = total + (y.transpose(HEIGHT, WIDTH) if turned else y)
-                count += 1
-        whole: Tensor = axes_of.cropped(total, size)
-        return whole / count
-
-    return denoise
+def _as_numpy(tensor: Tensor) -> np.ndarray:
+    """A tensor's values; raises InputError for types that numpy does not have, as bfloat16."""
+    if str(tensor.dtype)[6:] not in TYPES:
+        raise InputError(f"values of type {tensor.dtype}: must be one of {', '.join(TYPES)}")
+    return np.asarray(tensor.detach().cpu())
 
 
 def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
@@ -346,5 +299,5 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = ()) -> Trained:
     except Exception as error:
         raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
     context = int(ours.get("context") or 0)
-    channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) == 4), 3)
+    channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) >= 4), 3)
     return Trained(network, int(channels) // (2 * context or 1), scale, limits, context, bool(ours.get("thinned")))

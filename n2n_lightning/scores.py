@@ -55,7 +55,8 @@ def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict
     Returns:
         mse, mse_uint8, ssim: lists, one value per image; `images`: the denoised images, in [0, 1]; `seconds`.
 
-    PSNR is 10 log10(1 / mse). SSIM is that of Wang et al. (TIP 2004): Gaussian window of 1.5 pixels, 11 x 11.
+    PSNR is 10 log10(1 / mse). SSIM is that of Wang et al. (TIP 2004): Gaussian window of 1.5 pixels, 11 x 11; of
+    volumes 11 x 11 x 11, and `ssim_planes` is that of their planes.
     """
     found: dict[str, Any] = {"mse": [], "mse_uint8": [], "ssim": [], "images": [], "seconds": 0.0}
     for noisy, clean in pairs(data):
@@ -66,9 +67,13 @@ def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict
         found["seconds"] += time.perf_counter() - started
         shown = output.clamp(0, 1) if data.bounded else output
         rounded = (shown * 255).round() / 255
-        found["mse"] += (shown - clean).double().square().mean((1, 2, 3)).tolist()
-        found["mse_uint8"] += (rounded - clean).double().square().mean((1, 2, 3)).tolist()
-        found["ssim"] += [_ssim(*pair) for pair in zip(shown.numpy(), clean.numpy(), strict=True)]
+        found["mse"] += (shown - clean).double().square().flatten(1).mean(1).tolist()
+        found["mse_uint8"] += (rounded - clean).double().square().flatten(1).mean(1).tolist()
+        both = list(zip(shown.numpy(), clean.numpy(), strict=True))
+        found["ssim"] += [_ssim(*pair) for pair in both]
+        if len(axes.size(clean)) == 3:
+            planes = [[_ssim(a[:, z], b[:, z]) for z in range(a.shape[1])] for a, b in both]
+            found.setdefault("ssim_planes", []).extend(float(np.mean(each)) for each in planes)
         found["images"] += list(shown)
     return found
 
@@ -105,6 +110,7 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
         "psnr_total": float(-10 * np.log10(max(mse.mean(), 1e-20))),
         "psnr_total_interval": interval(-10 * np.log10(np.maximum(mse[draws].mean(1), 1e-20))),
         "ssim": float(np.mean(found["ssim"])),
+        **({"ssim_planes": float(np.mean(found["ssim_planes"]))} if "ssim_planes" in found else {}),
         "psnr_uint8": float((-10 * np.log10(np.maximum(rounded, 1e-20))).mean()),
         "psnr_total_uint8": float(-10 * np.log10(max(rounded.mean(), 1e-20))),
         "images": len(mse),
@@ -141,7 +147,7 @@ def noisy_scores(data: Any) -> dict[str, Any]:
     """The noisy input's scores; its values outside [0, 1] count as they are, for its noise must not be clipped."""
     found = score(lambda image: image, data)
     found["mse"] = [
-        m for noisy, clean in pairs(data) for m in (noisy - clean).double().square().mean((1, 2, 3)).tolist()
+        m for noisy, clean in pairs(data) for m in (noisy - clean).double().square().flatten(1).mean(1).tolist()
     ]
     return found
 

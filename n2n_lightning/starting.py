@@ -41,7 +41,7 @@ def refuse(init: str, asked: Sequence[str], model: dict[str, Any]) -> None:
         name, _, value = override.lstrip("+").partition("=")
         if name == "model":
             same = model["_target_"].rpartition(".")[2] == spec["_target_"].rpartition(".")[2]
-        elif name.startswith("model.") and name != "model.channels":
+        elif name.startswith("model.") and name not in ("model.channels", "model.dims"):
             key = name.removeprefix("model.")
             same = key in spec and spec[key] == model.get(key)
         else:
@@ -95,6 +95,8 @@ def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor
 
     Where a layer has other inputs, too, the image's are the last ones (the paper's U-Net).
     """
+    if len(value.shape) == 4 and len(shape) == 5:
+        value = _in_space(value, shape)
     if len(value.shape) != len(shape) or not shape:
         return value
     if len(shape) > 1 and shape[1] - value.shape[1] == after - before != 0:
@@ -103,3 +105,19 @@ def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor
     if value.shape[0] != shape[0]:
         value = value.mean(0, keepdim=True).expand(shape[0], *value.shape[1:])
     return value.contiguous()
+
+
+def _in_space(weight: Tensor, shape: torch.Size) -> Tensor:
+    """A convolution of volumes that does in each plane what one of images, (O, I, h, w), does: for `shape` of it.
+
+    Its weights are those of the middle plane. Where there is none, of 2 planes, each has half of them. What makes 4
+    pixels of one place (networks.block_unet.shuffled) makes 8 voxels, alike in both planes.
+    """
+    outputs, inputs, height, width = weight.shape
+    if shape[0] == 2 * outputs:
+        weight = weight.view(-1, 1, 4, inputs, height, width).expand(-1, 2, 4, -1, -1, -1).flatten(0, 2)
+    planes = torch.zeros(*weight.shape[:2], shape[2], height, width)
+    if shape[2] % 2:
+        planes[:, :, shape[2] // 2] = weight
+        return planes
+    return planes + weight[:, :, None] / shape[2]

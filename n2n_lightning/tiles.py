@@ -1,16 +1,24 @@
-"""Images of any size through a network, in blended, overlapping tiles: memory does not grow with the image."""
+"""Images and volumes of any size through a network, in blended, overlapping tiles: memory does not grow with them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from n2n_lightning.axes import HEIGHT, WIDTH
+from n2n_lightning.axes import HEIGHT, WIDTH, cropped, flips
+from n2n_lightning.axes import along as beside
+from n2n_lightning.axes import size as size_of
 from n2n_lightning.files import InputError
+from n2n_lightning.networks import pad_to_multiple
 
-TILE, OVERLAP = 768, 96
+OVERLAP = 96
+# Sides of tiles, and by how much they overlap, by the number of spatial axes.
+TILES, OVERLAPS = {2: 768, 3: 112}, {2: OVERLAP, 3: 32}
+LARGE = 1280 * 1280  # pixels of an image that is scored in tiles
+Place = tuple[slice, ...]
 
 
 class Span(NamedTuple):
@@ -40,7 +48,7 @@ def _ramp(length: int) -> Tensor:
     return 0.5 - 0.5 * (math.pi * (4 * position - 1.5).clamp(0, 1)).cos()
 
 
-def spans(length: int, tile: int | None, multiple: int) -> list[Span]:
+def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAP) -> list[Span]:
     """The tiles along an axis. All start at multiples of `multiple`, so that a network that halves the size sees the
     same pairs of pixels as in the whole image; all but the last have the same length.
 
@@ -50,7 +58,7 @@ def spans(length: int, tile: int | None, multiple: int) -> list[Span]:
     >>> [(span.start, span.stop) for span in spans(500, 256, 8)]
     [(0, 256), (160, 416), (320, 500)]
     """
-    overlap = -(-OVERLAP // multiple) * multiple
+    overlap = -(-overlap // multiple) * multiple
     if tile is None or length <= tile:
         return [Span(0, length, 0, 0)]
     if tile < 2 * overlap:
@@ -64,62 +72,120 @@ def spans(length: int, tile: int | None, multiple: int) -> list[Span]:
 
 def tiled(
     network: Callable[[Tensor], Tensor],
-    read: Callable[[slice, slice], Tensor],
-    write: Callable[[slice, slice, Tensor], Any],
-    size: tuple[int, int],
-    tile: int | None = TILE,
+    read: Callable[[Place], Tensor],
+    write: Callable[[Place, Tensor], Any],
+    size: Sequence[int],
+    tile: int | None,
     multiple: int = 1,
     batch: int = 1,
     advance: Callable[[int], Any] = lambda tiles: None,
 ) -> None:
-    """Denoises an image piece by piece.
+    """Denoises an image or a volume piece by piece.
 
     Args:
-        network: (B, C, h, w) -> (B, C, h, w).
-        read: the pixels of some rows and columns, (C, h, w).
-        write: takes rows, columns and their result (C, h, w); every pixel once.
-        size: height and width of the image.
-        tile: height and width of the tiles in pixels; None: the whole image at once.
+        network: (B, C, h, w) -> (B, C, h, w); of volumes (B, C, d, h, w).
+        read: the pixels of a place, a slice of each spatial axis: (C, h, w).
+        write: takes a place and its result (C, h, w); every pixel once.
+        size: (H, W) or (D, H, W) of the image.
+        tile: sides of the tiles in pixels; None: the whole image at once.
         multiple: what the network needs sizes to be divisible by.
         batch: tiles that go through the network together.
         advance: called with the number of tiles that were finished.
     """
-    rows, columns = (spans(length, tile, multiple) for length in size)
-    # A band of tiles goes across the shorter side, so that what is held between bands is small for any shape.
-    tall = size[0] >= size[1]
-    outer, inner = (rows, columns) if tall else (columns, rows)
-    along, athwart = (HEIGHT, WIDTH) if tall else (WIDTH, HEIGHT)  # the dimension in which bands follow one another
+    each = [spans(length, tile, multiple, OVERLAPS[len(size)]) for length in size]
+    # Bands of tiles follow one another along the longest side, so that what is held between them is small.
+    along = max(range(len(size)), key=lambda axis: size[axis])
+    inner = list(product(*(each[axis] for axis in range(len(size)) if axis != along)))
+
+    def place(band: Span, others: tuple[Span, ...]) -> tuple[Span, ...]:
+        return (*others[:along], band, *others[along:])
 
     carried: Tensor | None = None  # what the band before has added to the first pixels of this one
-    for band in outer:
+    for band in each[along]:
         total: Tensor | None = None
         for group in _groups(inner, batch):
-            pairs = [(band, span) if tall else (span, band) for span in group]
-            pixels = [read(slice(y.start, y.stop), slice(x.start, x.stop)) for y, x in pairs]
-            for (y, x), output in zip(pairs, network(torch.stack(pixels)), strict=True):
+            tiles = [place(band, others) for others in group]
+            pixels = [read(tuple(slice(s.start, s.stop) for s in spans_)) for spans_ in tiles]
+            for spans_, output in zip(tiles, network(torch.stack(pixels)), strict=True):
                 if total is None:
-                    full = (band.stop - band.start, inner[-1].stop)
-                    total = output.new_zeros(output.shape[0], *(full if tall else full[::-1]))
-                across = x if tall else y
-                weights = y.weights()[:, None] * x.weights()
-                place = total.narrow(athwart, across.start, across.stop - across.start)
-                place += output * weights.to(output)
+                    sides = [band.stop - band.start if axis == along else n for axis, n in enumerate(size)]
+                    total = output.new_zeros(output.shape[0], *sides)
+                here = total
+                weighted = output
+                for axis, span in enumerate(spans_):
+                    if axis != along:
+                        here = here.narrow(axis + 1, span.start, span.stop - span.start)
+                    if span.before or span.after:
+                        weighted = weighted * beside(span.weights().to(output), axis, len(size))
+                here += weighted
             advance(len(group))
         assert total is not None
         if carried is not None:
-            total.narrow(along, 0, band.before).add_(carried)
+            total.narrow(along + 1, 0, band.before).add_(carried)
         done = band.stop - band.after - band.start
-        carried = total.narrow(along, done, band.after).clone() if band.after else None
-        here, everything = slice(band.start, band.start + done), slice(0, inner[-1].stop)
-        write(*((here, everything) if tall else (everything, here)), total.narrow(along, 0, done))
+        carried = total.narrow(along + 1, done, band.after).clone() if band.after else None
+        finished = [
+            slice(band.start, band.start + done) if axis == along else slice(0, n) for axis, n in enumerate(size)
+        ]
+        write(tuple(finished), total.narrow(along + 1, 0, done))
 
 
-def _groups(inner: list[Span], batch: int) -> Iterator[list[Span]]:
-    """Up to `batch` neighbouring tiles of the same length."""
-    group: list[Span] = []
-    for span in inner:
-        if group and (len(group) == batch or span.stop - span.start != group[0].stop - group[0].start):
+def _groups(inner: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Span, ...]]]:
+    """Up to `batch` neighbouring tiles of the same sides."""
+
+    def sides(spans_: tuple[Span, ...]) -> list[int]:
+        return [span.stop - span.start for span in spans_]
+
+    group: list[tuple[Span, ...]] = []
+    for others in inner:
+        if group and (len(group) == batch or sides(others) != sides(group[0])):
             yield group
             group = []
-        group.append(span)
+        group.append(others)
     yield group
+
+
+def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """What a network makes of images (B, C, H, W) or volumes; large ones go through it in tiles."""
+    size = size_of(images)
+    if math.prod(size) <= LARGE:
+        return network(images)
+    tile = {2: 512, 3: TILES[3]}[len(size)]
+    results: list[Tensor] = []
+    for image in images:
+        found: list[Tensor] = []
+
+        def read(place: Place, image: Tensor = image) -> Tensor:
+            return image[(slice(None), *place)]
+
+        def keep(place: Place, values: Tensor, found: list[Tensor] = found, image: Tensor = image) -> None:
+            if not found:
+                found.append(values.new_empty(len(values), *image.shape[1:]))
+            found[0][(slice(None), *place)] = values
+
+        tiled(network, read, keep, size, tile=tile, multiple=32)
+        results += found
+    return torch.stack(results)
+
+
+def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
+    """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same.
+
+    Images are padded to a multiple of `multiple` first, so that what the network pads does not move with the turns.
+    """
+
+    def denoise(image: Tensor) -> Tensor:
+        size = size_of(image)
+        image = pad_to_multiple(image, multiple)
+        total: Any = 0.0
+        count = 0
+        for turned in (False, True):
+            for dims in flips(image):
+                x = image.transpose(HEIGHT, WIDTH) if turned else image
+                y = network(x.flip(dims)).flip(dims)
+                total = total + (y.transpose(HEIGHT, WIDTH) if turned else y)
+                count += 1
+        whole: Tensor = cropped(total, size)
+        return whole / count
+
+    return denoise

@@ -11,8 +11,8 @@ from n2n_lightning.data.augment import recolour, turn
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import Network, pad_to_multiple
 from n2n_lightning.noise import Gaussian, Poisson
-from n2n_lightning.restore import averaged
 from n2n_lightning.scores import psnr_metrics
+from n2n_lightning.tiles import averaged
 
 VOLUMES = torch.rand(4, 2, 6, 7, 7, generator=torch.Generator().manual_seed(0))
 

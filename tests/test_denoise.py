@@ -1,5 +1,6 @@
 import inspect
 import json
+import math
 import os
 import struct
 import subprocess
@@ -22,7 +23,7 @@ from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
 from n2n_lightning.ranges import levels
 from n2n_lightning.restore import Trained
-from n2n_lightning.tiles import OVERLAP, spans, tiled
+from n2n_lightning.tiles import OVERLAP, OVERLAPS, spans, tiled
 from tests.conftest import linux, run
 
 RNG = np.random.default_rng(0)
@@ -87,21 +88,24 @@ def test_the_weights_of_the_tiles_add_up_to_one_everywhere(multiple):
         spans(1000, 100, multiple)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (700, 300), (300, 700), (500, 500), (5, 1200), (1201, 3)])
+SIZES = [(1, 1), (700, 300), (300, 700), (500, 500), (5, 1200), (1201, 3), (1, 1, 1), (9, 200, 150), (300, 193, 20)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_pixel_is_written_once(size, batch):
     image = torch.rand(2, *size)
     result, times = torch.zeros_like(image), torch.zeros(size)
 
-    def write(rows: slice, columns: slice, values: torch.Tensor) -> None:
-        result[:, rows, columns] = values
-        times[rows, columns] += 1
+    def write(place: tuple[slice, ...], values: torch.Tensor) -> None:
+        result[(slice(None), *place)] = values
+        times[place] += 1
 
     done = []
-    tiled(lambda x: x, lambda y, x: image[:, y, x], write, size, 192, 4, batch, done.append)
+    tiled(lambda x: x, lambda place: image[(slice(None), *place)], write, size, 192, 4, batch, done.append)
     assert torch.allclose(result, image, atol=1e-6)
     assert (times == 1).all()
-    assert sum(done) == len(spans(size[0], 192, 4)) * len(spans(size[1], 192, 4))
+    assert sum(done) == math.prod(len(spans(length, 192, 4, OVERLAPS[len(size)])) for length in size)
 
 
 def test_tiles_cannot_be_seen(model):

@@ -18,7 +18,8 @@ from n2n_lightning.data import Key
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import ResidualUNet
 from n2n_lightning.pictures import draw
-from n2n_lightning.restore import averaged, load
+from n2n_lightning.restore import load
+from n2n_lightning.tiles import averaged
 from tests.conftest import LIMIT, course_files, photographs, run
 
 SMALL = ["data.train_pairs=24", "data.val_pairs=12", "data.batch_size=6", "model.width=4", "trainer.accelerator=cpu"]

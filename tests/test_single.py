@@ -18,9 +18,10 @@ from torch import nn
 from n2n_lightning import load
 from n2n_lightning.axes import around, frames
 from n2n_lightning.data import Key, Movie, OwnSingle
+from n2n_lightning.data.frames import read_movies
 from n2n_lightning.data.methods import Masked, Neighbours, Thinned
 from n2n_lightning.data.movie import surroundings
-from n2n_lightning.data.reading import read_movies, read_single
+from n2n_lightning.data.reading import read_single
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2, Consistency, subsampled
 from n2n_lightning.missing import filled

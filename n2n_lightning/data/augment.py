@@ -33,22 +33,34 @@ def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
     return ((image.double() if wide else image.float()) - black).div_(span).float()
 
 
-def turn(images: Sequence[Tensor], draws: torch.Generator, transposed: bool = True) -> list[Tensor]:
+def turn(
+    images: Sequence[Tensor],
+    draws: torch.Generator,
+    transposed: bool = True,
+    spacing: Sequence[float] | None = None,
+) -> list[Tensor]:
     """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
 
-    Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is flipped along D, too.
-    `transposed=False` leaves rows and columns what they are.
+    Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is flipped along D, too,
+    and transposed in each plane whose axes are alike (axes.quarter_turns).
+
+    Args:
+        images: of one size.
+        draws: what is drawn from.
+        transposed: False leaves rows and columns what they are.
+        spacing: the distance of neighbouring voxels along each spatial axis, where that is known.
     """
     spatial = axes.spatial(images[0])
-    drawn = (torch.rand(len(spatial) + 1, len(images[0]), generator=draws) < 0.5).to(images[0].device)
-    *flips, transpose = (axes.per_image(choice, images[0]) for choice in drawn)
-    *_, height, width = axes.size(images[0])
+    planes = axes.quarter_turns(axes.size(images[0]), spacing) if transposed else []
+    drawn = (torch.rand(len(spatial) + max(1, len(planes)), len(images[0]), generator=draws) < 0.5).to(images[0].device)
+    choices = [axes.per_image(choice, images[0]) for choice in drawn]
+    flips, transposes = choices[: len(spatial)], choices[len(spatial) :]
     turned = []
     for image in images:
         for flip, axis in zip(flips, reversed(spatial), strict=True):
             image = torch.where(flip, image.flip(axis), image)
-        if transposed and height == width:
-            image = torch.where(transpose, image.transpose(axes.HEIGHT, axes.WIDTH), image)
+        for transpose, plane in zip(transposes, planes, strict=False):
+            image = torch.where(transpose, image.transpose(*plane), image)
         turned.append(image)
     return turned
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ from n2n_lightning import axes
 from n2n_lightning.data.batches import Key
 from n2n_lightning.noise import generator
 
+PLANES = 8  # of a volume that are looked at
+SLAB = (64, 256, 256)  # voxels of a volume that are scored, at most
+
 
 @dataclass
 class Scenes:
     """Captures of N scenes of one size: K tensors (N, C, H, W), or one with all where scenes have different numbers.
 
     Attributes:
-        frames: the K tensors, or one (sum of counts, C, H, W), scene after scene.
+        frames: the K tensors, or one (sum of counts, C, H, W), scene after scene; of volumes (N, C, D, H, W).
         names: of the scenes, for messages.
         counts: captures of each scene, (N,), where `frames` is one tensor; else None.
         fills: stored values that mean, as the files say, that a pixel is missing.
@@ -38,14 +42,13 @@ class Scenes:
         return self.frames[0].shape[1]
 
     @property
-    def smallest(self) -> tuple[int, int]:
-        """Height and width that all images have."""
-        height, width = axes.size(self.frames[0])
-        return height, width
+    def smallest(self) -> tuple[int, ...]:
+        """Height and width, or depth, height and width, that all images have."""
+        return axes.size(self.frames[0])
 
     def sizes(self, scene: Tensor) -> Tensor:
-        """Height and width of each of the scenes: (B,) -> (B, 2)."""
-        return torch.tensor([self.smallest]).expand(len(scene), 2)
+        """`smallest` of each of the scenes: (B,) -> (B, 2)."""
+        return torch.tensor([self.smallest]).expand(len(scene), -1)
 
     def captures(self, scene: Tensor) -> Tensor:
         """How many captures each of the scenes has: (B,) -> (B,)."""
@@ -81,12 +84,19 @@ class Scenes:
         frames = torch.cat([self.frames[0][owner == i] for i in which])
         return Scenes([frames], names, self.counts[which], self.fills)
 
-    def region(self, rows: slice, columns: slice) -> "Scenes":
-        """The same scenes, cut to a part of their pixels, which is not copied."""
-        return Scenes([f[..., rows, columns] for f in self.frames], self.names, self.counts, self.fills)
+    def region(self, *part: slice) -> "Scenes":
+        """The same scenes, cut to a part of their pixels, a slice of each spatial axis, which is not copied."""
+        where: Any = (..., *part)
+        return Scenes([f[where] for f in self.frames], self.names, self.counts, self.fills)
+
+    def planes(self, most: int = PLANES) -> "Scenes | Mixed":
+        """Images as they are; of volumes up to so many planes of each, evenly spread, as scenes of their own."""
+        return _planes(self, most)
 
     def _frames(self, k: int, index: Tensor, window: tuple[Tensor, ...]) -> Tensor:
-        return self.frames[k][index[:, None, None, None], *window] if window else self.frames[k][index]
+        if not window:
+            return self.frames[k][index]
+        return self.frames[k][index.view(-1, *[1] * len(window)), *window]
 
 
 @dataclass
@@ -110,13 +120,12 @@ class Mixed:
         return len(self.images[0][0])
 
     @property
-    def smallest(self) -> tuple[int, int]:
-        """Height and width that all images have."""
-        height, width = self.sizes(torch.arange(len(self.images))).amin(0).tolist()
-        return height, width
+    def smallest(self) -> tuple[int, ...]:
+        """Height and width, or depth, height and width, that all images have."""
+        return tuple(self.sizes(torch.arange(len(self.images))).amin(0).tolist())
 
     def sizes(self, scene: Tensor) -> Tensor:
-        """Height and width of each of the scenes: (B,) -> (B, 2)."""
+        """Those of each of the scenes: (B,) -> (B, 2)."""
         return torch.tensor([self.images[int(i)][0].shape[1:] for i in scene])
 
     def captures(self, scene: Tensor) -> Tensor:
@@ -127,17 +136,35 @@ class Mixed:
         """Capture capture[i] of scene scene[i], (B,) each, cut to `window`: (B, C, h, w)."""
         images = [self.image(int(i), int(k)) for i, k in zip(scene, capture, strict=True)]
         if window:
-            _, rows, columns = window
-            images = [image[:, rows[i, 0], columns[i, 0]] for i, image in enumerate(images)]
+            _, *inside = window
+            places: list[Any] = [(slice(None), *(index[i, 0] for index in inside)) for i in range(len(images))]
+            images = [image[place] for image, place in zip(images, places, strict=True)]
         return torch.stack(images)
 
     def image(self, scene: int, capture: int) -> Tensor:
         """One capture, (C, H, W)."""
         return self.images[scene][capture]
 
+    def planes(self, most: int = PLANES) -> "Scenes | Mixed":
+        """See Scenes.planes."""
+        return _planes(self, most)
+
     def part(self, which: Tensor) -> "Mixed":
         """Some of the scenes."""
         return Mixed([self.images[i] for i in which.tolist()], [self.names[i] for i in which.tolist()], self.fills)
+
+
+def _planes(scenes: Scenes | Mixed, most: int) -> Scenes | Mixed:
+    """See Scenes.planes."""
+    if len(scenes.smallest) == 2:
+        return scenes
+    images, names = [], []
+    for i, count in enumerate(scenes.captures(torch.arange(len(scenes.names))).tolist()):
+        captures = [scenes.image(i, k) for k in range(count)]
+        for z in axes.evenly(captures[0].shape[1], most):
+            images.append([capture[:, z] for capture in captures])
+            names.append(f"{scenes.names[i]}, plane {z}")
+    return Mixed(images, names, scenes.fills)
 
 
 class Captures(Dataset):
@@ -148,7 +175,7 @@ class Captures(Dataset):
         seed: of the choices below.
         swap: take a random ordered pair of the captures; otherwise the first is the input, the second the target.
         clean: train towards these images, one of each scene, instead (supervised training, for comparison).
-        crop: height and width of a random window, the same for both; None takes whole images.
+        crop: sides of a random window, (H, W) or (D, H, W), the same for both; None takes whole images.
         count: images per epoch; item i is of scene i modulo their number.
         within: captures that are more than so many apart are no pair; None: all are.
     """
@@ -159,14 +186,14 @@ class Captures(Dataset):
         seed: int,
         swap: bool,
         clean: Scenes | Mixed | None = None,
-        crop: int | None = None,
+        crop: Sequence[int] | None = None,
         count: int | None = None,
         within: int | None = None,
     ) -> None:
         self.scenes, self.seed, self.swap, self.clean, self.within = scenes, seed, swap, clean, within
         self.count = count or len(scenes.names)
-        height, width = scenes.smallest
-        self.window = (min(crop, height), min(crop, width)) if crop else None
+        self.window = tuple(min(sides) for sides in zip(crop, scenes.smallest, strict=True)) if crop else None
+        self.inside = Inside.of(scenes, self.window) if self.window and len(self.window) == 3 else None
 
     def __len__(self) -> int:
         return self.count
@@ -175,7 +202,7 @@ class Captures(Dataset):
         scene = key.images % len(self.scenes.names)
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
-        window = self._window(scene, u[:2]) if self.window else ()
+        window = self._window(scene, u[:2], draws) if self.window else ()
         first, second = torch.zeros_like(scene), torch.ones_like(scene)
         if self.swap:
             first, second = self._pair(self.scenes.captures(scene), u[2], u[3])
@@ -192,17 +219,72 @@ class Captures(Dataset):
         second = low + (v * (high - low)).long()  # of those beside the first one, which is left out
         return first, second + (second >= first)
 
-    def _window(self, scene: Tensor, u: Tensor) -> tuple[Tensor, ...]:
-        """Index of C, H and W of a random window for each image."""
+    def _window(self, scene: Tensor, u: Tensor, draws: torch.Generator) -> tuple[Tensor, ...]:
+        """Index of C and of each spatial axis of a random window for each image.
+
+        Args:
+            scene: (B,).
+            u: uniform numbers for height and width, (2, B).
+            draws: for the depth of volumes.
+        """
         assert self.window
-        (h, w), (height, width) = self.window, self.scenes.sizes(scene).unbind(1)
-        rows = (u[0] * (height - h + 1)).long()[:, None] + torch.arange(h)
-        columns = (u[1] * (width - w + 1)).long()[:, None] + torch.arange(w)
-        return (
-            torch.arange(self.scenes.channels)[None, :, None, None],
-            rows[:, None, :, None],
-            columns[:, None, None, :],
-        )
+        sizes, sides = self.scenes.sizes(scene), torch.tensor(self.window)
+        if len(sides) == 3:
+            u = torch.cat((torch.rand(1, len(scene), generator=draws), u))
+        starts = (u.T * (sizes - sides + 1)).long()
+        if self.inside is not None:
+            starts = self.inside.moved(scene, starts, draws)
+        dims = len(sides)
+        index = [torch.arange(self.scenes.channels).view(1, -1, *[1] * dims)]
+        for axis in range(dims):
+            along = starts[:, axis, None] + torch.arange(self.window[axis])
+            index.append(along.view(len(scene), 1, *[-1 if k == axis else 1 for k in range(dims)]))
+        return tuple(index)
+
+
+class Inside:
+    """Where windows of volumes show something: not outside of the specimen, where all voxels are one value or NaN.
+
+    Volumes are cut into cells of the size of a window; a cell counts where some of its voxels, evenly spread, differ.
+    Windows that begin in another cell are moved into one that counts.
+    """
+
+    def __init__(self, cells: list[Tensor], window: Sequence[int], limits: Tensor) -> None:
+        self.cells, self.window, self.limits = cells, torch.tensor(window), limits
+
+    @classmethod
+    def of(cls, scenes: Scenes | Mixed, window: Sequence[int]) -> "Inside | None":
+        """That of some scenes; None where every cell counts."""
+        found, empty = [], False
+        for i in range(len(scenes.names)):
+            volume = scenes.image(i, 0)
+            kept = []
+            corners = [range(0, max(n - w, 0) + 1, w) for n, w in zip(volume.shape[1:], window, strict=True)]
+            for corner in product(*corners):
+                part = volume[
+                    (slice(0, 1), *(slice(c, c + w, max(1, w // 6)) for c, w in zip(corner, window, strict=True)))
+                ]
+                known = part[part.isfinite()] if part.is_floating_point() else part.flatten()
+                if len(known) > 0.5 * part.numel() and known.min() < known.max():
+                    kept.append(corner)
+                else:
+                    empty = True
+            found.append(torch.tensor(kept).view(-1, len(window)))
+        return cls(found, window, scenes.sizes(torch.arange(len(scenes.names)))) if empty else None
+
+    def moved(self, scene: Tensor, starts: Tensor, draws: torch.Generator) -> Tensor:
+        """First voxels of windows, (B, 3), those outside of the specimen at other places within it."""
+        u = torch.rand(4, len(scene), generator=draws)
+        result = starts.clone()
+        for b, i in enumerate(scene.tolist()):
+            cells = self.cells[i]
+            near = starts[b] // self.window * self.window
+            if not len(cells) or (cells == near).all(1).any():
+                continue
+            cell = cells[int(u[0, b] * len(cells))]
+            shifted = cell + ((u[1:, b] - 0.5) * self.window / 2).long()
+            result[b] = torch.minimum(shifted.clamp(min=0), self.limits[i] - self.window)
+        return result
 
 
 @dataclass
@@ -222,8 +304,9 @@ class Sized(Dataset):
         return {"input": self.noisy[i][None], "target": self.reference[i][None], "scene": scene, **key.identity()}
 
 
-def middle(image: Tensor, most: int) -> Tensor:
-    """The middle of an image (C, H, W), of sides of up to so many pixels; not copied."""
+def middle(image: Tensor, most: int | Sequence[int]) -> Tensor:
+    """The middle of an image (C, H, W) or (C, D, H, W), of sides of up to so many pixels; not copied."""
     for axis, side in enumerate(image.shape[1:], 1):
-        image = image.narrow(axis, max(0, side - most) // 2, min(side, most))
+        longest = most if isinstance(most, int) else most[axis - 1]
+        image = image.narrow(axis, max(0, side - longest) // 2, min(side, longest))
     return image

@@ -1,8 +1,8 @@
 """How one noisy image becomes an input and a target whose noises are independent.
 
-Images are float (B, C, H, W) in the network's range, twice: `seen`, without gaps, as a network may see them, and
-`truth`, NaN where a pixel is missing or wild. Everything random comes from `draws`, a generator on the CPU, so that
-runs repeat.
+Images are float (B, C, H, W), or (B, C, D, H, W), in the network's range, twice: `seen`, without gaps, as a network may
+see them, and `truth`, NaN where a pixel is missing or wild. Everything random comes from `draws`, a generator on the
+CPU, so that runs repeat.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from n2n_lightning import axes
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import subsampled
 from n2n_lightning.missing import filled
@@ -35,21 +36,31 @@ class Neighbours(Method):
 
     Of each cell of 2 x 2 pixels the first image has one, the second another one beside it, drawn at random (section
     3.2). What differs between the two, beside the noise, is corrected by a second pass, losses.Consistency, which needs
-    the whole image (`whole`) and which pixels were drawn (`cells`, (B, 2, H/2, W/2)).
+    the whole image (`whole`) and which pixels were drawn (`cells`, (B, 2, H/2, W/2)). Of volumes each plane is taken
+    for itself; with `cubes`, planes across any two axes, another pair for each batch.
+
+    Args:
+        cubes: the voxels are as deep as they are high and wide.
     """
 
+    def __init__(self, cubes: bool = False) -> None:
+        self.cubes = cubes
+
     def __call__(self, seen: Tensor, truth: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+        if self.cubes and axes.deep(seen):
+            across = axes.DEPTH + int(torch.randint(3, (1,), generator=draws))
+            seen, truth = (images.transpose(axes.DEPTH, across) for images in (seen, truth))
         seen, truth = (_even(images) for images in (seen, truth))
-        count, _, height, width = seen.shape
-        choice = torch.randint(len(ADJACENT), (count, height // 2, width // 2), generator=draws)
-        cells = ADJACENT[choice].permute(0, 3, 1, 2).to(seen.device)
+        *depth, height, width = axes.size(seen)
+        choice = torch.randint(len(ADJACENT), (len(seen), *depth, height // 2, width // 2), generator=draws)
+        cells = ADJACENT[choice].movedim(-1, 1).to(seen.device)
         first, second = subsampled(seen, cells[:, 0]), subsampled(truth, cells[:, 1])
         return {"input": first, "target": second, "whole": seen, "cells": cells}
 
 
 def _even(images: Tensor) -> Tensor:
     """Images without their last row or column, where their number is odd."""
-    _, _, height, width = images.shape
+    *_, height, width = images.shape
     return images[..., : height // 2 * 2, : width // 2 * 2]
 
 
@@ -58,14 +69,16 @@ class Masked(Method):
 
     A hidden pixel has the value of another one near it, never its own; the target is NaN everywhere else. With a
     larger `mask` (Broaddus et al., ISBI 2020) all pixels of a rectangle around it are hidden, each by one outside of
-    what noise along a line would reach: `[1, 9]` against noise along rows.
+    what noise along a line would reach: `[1, 9]` against noise along rows. Of volumes a pixel is shown another one of
+    its own plane; with `cubes` also of those beside it.
 
     Args:
         share: of the pixels that are targets.
         mask: height and width of what is hidden around each, odd numbers.
+        cubes: the voxels are as deep as they are high and wide.
     """
 
-    def __init__(self, share: float = 0.03, mask: Sequence[int] = (1, 1)) -> None:
+    def __init__(self, share: float = 0.03, mask: Sequence[int] = (1, 1), cubes: bool = False) -> None:
         if not 0 < share <= 0.5:
             raise InputError(f"data.share={share}: must be larger than 0, and 0.5 at most")
         sides = [int(n) for n in mask]
@@ -76,27 +89,31 @@ class Masked(Method):
         height, width = self.mask
         # The difference of two hidden pixels of one rectangle is less than its sides: beyond lies another noise.
         reach = [range(-n - 1, n + 2) for n in self.mask]
-        self._offsets = torch.tensor([(y, x) for y, x in product(*reach) if abs(y) >= height or abs(x) >= width])
+        plane = [(0, y, x) for y, x in product(*reach) if abs(y) >= height or abs(x) >= width]
+        beside = [(z, y, x) for z in (-2, -1, 1, 2) for y, x in product(*reach)] if cubes else []
+        self._offsets = torch.tensor(plane + beside)
 
     def __call__(self, seen: Tensor, truth: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
-        count, _, height, width = seen.shape
+        *_, height, width = size = axes.size(seen)
         least = max(2 * n + 4 for n in self.mask)
         if min(height, width) < least:
             raise InputError(f"images of {height} x {width}: data.mask={list(self.mask)} needs {least} pixels or more")
-        centres = torch.rand(count, 1, height, width, generator=draws) < self.share
-        hidden = torch.nn.functional.max_pool2d(
-            centres.float(), self.mask, stride=1, padding=[n // 2 for n in self.mask]
-        ).bool()
-        image, _, y, x = hidden.nonzero().unbind(1)
-        dy, dx = self._offsets[torch.randint(len(self._offsets), (len(y),), generator=draws)].unbind(1)
+        centres = torch.rand(len(seen), 1, *size, generator=draws) < self.share
+        planes = centres.float().reshape(-1, 1, height, width)
+        hidden = torch.nn.functional.max_pool2d(planes, self.mask, stride=1, padding=[n // 2 for n in self.mask])
+        image, _, *place = hidden.reshape(centres.shape).nonzero().unbind(1)
+        drawn = torch.randint(len(self._offsets), (len(image),), generator=draws)
+        offsets = self._offsets[drawn].unbind(1)[-len(size) :]
         # Beyond the border the other side is taken: mirroring could come back to the pixel itself.
-        dy = torch.where((y + dy < 0) | (y + dy >= height), -dy, dy)
-        dx = torch.where((x + dx < 0) | (x + dx >= width), -dx, dx)
+        other = [
+            torch.where((at + d < 0) | (at + d >= length), at - d, at + d)
+            for at, d, length in zip(place, offsets, size, strict=True)
+        ]
         # Gaps are filled when the pixels are hidden: what fills them must not know the targets.
         shown = truth.clone()
-        places = (t.to(seen.device) for t in (image, y, x, y + dy, x + dx))
-        image, y, x, other_y, other_x = places
-        shown[image, :, y, x] = truth[image, :, other_y, other_x]
+        here, there = ([t.to(seen.device) for t in where] for where in (place, other))
+        first: Any = (image.to(seen.device), slice(None))
+        shown[(*first, *here)] = truth[(*first, *there)]
         return {"input": filled(shown), "target": torch.where(centres.to(seen.device), truth, torch.nan)}
 
 

@@ -35,11 +35,15 @@ class NoisyPairs(pl.LightningDataModule):
             contrast, see `recolour`; None leaves them as they are.
         workers: processes that prepare batches; 0 prepares them in the training process.
         grey: share of the clean crops that lose their colour before they get their noise.
+        dims: 2 for images, 3 for volumes; `auto` takes what the data are.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
     Attributes, once `setup` was called:
         train, val: the two data sets.
         channels: of the images.
+        dims: their spatial axes: 2, or 3 of volumes.
+        spacing: of volumes, the distance of neighbouring voxels along D, H and W, where that is known.
+        notes: what should be said of the data before training.
         thinned: whether the network learns from halves of photon counts.
         context: of movies, how many frames before and after one the network is shown in place of it.
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for floats.
@@ -61,6 +65,7 @@ class NoisyPairs(pl.LightningDataModule):
         workers: int = 0,
         supervised: bool = False,
         grey: float = 0.0,
+        dims: int | str = "auto",
     ) -> None:
         super().__init__()
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
@@ -69,6 +74,9 @@ class NoisyPairs(pl.LightningDataModule):
         self.colour = None if colour is False else ordered("colour", colour, 100)  # false: in runs of older versions
         self.seed, self.augment, self.workers = seed, augment, workers
         self.context, self.thinned = 0, False
+        self.asked_dims, self.dims = dims, 2
+        self.spacing: Sequence[float] | None = None
+        self.notes: list[str] = []
         self.supervised, self.grey = supervised, grey
         if not 0 <= grey <= 1:
             raise InputError(f"data.grey={grey}: must be a share, 0 to 1")
@@ -162,7 +170,7 @@ class NoisyPairs(pl.LightningDataModule):
             if recoloured:
                 pair = recoloured(pair)
         if training and self.augment:
-            pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]))
+            pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]), spacing=self.spacing)
         if not training and self.reference == "noisy":  # both ways: scores without clean images need them
             other = self._shown(batch["target"], batch["input"], noisy=True)
             ready = {"input": pair[0], "target": pair[1], "other_input": other[0], "other_target": other[1]}

@@ -10,9 +10,9 @@ from n2n_lightning.axes import around, frames
 from n2n_lightning.data.augment import turn
 from n2n_lightning.data.batches import Key
 from n2n_lightning.data.captures import Captures, Mixed, Scenes
+from n2n_lightning.data.frames import read_movies
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.own import Own, some_pairs, twice
-from n2n_lightning.data.reading import read_movies
 from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import generator
@@ -44,7 +44,7 @@ class Movie(Own):
         self.within, self.asked_context = within, context
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        scenes = self._prepared(read_movies(self.noisy, self.layout, self.exclude))
+        scenes = self._prepared(self._read(read_movies, self.noisy))
         self.reference = "noisy"
         shortest = int(scenes.captures(torch.arange(len(scenes.names))).min())
         asked = self.asked_context
@@ -84,7 +84,7 @@ class Movie(Own):
             ready = {"input": shown[0], "target": shown[1], "other_input": other[0], "other_target": other[1]}
             return {**ready, "scene": batch["scene"]}
         if self.augment:
-            shown = turn(shown, generator(self.seed, "turns", batch["epoch"], batch["number"]))
+            shown = turn(shown, generator(self.seed, "turns", batch["epoch"], batch["number"]), spacing=self.spacing)
         size, rank = self.trainer.world_size, self.trainer.global_rank
         parts = [images.tensor_split(size)[rank] for images in shown]
         return {"input": parts[0], "target": parts[1], "size": len(shown[0])}
@@ -93,14 +93,15 @@ class Movie(Own):
 class Hidden(Captures):
     """Windows of frames that the network is not shown, as `target`; those around them as `input`, (B, 2n x C, h, w)."""
 
-    def __init__(self, scenes: Scenes | Mixed, seed: int, context: int, crop: int | None, count: int) -> None:
+    def __init__(self, scenes: Scenes | Mixed, seed: int, context: int, crop: Any, count: int) -> None:
         super().__init__(scenes, seed, True, None, crop, count)
         self.context = context
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         scene = key.images % len(self.scenes.names)
-        u = torch.rand(4, len(scene), generator=generator(self.seed, "captures", key.epoch, key.number))
-        window = self._window(scene, u[:2]) if self.window else ()
+        draws = generator(self.seed, "captures", key.epoch, key.number)
+        u = torch.rand(4, len(scene), generator=draws)
+        window = self._window(scene, u[:2], draws) if self.window else ()
         frame = (u[2] * self.scenes.captures(scene)).long()
         target = self.scenes.take(scene, frame, window)
         return {

@@ -2,13 +2,12 @@
 
 import fnmatch
 import itertools
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.files import InputError, natural
-from n2n_lightning.formats import PICTURES
+from n2n_lightning.formats import PICTURES, below, ending, is_one, stem
 
 
 def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> list[Path]:
@@ -19,21 +18,10 @@ def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> l
         exclude: patterns of names, or of paths below the folder, that are left out: `*avg*`, `*/mask/*`.
         deep: those in folders below it, too.
     """
-    found = _below(folder) if deep else folder.iterdir()
-    files = [p for p in found if p.suffix.lower() in PICTURES and not _hidden(p, folder) and p.is_file()]
+    found = below(folder) if deep else folder.iterdir()
+    files = [p for p in found if ending(p) in PICTURES and not _hidden(p, folder) and is_one(p)]
     kept = [p for p in files if not _excluded(p.relative_to(folder), exclude)]
     return sorted(kept, key=lambda p: [natural(part) for part in [*reversed(p.relative_to(folder).parents), p]])
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and in folders below it; links to folders are followed, each folder once."""
-    seen: set[Path] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        if (place := Path(here).resolve()) in seen:
-            folders.clear()
-            continue
-        seen.add(place)
-        yield from (Path(here) / name for name in files)
 
 
 def _hidden(path: Path, folder: Path) -> bool:
@@ -46,7 +34,7 @@ def _excluded(path: Path, patterns: Sequence[str]) -> bool:
 
 def key(path: Path, folder: Path) -> str:
     """The name of a file below its folder, without its ending: what partners have in common."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+    return path.relative_to(folder).with_name(stem(path)).as_posix()
 
 
 def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tuple[Path, Path]]:

@@ -1,6 +1,6 @@
 """What sources of one's own noisy images have in common: their values, what is kept back, what is left out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning import axes
 from n2n_lightning.data.batches import Pairs
-from n2n_lightning.data.captures import Mixed, Scenes, Sized
+from n2n_lightning.data.captures import SLAB, Mixed, Scenes, Sized, middle
 from n2n_lightning.data.module import NoisyPairs
 from n2n_lightning.data.options import size_of, whole_numbers
-from n2n_lightning.data.reading import read_scenes
+from n2n_lightning.data.reading import read_scenes, spatial_axes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
 
+CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
 MANY = 2000  # scenes
 FRAMES = 50  # captures of a scene that are searched for blank ones
 SCORED = 4  # pairs of captures of a scene that validation looks at
@@ -37,7 +39,8 @@ class Own(NoisyPairs):
         train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images.
         val_share: share of the scenes kept back for validation, the last ones; of a single scene, of its pixels; 0:
             none.
-        crop: height and width of the random windows that are trained on, in pixels; None takes whole images.
+        crop: sides of the random windows that are trained on, in pixels: one number, or height and width, or depth,
+            height and width; None takes whole images, `auto` what suits, CROPS.
         **common: see NoisyPairs.
     """
 
@@ -52,12 +55,11 @@ class Own(NoisyPairs):
         limits: Sequence[float] | None = None,
         train_pairs: int | None = None,
         val_share: float = 0.1,
-        crop: int | None = 64,
+        crop: int | str | Sequence[int] | None = "auto",
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if crop is not None:
-            whole_numbers(4, crop=crop)
+        self.asked_crop = _sides(crop)
         if train_pairs is not None:
             whole_numbers(1, train_pairs=train_pairs)
         if not 0 <= val_share < 1:
@@ -72,7 +74,36 @@ class Own(NoisyPairs):
         self.layout, self.train_pairs, self.val_share = layout, train_pairs, val_share
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.asked_scale, self.asked_limits = scale, limits
-        self.crop = crop
+        self.crop: tuple[int, ...] | None = None
+
+    def _read(self, read: Callable[..., Scenes | Mixed], *names: Any) -> Scenes | Mixed:
+        """Scenes by one of the functions of data.reading, once it is known whether they are images or volumes."""
+        first, self.spacing = spatial_axes(self.noisy, self.layout, self.exclude)
+        self.dims = self._dims(first)
+        crop = self.asked_crop
+        if crop == "auto":
+            crop = self._suitable()
+        elif isinstance(crop, int):
+            crop = (crop,) * self.dims
+        if crop and len(crop) != self.dims:
+            raise InputError(f"data.crop={list(crop)}: {self.dims} numbers, or one, are needed for these data")
+        self.crop = crop  # type: ignore[assignment]
+        scenes = read(*names, self.layout, self.exclude, self.dims)
+        if self.asked_dims == "auto" and self.dims == 3:
+            shown = " x ".join(map(str, scenes.smallest))
+            self.notes.append(f"volumes of {shown} (data.layout= or model.dims=2 would take planes)")
+        return scenes
+
+    def _dims(self, first: int) -> int:
+        """The number of spatial axes: what was asked for, or what the first file and the windows have."""
+        if self.asked_dims in (2, 3):
+            return int(self.asked_dims)
+        several = len(self.asked_crop) if isinstance(self.asked_crop, tuple) else first
+        return several
+
+    def _suitable(self) -> tuple[int, ...]:
+        """The sides of windows where none were asked for."""
+        return CROPS[self.dims]
 
     def _prepared(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
         """The scenes that can be learnt from; sets what their values mean."""
@@ -93,7 +124,9 @@ class Own(NoisyPairs):
     def _count(self, train: Scenes | Mixed) -> int:
         """Images per epoch: as many as windows fit into the scenes, or what was asked for."""
         sizes = train.sizes(torch.arange(len(train.names)))
-        fit = (sizes // self.crop).clamp(min=1).prod(1).sum() if self.crop else torch.tensor(len(train.names))
+        fit = torch.tensor(len(train.names))
+        if self.crop:
+            fit = (sizes // torch.tensor(self.crop)).clamp(min=1).prod(1).sum()
         return self.train_pairs or int(fit)
 
     def _described(self, name: str, scenes: Scenes | Mixed, train: int, val: Any, **more: Any) -> dict[str, Any]:
@@ -126,20 +159,19 @@ class Own(NoisyPairs):
 
     def _others(self, scenes: Scenes | Mixed) -> Dataset:
         """Validation pairs of other scenes that were taken twice, data.val_noisy and data.val_target."""
-        other = read_scenes(str(self.val_noisy), self.val_target, self.layout, self.exclude)
+        other = read_scenes(str(self.val_noisy), self.val_target, self.layout, self.exclude, self.dims)
         if other.channels != scenes.channels or other.dtype != scenes.dtype:
             raise InputError(self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
         return twice(other)
 
     def _without_blanks(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
         """The scenes in which there is something to see, in every capture; of very many only some are looked at."""
-        some = np.unique(np.linspace(0, len(scenes.names) - 1, MANY).round().astype(int)).tolist()
+        some = axes.evenly(len(scenes.names), MANY)
         kept = []
         for i in some:
             name = scenes.names[i]
             count = int(scenes.captures(torch.tensor([i]))[0])
-            looked_at = np.unique(np.linspace(0, count - 1, FRAMES).round().astype(int))
-            if all(_shows_something(scenes.image(i, int(k))) for k in looked_at):
+            if all(_shows_something(scenes.image(i, k)) for k in axes.evenly(count, FRAMES)):
                 kept.append(i)
             else:
                 self.left_out.append(name)
@@ -152,13 +184,16 @@ class Own(NoisyPairs):
 
     def _halves(self, scenes: Scenes | Mixed) -> tuple[Scenes, Scenes]:
         """The one scene that there is, cut in two: to train on, and to validate on."""
-        assert isinstance(scenes, Scenes)
-        height, width = scenes.smallest
-        length = max(height, width)
+        if isinstance(scenes, Mixed):  # of one scene
+            scenes = Scenes([capture[None] for capture in scenes.images[0]], scenes.names, None, scenes.fills)
+        size = scenes.smallest
+        length = max(size)
+        longest = size.index(length)
         kept = min(max(round(length * self.val_share), 16), length // 2)
-        whole, first, last = slice(None), slice(0, length - kept), slice(length - kept, None)
-        cuts = [(part, whole) if height >= width else (whole, part) for part in (first, last)]
-        train, held = (scenes.region(*cut) for cut in cuts)
+        train, held = (
+            scenes.region(*[part if axis == longest else slice(None) for axis in range(len(size))])
+            for part in (slice(0, length - kept), slice(length - kept, None))
+        )
         return train, held
 
     def _unlike(self, image: Tensor, source: str, noisy: Tensor) -> str:
@@ -169,13 +204,26 @@ class Own(NoisyPairs):
         )
 
 
+def _sides(crop: Any) -> int | str | tuple[int, ...] | None:
+    """The option data.crop, checked."""
+    if crop is None or crop == "auto":
+        return crop
+    if isinstance(crop, int):
+        whole_numbers(4, crop=crop)
+        return crop
+    if isinstance(crop, str) or len(crop) not in (2, 3) or any(not isinstance(n, int) or n < 4 for n in crop):
+        raise InputError(
+            f"data.crop={crop}: must be a whole number, 4 or more, or [depth, height, width], null or auto"
+        )
+    return tuple(crop)
+
+
 def some_pairs(scenes: Scenes | Mixed, most: int = SCORED) -> tuple[Tensor, Tensor]:
     """Scenes and first captures, (n,) each, of up to so many pairs of neighbours from each scene, evenly spread."""
     everything = torch.arange(len(scenes.names))
     firsts = []
     for count in scenes.captures(everything).tolist():
-        number = np.unique(np.linspace(0, count // 2 - 1, min(most, count // 2)).round().astype(int))
-        firsts.append(2 * torch.from_numpy(number))
+        firsts.append(2 * torch.tensor(axes.evenly(count // 2, min(most, count // 2))))
     counts = torch.tensor([len(first) for first in firsts])
     return torch.repeat_interleave(everything, counts), torch.cat(firsts)
 
@@ -187,10 +235,15 @@ def twice(scenes: Scenes | Mixed) -> Dataset:
     some are taken, from the first to the last.
     """
     scene, first = some_pairs(scenes)
-    if isinstance(scenes, Scenes):
+    if isinstance(scenes, Scenes) and len(scenes.smallest) == 2:
         return Pairs(scenes.take(scene, first), scenes.take(scene, first + 1), scene)
-    sides = [[scenes.image(int(s), int(k)) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]
+    sides = [[scored(scenes.image(int(s), int(k))) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]
     return Sized(sides[0], sides[1], scene)
+
+
+def scored(image: Tensor) -> Tensor:
+    """An image as it is; of a volume (C, D, H, W) the middle, SLAB, that is scored. Not copied."""
+    return middle(image, SLAB) if axes.deep(image[None]) else image
 
 
 def _shows_something(image: Tensor) -> bool:

@@ -13,10 +13,11 @@ from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
 from n2n_lightning.data.naming import key, partners, pictures
 from n2n_lightning.data.options import whole_numbers
-from n2n_lightning.data.own import Own, twice
+from n2n_lightning.data.own import Own, scored, twice
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
 from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
+from n2n_lightning.formats import is_one
 
 
 class OwnPairs(Own):
@@ -51,7 +52,7 @@ class OwnPairs(Own):
         self.target, self.clean, self.within, self.swap = target, clean, within, swap
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        scenes = self._prepared(read_scenes(self.noisy, self.target, self.layout, self.exclude))
+        scenes = self._prepared(self._read(read_scenes, self.noisy, self.target))
         train, val, clean = self._split(scenes)
         pairs = self._count(train)
         self.fingerprint = self._described("pairs", scenes, pairs, val, target=self.target, clean=self.clean)
@@ -160,15 +161,15 @@ class OwnPairs(Own):
     def _images(self, source: str) -> Scenes | Mixed:
         """Single images of a file or folder, as scenes of one capture."""
         folder = Path(source)
-        if folder.is_dir():
+        if not is_one(folder):
             paths = pictures(folder, deep=True)  # exclude= is about captures: an average may be the clean image
             if not paths:
                 raise InputError(f"{source}: holds no images")
             if len({key(path, folder) for path in paths}) < len(paths):
                 raise InputError(f"{source}: holds several images of one name")
-            return together([[image] for image in read_images(paths)], [str(path) for path in paths])
+            return together([[image] for image in read_images(paths, self.dims)], [str(path) for path in paths])
         layout = self.layout if "K" not in self.layout else "auto"
-        captures = read_array(source, layout)
+        captures = read_array(source, layout, self.dims)
         if len(captures) > 1:
             raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
         return Scenes(captures, [f"{source}, image {i}" for i in range(len(captures[0]))])
@@ -183,6 +184,6 @@ class OwnPairs(Own):
 
 def _fixed(noisy: Scenes | Mixed, which: Tensor, clean: Scenes | Mixed, those: Tensor) -> Dataset:
     """Validation pairs: the first captures of some scenes, beside clean images."""
-    if isinstance(noisy, Scenes) and isinstance(clean, Scenes):
+    if isinstance(noisy, Scenes) and isinstance(clean, Scenes) and len(noisy.smallest) == 2:
         return Pairs(noisy.take(which, 0 * which), clean.take(those, 0 * those))
-    return Sized([noisy.image(int(i), 0) for i in which], [clean.image(int(i), 0) for i in those])
+    return Sized([scored(noisy.image(int(i), 0)) for i in which], [scored(clean.image(int(i), 0)) for i in those])

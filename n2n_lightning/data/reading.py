@@ -1,11 +1,12 @@
 """Reading images of any kind into tensors (N, C, H, W): one file with many, or a folder with one each.
 
 Values keep their type (8 and 16 bit integers, floats). Arrays in .npy, plain TIFF and contiguous HDF5 files are mapped
-into memory, not copied, so that they may be larger than it.
+into memory, not copied, so that they may be larger than it. With `dims=3` volumes are read, (N, C, D, H, W).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,29 +15,51 @@ from torch import Tensor
 from n2n_lightning import axes
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import grouped, matched, pictures
-from n2n_lightning.files import InputError
-from n2n_lightning.formats import PICTURES, Picture, Values, opened
+from n2n_lightning.files import InputError, room
+from n2n_lightning.formats import PICTURES, Picture, Values, is_one, opened
 
 
 class Single(InputError):
     """There is one capture of each scene, where two or more are needed."""
 
 
-def read_array(path: str | Path, layout: str = "auto") -> list[Tensor]:
+def spatial_axes(source: str, layout: str = "auto", exclude: Sequence[str] = ()) -> tuple[int, Any]:
+    """How many spatial axes the images of a file, or of the first file in a folder, have; and their spacing.
+
+    Three where the layout has a D, or where the format is one of volumes and the file has one; pages of a TIFF are
+    images.
+
+    Returns:
+        2 or 3, and the distance of neighbouring voxels along D, H and W, or None where the file does not say it.
+    """
+    folder = Path(source)
+    if not is_one(folder):
+        found = pictures(folder, exclude, deep=True)
+        if not found:
+            raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
+        source = str(found[0])
+    picture = opened(source)
+    values = picture.values[0]
+    deep = "D" in layout or (layout == "auto" and picture.volumes and "D" in (values.axes or ""))
+    return (3 if deep else 2), values.spacing
+
+
+def read_array(path: str | Path, layout: str = "auto", dims: int = 2) -> list[Tensor]:
     """The captures in one file: a list of K tensors (N, C, H, W).
 
     Args:
         path: a file of any kind in n2n_lightning.formats. For a file with several arrays, the array's name follows a
             colon: `data.h5:noisy`.
         layout: the meaning of the array's axes, a permutation of letters of NKCHW: N scenes, K captures of each, C
-            channels, H height, W width. `auto` takes what the file says, or else HW, NHW, NCHW or NHWC, NKCHW or
-            NKHWC, with 1 to 4 channels.
+            channels, D depth, H height, W width. `auto` takes what the file says, or else HW, NHW, NCHW or NHWC, NKCHW
+            or NKHWC, with 1 to 4 channels.
+        dims: 3 for volumes, (N, C, D, H, W).
 
     Raises:
         InputError: the file is missing, damaged, of another kind, or its axes are not clear.
     """
     picture = opened(str(path))
-    captures = [capture for values in _stacked(picture) for capture in _captures(values, layout, picture.path)]
+    captures = [capture for values in _stacked(picture) for capture in _captures(values, layout, picture.path, dims)]
     if len({capture.shape for capture in captures}) > 1:
         raise InputError(f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}")
     return captures
@@ -52,11 +75,12 @@ def _stacked(picture: Picture) -> list[Values]:
     return [Values(np.stack([v.array for v in picture.values]), f"N{first.axes}", first.alpha, first.colour)]
 
 
-def _captures(values: Values, layout: str, path: Path) -> list[Tensor]:
+def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Tensor]:
     """The captures (N, C, H, W) in an array of a file."""
     shape = values.array.shape
     if layout == "auto":
-        layout = values.axes or axes.of_scenes(shape) or ""
+        layout = values.axes or (axes.of_volumes if dims == 3 else axes.of_scenes)(shape) or ""
+        layout = axes.in_space(layout) if dims == 3 else layout
         if not layout:
             raise InputError(
                 f"{path}: what are the axes of its shape {shape}? say it as data.layout=NCHW (or NHWC, NKHW, ...)"
@@ -65,38 +89,49 @@ def _captures(values: Values, layout: str, path: Path) -> list[Tensor]:
         raise InputError(
             f"data.layout={layout}: does not fit {path} of shape {shape}; use one letter of {axes.LAYOUT} per axis"
         )
-    found: list[Tensor] = axes.as_captures(_tensor(values.array), layout)
+    found: list[Tensor] = axes.as_captures(_tensor(values.array), layout, dims)
     # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
     return [capture[:, :-1] for capture in found] if values.alpha and "C" in layout else found
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+    """An array as a tensor, in the machine's own order of bytes; large ones are turned on the disk."""
+    if not array.dtype.isnative:
+        native = room(array.shape, array.dtype.newbyteorder("="))
+        for part in range(len(array)):
+            native[part] = array[part]
+        array = native
+    return torch.from_numpy(array)
 
 
-def read_picture(path: Path) -> Tensor:
+def read_picture(path: Path, dims: int = 2) -> Tensor:
     """One image file as (C, H, W), in its own type, turned as EXIF says; an alpha channel is left out.
+
+    With `dims=3` a volume, (C, D, H, W), which stays mapped where it can be.
 
     Raises:
         InputError: the file is damaged, or holds no single image.
     """
     picture = opened(path)
     (values, *more) = _stacked(picture)
-    values.axes = values.axes or axes.of_one_image(values.array.shape)
-    (images, *others) = _captures(values, "auto", path)
+    if dims == 2:
+        values.axes = values.axes or axes.of_one_image(values.array.shape)
+    (images, *others) = _captures(values, "auto", path, dims)
     if more or others or len(images) != 1:
         raise InputError(f"{path}: holds {len(images)} images; a file in a folder should hold one")
+    if dims == 3:
+        return images[0]
     upright: Tensor = axes.upright(images[0], picture.orientation)
     return upright.clone()
 
 
-def read_images(paths: Sequence[Path]) -> list[Tensor]:
+def read_images(paths: Sequence[Path], dims: int = 2) -> list[Tensor]:
     """Images of one type and number of channels, (C, H, W) each.
 
     Raises:
         InputError: one cannot be read, or is of another kind than the first.
     """
-    images = [read_picture(path) for path in paths]
+    images = [read_picture(path, dims) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if len(image) != len(images[0]) or image.dtype != images[0].dtype:
             raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
@@ -122,23 +157,24 @@ def kind(image: Tensor) -> str:
 
 
 def read_scenes(
-    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()
+    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
 ) -> Scenes | Mixed:
     """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be.
 
     Args:
         noisy, target, layout: see data.OwnPairs.
         exclude: patterns of names of files that are no captures.
+        dims: 3 for volumes.
 
     Raises:
         InputError: they cannot be read, or do not fit one another.
     """
     folder = Path(noisy)
-    if not folder.is_dir():
-        return _from_files(noisy, target, layout)
+    if is_one(folder):
+        return _from_files(noisy, target, layout, dims)
     if target is not None:
         pairs = matched(folder, Path(target), exclude)
-        return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs])
+        return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims)
     found = dict.fromkeys(path.parent for path in pictures(folder, exclude, deep=True))  # in natural order
     scenes = [scene for scene in found if scene != folder]
     if scenes:
@@ -146,122 +182,74 @@ def read_scenes(
         for scene, captures in zip(scenes, files, strict=True):
             if len(captures) < 2:
                 raise Single(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
-        return _from_images(files, [str(scene) for scene in scenes])
+        return _from_images(files, [str(scene) for scene in scenes], dims)
     paths = pictures(folder, exclude)
     if not paths:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
-    if bursts := _bursts(paths, layout):
+    if dims == 2 and (bursts := _bursts(paths, layout)):
         return bursts
     if groups := grouped(paths):
-        return _from_images(groups, [str(group[0]) for group in groups])
+        return _from_images(groups, [str(group[0]) for group in groups], dims)
     raise Single(
         f"{folder}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
         " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
     )
 
 
-def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = ()) -> Scenes | Mixed:
+def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> Scenes | Mixed:
     """Images of which each is the only one of its scene: of a file, or of all files of a folder and those below it.
 
     Args:
-        noisy, layout, exclude: as of `read_scenes`; captures in one file are taken for different scenes.
+        noisy, layout, exclude, dims: as of `read_scenes`; captures in one file are taken for different scenes.
 
     Raises:
         InputError: they cannot be read, or are not alike in type and channels.
     """
     folder = Path(noisy)
-    if not folder.is_dir():
-        captures = read_array(noisy, layout)
+    if is_one(folder):
+        captures = read_array(noisy, layout, dims)
         images = torch.cat(captures) if len(captures) > 1 else captures[0]
-        return Scenes([images], [f"{noisy}, image {i}" for i in range(len(images))], None, _declared([noisy]))
+        return Scenes([images], [f"{noisy}, image {i}" for i in range(len(images))], None, declared([noisy]))
     paths = pictures(folder, exclude, deep=True)
     if not paths:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
     found: list[Tensor] = []
     names: list[str] = []
     for path in paths:
-        here = [image for capture in _all_of(path, layout) for image in capture]
+        here = [image for capture in all_of(path, layout, dims=dims) for image in capture]
         if found and (len(here[0]) != len(found[0]) or here[0].dtype != found[0].dtype):
             raise InputError(f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike")
         found += here
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
-    fills = _declared(paths[:1])
-    if len({image.shape for image in found}) > 1:
+    fills = declared(paths[:1])
+    if dims == 3 or len({image.shape for image in found}) > 1:
         return Mixed([[image] for image in found], names, fills)
     return Scenes([torch.stack(found)], names, None, fills)
 
 
-def read_movies(noisy: str, layout: str = "auto", exclude: Sequence[str] = ()) -> Scenes | Mixed:
-    """Movies as scenes whose captures are their frames, in order.
-
-    Args:
-        noisy: a file with a movie, a folder of such files, of folders with the frames of a movie each, or of frames.
-        layout: the axes of the arrays; all that are not C, H and W are frames.
-        exclude: patterns of names that are left out.
-
-    Raises:
-        InputError: they cannot be read, are not alike, or have fewer than two frames.
-    """
-    place = Path(noisy)
-    if not place.is_dir():
-        found = {noisy: _frames(noisy, layout)}
-    else:
-        paths = pictures(place, exclude, deep=True)
-        if not paths:
-            raise InputError(f"{place}: holds no images ({', '.join(sorted(PICTURES))})")
-        each = {path: _frames(path, layout) for path in paths}
-        if all(len(frames) > 1 for frames in each.values()):
-            found = {str(path): frames for path, frames in each.items()}
-        else:  # frames of their own, a movie in each folder
-            folders: dict[Path, list[Tensor]] = {}
-            for path, frames in each.items():
-                folders.setdefault(path.parent, []).extend(frames)
-            found = {str(folder): _alike(folder, frames) for folder, frames in folders.items()}
-    for name, frames in found.items():
-        if len(frames) < 2:
-            raise InputError(f"{name}: holds one frame; a movie has two or more")
-    fills = _declared([noisy] if not place.is_dir() else paths[:1])
-    shapes = {(frames.shape[1:], frames.dtype) for frames in found.values()}
-    if len({(shape[0], dtype) for shape, dtype in shapes}) > 1:
-        raise InputError(f"{noisy}: its movies differ in type or channels")
-    if len(shapes) > 1:
-        return Mixed([list(frames) for frames in found.values()], list(found), fills)
-    movies = list(found.values())
-    whole = movies[0] if len(movies) == 1 else torch.cat(movies)  # one stays mapped as it is
-    return Scenes([whole], list(found), torch.tensor([len(frames) for frames in movies]), fills)
-
-
-def _frames(path: str | Path, layout: str) -> Tensor:
-    """All images of a file, in order: (T, C, H, W)."""
-    found = _all_of(path, layout, stack=True)
-    return found[0] if len(found) == 1 else torch.cat(found)
-
-
-def _alike(folder: Path, frames: list[Tensor]) -> Tensor:
-    """Frames of a folder, (C, H, W) each, as one tensor."""
-    for frame in frames:
-        if frame.shape != frames[0].shape or frame.dtype != frames[0].dtype:
-            raise InputError(f"{folder}: its frames differ, {kind(frame)} and {kind(frames[0])}")
-    return torch.stack(frames)
-
-
-def _all_of(path: str | Path, layout: str, stack: bool = False) -> list[Tensor]:
+def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2) -> list[Tensor]:
     """All images of a file, a picture or a stack of them, (N, C, H, W) each; of three dimensions rather a `stack`."""
     found = []
     picture = opened(str(path))
     for values in _stacked(picture):
-        if layout == "auto" and values.axes is None:
+        if layout == "auto" and values.axes is None and dims == 2:
             guess = axes.of_scenes(values.array.shape) if stack else None
             values.axes = guess or axes.of_picture(values.array.shape)
-        found += _captures(values, layout, picture.path)
+        found += _captures(values, layout, picture.path, dims)
     return found
 
 
-def _from_files(noisy: str, target: str | None, layout: str) -> Scenes:
+def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> Scenes:
     """Scenes from one or two files with all captures."""
-    frames = read_array(noisy, layout)
+    frames = read_array(noisy, layout, dims)
     if target is not None:
-        frames = [*frames, *read_array(target, layout)]
+        frames = [*frames, *read_array(target, layout, dims)]
+        one, other = (opened(path).values[0].unit for path in (noisy, target))
+        if one != other:
+            raise InputError(
+                f"{target}: stores its values in another unit than {noisy} (times {other[0]:g}, plus {other[1]:g};"
+                f" times {one[0]:g}, plus {one[1]:g}); save both in one"
+            )
     if len({f.shape for f in frames}) > 1:
         shapes = " and ".join(dict.fromkeys(str(tuple(f.shape)) for f in frames))
         raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
@@ -271,19 +259,19 @@ def _from_files(noisy: str, target: str | None, layout: str) -> Scenes:
             f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
             " with data.target=, or say where the captures are with data.layout=NKHW"
         )
-    return Scenes(frames, [f"{noisy}, image {i}" for i in range(len(frames[0]))], None, _declared([noisy]))
+    return Scenes(frames, [f"{noisy}, image {i}" for i in range(len(frames[0]))], None, declared([noisy]))
 
 
-def _from_images(scenes: Sequence[Sequence[Path]], names: list[str]) -> Scenes | Mixed:
+def _from_images(scenes: Sequence[Sequence[Path]], names: list[str], dims: int = 2) -> Scenes | Mixed:
     """Scenes whose captures are a file each."""
     paths = [path for captures in scenes for path in captures]
-    images = iter(read_images(paths))
+    images = iter(read_images(paths, dims))
     found = [[next(images) for _ in captures] for captures in scenes]
     for captures, group in zip(scenes, found, strict=True):
         for path, image in zip(captures, group, strict=True):
             if image.shape != group[0].shape:
                 raise InputError(f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}")
-    return together(found, names, _declared(paths[:1]))
+    return together(found, names, declared(paths[:1]))
 
 
 def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
@@ -299,12 +287,13 @@ def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
         if len(images) < 2:
             return None
         found.append([image.clone() for image in images])
-    return together(found, [str(path) for path in paths], _declared(paths[:1])) if found else None
+    return together(found, [str(path) for path in paths], declared(paths[:1])) if found else None
 
 
 def together(images: list[list[Tensor]], names: list[str], fills: tuple[float, ...] = ()) -> Scenes | Mixed:
     """Captures of scenes, (C, H, W) each, in the form that suits their sizes and numbers."""
-    if len({image.shape for captures in images for image in captures}) > 1:
+    volumes = len(images[0][0].shape) == 4  # stay mapped, each where it is
+    if volumes or len({image.shape for captures in images for image in captures}) > 1:
         return Mixed(images, names, fills)
     counts = [len(captures) for captures in images]
     if set(counts) == {2}:
@@ -312,6 +301,6 @@ def together(images: list[list[Tensor]], names: list[str], fills: tuple[float, .
     return Scenes([torch.stack([i for captures in images for i in captures])], names, torch.tensor(counts), fills)
 
 
-def _declared(paths: Sequence[str | Path]) -> tuple[float, ...]:
+def declared(paths: Sequence[str | Path]) -> tuple[float, ...]:
     """The values that files say mean "no data"."""
     return tuple(sorted({fill for path in paths for values in opened(str(path)).values for fill in values.fills}))

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning import axes
 from n2n_lightning.data.augment import turn
 from n2n_lightning.data.batches import Key, Pairs
-from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized, middle
+from n2n_lightning.data.captures import SLAB, Captures, Mixed, Scenes, Sized, middle
 from n2n_lightning.data.methods import METHODS, Masked, Method, Neighbours, Thinned
 from n2n_lightning.data.own import Own
 from n2n_lightning.data.reading import read_single
@@ -34,7 +35,6 @@ class OwnSingle(Own):
         val_noisy, val_target: a few scenes taken twice, to estimate PSNR with. Without them validation has a loss of
             its own, `val_self_loss`, that says how well input and target of the same kind fit, and the checkpoint is
             the last one.
-        crop: as of Own; `auto` takes what suits the method, CROPS.
         **options: see Own.
     """
 
@@ -45,25 +45,22 @@ class OwnSingle(Own):
         gamma: float = 1.0,
         share: float = 0.03,
         mask: Sequence[int] = (1, 1),
-        crop: int | str | None = "auto",
         **options: Any,
     ) -> None:
         if method not in METHODS:
             raise InputError(f"data.method={method}: must be one of {', '.join(METHODS)}")
         if not 0 <= gamma <= 100:
             raise InputError(f"data.gamma={gamma}: must be 0 or more, and 100 at most")
-        side = CROPS[method] if crop == "auto" else crop
-        if side is not None and not isinstance(side, int):
-            raise InputError(f"data.crop={crop}: must be a whole number, null or auto")
-        super().__init__(noisy, crop=side, **options)
+        super().__init__(noisy, **options)
         if self.supervised:
             raise InputError("target=clean: data=single knows no clean images")
         self.thinned = method == "thinned"
-        self.kind, self._masked, self._gamma = method, Masked(share, mask), float(gamma)
+        Masked(share, mask)  # says what is wrong with them
+        self.kind, self._mask, self._gamma = method, (share, mask), float(gamma)
         self.method: Method | None = None
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        scenes = self._prepared(self._read())
+        scenes = self._prepared(self._scenes())
         self.method = self._made(scenes)
         val: Dataset | None = None
         if self.val_noisy:
@@ -76,14 +73,19 @@ class OwnSingle(Own):
         self.fingerprint = self._described("single", scenes, count, val, method=self.kind)
         return Singles(train, self.seed, False, None, self.crop, count), val
 
-    def _read(self) -> Scenes | Mixed:
-        return read_single(self.noisy, self.layout, self.exclude)
+    def _scenes(self) -> Scenes | Mixed:
+        return self._read(read_single, self.noisy)
+
+    def _suitable(self) -> tuple[int, ...]:
+        flat = (CROPS[self.kind],) * 2
+        return flat if self.dims == 2 else (32, *flat)
 
     def _made(self, scenes: Scenes | Mixed) -> Method:
+        cubes = self.dims == 3 and len(axes.quarter_turns((1, 1, 1), self.spacing)) == 3
         if self.kind == "masked":
-            return self._masked
+            return Masked(*self._mask, cubes=cubes)
         if self.kind == "neighbours":
-            return Neighbours()
+            return Neighbours(cubes)
         assert self.limits
         black, span = self.limits
         for i in range(min(len(scenes.names), 8)):
@@ -104,7 +106,7 @@ class OwnSingle(Own):
     def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
-        kind = "lines" if self.kind == "masked" and self._masked.mask != (1, 1) else self.kind
+        kind = "lines" if isinstance(self.method, Masked) and self.method.mask != (1, 1) else self.kind
         return self.train.scenes, self.seen, None, kind
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
@@ -121,12 +123,11 @@ class OwnSingle(Own):
         turns = generator(self.seed, "turns", batch["epoch"], batch["number"])
         # Noise along a line must stay along it, and drawn cells belong to the image as it lies.
         if self.augment and self.kind == "neighbours":
-            seen, truth = turn([seen, truth], turns)
+            seen, truth = turn([seen, truth], turns, spacing=self.spacing)
         ready = self.method(seen, truth, draws)
         if self.augment and self.kind != "neighbours":
-            pair = turn(
-                [ready["input"], ready["target"]], turns, transposed=self._masked.mask[0] == self._masked.mask[1]
-            )
+            square = not isinstance(self.method, Masked) or self.method.mask[0] == self.method.mask[1]
+            pair = turn([ready["input"], ready["target"]], turns, transposed=square, spacing=self.spacing)
             ready |= dict(zip(("input", "target"), pair, strict=True))
         assert self.trainer
         size, rank = self.trainer.world_size, self.trainer.global_rank
@@ -145,15 +146,17 @@ class Singles(Captures):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         scene = key.images % len(self.scenes.names)
-        u = torch.rand(2, len(scene), generator=generator(self.seed, "captures", key.epoch, key.number))
-        window = self._window(scene, u) if self.window else ()
+        draws = generator(self.seed, "captures", key.epoch, key.number)
+        u = torch.rand(2, len(scene), generator=draws)
+        window = self._window(scene, u, draws) if self.window else ()
         return {"input": self.scenes.take(scene, 0 * scene, window), **key.identity()}
 
 
 def _once(scenes: Scenes | Mixed) -> Dataset:
     """The images that were kept back, the middle of large ones."""
-    images = [middle(scenes.image(i, 0), LONGEST) for i in range(len(scenes.names))]
-    if isinstance(scenes, Scenes):
+    longest = LONGEST if len(scenes.smallest) == 2 else SLAB
+    images = [middle(scenes.image(i, 0), longest) for i in range(len(scenes.names))]
+    if isinstance(scenes, Scenes) and len(scenes.smallest) == 2:
         whole = torch.stack(images)
         return Pairs(whole, whole)
     return Sized(images, images)

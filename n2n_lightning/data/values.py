@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from n2n_lightning import missing, ranges
+from n2n_lightning import axes, missing, ranges
 from n2n_lightning.data.captures import Mixed, Scenes
 
 LOOKED_AT = 64  # images, evenly spread
@@ -29,8 +29,9 @@ class Seen:
 
 def look(scenes: Scenes | Mixed) -> Seen:
     """Judges the values of the first two captures of up to LOOKED_AT / 2 scenes."""
-    chosen = np.unique(np.linspace(0, len(scenes.names) - 1, LOOKED_AT // 2).round().astype(int))
-    pages = [scenes.image(int(i), k).permute(1, 2, 0).numpy() for i in chosen for k in _first_two(scenes, int(i))]
+    flat = scenes.planes()
+    chosen = axes.evenly(len(flat.names), LOOKED_AT // 2)
+    pages = [flat.image(i, k).permute(1, 2, 0).numpy() for i in chosen for k in _first_two(flat, i)]
     found = [missing.margin_value(page) for page in pages]
 
     def is_rare(value: float) -> bool:  # where it is no margin; else it is data

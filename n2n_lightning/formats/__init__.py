@@ -5,23 +5,88 @@ same kind, with everything that is not a value taken from the first one. Trainin
 """
 
 import importlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import TYPES, Picture, Values
 
-__all__ = ["ENDINGS", "PICTURES", "TYPES", "Picture", "Values", "opened", "split"]
+__all__ = [
+    "BECOMES",
+    "ENDINGS",
+    "FOLDERS",
+    "PICTURES",
+    "TYPES",
+    "Picture",
+    "Values",
+    "below",
+    "ending",
+    "is_one",
+    "opened",
+    "split",
+    "stem",
+]
 
+# Kinds whose library is an extra: what pip installs it, and whether files of the kind are read alone and become TIFF.
+EXTRAS = {"Mrc": "mrc", "Nifti": "nifti", "Fits": "fits", "Zarr": "zarr", "Czi": "czi", "Nd2": "nd2"}
+BECOMES = {".czi": ".tif", ".nd2": ".tif"}
 # Which module reads which ending; it is imported when a file of this kind is met, and has the class of the same name.
 ENDINGS = {
     **{".png": "Png", ".jpg": "Jpeg", ".jpeg": "Jpeg", ".tif": "Tiff", ".tiff": "Tiff", ".npy": "Npy", ".npz": "Npz"},
     **{".bmp": "Bmp", ".webp": "Webp", ".pgm": "Pnm", ".ppm": "Pnm", ".pnm": "Pnm", ".pam": "Pnm"},
+    **{".mrc": "Mrc", ".map": "Mrc", ".rec": "Mrc", ".mrcs": "Mrc", ".st": "Mrc", ".nii": "Nifti", ".nii.gz": "Nifti"},
+    **{".fits": "Fits", ".fit": "Fits", ".zarr": "Zarr", ".czi": "Czi", ".nd2": "Nd2"},
     **{".h5": "Hdf5", ".hdf5": "Hdf5", ".hdf": "Hdf5", ".pt": "Pt", ".pth": "Pt", ".pkl": "Pt"},
 }
+# Folders that are one picture.
+FOLDERS = (".zarr",)
 # Those that may hold one image: files of a folder.
 PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in ("Npz", "Hdf5", "Pt")}
-_PART = re.compile(rf"(.+(?:{'|'.join(re.escape(e) for e, kind in ENDINGS.items() if kind in ('Npz', 'Hdf5'))})):(.+)")
+_NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr"))
+_PART = re.compile(rf"(.+(?:{_NAMED})):(.+)")
+
+
+def ending(path: Path) -> str:
+    """The ending of a file's name that says its kind.
+
+    >>> ending(Path("a.b.NII.gz")), ending(Path("scan.TIF")), ending(Path("folder"))
+    ('.nii.gz', '.tif', '')
+    """
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """The name of a file without its ending.
+
+    >>> stem(Path("a/b.nii.gz"))
+    'b'
+    """
+    return path.name[: len(path.name) - len(ending(path))]
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is no folder of pictures: a file, or a folder that is one picture, as .zarr is."""
+    return not path.is_dir() or ending(path) in FOLDERS
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and in folders below it; links to folders are followed, each folder once.
+
+    Folders that are one picture are not looked into.
+    """
+    seen: set[Path] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (place := Path(here).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        yield from (Path(here) / name for name in files)
+        whole = [name for name in folders if ending(Path(name)) in FOLDERS]
+        folders[:] = [name for name in folders if name not in whole]
+        yield from (Path(here) / name for name in whole)
 
 
 def split(text: str) -> tuple[Path, str | None]:
@@ -47,12 +112,19 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
     if isinstance(path, str):
         path, named = split(path)
         part = part or named
-    kind = ENDINGS.get(path.suffix.lower())
+    kind = ENDINGS.get(ending(path))
     if kind is None:
         raise InputError(f"{path}: is none of {', '.join(ENDINGS)}")
-    if not path.is_file():
+    if not path.is_file() and not (path.is_dir() and ending(path) in FOLDERS):
         raise InputError(f"{path}: no such file")
-    reader: type[Picture] = getattr(importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind)
+    try:
+        reader: type[Picture] = getattr(importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind)
+    except ModuleNotFoundError as error:
+        if kind not in EXTRAS:
+            raise
+        raise InputError(
+            f"{path}: needs {error.name}, which is not installed: pip install 'n2n_lightning[{EXTRAS[kind]}]'"
+        ) from None
     try:
         picture = reader(path, part)
     except InputError as error:

@@ -12,7 +12,7 @@ from n2n_lightning.axes import fits, has_alpha, of_picture
 from n2n_lightning.files import InputError
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
-TYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float16", "float32", "float64")
+TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 # A file that unpacks to more than this many bytes must not be smaller than a share of them.
 LARGE, RATIO = 2**30, 300
 
@@ -27,6 +27,8 @@ class Values:
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
         fills: values that mean, as the file says, that a pixel is missing.
+        spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's unit.
+        unit: (factor, offset) that make of stored values what they mean, where the file says them.
     """
 
     array: np.ndarray
@@ -34,6 +36,8 @@ class Values:
     alpha: bool = False
     colour: bool = True
     fills: tuple[float, ...] = ()
+    spacing: tuple[float, float, float] | None = None
+    unit: tuple[float, float] = (1.0, 0.0)
 
 
 class Picture:
@@ -59,6 +63,8 @@ class Picture:
     named: ClassVar[bool] = False  # files of this kind have several arrays, with names
     tuples: ClassVar[bool] = False  # several arrays of a file are captures of the same scenes
     channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
+    becomes: ClassVar[str | None] = None  # the ending of the result, where files of this kind are not written
+    volumes: ClassVar[bool] = False  # what has a depth is meant as a volume, not as a stack of pages
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         self.path, self.part = path, part

@@ -26,7 +26,7 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
     Raises:
         InputError: nothing could be learnt from them with this method.
     """
-    report = Report()
+    report, scenes = Report(), scenes.planes()
     looked = parts_of(scenes, seen, most=4, side=512)
     if method in ("neighbours", "masked"):
         return coloured(looked)
@@ -49,6 +49,7 @@ def inspect(scenes: Scenes | Mixed) -> Report:
     Args:
         scenes: one capture of each scene, or more. Single images that follow one another are taken for a movie.
     """
+    scenes = scenes.planes()
     report, seen = Report(), look(scenes)
     if int(scenes.captures(torch.arange(len(scenes.names))).max()) == 1 and (movie := as_movie(scenes)):
         scenes, report.source = movie, "movie"

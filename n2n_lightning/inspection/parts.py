@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from n2n_lightning import missing
+from n2n_lightning.axes import evenly
 from n2n_lightning.data.captures import Mixed, Scenes, middle
 from n2n_lightning.data.values import Seen
 from n2n_lightning.inspection import measures
@@ -47,7 +48,7 @@ class Looked:
 
 def parts_of(scenes: Scenes | Mixed, seen: Seen, most: int = MOST, side: int = SIDE) -> Looked:
     """The middles of some scenes: their first two captures and their last one."""
-    chosen = np.unique(np.linspace(0, len(scenes.names) - 1, most).round().astype(int))
+    chosen = evenly(len(scenes.names), most)
     black, span = seen.limits or (0.0, seen.white)
     known, counts, wild = [], [], []
     for scene in chosen:
@@ -75,7 +76,7 @@ def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
     if not isinstance(scenes, Scenes) or count < 3:
         return None
     found = []
-    for i in np.unique(np.linspace(0, count - 2, MOST).round().astype(int)):
+    for i in evenly(count - 1, MOST):
         pair = [middle(scenes.image(int(i) + k, 0), SIDE).double().nan_to_num() for k in (0, 1)]
         one, other = (torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy() for image in pair)
         alike = float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
@@ -96,7 +97,7 @@ def blurred_pairs(scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
     count = int(scenes.captures(torch.tensor([0]))[0])
     length = max(1, min(4, count // 2))
     found = []
-    for start in np.unique(np.linspace(0, count - 2 * length, 4).round().astype(int)):
+    for start in evenly(count - 2 * length + 1, 4):
         frames = [middle(scenes.image(0, int(start) + k), SIDE).double().numpy() for k in range(2 * length)]
         found.append((np.mean(frames[:length], 0), np.mean(frames[length:], 0), length))
     return found
@@ -105,7 +106,7 @@ def blurred_pairs(scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
 def duplicates(scenes: Scenes | Mixed) -> list[str]:
     """Names of scenes of which two neighbouring captures, or the first and the last one, are the same values."""
     found = []
-    for i in np.unique(np.linspace(0, len(scenes.names) - 1, 500).round().astype(int)):
+    for i in evenly(len(scenes.names), 500):
         count = int(scenes.captures(torch.tensor([int(i)]))[0])
         images = [scenes.image(int(i), k)[..., ::3, ::3] for k in range(min(count, 10))]
         beside = list(pairwise(images)) + ([(images[0], images[-1])] if count > 2 else [])

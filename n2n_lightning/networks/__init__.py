@@ -6,7 +6,14 @@ denoised images in the same shape. Checkpoints name a network by this package: n
 
 from n2n_lightning.networks.block_unet import DRUNet, NAFNet
 from n2n_lightning.networks.dncnn import DnCNN
-from n2n_lightning.networks.network import Network, apply, multiple_of, multiply_accumulates, pad_to_multiple
+from n2n_lightning.networks.network import (
+    Network,
+    apply,
+    channels_last,
+    multiple_of,
+    multiply_accumulates,
+    pad_to_multiple,
+)
 from n2n_lightning.networks.noise2noise import Noise2NoiseUNet
 from n2n_lightning.networks.report import EncoderDecoder, UNet
 from n2n_lightning.networks.residual_unet import ResidualUNet
@@ -21,6 +28,7 @@ __all__ = [
     "ResidualUNet",
     "UNet",
     "apply",
+    "channels_last",
     "multiple_of",
     "multiply_accumulates",
     "pad_to_multiple",

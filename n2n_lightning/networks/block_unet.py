@@ -1,6 +1,7 @@
 """U-Nets of blocks: NAFNet, and DRUNet in small."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import final
 
@@ -8,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import Network, sizes
+from n2n_lightning import axes
+from n2n_lightning.networks.network import CONVOLUTION, Network, sizes, spatial
 
 
 class _NAFBlock(nn.Module):
@@ -46,28 +48,44 @@ def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 class _ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, without normalisation (Lim et al., CVPRW 2017)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dims: int = 2) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.first, self.second = (CONVOLUTION[dims](width, width, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(x)))
 
 
-class _Difference(nn.Conv2d):
+class _Difference(nn.Module):
     """A 3x3 convolution without bias whose weights sum to 0 for each output: blind to what is added to an image.
 
     At the border pixels are repeated: zeros there would be seen. In float32, for differences of half precision would be
     those of its rounding.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, bias=False)
+    def __init__(self, inputs: int, outputs: int, dims: int) -> None:
+        super().__init__()
+        layer = CONVOLUTION[dims](inputs, outputs, 3, bias=False)
+        self.weight, self._apply_to = layer.weight, {2: F.conv2d, 3: F.conv3d}[dims]
 
     def forward(self, image: Tensor) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):
-            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-            return F.conv2d(F.pad(image.float(), (1, 1, 1, 1), mode="replicate"), weight)
+            weight = self.weight - axes.per_image(self.weight.flatten(1).mean(1), self.weight)
+            border = [1] * (2 * len(axes.size(image)))
+            result: Tensor = self._apply_to(F.pad(image.float(), border, mode="replicate"), weight.float())
+            return result
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """Pixel shuffle (Shi et al., CVPR 2016) by 2 along all spatial axes: (B, 4 C, H, W) -> (B, C, 2 H, 2 W).
+
+    Volumes (B, 8 C, D, H, W) become (B, C, 2 D, 2 H, 2 W).
+    """
+    if not axes.deep(x):
+        return F.pixel_shuffle(x, 2)
+    batch, channels, depth, height, width = x.shape
+    x = x.view(batch, channels // 8, 2, 2, 2, depth, height, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(batch, channels // 8, 2 * depth, 2 * height, 2 * width)
 
 
 class _BlockUNet(Network):
@@ -78,15 +96,17 @@ class _BlockUNet(Network):
 
     def __init__(
         self,
-        block: type[nn.Module],
+        block: Callable[[int], nn.Module],
         channels: int,
         widths: Sequence[int],
         blocks: Sequence[int],
         out_channels: int | None,
         equivariant: bool = False,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         self.equivariant = equivariant
+        convolution = CONVOLUTION[spatial(dims)]
         self.out_channels = out_channels or channels
         sizes(widths=widths)
         sizes(0, blocks=blocks)
@@ -98,18 +118,18 @@ class _BlockUNet(Network):
         def chain(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(block(width) for _ in range(count)))
 
-        first = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.first = _Difference(channels, widths[0]) if equivariant else first
+        first = convolution(channels, widths[0], 3, padding=1)
+        self.first = _Difference(channels, widths[0], dims) if equivariant else first
         self.encoder = nn.ModuleList(chain(w, n) for w, n in zip(widths, blocks, strict=True))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
-        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1, bias=False) for a, b in reversed(steps))
+        self.down = nn.ModuleList(convolution(a, b, 2, stride=2) for a, b in steps)
+        self.up = nn.ModuleList(convolution(b, 2**dims * a, 1, bias=False) for a, b in reversed(steps))
         self.decoder = nn.ModuleList(chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1]))
-        self.output = nn.Conv2d(widths[0], self.out_channels, 3, padding=1)
+        self.output = convolution(widths[0], self.out_channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.output.bias)
         if equivariant:
             for module in self.modules():
-                if isinstance(module, nn.Conv2d):
+                if isinstance(module, convolution):
                     module.bias = None
 
     def body(self, image: Tensor) -> Tensor:
@@ -119,7 +139,7 @@ class _BlockUNet(Network):
             skips.append(x)
             x = blocks(down(x))
         for up, blocks in zip(self.up, self.decoder, strict=True):
-            x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
+            x = blocks(shuffled(up(x)) + skips.pop())
         return self.start(image, self.out_channels) - self.output(x)
 
 
@@ -153,6 +173,7 @@ class DRUNet(_BlockUNet):
         equivariant: f(a x + b) = a f(x) + b for any a > 0 and b: a picture in any unit, with any black level, has the
             same result. No layer has a bias (Mohan et al., ICLR 2020), and the first one sees differences of pixels
             alone; Herbreteau et al., NeurIPS 2023, do the same with all layers.
+        dims: 2 for images, 3 for volumes.
     """
 
     def __init__(
@@ -162,5 +183,7 @@ class DRUNet(_BlockUNet):
         blocks: Sequence[int] = (2, 2, 2),
         out_channels: int | None = None,
         equivariant: bool = False,
+        dims: int = 2,
     ) -> None:
-        super().__init__(_ResidualBlock, channels, widths, blocks, out_channels, equivariant)
+        block = partial(_ResidualBlock, dims=dims)
+        super().__init__(block, channels, widths, blocks, out_channels, equivariant, dims)

@@ -4,7 +4,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import Network, sizes
+from n2n_lightning.networks.network import BATCH_NORM, CONVOLUTION, Network, sizes, spatial
 
 
 @final
@@ -20,6 +20,7 @@ class DnCNN(Network):
         layers: convolutions, 3 or more.
         batch_norm: normalise in between, as the paper does.
         out_channels: of the result, where it has others than the input: that has several frames then.
+        dims: 2 for images, 3 for volumes.
     """
 
     def __init__(
@@ -29,20 +30,22 @@ class DnCNN(Network):
         layers: int = 7,
         batch_norm: bool = True,
         out_channels: int | None = None,
+        dims: int = 2,
     ) -> None:
         super().__init__()
+        convolution, normalisation = CONVOLUTION[spatial(dims)], BATCH_NORM[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, layers=layers)
         if layers < 3:
             raise ValueError(f"model.layers={layers}: must be 3 or more")
-        body: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        body: list[nn.Module] = [convolution(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(layers - 2):
-            body.append(nn.Conv2d(width, width, 3, padding=1, bias=not batch_norm))
-            body += [nn.BatchNorm2d(width)] if batch_norm else []
+            body.append(convolution(width, width, 3, padding=1, bias=not batch_norm))
+            body += [normalisation(width)] if batch_norm else []
             body.append(nn.ReLU(inplace=True))
-        self.layers = nn.Sequential(*body, nn.Conv2d(width, self.out_channels, 3, padding=1))
+        self.layers = nn.Sequential(*body, convolution(width, self.out_channels, 3, padding=1))
         for module in self.layers:
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, convolution):
                 nn.init.kaiming_normal_(module.weight)
 
     def body(self, image: Tensor) -> Tensor:

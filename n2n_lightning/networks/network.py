@@ -2,14 +2,21 @@
 
 import functools
 import inspect
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n_lightning import axes
+
+# Layers by the number of spatial axes: images have 2, volumes 3.
+CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
 
 
 class Network(nn.Module):
@@ -19,6 +26,7 @@ class Network(nn.Module):
     """
 
     multiple = 1
+    dims = 2  # spatial axes: 2 for images, 3 for volumes
     arguments: dict[str, Any]  # with which the network was made: what a checkpoint needs to make it again
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -38,6 +46,7 @@ class Network(nn.Module):
                         plain |= several if isinstance(several, dict) else {}
                 object.__setattr__(self, "arguments", plain)
             make(self, *args, **named)
+            self.dims = self.arguments.get("dims", 2)
 
         setattr(cls, "__init__", remember)  # noqa: B010  mypy takes the name for what it was
 
@@ -46,7 +55,7 @@ class Network(nn.Module):
         """What a network that estimates the noise takes it from: the image, or the mean of the frames that it is shown.
 
         Args:
-            image: (B, n x channels, H, W): n frames, one after the other.
+            image: (B, n x channels, ...): n frames, one after the other.
             channels: of the result.
         """
         count = image.shape[1] // channels
@@ -59,6 +68,12 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         output: Tensor = axes.cropped(self.body(pad_to_multiple(image, self.multiple)), axes.size(image))
         return output
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """A network in the order of memory that convolutions of images on a CPU are fastest with; of volumes as it is."""
+    flat = all(len(parameter.shape) != 5 for parameter in network.parameters())
+    return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
 
 
 def apply(network: nn.Module, image: Tensor) -> Tensor:
@@ -118,18 +133,21 @@ def _tried(network: nn.Module, image: Tensor) -> int:
 
 
 def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
-    """How many multiplications, each with an addition, a network makes per pixel, counted on an image of 64 x 64.
+    """How many multiplications, each with an addition, a network makes per pixel or voxel.
+
+    Counted on an image of 64 x 64, or a volume of 32 x 32 x 32.
 
     >>> multiply_accumulates(nn.Conv2d(3, 16, 3, padding=1))
     432
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    training, image = network.training, torch.zeros(1, channels, 64, 64)
+    size = {2: (64, 64), 3: (32, 32, 32)}[getattr(network, "dims", 2)]
+    training, image = network.training, torch.zeros(1, channels, *size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     network.train(training)
-    return round(counter.get_total_flops() / 2 / 64**2)
+    return round(counter.get_total_flops() / 2 / math.prod(size))
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -163,7 +181,15 @@ def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
             raise ValueError(f"model.{name}={value}: must be {wanted}, {least} or more")
 
 
-def two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with LeakyReLU 0.1."""
-    first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+def spatial(dims: int) -> int:
+    """The number of spatial axes; raises ValueError unless it is 2 or 3."""
+    if dims not in (2, 3) or isinstance(dims, bool):
+        raise ValueError(f"model.dims={dims}: must be 2 (images) or 3 (volumes)")
+    return dims
+
+
+def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
+    """Two 3x3 (3x3x3) convolutions, each with LeakyReLU 0.1."""
+    convolution = CONVOLUTION[dims]
+    first, second = convolution(inputs, outputs, 3, padding=1), convolution(outputs, outputs, 3, padding=1)
     return nn.Sequential(first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True))

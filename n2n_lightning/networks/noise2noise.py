@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import Network, two_convolutions
+from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, spatial, two_convolutions
 
 
 @final
@@ -19,6 +19,7 @@ class Noise2NoiseUNet(Network):
     Args:
         channels: of the images.
         out_channels: of the result, where it has others than the input: that has several frames then.
+        dims: 2 for images, 3 for volumes.
 
     >>> sum(parameter.numel() for parameter in Noise2NoiseUNet().parameters())
     991203
@@ -26,25 +27,26 @@ class Noise2NoiseUNet(Network):
 
     multiple = 32
 
-    def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:
+    def __init__(self, channels: int = 3, out_channels: int | None = None, dims: int = 2) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(channels, 48, 3, padding=1)
-        self.encoder = nn.ModuleList(nn.Conv2d(48, 48, 3, padding=1) for _ in range(6))
+        convolution, self._pool = CONVOLUTION[spatial(dims)], MAX_POOL[dims]
+        self.conv0 = convolution(channels, 48, 3, padding=1)
+        self.encoder = nn.ModuleList(convolution(48, 48, 3, padding=1) for _ in range(6))
         inputs = (96, 144, 144, 144)
-        self.decoder = nn.ModuleList(two_convolutions(n, 96) for n in inputs)
-        self.dec1a, self.dec1b = nn.Conv2d(96 + channels, 64, 3, padding=1), nn.Conv2d(64, 32, 3, padding=1)
-        self.output = nn.Conv2d(32, out_channels or channels, 3, padding=1)
+        self.decoder = nn.ModuleList(two_convolutions(n, 96, dims) for n in inputs)
+        self.dec1a, self.dec1b = convolution(96 + channels, 64, 3, padding=1), convolution(64, 32, 3, padding=1)
+        self.output = convolution(32, out_channels or channels, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, convolution):
                 nn.init.kaiming_normal_(module.weight, a=0.1)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
 
     def body(self, image: Tensor) -> Tensor:
         image = image - 0.5
         skips = [image]
         x = F.leaky_relu(self.conv0(image), 0.1)
         for layer in list(self.encoder)[:5]:  # conv1 .. conv5, each with pooling
-            x = F.max_pool2d(F.leaky_relu(layer(x), 0.1), 2)
+            x = self._pool(F.leaky_relu(layer(x), 0.1), 2)
             skips.append(x)
         skips.pop()  # pool5 is the way down, not a skip
         x = F.leaky_relu(self.encoder[5](x), 0.1)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import Network, sizes, two_convolutions
+from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, sizes, spatial, two_convolutions
 
 
 @final
@@ -22,27 +22,32 @@ class ResidualUNet(Network):
         width: channels of the first level; each level below has twice as many.
         levels: how many sizes the network works at, the image's own included.
         out_channels: of the result, where it has others than the input: that has several frames then.
+        dims: 2 for images, 3 for volumes.
     """
 
-    def __init__(self, channels: int = 3, width: int = 32, levels: int = 3, out_channels: int | None = None) -> None:
+    def __init__(
+        self, channels: int = 3, width: int = 32, levels: int = 3, out_channels: int | None = None, dims: int = 2
+    ) -> None:
         super().__init__()
+        convolution, self._pool = CONVOLUTION[spatial(dims)], MAX_POOL[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
         widths = [width * 2**level for level in range(levels)]
-        self.encoder = nn.ModuleList(two_convolutions(a, b) for a, b in zip([channels, *widths], widths, strict=False))
-        self.decoder = nn.ModuleList(two_convolutions(a + b, a) for a, b in reversed(list(pairwise(widths))))
-        self.output = nn.Conv2d(width, self.out_channels, 3, padding=1)
+        steps = zip([channels, *widths], widths, strict=False)
+        self.encoder = nn.ModuleList(two_convolutions(a, b, dims) for a, b in steps)
+        self.decoder = nn.ModuleList(two_convolutions(a + b, a, dims) for a, b in reversed(list(pairwise(widths))))
+        self.output = convolution(width, self.out_channels, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, convolution):
                 nn.init.kaiming_normal_(module.weight, a=0.1)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
         nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
 
     def body(self, image: Tensor) -> Tensor:
         skips = [self.encoder[0](image)]
         for block in list(self.encoder)[1:]:
-            skips.append(block(F.max_pool2d(skips[-1], 2)))
+            skips.append(block(self._pool(skips[-1], 2)))
         x = skips.pop()
         for block in self.decoder:
             x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))

@@ -1,0 +1,20 @@
+"""Files of Nikon microscopes."""
+
+from pathlib import Path
+
+import nd2
+
+from n2n_lightning.formats.foreign import Foreign
+
+
+class Nd2(Foreign):
+    """All of a file as one array; it comes out as TIFF."""
+
+    kind = "ND2"
+
+    def __init__(self, path: Path, part: str | None = None) -> None:
+        super().__init__(path, part)
+        with nd2.ND2File(path) as file:
+            letters = "".join(name if len(name) == 1 else "N" for name in file.sizes)
+            size = file.voxel_size()
+            self._take(file.asarray(), letters, (size.z if "Z" in letters else None, size.y, size.x))

@@ -1,0 +1,89 @@
+"""NIfTI files: volumes, and series of them, of magnetic resonance and other scanners."""
+
+import gzip
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from n2n_lightning.files import InputError, room
+from n2n_lightning.formats.picture import Picture, Values, check_size
+
+PIECE = 2**24  # bytes that are copied at a time
+
+
+class Nifti(Picture):
+    """A volume, or several of them in time, as stored: scl_slope and scl_inter stay in the header, as all of it does.
+
+    .nii files are mapped. What .nii.gz hold is unpacked, to the disk where it is large.
+    """
+
+    kind, volumes = "NIfTI", True
+
+    def __init__(self, path: Path, part: str | None = None) -> None:
+        super().__init__(path, part)
+        image: Any = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Image):  # Nifti2 is one, too
+            raise InputError("is no NIfTI file of one piece")
+        header, dtype, shape = image.header, image.get_data_dtype(), image.shape
+        proxy: Any = image.dataobj
+        self.offset, self.packed = int(proxy.offset), path.name.lower().endswith(".gz")
+        if dtype.names or dtype.kind == "c":
+            raise InputError(f"holds values of type {dtype}, which are no grey values")
+        letters = "WHDTC"[: len(shape)]
+        if len(shape) > 5 or len(shape) < 2 or min(shape) < 1:
+            raise InputError(f"its shape is {shape}, which is no volume or series of volumes")
+        kept = [i for i, n in enumerate(shape) if n > 1 or i < 2]
+        self.shape, letters = tuple(shape[i] for i in kept), "".join(letters[i] for i in kept)
+        self.dtype = dtype
+        if self.packed:
+            check_size(path.stat().st_size, dtype.itemsize * math.prod(shape))
+            array = self._unpacked()
+        else:
+            if self.offset + dtype.itemsize * math.prod(shape) > path.stat().st_size:
+                raise InputError("is truncated")
+            array = self._mapped(path, "c")
+        slope, inter = (float(n) for n in (proxy.slope, proxy.inter))
+        zooms = [float(z) for z in header.get_zooms()[:3]]
+        spacing = (zooms[2], zooms[1], zooms[0]) if "D" in letters and min(zooms) > 0 else None
+        self.values = [Values(array, letters, colour=False, spacing=spacing, unit=(slope, inter))]
+
+    def _mapped(self, path: Path, mode: Any) -> np.ndarray:
+        return np.memmap(path, self.dtype, mode, self.offset, self.shape, "F")
+
+    def _unpacked(self) -> np.ndarray:
+        flat = room((math.prod(self.shape),), self.dtype)
+        with gzip.open(self.path) as file:
+            file.read(self.offset)
+            step = max(1, PIECE // self.dtype.itemsize)
+            for start in range(0, len(flat), step):
+                part = file.read(step * self.dtype.itemsize)
+                found = np.frombuffer(part[: len(part) // self.dtype.itemsize * self.dtype.itemsize], self.dtype)
+                if len(found) < min(step, len(flat) - start):
+                    raise InputError("is truncated")
+                flat[start : start + len(found)] = found
+        return flat.reshape(self.shape, order="F")
+
+    def _begin(self, path: Path) -> list[np.ndarray]:
+        if self.packed:
+            flat = room((math.prod(self.shape),), self.dtype)
+            return [flat.reshape(self.shape, order="F")]
+        shutil.copyfile(self.path, path)
+        return [self._mapped(path, "r+")]
+
+    def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        (values,) = results
+        if not self.packed:
+            values.flush()  # type: ignore[attr-defined]
+            return
+        flat = values.reshape(-1, order="F")
+        step = max(1, PIECE // self.dtype.itemsize)
+        with gzip.open(self.path) as old, gzip.open(path, "wb", compresslevel=6) as new:
+            new.write(old.read(self.offset))  # the header and its extensions, as they are
+            for start in range(0, len(flat), step):
+                new.write(flat[start : start + step].tobytes())
+            old.seek(self.offset + flat.nbytes)
+            shutil.copyfileobj(old, new)

@@ -1,0 +1,58 @@
+"""One page of a picture, or one volume, on its way to a network and back."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2n_lightning.missing import lost, margin_value
+from n2n_lightning.ranges import Range
+
+
+class Page:
+    """One page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
+
+    `near` are the pages that the network sees in place of it.
+    """
+
+    def __init__(
+        self,
+        source: np.ndarray,
+        sink: np.ndarray,
+        colours: int,
+        limits: Range,
+        device: torch.device,
+        near: Sequence[np.ndarray] = (),
+    ) -> None:
+        self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
+        self.near = near or [source]
+        self.fills: tuple[float, ...] = ()
+
+    def read(self, place: tuple[slice, ...]) -> Tensor:
+        """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
+        found = []
+        for page in self.near:
+            pixels = page[(*place, slice(self.colours))]
+            values, gone = self.limits.shown(pixels), lost(pixels, self.fills)
+            if gone is not None:
+                values[gone] = np.nan
+            found.append(torch.from_numpy(values).movedim(-1, 0))
+        return torch.cat(found).to(self.device)
+
+    def write(self, place: tuple[slice, ...], values: Tensor) -> None:
+        """The network's result (C, h, w); missing pixels and transparency are those of the source."""
+        pixels, found = self.source[place], values.movedim(0, -1).cpu().numpy()
+        before = pixels[..., : self.colours]
+        result, gone = self.limits.stored(found, before), lost(before, self.fills)
+        self.sink[(*place, slice(self.colours))] = result if gone is None else np.where(gone, before, result)
+        self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
+
+
+def gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
+    """The values that mean that a pixel of a page is missing: declared ones, and that of a margin.
+
+    Of a volume (D, H, W, C) the plane in its middle is asked.
+    """
+    margin = margin_value(page[len(page) // 2] if len(page.shape) == 4 else page)
+    return fills if margin is None or margin in fills else (*fills, margin)
