@@ -1,23 +1,36 @@
 """One file in, one file out: every kind of file and type is trained on, scored and denoised, and stays what it is."""
 
+import gzip
 import json
+import re
+import shutil
+import sys
+import warnings
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import astropy
+import czifile
 import h5py
 import imagecodecs
+import mrcfile
+import nd2
 import netpbmfile
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
+from astropy.io import fits
 from PIL import Image
 
 from n2n_lightning import denoise, evaluate
 from n2n_lightning.data import OwnPairs
 from n2n_lightning.data.reading import read_picture
 from n2n_lightning.files import InputError
-from n2n_lightning.formats import ENDINGS, PICTURES, TYPES, opened
+from n2n_lightning.formats import BECOMES, ENDINGS, PICTURES, TYPES, opened
 from n2n_lightning.networks import ResidualUNet
 
 
@@ -47,6 +60,19 @@ def save(path: Path, array: np.ndarray) -> None:
     elif suffix in (".tif", ".tiff"):
         colour = array.shape[-1] in (3, 4)
         tifffile.imwrite(path, array, photometric="rgb" if colour else "minisblack", compression=None)
+    elif suffix in (".mrc", ".map", ".rec", ".mrcs", ".st"):
+        with mrcfile.new(path) as file:
+            file.set_data(array)
+            file.voxel_size = 3.0
+    elif suffix in (".nii", ".gz"):
+        nibabel.save(nibabel.Nifti1Image(array.T, np.diag([2.0, 2, 3, 1])), path)
+    elif suffix in (".fits", ".fit"):
+        header = fits.Header({"OBJECT": "M 13", "EXPTIME": 30.0})
+        fits.HDUList([fits.PrimaryHDU(array, header)]).writeto(path)
+    elif suffix == ".zarr":
+        store = zarr.create_array(store=str(path), shape=array.shape, chunks=(4, 16, 16), dtype=array.dtype)
+        store[...] = array
+        store.attrs["unit"] = "counts"
     elif suffix == ".png":
         path.write_bytes(imagecodecs.png_encode(array))
     elif suffix in (".pgm", ".ppm", ".pnm", ".pam"):
@@ -63,10 +89,20 @@ def types_of(ending: str) -> tuple[str, ...]:
         return ("uint8", "uint16")
     if ending in (".jpg", ".jpeg", ".bmp", ".webp"):
         return ("uint8",)
+    if ending in (".mrc", ".map", ".rec", ".mrcs", ".st"):
+        return ("int8", "int16", "uint16", "float16", "float32")
+    if ending in (".nii", ".nii.gz"):
+        return ("uint8", "int16", "uint16", "float32", "float64")
+    if ending in (".fits", ".fit"):
+        return ("uint8", "int16", "uint16", "int32", "float32", "float64")
     return TYPES
 
 
-WALK = [(ending, dtype, channels) for ending in ENDINGS for dtype in types_of(ending) for channels in (1, 3)]
+FLAT = [ending for ending in ENDINGS if ending not in BECOMES]
+# Kinds of files for volumes and of instruments, which hold no colours; as images here, their planes.
+GREY = (".mrc", ".map", ".rec", ".mrcs", ".st", ".nii", ".nii.gz", ".fits", ".fit", ".zarr")
+WALK = [(ending, dtype, channels) for ending in FLAT for dtype in types_of(ending) for channels in (1, 3)]
+WALK = [w for w in WALK if w[0] not in GREY or w[2] == 1]
 WALK = [w for w in WALK if (w[0], w[2]) not in ((".pgm", 3), (".ppm", 1), (".webp", 1))]
 
 
@@ -99,7 +135,7 @@ def part_of(ending: str) -> str:
 @pytest.mark.parametrize(("ending", "dtype", "channels"), WALK)
 def test_what_is_trained_on_can_be_scored_and_denoised(ending, dtype, channels, tmp_path, monkeypatch, checkpoints):
     array, part = scenes(6, channels, dtype), part_of(ending)
-    if ending in PICTURES and ending != ".npy":  # a folder with an image in each file
+    if ending in PICTURES and ending not in (".npy", *GREY):  # a folder with an image in each file
         for side in "ab":
             (tmp_path / side).mkdir()
             for i, image in enumerate(array):
@@ -117,7 +153,7 @@ def test_what_is_trained_on_can_be_scored_and_denoised(ending, dtype, channels, 
             torch.save(torch.from_numpy(array), f"{tmp_path / name}1{ending}")
         first, second = (f"{tmp_path / name}1{ending}" for name in "ab")
     else:
-        data = OwnPairs(first, second, batch_size=2)
+        data = OwnPairs(first, second, batch_size=2, dims=2)
     data.setup()
     assert data.val.noisy.shape == (1, channels, 24, 20)
     if ending not in (".jpg", ".jpeg"):
@@ -260,3 +296,191 @@ def test_pictures_with_metadata_and_transparency(tmp_path, monkeypatch, checkpoi
     netpbmfile.imwrite(tmp_path / "bits.pam", np.eye(8, dtype=bool), magicnumber="P4", maxval=1)
     with pytest.raises(InputError, match="is a bitmap or holds floats"):
         opened(tmp_path / "bits.pam")
+
+
+def denoised(path: Path, monkeypatch, checkpoint: Path) -> Path:
+    out = path.parent / "out"
+    assert command(denoise.main, monkeypatch, path, "-o", out, "--checkpoint", checkpoint) == 0
+    return out / path.name
+
+
+def bytes_of(path: Path, count: int) -> bytes:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return file.read(count)
+
+
+@pytest.mark.parametrize("name", ["example4d.nii.gz", "functional.nii", "example_nifti2.nii.gz"])
+def test_scanner_files_keep_their_header_byte_by_byte(name, tmp_path, monkeypatch, checkpoints):
+    source = Path(nibabel.__file__).parent / "tests" / "data" / name
+    shutil.copyfile(source, tmp_path / name)
+    result = denoised(tmp_path / name, monkeypatch, checkpoints[1])
+    before, after = nibabel.load(source), nibabel.load(result)
+    assert before.header == after.header
+    assert np.array_equal(before.affine, after.affine)
+    offset = int(before.dataobj.offset)
+    assert bytes_of(source, offset) == bytes_of(result, offset)  # extensions and all
+    old, new = before.get_fdata(), after.get_fdata()
+    assert not np.array_equal(old, new)
+    assert np.abs(new.mean() - old.mean()) < 0.5 * old.std()  # random weights
+
+
+@pytest.mark.parametrize("name", ["test0.fits", "scale.fits", "checksum.fits", "o4sp040b0_raw.fits", "arange.fits"])
+def test_files_of_telescopes_keep_their_headers_and_tables(name, tmp_path, monkeypatch, checkpoints):
+    source = Path(astropy.__file__).parent / "io" / "fits" / "tests" / "data" / name
+    if not source.exists():
+        pytest.skip(f"this astropy has no {name}")
+    shutil.copyfile(source, tmp_path / name)
+    try:
+        opened(tmp_path / name)
+    except InputError as error:
+        assert re.search("no image of two axes|images and cubes are read", str(error))  # noqa: PT017
+        return
+    result = denoised(tmp_path / name, monkeypatch, checkpoints[1])
+    with warnings.catch_warnings(), fits.open(source) as before, fits.open(result, checksum=True) as after:
+        assert len(before) == len(after)
+        for old, new in zip(before, after, strict=True):
+            cards = [[str(c) for c in h.header.cards if "SUM" not in c.keyword] for h in (old, new)]
+            assert cards[0] == cards[1]
+            if isinstance(old, fits.BinTableHDU) and old.data is not None:
+                assert old.data.tobytes() == new.data.tobytes()
+
+
+def test_telescopes_with_black_levels_blanks_and_several_images(tmp_path, monkeypatch, checkpoints):
+    draws = np.random.default_rng(0)
+    stars = draws.poisson(800, (40, 50)).astype(np.uint16)
+    deep = draws.normal(5, 1, (40, 50)).astype(np.float32)
+    deep[:, :6] = np.nan
+    blank = draws.integers(0, 3000, (40, 50)).astype(np.int16)
+    blank[5, 5] = -9999
+    third = fits.ImageHDU(blank)
+    third.header["BLANK"] = -9999
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(stars), fits.ImageHDU(deep), third]).writeto(tmp_path / "a.fits")
+    values = opened(tmp_path / "a.fits").values
+    assert [v.array.dtype.name for v in values] == ["uint16", "float32", "int16"]
+    assert np.array_equal(values[0].array, stars)
+    assert values[2].fills == (-9999.0,)
+    result = denoised(tmp_path / "a.fits", monkeypatch, checkpoints[1])
+    with fits.open(result, do_not_scale_image_data=True) as file:
+        assert file[1].header["BZERO"] == 32768
+        assert np.array_equal(np.isnan(file[2].data), np.isnan(deep))
+        assert file[3].data[5, 5] == -9999
+    with fits.open(result) as file:
+        assert file[1].data.dtype == np.uint16
+        assert abs(float(file[1].data.mean()) - 800) < 20
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 6, 12])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_electron_microscopes_of_any_mode_and_order_of_bytes(mode, order, tmp_path, monkeypatch, checkpoints):
+    dtype = np.dtype({0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}[mode])
+    volume = np.random.default_rng(0).integers(20, 100, (6, 20, 24)).astype(dtype)
+    path = tmp_path / "a.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(volume)
+        file.voxel_size = (1.5, 2, 3)
+        file.header.nxstart = -7
+        file.header.origin = (1, 2, 3)
+        file.add_label("a label")
+        file.header.exttyp = b"SERI"
+        file.set_extended_header(np.arange(24, dtype=np.uint8).view("V24"))
+    if order == ">":
+        with mrcfile.open(path) as file:
+            header, extended = file.header.copy(), file.extended_header.tobytes()
+        header.machst = [17, 17, 0, 0]
+        swapped = header.astype(header.dtype.newbyteorder(">"))
+        path.write_bytes(swapped.tobytes() + extended + volume.astype(dtype.newbyteorder(">")).tobytes())
+    (values,) = opened(path).values
+    assert np.array_equal(values.array, volume)
+    assert values.axes == "DHW"
+    assert values.spacing == pytest.approx((3, 2, 1.5))
+    result = denoised(path, monkeypatch, checkpoints[1])
+    assert mrcfile.validate(result) == mrcfile.validate(path)  # which fails for float16 whatever it holds
+    assert mode == 12 or mrcfile.validate(result)
+    with mrcfile.open(path) as before, mrcfile.open(result) as after:
+        same = [name for name in before.header.dtype.names if name not in ("dmin", "dmax", "dmean", "rms")]
+        assert all(before.header[name].tobytes() == after.header[name].tobytes() for name in same)
+        assert before.extended_header.tobytes() == after.extended_header.tobytes()
+        assert after.data.dtype == dtype.newbyteorder(order)
+        assert float(after.header.dmean) == pytest.approx(float(after.data.astype(float).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_microscope_store_keeps_its_chunks_and_labels(version, tmp_path, monkeypatch, checkpoints):
+    array = scenes(12, 1, "uint16").reshape(1, 2, 6, 24, 20)
+    store = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+    for level, step in ((0, 1), (1, 2)):
+        part = array[..., ::step, ::step]
+        made = store.create_array(str(level), shape=part.shape, chunks=(1, 1, 3, 16, 16), dtype="u2")
+        made[...] = part
+    labels = store.create_group("labels").create_array("cells", shape=(24, 20), chunks=(24, 20), dtype="u1")
+    labels[...] = 7
+    names = [{"name": n, "type": "space"} for n in "tczyx"]
+    size = [{"type": "scale", "scale": [1, 1, 0.5, 0.1, 0.1]}]
+    levels = [{"path": "0", "coordinateTransformations": size}, {"path": "1"}]
+    scales = [{"version": "0.4", "axes": names, "datasets": levels}]
+    store.attrs.update({"multiscales": scales} if version == 2 else {"ome": {"version": "0.5", "multiscales": scales}})
+    picture = opened(tmp_path / "a.zarr")
+    assert (picture.values[0].axes, picture.values[0].spacing) == ("CDHW", (0.5, 0.1, 0.1))
+    result = denoised(tmp_path / "a.zarr", monkeypatch, checkpoints[1])
+    after = zarr.open_group(str(result), mode="r")
+    assert after["0"].chunks == (1, 1, 3, 16, 16)
+    assert after["0"].shape == array.shape
+    assert not np.array_equal(after["0"][...], array)
+    assert (after["labels/cells"][...] == 7).all()
+    assert sorted(name for name, _ in after.members()) == ["0", "labels"]
+    kept = dict(after.attrs)
+    assert len((kept if version == 2 else kept["ome"])["multiscales"][0]["datasets"]) == 1
+    first = (result / "0").stat().st_mtime_ns
+    asked = [tmp_path / "a.zarr", "-o", tmp_path / "out", "--checkpoint", checkpoints[1], "--overwrite"]
+    assert command(denoise.main, monkeypatch, *asked) == 0
+    assert (result / "0").stat().st_mtime_ns > first
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.zarr"]
+
+
+def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoints):
+    """No file of these kinds is free to come along: what their libraries give is put in their place."""
+    array = scenes(6, 1, "uint16").reshape(2, 3, 24, 20)
+
+    class File:
+        axes, sizes = "0TZYX0"[1:], {"T": 2, "Z": 3, "Y": 24, "X": 20}
+
+        def __init__(self, path: Path) -> None:
+            if not path.read_bytes():
+                raise ValueError("empty")
+
+        def __enter__(self) -> "File":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def asarray(self, max_workers: int | None = None) -> np.ndarray:
+            return array if max_workers is None else array[..., None]
+
+        def voxel_size(self) -> SimpleNamespace:
+            return SimpleNamespace(z=2.0, y=0.5, x=0.5)
+
+    monkeypatch.setattr(czifile, "CziFile", File)
+    monkeypatch.setattr(nd2, "ND2File", File)
+    for ending in (".czi", ".nd2"):
+        (tmp_path / f"a{ending}").write_bytes(b"x")
+        assert opened(tmp_path / f"a{ending}").values[0].axes == "TDHW"
+        out = tmp_path / ending[1:]
+        asked = [tmp_path / f"a{ending}", "-o", out, "--checkpoint", checkpoints[1]]
+        assert command(denoise.main, monkeypatch, *asked) == 0
+        with tifffile.TiffFile(out / "a.tif") as file:
+            assert file.series[0].axes == "TZYX"
+            assert file.series[0].shape == (2, 3, 24, 20)
+            assert ending == ".czi" or 'PhysicalSizeZ="2.0"' in file.ome_metadata
+        (tmp_path / f"b{ending}").write_bytes(b"")
+        with pytest.raises(InputError, match=rf"b\{ending}: damaged, or not the"):
+            opened(tmp_path / f"b{ending}")
+    with pytest.raises(InputError, match=r"becomes .*x\.tif"):
+        command(denoise.main, monkeypatch, tmp_path / "a.czi", "-o", tmp_path / "x.czi")
+
+
+def test_a_missing_library_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "a.mrc").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "mrcfile", None)
+    monkeypatch.delitem(sys.modules, "n2n_lightning.formats.mrc", raising=False)
+    with pytest.raises(InputError, match=r"a\.mrc: needs mrcfile, .* pip install 'n2n_lightning\[mrc\]'"):
+        opened(tmp_path / "a.mrc")

@@ -2,14 +2,18 @@
 
 import io
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import mrcfile
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 import torch
+from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -67,6 +71,26 @@ def _hdf5() -> bytes:
     return file.getvalue()
 
 
+def _written(name: str, write: Callable[[Path], object]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        write(path)
+        return path.read_bytes()
+
+
+def _mrc(path: Path) -> None:
+    with mrcfile.new(path) as file:
+        file.set_data(PIXELS.astype(np.int16))
+
+
+def _nifti(path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(PIXELS.astype(np.int16), np.eye(4)), path)
+
+
+def _fits(path: Path) -> None:
+    fits.HDUList([fits.PrimaryHDU(PIXELS.astype(np.float32)), fits.ImageHDU(PIXELS[0])]).writeto(path)
+
+
 def _picture(path: Path) -> None:
     """Reads a picture and writes it again, as denoise does."""
     picture = opened(path)
@@ -81,6 +105,10 @@ READERS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     "picture.tif": (_tiff(), _picture),
     "deflated.tif": (_tiff(compression="zlib"), _picture),
     "picture.npy": (_npy(), _picture),
+    "volume.mrc": (_written("a.mrc", _mrc), _picture),
+    "volume.nii": (_written("a.nii", _nifti), _picture),
+    "volume.nii.gz": (_written("a.nii.gz", _nifti), _picture),
+    "sky.fits": (_written("a.fits", _fits), _picture),
     "stack.npz": (_npz(), read_array),
     "stack.h5": (_hdf5(), read_array),
     "stack.tif": (_tiff(), read_array),
