@@ -70,8 +70,10 @@ class Scenes:
         return torch.cat(parts)[torch.cat(places).argsort()]
 
     def image(self, scene: int, capture: int) -> Tensor:
-        """One capture, (C, H, W)."""
-        return self.take(torch.tensor([scene]), torch.tensor([capture]))[0]
+        """One capture, (C, H, W); not copied."""
+        if self.counts is None:
+            return self.frames[capture][scene]
+        return self.frames[0][int(self.counts[:scene].sum()) + capture]
 
     def part(self, which: Tensor) -> "Scenes":
         """Some of the scenes; a slice of them is not copied."""
