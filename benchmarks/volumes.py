@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--sigma", type=float, default=2.0)
-    parser.add_argument("--pairs", type=int, nargs=2, default=[100, 3000], help="windows an epoch, in 3D and in 2D")
+    parser.add_argument("--pairs", type=int, nargs=2, default=[100, 6400], help="windows an epoch, in 3D and in 2D")
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 1024, 1024])
     parser.add_argument("--planes", type=int, help="memory: denoise so many planes alone")
     parser.add_argument("--place", help="memory: the folder for the files")

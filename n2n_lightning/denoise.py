@@ -29,6 +29,7 @@ def parser() -> Parser:
     p.add_argument(
         "--halves", action="store_true", help="of two pictures, halves of one specimen, write the mean result"
     )
+    p.add_argument("--strength", type=float, default=1.0, help="0 to 1: a mix of picture and result (default 1)")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
     p.add_argument(
@@ -144,6 +145,7 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
         )
         task = progress.add_task(source.name, total=total)
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
+        options["strength"] = args.strength
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         with replacing(target, folder=ending(target) in FOLDERS) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
@@ -259,6 +261,8 @@ def checked(args: Any) -> None:
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(f"--{name} {value}: must be larger than 0, and finite")
+    if not 0 <= args.strength <= 1:
+        raise InputError(f"--strength {args.strength:g}: must be 0 (the picture as it is) to 1")
     if args.black and args.scale is None:
         raise InputError(f"--black {args.black:g}: say with --scale which stored value is white")
     if args.scale is not None and not args.black < args.scale:
@@ -281,11 +285,11 @@ def main() -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from n2n_lightning.restore import PRETRAINED, load
-    from n2n_lightning.tiles import OVERLAPS, TILES, spans
+    from n2n_lightning.tiles import TILES, spans
 
     model = load(args.checkpoint or PRETRAINED, args.allow)
     tile = args.tile or TILES[model.dims]
-    spans(2 * tile, tile, model.multiple, OVERLAPS[model.dims])  # says so, if the tile is too small
+    spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     args.tile = tile
     device = args.device
     if device == "auto":

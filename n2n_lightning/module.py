@@ -214,7 +214,7 @@ class Denoiser(pl.LightningModule):
 
     def _whole(self, images: Tensor) -> Tensor:
         """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""
-        return in_tiles(self, images)
+        return in_tiles(self, images, getattr(self.network, "overlap", None))
 
     def on_validation_end(self) -> None:
         self._started = time.perf_counter()

@@ -28,6 +28,7 @@ class Page:
         self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
         self.near = near or [source]
         self.fills: tuple[float, ...] = ()
+        self.strength = 1.0  # of the result, in a mix with the source
 
     def read(self, place: tuple[slice, ...]) -> Tensor:
         """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
@@ -44,6 +45,10 @@ class Page:
         """The network's result (C, h, w); missing pixels and transparency are those of the source."""
         pixels, found = self.source[place], values.movedim(0, -1).cpu().numpy()
         before = pixels[..., : self.colours]
+        if self.strength != 1:
+            shown = self.limits.shown(before)
+            with np.errstate(invalid="ignore"):
+                found = shown + self.strength * (found - shown)
         result, gone = self.limits.stored(found, before), lost(before, self.fills)
         self.sink[(*place, slice(self.colours))] = result if gone is None else np.where(gone, before, result)
         self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]

@@ -99,6 +99,7 @@ class Trained(nn.Module):
         self.equivariant = bool(getattr(network, "equivariant", False))  # does not mind units and black levels
         self.dims: int = getattr(network, "dims", 2)
         self.multiple: int = getattr(network, "multiple", 32)
+        self.overlap: int = getattr(network, "overlap", None) or OVERLAPS[self.dims]
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -120,6 +121,7 @@ class Trained(nn.Module):
         scale: float | None = None,
         batch: int = 1,
         black: float = 0.0,
+        strength: float = 1.0,
     ) -> Array:
         """Denoises one image, or several of one size.
 
@@ -133,6 +135,7 @@ class Trained(nn.Module):
                 else both are judged by type and values, see ranges.levels.
             batch: tiles that go through the network together.
             black: with `scale`: the stored value that is black.
+            strength: 0 to 1: a mix of the image and its result.
 
         Returns:
             An array of the same kind, shape and type. Of 4 channels on the last axis the fourth is taken for
@@ -159,6 +162,7 @@ class Trained(nn.Module):
             axes = deep or of_picture(pixels.shape, channels_first=isinstance(array, Tensor))
         result = np.empty_like(pixels)
         options: dict[str, Any] = {"tile": tile, "tta": tta, "scale": scale, "batch": batch, "black": black}
+        options["strength"] = strength
         self.denoise_into(result, pixels, axes, has_alpha(pixels.shape, axes), **options)
         return torch.from_numpy(result).to(array.device) if isinstance(array, Tensor) else result
 
@@ -174,6 +178,7 @@ class Trained(nn.Module):
         scale: float | None = None,
         batch: int = 1,
         black: float = 0.0,
+        strength: float = 1.0,
         fills: tuple[float, ...] = (),
         advance: Callable[[int], Any] = lambda tiles: None,
         near: Sequence[np.ndarray] = (),
@@ -187,7 +192,7 @@ class Trained(nn.Module):
             fills: stored values that mean that a pixel is missing, beside those that are found by themselves.
             advance: called with the number of tiles that were finished.
             near: with a context, and an array that is one frame: those around it, `axes.frames`, of the same axes.
-            result, array, axes, tile, tta, scale, batch, black: see `denoise`.
+            result, array, axes, tile, tta, scale, batch, black, strength: see `denoise`.
         """
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
@@ -200,11 +205,7 @@ class Trained(nn.Module):
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         together = colours == self.channels and (colour or self.range is not None)
-        if self.context and not (together and (near or (stacked and stacked[0] > 1))):
-            raise InputError(
-                f"the checkpoint is for movies of {self.channels} channels: it sees {self.context} frames on either"
-                " side of each, and needs a stack of frames"
-            )
+        self._check_context(together and bool(near or (stacked and stacked[0] > 1)))
         places = list(np.ndindex(*stacked))
         known = {p: gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
         fixed = self.range if scale is None else (black, scale - black)
@@ -220,14 +221,23 @@ class Trained(nn.Module):
                 if self.context and not near:
                     beside = [source[around(place[0], k, stacked[0]), *place[1:]] for k in frames(self.context)]
                 page = Page(source[place], sink[place], colours, limits, next(self.parameters()).device, beside)
+                page.strength = strength
                 page.fills = known[place] if place in known else gaps(page.source[..., :colours], fills)
-                tiled(run, page.read, page.write, size, self._tile(tile), self.multiple, batch, advance)
+                tiled(run, page.read, page.write, size, self._tile(tile), self.multiple, batch, advance, self.overlap)
+
+    def _check_context(self, surrounded: bool) -> None:
+        """Raises InputError where the network sees frames around each, and there are none."""
+        if self.context and not surrounded:
+            raise InputError(
+                f"the checkpoint is for movies of {self.channels} channels: it sees {self.context} frames on either"
+                " side of each, and needs a stack of frames"
+            )
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | str | None = "auto") -> int:
         """How many tiles `denoise_into` will finish."""
         shape = as_pages(array, in_space(axes) if self.dims == 3 else axes, self.dims).shape
         stacked, size, _ = of_pages(shape, self.dims)
-        each = (len(spans(n, self._tile(tile), self.multiple, OVERLAPS[self.dims])) for n in size)
+        each = (len(spans(n, self._tile(tile), self.multiple, self.overlap)) for n in size)
         return math.prod(stacked) * math.prod(each)
 
     def _tile(self, tile: int | str | None) -> int | None:

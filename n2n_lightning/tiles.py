@@ -79,6 +79,7 @@ def tiled(
     multiple: int = 1,
     batch: int = 1,
     advance: Callable[[int], Any] = lambda tiles: None,
+    overlap: int | None = None,
 ) -> None:
     """Denoises an image or a volume piece by piece.
 
@@ -91,8 +92,9 @@ def tiled(
         multiple: what the network needs sizes to be divisible by.
         batch: tiles that go through the network together.
         advance: called with the number of tiles that were finished.
+        overlap: of neighbouring tiles, in pixels; None: OVERLAPS.
     """
-    each = [spans(length, tile, multiple, OVERLAPS[len(size)]) for length in size]
+    each = [spans(length, tile, multiple, overlap or OVERLAPS[len(size)]) for length in size]
     # Bands of tiles follow one another along the longest side, so that what is held between them is small.
     along = max(range(len(size)), key=lambda axis: size[axis])
     inner = list(product(*(each[axis] for axis in range(len(size)) if axis != along)))
@@ -145,7 +147,7 @@ def _groups(inner: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Sp
     yield group
 
 
-def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int | None = None) -> Tensor:
     """What a network makes of images (B, C, H, W) or volumes; large ones go through it in tiles."""
     size = size_of(images)
     if math.prod(size) <= LARGE:
@@ -163,7 +165,7 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
                 found.append(values.new_empty(len(values), *image.shape[1:]))
             found[0][(slice(None), *place)] = values
 
-        tiled(network, read, keep, size, tile=tile, multiple=32)
+        tiled(network, read, keep, size, tile=tile, multiple=32, overlap=overlap)
         results += found
     return torch.stack(results)
 

@@ -516,6 +516,23 @@ def test_an_equivariant_checkpoint_gives_the_same_in_any_unit(channels):
     assert np.array_equal(model.denoise(np.full((40, 40), 7.5)), np.full((40, 40), 7.5))
 
 
+def test_strength_mixes_the_picture_and_its_result(model, tmp_path, monkeypatch):
+    image = noisy(50, 60, 3, "float32")
+    image[5, 5] = np.nan
+    full = model.denoise(image)
+    assert np.allclose(model.denoise(image, strength=0.25), image + 0.25 * (full - image), atol=1e-5, equal_nan=True)
+    assert np.allclose(model.denoise(image, strength=0), image, atol=1e-6, equal_nan=True)
+    np.save(tmp_path / "a.npy", image)
+    done = run("denoise", "a.npy", "-o", "out", "--strength", "0.25", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert np.allclose(
+        np.load(tmp_path / "out" / "a.npy"), model.denoise(image, strength=0.25), atol=1e-5, equal_nan=True
+    )
+    done = run("denoise", "a.npy", "-o", "other", "--strength", "2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--strength 2: must be 0" in done.stderr
+
+
 def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
     """Fluorescence: each channel has a range of its own, and nothing of the others."""
     bright, dim = (smooth(48, 52, 1)[..., 0] * 50000).astype(np.uint16), noisy(48, 52, 1, "uint8").astype(np.uint16) * 2

@@ -113,6 +113,7 @@ class _BlockUNet(Network):
         if len(widths) != len(blocks):
             raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
         self.multiple = 2 ** (len(widths) - 1)
+        self.overlap = 128 if dims == 2 and len(widths) > 3 else None
         steps = list(pairwise(widths))
 
         def chain(width: int, count: int) -> nn.Sequential:

@@ -13,10 +13,10 @@ from n2n_lightning.noise.brown import blurred_normal
 class Varied(Noise):
     """What a blind denoiser for pictures of any origin has to know, for `experiment=pretrained`.
 
-    45 in 100 images have white normal noise, 30 photon counts with or without read noise (Poisson, then normal), 25
-    what cameras make (noise.Camera: read and shot noise, blurred, partly common to the channels). Some inputs are then
-    stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their noise has zero
-    mean. The noise of a picture without colour has none either.
+    40 in 100 images have white normal noise, 25 photon counts with or without read noise (Poisson, then normal), 35
+    what cameras make (noise.Camera: read and shot noise, blurred, partly common to the channels; half as strong). Some
+    inputs are then stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their
+    noise has zero mean. The noise of a picture without colour has none either.
 
     Args:
         sigma: standard deviation in units of 1/255; of a range, weak noise is drawn more often than strong noise:
@@ -57,11 +57,11 @@ class Varied(Noise):
         width = drawn(self.width, image, generator).flatten()
         own = blurred_normal(image, width, generator)
         common = blurred_normal(image[:, :1], width, generator)
-        strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
+        strength = sigma / 2 * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
         camera = image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
 
         white = image + sigma * normal_like(image, generator)
-        noisy = torch.where(kind < 0.45, white, torch.where(kind < 0.75, counted, camera))
+        noisy = torch.where(kind < 0.4, white, torch.where(kind < 0.65, counted, camera))
         grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
         return torch.where(grey, noisy[:, :1], noisy)
 
