@@ -18,6 +18,7 @@ from n2n_lightning.files import InputError
 from n2n_lightning.fsc import Correlation, resolution
 from n2n_lightning.networks import DnCNN, DRUNet, Noise2NoiseUNet, ResidualUNet, multiply_accumulates
 from n2n_lightning.restore import Trained
+from n2n_lightning.scores import Estimates, psnr
 from n2n_lightning.starting import copy
 from tests.conftest import run
 
@@ -327,3 +328,18 @@ def test_letters_of_volumes():
     assert axes.as_pages(array, "CDHW", 3).shape == (4, 5, 6, 3)
     assert axes.as_pages(array, "THWC"[:4], 3).shape == (3, 1, 4, 5, 6)
     assert [c.shape for c in axes.as_captures(torch.zeros(2, 3, 4, 5), "KDHW", 3)] == [(1, 1, 3, 4, 5)] * 2
+
+
+def test_the_estimate_of_volumes_is_the_error_to_a_twentieth_of_a_decibel():
+    torch.manual_seed(0)
+    network = randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3))
+    found, true = Estimates(), []
+    for seed in range(6):
+        clean = torch.from_numpy(specimen((32, 64, 64), seed))[None, None] / 4
+        captures = [clean + 0.2 * torch.randn(clean.shape, generator=draws(100 * seed + k)) for k in (1, 2)]
+        with torch.no_grad():
+            outputs = [0.3 * capture + 0.7 * torch.nn.functional.avg_pool3d(capture, 3, 1, 1) for capture in captures]
+            outputs = [output + 0.01 * network(output) for output in outputs]
+        found.add(captures, outputs, [seed])
+        true += [float((output - clean).square().mean()) for output in outputs]
+    assert psnr(found.error) == pytest.approx(psnr(float(np.mean(true))), abs=0.05)
