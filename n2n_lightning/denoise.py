@@ -4,17 +4,15 @@ PNG, JPEG, TIFF and .npy, of any size, bit depth and number of channels; what go
 takes the one that the package brings along, for photographs with noise of any strength.
 """
 
-import glob
-import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
-from n2n_lightning.formats import BECOMES, ENDINGS, FOLDERS, below, ending, is_one, opened, split, stem
+from n2n_lightning.formats import FOLDERS, ending, opened
+from n2n_lightning.jobs import Job, folder_of, halves_of, planned
 
 
 def parser() -> Parser:
@@ -30,6 +28,7 @@ def parser() -> Parser:
         "--halves", action="store_true", help="of two pictures, halves of one specimen, write the mean result"
     )
     p.add_argument("--strength", type=float, default=1.0, help="0 to 1: a mix of picture and result (default 1)")
+    p.add_argument("--page", action="store_true", help="write OUT/page.html, with a slider between before and after")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
     p.add_argument(
@@ -42,74 +41,6 @@ def parser() -> Parser:
     p.add_argument("--axes", help="what the axes of .npy files are, as NHW: images, height, width; C: channels")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
-
-
-class Job(NamedTuple):
-    """A file, the array in it that was named, if any, and what it becomes."""
-
-    source: Path
-    target: Path
-    part: str | None = None
-
-
-def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
-    """Which file becomes which, and which files of folders are no pictures.
-
-    Raises:
-        InputError: nothing is found, or two would become one.
-    """
-    jobs: list[Job] = []
-    skipped: list[Path] = []
-    named = ending(out) in (*ENDINGS, ".gif", ".heic") and is_one(out)
-    if out.exists() and not out.is_dir() and not named:
-        raise InputError(f"{out}: is a file; name a folder")
-    for text in pictures:
-        path, part = split(text)
-        if not text:
-            raise InputError("a picture without a name")
-        if not is_one(path):
-            files = _found(below(path), path, out)
-            found = [p for p in files if ending(p) in ENDINGS]
-            skipped += [p for p in files if p not in found]
-            if not found:
-                raise InputError(f"{path}: holds no pictures ({', '.join(ENDINGS)})")
-            jobs += [Job(p, result_of(out / p.relative_to(path))) for p in found]
-        elif path.exists() or not glob.has_magic(text):
-            jobs.append(Job(path, out if named else result_of(out / path.name), part))
-        else:
-            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-            found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
-            if not found:
-                raise InputError(f"{text}: matches no file")
-            jobs += [Job(p, result_of(out / p.name)) for p in found]
-    if named and (len(jobs) > 1 or jobs[0].target != out):
-        raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
-    if named and ending(out) != (suffix := ending(result_of(jobs[0].source))):
-        kind, name = ending(jobs[0].source), out.with_name(stem(out) + suffix)
-        raise InputError(
-            f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
-        )
-    owners: dict[Path, Job] = {}
-    for job in jobs:
-        other = owners.setdefault(job.target, job)
-        if (other.source.resolve(), other.part) != (job.source.resolve(), job.part):
-            both = " and ".join(str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job))
-            raise InputError(f"{both} would both become {job.target}; denoise them into folders of their own")
-    return list(owners.values()), skipped
-
-
-def result_of(path: Path) -> Path:
-    """The name of a result: that of the picture, but for kinds of files that are read alone."""
-    suffix = BECOMES.get(ending(path))
-    return path.with_name(stem(path) + suffix) if suffix else path
-
-
-def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
-    """The files among `paths`, without hidden ones, and without earlier results where `out` is a folder in `root`."""
-    results = out.resolve()
-    inside = results != root.resolve() and results.is_relative_to(root.resolve())
-    files = sorted(p for p in paths if is_one(p) and p.exists() and not p.name.startswith("."))
-    return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
 
 
 def _near(model: Any, job: Job, axes: str, series: list[Path]) -> list[Any]:
@@ -204,6 +135,24 @@ def _mean(result: Any, one: Any, other: Any) -> None:
         result[i] = np.rint(mean) if np.issubdtype(result.dtype, np.integer) else mean
 
 
+def page(jobs: list[Job], args: Any) -> str | None:
+    """Writes the page of before and after beside the results; returns what to say of it."""
+    from n2n_lightning import slider
+
+    folder = folder_of(args.out)
+    pairs = []
+    for job in jobs:
+        if job.target.exists():
+            before, after = opened(job.source, job.part), opened(job.target, job.part)
+            for values, result in zip(before.values, after.values, strict=True):
+                axes, _ = before.meaning(values, args.axes)
+                pairs.append(slider.pair(job.source.name, values.array, result.array, axes))
+    if not pairs:
+        return None
+    slider.write(folder / "page.html", pairs, f"Before and after: {folder.resolve().name}")
+    return f"{folder / 'page.html'}: before and after"
+
+
 def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     """The checkpoint after it has learnt from the pictures; kept beside the results, for the next time.
 
@@ -236,26 +185,6 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     return model
 
 
-def _two(pictures: list[str], out: Path) -> list[Job]:
-    """The jobs of --halves: two, which become one file.
-
-    Raises:
-        InputError: there are not two.
-    """
-    first, *more = [job for text in pictures for job in planned([text], out if len(pictures) == 1 else _folder(out))[0]]
-    if len(more) != 1:
-        raise InputError(f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen")
-    target = first.target if out == _folder(out) else out
-    if ending(target) != ending(first.target):
-        raise InputError(f"{out}: a {ending(first.target)} picture stays one")
-    return [first._replace(target=target), more[0]._replace(target=target)]
-
-
-def _folder(out: Path) -> Path:
-    """The folder of results, where `out` may be the name of one."""
-    return out.parent if ending(out) in ENDINGS and is_one(out) else out
-
-
 def checked(args: Any) -> None:
     """Raises InputError where options cannot be."""
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
@@ -278,7 +207,7 @@ def checked(args: Any) -> None:
 def main() -> int:
     args = parser().parse_args()
     checked(args)
-    jobs, skipped = (_two(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out)
+    jobs, skipped = (halves_of(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out)
 
     import torch
     from rich.console import Console
@@ -321,6 +250,8 @@ def main() -> int:
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1
+    if args.page and (line := page(jobs[: 1 if args.halves else None], args)):
+        print(line)
     if skipped:
         shown = ", ".join(p.name for p in skipped[:3]) + (f" and {len(skipped) - 3} more" if len(skipped) > 3 else "")
         print(f"left alone: {shown}")

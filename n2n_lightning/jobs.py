@@ -1,0 +1,100 @@
+"""Which picture becomes which file."""
+
+import glob
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from n2n_lightning.files import InputError
+from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, split, stem
+
+
+class Job(NamedTuple):
+    """A file, the array in it that was named, if any, and what it becomes."""
+
+    source: Path
+    target: Path
+    part: str | None = None
+
+
+def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
+    """Which file becomes which, and which files of folders are no pictures.
+
+    Raises:
+        InputError: nothing is found, or two would become one.
+    """
+    jobs: list[Job] = []
+    skipped: list[Path] = []
+    named = ending(out) in (*ENDINGS, ".gif", ".heic") and is_one(out)
+    if out.exists() and not out.is_dir() and not named:
+        raise InputError(f"{out}: is a file; name a folder")
+    for text in pictures:
+        path, part = split(text)
+        if not text:
+            raise InputError("a picture without a name")
+        if not is_one(path):
+            files = _found(below(path), path, out)
+            found = [p for p in files if ending(p) in ENDINGS]
+            skipped += [p for p in files if p not in found]
+            if not found:
+                raise InputError(f"{path}: holds no pictures ({', '.join(ENDINGS)})")
+            jobs += [Job(p, result_of(out / p.relative_to(path))) for p in found]
+        elif path.exists() or not glob.has_magic(text):
+            jobs.append(Job(path, out if named else result_of(out / path.name), part))
+        else:
+            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+            found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
+            if not found:
+                raise InputError(f"{text}: matches no file")
+            jobs += [Job(p, result_of(out / p.name)) for p in found]
+    if named and (len(jobs) > 1 or jobs[0].target != out):
+        raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
+    if named and ending(out) != (suffix := ending(result_of(jobs[0].source))):
+        kind, name = ending(jobs[0].source), out.with_name(stem(out) + suffix)
+        raise InputError(
+            f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
+        )
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        other = owners.setdefault(job.target, job)
+        if (other.source.resolve(), other.part) != (job.source.resolve(), job.part):
+            both = " and ".join(str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job))
+            raise InputError(f"{both} would both become {job.target}; denoise them into folders of their own")
+    return list(owners.values()), skipped
+
+
+def result_of(path: Path) -> Path:
+    """The name of a result: that of the picture, but for kinds of files that are read alone."""
+    suffix = BECOMES.get(ending(path))
+    return path.with_name(stem(path) + suffix) if suffix else path
+
+
+def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
+    """The files among `paths`, without hidden ones, and without earlier results where `out` is a folder in `root`."""
+    results = out.resolve()
+    inside = results != root.resolve() and results.is_relative_to(root.resolve())
+    files = sorted(p for p in paths if is_one(p) and p.exists() and not p.name.startswith("."))
+    return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
+
+
+def halves_of(pictures: list[str], out: Path) -> list[Job]:
+    """The jobs of --halves: two, which become one file.
+
+    Raises:
+        InputError: there are not two.
+    """
+    first, *more = [
+        job for text in pictures for job in planned([text], out if len(pictures) == 1 else folder_of(out))[0]
+    ]
+    if len(more) != 1:
+        raise InputError(f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen")
+    target = first.target if out == folder_of(out) else out
+    if ending(target) != ending(first.target):
+        raise InputError(f"{out}: a {ending(first.target)} picture stays one")
+    return [first._replace(target=target), more[0]._replace(target=target)]
+
+
+def folder_of(out: Path) -> Path:
+    """The folder of results, where `out` may be the name of one."""
+    return out.parent if ending(out) in ENDINGS and is_one(out) else out

@@ -1,0 +1,107 @@
+"""A page with a slider between before and after: one file that needs no network and no other file."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from n2n_lightning.axes import as_pages, evenly
+from n2n_lightning.files import replacing
+
+BYTES = 15e6  # of all pictures, as PNG: with the text that they become a page stays under 20 MB
+PAGES = 8  # of a stack that are shown
+MOST = 24  # pictures
+
+
+@dataclass
+class Pair:
+    """Pages of one picture before and after, 8 bit grey or colour, ready to be shown.
+
+    Attributes:
+        name: of the picture.
+        about: its size, its type and the range that is shown.
+        pages: before and after, (H, W) or (H, W, 3), and what to say of each.
+    """
+
+    name: str
+    about: str
+    pages: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)
+
+
+def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Pair:
+    """A picture in the range of the middle 99.8% of its values, of each channel where they are no colours.
+
+    Args:
+        name: of the picture.
+        before, after: of one shape, mapped or not.
+        axes: their letters. Planes of volumes and frames of movies are pages; of colours the first three are shown, of
+            other channels each by itself.
+    """
+    first, second = (as_pages(array, axes) for array in (before, after))
+    *stacked, height, width, channels = first.shape
+    colours = 3 if channels in (3, 4) else 1
+    places = [(*place, k) for place in np.ndindex(*stacked) for k in range(1 if colours == 3 else channels)]
+    chosen = [places[i] for i in evenly(len(places), PAGES)]
+    shape = " x ".join(str(n) for n in before.shape)
+    found = Pair(name, f"{shape}, {before.dtype.name}.")
+    for *place, k in chosen:
+        part = slice(3) if colours == 3 else slice(k, k + 1)
+        here = [np.asarray(array[tuple(place)][..., part], np.float64) for array in (first, second)]
+        known = here[0][np.isfinite(here[0])]
+        low, high = (float(v) for v in np.quantile(known, (0.001, 0.999))) if known.size else (0.0, 1.0)
+        if before.dtype == np.uint8:
+            low, high = 0.0, 255.0
+        high = high if high > low else low + 1
+        eight = [np.nan_to_num((x - low) / (high - low)).clip(0, 1) * 255 for x in here]
+        one, other = ((x if colours == 3 else x[..., 0]).round().astype(np.uint8) for x in eight)
+        label = f"Shown: {low:g} to {high:g}." if before.dtype != np.uint8 else ""
+        label += f" {height} x {width}, page {'/'.join(str(n) for n in (*place, k))}." if len(places) > 1 else ""
+        found.pages.append((one, other, label))
+    return found
+
+
+def write(path: Path, pairs: Sequence[Pair], title: str) -> None:
+    """Writes the page; pictures are made smaller where all of them would be too many bytes, which it says.
+
+    Args:
+        path: the page.
+        pairs: up to MOST of them are shown.
+        title: of the page.
+    """
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    shown = [pairs[i] for i in evenly(len(pairs), MOST)]
+    pixels = sum(2 * before.size for one in shown for before, _, _ in one.pages)
+    factor = max(1, int(np.ceil((pixels / BYTES) ** 0.5)))
+    content = [
+        {
+            "name": one.name,
+            "about": one.about + (f" Made smaller, {factor} x {factor} pixels to one." if factor > 1 else ""),
+            "pages": [
+                {"before": _png(before, factor), "after": _png(after, factor), "label": label}
+                for before, after, label in one.pages
+            ],
+        }
+        for one in shown
+    ]
+    left = f"{len(pairs) - len(shown)} more pictures are not shown." if len(pairs) > len(shown) else ""
+    loader = Environment(loader=PackageLoader("n2n_lightning"), autoescape=select_autoescape())
+    text = loader.get_template("slider.html").render(title=title, pictures=content, remark=left)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _png(image: np.ndarray, factor: int) -> str:
+    """An image as PNG, as text; of `factor` x `factor` pixels the mean."""
+    from PIL import Image
+
+    if factor > 1:
+        height, width = (n // factor * factor for n in image.shape[:2])
+        blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor, *image.shape[2:])
+        image = blocks.mean((1, 3)).round().astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", optimize=False)
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,133 @@
+"""The page with a slider between before and after, in a real browser where there is one."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from n2n_lightning import slider
+from tests.conftest import run
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Moves everything that can be moved, and leaves in the page what came of it.
+SCRIPT = """
+<script>
+window.addEventListener("error", (event) => { document.body.dataset.error = event.message; });
+const set = (id, value) => {
+  const e = document.getElementById(id);
+  e.value = value; e.dispatchEvent(new Event("input"));
+};
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+(async () => {
+  while (document.body.dataset.ready !== "yes") await wait(20);
+  const found = {}, after = document.getElementById("after"), view = document.getElementById("view");
+  for (const at of [0, 250, 1000]) { set("split", at); found["clip" + at] = after.style.clipPath; }
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  found.key = document.getElementById("split").value;
+  set("zoom", "4"); found.zoomed = parseFloat(after.style.width); set("zoom", "0");
+  found.fits = after.getBoundingClientRect().width <= view.clientWidth + 1;
+  const box = document.getElementById("difference"); box.checked = true; box.dispatchEvent(new Event("input"));
+  const removed = document.getElementById("removed");
+  found.removed = !removed.hidden;
+  found.middle = Array.from(removed.getContext("2d").getImageData(5, 5, 1, 1).data);
+  const first = after.toDataURL(); set("page", 1); await wait(300);
+  found.other = after.toDataURL() !== first;
+  found.about = document.getElementById("about").textContent;
+  found.paper = getComputedStyle(document.body).backgroundColor;
+  found.error = document.body.dataset.error || "";
+  found.wide = document.documentElement.scrollWidth <= window.innerWidth;
+  found.pixel = Array.from(document.getElementById("before").getContext("2d").getImageData(5, 5, 1, 1).data);
+  const result = document.createElement("pre");
+  result.id = "found"; result.textContent = JSON.stringify(found);
+  document.body.append(result);
+})();
+</script>
+"""
+
+
+def looked_at(page: Path, *options: str) -> tuple[dict, str, str]:
+    """What the script found in a page, what the browser said, and the page itself after it."""
+    assert BROWSER
+    text = page.read_text(encoding="utf-8")
+    there = page.with_stem("looked_at")
+    there.write_text(text.replace("</body>", SCRIPT + "</body>"), encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    command += ["--virtual-time-budget=9000", *options, "--dump-dom", there.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
+    assert match, done.stderr[-2000:]
+    return json.loads(match[1].replace("&quot;", '"')), done.stderr, done.stdout
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    draws = np.random.default_rng(0)
+    stack = draws.poisson(1000 + 500 * np.arange(3)[:, None, None], (3, 120, 500)).astype(np.uint16)
+    stack[0, 0, 0] = 65535  # one hot pixel does not make all others black
+    tifffile.imwrite(folder / "stack.tif", stack, photometric="minisblack")
+    colour = draws.integers(0, 256, (90, 130, 3)).astype(np.uint8)
+    Image.fromarray(colour).save(folder / "zebra.png")
+    done = run("denoise", "stack.tif", "zebra.png", "-o", "out", "--page", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "page.html: before and after" in done.stdout
+    return folder / "out" / "page.html"
+
+
+def test_a_page_holds_everything_and_asks_for_nothing(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)\s*=\s*[\"']?http|url\(|@import|<link", text)
+    assert "default-src 'none'" in text
+    assert "stack.tif" in text
+    assert "zebra.png" in text
+    assert len(text) < 20e6
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(
+    ("options", "dark"), [(("--window-size=390,800",), False), (("--window-size=1200,900",), True)]
+)
+def test_the_slider_moves_in_a_browser(page, options, dark):
+    scheme = ("--blink-settings=preferredColorScheme=0",) if dark else ()
+    found, said, _ = looked_at(page, *options, *scheme)
+    assert [found[f"clip{at}"] for at in (0, 250, 1000)] == [f"inset(0px 0px 0px {at}%)" for at in ("0", "25", "100")]
+    assert int(found["key"]) == 980
+    assert found["zoomed"] == 2000
+    assert found["fits"]
+    assert found["removed"]
+    assert found["middle"][3] == 255
+    assert found["other"]
+    assert "uint16" in found["about"]
+    low, high = map(float, re.search(r"Shown: ([\d.e+]+) to ([\d.e+]+)", found["about"]).groups())
+    assert 1300 < low < 1500 < high < 1700  # the middle 99.8% of the page with 1,500 photons
+    assert 20 < found["pixel"][0] < 235
+    assert found["wide"]  # nothing to scroll sideways, on a phone either
+    assert found["error"] == ""
+    assert "CONSOLE" not in said
+    assert (found["paper"] == "rgb(255, 255, 255)") != dark
+
+
+def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
+    draws = np.random.default_rng(0)
+    large = draws.integers(0, 256, (2600, 2200, 3)).astype(np.uint8)
+    slider.write(tmp_path / "a.html", [slider.pair("a", large, large, "HWC")], "a")
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Made smaller, 2 x 2 pixels to one" in text
+    assert len(text) < 20e6
+    small = slider.pair("b", large[:8, :8], large[:8, :8], "HWC")
+    slider.write(tmp_path / "b.html", [small] * 30, "b")
+    assert "6 more pictures are not shown" in (tmp_path / "b.html").read_text(encoding="utf-8")
+    floats = np.linspace(-5, 5, 64 * 64).reshape(64, 64).astype(np.float32)
+    floats[3, 3] = np.nan
+    (before, _, label), *_ = slider.pair("c", floats, floats, "HW").pages
+    assert before.dtype == np.uint8
+    assert (before[0, 0], before[-1, -1]) == (0, 255)
+    assert label.startswith("Shown: -4.99")
+    volume = slider.pair("d", np.zeros((20, 9, 9), np.uint16), np.zeros((20, 9, 9), np.uint16), "DHW")
+    assert len(volume.pages) == slider.PAGES
