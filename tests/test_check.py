@@ -208,7 +208,7 @@ def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
 def test_only_near_captures_are_pairs_where_within_says_so():
     frames = [torch.full((5, 1, 16, 16), float(k)) for k in range(7)]
     for within, distances in ((1, {1}), (2, {1, 2}), (None, {1, 2, 3, 4, 5, 6})):
-        source = Captures(Scenes(frames, ["s"] * 5), seed=0, swap=True, crop=8, count=1000, within=within)
+        source = Captures(Scenes(frames, ["s"] * 5), seed=0, swap=True, crop=(8, 8), count=1000, within=within)
         from n2n_lightning.data import Key
 
         batch = source[Key(0, 0, torch.arange(1000))]

@@ -194,7 +194,7 @@ def test_windows_are_the_same_for_both_captures_and_the_clean_image(name):
     scenes = STORES[name]
     spread = Scenes([(f * 10000 + position).to(torch.int32) for f in scenes.frames], scenes.names, scenes.counts)
     for clean in (None, Scenes([position.expand(50, 1, 50, 40)], spread.names)):
-        data = Captures(spread, seed=0, swap=True, clean=clean, crop=8, count=120)
+        data = Captures(spread, seed=0, swap=True, clean=clean, crop=(8, 8), count=120)
         batch = data[Key(0, 0, torch.arange(70, 120))]
         assert batch["input"].shape == batch["target"].shape == (50, 1, 8, 8)
         assert torch.equal(batch["input"] % 10000, batch["target"] % 10000)
