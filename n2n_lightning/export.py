@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from n2n_lightning.restore import Trained
 
 TOLERANCE = 1e-3  # of values in [0, 1]: a quarter of a grey level of 8 bits
-SIZES = ((2, 64, 64), (1, 70, 90), (1, 33, 131))  # images, height, width
+# Numbers and sizes of images, or of volumes, that an export is compared on, by the number of spatial axes.
+SIZES = {2: ((2, 64, 64), (1, 70, 90), (1, 33, 131)), 3: ((2, 16, 32, 32), (1, 18, 30, 34), (1, 9, 33, 21))}
+EXAMPLE = {2: (2, 70, 90), 3: (2, 18, 26, 30)}
+NAMES = ("depth", "height", "width")
 
 
 def parser() -> Parser:
@@ -41,12 +44,13 @@ def onnx(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise InputError(f".onnx needs {error.name}: pip install 'n2n_lightning[export]'") from error
-    axes = {"image": {0: "batch", 2: "height", 3: "width"}}
+    count, *size = EXAMPLE[model.dims]
+    axes = {"image": {0: "batch", **{2 + k: name for k, name in enumerate(NAMES[-len(size) :])}}}
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     program: Any = torch.onnx.export(
         model.network,
-        (torch.rand(2, model.inputs, 70, 90),),
+        (torch.rand(count, model.inputs, *size),),
         dynamo=True,
         dynamic_shapes=axes,
         input_names=["image"],
@@ -64,7 +68,10 @@ def pt2(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
     from torch.export import Dim
     from torch.fx.experimental import _config
 
-    example, dynamic = torch.rand(2, model.inputs, 70, 90), {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    count, *size = EXAMPLE[model.dims]
+    example = torch.rand(count if model.dims == 2 else 1, model.inputs, *size)
+    # A program for two volumes would refuse one: torch's convolutions of volumes look at the number.
+    dynamic = {axis: Dim.DYNAMIC for axis in ((0,) if model.dims == 2 else ()) + tuple(range(2, 2 + len(size)))}
     # Otherwise the example's own size leaves conditions behind (its width is no multiple of 8, it is not one image).
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(model.network, (example,), dynamic_shapes=(dynamic,))
@@ -106,24 +113,27 @@ def main() -> int:
     # Kept channels last, the exporters would take for granted how the images lie in memory.
     if model.dims == 2:
         model.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    alone = model.dims == 3 and args.out.suffix.lower() == ".pt2"
     largest = 0.0
     try:
         with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporters, about their own insides
             with contextlib.redirect_stdout(None):
                 exported = writer(model, temporary)
-            for count, height, width in SIZES:
-                image = torch.rand(count, model.inputs, height, width)
+            for count, *size in SIZES[model.dims]:
+                image = torch.rand(1 if alone else count, model.inputs, *size)
                 largest = max(largest, float((exported(image) - model(image)).abs().max()))
             if not largest < TOLERANCE:
                 raise InputError(f"{args.out}: differs from the network by {largest:.2g}; it is not written")
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written: {error.strerror or error}") from error
-    sizes = ", ".join(f"{b} x {h} x {w}" for b, h, w in SIZES)
+    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES[model.dims])
+    named = ", ".join(NAMES[-model.dims :])
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
-    size = f"(batch, {model.inputs}, height, width)"
-    output = "the same" if not model.context else f"(batch, {model.channels}, height, width)"
-    print(f"input `image`: float32 {size}, values in [0, 1]; output: {output}")
+    output = "the same" if not model.context else f"(batch, {model.channels}, {named})"
+    print(
+        f"input `image`: float32 ({1 if alone else 'batch'}, {model.inputs}, {named}), values in [0, 1]; output: {output}"
+    )
     if model.context:
         print(f"the input is the {model.context} frames before one and the {model.context} after it, in their order")
     if model.range:

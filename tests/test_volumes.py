@@ -343,3 +343,16 @@ def test_the_estimate_of_volumes_is_the_error_to_a_twentieth_of_a_decibel():
         found.add(captures, outputs, [seed])
         true += [float((output - clean).square().mean()) for output in outputs]
     assert psnr(found.error) == pytest.approx(psnr(float(np.mean(true))), abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])
+def test_a_network_of_volumes_is_exported(suffix, tmp_path):
+    torch.manual_seed(0)
+    network = randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3))
+    spec = {"_target_": "n2n_lightning.networks.DRUNet", **network.arguments}
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "n2n_lightning": {"format": 1, "model": spec}}, tmp_path / "a.ckpt")
+    done = run("export", "a.ckpt", f"b.{suffix}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "depth, height, width" in done.stdout
+    assert (tmp_path / f"b.{suffix}").stat().st_size > 1000
