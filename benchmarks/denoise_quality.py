@@ -159,7 +159,7 @@ def captures(scores: Scores, args: argparse.Namespace) -> None:
         read_noise = float(np.sqrt(max(base, 0)))
         filters = {
             "total variation": lambda x: denoise_tv_chambolle(x, weight=0.05),
-            "BM3D, variance stabilised": lambda x, g=max(float(gain), 1e-6), r=read_noise: stabilised(x, g, r),
+            "BM3D, variance stabilised": lambda x, g=gain, r=read_noise: stabilised(x, max(float(g), 1e-6), r),
         }
         scores.captured("fluorescence captures", one, other, filters if args.filters else {})
 

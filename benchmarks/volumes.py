@@ -71,7 +71,7 @@ def quality(args: argparse.Namespace) -> None:
                     noisy = clean + draws.normal(0, args.sigma, clean.shape).astype(np.float32)
                     save(place / f"{half}.mrc", noisy, (1, 1, deep))
                 np.save(place / "clean.npy", clean)
-                for dims, size in ((3, ["data.batch_size=2", "data.crop=[32,64,64]"]), (2, ["data.batch_size=16"])):
+                for dims, size in ((3, ["data.batch_size=4", "data.crop=[16,32,32]"]), (2, ["data.batch_size=16"])):
                     source = ["data=pairs", f"data.noisy={place / 'a.mrc'}", f"data.target={place / 'b.mrc'}"]
                     common = [*NETWORK, *source, *size, f"model.dims={dims}", f"seed={seed}", "optim.lr=0.002"]
                     pairs = args.pairs[0 if dims == 3 else 1]
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--sigma", type=float, default=2.0)
-    parser.add_argument("--pairs", type=int, nargs=2, default=[100, 6400], help="windows an epoch, in 3D and in 2D")
+    parser.add_argument("--pairs", type=int, nargs=2, default=[1200, 9600], help="windows an epoch, in 3D and in 2D")
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 1024, 1024])
     parser.add_argument("--planes", type=int, help="memory: denoise so many planes alone")
     parser.add_argument("--place", help="memory: the folder for the files")
