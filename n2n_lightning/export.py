@@ -131,9 +131,8 @@ def main() -> int:
     named = ", ".join(NAMES[-model.dims :])
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     output = "the same" if not model.context else f"(batch, {model.channels}, {named})"
-    print(
-        f"input `image`: float32 ({1 if alone else 'batch'}, {model.inputs}, {named}), values in [0, 1]; output: {output}"
-    )
+    shape = f"({1 if alone else 'batch'}, {model.inputs}, {named})"
+    print(f"input `image`: float32 {shape}, values in [0, 1]; output: {output}")
     if model.context:
         print(f"the input is the {model.context} frames before one and the {model.context} after it, in their order")
     if model.range:
