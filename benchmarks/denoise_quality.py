@@ -174,7 +174,7 @@ def units(args: argparse.Namespace, model: Any) -> dict[str, float]:
     for a, b in UNITS:
         there = (a * noisy.astype(np.float64) + b).astype(np.float32)
         found[f"{a:g} x {b:+g}"] = float(np.abs((model.denoise(there) - b) / a - plain).max() / (25 / 255))
-    found["tiles of 192"] = float(np.abs(model.denoise(noisy, tile=192) - model.denoise(noisy, tile=None)).max())
+    found["tiles of 256"] = float(np.abs(model.denoise(noisy, tile=256) - model.denoise(noisy, tile=None)).max())
     return found
 
 

@@ -109,17 +109,17 @@ def test_every_pixel_is_written_once(size, batch):
 
 
 def test_tiles_cannot_be_seen(model):
-    """On a 1024 x 768 photograph with noise: under 1/255 anywhere, at edges and corners too."""
+    """On a 1024 x 768 photograph with noise: under 1e-4 anywhere, at edges and corners too."""
     from skimage import data
 
     photo = data.retina()[300:1068, 200:1224].astype(np.float32) / 255
     photo = photo + RNG.normal(0, 0.1, photo.shape).astype(np.float32)
     whole = model.denoise(photo, tile=None)
-    for tile in (192, 512):
-        assert np.abs(model.denoise(photo, tile=tile) - whole).max() < 1 / 255
+    for tile in (256, 512):
+        assert np.abs(model.denoise(photo, tile=tile) - whole).max() < 1e-4
     part = photo[:501, :333]
-    difference = model.denoise(part, tile=192, tta=True) - model.denoise(part, tile=None, tta=True)
-    assert np.abs(difference).max() < 1 / 255
+    difference = model.denoise(part, tile=256, tta=True) - model.denoise(part, tile=None, tta=True)
+    assert np.abs(difference).max() < 1e-4
 
 
 @linux
@@ -247,7 +247,8 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
             assert old.imagej_metadata == new.imagej_metadata
             after = new.asarray()
         # Pages do not see one another.
-        assert np.array_equal(after.reshape(stack.shape)[1], model.denoise(stack[1], scale=levels(stack)[1]))
+        alone = model.denoise(stack[1], scale=levels(stack)[1])
+        assert np.abs(after.reshape(stack.shape)[1].astype(int) - alone).max() <= 1  # rounded in another range
 
 
 def test_pages_of_several_sizes(tmp_path, model):
@@ -675,7 +676,7 @@ def test_one_picture_to_one_name_and_patterns(tmp_path):
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["a.png", "b.png"]
     png(tmp_path / "x[1].png", noisy(8, 9, 3, "uint8"))
     assert (
-        run("denoise", "x[1].png", "-o", "odd", "--tta", "--batch", "2", "--tile", "192", cwd=tmp_path).returncode == 0
+        run("denoise", "x[1].png", "-o", "odd", "--tta", "--batch", "2", "--tile", "256", cwd=tmp_path).returncode == 0
     )
     os.rename(tmp_path / "x[1].png", os.fsencode(tmp_path / "pictures") + b"/\xff.png")
     odd = run("denoise", "pictures", "-o", "bytes", cwd=tmp_path)
@@ -699,7 +700,7 @@ BAD = {
         2,
         "error: out.jpg: a .png picture stays one; name it out.png",
     ),
-    "tile": (["pictures/a.png", "-o", "out", "--tile", "64"], 2, "error: tile=64: must be 192 or more"),
+    "tile": (["pictures/a.png", "-o", "out", "--tile", "64"], 2, "error: tile=64: must be 256 or more"),
     "batch": (
         ["pictures/a.png", "-o", "out", "--batch", "0"],
         2,
@@ -854,7 +855,7 @@ def test_a_very_wide_picture(tmp_path, model):
 
 
 def test_the_pretrained_checkpoint_is_small_and_denoises(model):
-    assert restore.PRETRAINED.stat().st_size < 5e6
+    assert restore.PRETRAINED.stat().st_size < 6e6
     from skimage import data
 
     clean = data.astronaut()[100:300, 100:300] / 255
@@ -868,7 +869,7 @@ def test_the_recipe_of_the_pretrained_checkpoint_is_the_experiment(model):
 
     spec = restore.read_checkpoint(restore.PRETRAINED)["n2n_lightning"]["model"]
     config = composed("experiment=pretrained")["model"]
-    assert spec == {**config, "channels": 3}
+    assert spec == {**config, "channels": 3, "dims": 2}
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])
