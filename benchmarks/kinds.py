@@ -1,6 +1,6 @@
-"""A picture of what the built-in checkpoint does with noise of several kinds: docs/kinds.png.
+"""A picture of what the built-in checkpoint does with noise of several kinds: docs/kinds.jpg.
 
-    python benchmarks/kinds.py [--checkpoint RUN] --out kinds.png
+    python benchmarks/kinds.py [--checkpoint RUN] --out kinds.jpg
 
 Two photographs of scikit-image that it was not trained on (both in the public domain or CC0), and a generated one.
 """
