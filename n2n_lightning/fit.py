@@ -88,7 +88,7 @@ class Run:
         self.begin = callbacks.resumable(folder / "checkpoints")
         if config.get("init"):  # a run that goes on has its own weights already
             model = starting.described(self.begin or starting.source(config["init"]))
-            model |= {name: "auto" for name in ("channels", "dims") if name in model}
+            model |= {name: "auto" for name in ("channels", "dims") if name in model or name in starting.options(model)}
             config = {**config, "model": model}
         if config["model"].get("channels") == "auto":
             config = {**config, "model": {**config["model"], **_channels(self.data, config["model"])}}

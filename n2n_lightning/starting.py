@@ -1,5 +1,6 @@
 """Trained weights to start from: `init=` a run, a checkpoint, or the one that comes along."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from n2n_lightning import networks
 from n2n_lightning.files import InputError
 from n2n_lightning.restore import PRETRAINED, Trained, load, read_checkpoint
 
@@ -26,6 +28,13 @@ def described(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or "_target_" not in found:
         raise InputError(f"{path}: does not say what its network is")
     return dict(found)
+
+
+def options(model: dict[str, Any]) -> set[str]:
+    """The options that a network of this package has, some of which checkpoints of older versions do not name."""
+    module, _, name = str(model["_target_"]).rpartition(".")
+    kind = getattr(networks, name, None) if module == "n2n_lightning.networks" else None
+    return set(inspect.signature(kind).parameters) if kind else set()
 
 
 def refuse(init: str, asked: Sequence[str], model: dict[str, Any]) -> None:

@@ -869,7 +869,7 @@ def test_the_recipe_of_the_pretrained_checkpoint_is_the_experiment(model):
 
     spec = restore.read_checkpoint(restore.PRETRAINED)["n2n_lightning"]["model"]
     config = composed("experiment=pretrained")["model"]
-    assert spec == {**config, "channels": 3, "dims": 2}
+    assert {"dims": 2, **spec} == {**config, "channels": 3, "dims": 2}
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])

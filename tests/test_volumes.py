@@ -288,6 +288,10 @@ def test_one_volume_and_pretrained_planes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert load(tmp_path / "deep").dims == 3
+    source = ["data=pairs", "data.noisy=a.mrc", "data.target=b.mrc", *rest, "data.train_pairs=4"]
+    done = run("train", *source, "init=pretrained", "hydra.run.dir=pretrained", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "pretrained").dims == 3
 
 
 def test_what_cannot_be(tmp_path):
