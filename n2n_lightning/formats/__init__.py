@@ -29,7 +29,7 @@ __all__ = [
     "stem",
 ]
 
-# Kinds whose library is an extra: what pip installs it, and whether files of the kind are read alone and become TIFF.
+# Kinds whose library is an extra, by what pip installs it; and endings of files that are only read, with the result's.
 EXTRAS = {"Mrc": "mrc", "Nifti": "nifti", "Fits": "fits", "Zarr": "zarr", "Czi": "czi", "Nd2": "nd2"}
 BECOMES = {".czi": ".tif", ".nd2": ".tif"}
 # Which module reads which ending; it is imported when a file of this kind is met, and has the class of the same name.

@@ -16,8 +16,6 @@ OURS = {"T": "T", "C": "C", "Z": "D", "Y": "H", "X": "W", "S": "C"}
 class Foreign(Picture):
     """A picture whose result is an OME-TIFF with its axes and the size of its voxels, and nothing else of the file."""
 
-    becomes = ".tif"
-
     def _take(self, array: np.ndarray, letters: str, microns: Sequence[float | None] = ()) -> None:
         """Sets the values.
 

@@ -63,7 +63,6 @@ class Picture:
     named: ClassVar[bool] = False  # files of this kind have several arrays, with names
     tuples: ClassVar[bool] = False  # several arrays of a file are captures of the same scenes
     channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
-    becomes: ClassVar[str | None] = None  # the ending of the result, where files of this kind are not written
     volumes: ClassVar[bool] = False  # what has a depth is meant as a volume, not as a stack of pages
 
     def __init__(self, path: Path, part: str | None = None) -> None:

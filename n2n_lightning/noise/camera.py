@@ -40,7 +40,14 @@ class Camera(Noise):
         sigma = low + (high - low) * drawn((0, 1), image, generator).square()
         shot, shared = drawn(self.shot, image, generator), drawn(self.shared, image, generator)
         width = drawn(self.width, image, generator).flatten()
-        own = blurred_normal(image, width, generator)
-        common = blurred_normal(image[:, :1], width, generator)
-        strength = sigma / 255 * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
-        return image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
+        return camera_noise(image, sigma / 255, shot, shared, width, generator)
+
+
+def camera_noise(
+    image: Tensor, sigma: Tensor, shot: Tensor, shared: Tensor, width: Tensor, generator: torch.Generator
+) -> Tensor:
+    """A batch with the noise of `Camera`; strengths in the shape that they have beside the batch, width (B,)."""
+    own = blurred_normal(image, width, generator)
+    common = blurred_normal(image[:, :1], width, generator)
+    strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
+    return image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)

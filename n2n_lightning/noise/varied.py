@@ -7,7 +7,7 @@ from torch import Tensor
 
 from n2n_lightning import axes
 from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, normal_like
-from n2n_lightning.noise.brown import blurred_normal
+from n2n_lightning.noise.camera import camera_noise
 
 
 class Varied(Noise):
@@ -55,11 +55,7 @@ class Varied(Noise):
         counted = counted + sigma * (2 * read - 1).clamp(min=0) ** 2 * normal_like(image, generator)
 
         width = drawn(self.width, image, generator).flatten()
-        own = blurred_normal(image, width, generator)
-        common = blurred_normal(image[:, :1], width, generator)
-        strength = sigma / 2 * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
-        camera = image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
-
+        camera = camera_noise(image, sigma / 2, shot, shared, width, generator)
         white = image + sigma * normal_like(image, generator)
         noisy = torch.where(kind < 0.4, white, torch.where(kind < 0.65, counted, camera))
         grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
