@@ -226,11 +226,20 @@ def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]
     (('DCHW', (5, 2, 40, 50)), ('NNHWC', (7, 2, 40, 50, 3)))
     """
     ours = {"Y": "H", "X": "W", "S": "C", "C": "N" if "S" in letters else "C", "T": "T", "Z": "D"}
-    named = [(ours.get(letter, "N"), length) for letter, length in zip(letters, shape, strict=True)]
-    kept = [(letter, length) for letter, length in named if letter in "HW" or length > 1]
-    if not {"H", "W"} <= {letter for letter, _ in kept}:
+    letters, shape = squeezed("".join(ours.get(letter, "N") for letter in letters), shape)
+    if not {"H", "W"} <= set(letters):
         raise InputError("holds no image with height and width")
-    return "".join(letter for letter, _ in kept), tuple(length for _, length in kept)
+    return letters, shape
+
+
+def squeezed(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Letters and lengths without axes of length 1 that are not height and width.
+
+    >>> squeezed("TCDHW", (1, 2, 1, 40, 1))
+    ('CHW', (2, 40, 1))
+    """
+    kept = [(letter, n) for letter, n in zip(letters, shape, strict=True) if letter in "HW" or n > 1]
+    return "".join(letter for letter, _ in kept), tuple(n for _, n in kept)
 
 
 def has_alpha(shape: tuple[int, ...], axes: str) -> bool:

@@ -112,7 +112,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any) -> str:
     with tempfile.TemporaryDirectory(dir=first.target.parent, prefix=".halves") as folder:
         parts = [Job(j.source, Path(folder, f"{k}{ending(j.target)}"), j.part) for k, j in enumerate(jobs)]
         pictures = [opened(job.source, job.part) for job in jobs]
-        shapes = [[(v.array.shape, v.array.dtype) for v in picture.values] for picture in pictures]
+        shapes = [[(v.shape, v.dtype) for v in picture.values] for picture in pictures]
         if shapes[0] != shapes[1]:
             raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
         started = time.perf_counter()

@@ -442,7 +442,8 @@ def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoint
     array = scenes(6, 1, "uint16").reshape(2, 3, 24, 20)
 
     class File:
-        axes, sizes = "0TZYX0"[1:], {"T": 2, "Z": 3, "Y": 24, "X": 20}
+        axes, sizes = "TZYX0", {"T": 2, "Z": 3, "Y": 24, "X": 20}
+        shape, dtype = (2, 3, 24, 20), array.dtype
 
         def __init__(self, path: Path) -> None:
             if not path.read_bytes():
@@ -459,7 +460,7 @@ def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoint
         def voxel_size(self) -> SimpleNamespace:
             return SimpleNamespace(z=2.0, y=0.5, x=0.5)
 
-    monkeypatch.setattr(czifile, "CziFile", File)
+    monkeypatch.setattr(czifile, "CziFile", type("CziFile", (File,), {"shape": (2, 3, 24, 20, 1)}))
     monkeypatch.setattr(nd2, "ND2File", File)
     for ending in (".czi", ".nd2"):
         (tmp_path / f"a{ending}").write_bytes(b"x")
@@ -476,6 +477,21 @@ def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoint
             opened(tmp_path / f"b{ending}")
     with pytest.raises(InputError, match=r"becomes .*x\.tif"):
         command(denoise.main, monkeypatch, tmp_path / "a.czi", "-o", tmp_path / "x.czi")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".zarr"])
+def test_what_is_packed_is_unpacked_when_its_values_are_asked_for(ending, tmp_path):
+    path = tmp_path / f"a{ending}"
+    if ending == ".zarr":
+        zarr.create_array(str(path), data=np.ones((4, 24, 20), np.float32), chunks=(2, 24, 20))
+        next(p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json").write_bytes(b"damaged")
+    else:
+        nibabel.save(nibabel.Nifti1Image(np.ones((20, 24, 4), np.float32), np.eye(4)), path)
+        path.write_bytes(path.read_bytes()[:-12])
+    (values,) = opened(path).values
+    assert (sorted(values.shape), values.dtype) == ([4, 20, 24], np.float32)
+    with pytest.raises(InputError, match=rf"a\{ending}: damaged, or not the"):
+        _ = values.array
 
 
 def test_a_missing_library_is_one_line(tmp_path, monkeypatch):

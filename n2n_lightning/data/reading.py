@@ -70,14 +70,14 @@ def _stacked(picture: Picture) -> list[Values]:
     first, *more = picture.values
     if not more or picture.tuples:
         return picture.values
-    if any((v.array.shape, v.array.dtype, v.axes) != (first.array.shape, first.array.dtype, first.axes) for v in more):
+    if any((v.shape, v.dtype, v.axes) != (first.shape, first.dtype, first.axes) for v in more):
         raise InputError(f"{picture.path}: its pages differ in size or type; make them alike, or a file each")
     return [Values(np.stack([v.array for v in picture.values]), f"N{first.axes}", first.alpha, first.colour)]
 
 
 def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Tensor]:
     """The captures (N, C, H, W) in an array of a file."""
-    shape = values.array.shape
+    shape = values.shape
     if layout == "auto":
         layout = values.axes or (axes.of_volumes if dims == 3 else axes.of_scenes)(shape) or ""
         layout = axes.in_space(layout) if dims == 3 else layout
@@ -115,7 +115,7 @@ def read_picture(path: Path, dims: int = 2) -> Tensor:
     picture = opened(path)
     (values, *more) = _stacked(picture)
     if dims == 2:
-        values.axes = values.axes or axes.of_one_image(values.array.shape)
+        values.axes = values.axes or axes.of_one_image(values.shape)
     (images, *others) = _captures(values, "auto", path, dims)
     if more or others or len(images) != 1:
         raise InputError(f"{path}: holds {len(images)} images; a file in a folder should hold one")
@@ -233,8 +233,8 @@ def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2) ->
     picture = opened(str(path))
     for values in _stacked(picture):
         if layout == "auto" and values.axes is None and dims == 2:
-            guess = axes.of_scenes(values.array.shape) if stack else None
-            values.axes = guess or axes.of_picture(values.array.shape)
+            guess = axes.of_scenes(values.shape) if stack else None
+            values.axes = guess or axes.of_picture(values.shape)
         found += _captures(values, layout, picture.path, dims)
     return found
 

@@ -4,14 +4,19 @@
 same kind, with everything that is not a value taken from the first one. Training, scoring and denoising read with it.
 """
 
+import contextlib
 import importlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from n2n_lightning.files import InputError
-from n2n_lightning.formats.picture import TYPES, Picture, Values
+from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
 
 __all__ = [
     "BECOMES",
@@ -125,16 +130,32 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
         raise InputError(
             f"{path}: needs {error.name}, which is not installed: pip install 'n2n_lightning[{EXTRAS[kind]}]'"
         ) from None
-    try:
+    with _explained(path, reader.kind):
         picture = reader(path, part)
+    for values in picture.values:
+        if isinstance(values.stored, Packed):
+            values.stored = replace(
+                values.stored, unpacked=partial(_unpacked, path, reader.kind, values.stored.unpacked)
+            )
+        if values.dtype.name not in TYPES:
+            raise InputError(f"{path}: values of type {values.dtype}: must be one of {', '.join(TYPES)}")
+        if 0 in values.shape:
+            raise InputError(f"{path}: holds no pixels, its shape is {values.shape}")
+    return picture
+
+
+@contextlib.contextmanager
+def _explained(path: Path, kind: str) -> Iterator[None]:
+    """Makes an InputError of whatever is raised."""
+    try:
+        yield
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
     except Exception as error:  # every library and every kind of damage has an exception of its own
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: damaged, or not the {reader.kind} file that its name says ({reason})") from error
-    for values in picture.values:
-        if values.array.dtype.name not in TYPES:
-            raise InputError(f"{path}: values of type {values.array.dtype}: must be one of {', '.join(TYPES)}")
-        if 0 in values.array.shape:
-            raise InputError(f"{path}: holds no pixels, its shape is {values.array.shape}")
-    return picture
+        raise InputError(f"{path}: damaged, or not the {kind} file that its name says ({reason})") from error
+
+
+def _unpacked(path: Path, kind: str, unpacked: Callable[[], np.ndarray]) -> np.ndarray:
+    with _explained(path, kind):
+        return unpacked()

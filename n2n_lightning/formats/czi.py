@@ -4,8 +4,10 @@ import warnings
 from pathlib import Path
 
 import czifile
+import numpy as np
 
 from n2n_lightning.formats.foreign import Foreign
+from n2n_lightning.formats.picture import Packed
 
 
 class Czi(Foreign):
@@ -18,6 +20,13 @@ class Czi(Foreign):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with czifile.CziFile(path) as file:
-                array, letters = file.asarray(max_workers=1), str(file.axes)
+                letters, shape, dtype = str(file.axes), tuple(file.shape), np.dtype(file.dtype)
         letters = letters[:-1] + ("S" if letters.endswith("0") else letters[-1])  # samples of a pixel
-        self._take(array, letters)
+        self._take(Packed(shape, dtype, self._unpacked), letters)
+
+    def _unpacked(self) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with czifile.CziFile(self.path) as file:
+                array: np.ndarray = file.asarray(max_workers=1)
+                return array

@@ -63,7 +63,7 @@ class Fits(Picture):
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
         return [
-            np.empty(shape, values.array.dtype) if shift else np.memmap(path, dtype, "r+", offset, shape)
+            np.empty(shape, values.dtype) if shift else np.memmap(path, dtype, "r+", offset, shape)
             for (offset, dtype, shape, shift), values in zip(self.places, self.values, strict=True)
         ]
 

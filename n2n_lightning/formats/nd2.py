@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import nd2
+import numpy as np
 
 from n2n_lightning.formats.foreign import Foreign
+from n2n_lightning.formats.picture import Packed
 
 
 class Nd2(Foreign):
@@ -17,4 +19,9 @@ class Nd2(Foreign):
         with nd2.ND2File(path) as file:
             letters = "".join(name if len(name) == 1 else "N" for name in file.sizes)
             size = file.voxel_size()
-            self._take(file.asarray(), letters, (size.z if "Z" in letters else None, size.y, size.x))
+            array = Packed(tuple(file.shape), file.dtype, self._unpacked)
+            self._take(array, letters, (size.z if "Z" in letters else None, size.y, size.x))
+
+    def _unpacked(self) -> np.ndarray:
+        with nd2.ND2File(self.path) as file:
+            return file.asarray()

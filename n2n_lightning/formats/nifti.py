@@ -9,8 +9,9 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from n2n_lightning.axes import squeezed
 from n2n_lightning.files import InputError, room
-from n2n_lightning.formats.picture import Picture, Values, check_size
+from n2n_lightning.formats.picture import Packed, Picture, Values, check_size
 
 PIECE = 2**24  # bytes that are copied at a time
 
@@ -36,12 +37,12 @@ class Nifti(Picture):
         letters = "WHDTC"[: len(shape)]
         if len(shape) > 5 or len(shape) < 2 or min(shape) < 1:
             raise InputError(f"its shape is {shape}, which is no volume or series of volumes")
-        kept = [i for i, n in enumerate(shape) if n > 1 or i < 2]
-        self.shape, letters = tuple(shape[i] for i in kept), "".join(letters[i] for i in kept)
+        letters, self.shape = squeezed(letters, shape)
         self.dtype = dtype
+        array: np.ndarray | Packed
         if self.packed:
             check_size(path.stat().st_size, dtype.itemsize * math.prod(shape))
-            array = self._unpacked()
+            array = Packed(self.shape, dtype, self._unpacked)
         else:
             if self.offset + dtype.itemsize * math.prod(shape) > path.stat().st_size:
                 raise InputError("is truncated")

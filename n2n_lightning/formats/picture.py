@@ -1,8 +1,9 @@
 """What all kinds of files have in common: a file is opened as a Picture, and comes out as it went in."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,12 +18,26 @@ TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "floa
 LARGE, RATIO = 2**30, 300
 
 
+@dataclass(frozen=True)
+class Packed:
+    """An array that is unpacked when it is asked for: what opens a file often wants to know its axes alone.
+
+    Attributes:
+        shape, dtype: of the array.
+        unpacked: makes it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    unpacked: Callable[[], np.ndarray]
+
+
 @dataclass
 class Values:
     """An array of a picture: its pixels, and what the file says of them.
 
     Attributes:
-        array: of a type in TYPES, mapped from the file where its kind allows that.
+        stored: an array of a type in TYPES, mapped from the file where its kind allows that, or what unpacks it.
         axes: what the axes are (axes.LETTERS); None where the file does not say it.
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
@@ -31,13 +46,32 @@ class Values:
         unit: (factor, offset) that make of stored values what they mean, where the file says them.
     """
 
-    array: np.ndarray
+    stored: np.ndarray | Packed
     axes: str | None = None
     alpha: bool = False
     colour: bool = True
     fills: tuple[float, ...] = ()
     spacing: tuple[float, float, float] | None = None
     unit: tuple[float, float] = (1.0, 0.0)
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """The values.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        return self.stored.unpacked() if isinstance(self.stored, Packed) else self.stored
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the array."""
+        return self.stored.dtype
 
 
 class Picture:
@@ -81,7 +115,7 @@ class Picture:
         Raises:
             InputError: `axes` does not fit, or there is no telling.
         """
-        shape = values.array.shape
+        shape = values.shape
         if values.axes is not None:
             return values.axes, values.alpha
         if axes and not fits(axes, shape):
@@ -104,7 +138,7 @@ class Picture:
         results.clear()
 
     def _begin(self, path: Path) -> list[np.ndarray]:
-        return [np.empty_like(v.array, subok=False) for v in self.values]
+        return [np.empty(v.shape, v.dtype) for v in self.values]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         raise NotImplementedError

@@ -74,7 +74,7 @@ class Tiff(Picture):
         if not self.mapped:
             return super()._begin(path)
         shutil.copyfile(self.path, path)
-        return [self._mapped(path, i, "r+").reshape(v.array.shape) for i, v in enumerate(self.values)]
+        return [self._mapped(path, i, "r+").reshape(v.shape) for i, v in enumerate(self.values)]
 
     def _mapped(self, path: Path, number: int, mode: Any) -> np.ndarray:
         """The values of a series where they lie in the file, or in a copy of it."""

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from n2n_lightning.axes import squeezed
 from n2n_lightning.files import InputError, room
-from n2n_lightning.formats.picture import Picture, Values, chosen
+from n2n_lightning.formats.picture import Packed, Picture, Values, chosen
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 LETTERS = {"t": "T", "c": "C", "z": "D", "y": "H", "x": "W"}
@@ -45,20 +46,22 @@ class Zarr(Picture):
             raise InputError(f"{path}: its {self.part} is no array")
         if self.others:
             self.note = "without its smaller resolutions"
-        shape = array.shape
+        self.shape = shape = array.shape
         if letters is not None and len(letters) == len(shape):
-            kept = [i for i, n in enumerate(shape) if n > 1 or letters[i] in "HW"]
-            letters = "".join(letters[i] for i in kept)
+            letters, shape = squeezed(letters, shape)
         else:
-            kept, letters = list(range(len(shape))), None
-        self.shape = shape
+            letters = None
         if array.dtype.kind not in "iuf":
             raise InputError(f"values of type {array.dtype} are no grey values")
-        values = room(shape, array.dtype)
-        for region in _regions(array):
-            values[region] = array[region]
+
+        def unpacked() -> np.ndarray:
+            values: np.ndarray = room(array.shape, array.dtype)
+            for region in _regions(array):
+                values[region] = array[region]
+            return values.reshape(shape)
+
         spacing = spacing if letters and "D" in letters else None
-        self.values = [Values(values.reshape([shape[i] for i in kept]), letters, colour=False, spacing=spacing)]
+        self.values = [Values(Packed(shape, array.dtype, unpacked), letters, colour=False, spacing=spacing)]
 
     @staticmethod
     def _scales(store: Any) -> dict[str, Any] | None:
@@ -81,8 +84,7 @@ class Zarr(Picture):
         return "".join(LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(known) > 0 else None
 
     def _begin(self, path: Path) -> list[np.ndarray]:
-        values = self.values[0].array
-        return [room(values.shape, values.dtype)]
+        return [room(self.values[0].shape, self.values[0].dtype)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         ours = self.path / self.part if self.part else self.path
