@@ -269,7 +269,8 @@ def init(args: argparse.Namespace, place: Path) -> None:
     for label, options in {
         "DRUNet from nothing": [*NETWORK, "data.train_pairs=8000"],
         "the built-in's network, from nothing": [
-            *("model=residual_unet", "model.width=24", "model.levels=4", "optim.lr=0.001", "data.train_pairs=1600"),
+            *("model=drunet", "model.widths=[24,48,96,128]", "model.blocks=[2,2,2,1]", "model.equivariant=true"),
+            *("optim.lr=0.001", "data.train_pairs=1600"),
         ],
         "init=pretrained": ["init=pretrained", "optim.lr=0.0005", "data.train_pairs=1600"],
     }.items():

@@ -1,10 +1,10 @@
 """Volumes: a network in three dimensions against the same one plane by plane, and the memory that large ones take.
 
-    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--seconds 240]
+    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3]
     python benchmarks/volumes.py memory [--shape 512 1024 1024]
 
 quality: blobs, filaments and membranes with strong noise, voxels alike in all directions and three times as deep; each
-network learns for the same processor time, one thread. memory: two mapped halves, of 2 GB each by default, on which a
+network learns for about the same processor time, one thread. memory: two mapped halves, of 2 GB each by default, on which a
 network is trained for some steps, and one of which is denoised; the peak is of memory that the process does not share
 with files (RssAnon), asked for every tenth of a second.
 """
@@ -60,7 +60,8 @@ def run(*words: object) -> float:
 
 
 def quality(args: argparse.Namespace) -> None:
-    for name, deep in (("voxels alike", 1.0), ("voxels three times as deep", 3.0)):
+    for deep in args.deep:
+        name = f"voxels {deep:g} times as deep as wide"
         found: dict[str, list[float]] = {}
         for seed in args.seeds:
             draws = np.random.default_rng(seed)
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("what", choices=("quality", "memory"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--deep", type=float, nargs="+", default=[1, 3], help="depth of a voxel, in its widths")
     parser.add_argument("--sigma", type=float, default=2.0)
     parser.add_argument("--pairs", type=int, nargs=2, default=[1200, 9600], help="windows an epoch, in 3D and in 2D")
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 1024, 1024])
