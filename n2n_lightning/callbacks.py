@@ -243,6 +243,11 @@ class Curves(TensorBoardLogger):
 class ProgressBar(RichProgressBar):
     """Lightning's bar, with the PSNR and without the version number that a run folder does not have."""
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs == -1:  # the run ends with its time
+            return f"Epoch {current_epoch}, {self.trainer.lightning_module.progress:.0%} of the time"
+        return super()._get_train_description(current_epoch)
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
@@ -267,4 +272,5 @@ class EpochLines(Callback):
             scores += f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
-            print(f"epoch {row['epoch']}/{trainer.max_epochs}  {loss}{scores}  {rate}", flush=True)
+            of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else f" ({pl_module.progress:.0%} of the time)"
+            print(f"epoch {row['epoch']}{of}  {loss}{scores}  {rate}", flush=True)

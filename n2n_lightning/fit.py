@@ -1,5 +1,6 @@
 """From a plain configuration to a trained run folder: check, build, fit, write."""
 
+import math
 import os
 import re
 import socket
@@ -100,7 +101,8 @@ class Run:
         self.notes: list[str] = [f"data: {note}" for note in self.data.notes]
         if config.get("init") and not self.begin:
             self.notes.append(starting.weights(self.module.network, config["init"], inputs))
-        construct("optim or scheduler", self.module.optimization)
+        endless = config["trainer"].get("max_epochs") is None and config["trainer"].get("max_steps", -1) < 0
+        construct("optim or scheduler", lambda: self.module.optimization(math.inf if endless else 1000))
         self.parameters = sum(p.numel() for p in self.module.network.parameters())
         self.operations = construct("model", lambda: multiply_accumulates(self.module.network, inputs))
         self.before = runs.read_result(folder)

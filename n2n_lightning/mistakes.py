@@ -66,7 +66,7 @@ def refuse(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
     for name in ("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches"):
         value = trainer.get(name, 1)
-        if name == "max_epochs" and value is None and trainer.get("max_steps", -1) > 0:
+        if name == "max_epochs" and value is None and (trainer.get("max_steps", -1) > 0 or trainer.get("max_time")):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -78,8 +79,10 @@ class Denoiser(pl.LightningModule):
         loss: of (output, target), a scalar; knows that NaN in the target means "no pixel". None: losses.L2.
         optimizer: makes the optimiser from the parameters. None: Adam with a rate of 0.001.
         scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it takes that; it is
-            then advanced at every step, otherwise at every epoch. None keeps the rate. ReduceLROnPlateau watches
-            val_psnr or val_psnr_estimate where its mode is max, val_loss or val_mse_estimate where it is min.
+            then advanced at every step, otherwise at every epoch. If it takes `elapsed`, too, that is a function that
+            gives the share of the run's time that is over, where a Timer ends it (trainer.max_time). None keeps the
+            rate. ReduceLROnPlateau watches val_psnr or val_psnr_estimate where its mode is max, val_loss or
+            val_mse_estimate where it is min.
         spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}. The
             networks of this package say that themselves.
 
@@ -122,6 +125,7 @@ class Denoiser(pl.LightningModule):
         self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
         self.halves: dict[str, Correlation] = {}  # of the volumes of the latest validation
+        self._elapsed = 0.0  # share of the run's time that is over, where its time is limited
         self.share: float | None = None  # of the run that is done, where whoever trains knows better than its steps
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
@@ -132,12 +136,30 @@ class Denoiser(pl.LightningModule):
         """Denoises float images (B, C, H, W), values in [0, 1]; returns float32."""
         return apply(self.network, axes.channels_last(image)).float()
 
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done: of its steps, or of its time where that is more."""
+        steps: float = self.global_step / self.trainer.estimated_stepping_batches
+        return max(steps, self._elapsed) if self.share is None else self.share
+
+    def _timer(self) -> Timer | None:
+        """What ends the run with its time, as trainer.max_time asks for."""
+        timers = (c for c in self.trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
+        return next((timer for timer in timers if timer.time_remaining() is not None), None)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if timer := self._timer():
+            spent = timer.time_elapsed()
+            share = spent / max(spent + timer.time_remaining(), 1e-9)  # type: ignore[operator]
+            # The processes of a run must agree on the rate.
+            self._elapsed = self.trainer.strategy.broadcast(share) if self.trainer.world_size > 1 else share
+
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = _named(batch)
-        progress = self.global_step / self.trainer.estimated_stepping_batches if self.share is None else self.share
+        progress = self.progress
         for part in (self.loss, *self._passes):
             if hasattr(part, "progress"):
                 part.progress = progress
@@ -269,19 +291,23 @@ class Denoiser(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
+        if math.isinf(steps) and not self._timer():
             raise InputError(
                 "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule to end with it"
             )
-        return self.optimization(int(steps))
+        return self.optimization(steps)
 
-    def optimization(self, total_steps: int = 1000) -> Any:
+    def optimization(self, total_steps: float = 1000) -> Any:
         """Optimiser and schedule for a run of so many steps, as Lightning takes them; raises what they raise."""
         optimizer = self._optimizer(self.network.parameters())
         if self._scheduler is None:
             return optimizer
-        if "total_steps" in inspect.signature(self._scheduler).parameters:
-            schedule = self._scheduler(optimizer, total_steps=total_steps)
+        known = inspect.signature(self._scheduler).parameters
+        if "total_steps" in known:
+            if math.isinf(total_steps) and "elapsed" not in known:
+                raise InputError("scheduler: must know how many steps there are; trainer.max_epochs= says it")
+            clock = {"elapsed": lambda: self._elapsed} if "elapsed" in known else {}
+            schedule = self._scheduler(optimizer, total_steps=total_steps, **clock)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         schedule = self._scheduler(optimizer)
         if not isinstance(schedule, ReduceLROnPlateau):

@@ -28,6 +28,7 @@ class Pictures(Callback):
         self._now: dict[str, Any] | None = None  # of draw
         self._best: dict[str, Any] | None = None
         self._written = 0.0
+        self._tenth = 0  # of the run, in which TensorBoard had its latest pictures
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -54,9 +55,10 @@ class Pictures(Callback):
             self._best = self._now
             if time.monotonic() - self._written > 20:
                 self._write()
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
-        if isinstance(trainer.logger, TensorBoardLogger) and (epoch % max(1, last // 10) == 0 or epoch == last):
+        epoch, tenth = trainer.current_epoch + 1, int(10 * pl_module.progress + 1e-6)  # type: ignore[operator]
+        if isinstance(trainer.logger, TensorBoardLogger) and tenth > self._tenth:
             trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(**self._now), epoch)
+            self._tenth = tenth
 
     @rank_zero_only
     def _write(self) -> None:

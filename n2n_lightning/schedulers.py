@@ -1,15 +1,28 @@
 """The learning rate over a run."""
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, decay: float = 1.0) -> LRScheduler:
-    """A linear rise over the first `warmup` share of the steps, and a fall to 0 by half a cosine over the last `decay`.
+def warmup_cosine(
+    optimizer: Optimizer,
+    total_steps: float,
+    warmup: float = 0.0,
+    decay: float = 1.0,
+    elapsed: Callable[[], float] = lambda: 0.0,
+) -> LRScheduler:
+    """A linear rise over the first `warmup` share of a run, and a fall to 0 by half a cosine over the last `decay`.
 
     decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own program.
+
+    Args:
+        optimizer: whose rate it is.
+        total_steps: of the run; may be infinite where the run ends with its time.
+        warmup, decay: shares of the run.
+        elapsed: the share of the run's time that is over. Whichever share is larger counts, of steps or of time.
 
     Raises:
         ValueError: the shares are no shares.
@@ -30,9 +43,9 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, d
         )
 
     def factor(step: int) -> float:
-        done = (step + 1) / total_steps
-        rise = min(1.0, done / warmup) if warmup else 1.0
-        fall = max(0.0, (step / total_steps - (1 - decay)) / decay) if decay else 0.0
+        time = elapsed()
+        rise = min(1.0, max((step + 1) / total_steps, time) / warmup) if warmup else 1.0
+        fall = max(0.0, (max(step / total_steps, time) - (1 - decay)) / decay) if decay else 0.0
         return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
 
     return LambdaLR(optimizer, factor)

@@ -99,6 +99,10 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             " data=photos and data=images"
         )
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if config["trainer"].get("max_time") and not any(
+        o.lstrip("+").startswith("trainer.max_epochs=") for o in overrides
+    ):
+        config["trainer"]["max_epochs"] = None  # the time is the budget, whatever a recipe says of epochs
 
     def accepted() -> None:
         if follows():

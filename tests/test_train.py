@@ -707,6 +707,34 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
 
 
+def test_an_amount_of_time_is_a_budget(course, tmp_path):
+    """The run ends with its time and the rate falls to 0 till then, whatever a recipe says of epochs."""
+    small = ["experiment=fast", f"data.root={course}", "model.widths=[4]", "model.blocks=[1]", "data.batch_size=6"]
+    small += ["trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.max_time=00:00:00:04"]
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (tmp_path / name / "metrics.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    done = run("train", *small, "hydra.run.dir=timed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1 (" in done.stdout
+    assert "of the time)" in done.stdout
+    rates = [float(row["lr"]) for row in rows("timed")]
+    assert len(rates) > 1  # which is what the recipe says
+    assert rates[-1] < 0.5 * max(rates)
+    further = run("train", "resume=timed", "trainer.max_time=00:00:00:08", cwd=tmp_path)
+    assert further.returncode == 0, further.stderr
+    assert len(rows("timed")) > len(rates)
+    assert run("train", *small, "trainer.max_epochs=2", "hydra.run.dir=both", cwd=tmp_path).returncode == 0
+    assert len(rows("both")) == 2
+    own = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler.max_lr=0.01"]
+    refused = run("train", *small, *own, "hydra.run.dir=own", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "must know how many steps there are; trainer.max_epochs= says it" in refused.stderr
+    assert not (tmp_path / "own" / "result.json").exists()
+
+
 def test_help_and_config_do_not_import_torch(tmp_path):
     for argument in ("--help", "--cfg=job"):
         code = f"import sys; sys.argv[1:] = ['{argument}']; from n2n_lightning import train\n"
