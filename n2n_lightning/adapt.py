@@ -1,11 +1,13 @@
 """A trained network that goes on learning from the noisy pictures that it is to denoise."""
 
 import contextlib
+import copy
 import math
 import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from n2n_lightning import inspection, starting
+from n2n_lightning import inspection, starting, stein
 from n2n_lightning.axes import as_pages, evenly
 from n2n_lightning.data import OwnSingle
-from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.data.captures import Mixed, Scenes, middle
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.fit import precision, quiet
 from n2n_lightning.module import Denoiser
@@ -25,6 +27,8 @@ from n2n_lightning.restore import Trained, load
 
 MOST = 64  # pictures that are learnt from, evenly spread over all
 SMALLEST = 24  # pixels of a side
+LOOKED, SIDE = 8, 192  # pictures, and pixels of the middle of each, that say how far to go
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the checkpoint to what was learnt
 RATE = 2e-4  # a tenth of what training from nothing takes: the network knows much already, and 5e-4 unlearnt some of it
 
 
@@ -110,6 +114,21 @@ class Budget(pl.Callback):
             signal.signal(signal.SIGINT, self._before)
 
 
+@dataclass
+class Adapted:
+    """What came of it.
+
+    Attributes:
+        model: the adapted network.
+        described: what its checkpoint holds beside the weights.
+        share: how far it went from the checkpoint to what was learnt, 0 to 1.
+    """
+
+    model: Trained
+    described: dict[str, Any]
+    share: float
+
+
 def adapt(
     checkpoint: Path,
     images: Sequence[torch.Tensor],
@@ -120,8 +139,12 @@ def adapt(
     allow: Sequence[str] = (),
     advance: Any = lambda share: None,
     seed: int = 0,
-) -> tuple[Trained, dict[str, Any]]:
+) -> Adapted:
     """Continues a checkpoint on pictures themselves, by neighbours or masks, whichever their noise allows.
+
+    Neighbours are pictures of half the size, so that a checkpoint that knew the noise already may get worse by them.
+    The result is therefore as far on the way from the old weights to the new ones (Wortsman et al., Robust fine-tuning,
+    CVPR 2022) as Stein's estimate of the error on the pictures is least, where their noise is white.
 
     Args:
         checkpoint: the run folder or checkpoint file to begin with.
@@ -134,9 +157,6 @@ def adapt(
         advance: called after every step with the share of the time that is over.
         seed: of crops, turns and draws.
 
-    Returns:
-        The adapted network, and what its checkpoint holds beside the weights.
-
     Raises:
         InputError: the pictures do not allow it.
     """
@@ -146,6 +166,7 @@ def adapt(
     data = Pictures(images, names, fills, train_pairs=4000, augment=True, batch_size=8, seed=seed, **options)
     data.setup()
     network, spec = _network(checkpoint, data.channels, allow)
+    before = copy.deepcopy(network.state_dict())
     network.train()
     module = Denoiser(
         network,
@@ -167,7 +188,31 @@ def adapt(
     trainer.fit(module, data)
     limits = data.limits
     ours = {"format": 1, "model": spec, "scale": data.scale, "range": list(limits) if limits else None}
-    return Trained(network.float().eval(), data.channels, data.scale, limits).to(device), ours
+    model = Trained(network.float().eval(), data.channels, data.scale, limits).to(device)
+    share = _go_back(model, before, images) if options["method"] == "neighbours" else 1.0
+    return Adapted(model, ours, share)
+
+
+def _go_back(model: Trained, before: dict[str, torch.Tensor], images: Sequence[torch.Tensor]) -> float:
+    """Leaves the model as far on the way from its weights `before` as Stein's estimate is least; returns that share."""
+    after = {name: value.clone() for name, value in model.network.state_dict().items()}
+    some = [middle(images[i], SIDE).double().numpy() for i in evenly(len(images), LOOKED)]
+
+    def go(share: float) -> None:
+        model.network.load_state_dict({n: torch.lerp(before[n].to(v), v, share) for n, v in after.items()})
+
+    def denoise(image: np.ndarray) -> np.ndarray:
+        return model.denoise(image, axes="CHW")
+
+    go(0.0)
+    line = stein.variances(some, [denoise(image.astype(np.float32)) for image in some])
+    risks = {}
+    for share in SHARES:
+        go(share)
+        risks[share] = stein.risk(denoise, some, line)
+    best = min(risks, key=lambda share: risks[share])
+    go(best)
+    return best
 
 
 def _network(checkpoint: Path, channels: int, allow: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:

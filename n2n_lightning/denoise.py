@@ -179,10 +179,12 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     with adapt.shown(minutes) as advance:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
-        model, ours = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), args.allow, advance)
-    adapt.save(model, ours, kept)
-    print(f"adapted to {len(images)} images for {time.perf_counter() - started:.0f} s: --checkpoint {kept} takes it")
-    return model
+        found = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), args.allow, advance)
+    adapt.save(found.model, found.described, kept)
+    far = "" if found.share == 1 else f", {found.share:.0%} of the way (further was worse)"
+    seconds = time.perf_counter() - started
+    print(f"adapted to {len(images)} images for {seconds:.0f} s{far}: --checkpoint {kept} takes it")
+    return found.model
 
 
 def checked(args: Any) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from n2n_lightning import load
+from n2n_lightning import adapt, load, stein
 from n2n_lightning.axes import around, frames
 from n2n_lightning.data import Key, Movie, OwnSingle
 from n2n_lightning.data.frames import read_movies
@@ -601,6 +602,42 @@ def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_pat
         noisy, one, two = (tifffile.imread(tmp_path / d / f"{i}.tif") for d in ("noisy", "clean", "again"))
         assert np.array_equal(one, two)
         assert ((one - image) ** 2).mean() < 0.25 * ((noisy - image) ** 2).mean()
+
+
+def test_steins_estimate_finds_the_best_of_several_filters():
+    """Noise that grows with the brightness; the estimate against the error, to a fiftieth of the noise."""
+    draws = np.random.default_rng(3)
+    clean = gaussian_filter(draws.normal(size=(4, 128, 128)), (0, 6, 6)) * 4000 + 1000
+    variance = 200 + 2 * clean
+    noisy = clean + draws.normal(size=clean.shape) * np.sqrt(variance)
+    widths = (0.5, 1.0, 2.0, 4.0, 8.0)
+    smooth = [lambda image, width=w: gaussian_filter(image, width) for w in widths]
+    images = list(noisy)
+    images[0][3, 4] = np.nan
+    found = [stein.risk(f, images[1:], (200.0, 2.0)) for f in smooth]
+    truth = [np.mean((gaussian_filter(noisy[1:], (0, w, w)) - clean[1:]) ** 2) for w in widths]
+    assert found == pytest.approx(truth, rel=0.02, abs=0.02 * variance.mean())
+    assert np.argmin(found) == np.argmin(truth) == 2
+    a, b = stein.variances(images, [gaussian_filter(image, 2.0) for image in clean])
+    assert (a, b) == (pytest.approx(200, abs=120), pytest.approx(2, rel=0.1))
+    assert stein.risk(lambda image: image, images[:1], (200.0, 2.0)) == pytest.approx(variance[0].mean(), rel=0.1)
+    assert stein.variances([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
+
+
+def test_what_was_learnt_in_vain_is_given_back(tmp_path):
+    clean = pictures(tmp_path / "noisy")
+    images = [torch.from_numpy(tifffile.imread(tmp_path / "noisy" / f"{i}.tif"))[None] for i in range(len(clean))]
+    model = load()
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    good = model.denoise(images[0], axes="CHW")
+    draws = torch.Generator().manual_seed(0)
+    for value in model.network.state_dict().values():
+        value += 0.5 * value.std(correction=0) * torch.randn(value.shape, generator=draws)
+    assert adapt._go_back(model, before, images) == 0
+    assert torch.equal(model.denoise(images[0], axes="CHW"), good)
+    spoilt = {name: torch.zeros_like(value) for name, value in before.items()}  # which changes nothing
+    assert adapt._go_back(model, spoilt, images) == 1
+    assert torch.equal(model.denoise(images[0], axes="CHW"), good)
 
 
 @linux
