@@ -98,6 +98,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"{asked[0]}: data={job.runtime.choices['data']} are noisy already; noise= goes with"
             " data=photos and data=images"
         )
+    cfg = _as_begun(cfg, folder, overrides)
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     if config["trainer"].get("max_time") and not any(
         o.lstrip("+").startswith("trainer.max_epochs=") for o in overrides
@@ -121,6 +122,39 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         starting.refuse(str(cfg.init), overrides, config["model"])
     with nullcontext() if follows() else runs.held(folder):
         return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
+
+
+def _as_begun(cfg: Any, folder: Path, overrides: list[str]) -> Any:
+    """The configuration of a run that goes on: what it began with, and what was typed since then.
+
+    The defaults in conf/ may be others by now, and what a checkpoint holds fits those of its own time.
+    """
+    stored = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "overrides")]
+    if not all(path.is_file() for path in stored) or not any((folder / "checkpoints").glob("*.ckpt")):
+        return cfg
+    begun: Any = OmegaConf.load(stored[0])
+    asked: Any = OmegaConf.load(stored[1])
+    new = [o for o in overrides if o not in set(asked)]
+    names = [o.lstrip("+").partition("=")[0] for o in new]
+    if any(name == "experiment" or name.startswith("~") for name in names):  # much may change
+        return cfg
+    merged: Any = OmegaConf.create({})
+    for group in cfg:
+        now = cfg._get_node(group)
+        if group in ("hydra", "init", "resume", *names) or group not in begun:
+            merged[group] = now
+            continue
+        merged[group] = then = begun._get_node(group)
+        if OmegaConf.is_dict(then) and OmegaConf.is_dict(now):
+            for key in [k for k in then if k not in now]:  # an option that there is no more
+                del then[key]
+            for key in [k for k in now if k not in then]:  # or that came since then
+                then[key] = now._get_node(key)
+            merged[group] = then
+    for name in names:
+        if "." in name:
+            OmegaConf.update(merged, name, OmegaConf.select(cfg, name), force_add=True)
+    return merged
 
 
 def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:

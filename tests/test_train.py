@@ -735,6 +735,33 @@ def test_an_amount_of_time_is_a_budget(course, tmp_path):
     assert not (tmp_path / "own" / "result.json").exists()
 
 
+def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
+    """A version whose default was levels=2 began it; it had no colour, and an option that there is no more."""
+    small = [o for o in SMALL if not o.startswith("trainer.max_epochs")]
+    begin = ["model=residual_unet", "model.width=4", "model.levels=2", *small, "trainer.max_epochs=1"]
+    assert run("train", *begin, "hydra.run.dir=out", cwd=tmp_path).returncode == 0
+    hydra = tmp_path / "out" / ".hydra"
+    asked = (hydra / "overrides.yaml").read_text()
+    (hydra / "overrides.yaml").write_text(
+        asked.replace("- model.levels=2\n", "").replace("- model=residual_unet\n", "")
+    )
+    begun = OmegaConf.load(hydra / "config.yaml")
+    del begun.data.colour
+    begun.data.gone = 3
+    OmegaConf.save(begun, hydra / "config.yaml")
+    done = run("train", "resume=out", "trainer.max_epochs=2", "loss=l1", "data.batch_size=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_result(tmp_path / "out")["epochs"] == 2
+    config = OmegaConf.load(hydra / "config.yaml")
+    assert config.model == {**begun.model}
+    assert (config.model.levels, config.data.colour, config.data.batch_size) == (2, None, 4)
+    assert config.loss._target_.endswith("L1")
+    assert "gone" not in config.data
+    again = run("train", "resume=out", "trainer.max_epochs=3", cwd=tmp_path)  # what was typed the last time stays
+    assert again.returncode == 0, again.stderr
+    assert OmegaConf.load(hydra / "config.yaml").data.batch_size == 4
+
+
 def test_help_and_config_do_not_import_torch(tmp_path):
     for argument in ("--help", "--cfg=job"):
         code = f"import sys; sys.argv[1:] = ['{argument}']; from n2n_lightning import train\n"
