@@ -2,100 +2,77 @@
 
 import base64
 import csv
-import html
 import io
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import replacing
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 0 auto; max-width: 60rem; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; } h3 { margin-bottom: .3rem; }
-img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption, .note { color: #555; font-size: .9rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child, .left { text-align: left; } td.wrap { white-space: normal; min-width: 14rem; }
-pre { background: #f4f4f4; padding: .6rem; overflow-x: auto; font-size: .85rem; white-space: pre-wrap;
-  word-break: break-word; }
-.failed { color: #b00020; } .running { color: #8a5a00; }
-@media print { body { max-width: none; font-size: 11pt; }
-  h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } }
-"""
+WIDE = ("budget", "differs from the report", "reason")  # columns of sentences
 
 
-def _text(value: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """A template of n2n_lightning/templates, filled in; in HTML what is filled in cannot become markup."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    loader = PackageLoader("n2n_lightning")
+    pages = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+    return pages.get_template(template).render(**values)
+
+
+def text(value: Any) -> str:
+    """A cell of a table.
+
+    >>> text(25.861), text(50000), text(None)
+    ('25.86', '50,000', '')
+    """
     if value is None:
         return ""
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def html_table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as a table; columns without a value are left out."""
-    names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
-    wide = ("budget", "differs from the report", "reason")
-    head = "".join(f"<th{' class=left' if n in wide else ''}>{html.escape(n)}</th>" for n in names)
-    body = ""
-    for row in rows:
-        states = {"failed": " class=failed", "killed": " class=failed", "running": " class=running"}
-        kind = states.get(str(row.get("state")), "")
-        styles = {n: ' class="wrap left"' if n in wide else "" for n in names}
-        cells = "".join(f"<td{styles[n]}>{html.escape(_text(row[n]))}</td>" for n in names)
-        body += f"<tr{kind}>{cells}</tr>\n"
-    return f"<div class=scroll><table><tr>{head}</tr>\n{body}</table></div>"
-
-
-def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """The same in Markdown.
-
-    >>> print(markdown_table([{"run": "a", "PSNR": 25.861}, {"run": "b", "PSNR": None}]))
-    | run | PSNR |
-    | --- | --- |
-    | a | 25.86 |
-    | b |  |
-    """
-    names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
-    lines = [names, ["---"] * len(names), *([_text(row[n]).replace("|", "\\|") for n in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 class Page:
-    """The page, put together piece by piece: HTML, Markdown, and the files beside them."""
+    """The page, put together piece by piece: HTML, Markdown, and the files beside them.
+
+    Args:
+        out: the folder of all of them.
+    """
 
     def __init__(self, out: Path) -> None:
-        self.out, self.html, self.markdown = out, "", ""
+        self.out = out
+        self.parts: list[dict[str, Any]] = []
 
-    def heading(self, text: str, level: int = 2) -> None:
-        self.html += f"<h{level}>{html.escape(text)}</h{level}>\n"
-        self.markdown += f"\n{'#' * level} {text}\n\n"
+    def heading(self, words: str, level: int = 2) -> None:
+        self.parts.append({"kind": "heading", "text": words, "level": level})
 
-    def paragraph(self, text: str, kind: str = "") -> None:
-        self.html += f"<p{f' class={kind}' if kind else ''}>{html.escape(text)}</p>\n"
-        self.markdown += f"{text}\n\n"
+    def paragraph(self, words: str, state: str = "") -> None:
+        self.parts.append({"kind": "paragraph", "text": words, "state": state})
 
-    def code(self, text: str) -> None:
-        self.html += f"<pre>{html.escape(text)}</pre>\n"
-        self.markdown += f"```\n{text}\n```\n\n"
+    def code(self, words: str) -> None:
+        self.parts.append({"kind": "code", "text": words})
 
     def picture(self, name: str, content: bytes, caption: str) -> None:
+        """A PNG file, of a name of its own in Markdown."""
         with replacing(self.out / name) as temporary:
             temporary.write_bytes(content)
         data = base64.b64encode(content).decode()
-        caption = html.escape(caption)
-        self.html += (
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption>'
-        )
-        self.html += "</figure>\n"
-        self.markdown += f"![{caption}]({name})\n\n"
+        self.parts.append({"kind": "picture", "name": name, "data": data, "caption": caption})
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
+        """A matplotlib figure."""
         content = io.BytesIO()
         figure.savefig(content, format="png")
         self.picture(name, content.getvalue(), caption)
 
+    def compared(self, pictures: list[dict[str, Any]], caption: str) -> None:
+        """Pictures with a slider, as `slider.content` has them; Markdown has none."""
+        self.parts.append({"kind": "compared", "pictures": pictures, "caption": caption})
+
     def table(self, name: str, rows: list[dict[str, Any]]) -> None:
-        self.html += html_table(rows)
-        self.markdown += markdown_table(rows) + "\n\n"
+        """Rows of equal keys, and a CSV file of them; columns without a value are left out of the page."""
+        names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
+        cells = [{"cells": [text(row[n]) for n in names], "state": str(row.get("state", ""))} for row in rows]
+        self.parts.append({"kind": "table", "names": names, "rows": cells, "wide": WIDE})
         with (
             replacing(self.out / f"{name}.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -105,9 +82,7 @@ class Page:
             writer.writerows(rows)
 
     def write(self, name: str = "report", title: str = "Noise2Noise report") -> None:
-        page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>"
-        page += '<meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,">'
-        page += f"<style>{STYLE}</style></head><body>\n{self.html}</body></html>\n"
-        for ending, content in (("html", page), ("md", self.markdown)):
+        for ending in ("html", "md"):
+            content = rendered(f"page.{ending}", parts=self.parts, title=title)
             with replacing(self.out / f"{name}.{ending}") as temporary:
                 temporary.write_text(content, encoding="utf-8")

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -13,13 +14,18 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from n2n_lightning import axes
+from n2n_lightning.data.captures import middle
 from n2n_lightning.files import DiskFull, replacing
 from n2n_lightning.runs import merit
+from n2n_lightning.samples import Samples
 from n2n_lightning.scores import psnr
 
 
 class Pictures(Callback):
-    """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png."""
+    """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png.
+
+    samples.npz beside it has them as pixels (`stored`).
+    """
 
     COUNT = 6
 
@@ -65,6 +71,7 @@ class Pictures(Callback):
         if self._best is not None:
             with replacing(self.path) as temporary:
                 draw(**self._best).savefig(temporary)
+            stored(self.path.with_suffix(".npz"), **self._best)
             self._written = time.monotonic()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,6 +83,7 @@ class Pictures(Callback):
 
 
 VOLUMES = 2  # that are shown, each by three planes
+SIDE = 256  # pixels of the middle of an image that are stored
 
 
 def _flat(images: Tensor) -> list[Tensor]:
@@ -83,6 +91,39 @@ def _flat(images: Tensor) -> list[Tensor]:
     if not axes.deep(images):
         return list(images)
     return [volume.select(axis, volume.shape[axis] // 2) for volume in images[:VOLUMES] for axis in (1, 2, 3)]
+
+
+def _named(
+    noisy: Tensor,
+    denoised: Tensor,
+    clean: Tensor | None,
+    unit: float = 1.0,
+    errors: Sequence[tuple[float, float]] | None = None,
+) -> tuple[dict[str, list[Tensor]], dict[str, list[str]]]:
+    """The images (C, H, W) of each row of a picture, by its name, and what is said of each; see `draw`."""
+    last = "removed" if clean is None else "clean" if errors is None else "another capture"
+    rows = {"noisy": _flat(noisy), "denoised": _flat(denoised)}
+    titles = {name: [""] * len(images) for name, images in rows.items()}
+    if clean is None:
+        rows[last] = _flat(noisy - denoised + 0.5)
+    else:
+        rows[last] = _flat(clean)
+        if errors is not None and len(axes.size(clean)) == 3:
+            errors = [error for error in errors[:VOLUMES] for _ in range(3)]
+        for name in titles:
+            for i, (image, reference) in enumerate(zip(rows[name], rows[last], strict=True)):
+                if errors is None:
+                    titles[name][i] = f"{psnr(float(((image - reference) * unit).square().nanmean())):.1f} dB"
+                else:
+                    error = errors[i][0 if name == "denoised" else 1]
+                    titles[name][i] = f"about {psnr(error):.1f} dB" if error > 0 else "not measurable"
+    return rows, {**titles, last: [""] * len(rows[last])}
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """An image (C, H, W) as it is shown: (H, W, 3) of its first three channels, or (H, W) of its first, in [0, 1]."""
+    shown = image[: 3 if len(image) >= 3 else 1].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy()
+    return shown if shown.shape[2] == 3 else shown[..., 0]
 
 
 def draw(
@@ -104,33 +145,28 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    last = "removed" if clean is None else "clean" if errors is None else "another capture"
-    alone, clean = clean is None, noisy - denoised + 0.5 if clean is None else clean
-    shown = 3 if clean.shape[1] >= 3 else 1
-    rows = {name: _flat(images) for name, images in (("noisy", noisy), ("denoised", denoised), (last, clean))}
-    references = rows[last]
-    if errors is not None and len(axes.size(clean)) == 3:
-        errors = [error for error in errors[:VOLUMES] for _ in range(3)]
-    height, width = (max(image.shape[k] for image in references) for k in (1, 2))
-    figure = Figure(figsize=(1.6 * len(references), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
-    places = figure.subplots(3, len(references), squeeze=False)
+    rows, titles = _named(noisy, denoised, clean, unit, errors)
+    columns = rows["noisy"]
+    height, width = (max(image.shape[k] for image in columns) for k in (1, 2))
+    figure = Figure(figsize=(1.6 * len(columns), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
+    places = figure.subplots(3, len(columns), squeeze=False)
     for line, (name, images) in zip(places, rows.items(), strict=True):
-        for i, (ax, image, reference) in enumerate(zip(line, images, references, strict=True)):
-            ax.imshow(
-                image[:shown].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy(),
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                interpolation="nearest",
-            )
+        for ax, image, title in zip(line, images, titles[name], strict=True):
+            ax.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            if name == last or alone:
-                continue
-            if errors is None:
-                error = float(((image - reference) * unit).square().nanmean())
-                ax.set_title(f"{psnr(error):.1f} dB", fontsize=8)
-            else:
-                error = errors[i][0 if name == "denoised" else 1]
-                ax.set_title(f"about {psnr(error):.1f} dB" if error > 0 else "not measurable", fontsize=8)
+            if title:
+                ax.set_title(title, fontsize=8)
         line[0].set_ylabel(name)
     return figure
+
+
+def stored(path: Path, **images: Any) -> None:
+    """Writes what `draw` would show, to compare it with a slider later: the middles of the images, 8 bit.
+
+    Args:
+        path: the .npz file.
+        **images: of draw.
+    """
+    rows, titles = _named(**images)
+    pixels = [[(_pixels(middle(i, SIDE)) * 255).round().astype(np.uint8) for i in row] for row in rows.values()]
+    Samples(list(rows), list(titles.values()), pixels).save(path)

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning import samples, slider
 from n2n_lightning.files import InputError, Parser, command
 from n2n_lightning.pages import Page
 from n2n_lightning.runs import merit
+from n2n_lightning.samples import Samples
+from n2n_lightning.slider import Compared
 
 # What the report "Noise2Noise PyTorch Implementation" gives, by the network: its PSNR (it does not say which
 # definition), and the budget behind it.
@@ -148,6 +151,15 @@ def rate_figure(folder: Path) -> Any:
     return figure
 
 
+def of_sweep(folder: Path) -> list[Compared]:
+    """Images of a sweep's jobs side by side, those with the highest scores first."""
+    from n2n_lightning.sweep.results import read_sweep
+
+    rows = [row for row in read_sweep(folder) if (folder / row["job"] / "samples.npz").is_file()]
+    rows.sort(key=lambda row: -(merit(row) or 0))
+    return samples.side_by_side([(row["point"], Samples.load(folder / row["job"] / "samples.npz")) for row in rows])
+
+
 def fsc_figure(curves: dict[str, list[float]]) -> Any:
     """Fourier shell correlation of two halves, before and after, as `result.json` has it."""
     from n2n_lightning import fsc
@@ -234,6 +246,7 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
     page.heading("Results")
     page.table("results", results(runs))
     best = sorted(runs, key=lambda run: -(merit(run.result) or 0))[:most]
+    room = slider.BYTES / (len(sweeps) + len(best))  # of pictures, for each
     for number, folder in enumerate(sweeps):
         try:
             if figure := rate_figure(folder):
@@ -241,6 +254,9 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
                 page.figure(
                     f"figure2_{number}.png", figure, "PSNR against the swept value; mean and deviation over seeds"
                 )
+            if pictures := samples.most_of(of_sweep(folder), room):
+                page.heading(f"Side by side: {folder.name}")
+                page.compared(slider.content(pictures, room), "What the best jobs made of the same noisy image")
         except Exception as error:
             notes.append(f"{folder}: its sweep cannot be drawn ({type(error).__name__}: {error})")
     tables: dict[str, str] = {}
@@ -250,12 +266,17 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
             page.paragraph(f"This run is {run.state}. {run.result.get('reason') or ''}", "failed")
         if run.history:
             page.figure(f"figure1_{number}.png", loss_figure(run), "Figure 1: mean squared error against the epoch")
-        samples = run.folder / "samples.png"
-        if samples.is_file():
+        if (run.folder / "samples.png").is_file():
             estimated = run.result.get("noisy_psnr_estimate") is not None
             last = "another noisy capture, with the estimated" if estimated else "clean, with the"
             caption = f"Figure 3: noisy, denoised and {last} PSNR of each"
-            page.picture(f"figure3_{number}.png", samples.read_bytes(), caption)
+            page.picture(f"figure3_{number}.png", (run.folder / "samples.png").read_bytes(), caption)
+        if (run.folder / "samples.npz").is_file():
+            try:
+                pictures = samples.most_of(samples.compared(Samples.load(run.folder / "samples.npz")), room)
+                page.compared(slider.content(pictures, room), "The same images with a slider")
+            except InputError as error:
+                notes.append(str(error))
         if isinstance(curves := run.result.get("fsc"), dict):
             page.figure(f"fsc_{number}.png", fsc_figure(curves), "Fourier shell correlation of the two halves")
         if run.network not in tables and (run.folder / "checkpoints").is_dir():

@@ -1,15 +1,17 @@
-"""A page with a slider between before and after: one file that needs no network and no other file."""
+"""Pictures to compare with a slider: a page of before and after that needs no other file, and parts of others."""
 
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from n2n_lightning.axes import as_pages, evenly
 from n2n_lightning.files import replacing
+from n2n_lightning.pages import rendered
 
 BYTES = 15e6  # of all pictures, as PNG: with the text that they become a page stays under 20 MB
 PAGES = 8  # of a stack that are shown
@@ -17,21 +19,28 @@ MOST = 24  # pictures
 
 
 @dataclass
-class Pair:
-    """Pages of one picture before and after, 8 bit grey or colour, ready to be shown.
+class Compared:
+    """Layers of one picture that are compared, 8 bit grey or colour, ready to be shown.
 
     Attributes:
         name: of the picture.
         about: its size, its type and the range that is shown.
-        pages: before and after, (H, W) or (H, W, 3), and what to say of each.
+        layers: what each is called, `before` and `after` say; the first two are shown at first.
+        pages: the layers of each page, (H, W) or (H, W, 3) each, and what to say of it.
     """
 
     name: str
     about: str
-    pages: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)
+    layers: list[str]
+    pages: list[tuple[list[np.ndarray], str]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers."""
+        return sum(layer.size for layers, _ in self.pages for layer in layers)
 
 
-def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Pair:
+def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compared:
     """A picture in the range of the middle 99.8% of its values, of each channel where they are no colours.
 
     Args:
@@ -46,7 +55,7 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Pair:
     places = [(*place, k) for place in np.ndindex(*stacked) for k in range(1 if colours == 3 else channels)]
     chosen = [places[i] for i in evenly(len(places), PAGES)]
     shape = " x ".join(str(n) for n in before.shape)
-    found = Pair(name, f"{shape}, {before.dtype.name}.")
+    found = Compared(name, f"{shape}, {before.dtype.name}.", ["before", "after"])
     for *place, k in chosen:
         part = slice(3) if colours == 3 else slice(k, k + 1)
         here = [np.asarray(array[tuple(place)][..., part], np.float64) for array in (first, second)]
@@ -59,39 +68,45 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Pair:
         one, other = ((x if colours == 3 else x[..., 0]).round().astype(np.uint8) for x in eight)
         label = f"Shown: {low:g} to {high:g}." if before.dtype != np.uint8 else ""
         label += f" {height} x {width}, page {'/'.join(str(n) for n in (*place, k))}." if len(places) > 1 else ""
-        found.pages.append((one, other, label))
+        found.pages.append(([one, other], label))
     return found
 
 
-def write(path: Path, pairs: Sequence[Pair], title: str) -> None:
-    """Writes the page; pictures are made smaller where all of them would be too many bytes, which it says.
+def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str, Any]]:
+    """Pictures as the templates take them, made smaller where all of them would be too large, which they say.
+
+    Args:
+        compared: the pictures.
+        most: bytes of all of them.
+    """
+    factor = max(1, int(np.ceil((sum(one.size for one in compared) / most) ** 0.5)))
+    smaller = f" Made smaller, {factor} x {factor} pixels to one." if factor > 1 else ""
+    return [
+        {
+            "name": one.name,
+            "about": one.about + smaller,
+            "layers": one.layers,
+            "pages": [
+                {"images": [_png(layer, factor) for layer in layers], "label": label} for layers, label in one.pages
+            ],
+        }
+        for one in compared
+    ]
+
+
+def write(path: Path, compared: Sequence[Compared], title: str) -> None:
+    """Writes a page of pictures.
 
     Args:
         path: the page.
-        pairs: up to MOST of them are shown.
+        compared: up to MOST of them are shown.
         title: of the page.
     """
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    shown = [pairs[i] for i in evenly(len(pairs), MOST)]
-    pixels = sum(2 * before.size for one in shown for before, _, _ in one.pages)
-    factor = max(1, int(np.ceil((pixels / BYTES) ** 0.5)))
-    content = [
-        {
-            "name": one.name,
-            "about": one.about + (f" Made smaller, {factor} x {factor} pixels to one." if factor > 1 else ""),
-            "pages": [
-                {"before": _png(before, factor), "after": _png(after, factor), "label": label}
-                for before, after, label in one.pages
-            ],
-        }
-        for one in shown
-    ]
-    left = f"{len(pairs) - len(shown)} more pictures are not shown." if len(pairs) > len(shown) else ""
-    loader = Environment(loader=PackageLoader("n2n_lightning"), autoescape=select_autoescape())
-    text = loader.get_template("slider.html").render(title=title, pictures=content, remark=left)
+    shown = [compared[i] for i in evenly(len(compared), MOST)]
+    left = f"{len(compared) - len(shown)} more pictures are not shown." if len(compared) > len(shown) else ""
+    page = rendered("slider.html", title=title, pictures=content(shown), remark=left)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _png(image: np.ndarray, factor: int) -> str:

@@ -19,30 +19,32 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 SCRIPT = """
 <script>
 window.addEventListener("error", (event) => { document.body.dataset.error = event.message; });
-const set = (id, value) => {
-  const e = document.getElementById(id);
-  e.value = value; e.dispatchEvent(new Event("input"));
-};
+const root = document.querySelector(".viewer"), $ = (name) => root.querySelector("." + name);
+const set = (name, value) => { const e = $(name); e.value = value; e.dispatchEvent(new Event("input")); };
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const pixel = (name) => Array.from($(name).getContext("2d").getImageData(5, 5, 1, 1).data);
 (async () => {
-  while (document.body.dataset.ready !== "yes") await wait(20);
-  const found = {}, after = document.getElementById("after"), view = document.getElementById("view");
+  while ([...document.querySelectorAll(".viewer")].some((one) => one.dataset.ready !== "yes")) await wait(20);
+  const found = {}, after = $("after"), view = $("view");
+  found.viewers = document.querySelectorAll(".viewer").length;
+  found.layers = [...$("right").options].map((option) => option.textContent);
+  found.buttons = $("strip").children.length;
   for (const at of [0, 250, 1000]) { set("split", at); found["clip" + at] = after.style.clipPath; }
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
-  found.key = document.getElementById("split").value;
+  found.key = $("split").value;
   set("zoom", "4"); found.zoomed = parseFloat(after.style.width); set("zoom", "0");
   found.fits = after.getBoundingClientRect().width <= view.clientWidth + 1;
-  const box = document.getElementById("difference"); box.checked = true; box.dispatchEvent(new Event("input"));
-  const removed = document.getElementById("removed");
-  found.removed = !removed.hidden;
-  found.middle = Array.from(removed.getContext("2d").getImageData(5, 5, 1, 1).data);
+  const box = $("difference"); box.checked = true; box.dispatchEvent(new Event("input"));
+  found.removed = !$("removed").hidden;
+  found.middle = pixel("removed");
   const first = after.toDataURL(); set("page", 1); await wait(300);
   found.other = after.toDataURL() !== first;
-  found.about = document.getElementById("about").textContent;
+  if (found.buttons) { $("strip").lastChild.click(); await wait(300); found.clicked = $("name-right").textContent; }
+  found.about = $("about").textContent;
   found.paper = getComputedStyle(document.body).backgroundColor;
   found.error = document.body.dataset.error || "";
   found.wide = document.documentElement.scrollWidth <= window.innerWidth;
-  found.pixel = Array.from(document.getElementById("before").getContext("2d").getImageData(5, 5, 1, 1).data);
+  found.pixel = pixel("before");
   const result = document.createElement("pre");
   result.id = "found"; result.textContent = JSON.stringify(found);
   document.body.append(result);
@@ -82,7 +84,7 @@ def page(tmp_path_factory) -> Path:
 
 def test_a_page_holds_everything_and_asks_for_nothing(page):
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"(src|href)\s*=\s*[\"']?http|url\(|@import|<link", text)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?http|url\(|@import|<link(?! rel=\"icon\" href=\"data:,\")", text)
     assert "default-src 'none'" in text
     assert "stack.tif" in text
     assert "zebra.png" in text
@@ -125,9 +127,33 @@ def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     assert "6 more pictures are not shown" in (tmp_path / "b.html").read_text(encoding="utf-8")
     floats = np.linspace(-5, 5, 64 * 64).reshape(64, 64).astype(np.float32)
     floats[3, 3] = np.nan
-    (before, _, label), *_ = slider.pair("c", floats, floats, "HW").pages
+    ((before, _), label), *_ = slider.pair("c", floats, floats, "HW").pages
     assert before.dtype == np.uint8
     assert (before[0, 0], before[-1, -1]) == (0, 255)
     assert label.startswith("Shown: -4.99")
     volume = slider.pair("d", np.zeros((20, 9, 9), np.uint16), np.zeros((20, 9, 9), np.uint16), "DHW")
     assert len(volume.pages) == slider.PAGES
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_the_report_compares_runs_and_jobs_of_a_sweep(tmp_path):
+    small = ["data.train_pairs=12", "data.val_pairs=8", "model=drunet", "model.widths=[4]", "model.blocks=[1]"]
+    small += ["data.batch_size=6", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    assert run("train", *small, "hydra.run.dir=outputs/one", cwd=tmp_path).returncode == 0
+    sweep = ["-m", "optim.lr=0.01,0.001", *small, "hydra.sweep.dir=outputs/grid"]
+    assert run("train", *sweep, cwd=tmp_path).returncode == 0
+    done = run("report", "outputs", "--out", "page", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, said, _ = looked_at(tmp_path / "page" / "report.html", "--window-size=390,800")
+    assert found["viewers"] == 4  # of the sweep, and of each of three runs
+    assert found["buttons"] == 4  # noisy, two jobs, clean
+    assert all(f"optim.lr={rate}: " in " ".join(found["layers"]) for rate in ("0.01", "0.001"))
+    assert found["clicked"] == "clean"
+    assert found["removed"]
+    assert found["wide"]
+    assert found["error"] == ""
+    assert "CONSOLE" not in said
+    (tmp_path / "outputs" / "one" / "samples.npz").write_bytes(b"PK damaged")
+    done = run("report", "outputs", "--out", "page", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "samples.npz: damaged; its samples are left out" in done.stderr
