@@ -1,10 +1,10 @@
 """Volumes: a network in three dimensions against the same one plane by plane, and the memory that large ones take.
 
-    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3]
+    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3] [--noise white rows]
     python benchmarks/volumes.py memory [--shape 512 1024 1024]
 
-quality: blobs, filaments and membranes with strong noise, voxels alike in all directions and three times as deep; each
-network learns for about the same processor time, one thread. memory: two mapped halves, of 2 GB each by default, on
+quality: blobs, filaments and membranes with strong noise, white or along rows (AR(1) of 0.8), voxels alike in all
+directions and three times as deep; each network learns for about the same processor time, one thread. memory: two mapped halves, of 2 GB each by default, on
 which a network is trained for some steps, and one of which is denoised; the peak is of memory that the process does not
 share with files (RssAnon), asked for every tenth of a second.
 """
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -42,6 +43,15 @@ def specimen(side: int, draws: np.random.Generator, deep: float = 1.0) -> np.nda
     return ((volume - volume.mean()) / volume.std()).astype(np.float32)
 
 
+def noise(shape: tuple[int, ...], kind: str, sigma: float, draws: np.random.Generator) -> np.ndarray:
+    """White noise, or noise that each voxel has in common with those beside it in its row."""
+    found = draws.normal(0, sigma, shape).astype(np.float32)
+    if kind == "rows":
+        for x in range(1, shape[-1]):
+            found[..., x] = 0.8 * found[..., x - 1] + 0.6 * found[..., x]
+    return found
+
+
 def save(path: Path, volume: np.ndarray, spacing: tuple[float, float, float] = (1, 1, 1)) -> Path:
     with mrcfile.new(path) as file:
         file.set_data(volume)
@@ -60,8 +70,8 @@ def run(*words: object) -> float:
 
 
 def quality(args: argparse.Namespace) -> None:
-    for deep in args.deep:
-        name = f"voxels {deep:g} times as deep as wide"
+    for deep, kind in product(args.deep, args.noise):
+        name = f"{kind} noise, voxels {deep:g} times as deep as wide"
         found: dict[str, list[float]] = {}
         for seed in args.seeds:
             draws = np.random.default_rng(seed)
@@ -69,7 +79,7 @@ def quality(args: argparse.Namespace) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 place = Path(folder)
                 for half in "ab":
-                    noisy = clean + draws.normal(0, args.sigma, clean.shape).astype(np.float32)
+                    noisy = clean + noise(clean.shape, kind, args.sigma, draws)
                     save(place / f"{half}.mrc", noisy, (1, 1, deep))
                 np.save(place / "clean.npy", clean)
                 for dims, size in ((3, ["data.batch_size=4", "data.crop=[16,32,32]"]), (2, ["data.batch_size=16"])):
@@ -157,6 +167,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--deep", type=float, nargs="+", default=[1, 3], help="depth of a voxel, in its widths")
+    parser.add_argument("--noise", nargs="+", choices=("white", "rows"), default=["white", "rows"])
     parser.add_argument("--sigma", type=float, default=2.0)
     parser.add_argument("--pairs", type=int, nargs=2, default=[1200, 9600], help="windows an epoch, in 3D and in 2D")
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 1024, 1024])
