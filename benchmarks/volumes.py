@@ -4,9 +4,9 @@
     python benchmarks/volumes.py memory [--shape 512 1024 1024]
 
 quality: blobs, filaments and membranes with strong noise, white or along rows (AR(1) of 0.8), voxels alike in all
-directions and three times as deep; each network learns for about the same processor time, one thread. memory: two mapped halves, of 2 GB each by default, on
-which a network is trained for some steps, and one of which is denoised; the peak is of memory that the process does not
-share with files (RssAnon), asked for every tenth of a second.
+directions and three times as deep; each network learns for about the same processor time, one thread. memory: two
+mapped halves, of 2 GB each by default, on which a network is trained for some steps, and one of which is denoised; the
+peak is of memory that the process does not share with files (RssAnon), asked for every tenth of a second.
 """
 
 import argparse
