@@ -239,6 +239,12 @@ class Curves(TensorBoardLogger):
             self._charts = True
         super().log_metrics({k: v for k, v in metrics.items() if k not in ("epoch", "images", "seconds")}, step)
 
+    @rank_zero_only
+    def describe(self, command: str, data: dict[str, Any], facts: dict[str, Any]) -> None:
+        """The text of a run: its command, what its data are, and with what it was made."""
+        rows = [f"| {name} | {value} |" for name, value in {**data, **facts}.items() if value not in (None, "", [])]
+        self.experiment.add_text("run", "\n".join([f"    {command}", "", "| | |", "|---|---|", *rows]))
+
 
 class ProgressBar(RichProgressBar):
     """Lightning's bar, with the PSNR and without the version number that a run folder does not have."""

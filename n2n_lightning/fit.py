@@ -64,7 +64,7 @@ def train(
     result = run.write("finished")
     if follows():
         return result
-    runs.write_hyperparameters(folder, run.config, result)
+    runs.write_hyperparameters(folder, run.config, command, result)
     if run.stop.received:  # in the last validation, when there was nothing left to stop
         raise callbacks.Interrupted(run.stop.received)
     return result
@@ -156,13 +156,14 @@ class Run:
         scored = self.data.val is not None and self.data.reference != "self"
         keepers = [callbacks.Best(checkpoints, self.data.reference)] if scored else []
         metrics = callbacks.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
+        self.curves = callbacks.Curves(self.folder)
         trainer: pl.Trainer = construct(
             "trainer",
             lambda: instantiate(
                 options,
                 default_root_dir=str(self.folder),
                 enable_progress_bar=bar,
-                logger=[callbacks.Curves(self.folder), metrics, *further],
+                logger=[self.curves, metrics, *further],
                 callbacks=[*watchers, *keepers, callbacks.Last(checkpoints)],
                 plugins=[callbacks.WholeCheckpoints()],
             ),
@@ -180,7 +181,11 @@ class Run:
         """Trains, and says in `result.json` how that ended where it did not end well."""
         try:
             accepted()
-            self.write("running")
+            begun = self.write("running")
+            if not follows():
+                facts = {name: begun[name] for name in ("parameters", "macs_per_pixel", "precision", "device")}
+                facts |= {**begun["versions"], "commit": begun["git_commit"], "seed": begun["seed"]}
+                self.curves.describe(self.command, self.data.fingerprint, facts)
             os.environ.setdefault(LEADER, str(os.getpid()))
             threading.excepthook = _quiet_where_full
             self.trainer.fit(self.module, self.data, ckpt_path=self.begin, weights_only=True)

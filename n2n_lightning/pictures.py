@@ -63,7 +63,12 @@ class Pictures(Callback):
                 self._write()
         epoch, tenth = trainer.current_epoch + 1, int(10 * pl_module.progress + 1e-6)  # type: ignore[operator]
         if isinstance(trainer.logger, TensorBoardLogger) and tenth > self._tenth:
-            trainer.logger.experiment.add_figure("noisy, denoised, clean", draw(**self._now), epoch)
+            board = trainer.logger.experiment
+            board.add_figure("noisy, denoised, clean", draw(**self._now), epoch)
+            removed = self._now["noisy"] - self._now["denoised"]
+            board.add_figure("what was removed", draw_removed(removed), epoch)
+            if len(known := removed[removed.isfinite()]):
+                board.add_histogram("what was removed", known, epoch)
             self._tenth = tenth
 
     @rank_zero_only
@@ -157,6 +162,26 @@ def draw(
             if title:
                 ax.set_title(title, fontsize=8)
         line[0].set_ylabel(name)
+    return figure
+
+
+def draw_removed(removed: Tensor) -> Any:
+    """A matplotlib figure of what was removed from images (B, C, H, W), around grey, its deviation a quarter of white.
+
+    Noise alone is what it should look like: edges in it are lost from the result.
+    """
+    from matplotlib.figure import Figure
+
+    rows = _flat(removed)
+    height, width = (max(image.shape[k] for image in rows) for k in (1, 2))
+    figure = Figure(figsize=(1.6 * len(rows), 1.6 * height / width + 0.4), layout="constrained", dpi=110)
+    for ax, image in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+        deviation = float(image.nan_to_num().std())
+        ax.imshow(
+            _pixels(0.5 + 0.25 * image / max(deviation, 1e-9)), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+        )
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"deviation {deviation:.3g}", fontsize=8)
     return figure
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -150,14 +151,23 @@ def git_commit() -> str | None:
         return None
 
 
-def write_hyperparameters(folder: Path, config: dict[str, Any], result: dict[str, Any]) -> None:
-    """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known."""
+def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, result: dict[str, Any]) -> None:
+    """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known.
+
+    Its columns are what was typed, by the names that were typed, and what most want to know beside it.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    chosen = {name: config[name]["_target_"].rsplit(".", 1)[-1] for name in ("data", "model", "loss")}
-    numbers = {k: v for k, v in config["optim"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    rates = {f"optim.{name}": value for name, value in numbers.items()}
-    params = {**rates, **chosen, "seed": config["seed"], "batch_size": config["data"].get("batch_size", 0)}
+    params: dict[str, Any] = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in ("data", "model", "loss")}
+    params |= {"seed": config["seed"], "data.batch_size": config["data"].get("batch_size", 0)}
+    params["optim.lr"] = config["optim"].get("lr", 0)
+    for word in shlex.split(command):
+        name, equals, value = word.lstrip("+~").partition("=")
+        if equals and not name.startswith("hydra"):
+            try:
+                params[name] = float(value)
+            except ValueError:
+                params[name] = value
     names = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_noisy_loss", "val_self_loss", "train_loss")
     scores = {f"final/{name}": result[name] for name in names if result[name] is not None}
     with SummaryWriter(str(folder)) as writer:

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from n2n_lightning import callbacks, mistakes
 from n2n_lightning.files import InputError, load_torch
@@ -117,7 +118,8 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
 def test_what_a_run_gives(course, tmp_path, capsys):
     folder = tmp_path / "run"
     config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
-    result = train(config, folder, "python -m n2n_lightning.train ...")
+    command = "python -m n2n_lightning.train data=course optim.lr=0.01"
+    result = train(config, folder, command)
     assert result == json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
     assert result["epochs"] == 3
@@ -135,12 +137,23 @@ def test_what_a_run_gives(course, tmp_path, capsys):
     assert int(best["epoch"]) == result["best_epoch"]
     assert [int(row["images"]) for row in rows] == [24] * 3
 
-    events = EventAccumulator(str(folder), {"images": 0, "scalars": 0}).Reload()
+    sizes = dict.fromkeys(("images", "scalars", "histograms", "tensors"), 0)
+    events = EventAccumulator(str(folder), sizes).Reload()
     curve = [(e.step, e.value) for e in events.Scalars("val_psnr")]
     assert curve == [(int(row["epoch"]), pytest.approx(float(row["val_psnr"]))) for row in rows]
     for tag in ("train_loss", "val_loss", "lr", "images_per_second", "noisy_psnr", "val_psnr_total"):
         assert [e.step for e in events.Scalars(tag)] == [1, 2, 3]
-    assert [e.step for e in events.Images("noisy, denoised, clean")] == [1, 2, 3]
+    for tag in ("noisy, denoised, clean", "what was removed"):
+        assert [e.step for e in events.Images(tag)] == [1, 2, 3]
+    assert [e.step for e in events.Histograms("what was removed")] == [1, 2, 3]
+    said = events.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert f"    {command}\n" in said
+    assert f"| torch | {torch.__version__} |" in said
+    assert f"| parameters | {result['parameters']} |" in said
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["optim.lr"].number_value == 0.01
+    assert hparams["data"].string_value == "course"
     assert events.Scalars("final/val_psnr")[0].value == pytest.approx(result["val_psnr"])
     assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
 
