@@ -154,16 +154,19 @@ def git_commit() -> str | None:
 def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, result: dict[str, Any]) -> None:
     """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known.
 
-    Its columns are what was typed, by the names that were typed, and what most want to know beside it.
+    Its columns are what was typed, by the names that were typed, and what most want to know beside it; of a job of a
+    sweep what the jobs differ by, for TensorBoard shows the first few alone.
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    fixed: list[str] = []
     params: dict[str, Any] = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in ("data", "model", "loss")}
-    params |= {"seed": config["seed"], "data.batch_size": config["data"].get("batch_size", 0)}
-    params["optim.lr"] = config["optim"].get("lr", 0)
+    params |= {"seed": config["seed"], "optim.lr": config["optim"].get("lr", 0)}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        fixed = json.loads((folder.parent / "sweep.json").read_text(encoding="utf-8"))["arguments"]
     for word in shlex.split(command):
         name, equals, value = word.lstrip("+~").partition("=")
-        if equals and not name.startswith("hydra"):
+        if equals and not name.startswith("hydra") and word not in fixed:
             try:
                 params[name] = float(value)
             except ValueError:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from n2n_lightning import callbacks, runs
 from n2n_lightning.files import InputError
@@ -116,7 +117,9 @@ def test_a_sweep_and_what_it_gives(tmp_path):
     for name, row in found.items():
         events = EventAccumulator(str(tmp_path / "s" / name)).Reload()
         assert events.Scalars("final/val_psnr")[0].value == pytest.approx(row["val_psnr"])
-        assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        columns = set(HParamsPluginData.FromString(content).session_start_info.hparams)
+        assert columns == {"data", "model", "loss", "optim.lr", "seed"}  # what all jobs have is no column
 
     # The same seed gives the same result as a run of its own: nothing leaks from job to job in one process.
     words = best["command"].split()[3:]
