@@ -1,6 +1,6 @@
 """What Noise2Noise costs: noisy targets against clean ones, and masked against unmasked missing pixels.
 
-    python benchmarks/clean_targets.py [--epochs 4] [--seeds 1 2 3] [--out clean_targets.json] [model.width=8 ...]
+    python benchmarks/clean_targets.py [--epochs 4] [--seeds 1 2 3] [--out clean_targets.json] [model=residual_unet ...]
 
 Same network, steps and seeds on the embedded photographs; validation is always against clean images of others. Prints
 mean and standard deviation over the seeds of PSNR, mean of per-image values and total.
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("overrides", nargs="*", help="further overrides of every run, e.g. model.width=8")
+    parser.add_argument("overrides", nargs="*", help="further overrides of every run, e.g. model=residual_unet")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--out", type=Path, default=Path("clean_targets.json"))
     args = parser.parse_args()

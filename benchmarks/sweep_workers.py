@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-JOB = ["data.train_pairs=600", "data.val_pairs=100", "trainer.max_epochs=1", "model.width=16"]
+JOB = ["data.train_pairs=600", "data.val_pairs=100", "trainer.max_epochs=1", "model=residual_unet", "model.width=16"]
 LAUNCHERS = {
     "one after another": ["hydra/launcher=basic"],
     "joblib, 2 workers": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],

@@ -198,7 +198,7 @@ def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
     first, second = shots(scenes(12), 12)
     np.save(tmp_path / "first.npy", first)
     np.save(tmp_path / "second.npy", np.roll(second, 1, 2))
-    small = ["model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
+    small = ["model=residual_unet", "model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
     done = run("train", "data=pairs", "data.noisy=first.npy", "data.target=second.npy", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "shift" in line]
@@ -238,7 +238,7 @@ def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_
     assert "data.target=second" in content
     with Image.open(tmp_path / "page" / "check.png") as picture:
         assert picture.size[0] > 500
-    small = ["model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
+    small = ["model=residual_unet", "model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
     done = run("train", *shlex.split(last)[3:], *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr

@@ -16,7 +16,7 @@ from n2n_lightning.runs import merit
 from n2n_lightning.scores import Estimates, psnr, squared_errors, summarise_estimates
 from tests.conftest import run
 
-SMALL = ["model.width=4", "data.batch_size=4", "trainer.accelerator=cpu"]
+SMALL = ["model=residual_unet", "model.width=4", "data.batch_size=4", "trainer.accelerator=cpu"]
 
 
 def clouds(count: int, side: int, draws: torch.Generator, channels: int = 1) -> torch.Tensor:

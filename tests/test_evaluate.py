@@ -22,7 +22,14 @@ from n2n_lightning.restore import load
 from n2n_lightning.tiles import averaged
 from tests.conftest import LIMIT, course_files, photographs, run
 
-SMALL = ["data.train_pairs=24", "data.val_pairs=12", "data.batch_size=6", "model.width=4", "trainer.accelerator=cpu"]
+SMALL = [
+    "data.train_pairs=24",
+    "data.val_pairs=12",
+    "data.batch_size=6",
+    "model=residual_unet",
+    "model.width=4",
+    "trainer.accelerator=cpu",
+]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,14 @@ def test_wheel_trains_from_any_folder(tmp_path):
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.count(str(site)) == 2
-    small = ["data.train_pairs=8", "data.val_pairs=4", "data.batch_size=4", "trainer.max_epochs=1", "model.width=4"]
+    small = [
+        "data.train_pairs=8",
+        "data.val_pairs=4",
+        "data.batch_size=4",
+        "trainer.max_epochs=1",
+        "model=residual_unet",
+        "model.width=4",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "n2n_lightning.train", "trainer.accelerator=cpu", *small],
         cwd=elsewhere, env=environment, capture_output=True, text=True,

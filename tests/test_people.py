@@ -26,7 +26,14 @@ from n2n_lightning.noise import Gaussian
 from tests.conftest import LIMIT, course_files, linux, photographs, run
 
 EXACT = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
-QUICK = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "data.train_pairs=8", "data.batch_size=4", "model.width=4"]
+QUICK = [
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "data.train_pairs=8",
+    "data.batch_size=4",
+    "model=residual_unet",
+    "model.width=4",
+]
 
 
 def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -179,7 +186,7 @@ def test_black_levels_and_hot_pixels_cost_nothing_in_training(tmp_path):
     for name, options in (("plain", {}), ("offset", {"offset": 1100}), ("hot", {"hot": 2})):
         source = [f"data.{k}={v}" for k, v in camera(tmp_path / name, **options).items()]
         asked = ["data=pairs", *source, "data.scale=4095", "data.crop=32", "data.batch_size=8", "data.train_pairs=256"]
-        small = ["model.width=8", "model.levels=2", "optim.lr=0.003", *EXACT]
+        small = ["model=residual_unet", "model.width=8", "model.levels=2", "optim.lr=0.003", *EXACT]
         done = run("train", *asked, *small, "trainer.max_epochs=4", "hydra.run.dir=out/" + name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         scores[name] = json.loads((tmp_path / "out" / name / "result.json").read_text())
@@ -538,7 +545,14 @@ def test_own_trainer_own_loader_our_module(tmp_path):
 )
 def test_callbacks_loggers_schedules_and_optimisers_of_lightning_and_torch(asked, tmp_path):
     course_files(tmp_path / "course")
-    quick = ["data=course", "data.root=course", "data.batch_size=6", "model.width=4", "trainer.accelerator=cpu"]
+    quick = [
+        "data=course",
+        "data.root=course",
+        "data.batch_size=6",
+        "model=residual_unet",
+        "model.width=4",
+        "trainer.accelerator=cpu",
+    ]
     done = run("train", *quick, *asked, "trainer.max_epochs=2", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
@@ -563,6 +577,7 @@ def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_pa
         "data.root=course",
         "data.batch_size=6",
         "model=dncnn",
+        "model=residual_unet",
         "model.width=4",
         "trainer.accelerator=cpu",
     ]

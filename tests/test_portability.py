@@ -15,7 +15,8 @@ from n2n_lightning.files import replacing
 from tests.conftest import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = "data.train_pairs=8 data.val_pairs=4 data.batch_size=4 data.size=8 model.width=2 trainer.max_epochs=2"
+SMALL = "data.train_pairs=8 data.val_pairs=4 data.batch_size=4 data.size=8 trainer.max_epochs=2"
+SMALL += " model=residual_unet model.width=2"
 SYSTEMS = ("windows", "macos", "nolocks")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems are pretended on Linux")

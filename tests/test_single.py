@@ -31,7 +31,14 @@ from n2n_lightning.networks import DnCNN, DRUNet, EncoderDecoder, NAFNet, Noise2
 from tests.conftest import LIMIT, linux, posix, run
 from tests.test_check import scenes
 
-SMALL = ["model.width=4", "data.batch_size=4", "data.train_pairs=16", "trainer.max_epochs=2", "trainer.accelerator=cpu"]
+SMALL = [
+    "model=residual_unet",
+    "model.width=4",
+    "data.batch_size=4",
+    "data.train_pairs=16",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+]
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -356,7 +363,14 @@ def test_the_range_of_values_is_the_same_in_training_and_in_use(tmp_path):
     clean = singles(tmp_path, count=8, side=64, sigma=20)
     noisy = np.load(tmp_path / "noisy.npy")
     np.save(tmp_path / "noisy.npy", (10 * noisy + 3000).astype(np.float32))
-    options = ["data.train_pairs=600", "trainer.max_epochs=3", "optim.lr=0.003", "model.width=8", "data.batch_size=8"]
+    options = [
+        "data.train_pairs=600",
+        "trainer.max_epochs=3",
+        "optim.lr=0.003",
+        "model=residual_unet",
+        "model.width=8",
+        "data.batch_size=8",
+    ]
     done = run("train", *SINGLE, *options, "data.crop=32", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = (load(tmp_path / "out").denoise(np.load(tmp_path / "noisy.npy"), axes="NHW") - 3000) / 10
@@ -377,6 +391,7 @@ def test_lines_are_learnt_away_by_a_mask_along_them_and_not_by_a_pixel(tmp_path)
             "data.train_pairs=800",
             "trainer.max_epochs=2",
             "optim.lr=0.003",
+            "model=residual_unet",
             "model.width=8",
             "data.batch_size=8",
         ]

@@ -431,7 +431,7 @@ def test_supervised_targets_are_clean(tmp_path):
 # As a person types them
 
 
-QUICK = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "model.width=4", "data.batch_size=4"]
+QUICK = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "model=residual_unet", "model.width=4", "data.batch_size=4"]
 
 
 def test_a_16_bit_tiff_stack_end_to_end(tmp_path):

@@ -24,7 +24,14 @@ from tests.conftest import KILL, LIMIT, course_files, posix
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
-    *("data.train_pairs=24", "data.val_pairs=4", "data.batch_size=6", "trainer.max_epochs=2", "model.width=4"),
+    *(
+        "data.train_pairs=24",
+        "data.val_pairs=4",
+        "data.batch_size=6",
+        "trainer.max_epochs=2",
+        "model=residual_unet",
+        "model.width=4",
+    ),
     *("trainer.accelerator=cpu", "trainer.precision=32-true"),
 ]
 NOTE = "+callbacks.note._target_=tests.test_sweep.Note"
@@ -341,7 +348,14 @@ def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
     import numpy as np
 
     np.save(tmp_path / "noisy.npy", np.random.default_rng(0).normal(0.5, 0.1, (20, 2, 1, 16, 16)).astype(np.float32))
-    quick = ["model.width=4", "data.batch_size=6", "trainer.max_epochs=4", "trainer.accelerator=cpu", "optim=adam"]
+    quick = [
+        "model=residual_unet",
+        "model.width=4",
+        "data.batch_size=6",
+        "trainer.max_epochs=4",
+        "trainer.accelerator=cpu",
+        "optim=adam",
+    ]
     rates = "optim.lr=choice(0.003,1e-9)" if search else "optim.lr=0.003,1e-9"
     source = ["data=pairs", "data.noisy=noisy.npy", "trainer.precision=32-true"]
     status, out, errors = run("-m", *search, rates, *source, *quick, "hydra.sweep.dir=s", cwd=tmp_path)

@@ -642,7 +642,9 @@ def test_the_command(tmp_path):
 
 
 def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
-    assert run("train", "hydra.run.dir=out", "model.width=4", *SMALL, cwd=tmp_path).returncode == 0
+    assert (
+        run("train", "hydra.run.dir=out", "model=residual_unet", "model.width=4", *SMALL, cwd=tmp_path).returncode == 0
+    )
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for wrong, words in (
         ("data.batch_size=0", "data.batch_size=0"),
