@@ -64,10 +64,10 @@ class Movie(Own):
             return Hidden(train, self.seed, self.context, self.crop, count), val
         return Captures(train, self.seed, True, None, self.crop, count, self.within), val
 
-    def _count(self, train: Scenes | Mixed) -> int:
+    def _fit(self, train: Scenes | Mixed) -> int:
         """Every frame counts, up to 50 of a movie: an epoch should not last for hours."""
         length = train.captures(torch.arange(len(train.names))).float().mean()
-        return self.train_pairs or super()._count(train) * int(length.clamp(max=50))
+        return super()._fit(train) * int(length.clamp(max=50))
 
     def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
         """See NoisyPairs."""

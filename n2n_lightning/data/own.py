@@ -1,5 +1,6 @@
 """What sources of one's own noisy images have in common: their values, what is kept back, what is left out."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from n2n_lightning.files import InputError
 CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
 MANY = 2000  # scenes
 FRAMES = 50  # captures of a scene that are searched for blank ones
+LEAST = 2000, 2000 * 64 * 64  # windows an epoch, or so many pixels in them: a few steps more than nothing
 SCORED = 4  # pairs of captures of a scene that validation looks at
 
 
@@ -36,7 +38,7 @@ class Own(NoisyPairs):
             exceeds for 16 bit, 1 for floats up to 2 and otherwise their largest, wild pixels apart.
         limits: the stored value that becomes 0 for the network, and how much above it becomes 1; None: what the values
             fill but for one in 1,000 at either end, so that black levels and units do not matter.
-        train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images.
+        train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images, and at least LEAST.
         val_share: share of the scenes kept back for validation, the last ones; of a single scene, of its pixels; 0:
             none.
         crop: sides of the random windows that are trained on, in pixels: one number, or height and width, or depth,
@@ -121,13 +123,17 @@ class Own(NoisyPairs):
         """What the values mean."""
         return Seen(self.fills, self.scale or 1.0, self.limits)
 
-    def _count(self, train: Scenes | Mixed) -> int:
-        """Images per epoch: as many as windows fit into the scenes, or what was asked for."""
+    def _fit(self, train: Scenes | Mixed) -> int:
+        """How many windows of one capture each fit into the scenes."""
         sizes = train.sizes(torch.arange(len(train.names)))
-        fit = torch.tensor(len(train.names))
-        if self.crop:
-            fit = (sizes // torch.tensor(self.crop)).clamp(min=1).prod(1).sum()
-        return self.train_pairs or int(fit)
+        return int((sizes // torch.tensor(self.crop)).clamp(min=1).prod(1).sum()) if self.crop else len(train.names)
+
+    def _count(self, train: Scenes | Mixed) -> int:
+        """Images per epoch: what was asked for, or as many as windows fit into the scenes, and no less than LEAST."""
+        if self.train_pairs:
+            return self.train_pairs
+        windows, pixels = LEAST
+        return max(self._fit(train), min(windows, pixels // math.prod(self.crop)) if self.crop else 1)
 
     def _described(self, name: str, scenes: Scenes | Mixed, train: int, val: Any, **more: Any) -> dict[str, Any]:
         """The fingerprint."""
