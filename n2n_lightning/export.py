@@ -1,8 +1,9 @@
 """Write a trained network for other programs: `python -m n2n_lightning.export CHECKPOINT OUT`.
 
 The name of OUT says how: .onnx (ONNX, for onnxruntime and others), .pt2 (torch.export, for PyTorch without this
-package), .ckpt (a checkpoint of the network alone, without the state of its training). All take images of any size, any
-number at a time; the result is compared with the network here before the file is there.
+package), .ckpt (a checkpoint of the network alone, without the state of its training), .zip (a model of the BioImage
+Model Zoo, for napari, Fiji and deepImageJ). All take images of any size, any number at a time; the result is compared
+with the network here before the file is there.
 """
 
 import contextlib
@@ -29,7 +30,10 @@ NAMES = ("depth", "height", "width")
 def parser() -> Parser:
     p = Parser(prog="python -m n2n_lightning.export", description=__doc__)
     p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run folder or a checkpoint file")
-    p.add_argument("out", type=Path, metavar="OUT", help="a name that ends in .onnx, .pt2 or .ckpt")
+    p.add_argument("out", type=Path, metavar="OUT", help="a name that ends in .onnx, .pt2, .ckpt or .zip")
+    p.add_argument("--name", default="Noise2Noise denoiser", help="of a .zip: what it is called")
+    p.add_argument("--author", help="of a .zip: who made it (default: the user's name on this machine)")
+    p.add_argument("--license", default="CC-BY-4.0", help="of a .zip: its licence, by its SPDX name (CC-BY-4.0)")
     p.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
@@ -97,14 +101,41 @@ def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Te
     return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])
 
 
+def bioimage(model: "Trained", path: Path, args: Any) -> Callable[["Tensor"], "Tensor"]:
+    """Writes a model of the BioImage Model Zoo; returns what runs it."""
+    import getpass
+    import tempfile
+
+    from n2n_lightning import zoo
+
+    about = {
+        "name": args.name,
+        "description": "Removes noise; trained on noisy images alone (Noise2Noise)",
+        "author": args.author or getpass.getuser(),
+        "license": args.license,
+        "command": f"python -m n2n_lightning.export {args.checkpoint.name} {args.out.name}",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "denoiser.onnx"
+        runs = onnx(model, weights)
+        zoo.write(model, weights, path, about)
+    return runs
+
+
 def main() -> int:
     args = parser().parse_args()
     writers = {".onnx": onnx, ".pt2": pt2, ".ckpt": lambda model, path: ckpt(model, path, args.checkpoint)}
+    writers[".zip"] = lambda model, path: bioimage(model, path, args)
     writer = writers.get(args.out.suffix.lower())
     if writer is None:
         raise InputError(f"{args.out}: its name should end in {', '.join(writers)}")
     if args.out.exists() and not args.overwrite:
         raise InputError(f"{args.out}: exists; --overwrite replaces it")
+    zipped = args.out.suffix.lower() == ".zip"
+    if zipped:
+        from n2n_lightning import zoo
+
+        zoo.check_license(args.license)
     import torch
 
     from n2n_lightning.restore import load
@@ -132,10 +163,11 @@ def main() -> int:
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     output = "the same" if not model.context else f"(batch, {model.channels}, {named})"
     shape = f"({1 if alone else 'batch'}, {model.inputs}, {named})"
-    print(f"input `image`: float32 {shape}, values in [0, 1]; output: {output}")
+    values = "stored values, as they are" if zipped and model.range else "values in [0, 1]"
+    print(f"input `image`: float32 {shape}, {values}; output: {output}")
     if model.context:
         print(f"the input is the {model.context} frames before one and the {model.context} after it, in their order")
-    if model.range:
+    if model.range and not zipped:
         black, span = model.range
         how = f"divided by {span:g}" if not black else f"less {black:g}, divided by {span:g}"
         print(f"trained on stored values {how}: so show it yours, too")

@@ -24,7 +24,7 @@ from n2n_lightning.formats import opened
 from n2n_lightning.ranges import levels
 from n2n_lightning.restore import Trained
 from n2n_lightning.tiles import OVERLAP, OVERLAPS, spans, tiled
-from tests.conftest import linux, run
+from tests.conftest import LIMIT, linux, run
 
 RNG = np.random.default_rng(0)
 
@@ -920,9 +920,43 @@ def test_export_of_every_network(name, tmp_path):
             assert torch.allclose(exported(image), network.eval()(image), atol=1e-5)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, tmp_path):
+    """Offline, on stored values: black 100, and 900 above it white."""
+    network = networks.DRUNet(2, [4, 6], [1, 1], dims=dims)
+    spec = {"model": {"_target_": "n2n_lightning.networks.DRUNet", **network.arguments}, "range": [100.0, 900.0]}
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "n2n_lightning": {"format": 1, **spec}}, tmp_path / "a.ckpt")
+    done = run("export", "a.ckpt", "zoo.zip", "--author", "Ada", "--license", "MIT", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "stored values, as they are" in done.stdout
+    sides = {2: (110, 128), 3: (36, 40, 40)}[dims]
+    stored = np.random.default_rng(0).normal(500, 90, (1, 2, *sides)).astype(np.float32)
+    np.save(tmp_path / "noisy.npy", stored)
+    theirs = (
+        "import bioimageio.core as zoo, numpy as np\n"
+        "assert zoo.test_model('zoo.zip', weight_format='onnx').status == 'passed'\n"
+        "found = zoo.predict(model='zoo.zip', inputs={'image': np.load('noisy.npy')})\n"
+        "np.save('clean.npy', np.asarray(found.members['denoised'].data.data))\n"
+        "described = zoo.load_model_description('zoo.zip')\n"
+        "assert (described.authors[0].name, str(described.license)) == ('Ada', 'MIT')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", theirs], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    expected = load(tmp_path / "a.ckpt").denoise(stored, axes="NCDHW" if dims == 3 else "NCHW", tile=None)
+    assert np.allclose(np.load(tmp_path / "clean.npy"), expected, atol=0.1)
+    done = run("export", "a.ckpt", "other.zip", "--license", "none of these", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--license none of these: must be a name of https://spdx.org/licenses" in done.stderr
+    assert not (tmp_path / "other.zip").exists()
+
+
 def test_export_refuses_what_it_does_not_know(tmp_path):
     done = run("export", restore.PRETRAINED, "network.exe", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "error: network.exe: its name should end in .onnx, .pt2, .ckpt\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: network.exe: its name should end in .onnx, .pt2, .ckpt, .zip\n",
+    )
     done = run("export", "nothing.ckpt", "network.onnx", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: nothing.ckpt: no such file\n")
     assert not list(tmp_path.iterdir())
