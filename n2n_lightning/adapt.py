@@ -174,23 +174,27 @@ def adapt(
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=RATE),
         second_pass=data.second_pass,
     )
-    accelerator = torch.device(device).type
-    trainer = pl.Trainer(
-        max_epochs=10**6,
-        accelerator={"cuda": "gpu"}.get(accelerator, accelerator),
-        devices=[torch.device(device).index or 0] if accelerator == "cuda" else 1,
-        precision=precision({"precision": "auto", "accelerator": accelerator}),  # type: ignore[arg-type]
-        limit_val_batches=0,
-        gradient_clip_val=1.0,
-        callbacks=[Budget(60 * minutes, advance)],
-        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),  # type: ignore[arg-type]
-    )
+    trainer = _trainer(device, Budget(60 * minutes, advance))
     trainer.fit(module, data)
     limits = data.limits
     ours = {"format": 1, "model": spec, "scale": data.scale, "range": list(limits) if limits else None}
     model = Trained(network.float().eval(), data.channels, data.scale, limits).to(device)
     share = _go_back(model, before, images) if options["method"] == "neighbours" else 1.0
     return Adapted(model, ours, share)
+
+
+def _trainer(device: str, budget: Budget) -> pl.Trainer:
+    accelerator = torch.device(device).type
+    return pl.Trainer(
+        max_epochs=10**6,
+        accelerator={"cuda": "gpu"}.get(accelerator, accelerator),
+        devices=[torch.device(device).index or 0] if accelerator == "cuda" else 1,
+        precision=precision({"precision": "auto", "accelerator": accelerator}),  # type: ignore[arg-type]
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+        callbacks=[budget],
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),  # type: ignore[arg-type]
+    )
 
 
 def _go_back(model: Trained, before: dict[str, torch.Tensor], images: Sequence[torch.Tensor]) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -20,8 +19,9 @@ from n2n_lightning.files import InputError
 from n2n_lightning.fsc import Correlation, planes_of
 from n2n_lightning.losses import L2
 from n2n_lightning.missing import filled
-from n2n_lightning.networks import Network, apply, channels_last
+from n2n_lightning.networks import apply, channels_last, described
 from n2n_lightning.restore import load, read_checkpoint
+from n2n_lightning.schedulers import time_spent, timer_of
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
 from n2n_lightning.scores import Estimates, psnr, psnr_metrics
 from n2n_lightning.tiles import in_tiles
@@ -37,16 +37,6 @@ class Diverged(RuntimeError):
 def _named(batch: Batch) -> dict[str, Tensor]:
     """A batch by names; of a tuple the first is the input, the second the target."""
     return batch if isinstance(batch, dict) else {"input": batch[0], "target": batch[1]}
-
-
-def _described(network: nn.Module) -> dict[str, Any]:
-    """What builds a network of this package, or one made like them, again."""
-    if not isinstance(network, Network):
-        return {}
-    kind = type(network)
-    home = "n2n_lightning.networks" if kind.__module__.startswith("n2n_lightning.networks.") else kind.__module__
-    arguments = {n: list(v) if isinstance(v, tuple) else v for n, v in network.arguments.items()}
-    return {"model": {"_target_": f"{home}.{kind.__qualname__}", **arguments}}
 
 
 def _estimated(found: Estimates) -> dict[str, float]:
@@ -116,7 +106,7 @@ class Denoiser(pl.LightningModule):
         self.loss = loss or L2()
         self._optimizer = optimizer or partial(torch.optim.Adam, lr=0.001)
         self._scheduler, self.bounds, self.unit = scheduler, bounds, unit
-        self.spec = {**_described(network), **(spec or {})}
+        self.spec = {**described(network), **(spec or {})}
         self.history: list[dict[str, float]] = []
         self._passes: list[Any] = [part for part in (self.loss, second_pass) if hasattr(part, "second_pass")]
         names = ("val", "noisy") if reference == "clean" else ()
@@ -142,17 +132,8 @@ class Denoiser(pl.LightningModule):
         steps: float = self.global_step / self.trainer.estimated_stepping_batches
         return max(steps, self._elapsed) if self.share is None else self.share
 
-    def _timer(self) -> Timer | None:
-        """What ends the run with its time, as trainer.max_time asks for."""
-        timers = (c for c in self.trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
-        return next((timer for timer in timers if timer.time_remaining() is not None), None)
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if timer := self._timer():
-            spent = timer.time_elapsed()
-            share = spent / max(spent + timer.time_remaining(), 1e-9)  # type: ignore[operator]
-            # The processes of a run must agree on the rate.
-            self._elapsed = self.trainer.strategy.broadcast(share) if self.trainer.world_size > 1 else share
+        self._elapsed = time_spent(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
@@ -291,7 +272,7 @@ class Denoiser(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps) and not self._timer():
+        if math.isinf(steps) and not timer_of(self.trainer):
             raise InputError(
                 "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule to end with it"
             )

@@ -3,7 +3,6 @@
 Writes one page, `report.html`, that needs no other file and no network, and the same as PNG, CSV and Markdown.
 """
 
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from n2n_lightning import samples, slider
 from n2n_lightning.files import InputError, Parser, command
 from n2n_lightning.pages import Page
-from n2n_lightning.runs import merit
+from n2n_lightning.runs import merit, read_history
 from n2n_lightning.samples import Samples
 from n2n_lightning.slider import Compared
 
@@ -41,8 +40,7 @@ class Run:
     def _history(self) -> list[dict[str, float]]:
         path = self.folder / "metrics.csv"
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            return list(read_history(self.folder))
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError):
@@ -232,6 +230,52 @@ def results(runs: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
+def in_full(page: Page, run: Run, number: int, room: float, tables: dict[str, str]) -> list[str]:
+    """One run: its figures, its samples, Table 1 and its command; returns a line for each part that cannot be made.
+
+    Args:
+        page: that it is added to.
+        run: the run.
+        number: of the run, for the names of files.
+        room: bytes that its pictures may take.
+        tables: networks whose Table 1 is there already, by name, and in which run.
+    """
+    notes: list[str] = []
+    page.heading(f"{run.name}: {run.network}")
+    if run.state != "finished":
+        page.paragraph(f"This run is {run.state}. {run.result.get('reason') or ''}", "failed")
+    if run.history:
+        page.figure(f"figure1_{number}.png", loss_figure(run), "Figure 1: mean squared error against the epoch")
+    if (run.folder / "samples.png").is_file():
+        estimated = run.result.get("noisy_psnr_estimate") is not None
+        last = "another noisy capture, with the estimated" if estimated else "clean, with the"
+        caption = f"Figure 3: noisy, denoised and {last} PSNR of each"
+        page.picture(f"figure3_{number}.png", (run.folder / "samples.png").read_bytes(), caption)
+    if (run.folder / "samples.npz").is_file():
+        try:
+            pictures = samples.most_of(samples.compared(Samples.load(run.folder / "samples.npz")), room)
+            page.compared(slider.content(pictures, room), "The same images with a slider")
+        except InputError as error:
+            notes.append(str(error))
+    if isinstance(curves := run.result.get("fsc"), dict):
+        page.figure(f"fsc_{number}.png", fsc_figure(curves), "Fourier shell correlation of the two halves")
+    if run.network not in tables and (run.folder / "checkpoints").is_dir():
+        try:
+            names = ("layer", "channels", "function", "parameters")
+            rows = [dict(zip(names, row, strict=True)) for row in layers(run)]
+            tables[run.network] = run.name
+            page.heading("Table 1: the network as built", 3)
+            page.table(f"table1_{number}", rows)
+        except Exception as error:  # a network of one's own may fail in its own way
+            notes.append(str(error) if isinstance(error, InputError) else f"{run.folder}: no Table 1 ({error})")
+    elif run.network in tables:
+        page.paragraph(f"Table 1: as for {tables[run.network]}.", "note")
+    if run.result.get("command"):
+        page.heading("To repeat it", 3)
+        page.code(str(run.result["command"]))
+    return notes
+
+
 def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str]:
     """Writes the report; returns a line for each part that could not be made."""
     notes = [note for run in runs for note in run.notes]
@@ -261,38 +305,7 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
             notes.append(f"{folder}: its sweep cannot be drawn ({type(error).__name__}: {error})")
     tables: dict[str, str] = {}
     for number, run in enumerate(best):
-        page.heading(f"{run.name}: {run.network}")
-        if run.state != "finished":
-            page.paragraph(f"This run is {run.state}. {run.result.get('reason') or ''}", "failed")
-        if run.history:
-            page.figure(f"figure1_{number}.png", loss_figure(run), "Figure 1: mean squared error against the epoch")
-        if (run.folder / "samples.png").is_file():
-            estimated = run.result.get("noisy_psnr_estimate") is not None
-            last = "another noisy capture, with the estimated" if estimated else "clean, with the"
-            caption = f"Figure 3: noisy, denoised and {last} PSNR of each"
-            page.picture(f"figure3_{number}.png", (run.folder / "samples.png").read_bytes(), caption)
-        if (run.folder / "samples.npz").is_file():
-            try:
-                pictures = samples.most_of(samples.compared(Samples.load(run.folder / "samples.npz")), room)
-                page.compared(slider.content(pictures, room), "The same images with a slider")
-            except InputError as error:
-                notes.append(str(error))
-        if isinstance(curves := run.result.get("fsc"), dict):
-            page.figure(f"fsc_{number}.png", fsc_figure(curves), "Fourier shell correlation of the two halves")
-        if run.network not in tables and (run.folder / "checkpoints").is_dir():
-            try:
-                names = ("layer", "channels", "function", "parameters")
-                rows = [dict(zip(names, row, strict=True)) for row in layers(run)]
-                tables[run.network] = run.name
-                page.heading("Table 1: the network as built", 3)
-                page.table(f"table1_{number}", rows)
-            except Exception as error:  # a network of one's own may fail in its own way
-                notes.append(str(error) if isinstance(error, InputError) else f"{run.folder}: no Table 1 ({error})")
-        elif run.network in tables:
-            page.paragraph(f"Table 1: as for {tables[run.network]}.", "note")
-        if run.result.get("command"):
-            page.heading("To repeat it", 3)
-            page.code(str(run.result["command"]))
+        notes += in_full(page, run, number, room, tables)
     if len(best) < len(runs):
         page.paragraph(f"The {len(best)} best of {len(runs)} runs in full; --most shows more.", "note")
     if notes:

@@ -1,6 +1,7 @@
 """The run folder, which everything after training reads: its lock, its result, its row among others."""
 
 import contextlib
+import csv
 import json
 import math
 import shlex
@@ -45,6 +46,17 @@ def read_result(folder: Path) -> dict[str, Any]:
     if result.get("status") == "running" and not _goes_on(folder, result):
         result |= {"status": "killed", "reason": "its process was killed"}
     return result
+
+
+def read_history(folder: Path) -> Iterator[dict[str, float]]:
+    """The rows of `metrics.csv` of a run folder, a row for each epoch.
+
+    Raises:
+        OSError, ValueError, TypeError: it is missing or damaged.
+    """
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield {name: float(value) for name, value in row.items() if value}
 
 
 def _goes_on(folder: Path, result: dict[str, Any]) -> bool:

@@ -2,9 +2,26 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+from pytorch_lightning.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+
+def timer_of(trainer: Any) -> Timer | None:
+    """What ends a run with its time, as trainer.max_time asks for."""
+    timers = (c for c in trainer.callbacks if isinstance(c, Timer))
+    return next((timer for timer in timers if timer.time_remaining() is not None), None)
+
+
+def time_spent(trainer: Any) -> float:
+    """The share of a run's time that is over, the same in all of its processes; 0 where its time has no end."""
+    timer = timer_of(trainer)
+    if timer is None:
+        return 0.0
+    share = timer.time_elapsed() / max(timer.time_elapsed() + (timer.time_remaining() or 0.0), 1e-9)
+    return float(trainer.strategy.broadcast(share)) if trainer.world_size > 1 else share
 
 
 def warmup_cosine(

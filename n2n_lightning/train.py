@@ -25,8 +25,7 @@ from n2n_lightning.sweep.jobs import stored
 from n2n_lightning.sweep.resume import resumed
 from n2n_lightning.sweep.watch import explain
 
-HERE = Path(__file__).resolve().parent
-CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
+CONF = typed.CONF
 
 
 def summary(result: dict[str, Any], folder: Path) -> None:
@@ -100,10 +99,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     cfg = _as_begun(cfg, folder, overrides)
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    if config["trainer"].get("max_time") and not any(
-        o.lstrip("+").startswith("trainer.max_epochs=") for o in overrides
-    ):
-        config["trainer"]["max_epochs"] = None  # the time is the budget, whatever a recipe says of epochs
+    typed.spend_time(config, overrides)
 
     def accepted() -> None:
         if follows():

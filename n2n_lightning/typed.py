@@ -5,6 +5,10 @@ import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
 
 # Options whose values are paths.
 PATHS = frozenset(
@@ -110,6 +114,19 @@ def with_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
             return arguments, None
         return [*arguments, f"{option}={folder.as_posix()}"], folder
     raise AssertionError("numbers do not end")
+
+
+def spend_time(config: dict[str, Any], overrides: list[str]) -> None:
+    """Makes trainer.max_time the budget of a run, whatever a recipe says of epochs, where no epochs were typed.
+
+    >>> config = {"trainer": {"max_time": "00:01:00:00", "max_epochs": 8}}
+    >>> spend_time(config, ["trainer.max_time=00:01:00:00"])
+    >>> config["trainer"]["max_epochs"] is None
+    True
+    """
+    typed = any(o.lstrip("+").startswith("trainer.max_epochs=") for o in overrides)
+    if config["trainer"].get("max_time") and not typed:
+        config["trainer"]["max_epochs"] = None
 
 
 def give_back(folder: Path | None) -> None:

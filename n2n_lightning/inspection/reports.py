@@ -47,6 +47,9 @@ class Report:
     model: measures.Model | None = None
     correlations: dict[str, tuple[float, float]] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return "\n".join(f"{'!' if f.bad else ' '} {f.name:12}{f.line}" for f in self.findings)
+
     def add(self, name: str, line: str, bad: bool = False, **numbers: Any) -> None:
         """One more finding, and its numbers."""
         self.findings.append(Finding(name, line, bad))

@@ -195,3 +195,13 @@ def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
     convolution = CONVOLUTION[dims]
     first, second = convolution(inputs, outputs, 3, padding=1), convolution(outputs, outputs, 3, padding=1)
     return nn.Sequential(first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True))
+
+
+def described(network: nn.Module) -> dict[str, Any]:
+    """What builds a network of this package, or one made like them, again."""
+    if not isinstance(network, Network):
+        return {}
+    kind = type(network)
+    home = "n2n_lightning.networks" if kind.__module__.startswith("n2n_lightning.networks.") else kind.__module__
+    arguments = {n: list(v) if isinstance(v, tuple) else v for n, v in network.arguments.items()}
+    return {"model": {"_target_": f"{home}.{kind.__qualname__}", **arguments}}

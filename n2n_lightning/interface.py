@@ -1,0 +1,152 @@
+"""The same steps in Python, for notebooks: `look` at noisy images, `learn` from them, `score` what was learnt.
+
+`load` (restore.py) takes what was learnt and denoises. Images are numpy arrays or the paths of files and folders.
+"""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from n2n_lightning import axes, inspection, runs, typed
+from n2n_lightning.data.reading import Single, read_scenes, read_single
+from n2n_lightning.data.values import look as values_of
+from n2n_lightning.files import InputError, replacing
+from n2n_lightning.fit import train
+from n2n_lightning.inspection.reports import Report
+from n2n_lightning.restore import Trained, load
+from n2n_lightning.scores import Estimates, psnr, summarise_estimates
+
+Images = np.ndarray | str | Path
+
+
+@dataclass
+class Learnt:
+    """What came of a run.
+
+    Attributes:
+        model: the network of the best epoch, `model.denoise(array)`.
+        folder: the run folder, which every command takes.
+        result: what its result.json holds: scores, seconds, versions.
+        history: a row for each epoch, as metrics.csv has them.
+    """
+
+    model: Trained
+    folder: Path
+    result: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def look(noisy: Images, second: Images | None = None, layout: str = "auto") -> Report:
+    """A look at noisy images before training, as `python -m n2n_lightning.check` has it; print it.
+
+    Args:
+        noisy: images (N, H, W), (N, H, W, C) or (N, C, H, W), or a file or folder; with several captures of each scene
+            (N, K, C, H, W).
+        second: the second captures of the same scenes.
+        layout: what the axes are, NHW for one, where that is not clear.
+
+    Raises:
+        InputError: they cannot be read.
+
+    >>> draws = np.random.default_rng(0)
+    >>> scene = np.cumsum(draws.normal(size=(2, 64, 64)), 2)
+    >>> report = look(*(scene + draws.normal(0, 3, scene.shape) for _ in range(2)), layout="NHW")
+    >>> round(report.numbers["sigma"]), report.numbers["white"], report.source
+    (3, True, 'pairs')
+    """
+    with _stored(noisy, second) as (first, other):
+        try:
+            return inspection.inspect(read_scenes(first, other, layout))
+        except Single:
+            return inspection.inspect(read_single(first, layout))
+
+
+def learn(
+    noisy: Images, target: Images | None = None, *options: str, folder: str | Path | None = None, lines: bool = True
+) -> Learnt:
+    """Trains a network on noisy images.
+
+    Args:
+        noisy: images, or a file or folder: one capture of each scene (neighbouring pixels are learnt from), or several.
+        target: the second captures, in the same order.
+        *options: what one types after `python -m n2n_lightning.train`: "trainer.max_epochs=4", "model=unet",
+            "data.layout=NHW". `data=` is `pairs` where there is a target, `single` where there is none.
+        folder: the run folder, which must not have a run yet; None makes one in outputs/runs.
+        lines: print a line for each epoch.
+
+    Raises:
+        InputError: they, or the options, cannot work.
+    """
+    chosen = [o for o in options if o.startswith("data=")] or ["data=pairs" if target is not None else "data=single"]
+    rest = [o for o in options if not o.startswith("data=")]
+    arguments, made = typed.with_folder([] if folder is None else [f"hydra.run.dir={folder}"])
+    place = made or Path(str(folder or arguments[-1].partition("=")[2]))
+    if (place / "result.json").exists():
+        raise InputError(f"{place} holds a run; another folder= starts anew")
+    with _stored(noisy, target) as (first, second):
+        data = [f"data.noisy={first}"] + ([f"data.target={second}"] if second else [])
+        asked = typed.quoted([*chosen, *data, *rest])
+        with initialize_config_dir(str(typed.CONF), version_base="1.3"):
+            composed = compose("config", asked)
+        config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        typed.spend_time(config, rest)
+
+        def accepted() -> None:
+            for name, content in {"config": composed, "overrides": asked}.items():
+                with replacing(place / ".hydra" / f"{name}.yaml") as temporary:
+                    OmegaConf.save(content, temporary)
+
+        quiet: Any = contextlib.nullcontext() if lines else contextlib.redirect_stdout(io.StringIO())
+        with runs.held(place), quiet:
+            command = " ".join(["n2n_lightning.learn", *map(typed.bare, asked)])
+            result = train(config, place, command, lines=True, accepted=accepted)
+    model = load(place)
+    return Learnt(model, place, result, list(runs.read_history(place)))
+
+
+def score(model: Trained, noisy: Images, second: Images, layout: str = "auto") -> dict[str, Any]:
+    """How good a network is on pairs of noisy captures that it has not learnt from; see docs/check.md.
+
+    Args:
+        model: the network.
+        noisy, second: two captures of each scene, images or a file or folder.
+        layout: what the axes are, where that is not clear.
+
+    Returns:
+        `psnr_estimate` in dB, its 95% `psnr_estimate_interval`, `noisy_psnr_estimate` of the noisy images, and `scale`,
+        the stored value that is white for them.
+    """
+    found = Estimates()
+    with _stored(noisy, second) as (first, other):
+        scenes = read_scenes(first, other, layout)
+        scale = model.scale or values_of(scenes).white
+        for number in range(len(scenes.names)):
+            captures = [scenes.image(number, k) for k in (0, 1)]
+            letters = "CDHW" if axes.deep(captures[0][None]) else "CHW"
+            outputs = [model.denoise(y.float(), axes=letters) for y in captures]
+            first_two, denoised = ([x[None].double() / scale for x in part] for part in (captures, outputs))
+            found.add(first_two, denoised)
+    return {**summarise_estimates(found), "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)), "scale": scale}
+
+
+@contextlib.contextmanager
+def _stored(noisy: Images, second: Images | None) -> Iterator[tuple[str, str | None]]:
+    """The paths of images; arrays get files of their own for as long as they are needed."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped
+
+        def path_of(images: Images, name: str) -> str:
+            if not isinstance(images, np.ndarray):
+                return str(images)
+            path = Path(folder) / f"{name}.npy"
+            np.save(path, images)
+            return str(path)
+
+        yield path_of(noisy, "noisy"), None if second is None else path_of(second, "second")
