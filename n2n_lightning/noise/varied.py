@@ -1,11 +1,13 @@
 """Noise of the kinds that instruments make, a kind and a strength of its own for each image."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from n2n_lightning import axes
+from n2n_lightning.files import InputError
 from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, normal_like
 from n2n_lightning.noise.camera import camera_noise
 
@@ -13,9 +15,8 @@ from n2n_lightning.noise.camera import camera_noise
 class Varied(Noise):
     """What a blind denoiser for pictures of any origin has to know, for `experiment=pretrained`.
 
-    40 in 100 images have white normal noise, 25 photon counts with or without read noise (Poisson, then normal), 35
-    what cameras make (noise.Camera: read and shot noise, blurred, partly common to the channels; half as strong). Some
-    inputs are then stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their
+    An image has white normal noise, or photon counts with or without read noise (Poisson, then normal), or what cameras
+    make (noise.Camera: read and shot noise, blurred, partly common to the channels; half as strong). Some inputs are then stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their
     noise has zero mean. The noise of a picture without colour has none either.
 
     Args:
@@ -23,6 +24,7 @@ class Varied(Noise):
             lowest + (highest - lowest) u^1.5, u ~ U(0, 1).
         peak: photons at white, uniform in the logarithm.
         width: standard deviation of the blur of camera noise, in pixels.
+        shares: of the images with white noise, with photon counts, and with that of cameras.
         steps: share of the inputs that are stored in steps of 1/255 to 24/255, none coarser than their noise.
         clipped: share of the inputs that are clipped to [0, 1].
     """
@@ -32,6 +34,7 @@ class Varied(Noise):
         sigma: Strength = (0, 100),
         peak: Strength = (2, 2000),
         width: Strength = (0, 1.2),
+        shares: Sequence[float] = (0.4, 0.25, 0.35),
         steps: float = 0.4,
         clipped: float = 0.1,
         frozen: bool = False,
@@ -42,6 +45,9 @@ class Varied(Noise):
         for name, share in (("steps", steps), ("clipped", clipped)):
             checked(name, share, 0, 1)
         self.steps, self.clipped = steps, clipped
+        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise InputError(f"noise.shares={list(shares)}: must be three numbers, 0 or more, that add up to 1")
+        self.shares = tuple(shares)
 
     def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
         low, high = ends(self.sigma)
@@ -57,7 +63,8 @@ class Varied(Noise):
         width = drawn(self.width, image, generator).flatten()
         camera = camera_noise(image, sigma / 2, shot, shared, width, generator)
         white = image + sigma * normal_like(image, generator)
-        noisy = torch.where(kind < 0.4, white, torch.where(kind < 0.65, counted, camera))
+        normal, photons, _ = self.shares
+        noisy = torch.where(kind < normal, white, torch.where(kind < normal + photons, counted, camera))
         grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
         return torch.where(grey, noisy[:, :1], noisy)
 
