@@ -24,7 +24,7 @@ setup: .venv/.dev  ## Create .venv and install the project with the tested versi
 	$(INSTALL) ".[dev]"
 	@touch $@
 
-train: .venv/.installed  ## Train a U-Net on the embedded photographs (ARGS="optim.lr=0.001 ..." changes anything)
+train: .venv/.installed  ## Train a small U-Net on the embedded photographs (ARGS="optim.lr=0.001 ..." changes anything)
 	$(PY) -m n2n_lightning.train $(ARGS)
 
 test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from n2n_lightning.files import InputError
 from n2n_lightning.losses import HDR, L0, L1, L2, LogL2
 from n2n_lightning.noise import (
     Bernoulli,
@@ -214,6 +215,10 @@ def test_varied_noise_of_grey_pictures_is_grey_and_inputs_alone_are_stored_in_st
     assert values.max() < 1500
     assert torch.tensor([len(one.unique()) for one in target]).float().median() > 3000
     assert (noisy - target).abs().max() <= 0.5 * 24 / 255 + 1e-6
+    photons = Varied(shares=[0, 1, 0], sigma=0, peak=50).target(image, generator(0)) * 50
+    assert torch.allclose(photons, photons.round(), atol=1e-3)
+    with pytest.raises(InputError, match=r"noise.shares=\[0.5, 0.5, 0.5\]: must be three numbers"):
+        Varied(shares=[0.5, 0.5, 0.5])
     clipped = Varied(steps=0, clipped=1)(image, generator(0))
     assert clipped.min() >= 0
     assert clipped.max() <= 1

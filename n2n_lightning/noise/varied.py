@@ -16,8 +16,9 @@ class Varied(Noise):
     """What a blind denoiser for pictures of any origin has to know, for `experiment=pretrained`.
 
     An image has white normal noise, or photon counts with or without read noise (Poisson, then normal), or what cameras
-    make (noise.Camera: read and shot noise, blurred, partly common to the channels; half as strong). Some inputs are then stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their
-    noise has zero mean. The noise of a picture without colour has none either.
+    make (noise.Camera: read and shot noise, blurred, partly common to the channels; half as strong). Some inputs are
+    then stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their noise has
+    zero mean. The noise of a picture without colour has none either.
 
     Args:
         sigma: standard deviation in units of 1/255; of a range, weak noise is drawn more often than strong noise:
