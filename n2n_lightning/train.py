@@ -183,6 +183,7 @@ def _resumed(arguments: list[str]) -> list[str]:
         raise InputError(f"resume={folder}: continues a single run; a sweep is continued with sweep.resume=")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
+    typed.as_begun(folder)
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
     after = [a for a in arguments if not a.startswith("resume=")]
     after = [a for a in after if a not in before]  # what is as it was need not be said, and may be

@@ -1,5 +1,6 @@
 """The command line as people type it: paths of any letters, and a new folder for each run and sweep."""
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -114,6 +115,18 @@ def with_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
             return arguments, None
         return [*arguments, f"{option}={folder.as_posix()}"], folder
     raise AssertionError("numbers do not end")
+
+
+def as_begun(run: Path) -> None:
+    """Makes the network that a run has the default (conf/config.yaml), for a version whose default is another one.
+
+    What was typed for that run says which network only where it was not the default of its time.
+    """
+    from omegaconf import OmegaConf
+
+    with suppress(Exception):  # a folder of another kind: what is wrong with it is said elsewhere
+        found: Any = OmegaConf.load(run / ".hydra" / "hydra.yaml")
+        os.environ["N2N_MODEL"] = str(found.hydra.runtime.choices.model)
 
 
 def spend_time(config: dict[str, Any], overrides: list[str]) -> None:

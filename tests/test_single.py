@@ -561,7 +561,7 @@ def test_init_fits_other_numbers_of_channels_and_denoises_grey_as_before(begun, 
     ("options", "message"),
     [
         (["model=unet"], "model=unet: init="),
-        (["model.width=8"], "model.width=8: init="),
+        (["model=residual_unet", "model.width=8"], "model.width=8: init="),
         (["init=nowhere"], "nowhere: no such file"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from n2n_lightning.files import InputError
 from n2n_lightning.sweep.jobs import set_aside
 from n2n_lightning.sweep.results import read_sweep
-from n2n_lightning.typed import quote, unquoted
+from n2n_lightning.typed import as_begun, quote, unquoted
 
 EXTRAS = {
     "hydra/launcher=ray": ("ray", "hydra_plugins.hydra_ray_launcher"),
@@ -40,6 +40,8 @@ def resumed(arguments: list[str]) -> list[str]:
         stored_arguments = [str(a) for a in before["arguments"]]
     except (OSError, ValueError, KeyError):
         raise InputError(f"sweep.resume={folder}: not the folder of a sweep; it has no readable sweep.json") from None
+    for job in sorted(folder.glob("*/.hydra/hydra.yaml"))[:1]:
+        as_begun(job.parent.parent)
     own = [a for a in arguments if not a.startswith("sweep.resume=")]
     if not points(own):
         own = [*stored_arguments, *own]
