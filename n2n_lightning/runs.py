@@ -175,10 +175,11 @@ def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, re
     params: dict[str, Any] = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in ("data", "model", "loss")}
     params |= {"seed": config["seed"], "optim.lr": config["optim"].get("lr", 0)}
     with contextlib.suppress(OSError, ValueError, KeyError):
-        fixed = json.loads((folder.parent / "sweep.json").read_text(encoding="utf-8"))["arguments"]
+        asked = json.loads((folder.parent / "sweep.json").read_text(encoding="utf-8"))["arguments"]
+        fixed = [word.lower() for word in asked]  # Hydra writes `true` as `True` into the command of a job
     for word in shlex.split(command):
         name, equals, value = word.lstrip("+~").partition("=")
-        if equals and not name.startswith("hydra") and word not in fixed:
+        if equals and not name.startswith("hydra") and word.lower() not in fixed:
             try:
                 params[name] = float(value)
             except ValueError:
