@@ -30,15 +30,12 @@ def parser() -> Parser:
 
 def read(args: Any) -> Any:
     """The captures that the options name; where there is one of each scene, single images."""
-    from n2n_lightning.data.reading import Single, read_scenes, read_single
+    from n2n_lightning.data.reading import read_any
 
     for path in (args.noisy, args.target):
         if path is not None and ":" not in path and not Path(path).exists():
             raise InputError(f"{path}: no such file or folder")
-    try:
-        return read_scenes(args.noisy, args.target, args.layout, args.exclude)
-    except Single:
-        return read_single(args.noisy, args.layout, args.exclude)
+    return read_any(args.noisy, args.target, args.layout, args.exclude)
 
 
 def train_command(args: Any, source: str, advice: list[str]) -> str:

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from n2n_lightning import axes, inspection, runs, typed
-from n2n_lightning.data.reading import Single, read_scenes, read_single
+from n2n_lightning.data.reading import read_any, read_scenes
 from n2n_lightning.data.values import look as values_of
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.fit import train
@@ -63,10 +63,7 @@ def look(noisy: Images, second: Images | None = None, layout: str = "auto") -> R
     (3, True, 'pairs')
     """
     with _stored(noisy, second) as (first, other):
-        try:
-            return inspection.inspect(read_scenes(first, other, layout))
-        except Single:
-            return inspection.inspect(read_single(first, layout))
+        return inspection.inspect(read_any(first, other, layout))
 
 
 def learn(
@@ -87,8 +84,7 @@ def learn(
     """
     chosen = [o for o in options if o.startswith("data=")] or ["data=pairs" if target is not None else "data=single"]
     rest = [o for o in options if not o.startswith("data=")]
-    arguments, made = typed.with_folder([] if folder is None else [f"hydra.run.dir={folder}"])
-    place = made or Path(str(folder or arguments[-1].partition("=")[2]))
+    place = Path(folder) if folder is not None else typed.with_folder([])[1] or Path("outputs", "runs")
     if (place / "result.json").exists():
         raise InputError(f"{place} holds a run; another folder= starts anew")
     with _stored(noisy, target) as (first, second):

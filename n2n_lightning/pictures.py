@@ -131,6 +131,13 @@ def _pixels(image: Tensor) -> np.ndarray:
     return shown if shown.shape[2] == 3 else shown[..., 0]
 
 
+def _show(ax: Any, image: Tensor, title: str) -> None:
+    ax.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    if title:
+        ax.set_title(title, fontsize=8)
+
+
 def draw(
     noisy: Tensor,
     denoised: Tensor,
@@ -157,10 +164,7 @@ def draw(
     places = figure.subplots(3, len(columns), squeeze=False)
     for line, (name, images) in zip(places, rows.items(), strict=True):
         for ax, image, title in zip(line, images, titles[name], strict=True):
-            ax.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            if title:
-                ax.set_title(title, fontsize=8)
+            _show(ax, image, title)
         line[0].set_ylabel(name)
     return figure
 
@@ -177,11 +181,7 @@ def draw_removed(removed: Tensor) -> Any:
     figure = Figure(figsize=(1.6 * len(rows), 1.6 * height / width + 0.4), layout="constrained", dpi=110)
     for ax, image in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         deviation = float(image.nan_to_num().std())
-        ax.imshow(
-            _pixels(0.5 + 0.25 * image / max(deviation, 1e-9)), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
-        )
-        ax.set(xticks=[], yticks=[])
-        ax.set_title(f"deviation {deviation:.3g}", fontsize=8)
+        _show(ax, 0.5 + 0.25 * image / max(deviation, 1e-9), f"deviation {deviation:.3g}")
     return figure
 
 

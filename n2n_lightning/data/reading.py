@@ -196,6 +196,16 @@ def read_scenes(
     )
 
 
+def read_any(
+    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()
+) -> Scenes | Mixed:
+    """All captures of all scenes; where there is one of each, single images. See `read_scenes`."""
+    try:
+        return read_scenes(noisy, target, layout, exclude)
+    except Single:
+        return read_single(noisy, layout, exclude)
+
+
 def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> Scenes | Mixed:
     """Images of which each is the only one of its scene: of a file, or of all files of a folder and those below it.
 
