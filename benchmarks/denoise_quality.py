@@ -1,7 +1,7 @@
 """The built-in checkpoint beside classical filters, on every kind of picture that it is for; one pass, one run.
 
     python benchmarks/denoise_quality.py --photos KODAK [--real PAIRS] [--captures FMD] [--checkpoint RUN ...]
-                                         [--crop 256] [--count 24] [--network-only] [--out FILE.json]
+                                         [--crop 256] [--count 24] [--network-only] [--only Poisson] [--out FILE.json]
 
 KODAK is a folder of clean photographs; PAIRS one of NAME_real.png, a noisy shot, and NAME_mean.png, the mean of many;
 FMD one with a folder of noisy captures 0.png, 1.png ... for each field. The filters are told the standard deviation of
@@ -12,6 +12,7 @@ pictures. Needs `pip install bm3d`, unless --network-only.
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,24 @@ def bm3d(noisy: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def stabilised(noisy: np.ndarray, gain: float, read: float = 0.0) -> np.ndarray:
-    """BM3D between a generalised Anscombe transform, for the variance gain x + read^2, and its inverse."""
+    """BM3D between a generalised Anscombe transform, for the variance gain x + read^2, and its unbiased inverse.
+
+    The inverse is the closed form of Makitalo and Foi, IEEE TIP 2011 and 2013. BM3D's thresholds are for values from
+    0 to 1.
+    """
     there = 2 / gain * np.sqrt(np.maximum(gain * noisy + 3 / 8 * gain**2 + read**2, 0))
-    back = bm3d(there.astype(np.float32), 1.0)
-    return ((gain / 2 * back) ** 2 - gain**2 / 8 - read**2) / gain
+    top = float(there.max())
+    back = np.maximum(bm3d((there / top).astype(np.float32), 1 / top) * top, 2 * math.sqrt(3 / 8))
+    root = math.sqrt(3 / 2)
+    photons = back**2 / 4 + root / 4 / back - 11 / 8 / back**2 + 5 / 8 * root / back**3 - 1 / 8 - (read / gain) ** 2
+    return np.maximum(photons, 0) * gain
 
 
 class Scores:
     """Squared errors by case and method."""
 
-    def __init__(self, methods: dict[str, Any]) -> None:
-        self.methods, self.errors = methods, {}
+    def __init__(self, methods: dict[str, Any], only: str = "") -> None:
+        self.methods, self.errors, self.only = methods, {}, only
         self.seconds = dict.fromkeys(methods, 0.0)
         self.pixels = 0
 
@@ -63,6 +71,8 @@ class Scores:
         return result
 
     def meet(self, case: str, noisy: np.ndarray, clean: np.ndarray, filters: dict[str, Any]) -> None:
+        if self.only not in case:
+            return
         self.pixels += noisy.shape[0] * noisy.shape[1]
         everything = {"noisy input": lambda x: x, **filters, **self.methods}
         for name, method in everything.items():
@@ -72,6 +82,8 @@ class Scores:
 
     def captured(self, case: str, one: np.ndarray, other: np.ndarray, filters: dict[str, Any]) -> None:
         """The mean error of both captures, estimated from the other one (scores.squared_errors)."""
+        if self.only not in case:
+            return
         self.pixels += 2 * one.size
         for name, method in {"noisy input": lambda x: x, **filters, **self.methods}.items():
             first, second = (self.run(name, y, method) for y in (one, other))
@@ -125,9 +137,7 @@ def photographs(scores: Scores, args: argparse.Namespace) -> None:
         for peak in PEAKS:
             noisy = np.random.default_rng([number, 1000 + peak]).poisson(peak * clean) / peak
             known = {
-                "BM3D, variance stabilised": lambda x, g=1 / peak: np.stack(
-                    [stabilised(c, g) for c in np.moveaxis(x, 2, 0)], 2
-                )
+                "BM3D, variance stabilised": lambda x, g=1 / peak: stabilised(x, g),
             }
             scores.meet(f"Poisson, peak {peak}", noisy.astype(np.float32), clean, known if args.filters else {})
         scores.meet("nothing to remove, photographs", clean, clean, {})
@@ -187,10 +197,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, help="photographs, at most")
     parser.add_argument("--crop", type=int, help="score only the middle of each, so many pixels high and wide")
     parser.add_argument("--network-only", dest="filters", action="store_false", help="leave out the filters")
+    parser.add_argument("--only", default="", help="the cases with this in their name")
     parser.add_argument("--out", type=Path, default=Path("denoise_quality.json"))
     args = parser.parse_args()
     models = {str(path): load(path) for path in args.checkpoint} or {"n2n_lightning": load()}
-    scores = Scores({name: lambda x, m=m: m.denoise(x, tile=None) for name, m in models.items()})
+    scores = Scores({name: lambda x, m=m: m.denoise(x, tile=None) for name, m in models.items()}, args.only)
     with torch.inference_mode():
         photographs(scores, args)
         real(scores, args)

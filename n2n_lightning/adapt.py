@@ -22,6 +22,7 @@ from n2n_lightning.data import OwnSingle
 from n2n_lightning.data.captures import Mixed, Scenes, middle
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.fit import precision, quiet
+from n2n_lightning.missing import without
 from n2n_lightning.module import Denoiser
 from n2n_lightning.restore import Trained, load
 
@@ -179,7 +180,7 @@ def adapt(
     limits = data.limits
     ours = {"format": 1, "model": spec, "scale": data.scale, "range": list(limits) if limits else None}
     model = Trained(network.float().eval(), data.channels, data.scale, limits).to(device)
-    share = _go_back(model, before, images) if options["method"] == "neighbours" else 1.0
+    share = _go_back(model, before, images, fills) if options["method"] == "neighbours" else 1.0
     return Adapted(model, ours, share)
 
 
@@ -197,10 +198,13 @@ def _trainer(device: str, budget: Budget) -> pl.Trainer:
     )
 
 
-def _go_back(model: Trained, before: dict[str, torch.Tensor], images: Sequence[torch.Tensor]) -> float:
+def _go_back(
+    model: Trained, before: dict[str, torch.Tensor], images: Sequence[torch.Tensor], fills: tuple[float, ...] = ()
+) -> float:
     """Leaves the model as far on the way from its weights `before` as Stein's estimate is least; returns that share."""
     after = {name: value.clone() for name, value in model.network.state_dict().items()}
-    some = [middle(images[i], SIDE).double().numpy() for i in evenly(len(images), LOOKED)]
+    looked = [middle(images[i], SIDE) for i in evenly(len(images), LOOKED)]
+    some = [without(image, image.double(), fills).numpy() for image in looked]
 
     def go(share: float) -> None:
         model.network.load_state_dict({n: torch.lerp(before[n].to(v), v, share) for n, v in after.items()})

@@ -639,7 +639,7 @@ def test_steins_estimate_finds_the_best_of_several_filters():
     assert stein.variances([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
 
 
-def test_what_was_learnt_in_vain_is_given_back(tmp_path):
+def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     clean = pictures(tmp_path / "noisy")
     images = [torch.from_numpy(tifffile.imread(tmp_path / "noisy" / f"{i}.tif"))[None] for i in range(len(clean))]
     model = load()
@@ -650,6 +650,13 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path):
         value += 0.5 * value.std(correction=0) * torch.randn(value.shape, generator=draws)
     assert adapt._go_back(model, before, images) == 0
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
+    seen = []
+    monkeypatch.setattr(adapt.stein, "risk", lambda denoise, some, line: seen.extend(some) or 0.0)
+    gap = images[0].clone()
+    gap[:, 60:70] = 77
+    adapt._go_back(model, before, [gap], (77.0,))
+    assert np.array_equal(np.isnan(seen[0]), (gap == 77).numpy())  # what says "missing" is no brightness
+    monkeypatch.undo()
     spoilt = {name: torch.zeros_like(value) for name, value in before.items()}  # which changes nothing
     assert adapt._go_back(model, spoilt, images) == 1
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
