@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from n2n_lightning.data import Course, Images, Photos
-from n2n_lightning.data.augment import recolour, softened, to_float, turn
+from n2n_lightning.data.augment import recolour, to_float, turn
 from n2n_lightning.data.batches import Batches, Key, Loader
 from n2n_lightning.data.captures import Captures, Scenes
 from n2n_lightning.data.dead_leaves import dead_leaves
@@ -359,27 +359,8 @@ def test_several_folders_and_generated_images_are_one_source_and_lose_their_colo
     assert 0 < without.sum() < 8
     with pytest.raises(InputError, match=r"data.root=.*nothing: no such folder"):
         Images(Gaussian(25), [roots[0], str(tmp_path / "nothing")], **options).setup()
-    for share in ({"grey": 2}, {"soft": -0.1}):
-        with pytest.raises(InputError, match=r"must be a share"):
-            Images(Gaussian(25), roots, **share, **options)
-
-
-def test_a_share_of_the_crops_is_softened_before_the_noise():
-    draws = torch.Generator().manual_seed(0)
-    image = torch.rand(40, 3, 24, 20, generator=draws) * 0.5
-    soft = softened(image, 0.5, torch.Generator().manual_seed(1))
-    columns_last = image.contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(softened(columns_last, 0.5, torch.Generator().manual_seed(1)), soft, atol=1e-6)
-    changed = (soft - image).flatten(1).abs().amax(1) > 1e-6
-    assert 10 < changed.sum() < 30
-    steps = ((image[..., 1:] - image[..., :-1]) ** 2, (soft[..., 1:] - soft[..., :-1]) ** 2)
-    shrunk = steps[1].flatten(1).mean(1) / steps[0].flatten(1).mean(1)
-    assert shrunk[changed].max() < 1
-    assert shrunk.min() < 0.02  # the widest
-    assert soft.mean() == pytest.approx(image.mean().item(), rel=1e-2)
-    flat = torch.full((4, 1, 3, 8), 0.3)
-    assert torch.allclose(softened(flat, 1.0, draws), flat)  # edges, too, and images smaller than the blur
-    assert torch.equal(softened(image, 0, draws), image)
+    with pytest.raises(InputError, match=r"data.grey=2: must be a share"):
+        Images(Gaussian(25), roots, grey=2, **options)
 
 
 def test_no_colours_may_be_said_in_two_ways():

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from n2n_lightning import axes
@@ -70,24 +69,6 @@ def without_colour(image: Tensor, share: float, draws: torch.Generator) -> Tenso
     """A share of the rows of (B, C, H, W) with the mean of their channels in each."""
     grey = axes.per_image(torch.rand(len(image), generator=draws) < share, image).to(image.device)
     return torch.where(grey, image.mean(1, keepdim=True), image)
-
-
-def softened(image: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """A share of the rows of (B, C, H, W), blurred by a Gaussian of 0.3 to 1.5 pixels, uniform; edges are mirrored.
-
-    Photographs on the web were mostly made smaller, which sharpens them; at a camera's full size the lens and
-    demosaicking have blurred what a pixel shows.
-    """
-    u = torch.rand(2, len(image), generator=draws)
-    width = torch.where(u[0] < share, 0.3 + 1.2 * u[1], 0.0).to(image.device)
-    b, c, h, w = image.shape
-    radius = min(5, h - 1, w - 1)
-    distance = torch.arange(-radius, radius + 1, device=image.device)
-    bell = (-0.5 * (distance / width.clamp(min=0.01)[:, None]) ** 2).exp()
-    kernel = (bell / bell.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None]
-    planes = F.pad(image, [radius] * 4, mode="reflect").reshape(1, b * c, h + 2 * radius, w + 2 * radius)
-    blurred = F.conv2d(F.conv2d(planes, kernel[..., None], groups=b * c), kernel[..., None, :], groups=b * c)
-    return torch.where(axes.per_image(width > 0, image), blurred.view_as(image), image)
 
 
 def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator) -> list[Tensor]:

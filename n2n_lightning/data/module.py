@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning import axes, missing
-from n2n_lightning.data.augment import recolour, softened, to_float, to_range, turn, without_colour
+from n2n_lightning.data.augment import recolour, to_float, to_range, turn, without_colour
 from n2n_lightning.data.batches import Batches, Loader, Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.files import InputError
@@ -35,7 +35,6 @@ class NoisyPairs(pl.LightningDataModule):
             contrast, see `recolour`; None leaves them as they are.
         workers: processes that prepare batches; 0 prepares them in the training process.
         grey: share of the clean crops that lose their colour before they get their noise.
-        soft: share of the clean crops that are blurred a little before they get their noise.
         dims: 2 for images, 3 for volumes; `auto` takes what the data are.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
@@ -66,7 +65,6 @@ class NoisyPairs(pl.LightningDataModule):
         workers: int = 0,
         supervised: bool = False,
         grey: float = 0.0,
-        soft: float = 0.0,
         dims: int | str = "auto",
     ) -> None:
         super().__init__()
@@ -79,10 +77,9 @@ class NoisyPairs(pl.LightningDataModule):
         self.asked_dims, self.dims = dims, 2
         self.spacing: Sequence[float] | None = None
         self.notes: list[str] = []
-        self.supervised, self.grey, self.soft = supervised, grey, soft
-        for name, share in (("grey", grey), ("soft", soft)):
-            if not 0 <= share <= 1:
-                raise InputError(f"data.{name}={share}: must be a share, 0 to 1")
+        self.supervised, self.grey = supervised, grey
+        if not 0 <= grey <= 1:
+            raise InputError(f"data.grey={grey}: must be a share, 0 to 1")
         self.noise: Noise | None = None
         self.train: Dataset | None = None
         self.val: Dataset | None = None
@@ -167,8 +164,6 @@ class NoisyPairs(pl.LightningDataModule):
                 image = recoloured([image])[0].clamp(0, 1)
             if training and self.grey:
                 image = without_colour(image, self.grey, generator(self.seed, "grey", batch["epoch"], batch["number"]))
-            if training and self.soft:
-                image = softened(image, self.soft, generator(self.seed, "soft", batch["epoch"], batch["number"]))
             pair = self._corrupt(image, batch, training)
         else:
             pair = self._shown(batch["input"], batch["target"], training or self.reference == "noisy")
