@@ -76,7 +76,8 @@ def learn(
         target: the second captures, in the same order.
         *options: what one types after `python -m n2n_lightning.train`: "trainer.max_epochs=4", "model=unet",
             "data.layout=NHW". `data=` is `pairs` where there is a target, `single` where there is none.
-        folder: the run folder, which must not have a run yet; None makes one in outputs/runs.
+        folder: the run folder, which must not have a run yet; None makes one in outputs/runs. `resume=` of the command
+            goes on with it where `noisy` is a file or folder; arrays are gone when this returns.
         lines: print a line for each epoch.
 
     Raises:
