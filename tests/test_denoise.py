@@ -11,6 +11,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import skimage.data
 import tifffile
 import torch
 from PIL import Image, ImageCms, PngImagePlugin
@@ -515,6 +516,19 @@ def test_an_equivariant_checkpoint_gives_the_same_in_any_unit(channels):
     assert np.abs(model.denoise((2 * whole + 300).astype(np.int32)) - (2 * counts + 300)).max() <= 0.6
     assert np.abs(model.denoise(image, tile=192) - plain).max() < 1e-4
     assert np.array_equal(model.denoise(np.full((40, 40), 7.5)), np.full((40, 40), 7.5))
+
+
+def test_fast_differs_by_hundredths_of_the_noise(model, tmp_path):
+    clean = skimage.data.astronaut()[:128, :128]
+    noisy = clean + np.random.default_rng(0).normal(0, 25, clean.shape).astype(np.float32)
+    np.save(tmp_path / "a.npy", noisy)
+    done = run("denoise", "a.npy", "-o", "out", "--fast", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, exact = np.load(tmp_path / "out" / "a.npy"), model.denoise(noisy)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 0.1 * 25
+    assert np.sqrt(np.mean((found - exact) ** 2)) < 0.02 * 25
+    assert np.array_equal(found, load(fast=True).denoise(noisy))
 
 
 def test_strength_mixes_the_picture_and_its_result(model, tmp_path, monkeypatch):
