@@ -8,6 +8,7 @@ bootstrap interval over the images, and the paired difference to the first one. 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,20 +16,25 @@ from typing import Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
 
+OWN = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
+GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise"), "pairs": (*OWN, "layout")}
+
 
 def parser() -> Parser:
     p = Parser(prog="python -m n2n_lightning.evaluate", description=__doc__.splitlines()[0])
     p.add_argument("candidates", nargs="*", metavar="RUN", help="run folders or checkpoint files")
-    p.add_argument("--data", default="photos", choices=("photos", "course", "images", "pairs"), help="what to score on")
+    p.add_argument(
+        "--data", choices=tuple(GOES_WITH), help="what to score on (photos; pairs where their files are named)"
+    )
     p.add_argument("--root", help="folder of --data course or images")
     p.add_argument("--val", help="--data images: folder of the photographs to score on (the last tenth of --root)")
-    p.add_argument("--noise", default="pixelate", help="corruption of photos and images, e.g. gaussian:sigma=25")
+    p.add_argument("--noise", help="corruption of photos and images, e.g. gaussian:sigma=25 (pixelate)")
     p.add_argument("--noisy", help="--data pairs: file or folder with noisy captures, for the tuning of --classical")
     p.add_argument("--target", help="--data pairs: the second captures")
     p.add_argument("--val-noisy", help="--data pairs: the noisy images to score on")
     p.add_argument("--val-target", help="--data pairs, without --clean: the second captures of the same scenes")
     p.add_argument("--clean", help="--data pairs: their clean images; without them PSNR is estimated")
-    p.add_argument("--layout", default="auto", help="--data pairs: the axes of the arrays, e.g. NKHW")
+    p.add_argument("--layout", help="--data pairs: the axes of the arrays, e.g. NKHW")
     p.add_argument("--exclude", action="append", default=[], help="--data pairs: a pattern of names that are left out")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns")
     p.add_argument("--classical", action="store_true", help="add classical filters, tuned on noisy training pairs only")
@@ -39,6 +45,45 @@ def parser() -> Parser:
     p.add_argument("--fsc", type=Path, help="draw the Fourier shell correlation of the captures here (PNG)")
     p.add_argument("--picture", type=Path, help="draw the worst and best images of the first candidate here (PNG)")
     return p
+
+
+def arguments(words: Sequence[str] | None = None) -> Any:
+    """The options of a command line, with what is scored on where --data does not say it.
+
+    Raises:
+        InputError: an option goes with other data.
+    """
+    args = parser().parse_args(words)
+    given = [name for name in {n for names in GOES_WITH.values() for n in names} if getattr(args, name)]
+    args.data = args.data or ("pairs" if set(given) & set(OWN) else "photos")
+    for name in sorted(given):
+        if name not in GOES_WITH[args.data]:
+            where = " or ".join(data for data, names in GOES_WITH.items() if name in names)
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: goes with --data {where}")
+    args.noise, args.layout = args.noise or "pixelate", args.layout or "auto"
+    return args
+
+
+def scored_on(args: Any, data: Any) -> str:
+    """What is scored on, in words."""
+    noise = f", noise {args.noise}" if "noise" in GOES_WITH[args.data] else ""
+    own = f"{args.val_noisy or args.noisy} against {args.clean or args.val_target or args.target or 'one another'}"
+    kinds = {"photos": "crops of embedded photographs", "pairs": own}
+    return f"scored on {kinds.get(args.data, args.val or args.root)}{noise}: {len(data.val)} images"
+
+
+def remarks(args: Any, candidates: Sequence[str], data: Any) -> Iterator[str]:
+    """What makes a score mean less than it seems: other images than those of the training, or the very same."""
+    from n2n_lightning.runs import read_result
+
+    scored = {Path(p).resolve() for p in (args.val_noisy, args.val_target) if p}
+    for candidate in candidates:
+        known = read_result(Path(candidate)).get("data", {})
+        trained = [str(known[side]) for side in ("noisy", "target") if known.get(side)]
+        if scored & {Path(path).resolve() for path in trained}:
+            yield f"{candidate} has learnt from these images: score it on others (docs/check.md)"
+        elif trained and args.data != "pairs":
+            yield f"{candidate} has learnt from {trained[0]}, not from such images; --val-noisy scores on captures"
 
 
 def make_data(args: Any, scale: float | None = None, dims: int | str = "auto") -> Any:
@@ -62,10 +107,19 @@ def make_data(args: Any, scale: float | None = None, dims: int | str = "auto") -
         data = sources.Images(make_noise(args.noise), needed("root"), args.val, batch_size=1)
     else:
         data = _own_pairs(args, scale, dims, needed)
-    data.setup("validate")
+    try:
+        data.setup("validate")
+    except InputError as error:
+        raise InputError(_as_options(str(error), args)) from error
     if data.limits is not None:  # in units of white, whatever range each network is shown
         data.limits = (0.0, data.scale or 1.0)
     return data
+
+
+def _as_options(message: str, args: Any) -> str:
+    """A message about `data.target=` and the like in the words of this command."""
+    scored = {"noisy": "val-noisy", "target": "val-target"} if args.noisy is None else {}
+    return re.sub(r"data\.(\w+)=", lambda m: f"--{scored.get(m[1], m[1].replace('_', '-'))} ", message)
 
 
 def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable[[str], str]) -> Any:
@@ -106,7 +160,10 @@ def make_noise(text: str) -> Any:
     if name not in kinds:
         raise InputError(f"--noise {text}: is none of {', '.join(sorted(kinds))}")
     try:
-        options = {k: json.loads(v) for k, v in (part.split("=") for part in rest.split(":") if part)}
+        words = [part.partition("=") for part in rest.split(":") if part]
+        if missing := [k for k, _, v in words if not v]:
+            raise ValueError(f"{missing[0]} should be NAME=VALUE, as in gaussian:sigma=25")
+        options = {k: json.loads(v) for k, _, v in words}
         made: noise.Noise = kinds[name](**options)
         return made
     except (ValueError, TypeError) as error:
@@ -213,7 +270,7 @@ def _write(args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[st
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = arguments()
     from n2n_lightning.restore import checkpoint_of, load
     from n2n_lightning.scores import estimated, noisy_scores, score, summarise
 
@@ -222,7 +279,12 @@ def main() -> int:
     for candidate in dict.fromkeys(args.candidates):
         try:
             checkpoint_of(candidate)
-            networks[candidate] = load(candidate, args.allow).to(args.device)
+            network = load(candidate, args.allow).to(args.device)
+            if network.context:
+                raise InputError(
+                    f"{candidate}: is for movies, which are not scored here; its result.json has an estimate"
+                )
+            networks[candidate] = network
             if scale := networks[candidate].scale:
                 scales.add(scale)
         except InputError as error:
@@ -255,6 +317,9 @@ def main() -> int:
     }
     if args.fsc:
         _correlate(args, data, runs, rows)
+    print(scored_on(args, data))
+    for line in remarks(args, list(networks), data):
+        print("note:", line)
     show(rows)
     _write(args, data, rows, found)
     if args.picture:

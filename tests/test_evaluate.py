@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def place(tmp_path_factory) -> Path:
     """A folder with the report's files in small, a finished run, a failed one and a sweep."""
     folder = tmp_path_factory.mktemp("place")
     course_files(folder / "course", train=24, val=9)
+    photographs(folder / "pictures", 3, 40)
     done = run("train", *SMALL, "trainer.max_epochs=2", "hydra.run.dir=outputs/runs/one", cwd=folder)
     assert done.returncode == 0, done.stderr
     sweep = ["-m", "optim.lr=0.01,0.001,-1", "data=course", "data.root=course", *SMALL[0:1], *SMALL[2:]]
@@ -145,7 +147,7 @@ def test_evaluate_writes_table_json_csv_and_picture(place):
 
 
 def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypatch):
-    data = evaluate.make_data(evaluate.parser().parse_args(["--data", "course", "--root", str(place / "course")]))
+    data = evaluate.make_data(evaluate.arguments(["--data", "course", "--root", str(place / "course")]))
     data.val = None
     tuned = classical.classical(data)
     assert len(tuned) >= 5
@@ -156,7 +158,7 @@ def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypat
 
 def test_tuning_pairs_are_both_noisy_with_every_noise():
     for noise, sigma in (("gaussian:sigma=25", 25), ("brown:sigma=25", 25), ("pixelate:block=7", None)):
-        data = evaluate.make_data(evaluate.parser().parse_args(["--noise", noise]))
+        data = evaluate.make_data(evaluate.arguments(["--noise", noise]))
         first, second = data.noisy_pair(data.train[Key(0, 0, torch.arange(64))])
         assert not torch.equal(first, second)
         if sigma:
@@ -165,7 +167,7 @@ def test_tuning_pairs_are_both_noisy_with_every_noise():
 
 def test_own_images_are_scored_at_the_scale_of_the_checkpoint(place):
     arguments = ["--data", "pairs", "--val-noisy", "a.npy", "--clean", "b.npy"]
-    args = evaluate.parser().parse_args(arguments)
+    args = evaluate.arguments(arguments)
     np.save(place / "a.npy", np.random.default_rng(0).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16))
     np.save(place / "b.npy", np.random.default_rng(1).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16))
     args.val_noisy, args.clean = str(place / "a.npy"), str(place / "b.npy")
@@ -205,6 +207,11 @@ class Noisy:
         (["--data", "nonsense"], "argument --data: invalid choice"),
         (["--noise", "fog"], "--noise fog: is none of"),
         (["--noise", "gaussian:sigma=much"], "--noise gaussian:sigma=much"),
+        (["--noise", "gaussian:25"], "should be NAME=VALUE, as in gaussian:sigma=25"),
+        (["--data", "photos", "--val-noisy", "course"], "--val-noisy course: goes with --data pairs"),
+        (["--root", "course"], "--root course: goes with --data course or images"),
+        (["--noise", "fog", "--clean", "course"], "--noise fog: goes with --data photos or images"),
+        (["--val-noisy", "pictures"], "name the other one with --val-target"),
     ],
 )
 def test_evaluate_mistakes(arguments, message, place):
@@ -213,6 +220,24 @@ def test_evaluate_mistakes(arguments, message, place):
     lines = (done.stdout + done.stderr).splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_it_says_what_is_scored_on_and_what_makes_that_mean_less(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run_, noisy in (("a", "A"), ("b", "B"), ("c", None)):
+        (tmp_path / run_).mkdir()
+        (tmp_path / run_ / "result.json").write_text(json.dumps({"data": {"name": "x", "noisy": noisy}}))
+    scored = SimpleNamespace(val=[0] * 7)
+    args = evaluate.arguments(["--val-noisy", "./A", "--val-target", "T"])
+    assert evaluate.scored_on(args, scored) == "scored on ./A against T: 7 images"
+    assert list(evaluate.remarks(args, ["a", "b", "c"], scored)) == [
+        "a has learnt from these images: score it on others (docs/check.md)"
+    ]
+    args = evaluate.arguments(["--noise", "gaussian:sigma=5"])
+    assert (
+        evaluate.scored_on(args, scored) == "scored on crops of embedded photographs, noise gaussian:sigma=5: 7 images"
+    )
+    assert [line.partition(",")[0] for line in evaluate.remarks(args, ["a", "c"], scored)] == ["a has learnt from A"]
 
 
 def test_checkpoints_of_strangers(place, tmp_path):
