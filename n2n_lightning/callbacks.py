@@ -1,6 +1,7 @@
 """What happens around training: checkpoints, signals, pictures, and what the terminal shows."""
 
 import csv
+import shlex
 import signal
 import sys
 import threading
@@ -106,8 +107,10 @@ class Last(_Checkpoint):
 class Interrupted(RuntimeError):
     """A signal asked the run to stop; its state is saved."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; resume=RUN_FOLDER continues")
+    def __init__(self, signum: int, folder: Path) -> None:
+        here = Path.cwd()
+        shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {shlex.quote(f'resume={shown}')} continues")
         self.signum = signum
 
 
@@ -149,7 +152,7 @@ class StopOnSignal(Callback):
             trainer.save_checkpoint(self.last)
             self._saved = time.monotonic()
             if stop:
-                raise Interrupted(stop)
+                raise Interrupted(stop, self.last.parent.parent)
 
     def _of_all(self, trainer: pl.Trainer, received: int) -> int:
         """The signal that this process or another one of the run received."""
@@ -159,7 +162,7 @@ class StopOnSignal(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = time.monotonic()  # at the end of the epoch before
         if stop := self._of_all(trainer, self.received):
-            raise Interrupted(stop)
+            raise Interrupted(stop, self.last.parent.parent)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for n, handler in self._previous.items():

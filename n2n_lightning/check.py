@@ -38,6 +38,13 @@ def read(args: Any) -> Any:
     return read_any(args.noisy, args.target, args.layout, args.exclude)
 
 
+def holds_volumes(path: str) -> bool:
+    """Whether a file says that its planes are those of a volume."""
+    from n2n_lightning.formats import is_one, opened
+
+    return is_one(Path(path)) and any("D" in (values.axes or "") for values in opened(path).values)
+
+
 def train_command(args: Any, source: str, advice: list[str]) -> str:
     """The command that trains on these data."""
     words = ["python", "-m", "n2n_lightning.train", f"data={source}", f"data.noisy={args.noisy}"]
@@ -73,6 +80,8 @@ def main() -> int:
     for finding in report.findings:
         head = f"{'!' if finding.bad else ' '} {finding.name:12}"
         print(textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head)))
+    if args.target and holds_volumes(args.noisy):
+        print("  volumes     looked at plane by plane; experiment=half_volumes, in place of data=pairs, suits them")
     last = (
         f"no command fits: {report.why}" if report.advice is None else train_command(args, report.source, report.advice)
     )

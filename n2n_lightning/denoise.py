@@ -182,9 +182,12 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
         checkpoint = args.checkpoint or PRETRAINED
         found = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), args.allow, advance)
     adapt.save(found.model, found.described, kept)
-    far = "" if found.share == 1 else f", {found.share:.0%} of the way (further was worse)"
-    seconds = time.perf_counter() - started
-    print(f"adapted to {len(images)} images for {seconds:.0f} s{far}: --checkpoint {kept} takes it")
+    learnt = f"learnt from {len(images)} image{'s'[: len(images) > 1]} for {time.perf_counter() - started:.0f} s"
+    if found.share == 0:
+        print(f"{learnt}, which improved nothing by Stein's estimate: the checkpoint is used as it was")
+    else:
+        far = "" if found.share == 1 else f", of which {found.share:.0%} is used (more was worse)"
+        print(f"{learnt}{far}: --checkpoint {kept} takes it")
     return found.model
 
 
@@ -235,6 +238,8 @@ def main() -> int:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device}: cannot be used here; cpu, cuda, cuda:1 or mps, as there are") from error
 
+    if model.context and len(missing) > 1 and all(job.part is None for job in missing):
+        print("the files of a folder are taken for frames of one movie, in the order of their names")
     failed = there = 0
     title, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     columns = (title, BarColumn(), count, TextColumn("tiles"), TimeRemainingColumn())

@@ -167,10 +167,11 @@ def main() -> int:
     print(f"input `image`: float32 {shape}, {values}; output: {output}")
     if model.context:
         print(f"the input is the {model.context} frames before one and the {model.context} after it, in their order")
-    if model.range and not zipped:
+    if model.range and not zipped and args.out.suffix != ".ckpt":  # denoise does it by itself
         black, span = model.range
-        how = f"divided by {span:g}" if not black else f"less {black:g}, divided by {span:g}"
-        print(f"trained on stored values {how}: so show it yours, too")
+        off, on = (f" {'-' if black > 0 else '+'} {abs(black):g}", f" {'+' if black > 0 else '-'} {abs(black):g}")
+        before = f"(stored value{off}) / {span:g}" if black else f"stored value / {span:g}"
+        print(f"before it: {before}; after it: result * {span:g}{on if black else ''}, as in its training")
     print(f"largest difference from PyTorch, on images of {sizes}: {largest:.1e}")
     return 0
 

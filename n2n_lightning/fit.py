@@ -66,7 +66,7 @@ def train(
         return result
     runs.write_hyperparameters(folder, run.config, command, result)
     if run.stop.received:  # in the last validation, when there was nothing left to stop
-        raise callbacks.Interrupted(run.stop.received)
+        raise callbacks.Interrupted(run.stop.received, folder)
     return result
 
 

@@ -5,6 +5,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def learn(
 
     Args:
         noisy: images, or a file or folder: one capture of each scene (neighbouring pixels are learnt from), or several.
-        target: the second captures, in the same order.
+        target: the second captures, in the same order; may be left out before options.
         *options: what one types after `python -m n2n_lightning.train`: "trainer.max_epochs=4", "model=unet",
             "data.layout=NHW". `data=` is `pairs` where there is a target, `single` where there is none.
         folder: the run folder, which must not have a run yet; None makes one in outputs/runs. `resume=` of the command
@@ -83,6 +84,8 @@ def learn(
     Raises:
         InputError: they, or the options, cannot work.
     """
+    if isinstance(target, str) and re.match(r"[+~]?[\w.@/]+=", target) and not Path(target).exists():
+        options, target = (target, *options), None  # learn(noisy, "trainer.max_epochs=4")
     chosen = [o for o in options if o.startswith("data=")] or ["data=pairs" if target is not None else "data=single"]
     rest = [o for o in options if not o.startswith("data=")]
     place = Path(folder) if folder is not None else typed.with_folder([])[1] or Path("outputs", "runs")

@@ -36,9 +36,40 @@ def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
         shown = [k for k in beside if not k.startswith("_")]
         if section == "trainer" and name in _trainer_arguments():
             return f"{key}: is given as +{key}=VALUE, for it is not in conf/trainer; pytorch_lightning.Trainer takes it"
-        has = f"; {section} has {', '.join(shown)}" if section and shown else ""
+        if not section:
+            return f"{key}: there is no such key{_elsewhere(name, keys)}"
+        has = f"; {section} has {', '.join(shown)}" if shown else ""
         return f"{key}: there is no such key{_nearest(name, shown)}{has}; +{key}=VALUE adds one"
+    if match := re.search(r"Missing mandatory value: .*full_key: (data\.\S+)", message):
+        return f"{match[1]}: is needed; {match[1]}=PLACE names a file or folder"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
+        return f"{match[1]}: several values make a sweep: add -m; a list is written [a,b]"
     return message
+
+
+# Of Hydra: those that stand alone, and those that take the next word.
+_ALONE = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+_TAKING = (
+    *("--cfg", "-c", "--package", "-p", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
+
+
+def foreign(arguments: Sequence[str]) -> None:
+    """Raises InputError for arguments as other programs take them: --lr 0.1, lr = 0.1."""
+    how = "arguments are NAME=VALUE, without -- and without spaces: data.noisy=FOLDER; --help lists the names"
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.partition("=")[0] in (*_ALONE, *_TAKING) or before in _TAKING or argument.startswith("~"):
+            continue
+        if argument.startswith(("-", "=")) or "=" not in argument:
+            raise InputError(f"{argument}: {how}")
+
+
+def _elsewhere(name: str, keys: Sequence[str]) -> str:
+    """The dotted key that somebody may have meant by its last word."""
+    words = {key.rpartition(".")[2]: key for key in reversed(keys) if "_target_" not in key}
+    found = difflib.get_close_matches(name, words, 1, 0.6)
+    return f" (did you mean {words[found[0]]}?)" if found else ""
 
 
 def _trainer_arguments() -> list[str]:
@@ -58,6 +89,11 @@ def refuse(config: dict[str, Any]) -> None:
         raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
     if config["target"] not in ("noisy", "clean"):
         raise InputError(f"target={config['target']}: must be noisy or clean")
+    first, second = (config["data"].get(name) for name in ("noisy", "target"))
+    if first and second and Path(str(first)).resolve() == Path(str(second)).resolve():
+        raise InputError(
+            f"data.target={second}: is data.noisy itself; the second captures are others of the same scenes"
+        )
     rate, kind = config["optim"].get("lr", 1), str(config["optim"].get("_target_"))
     most = 1 if kind.startswith("torch.optim.Adam") else math.inf
     if not _is_number(rate) or not 0 < rate <= most:
@@ -77,6 +113,9 @@ def refuse(config: dict[str, Any]) -> None:
             f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: there would be no validation in"
             f" trainer.max_epochs={trainer['max_epochs']}"
         )
+    limit = trainer.get("max_time")
+    if limit is not None and not isinstance(limit, dict) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(limit)):
+        raise InputError(f"trainer.max_time={limit}: should be DD:HH:MM:SS; 00:00:30:00 is half an hour")
     clip = trainer.get("gradient_clip_val")
     if clip is not None and (not _is_number(clip) or clip <= 0):
         raise InputError(f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out")

@@ -13,6 +13,7 @@ from typing import Any
 
 from n2n_lightning import locks
 from n2n_lightning.files import InputError, replacing
+from n2n_lightning.typed import CONF
 
 
 @contextlib.contextmanager
@@ -163,6 +164,14 @@ def git_commit() -> str | None:
         return None
 
 
+def _choice(group: str, target: str) -> str:
+    """What one types for a class, `pairs` for n2n_lightning.data.OwnPairs; of others its own name."""
+    for path in sorted((CONF / group).glob("*.yaml")):
+        if f"_target_: {target}\n" in path.read_text(encoding="utf-8"):
+            return path.stem
+    return target.rsplit(".", 1)[-1]
+
+
 def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, result: dict[str, Any]) -> None:
     """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known.
 
@@ -172,7 +181,7 @@ def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, re
     from torch.utils.tensorboard import SummaryWriter
 
     fixed: list[str] = []
-    params: dict[str, Any] = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in ("data", "model", "loss")}
+    params: dict[str, Any] = {n: _choice(n, config[n]["_target_"]) for n in ("data", "model", "loss")}
     params |= {"seed": config["seed"], "optim.lr": config["optim"].get("lr", 0)}
     with contextlib.suppress(OSError, ValueError, KeyError):
         asked = json.loads((folder.parent / "sweep.json").read_text(encoding="utf-8"))["arguments"]

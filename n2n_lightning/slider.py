@@ -53,10 +53,12 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     *stacked, height, width, channels = first.shape
     colours = 3 if channels in (3, 4) else 1
     places = [(*place, k) for place in np.ndindex(*stacked) for k in range(1 if colours == 3 else channels)]
-    chosen = [places[i] for i in evenly(len(places), PAGES)]
+    chosen = evenly(len(places), PAGES)
     shape = " x ".join(str(n) for n in before.shape)
-    found = Compared(name, f"{shape}, {before.dtype.name}.", ["before", "after"])
-    for *place, k in chosen:
+    left = f" {len(chosen)} of {len(places)} pages are here." if len(chosen) < len(places) else ""
+    found = Compared(name, f"{shape}, {before.dtype.name}.{left}", ["before", "after"])
+    for number in chosen:
+        *place, k = places[number]
         part = slice(3) if colours == 3 else slice(k, k + 1)
         here = [np.asarray(array[tuple(place)][..., part], np.float64) for array in (first, second)]
         known = here[0][np.isfinite(here[0])]
@@ -67,7 +69,7 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
         eight = [np.nan_to_num((x - low) / (high - low)).clip(0, 1) * 255 for x in here]
         one, other = ((x if colours == 3 else x[..., 0]).round().astype(np.uint8) for x in eight)
         label = f"Shown: {low:g} to {high:g}." if before.dtype != np.uint8 else ""
-        label += f" {height} x {width}, page {'/'.join(str(n) for n in (*place, k))}." if len(places) > 1 else ""
+        label += f" {height} x {width}, page {number + 1} of {len(places)}." if len(places) > 1 else ""
         found.pages.append(([one, other], label))
     return found
 

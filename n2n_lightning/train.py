@@ -37,8 +37,8 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     if result["val_self_loss"] is not None:
         console.print(
             "There is one image of each scene, and nothing to compare with: the checkpoint is the last one. The loss of"
-            f" images kept back against themselves, which is no PSNR, is {result['val_self_loss']:.5f};"
-            " data.val_noisy= with a few scenes taken twice would estimate PSNR."
+            f" images kept back against themselves is {result['val_self_loss']:.5f}; that is no PSNR, and a smaller one"
+            " may be a worse picture. data.val_noisy= with a few scenes taken twice would estimate PSNR."
         )
     elif result["noisy_psnr_estimate"] is not None:
         low, high = (f"{end:.2f}" if end else "?" for end in result["val_psnr_estimate_interval"] or (None, None))
@@ -57,11 +57,19 @@ def summary(result: dict[str, Any], folder: Path) -> None:
         for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
             table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
         console.print(table)
+    score = next((n for n in ("psnr_estimate", "psnr") if result[f"val_{n}"] is not None), None)
+    if score and result[f"val_{score}"] < result[f"noisy_{score}"]:
+        print(
+            "worse than the noisy input: train longer (trainer.max_epochs=, trainer.max_time=), or at another optim.lr="
+        )
     rate = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
-    best = f"best epoch {result['best_epoch']} of" if result["best_epoch"] else "epochs:"
+    scored = result["best_epoch"] and result["val_self_loss"] is None
+    best = f"best epoch {result['best_epoch']} of" if scored else "epochs:"
     console.print(f"{best} {result['epochs']}, {result['seconds']:.0f} s of training{rate}")
+    program, place = Path(sys.executable).name, shlex.quote(str(folder))
     print(f"run folder:  {folder}")
-    print(f"curves:      {Path(sys.executable).name} -m tensorboard.main --logdir {shlex.quote(str(folder))}")
+    print(f"curves:      {program} -m tensorboard.main --logdir {place}")
+    print(f"denoise:     {program} -m n2n_lightning.denoise PICTURES -o clean --checkpoint {place}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -232,6 +240,7 @@ def main() -> None:
     folder: Path | None = None
     try:
         if not follows():
+            mistakes.foreign(sys.argv[1:])
             sys.argv[1:] = resumed(_resumed(typed.quoted(sys.argv[1:])))
         sweep.Sweep.arguments = sys.argv[1:]
         if not follows():

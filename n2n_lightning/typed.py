@@ -146,5 +146,7 @@ def give_back(folder: Path | None) -> None:
     """Removes a folder that nothing came into, and those above it that were made for it."""
     if folder is not None:
         with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [".lock"]:  # of a run that was refused
+                (folder / ".lock").unlink()
             for empty in (folder, folder.parent, folder.parent.parent):
                 empty.rmdir()

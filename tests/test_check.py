@@ -323,3 +323,15 @@ def test_blank_and_tiny_images_get_an_answer_and_no_warning(tmp_path):
             assert done.returncode == 0, done.stderr
             assert done.stderr.splitlines() == ["page: page/check.html"]
             assert (name == "tiny" and len(arguments) == 1) is ("no command fits" not in done.stdout)
+
+
+def test_volumes_are_named_as_such(tmp_path):
+    mrcfile = pytest.importorskip("mrcfile")
+    volume = np.random.default_rng(0).normal(size=(12, 48, 48)).astype(np.float32)
+    for name in ("even", "odd"):
+        with mrcfile.new(tmp_path / f"{name}.mrc") as file:
+            file.set_data(volume + np.random.default_rng(len(name)).normal(size=volume.shape).astype(np.float32))
+            file.set_volume()
+    np.save(tmp_path / "stack.npy", volume)
+    lines = {a: run("check", *a.split(), cwd=tmp_path).stdout for a in ("even.mrc odd.mrc", "stack.npy stack.npy")}
+    assert ["half_volumes" in found for found in lines.values()] == [True, False]

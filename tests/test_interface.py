@@ -79,6 +79,8 @@ def test_mistakes_are_input_errors(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"first captures|as many|differ|shape"):
         learn(first, first[:2], *QUICK, "data.layout=NHW", folder="out")
     assert not (tmp_path / "out" / "result.json").exists()
+    with pytest.raises(InputError, match=r"^trainer.max_time=3: should be"):  # an option, not a second stack
+        learn(first, "trainer.max_time=3", folder="out")
 
 
 def test_names_are_there_and_collide_with_no_command():

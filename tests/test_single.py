@@ -602,7 +602,7 @@ def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_pat
     clean = pictures(tmp_path / "noisy", colour)
     done = run("denoise", "noisy", "-o", "clean", "--adapt", "--minutes", "0.3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "adapted to 3 images" in done.stdout
+    assert "learnt from 3 images for " in done.stdout
     model = load(tmp_path / "clean" / "adapted.ckpt")
     assert model.channels == (3 if colour else 1)
     (tmp_path / "clean" / "1.tif").unlink()
@@ -675,7 +675,7 @@ def test_ctrl_c_stops_adapting_and_denoises_with_what_there_is(tmp_path):
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
-    assert "adapted to 3 images" in out
+    assert "learnt from 3 images for " in out
     assert sorted(p.name for p in (tmp_path / "clean").iterdir()) == ["0.tif", "1.tif", "2.tif", "adapted.ckpt"]
 
 

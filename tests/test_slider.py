@@ -133,6 +133,10 @@ def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     assert label.startswith("Shown: -4.99")
     volume = slider.pair("d", np.zeros((20, 9, 9), np.uint16), np.zeros((20, 9, 9), np.uint16), "DHW")
     assert len(volume.pages) == slider.PAGES
+    labels = [label for _, label in volume.pages]
+    assert labels[0].endswith("page 1 of 20.")
+    assert labels[-1].endswith("page 20 of 20.")
+    assert volume.about.endswith(f"{slider.PAGES} of 20 pages are here.")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

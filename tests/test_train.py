@@ -716,7 +716,7 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
         process.send_signal(signum)
         _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + signum
-    assert errors.splitlines() == [f"stopped by {signum.name}; resume=RUN_FOLDER continues"]
+    assert errors.splitlines() == [f"stopped by {signum.name}; resume=out continues"]
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
@@ -791,7 +791,9 @@ MISTYPED = {
     "model=unett": "model=unett: there is no such choice (did you mean unet?); there are baseline, dncnn, drunet,",
     "model=transformer": "model=transformer: there is no such choice; there are baseline,",
     "experiment=repot_unet": "experiment=repot_unet: there is no such choice (did you mean report_unet?)",
-    "modl=unet": "modl: there is no such key (did you mean model?); +modl=VALUE adds one",
+    "modl=unet": "modl: there is no such key (did you mean model?)",
+    "max_epochs=3": "max_epochs: there is no such key (did you mean trainer.max_epochs?)",
+    "lr=3": "lr: there is no such key (did you mean optim.lr?)",
     "trainer.max_epoch=3": "trainer.max_epoch: there is no such key (did you mean max_epochs?); trainer has",
     "optim.learning_rate=1": "optim.learning_rate: there is no such key; optim has lr, betas,",
     "noise.peak=3": "noise.peak: there is no such key here; it belongs to noise=poisson",
@@ -807,6 +809,25 @@ def test_mistyped_names_get_the_nearest_one(typed):
         composed(*typed.split())
     line = mistakes.explained(" ".join(str(caught.value).split()), typed.split(), CONF)
     assert line.startswith(MISTYPED[typed])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("data=pairs", "data.noisy: is needed; data.noisy=PLACE names a file or folder"),
+        ("--data pairs", "--data: arguments are NAME=VALUE, without --"),
+        ("optim.lr = 0.1", "optim.lr: arguments are NAME=VALUE, without --"),
+        ("optim.lr=0.1,0.2", "optim.lr=0.1,0.2: several values make a sweep: add -m"),
+        ("trainer.max_time=30", "trainer.max_time=30: should be DD:HH:MM:SS"),
+        ("data=pairs data.noisy=a data.target=./a", "data.target=./a: is data.noisy itself"),
+    ],
+)
+def test_what_cannot_be_meant_so_gets_one_line_and_leaves_nothing_behind(typed, message, tmp_path):
+    done = run("train", *typed.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mistyped_sweep_leaves_nothing_behind(tmp_path):

@@ -118,10 +118,12 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
         path, named = split(path)
         part = part or named
     kind = ENDINGS.get(ending(path))
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
     if kind is None:
         raise InputError(f"{path}: is none of {', '.join(ENDINGS)}")
     if not path.is_file() and not (path.is_dir() and ending(path) in FOLDERS):
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: is a folder, not a file")
     try:
         reader: type[Picture] = getattr(importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind)
     except ModuleNotFoundError as error:
