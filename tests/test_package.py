@@ -69,6 +69,19 @@ def test_make_help_lists_every_target():
     assert targets == set(re.findall(r"make (\w+)", shown))
 
 
+def test_the_package_lists_its_commands_and_train_its_options(tmp_path):
+    module = [sys.executable, "-m", "n2n_lightning"]
+    shown = subprocess.run(module, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    commands = {p.stem for p in (ROOT / "n2n_lightning").glob("*.py") if 'if __name__ == "__main__"' in p.read_text()}
+    assert set(re.findall(r"python -m n2n_lightning\.(\w+)", shown)) == commands - {"__main__"}
+    module[2] += ".train"
+    shown = subprocess.run([*module, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "data=pairs data.noisy=FIRST data.target=SECOND" in shown
+    assert "data: course, images, movie, pairs, photos, single" in shown
+    assert "train_pairs: 2000" in shown
+    assert not list(tmp_path.iterdir())
+
+
 def test_constraints_pin_every_dependency():
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     assert pinned["torch"] == "2.13.0"
