@@ -81,8 +81,13 @@ def _main(cfg: DictConfig) -> float | None:
         try:
             if cfg.resume is None and (folder / "result.json").exists() and not follows():
                 raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
+            before = runs.read_result(folder) if cfg.resume is not None else {}
             finished = _run(cfg, folder)
             if not follows():
+                if before.get("status") == "finished" and before.get("epochs") == finished["epochs"]:
+                    print(
+                        "it was finished already; a larger trainer.max_epochs= or max_time= beside resume= goes further"
+                    )
                 summary(finished, shown)
         except Exception as error:
             sys.exit(_explain(error))

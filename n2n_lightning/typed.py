@@ -74,13 +74,15 @@ def quote(text: str) -> str:
 
 
 def bare(override: str) -> str:
-    """An override of Hydra's as a person would type it: paths without the quotes of its grammar.
+    r"""An override of Hydra's as a person would type it: paths without the quotes of its grammar.
 
-    >>> bare("data.noisy='my scans/a'"), bare("optim.lr=0.1")
-    ('data.noisy=my scans/a', 'optim.lr=0.1')
+    Of a sweep Hydra writes colons with a backslash, which nobody typed.
+
+    >>> bare("data.noisy='my scans/a'"), bare("optim.lr=0.1"), bare(r"trainer.max_time=00\:01\:00\:00")
+    ('data.noisy=my scans/a', 'optim.lr=0.1', 'trainer.max_time=00:01:00:00')
     """
     name, _, value = override.partition("=")
-    return f"{name}={unquoted(value)}" if name.lstrip("+") in PATHS else override
+    return f"{name}={unquoted(value)}" if name.lstrip("+") in PATHS else override.replace("\\:", ":")
 
 
 def unquoted(text: str) -> str:

@@ -626,6 +626,7 @@ def test_the_command(tmp_path):
     assert done.stderr == ""
     assert "noisy input" in done.stdout
     assert "tensorboard" in done.stdout
+    assert "n2n_lightning.denoise PICTURES -o clean --checkpoint out" in done.stdout
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["command"].startswith("python -m n2n_lightning.train model=unet optim.lr=0.01")
     assert (tmp_path / "out" / ".hydra" / "config.yaml").exists()
@@ -639,6 +640,8 @@ def test_the_command(tmp_path):
     assert further.returncode == 0, further.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (result["epochs"], result["data"]["train"]) == (2, 12)
+    assert "finished already" not in further.stdout
+    assert "it was finished already" in run("train", "resume=out", cwd=tmp_path).stdout
 
 
 def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):

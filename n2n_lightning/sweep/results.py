@@ -21,7 +21,7 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
         fixed = set()
     asked, rows = {}, []
     for path in sorted(jobs, key=natural):
-        overrides = [str(o) for o in OmegaConf.load(path / ".hydra" / "overrides.yaml")]
+        overrides = [str(o).replace("\\:", ":") for o in OmegaConf.load(path / ".hydra" / "overrides.yaml")]
         asked[path] = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o.lower() not in fixed)
     swept = list(dict.fromkeys(name for values in asked.values() for name in values))
     for path, values in asked.items():
