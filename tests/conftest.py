@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import forks
+
 # Seconds that a command may take: ten times and more what it needs on an idle machine, for no test is about speed.
 LIMIT = 900
 
@@ -51,6 +53,18 @@ def photographs(folder: Path, count: int, side: int = 64) -> Path:
     return folder
 
 
+FORKS: list[forks.Forks] = []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forking():
+    if forks.ABLE:
+        FORKS.append(forks.Forks())
+    yield
+    while FORKS:
+        FORKS.pop().close()
+
+
 @pytest.fixture(autouse=True)
 def no_process_stays():
     """What a test started ends with it, also where it fails: nothing is left that could disturb the next one."""
@@ -71,6 +85,8 @@ def course(tmp_path: Path) -> Path:
 def run(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     """`python -m n2n_lightning.<arguments>`, as a person types it in the folder `cwd`."""
     module, *rest = map(str, arguments)
+    if FORKS and not options:
+        return FORKS[0].run([f"n2n_lightning.{module}", *rest], cwd, LIMIT)
     command = [sys.executable, "-m", f"n2n_lightning.{module}", *rest]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT, **options)  # type: ignore[call-overload]
     if os.name == "nt":  # the tests expect paths as other systems write them
