@@ -12,7 +12,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.dev  ## Create .venv and install the project with the tested versions
-	@echo "ready; in each new terminal first: source .venv/bin/activate (Windows: .venv\\Scripts\\activate)"
+	@echo "ready; in each new terminal first: source .venv/bin/activate (Windows: .venv/Scripts/activate)"
 
 # Compiling all that is installed takes as long as installing it, and the commands import a third of the files.
 .venv/.installed: pyproject.toml constraints.txt
