@@ -134,8 +134,14 @@ def loss_figure(run: Run) -> Any:
     return figure
 
 
+def _of_the_course(result: dict[str, Any]) -> bool:
+    """Whether a run was on the report's data."""
+    return (result.get("data") or {}).get("name") == "course"
+
+
 def rate_figure(folder: Path) -> Any:
-    """Figure 2: PSNR against the swept number, ours and, for learning rates, the report's; None without a number."""
+    """Figure 2: PSNR against the swept number; for rates on the report's data, the report's, too. None without one."""
+    from n2n_lightning.runs import read_result
     from n2n_lightning.sweep.results import numeric_axis, picture, read_sweep
 
     rows = [row for row in read_sweep(folder) if merit(row) is not None]
@@ -143,7 +149,7 @@ def rate_figure(folder: Path) -> Any:
     if axis is None:
         return None
     figure = picture(rows, axis)
-    if axis == "optim.lr" and any(row["val_psnr"] is not None for row in rows):
+    if axis == "optim.lr" and all(_of_the_course(read_result(folder / row["job"])) for row in rows):
         ax = figure.axes[0]
         ax.plot(*zip(*sorted(PUBLISHED_RATES.items()), strict=True), "s--", color="gray", label="the report's Figure 2")
         ax.legend()
@@ -205,7 +211,7 @@ def results(runs: list[Run]) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
         published, budget = PUBLISHED.get(run.network, (None, ""))
-        same = run.network in PUBLISHED and (run.result.get("data") or {}).get("name") == "course"
+        same = run.network in PUBLISHED and _of_the_course(run.result)
         ours = run.budget()
         rows.append(
             {
@@ -284,10 +290,15 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
     page.heading("Noise2Noise report", 1)
     page.paragraph(
         "PSNR is given in two definitions that must not be compared with one another: the mean over images of each"
-        " image's PSNR, and the PSNR of the mean squared error over all images (total). The report does not say which"
-        " one its figures are. Where there are no clean images it is estimated from pairs of noisy ones, as a total."
-        " All scores are of the best epoch, on images that were not trained on."
+        " image's PSNR, and the PSNR of the mean squared error over all images (total). Where there are no clean images"
+        " it is estimated from pairs of noisy ones, as a total. All scores are of the best epoch, on images that were"
+        " not trained on."
     )
+    if any(_of_the_course(run.result) for run in runs):
+        page.paragraph(
+            'The report whose figures stand beside ours, "Noise2Noise PyTorch Implementation", does not say which of'
+            " these two its own are."
+        )
     page.heading("Results")
     page.table("results", results(runs))
     best = sorted(runs, key=lambda run: -(merit(run.result) or 0))[:most]
@@ -329,7 +340,8 @@ def main() -> int:
     notes = missing + build(runs, sweeps, args.out, args.most)
     for note in notes:
         print("error:", note, file=sys.stderr)
-    print(f"{args.out / 'report.html'}: {len(runs)} runs, {len(sweeps)} sweeps")
+    counts = [f"{len(part)} {name}{'s' * (len(part) != 1)}" for part, name in ((runs, "run"), (sweeps, "sweep"))]
+    print(f"{args.out / 'report.html'}: {', '.join(counts)}")
     return 1 if notes else 0
 
 
