@@ -6,7 +6,7 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep report test lint bench tensorboard clean
+.PHONY: help setup train sweep report test quick lint bench tensorboard clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ train: .venv/.installed  ## Train a small U-Net on the embedded photographs (ARG
 
 test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)
 	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+
+quick: .venv/.dev  ## Run the tests but for those that take long
+	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
 
 lint: .venv/.dev  ## Check style and types
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

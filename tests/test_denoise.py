@@ -109,6 +109,7 @@ def test_every_pixel_is_written_once(size, batch):
     assert sum(done) == math.prod(len(spans(length, 192, 4, OVERLAPS[len(size)])) for length in size)
 
 
+@pytest.mark.slow
 def test_tiles_cannot_be_seen(model):
     """On a 1024 x 768 photograph with noise: under 1e-4 anywhere, at edges and corners too."""
     from skimage import data
@@ -916,6 +917,7 @@ def test_export(suffix, tmp_path):
     assert (again.returncode, again.stderr) == (2, f"error: {out}: exists; --overwrite replaces it\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["EncoderDecoder", "UNet", "Noise2NoiseUNet", "DnCNN", "NAFNet", "DRUNet"])
 def test_export_of_every_network(name, tmp_path):
     network = getattr(networks, name)()
@@ -934,6 +936,7 @@ def test_export_of_every_network(name, tmp_path):
             assert torch.allclose(exported(image), network.eval()(image), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, tmp_path):
     """Offline, on stored values: black 100, and 900 above it white."""

@@ -91,6 +91,7 @@ def test_names_are_there_and_collide_with_no_command():
         assert "Args:" in getattr(n2n_lightning, name).__doc__
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_end_to_end(tmp_path):
     import nbformat
     from nbclient import NotebookClient

@@ -412,6 +412,7 @@ def test_photographs_are_turned_as_exif_says(tmp_path):
 # Paths, folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Zürich, run (1) x=y", "it's [a] {b}", "データ", "plus+at@ 100%", "a,b"])
 def test_paths_as_typed(name, tmp_path):
     for side, k in (("a", 0), ("b", 1)):
@@ -443,6 +444,7 @@ def test_a_list_of_paths_in_a_sweep_is_a_list(tmp_path):
     assert {row["parameters"]["data.noisy"] for row in rows} == {"first set.npy", "second set.npy"}
 
 
+@pytest.mark.slow
 def test_runs_and_sweeps_that_begin_together_have_a_folder_each(tmp_path):
     small = ["data.val_pairs=4", "data.size=8", *QUICK]
     command = [sys.executable, "-m", "n2n_lightning.train"]
@@ -638,6 +640,7 @@ def test_black_and_white_as_told(tmp_path, model):
         assert line in done.stderr
 
 
+@pytest.mark.slow
 @linux
 def test_validation_on_large_images_goes_through_tiles(tmp_path):
     """2048 x 2048 in less memory than the activations of the network alone would take."""
@@ -727,6 +730,7 @@ def test_black_letters_on_white_paper_are_trained_on(tmp_path):
     assert np.ptp(pair["input"].numpy()) * data.limits[1] > 180
 
 
+@pytest.mark.slow
 def test_nested_folders_are_in_one_order_and_have_their_own_clean_images(tmp_path):
     for place in ("a/1", "a/2", "b/1", "b/2"):
         seed = 10 * (place[0] == "b") + int(place[2])

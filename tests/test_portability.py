@@ -31,6 +31,7 @@ def run(system: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_run_its_report_and_its_use(system, tmp_path):
     done = run(system, f"train {SMALL} trainer.accelerator=cpu hydra.run.dir=out", tmp_path)
@@ -67,6 +68,7 @@ def test_a_run_its_report_and_its_use(system, tmp_path):
     assert (tmp_path / "page" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_joblib_sweep(system, tmp_path):
     asked = (

@@ -304,6 +304,7 @@ def test_every_source_trains_twice_alike_and_its_checkpoint_denoises(case, place
         assert not np.array_equal(clean, noisy)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("case", ["neighbours", "masked", "thinned", "context"])
 def test_every_source_goes_on_after_kill_minus_nine_to_the_same_bits(case, place, tmp_path):
@@ -597,6 +598,7 @@ def pictures(folder: Path, colour: bool = False) -> np.ndarray:
     return clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [False, True])
 def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_path):
     clean = pictures(tmp_path / "noisy", colour)
@@ -662,6 +664,7 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_stops_adapting_and_denoises_with_what_there_is(tmp_path):
     pictures(tmp_path / "noisy")

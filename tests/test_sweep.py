@@ -166,6 +166,7 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
     assert os.stat(tmp_path / "s" / "2" / "result.json").st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_retried_jobs_start_anew_and_keep_the_old_folder(tmp_path):
     marker = tmp_path / "fixed"
     broken = f"+callbacks.until={{_target_: tests.test_sweep.Until, path: {marker}}}"
@@ -191,6 +192,7 @@ class Until(callbacks.Callback):
             raise RuntimeError("not yet")
 
 
+@pytest.mark.slow
 def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
     eight = "seed=1,2,3,4,5,6,7,8"
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.max_epochs=1"]
@@ -228,6 +230,7 @@ def test_gpu_lock_ends_with_its_process(tmp_path):
         holder.communicate()
 
 
+@pytest.mark.slow
 @posix
 def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
     broken = "+callbacks.break._target_=tests.test_sweep.Break"
@@ -244,6 +247,7 @@ def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
     assert len(jobs(tmp_path / "s")) == 3
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, KILL])
@@ -271,6 +275,7 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
         assert jobs(tmp_path / "s")["0"]["state"] in ("interrupted", "killed")
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.xdist_group("ray")  # two of Ray's clusters at a time get in one another's way
 @pytest.mark.parametrize("count", [2, 4])
@@ -286,6 +291,7 @@ def test_ray_gives_each_job_one_gpu(count, tmp_path):
     assert not overlap
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.xdist_group("ray")
 def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
@@ -304,6 +310,7 @@ def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
     assert json.loads((tmp_path / "alone" / "result.json").read_text())["val_psnr"] == found[3]["val_psnr"]
 
 
+@pytest.mark.slow
 def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     import optuna
 
@@ -342,6 +349,7 @@ def test_optuna_failed_point_is_a_failed_trial(tmp_path):
     assert [row["state"] for row in jobs(tmp_path / "s").values()] == ["failed"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [[], ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"]])
 def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
     """Without clean images the best run is the one of the least estimated error."""

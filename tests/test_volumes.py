@@ -149,6 +149,7 @@ def test_neighbours_and_masks_in_volumes():
         assert plane.all() != cubes
 
 
+@pytest.mark.slow
 def test_denoising_in_tiles_is_denoising(tmp_path):
     torch.manual_seed(0)
     model = Trained(randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3)), 1)
@@ -246,6 +247,7 @@ def test_from_two_halves_to_a_denoised_map(tmp_path):
     assert (tmp_path / "report" / "fsc_0.png").exists()
 
 
+@pytest.mark.slow
 def test_one_volume_and_pretrained_planes(tmp_path):
     halves(tmp_path)
     for method in ("neighbours", "masked"):
