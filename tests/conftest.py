@@ -85,7 +85,7 @@ def course(tmp_path: Path) -> Path:
 def run(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     """`python -m n2n_lightning.<arguments>`, as a person types it in the folder `cwd`."""
     module, *rest = map(str, arguments)
-    if FORKS and not options:
+    if FORKS and FORKS[0].process.poll() is None and not options:
         return FORKS[0].run([f"n2n_lightning.{module}", *rest], cwd, LIMIT)
     command = [sys.executable, "-m", f"n2n_lightning.{module}", *rest]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT, **options)  # type: ignore[call-overload]

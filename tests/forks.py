@@ -17,17 +17,10 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    *(
-        "torch",
-        "torch.utils.tensorboard",
-        "pytorch_lightning",
-        "torchmetrics",
-        "torchmetrics.image",
-        "hydra",
-        "omegaconf",
-    ),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "rich.table", "rich.progress", "rich.live", "tifffile"),
-    *("scipy.ndimage", "scipy.signal", "skimage.metrics", "skimage.restoration", "imagecodecs", "PIL.Image", "h5py"),
+    *("torch", "torch.utils.tensorboard", "pytorch_lightning", "torchmetrics", "torchmetrics.image"),
+    *("hydra", "omegaconf", "rich.table", "rich.progress", "rich.live", "tifffile", "imagecodecs", "PIL.Image", "h5py"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg"),
+    *("scipy.ndimage", "scipy.signal", "skimage.metrics", "skimage.restoration"),
 )
 ABLE = sys.platform == "linux" and os.environ.get("N2N_FORK") != "0"
 
