@@ -247,7 +247,8 @@ def main() -> int:
     options = {"console": console, "transient": True, "redirect_stderr": sys.stderr.isatty()}
     with Progress(*columns, **options, disable=not sys.stdout.isatty()) as progress:  # type: ignore[arg-type]
         for job in jobs[: 1 if args.halves else None]:
-            if job.target.exists() and not args.overwrite:
+            itself = job.target.resolve() == job.source.resolve()  # which `one` refuses
+            if job.target.exists() and not args.overwrite and not itself:
                 there += 1
                 continue
             try:

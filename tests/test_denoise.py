@@ -659,8 +659,10 @@ def test_a_folder_with_a_broken_file(tmp_path):
     again = run("denoise", "pictures/a.png", "pictures/e.npy", "-o", "out", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     assert "2 of 2 pictures were there already; --overwrite replaces them" in again.stdout
-    itself = run("denoise", "pictures/a.png", "-o", "pictures", "--overwrite", cwd=tmp_path)
-    assert itself.stderr.startswith("error: pictures/a.png: would replace itself")
+    for overwrite in ([], ["--overwrite"]):
+        itself = run("denoise", "pictures/a.png", "-o", "pictures", *overwrite, cwd=tmp_path)
+        assert itself.stderr.startswith("error: pictures/a.png: would replace itself")
+        assert itself.returncode == 1
     assert run("denoise", "pictures/e.npy", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "e.npy").stat().st_mtime_ns > stamps[tmp_path / "out" / "e.npy"]
 
