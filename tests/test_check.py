@@ -295,7 +295,11 @@ def test_shifts_of_any_size_and_captures_of_different_things(pixels):
     report = inspect(as_scenes(first, second))
     assert abs(report.numbers["shift_near"][0]) == pytest.approx(pixels, abs=0.15)
     assert report.advice is None
-    other = inspect(as_scenes(shots(clean, 15)[0], shots(scenes(99, 3, 200), 15)[1]))
+    movie = as_scenes(first, second)
+    assert not unfit(movie, look(movie), 1, "movie")  # what moves is what it is for
+    unrelated = as_scenes(shots(clean, 15)[0], shots(scenes(99, 3, 200), 15)[1])
+    assert "no movie" in " ".join(unfit(unrelated, look(unrelated), 1, "movie"))
+    other = inspect(unrelated)
     assert any("same thing" in finding.line for finding in other.findings if finding.bad)
 
 

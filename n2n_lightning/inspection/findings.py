@@ -36,6 +36,10 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
         return []
     if method == "movie":  # what moves is what they are for
         _same(report, scenes)
+        if _differ(looked):
+            report.add(
+                "shift", "frames that follow one another do not show the same thing: they are no movie", bad=True
+            )
         return [f"{finding.name}: {finding.line}" for finding in report.findings if finding.bad]
     _same(report, scenes)
     _moved(report, looked, far=within is None)
@@ -129,6 +133,13 @@ def _same(report: Report, scenes: Scenes | Mixed) -> None:
         report.add("duplicates", "none: no capture is a copy of another", duplicates=[])
 
 
+def _differ(looked: Looked) -> bool:
+    """Whether neighbouring captures show different things, in more than half of the scenes, wherever one moves them."""
+    near = list(looked.pairs("near"))
+    apart = sum(shifts.differ(*pair) for pair in near) > len(looked.known) / 2
+    return apart and all(shifts.shift(*pair) is None for pair in near)
+
+
 def _moved(report: Report, looked: Looked, far: bool = True) -> None:
     """Shifts between captures: of neighbours, and of the first and the last."""
     found = {}
@@ -138,7 +149,7 @@ def _moved(report: Report, looked: Looked, far: bool = True) -> None:
             middle = Shifted.of(each)
             found[end] = middle
             report.numbers[f"shift_{end}"] = [middle.rows, middle.columns, middle.most]
-    if "near" not in found and sum(shifts.differ(*pair) for pair in looked.pairs("near")) > len(looked.known) / 2:
+    if _differ(looked):
         report.add("shift", "captures of a scene do not show the same thing: they are no pairs", bad=True)
         return
     if not found:
