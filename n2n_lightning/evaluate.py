@@ -78,7 +78,7 @@ def remarks(args: Any, candidates: Sequence[str], data: Any) -> Iterator[str]:
 
     scored = {Path(p).resolve() for p in (args.val_noisy, args.val_target) if p}
     for candidate in candidates:
-        known = read_result(Path(candidate)).get("data", {})
+        known = read_result(Path(candidate)).get("data") or {}
         trained = [str(known[side]) for side in ("noisy", "target") if known.get(side)]
         if scored & {Path(path).resolve() for path in trained}:
             yield f"{candidate} has learnt from these images: score it on others (docs/check.md)"
