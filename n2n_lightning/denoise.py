@@ -222,7 +222,7 @@ def main() -> int:
     from n2n_lightning.restore import PRETRAINED, load
     from n2n_lightning.tiles import TILES, spans
 
-    model = load(args.checkpoint or PRETRAINED, args.allow, args.fast)
+    model = load(args.checkpoint or PRETRAINED, args.allow)
     tile = args.tile or TILES[model.dims]
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     args.tile = tile
@@ -232,7 +232,7 @@ def main() -> int:
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
     if args.adapt and missing:
         model = adapted(missing, args, device)
-        model.fast = args.fast
+    model.fast = args.fast
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

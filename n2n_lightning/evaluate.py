@@ -72,7 +72,7 @@ def scored_on(args: Any, data: Any) -> str:
     return f"scored on {kinds.get(args.data, args.val or args.root)}{noise}: {len(data.val)} images"
 
 
-def remarks(args: Any, candidates: Sequence[str], data: Any) -> Iterator[str]:
+def remarks(args: Any, candidates: Sequence[str]) -> Iterator[str]:
     """What makes a score mean less than it seems: other images than those of the training, or the very same."""
     from n2n_lightning.runs import read_result
 
@@ -318,7 +318,7 @@ def main() -> int:
     if args.fsc:
         _correlate(args, data, runs, rows)
     print(scored_on(args, data))
-    for line in remarks(args, list(networks), data):
+    for line in remarks(args, list(networks)):
         print("note:", line)
     show(rows)
     _write(args, data, rows, found)

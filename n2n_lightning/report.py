@@ -126,8 +126,8 @@ def loss_figure(run: Run) -> Any:
         points = [(row["epoch"], row[name]) for row in run.history if name in row]
         if points:
             ax.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=label)
-    positive = any(row.get(name, 0) > 0 for row in run.history for name in row if "loss" in name or "mse" in name)
-    ax.set(xlabel="epoch", ylabel="mean squared error", yscale="log" if positive else "linear")
+    scale = "log" if ax.dataLim.ymax > 0 else "linear"  # what is drawn may have no logarithm
+    ax.set(xlabel="epoch", ylabel="mean squared error", yscale=scale)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3, which="both")
     ax.legend()

@@ -164,6 +164,14 @@ def git_commit() -> str | None:
         return None
 
 
+def for_all_jobs(sweep: Path) -> set[str]:
+    """What was typed for a sweep, in small letters: Hydra writes `true` as `True` into the overrides of a job."""
+    try:
+        return {word.lower() for word in json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["arguments"]}
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
 def _choice(group: str, target: str) -> str:
     """What one types for a class, `pairs` for n2n_lightning.data.OwnPairs; of others its own name."""
     for path in sorted((CONF / group).glob("*.yaml")):
@@ -180,12 +188,9 @@ def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, re
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    fixed: list[str] = []
+    fixed = for_all_jobs(folder.parent)
     params: dict[str, Any] = {n: _choice(n, config[n]["_target_"]) for n in ("data", "model", "loss")}
     params |= {"seed": config["seed"], "optim.lr": config["optim"].get("lr", 0)}
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        asked = json.loads((folder.parent / "sweep.json").read_text(encoding="utf-8"))["arguments"]
-        fixed = [word.lower() for word in asked]  # Hydra writes `true` as `True` into the command of a job
     for word in shlex.split(command):
         name, equals, value = word.lstrip("+~").partition("=")
         if equals and not name.startswith("hydra") and word.lower() not in fixed:

@@ -230,14 +230,14 @@ def test_it_says_what_is_scored_on_and_what_makes_that_mean_less(tmp_path, monke
     scored = SimpleNamespace(val=[0] * 7)
     args = evaluate.arguments(["--val-noisy", "./A", "--val-target", "T"])
     assert evaluate.scored_on(args, scored) == "scored on ./A against T: 7 images"
-    assert list(evaluate.remarks(args, ["a", "b", "c"], scored)) == [
+    assert list(evaluate.remarks(args, ["a", "b", "c"])) == [
         "a has learnt from these images: score it on others (docs/check.md)"
     ]
     args = evaluate.arguments(["--noise", "gaussian:sigma=5"])
     assert (
         evaluate.scored_on(args, scored) == "scored on crops of embedded photographs, noise gaussian:sigma=5: 7 images"
     )
-    assert [line.partition(",")[0] for line in evaluate.remarks(args, ["a", "c"], scored)] == ["a has learnt from A"]
+    assert [line.partition(",")[0] for line in evaluate.remarks(args, ["a", "c"])] == ["a has learnt from A"]
 
 
 def test_checkpoints_of_strangers(place, tmp_path):

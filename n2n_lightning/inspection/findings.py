@@ -36,7 +36,7 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
         return []
     if method == "movie":  # what moves is what they are for
         _same(report, scenes)
-        if _differ(looked):
+        if _differ(looked) and all(shifts.shift(*pair) is None for pair in looked.pairs("near")):
             report.add(
                 "shift", "frames that follow one another do not show the same thing: they are no movie", bad=True
             )
@@ -134,10 +134,8 @@ def _same(report: Report, scenes: Scenes | Mixed) -> None:
 
 
 def _differ(looked: Looked) -> bool:
-    """Whether neighbouring captures show different things, in more than half of the scenes, wherever one moves them."""
-    near = list(looked.pairs("near"))
-    apart = sum(shifts.differ(*pair) for pair in near) > len(looked.known) / 2
-    return apart and all(shifts.shift(*pair) is None for pair in near)
+    """Whether neighbouring captures show different things, in more than half of the scenes."""
+    return sum(shifts.differ(*pair) for pair in looked.pairs("near")) > len(looked.known) / 2
 
 
 def _moved(report: Report, looked: Looked, far: bool = True) -> None:
@@ -149,7 +147,7 @@ def _moved(report: Report, looked: Looked, far: bool = True) -> None:
             middle = Shifted.of(each)
             found[end] = middle
             report.numbers[f"shift_{end}"] = [middle.rows, middle.columns, middle.most]
-    if _differ(looked):
+    if "near" not in found and _differ(looked):
         report.add("shift", "captures of a scene do not show the same thing: they are no pairs", bad=True)
         return
     if not found:

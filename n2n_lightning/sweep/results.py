@@ -1,24 +1,19 @@
 """The jobs of a sweep as rows: the best of them, their table, their picture."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from n2n_lightning.files import natural
-from n2n_lightning.runs import merit, read_result
+from n2n_lightning.runs import for_all_jobs, merit, read_result
 from n2n_lightning.typed import unquoted
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
     """The jobs of a sweep, in the order of their numbers: what was swept, state, scores, reason and command of each."""
     jobs = [f for f in folder.iterdir() if (f / ".hydra" / "overrides.yaml").is_file()] if folder.is_dir() else []
-    try:
-        # Hydra writes `true` as `True` into the overrides of a job.
-        fixed = {a.lower() for a in json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["arguments"]}
-    except (OSError, ValueError, KeyError):
-        fixed = set()
+    fixed = for_all_jobs(folder)
     asked, rows = {}, []
     for path in sorted(jobs, key=natural):
         overrides = [str(o).replace("\\:", ":") for o in OmegaConf.load(path / ".hydra" / "overrides.yaml")]
