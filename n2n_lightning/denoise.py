@@ -32,7 +32,7 @@ def parser() -> Parser:
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
     p.add_argument(
-        "--tile", type=int, help="tile size in pixels (default 768, of volumes 112); smaller needs less memory"
+        "--tile", type=int, help="tile size in pixels (default 1024, of volumes 112); smaller needs less memory"
     )
     p.add_argument("--fast", action="store_true", help="compute in bfloat16: half the time where the device has it")
     p.add_argument("--batch", type=int, default=1, help="tiles at a time (default 1); more may be faster on a GPU")

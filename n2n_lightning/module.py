@@ -24,7 +24,7 @@ from n2n_lightning.restore import load, read_checkpoint
 from n2n_lightning.schedulers import time_spent, timer_of
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
 from n2n_lightning.scores import Estimates, psnr, psnr_metrics
-from n2n_lightning.tiles import in_tiles
+from n2n_lightning.tiles import in_tiles, overlap_of
 
 Batch = dict[str, Tensor] | Sequence[Tensor]
 EXPLODED = 1e8  # a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
@@ -217,7 +217,7 @@ class Denoiser(pl.LightningModule):
 
     def _whole(self, images: Tensor) -> Tensor:
         """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""
-        return in_tiles(self, images, getattr(self.network, "overlap", None))
+        return in_tiles(self, images, overlap_of(self.network, len(axes.size(images))))
 
     def on_validation_end(self) -> None:
         self._started = time.perf_counter()

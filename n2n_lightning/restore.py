@@ -28,7 +28,7 @@ from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.missing import quiet
 from n2n_lightning.page import Page, gaps
 from n2n_lightning.ranges import Range
-from n2n_lightning.tiles import OVERLAPS, TILES, averaged, spans, tiled
+from n2n_lightning.tiles import TILES, averaged, overlap_of, spans, tiled
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
@@ -101,7 +101,7 @@ class Trained(nn.Module):
         self.equivariant = bool(getattr(network, "equivariant", False))  # does not mind units and black levels
         self.dims: int = getattr(network, "dims", 2)
         self.multiple: int = getattr(network, "multiple", 32)
-        self.overlap: int = getattr(network, "overlap", None) or OVERLAPS[self.dims]
+        self.overlap = overlap_of(network, self.dims)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Trained(nn.Module):
 
         Args:
             array: a numpy array or torch tensor of a type in TYPES, on any device.
-            tile: sides of the tiles of large images, `auto`: 768, of volumes 112; None: the whole image at once.
+            tile: sides of the tiles of large images, `auto`: 1024, of volumes 112; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
             axes: see n2n_lightning.axes; `auto` takes axes.of_picture, or axes.of_volumes. Where both would fit,
                 channels are last in numpy arrays and first in tensors.

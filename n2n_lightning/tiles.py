@@ -16,8 +16,9 @@ from n2n_lightning.networks import pad_to_multiple
 
 OVERLAP = 96
 # Sides of tiles, and by how much they overlap, by the number of spatial axes.
-TILES, OVERLAPS = {2: 768, 3: 112}, {2: OVERLAP, 3: 32}
+TILES, OVERLAPS = {2: 1024, 3: 112}, {2: OVERLAP, 3: 32}
 LARGE = 1280 * 1280  # pixels of an image that is scored in tiles
+MARGIN = 7 / 16  # of an overlap, in which a tile counts nothing
 Place = tuple[slice, ...]
 
 
@@ -43,9 +44,15 @@ class Span(NamedTuple):
 
 
 def _ramp(length: int) -> Tensor:
-    """0 over the first 3/8, 1 over the last 3/8, half a cosine between them."""
+    """0 over the first MARGIN of it, 1 over the last, half a cosine between them."""
     position = (torch.arange(length) + 0.5) / length
-    return 0.5 - 0.5 * (math.pi * (4 * position - 1.5).clamp(0, 1)).cos()
+    return 0.5 - 0.5 * (math.pi * ((position - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)).cos()
+
+
+def overlap_of(network: Any, dims: int) -> int:
+    """By how many pixels the tiles of a network overlap: enough that none can be seen, of volumes what is affordable."""
+    reach = getattr(network, "reach", None)
+    return OVERLAPS[dims] if reach is None or dims == 3 else math.ceil(reach / MARGIN)
 
 
 def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAP) -> list[Span]:

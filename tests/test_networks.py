@@ -142,6 +142,24 @@ def test_an_equivariant_network_does_not_mind_units_and_black_levels(channels, o
         assert (network(image[..., :1, :]) - network(image[..., :1, :] - 3) - 3).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize(
+    "network",
+    [DRUNet(3, [8, 8, 8], [2, 1, 1]), DRUNet(3, [8, 8], [1, 2], equivariant=True), NAFNet(3, [8, 8, 8], [1, 2, 1])],
+)
+def test_the_reach_of_a_network_is_how_far_it_sees(network):
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    image, found = torch.rand(1, 3, 16, 160), []
+    for column in range(76, 84):  # at each place within what becomes one pixel of the smallest size
+        changed = image.clone()
+        changed[..., column] += 1e4
+        with torch.no_grad():
+            seen = (network(changed) != network(image)).any(2).any(1).flatten().nonzero()
+        found.append(int((seen - column).abs().max()))
+    assert network.reach - 1 <= max(found) <= network.reach
+
+
 @pytest.mark.parametrize("network", [NAFNet(), DRUNet(), DnCNN(), DnCNN(batch_norm=False)])
 def test_every_part_of_a_network_is_trained(network):
     if hasattr(network, "output"):

@@ -20,6 +20,8 @@ class _NAFBlock(nn.Module):
     Both branches start at nothing, as in the paper.
     """
 
+    reach = 1
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
@@ -47,6 +49,8 @@ def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 class _ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, without normalisation (Lim et al., CVPRW 2017)."""
+
+    reach = 2
 
     def __init__(self, width: int, dims: int = 2) -> None:
         super().__init__()
@@ -88,6 +92,18 @@ def shuffled(x: Tensor) -> Tensor:
     return x.reshape(batch, channels // 8, 2 * depth, 2 * height, 2 * width)
 
 
+def _reach(blocks: Sequence[int], each: int) -> int:
+    """How many pixels away from a change of its input a U-Net can change its output, `each` for every block.
+
+    >>> _reach([2, 1, 1], 2)
+    29
+    """
+    *upper, reach = (each * count for count in blocks)
+    for way in reversed(upper):  # the same blocks on the way down and up; two pixels become one and two again between
+        reach = 2 * reach + 1 + 2 * way
+    return reach + 2  # the first convolution and the last
+
+
 class _BlockUNet(Network):
     """A U-Net of blocks: 2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up, skips are added.
 
@@ -97,6 +113,7 @@ class _BlockUNet(Network):
     def __init__(
         self,
         block: Callable[[int], nn.Module],
+        reach: int,
         channels: int,
         widths: Sequence[int],
         blocks: Sequence[int],
@@ -113,7 +130,7 @@ class _BlockUNet(Network):
         if len(widths) != len(blocks):
             raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
         self.multiple = 2 ** (len(widths) - 1)
-        self.overlap = 128 if dims == 2 and len(widths) > 3 else None
+        self.reach = _reach(blocks, reach)
         steps = list(pairwise(widths))
 
         def chain(width: int, count: int) -> nn.Sequential:
@@ -162,7 +179,7 @@ class NAFNet(_BlockUNet):
         blocks: Sequence[int] = (2, 2, 2),
         out_channels: int | None = None,
     ) -> None:
-        super().__init__(_NAFBlock, channels, widths, blocks, out_channels)
+        super().__init__(_NAFBlock, _NAFBlock.reach, channels, widths, blocks, out_channels)
 
 
 @final
@@ -187,4 +204,4 @@ class DRUNet(_BlockUNet):
         dims: int = 2,
     ) -> None:
         block = partial(_ResidualBlock, dims=dims)
-        super().__init__(block, channels, widths, blocks, out_channels, equivariant, dims)
+        super().__init__(block, _ResidualBlock.reach, channels, widths, blocks, out_channels, equivariant, dims)

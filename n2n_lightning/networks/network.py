@@ -22,13 +22,14 @@ MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
 class Network(nn.Module):
     """The base of the networks here: pads any image to what `body` can take, and crops the result.
 
-    `multiple` is the number that height and width must be divisible by inside `body`. `overlap` is by how much tiles
-    must overlap.
+    `multiple` is the number that height and width must be divisible by inside `body`. `reach` is how many pixels away
+    from a pixel of the input the output can change, where that is known: tiles that overlap by more than twice as much
+    have the result of the whole image.
     """
 
     multiple = 1
     dims = 2  # spatial axes: 2 for images, 3 for volumes
-    overlap: int | None = None  # of tiles, in pixels, where the network sees farther than tiles.OVERLAPS allows for
+    reach: int | None = None
     arguments: dict[str, Any]  # with which the network was made: what a checkpoint needs to make it again
 
     def __init_subclass__(cls, **options: Any) -> None:
