@@ -131,6 +131,28 @@ def test_camera_noise_has_the_stated_moments():
     assert each.median() == pytest.approx(12.5, rel=0.25)  # of u^2, u uniform, the median is 1/4
 
 
+def test_noise_of_developed_pictures_is_coarser_and_weaker_towards_white():
+    levels = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).repeat_interleave(64, -1).expand(100, 3, 64, 128)
+    options = {"sigma": 20, "shot": 0, "width": 0, "shared": 0}
+    plain, developed, half = (
+        (Camera(**options, developed=share)(levels, generator(0)) - levels) * 255 for share in (0, 1, 0.5)
+    )
+    dark, bright = developed.split(64, -1)
+    assert 0.5 < (bright.std() / dark.std()) < 0.75  # 1 - U(0, 0.8)
+    each = dark.std((2, 3))
+    assert each.min() > 20 / 1.6
+    assert each.max() < 20 * 1.6
+    assert (each.amax(1) / each.amin(1)).median() > 1.2  # channels of one picture differ
+    assert abs(developed.mean()) < 0.1
+    three = (dark[..., 3:] * dark[..., :-3]).mean((2, 3)) / dark.var((2, 3))
+    assert three.median() > 0.03
+    assert three.amax() < 0.8
+    changed = (half != plain).flatten(1).any(1)
+    assert 30 < changed.sum() < 70
+    with pytest.raises(ValueError, match=r"^noise.developed=2: must be .* within 0..1"):
+        Camera(developed=2)
+
+
 def test_bernoulli_input_has_zeros_where_the_target_has_nan():
     image = photo()
     noisy, target = Bernoulli(0.5)(image, generator(0)), Bernoulli(0.5).target(image, generator(0))

@@ -28,6 +28,7 @@ class Varied(Noise):
         shares: of the images with white noise, with photon counts, and with that of cameras.
         steps: share of the inputs that are stored in steps of 1/255 to 24/255, none coarser than their noise.
         clipped: share of the inputs that are clipped to [0, 1].
+        developed: share of the camera noise that is of developed pictures, see Camera.
     """
 
     def __init__(
@@ -38,14 +39,15 @@ class Varied(Noise):
         shares: Sequence[float] = (0.4, 0.25, 0.35),
         steps: float = 0.4,
         clipped: float = 0.1,
+        developed: float = 0.0,
         frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
         self.sigma, self.peak = checked("sigma", sigma, 0, 255), checked("peak", peak, 1e-3, 1e9)
         self.width = checked("width", width, 0, 50)
-        for name, share in (("steps", steps), ("clipped", clipped)):
+        for name, share in (("steps", steps), ("clipped", clipped), ("developed", developed)):
             checked(name, share, 0, 1)
-        self.steps, self.clipped = steps, clipped
+        self.steps, self.clipped, self.developed = steps, clipped, developed
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise InputError(f"noise.shares={list(shares)}: must be three numbers, 0 or more, that add up to 1")
         self.shares = tuple(shares)
@@ -62,7 +64,7 @@ class Varied(Noise):
         counted = counted + sigma * (2 * read - 1).clamp(min=0) ** 2 * normal_like(image, generator)
 
         width = drawn(self.width, image, generator).flatten()
-        camera = camera_noise(image, sigma / 2, shot, shared, width, generator)
+        camera = camera_noise(image, sigma / 2, shot, shared, width, generator, self.developed)
         white = image + sigma * normal_like(image, generator)
         normal, photons, _ = self.shares
         noisy = torch.where(kind < normal, white, torch.where(kind < normal + photons, counted, camera))
