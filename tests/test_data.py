@@ -11,6 +11,7 @@ from n2n_lightning.data.augment import recolour, to_float, turn
 from n2n_lightning.data.batches import Batches, Key, Loader
 from n2n_lightning.data.captures import Captures, Scenes
 from n2n_lightning.data.dead_leaves import dead_leaves
+from n2n_lightning.data.fabrics import fabrics
 from n2n_lightning.data.specimens import specimens
 from n2n_lightning.data.synthetic import Crops
 from n2n_lightning.files import InputError
@@ -258,6 +259,13 @@ def test_crops_without_blocks_or_zoom_are_the_photo():
     assert torch.equal(batch["input"], batch["target"])
 
 
+def test_every_photo_is_visited_by_epochs_that_are_shorter_than_their_number():
+    photos = [torch.full((1, 8, 8), value, dtype=torch.uint8) for value in range(10)]
+    crops = Crops(photos, 4, size=4, noise=Gaussian(25), seed=0, zoom=None)
+    seen = [crops[Key(epoch, 0, torch.arange(4))]["image"][:, 0, 0, 0].tolist() for epoch in range(3)]
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+
+
 def test_crops_through_pixelate_are_pixels_of_whole_crops():
     draws = generator("photos")
     photos = [torch.randint(256, (3, h, w), generator=draws).to(torch.uint8) for h, w in ((30, 40), (50, 25))]
@@ -344,14 +352,28 @@ def test_generated_specimens_are_dark_and_repeat():
         assert image.max() > 60
 
 
+def test_generated_fabrics_are_fine_beside_smooth_surfaces_and_repeat():
+    red = torch.tensor([200, 30, 20], dtype=torch.uint8).view(3, 1, 1).expand(3, 8, 8)
+    images = fabrics(8, 128, [red], seed=0)
+    assert torch.equal(images[0], fabrics(1, 128, [red], seed=0)[0])
+    assert not torch.equal(images[0], images[1])
+    blocks = torch.stack(images).float().unfold(2, 8, 8).unfold(3, 8, 8)  # (8, 3, 16, 16, 8, 8)
+    rough = blocks.diff(dim=-1).std((-1, -2)).flatten(2)  # what differs between neighbours
+    assert rough[:, 0].quantile(0.1) < 2
+    assert rough[:, 0].quantile(0.75) > 10
+    assert rough[:, 0].mean() > 3 * rough[:, 1].mean()  # the texture is of the colour of its surface
+
+
 def test_several_folders_and_generated_images_are_one_source_and_lose_their_colour(tmp_path):
     roots = [str(photographs(tmp_path / name, 3, 64)) for name in ("a", "b, c")]
     options = {"train_pairs": 8, "size": 16, "batch_size": 8}
-    data = Images(Gaussian(25), roots, names=["coffee.png"], leaves=1, specimens=2, held=3, grey=0.5, **options)
+    data = Images(
+        Gaussian(25), roots, names=["coffee.png"], leaves=1, specimens=2, fabrics=3, held=3, grey=0.5, **options
+    )
     data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
     data.setup()
     train, val = data.photos()
-    assert [len(train), len(val)] == [4 + 1 + 1 + 2, 2]
+    assert [len(train), len(val)] == [4 + 1 + 1 + 2 + 3, 2]
     batch = next(iter(data.train_dataloader()))
     data.supervised = True
     clean = data.on_after_batch_transfer(batch, 0)["target"]

@@ -102,7 +102,7 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
     config = composed(f"experiment={name}", *data, "trainer.accelerator=cpu", *one)
     if name == "pretrained":
         root = [str(photographs(tmp_path / f"photos{i}", 3, 80)) for i in (1, 2)]
-        config["data"] |= {"train_pairs": 8, "batch_size": 8, "leaves": 1, "specimens": 1, "root": root}
+        config["data"] |= {"train_pairs": 8, "batch_size": 8, "leaves": 1, "specimens": 1, "fabrics": 1, "root": root}
     elif name in ("n2n_single", "half_volumes"):
         config["data"] |= {"batch_size": 2, "train_pairs": 8}
     elif name.startswith("n2n") or name == "best":

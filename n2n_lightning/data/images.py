@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.course import read_course
 from n2n_lightning.data.dead_leaves import dead_leaves
+from n2n_lightning.data.fabrics import fabrics
 from n2n_lightning.data.naming import pictures
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.photos import Photos
@@ -38,6 +39,7 @@ class Images(Photos):
             None keeps the last tenth where there is no `val`.
         channels: 3 for colour, 1 for grey; the photographs are converted.
         specimens: how many generated images (specimens.py), 512 x 512, to train on beside them.
+        fabrics: likewise, of fabrics.py, 256 x 256, with the colours of the photographs.
         noise, train_pairs, size, zoom, names, leaves, **common: see Photos; without `names` none of its photos.
     """
 
@@ -50,11 +52,12 @@ class Images(Photos):
         channels: int = 3,
         zoom: Sequence[float] | None = None,
         specimens: int = 0,
+        fabrics: int = 0,
         names: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(noise, zoom=zoom, names=names or (), **options)
-        whole_numbers(0, specimens=specimens)
+        whole_numbers(0, specimens=specimens, fabrics=fabrics)
         if held is not None:
             whole_numbers(2, held=held)
         if channels not in (1, 3):
@@ -62,15 +65,17 @@ class Images(Photos):
         self._bytes, self._free = 0, psutil.virtual_memory().available
         self.roots = [Path(root)] if isinstance(root, str | Path) else [Path(folder) for folder in root]
         self.val_root, self.held, self.channels = Path(val) if val else None, held, channels
-        self.specimens = specimens
+        self.specimens, self.fabrics = specimens, fabrics
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         train, val = self._photographs()
-        if (self.names or self.leaves or self.specimens) and self.channels != 3:
-            raise InputError(f"data.channels={self.channels}: names, leaves and specimens are of 3")
+        if (self.names or self.leaves or self.specimens or self.fabrics) and self.channels != 3:
+            raise InputError(f"data.channels={self.channels}: names, leaves, specimens and fabrics are of 3")
         train |= self.included(self.names)
-        generated = dead_leaves(self.leaves, 512, list(train.values()), self.seed)
+        photographs = list(train.values())
+        generated = dead_leaves(self.leaves, 512, photographs, self.seed)
         train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
+        train |= {f"fabric {i}": image for i, image in enumerate(fabrics(self.fabrics, 256, photographs, self.seed))}
         train |= {f"specimen {i}": image for i, image in enumerate(specimens(self.specimens, 512, self.seed))}
         return train, val
 
