@@ -50,7 +50,7 @@ def _ramp(length: int) -> Tensor:
 
 
 def overlap_of(network: Any, dims: int) -> int:
-    """By how many pixels the tiles of a network overlap: enough that none can be seen, of volumes what is affordable."""
+    """By how many pixels tiles overlap: by so many that none can be seen; those of volumes by what is affordable."""
     reach = getattr(network, "reach", None)
     return OVERLAPS[dims] if reach is None or dims == 3 else math.ceil(reach / MARGIN)
 

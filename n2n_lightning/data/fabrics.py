@@ -27,17 +27,18 @@ def fabrics(count: int, size: int, colours: Sequence[Tensor], seed: int) -> list
 
 
 def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
-    """Three to seven surfaces with light on them, at twice the size, so that averaging 2 x 2 pixels makes smooth edges."""
+    """Three to seven surfaces with light on them, at twice the size: averaging 2 x 2 pixels makes smooth edges."""
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=draws)))
     side = 2 * size
     palette = photo.flatten(1).T.numpy().astype(np.float32)
     surface = np.argmax([smooth_field(side, random.uniform(80, 400), random) for _ in range(random.integers(3, 8))], 0)
+    kinds = (_plain, _threads, _threads, _hair, _sand)
     canvas = np.zeros((side, side, 3), np.float32)
     for number in range(surface.max() + 1):
         inside = surface == number
         colour = palette[random.integers(len(palette))]
         light = np.exp(0.3 * smooth_field(side, random.uniform(100, 600), random))
-        texture = random.choice([_plain, _threads, _threads, _hair, _sand])(side, random)
+        texture = kinds[random.integers(len(kinds))](side, random)
         contrast = np.exp(random.uniform(np.log(0.03), np.log(0.5)))
         canvas[inside] = colour * (light * np.maximum(1 + contrast * texture, 0))[inside][:, None]
     image = F.avg_pool2d(torch.from_numpy(canvas).permute(2, 0, 1), 2)
