@@ -25,6 +25,7 @@ from n2n_lightning import load
 from n2n_lightning.data.specimens import specimens
 from n2n_lightning.formats import opened
 from n2n_lightning.noise import Camera, Gaussian, generator
+from n2n_lightning.tiles import least_tile
 
 SIGMAS = (2, 5, 15, 25, 50)
 PEAKS = (4, 30)
@@ -178,7 +179,6 @@ def captures(scores: Scores, args: argparse.Namespace) -> None:
 def units(args: argparse.Namespace, model: Any) -> dict[str, float]:
     """The largest difference of f(a x + b) from a f(x) + b, in deviations of the noise; that of tiles, of white."""
     path = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in (".png", ".jpg", ".tif"))[0]
-    whole = read(path)
     clean = read(path, args.crop)
     noisy = (clean + np.random.default_rng(0).normal(0, 25 / 255, clean.shape)).astype(np.float32)
     plain = model.denoise(noisy).astype(np.float64)
@@ -186,10 +186,12 @@ def units(args: argparse.Namespace, model: Any) -> dict[str, float]:
     for a, b in UNITS:
         there = (a * noisy.astype(np.float64) + b).astype(np.float32)
         found[f"{a:g} x {b:+g}"] = float(np.abs((model.denoise(there) - b) / a - plain).max() / (25 / 255))
-    image = torch.from_numpy(whole).permute(2, 0, 1)[None]
+    image = torch.from_numpy(read(path)).permute(2, 0, 1)[None]
     for name, noise in {"white": Gaussian(25), "camera": Camera(sigma=30, width=1.6, shared=0.9)}.items():
         noisy = noise(image, generator(0))[0].permute(1, 2, 0).numpy()
-        difference = model.denoise(noisy, tile=384) - model.denoise(noisy, tile=None)
+        difference = model.denoise(noisy, tile=least_tile(model.overlap, model.multiple)) - model.denoise(
+            noisy, tile=None
+        )
         found[f"tiles, {name}"] = float(np.abs(difference).max())
     return found
 

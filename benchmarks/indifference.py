@@ -35,8 +35,9 @@ class Measured(nn.Module):
     """A DRUNet that is shown (x - offset) / scale, both measured on each picture; what it returns is taken back.
 
     Args:
-        by: `range`, of the middle 98% of the values, or `noise`: the median of second differences along the diagonals,
-            which smooth surfaces do not have, in standard deviations of white noise (after Immerkaer, CVIU 1996).
+        by: `range`, of the middle 98% of the values, or `noise`: the median of differences of differences, along rows
+            and columns, which smooth surfaces do not have, in standard deviations of white noise (after Immerkaer,
+            CVIU 1996).
         widths, blocks, equivariant: see DRUNet.
     """
 
@@ -72,6 +73,7 @@ def main() -> None:
         f"data.root=[{','.join(str(Path(folder).resolve()) for folder in args.photos)}]",
         f"data.train_pairs={args.crops}",
         "trainer.max_epochs=1",
+        "callbacks=none",  # a moving average remembers longer than so short a run lasts
         "model.widths=[16,32,64]",
         "model.blocks=[1,1,1]",
         "model.equivariant=false",

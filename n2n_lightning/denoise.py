@@ -220,10 +220,10 @@ def main() -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from n2n_lightning.restore import PRETRAINED, load
-    from n2n_lightning.tiles import TILES, spans
+    from n2n_lightning.tiles import spans, tile_of
 
     model = load(args.checkpoint or PRETRAINED, args.allow)
-    tile = args.tile or TILES[model.dims]
+    tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     args.tile = tile
     device = args.device

@@ -28,7 +28,7 @@ from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.missing import quiet
 from n2n_lightning.page import Page, gaps
 from n2n_lightning.ranges import Range
-from n2n_lightning.tiles import TILES, averaged, overlap_of, spans, tiled
+from n2n_lightning.tiles import averaged, overlap_of, spans, tile_of, tiled
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
@@ -249,7 +249,7 @@ class Trained(nn.Module):
         return math.prod(stacked) * math.prod(each)
 
     def _tile(self, tile: int | str | None) -> int | None:
-        return TILES[self.dims] if isinstance(tile, str) else tile
+        return tile_of(self.dims, self.overlap, self.multiple) if isinstance(tile, str) else tile
 
     def _together(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of the network's own number of channels; missing and wild values do not spread.

@@ -14,9 +14,9 @@ from n2n_lightning.axes import size as size_of
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import pad_to_multiple
 
-OVERLAP = 96
-# Sides of tiles, and by how much they overlap, by the number of spatial axes.
-TILES, OVERLAPS = {2: 1024, 3: 112}, {2: OVERLAP, 3: 32}
+# By the number of spatial axes: sides of tiles, and by how much they overlap where it is not known how far a network
+# sees.
+TILES, OVERLAPS = {2: 1024, 3: 112}, {2: 96, 3: 32}
 LARGE = 1280 * 1280  # pixels of an image that is scored in tiles
 MARGIN = 7 / 16  # of an overlap, in which a tile counts nothing
 Place = tuple[slice, ...]
@@ -50,12 +50,26 @@ def _ramp(length: int) -> Tensor:
 
 
 def overlap_of(network: Any, dims: int) -> int:
-    """By how many pixels tiles overlap: by so many that none can be seen; those of volumes by what is affordable."""
+    """By how many pixels tiles overlap: where a network has a `reach`, so that they have the result of the whole image.
+
+    Those of volumes by no more than OVERLAPS, for what is computed twice grows with all three sides.
+    """
     reach = getattr(network, "reach", None)
-    return OVERLAPS[dims] if reach is None or dims == 3 else math.ceil(reach / MARGIN)
+    needed = OVERLAPS[dims] if reach is None else math.ceil(reach / MARGIN)
+    return needed if dims == 2 else min(needed, OVERLAPS[dims])
 
 
-def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAP) -> list[Span]:
+def least_tile(overlap: int, multiple: int) -> int:
+    """The smallest side of tiles that overlap so much, on both sides."""
+    return 2 * (-(-overlap // multiple) * multiple)
+
+
+def tile_of(dims: int, overlap: int, multiple: int) -> int:
+    """The side of tiles where none is asked for."""
+    return max(TILES[dims], least_tile(overlap, multiple))
+
+
+def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[2]) -> list[Span]:
     """The tiles along an axis. All start at multiples of `multiple`, so that a network that halves the size sees the
     same pairs of pixels as in the whole image; all but the last have the same length.
 
@@ -65,11 +79,12 @@ def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAP) 
     >>> [(span.start, span.stop) for span in spans(500, 256, 8)]
     [(0, 256), (160, 416), (320, 500)]
     """
-    overlap = -(-overlap // multiple) * multiple
+    least = least_tile(overlap, multiple)
+    overlap = least // 2
     if tile is None or length <= tile:
         return [Span(0, length, 0, 0)]
-    if tile < 2 * overlap:
-        raise InputError(f"tile={tile}: must be {2 * overlap} or more, for tiles overlap by {overlap} pixels")
+    if tile < least:
+        raise InputError(f"tile={tile}: must be {least} or more, for tiles overlap by {overlap} pixels")
     step = -(-tile // multiple) * multiple - overlap
     starts = list(range(0, length - overlap, step))
     return [
@@ -101,7 +116,7 @@ def tiled(
         advance: called with the number of tiles that were finished.
         overlap: of neighbouring tiles, in pixels; None: OVERLAPS.
     """
-    each = [spans(length, tile, multiple, overlap or OVERLAPS[len(size)]) for length in size]
+    each = [spans(length, tile, multiple, OVERLAPS[len(size)] if overlap is None else overlap) for length in size]
     # Bands of tiles follow one another along the longest side, so that what is held between them is small.
     along = max(range(len(size)), key=lambda axis: size[axis])
     inner = list(product(*(each[axis] for axis in range(len(size)) if axis != along)))
@@ -159,7 +174,8 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int |
     size = size_of(images)
     if math.prod(size) <= LARGE:
         return network(images)
-    tile = {2: 512, 3: TILES[3]}[len(size)]
+    multiple, dims = 32, len(size)
+    tile = tile_of(dims, OVERLAPS[dims] if overlap is None else overlap, multiple)
     results: list[Tensor] = []
     for image in images:
         found: list[Tensor] = []
@@ -172,7 +188,7 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int |
                 found.append(values.new_empty(len(values), *image.shape[1:]))
             found[0][(slice(None), *place)] = values
 
-        tiled(network, read, keep, size, tile=tile, multiple=32, overlap=overlap)
+        tiled(network, read, keep, size, tile, multiple, overlap=overlap)
         results += found
     return torch.stack(results)
 

@@ -3,7 +3,9 @@ import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 
 from n2n_lightning.data import Course, Images, Photos
@@ -383,6 +385,15 @@ def test_several_folders_and_generated_images_are_one_source_and_lose_their_colo
         Images(Gaussian(25), [roots[0], str(tmp_path / "nothing")], **options).setup()
     with pytest.raises(InputError, match=r"data.grey=2: must be a share"):
         Images(Gaussian(25), roots, grey=2, **options)
+
+
+def test_generated_images_are_as_deep_as_the_photographs(tmp_path):
+    for number in range(3):
+        image = np.full((64, 64, 3), 40000 + number, np.uint16)
+        tifffile.imwrite(tmp_path / f"{number}.tif", image, photometric="rgb")
+    train, _ = Images(Gaussian(25), str(tmp_path), leaves=1, fabrics=2, specimens=1).photos()
+    assert {image.dtype for image in train.values()} == {torch.uint16}
+    assert 0.2 < (train["fabric 0"].int().float() / 40000).median() < 1.5  # as bright as what it has its colours from
 
 
 def test_no_colours_may_be_said_in_two_ways():

@@ -25,7 +25,7 @@ from n2n_lightning.formats import opened
 from n2n_lightning.noise import Camera, generator
 from n2n_lightning.ranges import levels
 from n2n_lightning.restore import Trained
-from n2n_lightning.tiles import OVERLAP, OVERLAPS, spans, tiled
+from n2n_lightning.tiles import OVERLAPS, in_tiles, overlap_of, spans, tile_of, tiled
 from tests.conftest import LIMIT, linux, run
 
 RNG = np.random.default_rng(0)
@@ -86,7 +86,7 @@ def test_the_weights_of_the_tiles_add_up_to_one_everywhere(multiple):
             assert span.stop - span.start <= 192 + multiple
         assert torch.allclose(total, torch.ones(length), atol=1e-6)
         assert (tiles[0].start, tiles[-1].stop) == (0, length)
-    with pytest.raises(InputError, match=f"tile=100: must be {2 * OVERLAP} or more"):
+    with pytest.raises(InputError, match=f"tile=100: must be {2 * OVERLAPS[2]} or more"):
         spans(1000, 100, multiple)
 
 
@@ -121,9 +121,27 @@ def test_tiles_cannot_be_seen(model):
     photo = Camera(sigma=40, width=1.6, shared=0.9)(torch.from_numpy(photo).permute(2, 0, 1)[None], generator(0))
     photo = photo[0].permute(1, 2, 0).numpy()  # what is alike over many pixels, the network asks many for
     assert np.abs(model.denoise(photo, tile=384) - model.denoise(photo, tile=None)).max() < 1e-4
-    part = photo[:501, :333]
+    part = white[:501, :450]
     difference = model.denoise(part, tile=384, tta=True) - model.denoise(part, tile=None, tta=True)
     assert np.abs(difference).max() < 1e-4
+
+
+def test_tiles_are_as_large_as_the_network_needs_them():
+    torch.manual_seed(0)
+    network = networks.DRUNet(1, [2] * 4, [5] * 4).eval()
+    torch.nn.init.normal_(network.output.weight, std=0.3)
+    overlap = overlap_of(network, 2)
+    assert 2 * overlap > 1024
+    assert tile_of(2, overlap, network.multiple) == 2 * -(-overlap // 8) * 8
+    image = torch.rand(1, 1, 1400, 1300)
+    with torch.inference_mode():
+        assert (in_tiles(network, image, overlap) - network(image)).abs().max() < 1e-5
+    assert Trained(network, 1).denoise(np.zeros((40, 40), np.float32)).shape == (40, 40)
+    assert overlap_of(networks.UNet(), 2) == OVERLAPS[2]
+    assert overlap_of(networks.DnCNN(), 2) == 16
+    assert overlap_of(networks.DRUNet(1, [2, 2], [1, 1], dims=3), 3) == 26
+    assert overlap_of(networks.DRUNet(1, [2] * 4, [5] * 4, dims=3), 3) == OVERLAPS[3]
+    assert (tile_of(2, 96, 32), tile_of(3, 32, 4)) == (1024, 112)
 
 
 @linux
@@ -136,7 +154,7 @@ def test_memory_does_not_grow_with_the_image(model, tmp_path):
         "p = opened(Path(sys.argv[1])); v = p.values[0]; axes, _ = p.meaning(v)\n"
         "with p.written(Path(sys.argv[1] + '.npy')) as (out,):\n"
         "    model.network = __import__('torch').nn.Conv2d(3, 3, 1)\n"
-        "    model.denoise_into(out, v.array, axes, tile=256)\n"
+        "    model.denoise_into(out, v.array, axes, tile=384)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     for side in (1000, 4000):

@@ -147,10 +147,16 @@ def test_noise_of_developed_pictures_is_coarser_and_weaker_towards_white():
     three = (dark[..., 3:] * dark[..., :-3]).mean((2, 3)) / dark.var((2, 3))
     assert three.median() > 0.03
     assert three.amax() < 0.8
+    common = Camera(**options | {"shared": 1}, developed=1)(levels, generator(0)) - levels
+    assert ((common[..., 3:] * common[..., :-3]).mean((2, 3)) / common.var((2, 3))).median() > 0.03
     changed = (half != plain).flatten(1).any(1)
     assert 30 < changed.sum() < 70
-    with pytest.raises(ValueError, match=r"^noise.developed=2: must be .* within 0..1"):
-        Camera(developed=2)
+    of_cameras = {"sigma": 40, "shares": [0, 0, 1], "width": 0}
+    varied = [Varied(**of_cameras, developed=share).target(levels, generator(0)) - levels for share in (0, 1)]
+    assert varied[1][..., 64:].std() < 0.9 * varied[0][..., 64:].std()
+    for wrong in (2, [0, 0.5], True, "much"):
+        with pytest.raises(ValueError, match=r"^noise.developed=.*: must be a share, a number within 0..1"):
+            Camera(developed=wrong)
 
 
 def test_bernoulli_input_has_zeros_where_the_target_has_nan():

@@ -17,6 +17,17 @@ class Key(NamedTuple):
     number: int
     images: Tensor
 
+    def visited(self, count: int, of: int) -> Tensor:
+        """Which of `of` photographs or scenes the images are taken from, in an epoch of `count` images: (B,).
+
+        An epoch with fewer images than there are goes on where the last one ended. A longer one visits all of them,
+        some once more than others.
+
+        >>> [Key(epoch, 0, torch.arange(2)).visited(2, 5).tolist() for epoch in range(3)]
+        [[0, 1], [2, 3], [4, 0]]
+        """
+        return (self.images + (self.epoch * count if count < of else 0)) % of
+
     def identity(self) -> dict[str, Any]:
         """What a batch carries to the device, where its noise and turns are drawn."""
         return {"epoch": self.epoch, "number": self.number, "images": self.images}

@@ -201,7 +201,7 @@ class Captures(Dataset):
         return self.count
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        scene = key.images % len(self.scenes.names)
+        scene = key.visited(self.count, len(self.scenes.names))
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()

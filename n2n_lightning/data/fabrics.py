@@ -18,7 +18,7 @@ Texture = np.ndarray  # (side, side), at twice the resolution of the image
 
 
 def fabrics(count: int, size: int, colours: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Generated images (3, size, size), uint8, each a pure function of (seed, its number).
+    """Generated images (3, size, size), uint8, each a pure function of (seed, its number, colours).
 
     Args:
         colours: photographs (3, H, W), uint8; each image takes the colours of its surfaces from one of them.
@@ -30,13 +30,13 @@ def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
     """Three to seven surfaces with light on them, at twice the size: averaging 2 x 2 pixels makes smooth edges."""
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=draws)))
     side = 2 * size
-    palette = photo.flatten(1).T.numpy().astype(np.float32)
+    palette = photo.flatten(1).T.numpy()
     surface = np.argmax([smooth_field(side, random.uniform(80, 400), random) for _ in range(random.integers(3, 8))], 0)
     kinds = (_plain, _threads, _threads, _hair, _sand)
     canvas = np.zeros((side, side, 3), np.float32)
     for number in range(surface.max() + 1):
         inside = surface == number
-        colour = palette[random.integers(len(palette))]
+        colour = palette[random.integers(len(palette))].astype(np.float32)
         light = np.exp(0.3 * smooth_field(side, random.uniform(100, 600), random))
         texture = kinds[random.integers(len(kinds))](side, random)
         contrast = np.exp(random.uniform(np.log(0.03), np.log(0.5)))
@@ -62,7 +62,7 @@ def _threads(side: int, random: np.random.Generator) -> Texture:
     shifted = along + slant * np.abs(2 * place - 1)
     stitch = np.sin(np.pi * place) ** random.uniform(0.3, 2) * (0.5 + 0.5 * np.cos(2 * np.pi * shifted))
     each = np.exp(random.uniform(0, 0.5) * random.standard_normal((64, 64)))
-    stitch = stitch * each[np.floor(shifted).astype(int) % 64, np.floor(across).astype(int) % 64]
+    stitch = stitch * each[np.floor(shifted + 0.5).astype(int) % 64, np.floor(across).astype(int) % 64]
     fibres = blurred(random.standard_normal((side, side)), random.uniform(0.8, 1.6))
     return _standard(_standard(stitch) + random.uniform(0, 0.5) * _standard(fibres))
 

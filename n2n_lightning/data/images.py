@@ -72,12 +72,13 @@ class Images(Photos):
         if (self.names or self.leaves or self.specimens or self.fabrics) and self.channels != 3:
             raise InputError(f"data.channels={self.channels}: names, leaves, specimens and fabrics are of 3")
         train |= self.included(self.names)
-        photographs = list(train.values())
+        deep = any(image.dtype == torch.uint16 for image in train.values())
+        photographs = [_eight_bit(image) for image in train.values()] if self.leaves or self.fabrics else []
         generated = dead_leaves(self.leaves, 512, photographs, self.seed)
         train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
         train |= {f"fabric {i}": image for i, image in enumerate(fabrics(self.fabrics, 256, photographs, self.seed))}
         train |= {f"specimen {i}": image for i, image in enumerate(specimens(self.specimens, 512, self.seed))}
-        return train, val
+        return {name: _sixteen_bit(image) if deep else image for name, image in train.items()}, val
 
     def _photographs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         train = {name: image for root in self.roots for name, image in self._read("root", root).items()}
@@ -149,6 +150,11 @@ class Images(Photos):
         block = self.noise.block
         self.fingerprint["val"] = len(photos)
         return Whole([p[:, : p.shape[1] // block * block, : p.shape[2] // block * block] for p in photos.values()])
+
+
+def _eight_bit(image: Tensor) -> Tensor:
+    """The upper half of 16 bit values; 8 bit ones unchanged."""
+    return image if image.dtype == torch.uint8 else (image.int() // 257).to(torch.uint8)
 
 
 def _sixteen_bit(image: Tensor) -> Tensor:

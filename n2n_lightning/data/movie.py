@@ -98,7 +98,7 @@ class Hidden(Captures):
         self.context = context
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        scene = key.images % len(self.scenes.names)
+        scene = key.visited(self.count, len(self.scenes.names))
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()

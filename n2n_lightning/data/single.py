@@ -145,7 +145,7 @@ class Singles(Captures):
     """Windows of noisy images; a batch has them as `input`."""
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        scene = key.images % len(self.scenes.names)
+        scene = key.visited(self.count, len(self.scenes.names))
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(2, len(scene), generator=draws)
         window = self._window(scene, u, draws) if self.window else ()

@@ -66,10 +66,8 @@ class Crops(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         if not self.noise.frozen:
-            images = key.images
-            if self.count < len(self.starts):  # the next epoch goes on with the photos that this one does not come to
-                images = images + key.epoch * self.count
-            return {**self._batch(images, key.epoch, key.number), **key.identity()}
+            photos = key.visited(self.count, len(self.starts))
+            return {**self._batch(photos, key.epoch, key.number), **key.identity()}
         # Frozen noise belongs to the image, whatever batch it is in, so each image has a generator of its own.
         parts = [self._batch(key.images[i : i + 1], "frozen", int(n)) for i, n in enumerate(key.images)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | key.identity()

@@ -44,6 +44,7 @@ class DnCNN(Network):
             body += [normalisation(width)] if batch_norm else []
             body.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*body, convolution(width, self.out_channels, 3, padding=1))
+        self.reach = layers  # a pixel for each 3x3 convolution
         for module in self.layers:
             if isinstance(module, convolution):
                 nn.init.kaiming_normal_(module.weight)

@@ -86,6 +86,13 @@ def checked(name: str, strength: Strength, least: float, most: float) -> Strengt
     return strength if isinstance(strength, int | float) else tuple(strength)
 
 
+def share(name: str, value: float) -> float:
+    """The share itself; raises ValueError unless it is one number within [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"noise.{name}={value}: must be a share, a number within 0..1")
+    return value
+
+
 def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None = None) -> Tensor:
     """Uniform in [0, 1), in the shape of a batch; with `channels` the shape has so many of them."""
     shape = (len(image), channels or image.shape[1], *axes.size(image))

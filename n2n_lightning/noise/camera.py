@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning import axes
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends
+from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, share
 from n2n_lightning.noise.brown import blurred_normal
 
 
@@ -23,7 +23,9 @@ class Camera(Noise):
         shot: share of the variance at mid-grey that is shot noise, which grows with the light; 0 to 1.
         width: standard deviation of the blur in pixels; 0 leaves the noise white.
         shared: share of the variance that all channels have in common; 0 to 1.
-        developed: share of the images whose noise is that of a developed picture (developed_noise); 0 to 1.
+        developed: share of the images whose noise is then developed, at random: up to 80% of a channel's variance is
+            blurred by 1.5 to 3.5 pixels more, its deviation multiplied by 0.67 to 1.5, and up to 80% of it gone at
+            white; 0 to 1.
     """
 
     def __init__(
@@ -36,8 +38,7 @@ class Camera(Noise):
         frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
-        checked("developed", developed, 0, 1)
-        self.developed = developed
+        self.developed = share("developed", developed)
         self.sigma = checked("sigma", sigma, 0, 255)
         self.shot, self.shared = checked("shot", shot, 0, 1), checked("shared", shared, 0, 1)
         self.width = checked("width", width, 0, 50)
@@ -74,10 +75,9 @@ def camera_noise(
 def _development(image: Tensor, generator: torch.Generator) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """What developing a picture makes of its noise, at random: how it becomes coarser, and by what it is multiplied.
 
-    Red and blue are measured at every fourth pixel, and what lies between is interpolated, so that their noise is
-    coarser than that of green; cameras smooth colours further. White balance multiplies the channels by different
-    factors, a tone curve is flat towards white. Up to 80% of a channel's variance is blurred by 1.5 to 3.5 pixels; the
-    factors of the channels are 0.67 to 1.5; up to 80% of the deviation is gone at white.
+    A sensor has one colour at each pixel, and what lies between is interpolated, from fewer pixels for red and blue
+    than for green; cameras smooth colours further. So some channels are coarser than others, here any of them. White
+    balance multiplies them by different factors; a tone curve is flat towards white.
     """
 
     def uniform(channels: int, low: float, high: float) -> Tensor:
@@ -87,8 +87,8 @@ def _development(image: Tensor, generator: torch.Generator) -> tuple[Callable[[T
     width, most = uniform(1, 1.5, 3.5).flatten(), uniform(1, 0, 0.8)
 
     def coarser(grain: Tensor) -> Tensor:
-        share = most * uniform(grain.shape[1], 0, 1)
-        return (1 - share).sqrt() * grain + share.sqrt() * blurred_normal(grain, width, generator)
+        coarse = most * uniform(grain.shape[1], 0, 1)
+        return (1 - coarse).sqrt() * grain + coarse.sqrt() * blurred_normal(grain, width, generator)
 
     balance = 1.5 ** uniform(image.shape[1], -1, 1)
     return coarser, balance * (1 - uniform(1, 0, 0.8) * image.clamp(0, 1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from n2n_lightning import axes
 from n2n_lightning.files import InputError
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, normal_like
+from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, normal_like, share
 from n2n_lightning.noise.camera import camera_noise
 
 
@@ -45,9 +45,8 @@ class Varied(Noise):
         super().__init__(frozen)
         self.sigma, self.peak = checked("sigma", sigma, 0, 255), checked("peak", peak, 1e-3, 1e9)
         self.width = checked("width", width, 0, 50)
-        for name, share in (("steps", steps), ("clipped", clipped), ("developed", developed)):
-            checked(name, share, 0, 1)
-        self.steps, self.clipped, self.developed = steps, clipped, developed
+        self.steps, self.clipped = share("steps", steps), share("clipped", clipped)
+        self.developed = share("developed", developed)
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise InputError(f"noise.shares={list(shares)}: must be three numbers, 0 or more, that add up to 1")
         self.shares = tuple(shares)
