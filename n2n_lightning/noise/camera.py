@@ -1,7 +1,5 @@
 """What a camera makes of light."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -23,9 +21,8 @@ class Camera(Noise):
         shot: share of the variance at mid-grey that is shot noise, which grows with the light; 0 to 1.
         width: standard deviation of the blur in pixels; 0 leaves the noise white.
         shared: share of the variance that all channels have in common; 0 to 1.
-        developed: share of the images whose noise is then developed, at random: up to 80% of a channel's variance is
-            blurred by 1.5 to 3.5 pixels more, its deviation multiplied by 0.67 to 1.5, and up to 80% of it gone at
-            white; 0 to 1.
+        developed: share of the images whose noise is that of developed pictures: coarse in its colours, stronger in
+            some channels than in others, weaker towards white (see _developed); 0 to 1.
     """
 
     def __init__(
@@ -66,29 +63,30 @@ def camera_noise(
     strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
     if developed:
         chosen = axes.per_image(torch.rand(len(image), generator=generator, device=image.device), image) < developed
-        coarser, gain = _development(image, generator)
-        own, common = (torch.where(chosen, coarser(part), part) for part in (own, common))
+        coarser, gain = _developed(own, image, generator)
+        own = torch.where(chosen, coarser, own)
         strength = torch.where(chosen, gain * strength, strength)
     return image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
 
 
-def _development(image: Tensor, generator: torch.Generator) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """What developing a picture makes of its noise, at random: how it becomes coarser, and by what it is multiplied.
+def _developed(own: Tensor, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What developing a picture makes of its noise: that which channels do not share, and a factor for all, at random.
 
-    A sensor has one colour at each pixel, and what lies between is interpolated, from fewer pixels for red and blue
-    than for green; cameras smooth colours further. So some channels are coarser than others, here any of them. White
-    balance multiplies them by different factors; a tone curve is flat towards white.
+    A sensor has one colour at each pixel, what lies between is interpolated, and cameras smooth colours further, for
+    eyes see brightness finer than colour: half and more of what the channels do not share becomes noise of colour
+    alone, blurred by 1.2 to 3 pixels. White balance multiplies the channels by different factors, 0.67 to 1.5; a tone
+    curve is flat towards white, where up to 80% of the deviation is gone.
     """
 
     def uniform(channels: int, low: float, high: float) -> Tensor:
         u = torch.rand(len(image), channels, generator=generator, device=image.device)
         return (low + (high - low) * u).reshape(len(image), channels, *[1] * len(axes.size(image)))
 
-    width, most = uniform(1, 1.5, 3.5).flatten(), uniform(1, 0, 0.8)
-
-    def coarser(grain: Tensor) -> Tensor:
-        coarse = most * uniform(grain.shape[1], 0, 1)
-        return (1 - coarse).sqrt() * grain + coarse.sqrt() * blurred_normal(grain, width, generator)
-
-    balance = 1.5 ** uniform(image.shape[1], -1, 1)
-    return coarser, balance * (1 - uniform(1, 0, 0.8) * image.clamp(0, 1))
+    count = image.shape[1]
+    factor = 1.5 ** uniform(count, -1, 1) * (1 - uniform(1, 0, 0.8) * image.clamp(0, 1))
+    if count == 1:  # no colour
+        return own, factor
+    colour = blurred_normal(image, uniform(1, 1.2, 3).flatten(), generator)
+    colour = (colour - colour.mean(1, keepdim=True)) * (count / (count - 1)) ** 0.5
+    coarse = uniform(1, 0.5, 1)
+    return (1 - coarse).sqrt() * own + coarse.sqrt() * colour, factor
