@@ -14,6 +14,8 @@ from n2n_lightning.data.batches import Batches, Key, Loader
 from n2n_lightning.data.captures import Captures, Scenes
 from n2n_lightning.data.dead_leaves import dead_leaves
 from n2n_lightning.data.fabrics import fabrics
+from n2n_lightning.data.movie import Hidden
+from n2n_lightning.data.single import Singles
 from n2n_lightning.data.specimens import specimens
 from n2n_lightning.data.synthetic import Crops
 from n2n_lightning.files import InputError
@@ -261,11 +263,21 @@ def test_crops_without_blocks_or_zoom_are_the_photo():
     assert torch.equal(batch["input"], batch["target"])
 
 
-def test_every_photo_is_visited_by_epochs_that_are_shorter_than_their_number():
-    photos = [torch.full((1, 8, 8), value, dtype=torch.uint8) for value in range(10)]
-    crops = Crops(photos, 4, size=4, noise=Gaussian(25), seed=0, zoom=None)
-    seen = [crops[Key(epoch, 0, torch.arange(4))]["image"][:, 0, 0, 0].tolist() for epoch in range(3)]
-    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+def test_everything_is_visited_by_epochs_that_are_shorter_than_its_number():
+    frames = [torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 8, 8) for _ in range(3)]
+    scenes = Scenes(frames, [""] * 10)
+    sources = [
+        Crops(list(frames[0]), 4, size=4, noise=Gaussian(25), seed=0, zoom=None),
+        Captures(scenes, seed=0, swap=True, crop=(4, 4), count=4),
+        Singles(scenes, seed=0, swap=False, crop=(4, 4), count=4),
+        Hidden(scenes, seed=0, context=1, crop=(4, 4), count=4),
+    ]
+    for source in sources:
+        batches = [source[Key(epoch, 0, torch.arange(4))] for epoch in range(3)]
+        seen = [batch["image" if isinstance(source, Crops) else "input"][:, 0, 0, 0].tolist() for batch in batches]
+        assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    frozen = Crops(list(frames[0]), 4, size=4, noise=Gaussian(25, frozen=True), seed=0, zoom=None)
+    assert torch.equal(*(frozen[Key(epoch, 0, torch.arange(4))]["image"] for epoch in (0, 1)))
 
 
 def test_crops_through_pixelate_are_pixels_of_whole_crops():
