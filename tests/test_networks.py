@@ -144,7 +144,13 @@ def test_an_equivariant_network_does_not_mind_units_and_black_levels(channels, o
 
 @pytest.mark.parametrize(
     "network",
-    [DRUNet(3, [8, 8, 8], [2, 1, 1]), DRUNet(3, [8, 8], [1, 2], equivariant=True), NAFNet(3, [8, 8, 8], [1, 2, 1])],
+    [
+        DRUNet(3, [8, 8, 8], [2, 1, 1]),
+        DRUNet(3, [8, 8], [1, 2], equivariant=True),
+        NAFNet(3, [8, 8, 8], [1, 2, 1]),
+        ResidualUNet(3, 8),
+        DnCNN(3, 8, batch_norm=False),
+    ],
 )
 def test_the_reach_of_a_network_is_how_far_it_sees(network):
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n_lightning import axes
-from n2n_lightning.networks.network import CONVOLUTION, Network, sizes, spatial
+from n2n_lightning.networks.network import CONVOLUTION, Network, reach_of, sizes, spatial
 
 
 class _NAFBlock(nn.Module):
@@ -92,18 +92,6 @@ def shuffled(x: Tensor) -> Tensor:
     return x.reshape(batch, channels // 8, 2 * depth, 2 * height, 2 * width)
 
 
-def _reach(blocks: Sequence[int], each: int) -> int:
-    """How many pixels away from a change of its input a U-Net can change its output, `each` for every block.
-
-    >>> _reach([2, 1, 1], 2)
-    29
-    """
-    *upper, reach = (each * count for count in blocks)
-    for way in reversed(upper):  # the same blocks on the way down and up; two pixels become one and two again between
-        reach = 2 * reach + 1 + 2 * way
-    return reach + 2  # the first convolution and the last
-
-
 class _BlockUNet(Network):
     """A U-Net of blocks: 2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up, skips are added.
 
@@ -130,7 +118,7 @@ class _BlockUNet(Network):
         if len(widths) != len(blocks):
             raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
         self.multiple = 2 ** (len(widths) - 1)
-        self.reach = _reach(blocks, reach)
+        self.reach = reach_of([reach * count for count in blocks]) + 2  # the first convolution and the last
         steps = list(pairwise(widths))
 
         def chain(width: int, count: int) -> nn.Sequential:

@@ -191,6 +191,21 @@ def spatial(dims: int) -> int:
     return dims
 
 
+def reach_of(levels: Sequence[int]) -> int:
+    """How many pixels away from a change of its input a U-Net can change its output.
+
+    Args:
+        levels: how far the layers of each size reach, on the way down and again on the way up.
+
+    >>> reach_of([4, 2, 2])
+    27
+    """
+    *upper, reach = levels
+    for way in reversed(upper):  # between two sizes two pixels become one, and one becomes two
+        reach = 2 * reach + 1 + 2 * way
+    return reach
+
+
 def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
     """Two 3x3 (3x3x3) convolutions, each with LeakyReLU 0.1."""
     convolution = CONVOLUTION[dims]

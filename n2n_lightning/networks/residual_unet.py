@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, sizes, spatial, two_convolutions
+from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, reach_of, sizes, spatial, two_convolutions
 
 
 @final
@@ -33,6 +33,7 @@ class ResidualUNet(Network):
         self.out_channels = out_channels or channels
         sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
+        self.reach = reach_of([2] * levels) + 1  # two convolutions of 3x3 at each size, and the last
         widths = [width * 2**level for level in range(levels)]
         steps = zip([channels, *widths], widths, strict=False)
         self.encoder = nn.ModuleList(two_convolutions(a, b, dims) for a, b in steps)
