@@ -357,8 +357,8 @@ def test_two_processes_are_one_run(course, tmp_path):
     for name in ("val_psnr", "val_psnr_total", "train_loss", "noisy_psnr"):
         assert results[0][name] == pytest.approx(results[1][name], abs=1e-4)
     assert [result["processes"] for result in results] == [1, 2]
-    for name, value in weights(one).items():
-        assert torch.allclose(value, weights(two)[name], atol=1e-5), name
+    for name, value in weights(one).items():  # sums in another order: 1.5e-5 was seen on a processor with AVX2 alone
+        assert torch.allclose(value, weights(two)[name], atol=1e-4), name
 
     def killed(*arguments: str, moment: str):
         kill = f"++callbacks.kill={{_target_: tests.test_train.Kill, {moment}}}"
