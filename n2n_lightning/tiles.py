@@ -18,7 +18,7 @@ from n2n_lightning.networks import pad_to_multiple
 # sees.
 TILES, OVERLAPS = {2: 1024, 3: 112}, {2: 96, 3: 32}
 LARGE = 1280 * 1280  # pixels of an image that is scored in tiles
-SCORED = {2: 512, 3: 112}  # their sides: training needs memory beside them
+SCORED = {2: 512, 3: TILES[3]}  # their sides: training needs memory beside them
 MARGIN = 7 / 16  # of an overlap, in which a tile counts nothing
 Place = tuple[slice, ...]
 
@@ -176,7 +176,8 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int |
     if math.prod(size) <= LARGE:
         return network(images)
     multiple, dims = 32, len(size)
-    tile = max(SCORED[dims], least_tile(OVERLAPS[dims] if overlap is None else overlap, multiple))
+    overlap = OVERLAPS[dims] if overlap is None else overlap
+    tile = max(SCORED[dims], least_tile(overlap, multiple))
     results: list[Tensor] = []
     for image in images:
         found: list[Tensor] = []

@@ -62,7 +62,7 @@ def camera_noise(
     common = blurred_normal(image[:, :1], width, generator)
     strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
     if developed:
-        chosen = axes.per_image(torch.rand(len(image), generator=generator, device=image.device), image) < developed
+        chosen = drawn((0, 1), image, generator) < developed
         coarser, gain = _developed(own, image, generator)
         own = torch.where(chosen, coarser, own)
         strength = torch.where(chosen, gain * strength, strength)
@@ -78,15 +78,13 @@ def _developed(own: Tensor, image: Tensor, generator: torch.Generator) -> tuple[
     curve is flat towards white, where up to 80% of the deviation is gone.
     """
 
-    def uniform(channels: int, low: float, high: float) -> Tensor:
-        u = torch.rand(len(image), channels, generator=generator, device=image.device)
-        return (low + (high - low) * u).reshape(len(image), channels, *[1] * len(axes.size(image)))
-
     count = image.shape[1]
-    factor = 1.5 ** uniform(count, -1, 1) * (1 - uniform(1, 0, 0.8) * image.clamp(0, 1))
+    u = torch.rand(len(image), count, generator=generator, device=image.device)
+    balance = 1.5 ** (2 * u - 1).reshape(len(image), count, *[1] * len(axes.size(image)))
+    factor = balance * (1 - drawn((0, 0.8), image, generator) * image.clamp(0, 1))
     if count == 1:  # no colour
         return own, factor
-    colour = blurred_normal(image, uniform(1, 1.2, 3).flatten(), generator)
+    colour = blurred_normal(image, drawn((1.2, 3), image, generator).flatten(), generator)
     colour = (colour - colour.mean(1, keepdim=True)) * (count / (count - 1)) ** 0.5
-    coarse = uniform(1, 0.5, 1)
+    coarse = drawn((0.5, 1), image, generator)
     return (1 - coarse).sqrt() * own + coarse.sqrt() * colour, factor
