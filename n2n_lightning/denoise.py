@@ -28,6 +28,7 @@ def parser() -> Parser:
         "--halves", action="store_true", help="of two pictures, halves of one specimen, write the mean result"
     )
     p.add_argument("--strength", type=float, default=1.0, help="0 to 1: a mix of picture and result (default 1)")
+    p.add_argument("--uneven", action="store_true", help="the noise differs from place to place, as in a montage")
     p.add_argument("--page", action="store_true", help="write OUT/page.html, with a slider between before and after")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
@@ -77,7 +78,7 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
         )
         task = progress.add_task(source.name, total=total)
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
-        options["strength"] = args.strength
+        options |= {"strength": args.strength, "uneven": args.uneven}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         with replacing(target, folder=ending(target) in FOLDERS) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):

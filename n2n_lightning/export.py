@@ -88,14 +88,12 @@ def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Te
     """Writes a checkpoint with the network alone; returns what runs it."""
     import torch
 
-    from n2n_lightning.restore import load, read_checkpoint
+    from n2n_lightning.restore import OURS, load, read_checkpoint
 
     ours = read_checkpoint(source)["n2n_lightning"]
     content = {
         "state_dict": {f"network.{name}": value for name, value in model.network.state_dict().items()},
-        "n2n_lightning": {
-            name: ours[name] for name in ("format", "model", "scale", "range", "context", "thinned") if name in ours
-        },
+        "n2n_lightning": {name: ours[name] for name in ("format", *OURS) if name in ours},
     }
     torch.save(content, path)
     return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])

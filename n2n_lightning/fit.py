@@ -128,6 +128,7 @@ class Run:
                 "range": limits,
                 "context": data.context,
                 "thinned": data.thinned,
+                "blind": data.blind,
                 "config": config,
             },
             reference=data.reference,

@@ -20,7 +20,7 @@ from n2n_lightning.fsc import Correlation, planes_of
 from n2n_lightning.losses import L2
 from n2n_lightning.missing import filled
 from n2n_lightning.networks import apply, channels_last, described
-from n2n_lightning.restore import load, read_checkpoint
+from n2n_lightning.restore import OURS, load, read_checkpoint
 from n2n_lightning.schedulers import time_spent, timer_of
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
 from n2n_lightning.scores import Estimates, psnr, psnr_metrics
@@ -324,7 +324,7 @@ class Denoiser(pl.LightningModule):
             options: of the constructor.
         """
         trained, ours = load(checkpoint_path, allow), read_checkpoint(checkpoint_path)["n2n_lightning"]
-        spec = {name: ours[name] for name in ("model", "scale", "range", "context", "thinned") if name in ours}
+        spec = {name: ours[name] for name in OURS if name in ours}
         module = cls(trained.network, spec=spec, **options)
         module.history = list(ours.get("history", []))
         module.train()

@@ -53,6 +53,22 @@ class Page:
         self.sink[(*place, slice(self.colours))] = result if gone is None else np.where(gone, before, result)
         self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
 
+    def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Source and result as the network sees them, float32 (rows, W, C) but for transparency; NaN where missing."""
+        before, after = (page[rows, ..., : self.colours] for page in (self.source, self.sink))
+        gone = lost(before, self.fills)
+        shown = self.limits.shown(before), self.limits.shown(after)
+        if gone is not None:
+            for values in shown:
+                values[gone] = np.nan
+        return shown
+
+    def mend(self, rows: slice, more: np.ndarray) -> None:
+        """Adds to the result, in units of the network, where `more` is not 0."""
+        place = (rows, ..., slice(self.colours))
+        after = self.sink[place]
+        self.sink[place] = np.where(more == 0, after, self.limits.stored(self.limits.shown(after) + more, after))
+
 
 def gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
     """The values that mean that a pixel of a page is missing: declared ones, and that of a margin.

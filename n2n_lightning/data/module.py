@@ -116,6 +116,11 @@ class NoisyPairs(pl.LightningDataModule):
         return None
 
     @property
+    def blind(self) -> bool:
+        """Whether the noise is of so many kinds that the network has to guess which."""
+        return self.noise is not None and self.noise.blind
+
+    @property
     def second_pass(self) -> Any:
         """What is added to the loss, with a second pass through the network; see module.Denoiser."""
         return None

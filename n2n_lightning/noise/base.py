@@ -34,6 +34,7 @@ class Noise:
     """
 
     block: int = 1
+    blind: bool = False  # of so many kinds and strengths that a network has to guess which
 
     def __init__(self, frozen: bool = False) -> None:
         self.frozen = frozen

@@ -31,6 +31,8 @@ class Varied(Noise):
         developed: share of the camera noise that is of developed pictures, see Camera.
     """
 
+    blind = True
+
     def __init__(
         self,
         sigma: Strength = (0, 100),
