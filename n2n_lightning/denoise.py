@@ -28,7 +28,7 @@ def parser() -> Parser:
         "--halves", action="store_true", help="of two pictures, halves of one specimen, write the mean result"
     )
     p.add_argument("--strength", type=float, default=1.0, help="0 to 1: a mix of picture and result (default 1)")
-    p.add_argument("--uneven", action="store_true", help="the noise differs from place to place, as in a montage")
+    p.add_argument("--uneven", action="store_true", help="the noise differs from place to place: put no texture back")
     p.add_argument("--page", action="store_true", help="write OUT/page.html, with a slider between before and after")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")

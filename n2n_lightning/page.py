@@ -1,5 +1,6 @@
 """One page of a picture, or one volume, on its way to a network and back."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from n2n_lightning.missing import lost, margin_value
 from n2n_lightning.ranges import Range
+
+PIXELS = 2**20  # of a page that are worked on at a time
 
 
 class Page:
@@ -28,7 +31,6 @@ class Page:
         self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
         self.near = near or [source]
         self.fills: tuple[float, ...] = ()
-        self.strength = 1.0  # of the result, in a mix with the source
 
     def read(self, place: tuple[slice, ...]) -> Tensor:
         """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
@@ -45,13 +47,15 @@ class Page:
         """The network's result (C, h, w); missing pixels and transparency are those of the source."""
         pixels, found = self.source[place], values.movedim(0, -1).cpu().numpy()
         before = pixels[..., : self.colours]
-        if self.strength != 1:
-            shown = self.limits.shown(before)
-            with np.errstate(invalid="ignore"):
-                found = shown + self.strength * (found - shown)
         result, gone = self.limits.stored(found, before), lost(before, self.fills)
         self.sink[(*place, slice(self.colours))] = result if gone is None else np.where(gone, before, result)
         self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
+
+    def strips(self, multiple: int = 1) -> list[slice]:
+        """Rows (of a volume: planes) of about PIXELS at a time, `multiple` of them or more."""
+        length, *others = self.sink.shape[:-1]
+        rows = max(1, PIXELS // (multiple * math.prod(others))) * multiple
+        return [slice(first, min(first + rows, length)) for first in range(0, length, rows)]
 
     def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Source and result as the network sees them, float32 (rows, W, C) but for transparency; NaN where missing."""
@@ -68,6 +72,13 @@ class Page:
         place = (rows, ..., slice(self.colours))
         after = self.sink[place]
         self.sink[place] = np.where(more == 0, after, self.limits.stored(self.limits.shown(after) + more, after))
+
+    def mix(self, strength: float) -> None:
+        """Makes the result a mix with the source, 0 to 1."""
+        for rows in self.strips():
+            before, after = self.both(rows)
+            with np.errstate(invalid="ignore"):
+                self.mend(rows, np.nan_to_num((1 - strength) * (before - after), posinf=0, neginf=0))
 
 
 def gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:

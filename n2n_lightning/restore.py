@@ -238,11 +238,9 @@ class Trained(nn.Module):
                 if self.context and not near:
                     beside = [source[around(place[0], k, stacked[0]), *place[1:]] for k in frames(self.context)]
                 page = Page(source[place], sink[place], colours, limits, next(self.parameters()).device, beside)
-                page.strength = strength
                 page.fills = known[place] if place in known else gaps(page.source[..., :colours], fills)
                 tiled(run, page.read, page.write, size, self._tile(tile), self.multiple, batch, advance, self.overlap)
-                if self.blind and self.dims == 2 and not uneven:
-                    put_back(page, together)
+                self._finish(page, together, strength, uneven)
 
     def _check_context(self, surrounded: bool) -> None:
         """Raises InputError where the network sees frames around each, and there are none."""
@@ -251,6 +249,13 @@ class Trained(nn.Module):
                 f"the checkpoint is for movies of {self.channels} channels: it sees {self.context} frames on either"
                 " side of each, and needs a stack of frames"
             )
+
+    def _finish(self, page: Page, together: bool, strength: float, uneven: bool) -> None:
+        """What is done when all tiles of a page are there, for it takes the whole of it."""
+        if self.blind and self.dims == 2 and not uneven:
+            put_back(page, together)
+        if strength != 1:
+            page.mix(strength)
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | str | None = "auto") -> int:
         """How many tiles `denoise_into` will finish."""

@@ -19,10 +19,11 @@ TINY = 1e-12  # mean square that is next to nothing, of the network's range
 HOT = 0.02  # share of a block's pixels that may be hot ones and do not count
 SURFACE = (0.2, 0.5)  # variance of the result over that removed: of surfaces it is below, of texture above
 STRONG = (0.1, 0.2)  # deviation of what was removed over the picture's range: beyond, noise is too strong to stay
-PEAK = 6.0  # deviations of what was removed: pixels that were further off are hot, and not put back
-PIXELS = 2**20  # at a time
+PEAK = 5.0  # deviations of what was removed: less is put back of pixels that were further off; of hot ones nothing
+NEAR, LOW = 0.1, 25  # share of the blocks nearest in brightness, and the percentile of them that is usual at least
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of huge values: of their blocks nothing is known
 def put_back(page: Page, together: bool) -> None:
     """Puts texture back into the result of a page (H, W, C), in place.
 
@@ -32,8 +33,7 @@ def put_back(page: Page, together: bool) -> None:
     height, width = page.sink.shape[:2]
     if (height // SIDE) * (width // SIDE) < FEWEST:
         return
-    rows = max(1, PIXELS // (SIDE * width)) * SIDE
-    strips = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+    strips = page.strips(SIDE)
     measured = [_measured(*page.both(strip), together) for strip in strips]
     removed, left, bright = (np.concatenate(parts, 1) for parts in zip(*measured, strict=True))
     taken = np.stack([_taken(*values) for values in zip(removed, left, bright, strict=True)])
@@ -44,7 +44,9 @@ def put_back(page: Page, together: bool) -> None:
         share, peak = (_between(values, strip, width) for values in (taken, peaks))
         if share.min() < 1:
             before, after = page.both(strip)
-            page.mend(strip, (1 - share) * np.nan_to_num(before - after).clip(-peak, peak))
+            difference = np.nan_to_num(before - after, posinf=0, neginf=0)
+            calm = (2 - np.abs(difference) / np.maximum(peak, 1e-12)).clip(0, 1)
+            page.mend(strip, (1 - share) * calm * difference)
 
 
 def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,7 +59,7 @@ def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> tuple[np
         Each (C, h, w), or (1, h, w) for colours together.
     """
     squares, values = _blocks((before - after) ** 2), _blocks(after)
-    calm = round(squares.shape[-1] * (1 - HOT))
+    calm = round(SIDE * SIDE * (1 - HOT))
     left = values.var(-1)
     for axis in np.mgrid[:SIDE, :SIDE].reshape(2, -1).astype(np.float32):
         across = axis - axis.mean()
@@ -75,16 +77,20 @@ def _blocks(values: np.ndarray) -> np.ndarray:
 
 def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
     """What share of what was removed is to be taken from each block, (h, w): 1 where it is noise."""
+    from scipy.ndimage import percentile_filter
     from scipy.stats import siegelslopes
 
     share = np.ones(removed.shape)
-    known = np.isfinite(bright) & (removed > TINY)  # beside missing pixels and in graphics there is nothing to learn
+    known = np.isfinite(removed + left + bright) & (removed > TINY)  # not beside missing pixels, or in graphics
     if known.sum() < FEWEST:
         return share
     square, light = removed[known].astype(np.float64), bright[known].astype(np.float64)
-    few = slice(None, None, -(-len(square) // LOOKED))
-    slope, base = siegelslopes(square[few], light[few])
-    usual = np.maximum(base + slope * light, np.median(square))
+    few = np.random.default_rng(0).permutation(len(square))[:LOOKED]
+    few = few[np.argsort(light[few], kind="stable")]
+    slope, base = siegelslopes(square[few], light[few]) if np.ptp(light[few]) else (0.0, 0.0)
+    near = percentile_filter(square[few], LOW, max(1, round(NEAR * len(few))))
+    # Of three guesses the largest: what is put back has to stand out of all of them.
+    usual = np.maximum(np.maximum(base + slope * light, np.median(square)), np.interp(light, light[few], near))
     texture = _rising(left[known] / square, *SURFACE)
     low, high = np.quantile(light, (0.02, 0.98))
     weak = 1 - _rising(np.sqrt(square) / max(high - low, 1e-12), *STRONG)

@@ -18,7 +18,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 from torch import nn
 
 import n2n_lightning
-from n2n_lightning import load, networks, restore, texture
+from n2n_lightning import load, networks, restore
+from n2n_lightning import page as pages
 from n2n_lightning.axes import as_pages, of_picture
 from n2n_lightning.data.fabrics import fabrics
 from n2n_lightning.files import InputError
@@ -130,14 +131,47 @@ def test_hot_and_missing_pixels_stay_as_they_are_in_texture():
     plain, threads, here = cloth()
     clean = plain + threads
     picture = (clean + RNG.normal(0, 2 / 255, clean.shape)).astype(np.float32)
-    picture[100, 120], picture[110:113, 130] = 5, np.nan
+    picture[100, 120], picture[110:113, 130], picture[110:113, 134] = 5, np.nan, -9999
     result = plain + 0.5 * threads
-    result[110:113, 130] = np.nan
+    result[110:113, 130], result[110:113, 134] = np.nan, -9999
+    page = page_of(picture, result, (-9999.0,))
+    put_back(page, True)
+    assert np.array_equal(page.sink[100, 120], result[100, 120])
+    assert np.isnan(page.sink[110:113, 130]).all()
+    assert (page.sink[110:113, 134] == -9999).all()
+    assert np.isnan(page.sink).sum() == 9
+    assert np.nanmax(np.abs(page.sink - result)[here]) > 0.03  # beside them it works
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_values_and_flat_pictures_do_not_stop_it():
+    plain, threads, here = cloth()
+    picture = (plain + threads + RNG.normal(0, 2 / 255, plain.shape)).astype(np.float32)
+    result = plain + 0.5 * threads
+    picture[200, 10], result[200, 10], picture[200, 40] = 1e20, 1e20, 1e25
     page = page_of(picture, result)
     put_back(page, True)
-    assert np.abs(page.sink[100, 120] - clean[100, 120]).max() < 0.3
-    assert np.array_equal(np.isnan(page.sink), np.isnan(picture))
-    assert np.nanmax(np.abs(page.sink - result)[here]) > 0.03  # beside them it works
+    assert np.abs(page.sink - result)[here].max() > 0.03
+    page = page_of(0.5 + 0.01 * RNG.normal(0, 1, plain.shape).astype(np.float32), np.full_like(plain, 0.5))
+    put_back(page, True)
+    assert (page.sink == 0.5).all()
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8])
+def test_noise_beside_a_backdrop_without_any_is_not_put_back(share):
+    """As in a picture that was cut out: most blocks have next to no noise, all of them of one brightness."""
+    plain, threads, _ = cloth()
+    clean, noise = plain + threads, RNG.normal(0, 1, plain.shape)
+    away = slice(0, round(share * 256))
+    clean[away] = 1
+    sigma = np.full((256, 1, 1), 4 / 255)
+    sigma[away] = 0.05 / 255
+    picture, result = (clean + sigma * noise).astype(np.float32), (clean + 0.1 * sigma * noise).astype(np.float32)
+    page = page_of(picture, result)
+    put_back(page, True)
+    inside = slice(away.stop + 16, None)
+    left = [np.sqrt(np.square(image - clean)[inside].mean()) * 255 for image in (page.sink, picture)]
+    assert left[0] < 0.35 * left[1]
 
 
 def test_put_back_goes_with_unit_and_strips(monkeypatch):
@@ -147,7 +181,7 @@ def test_put_back_goes_with_unit_and_strips(monkeypatch):
     page = page_of(picture, result)
     put_back(page, True)
     whole = page.sink
-    monkeypatch.setattr(texture, "PIXELS", 5000)
+    monkeypatch.setattr(pages, "PIXELS", 5000)
     page = page_of(picture, result)
     put_back(page, True)
     assert np.abs(page.sink - whole).max() < 1e-6
@@ -680,6 +714,10 @@ def test_strength_mixes_the_picture_and_its_result(model, tmp_path, monkeypatch)
     full = model.denoise(image)
     assert np.allclose(model.denoise(image, strength=0.25), image + 0.25 * (full - image), atol=1e-5, equal_nan=True)
     assert np.allclose(model.denoise(image, strength=0), image, atol=1e-6, equal_nan=True)
+    woven = fabrics(1, 128, [torch.full((3, 8, 8), 128, dtype=torch.uint8)], seed=8)[0].float() / 255
+    full = model.denoise(woven)
+    assert (full - model.denoise(woven, uneven=True)).abs().max() > 1e-3  # texture was put back
+    assert torch.allclose(model.denoise(woven, strength=0.5), (woven + full) / 2, atol=1e-5)
     np.save(tmp_path / "a.npy", image)
     done = run("denoise", "a.npy", "-o", "out", "--strength", "0.25", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
