@@ -93,9 +93,12 @@ def test_constraints_pin_every_dependency():
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
 def test_documentation_names_what_exists(page):
     text = (ROOT / page).read_text()
-    for target in re.findall(r"\]\(([^)#]+)", text):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
         if "://" not in target:
-            assert ((ROOT / page).parent / target).exists(), target
+            there = (ROOT / page).parent / target if target else ROOT / page
+            assert there.exists(), target
+            titles = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in [re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles], anchor
     for group, name in re.findall(r"\b(data|noise|model|optim|scheduler|loss|trainer|experiment)=(\w+)", text):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists(), f"{group}={name}"
     for module in re.findall(r"python -m n2n_lightning\.(\w+)", text):
