@@ -67,6 +67,12 @@ class Page:
                 values[gone] = np.nan
         return shown
 
+    def removed(self, rows: slice) -> np.ndarray:
+        """What was removed, in units of the network; 0 where that is not known."""
+        before, after = self.both(rows)
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num(before - after, posinf=0, neginf=0)
+
     def mend(self, rows: slice, more: np.ndarray) -> None:
         """Adds to the result, in units of the network, where `more` is not 0."""
         place = (rows, ..., slice(self.colours))
@@ -76,9 +82,7 @@ class Page:
     def mix(self, strength: float) -> None:
         """Makes the result a mix with the source, 0 to 1."""
         for rows in self.strips():
-            before, after = self.both(rows)
-            with np.errstate(invalid="ignore"):
-                self.mend(rows, np.nan_to_num((1 - strength) * (before - after), posinf=0, neginf=0))
+            self.mend(rows, (1 - strength) * self.removed(rows))
 
 
 def gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:

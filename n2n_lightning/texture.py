@@ -43,8 +43,7 @@ def put_back(page: Page, together: bool) -> None:
     for strip in strips:
         share, peak = (_between(values, strip, width) for values in (taken, peaks))
         if share.min() < 1:
-            before, after = page.both(strip)
-            difference = np.nan_to_num(before - after, posinf=0, neginf=0)
+            difference = page.removed(strip)
             calm = (2 - np.abs(difference) / np.maximum(peak, 1e-12)).clip(0, 1)
             page.mend(strip, (1 - share) * calm * difference)
 
