@@ -84,9 +84,8 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
                 options["near"] = _near(model, job, axes, series)
-                model.denoise_into(
-                    results[number], values.array, axes, alpha, values.colour, fills=values.fills, **options
-                )
+                options |= {"fills": values.fills, "invalid": values.invalid}
+                model.denoise_into(results[number], values.array, axes, alpha, values.colour, **options)
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
     except DiskFull as error:
@@ -175,7 +174,7 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
         picture = opened(job.source, job.part)
         for values in picture.values:
             axes, alpha = picture.meaning(values, args.axes)
-            arrays.append((values.array, axes, bool(alpha), values.colour is not False, str(job.source)))
+            arrays.append((values.measured, axes, bool(alpha), values.colour is not False, str(job.source)))
             fills |= set(values.fills)
     images, names = adapt.collected(arrays)
     with adapt.shown(minutes) as advance:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ PIXELS = 2**20  # of a page that are worked on at a time
 class Page:
     """One page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
 
-    `near` are the pages that the network sees in place of it.
+    `near` are the pages that the network sees in place of it; `invalid` and `near_invalid` say which of their pixels
+    are missing whatever their values are, bool in the shape of a page.
     """
 
     def __init__(
@@ -27,17 +29,21 @@ class Page:
         limits: Range,
         device: torch.device,
         near: Sequence[np.ndarray] = (),
+        invalid: np.ndarray | None = None,
+        near_invalid: Sequence[np.ndarray | None] = (),
     ) -> None:
         self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
-        self.near = near or [source]
+        self.near, self.invalid = near or [source], invalid
+        self.near_invalid = near_invalid if near else [invalid]
         self.fills: tuple[float, ...] = ()
 
     def read(self, place: tuple[slice, ...]) -> Tensor:
         """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
         found = []
-        for page in self.near:
-            pixels = page[(*place, slice(self.colours))]
-            values, gone = self.limits.shown(pixels), lost(pixels, self.fills)
+        for page, invalid in zip(self.near, self.near_invalid or [None] * len(self.near), strict=True):
+            where = (*place, slice(self.colours))
+            pixels = page[where]
+            values, gone = self.limits.shown(pixels), self._missing(pixels, invalid, where)
             if gone is not None:
                 values[gone] = np.nan
             found.append(torch.from_numpy(values).movedim(-1, 0))
@@ -46,10 +52,18 @@ class Page:
     def write(self, place: tuple[slice, ...], values: Tensor) -> None:
         """The network's result (C, h, w); missing pixels and transparency are those of the source."""
         pixels, found = self.source[place], values.movedim(0, -1).cpu().numpy()
-        before = pixels[..., : self.colours]
-        result, gone = self.limits.stored(found, before), lost(before, self.fills)
-        self.sink[(*place, slice(self.colours))] = result if gone is None else np.where(gone, before, result)
+        before, where = pixels[..., : self.colours], (*place, slice(self.colours))
+        result = self.limits.stored(found, before, self.sink.dtype)
+        gone = self._missing(before, self.invalid, where)
+        self.sink[where] = result if gone is None else np.where(gone, before, result)
         self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
+
+    def _missing(self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any) -> np.ndarray | None:
+        """Which of the pixels at a place are missing, by their values or by the mask of their page; None: none."""
+        gone = lost(pixels, self.fills)
+        if invalid is None or not (masked := invalid[where]).any():
+            return gone
+        return masked if gone is None else gone | masked
 
     def strips(self, multiple: int = 1) -> list[slice]:
         """Rows (of a volume: planes) of about PIXELS at a time, `multiple` of them or more."""
@@ -59,8 +73,9 @@ class Page:
 
     def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Source and result as the network sees them, float32 (rows, W, C) but for transparency; NaN where missing."""
-        before, after = (page[rows, ..., : self.colours] for page in (self.source, self.sink))
-        gone = lost(before, self.fills)
+        where = (rows, ..., slice(self.colours))
+        before, after = (page[where] for page in (self.source, self.sink))
+        gone = self._missing(before, self.invalid, where)
         shown = self.limits.shown(before), self.limits.shown(after)
         if gone is not None:
             for values in shown:

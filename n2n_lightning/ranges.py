@@ -29,6 +29,7 @@ class Range:
         together: bool,
         fills: Sequence[float] = (),
         equivariant: bool = False,
+        invalid: np.ndarray | None = None,
     ) -> "Range":
         """That of an array.
 
@@ -39,13 +40,14 @@ class Range:
             fills: stored values that mean that a pixel is missing.
             equivariant: whether the network minds neither units nor black levels: what it is shown goes with the values
                 alone, whatever their type.
+            invalid: bool, in the shape of `pixels`: True where one is missing whatever its value is.
         """
         if fixed is not None:
             found = [fixed]
         elif pixels.dtype == np.uint8 and not equivariant:  # nothing to judge
             found = [levels(pixels)]
         else:
-            values, calm = sampled(pixels, fills)
+            values, calm = sampled(pixels, fills, invalid)
             each = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
             found = [filled(v, c) if equivariant else _judged(pixels.dtype, v, c) for v, c in each]
         black, span = np.array(found, np.float64).T
@@ -60,26 +62,36 @@ class Range:
             found: np.ndarray = ((pixels.astype(self.span.dtype) - self.black) / self.span).astype(np.float32)
         return found
 
-    def stored(self, values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    def stored(self, values: np.ndarray, pixels: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
         """What the network made of `pixels` as stored values: integers rounded and kept in the range of their type.
 
         Where `pixels` are NaN or infinite, they stay so.
+
+        Args:
+            values: of the network.
+            pixels: the stored values that it was shown.
+            dtype: the type that the result will be stored as; None: that of `pixels`.
         """
+        kind = pixels.dtype if dtype is None else dtype
         found: Any = values.astype(self.span.dtype) * self.span + self.black
-        if np.issubdtype(pixels.dtype, np.integer):
-            limits = np.iinfo(pixels.dtype)
+        if np.issubdtype(kind, np.integer):
+            limits = np.iinfo(kind)
             return np.asarray(found.round().clip(limits.min, limits.max))
-        found = found.clip(np.finfo(pixels.dtype).min, np.finfo(pixels.dtype).max)
+        found = found.clip(np.finfo(kind).min, np.finfo(kind).max)
         return np.where(np.isfinite(pixels), found, pixels)
 
 
-def sampled(pixels: np.ndarray, fills: Sequence[float] = ()) -> tuple[np.ndarray, np.ndarray]:
+def sampled(
+    pixels: np.ndarray, fills: Sequence[float] = (), invalid: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Values at evenly spread places of an array, and the median of the 5 x 5 pixels around each: both (n, C).
 
     Missing ones (NaN, infinite, of `fills`) are NaN. Pixels of their own, or 3 x 3 of them, do not reach the medians.
 
     Args:
         pixels: (..., H, W, C).
+        fills: stored values that mean that a pixel is missing.
+        invalid: bool, in the shape of `pixels`: missing ones, too.
     """
     *stacked, height, width, channels = pixels.shape
     few = [np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in stacked]
@@ -88,8 +100,11 @@ def sampled(pixels: np.ndarray, fills: Sequence[float] = ()) -> tuple[np.ndarray
     for dy in range(-2, 3):
         for dx in range(-2, 3):
             place = np.ix_(*few, (rows + dy).clip(0, height - 1), (columns + dx).clip(0, width - 1))
-            around.append(pixels[place].reshape(-1, channels))
-    near = np.stack(around).astype(np.float64)
+            taken = pixels[place].astype(np.float64)
+            if invalid is not None:
+                taken[invalid[place]] = np.nan
+            around.append(taken.reshape(-1, channels))
+    near = np.stack(around)
     for fill in fills:
         near[near == fill] = np.nan
     near[~np.isfinite(near) | (np.abs(near) > 1e30)] = np.nan

@@ -199,6 +199,7 @@ class Trained(nn.Module):
         fills: tuple[float, ...] = (),
         advance: Callable[[int], Any] = lambda tiles: None,
         near: Sequence[np.ndarray] = (),
+        invalid: np.ndarray | None = None,
     ) -> None:
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
 
@@ -209,7 +210,10 @@ class Trained(nn.Module):
             fills: stored values that mean that a pixel is missing, beside those that are found by themselves.
             advance: called with the number of tiles that were finished.
             near: with a context, and an array that is one frame: those around it, `axes.frames`, of the same axes.
-            result, array, axes, tile, tta, scale, batch, black, strength, uneven: see `denoise`.
+            invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value is. It stays as it
+                is, and the network does not see it.
+            result: of the shape of `array`; of its type, or of a type of floats, which is not rounded.
+            array, axes, tile, tta, scale, batch, black, strength, uneven: see `denoise`.
         """
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
@@ -217,6 +221,7 @@ class Trained(nn.Module):
             raise InputError(f"scale={scale}: must be larger than {black:g}, and finite")
         axes = in_space(axes) if self.dims == 3 else axes
         source, sink = as_pages(array, axes, self.dims), as_pages(result, axes, self.dims)
+        masks = None if invalid is None else as_pages(invalid, axes, self.dims)
         stacked, size, channels = of_pages(source.shape, self.dims)
         colours = channels - (alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
@@ -227,17 +232,25 @@ class Trained(nn.Module):
         known = {p: gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
         fixed = self.range if scale is None else (black, scale - black)
         everywhere = sorted({fill for found in known.values() for fill in found})
-        sample = source[..., :colours] if self.dims == 2 else source[..., evenly(size[0], PLANES), :, :, :colours]
-        limits = Range.of(sample, fixed, together, everywhere, self.equivariant)
+        sample: Any = (..., slice(colours))
+        if self.dims == 3:
+            sample = (..., evenly(size[0], PLANES), slice(None), slice(None), slice(colours))
+        unknown = None if masks is None else masks[sample]
+        limits = Range.of(source[sample], fixed, together, everywhere, self.equivariant, unknown)
         each = self._together if together else self._planes
         run = averaged(each, self.multiple) if tta else each
 
         with torch.inference_mode():
             for place in places:
                 beside = [as_pages(frame, axes, self.dims) for frame in near]
+                gone: list[np.ndarray | None] = [None] * len(beside)
                 if self.context and not near:
-                    beside = [source[around(place[0], k, stacked[0]), *place[1:]] for k in frames(self.context)]
-                page = Page(source[place], sink[place], colours, limits, next(self.parameters()).device, beside)
+                    numbers = [(around(place[0], k, stacked[0]), *place[1:]) for k in frames(self.context)]
+                    beside = [source[number] for number in numbers]
+                    gone = [None if masks is None else masks[number] for number in numbers]
+                mask = None if masks is None else masks[place]
+                device = next(self.parameters()).device
+                page = Page(source[place], sink[place], colours, limits, device, beside, mask, gone)
                 page.fills = known[place] if place in known else gaps(page.source[..., :colours], fills)
                 tiled(run, page.read, page.write, size, self._tile(tile), self.multiple, batch, advance, self.overlap)
                 self._finish(page, together, strength, uneven)

@@ -72,7 +72,12 @@ def _stacked(picture: Picture) -> list[Values]:
         return picture.values
     if any((v.shape, v.dtype, v.axes) != (first.shape, first.dtype, first.axes) for v in more):
         raise InputError(f"{picture.path}: its pages differ in size or type; make them alike, or a file each")
-    return [Values(np.stack([v.array for v in picture.values]), f"N{first.axes}", first.alpha, first.colour)]
+    invalid = None
+    if any(v.invalid is not None for v in picture.values):
+        each = [np.zeros(v.shape, bool) if v.invalid is None else v.invalid for v in picture.values]
+        invalid = np.stack(each)
+    pixels = np.stack([v.array for v in picture.values])
+    return [Values(pixels, f"N{first.axes}", first.alpha, first.colour, invalid=invalid)]
 
 
 def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Tensor]:
@@ -89,7 +94,7 @@ def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Te
         raise InputError(
             f"data.layout={layout}: does not fit {path} of shape {shape}; use one letter of {axes.LAYOUT} per axis"
         )
-    found: list[Tensor] = axes.as_captures(_tensor(values.array), layout, dims)
+    found: list[Tensor] = axes.as_captures(_tensor(values.measured), layout, dims)
     # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
     return [capture[:, :-1] for capture in found] if values.alpha and "C" in layout else found
 

@@ -10,7 +10,7 @@ from n2n_lightning.formats.picture import Picture, Values
 class Npy(Picture):
     """An array, mapped into memory, of any size."""
 
-    kind = "NPY"
+    kind, floats = "NPY", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -22,3 +22,7 @@ class Npy(Picture):
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         results[0].flush()  # type: ignore[attr-defined]
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, results[0], allow_pickle=False)

@@ -13,7 +13,7 @@ from n2n_lightning.formats.picture import Picture, Values, check_size, chosen
 class Npz(Picture):
     """One array of an archive; the others stay as they are, byte by byte."""
 
-    kind, named = "NPZ", True
+    kind, named, floats = "NPZ", True, True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -32,3 +32,6 @@ class Npz(Picture):
                     else:
                         with old.open(member) as before:
                             shutil.copyfileobj(before, file)
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        self._save(path, results)

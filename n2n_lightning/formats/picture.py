@@ -1,7 +1,7 @@
 """What all kinds of files have in common: a file is opened as a Picture, and comes out as it went in."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from n2n_lightning.axes import fits, has_alpha, of_picture
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, room
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
 TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
@@ -44,6 +44,7 @@ class Values:
         fills: values that mean, as the file says, that a pixel is missing.
         spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's unit.
         unit: (factor, offset) that make of stored values what they mean, where the file says them.
+        invalid: bool, in the array's shape: True where a pixel is missing whatever its value is.
     """
 
     stored: np.ndarray | Packed
@@ -53,6 +54,7 @@ class Values:
     fills: tuple[float, ...] = ()
     spacing: tuple[float, float, float] | None = None
     unit: tuple[float, float] = (1.0, 0.0)
+    invalid: np.ndarray | None = None
 
     @cached_property
     def array(self) -> np.ndarray:
@@ -62,6 +64,17 @@ class Values:
             InputError: they are damaged.
         """
         return self.stored.unpacked() if isinstance(self.stored, Packed) else self.stored
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The array, with NaN where a pixel is invalid; integers with such a mask become float32."""
+        if self.invalid is None:
+            return self.array
+        kept = self.dtype.kind == "f"
+        result: np.ndarray = room(self.shape, self.dtype.newbyteorder("=") if kept else np.float32)
+        for place in range(len(result)):  # one piece of a mapped array at a time
+            result[place] = np.where(self.invalid[place], np.nan, self.array[place])
+        return result
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,6 +111,7 @@ class Picture:
     tuples: ClassVar[bool] = False  # several arrays of a file are captures of the same scenes
     channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
     volumes: ClassVar[bool] = False  # what has a depth is meant as a volume, not as a stack of pages
+    floats: ClassVar[bool] = False  # a file like one of integers can hold float32 in their place, see _save_as
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         self.path, self.part = path, part
@@ -127,20 +141,40 @@ class Picture:
         return axes, has_alpha(shape, axes)
 
     @contextlib.contextmanager
-    def written(self, path: Path) -> Iterator[list[np.ndarray]]:
+    def written(self, path: Path, dtypes: Sequence[np.dtype | None] | None = None) -> Iterator[list[np.ndarray]]:
         """Arrays like those of `values`, to be filled; at the end the file `path` has them.
 
         The list is empty afterwards: where arrays are mapped, nothing may hold the file when it is renamed (Windows).
+
+        Args:
+            path: the file to write.
+            dtypes: of each array the type of its result, float32 in place of an integer type where the class says that
+                its files can hold it (`floats`); None: the type of the source.
         """
-        results = self._begin(path)
+        changed = self._changed(dtypes or [None] * len(self.values))
+        shapes = [v.shape for v in self.values]
+        results = [room(s, d) for s, d in zip(shapes, changed, strict=True)] if changed else self._begin(path)
         yield results
-        self._save(path, results)
+        (self._save_as if changed else self._save)(path, results)
         results.clear()
+
+    def _changed(self, dtypes: Sequence[np.dtype | None]) -> list[np.dtype]:
+        """The types of the results, where one differs from the source's; else an empty list."""
+        found = [v.dtype if d is None else np.dtype(d) for v, d in zip(self.values, dtypes, strict=True)]
+        if [d.name for d in found] == [v.dtype.name for v in self.values]:
+            return []
+        if not self.floats:
+            raise InputError(f"a {self.kind} file cannot hold float32")
+        return found
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         return [np.empty(v.shape, v.dtype) for v in self.values]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        raise NotImplementedError
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        """Writes results of which some are float32 where the source has integers."""
         raise NotImplementedError
 
 

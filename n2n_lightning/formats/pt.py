@@ -14,7 +14,7 @@ from n2n_lightning.formats.picture import TYPES, Picture, Values
 class Pt(Picture):
     """One array per tensor of the file."""
 
-    kind, tuples, channels_first = "PyTorch", True, True
+    kind, tuples, channels_first, floats = "PyTorch", True, True, True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -31,3 +31,6 @@ class Pt(Picture):
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         tensors: Any = [torch.from_numpy(result) for result in results]
         torch.save(self.container(tensors) if self.container else tensors[0], path)
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        self._save(path, results)
