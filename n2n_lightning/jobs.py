@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, split, stem
+from n2n_lightning.paths import in_clutter, is_dangling
 
 
 class Job(NamedTuple):
@@ -36,7 +37,7 @@ def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
         if not is_one(path):
             files = _found(below(path), path, out)
             found = [p for p in files if ending(p) in ENDINGS]
-            skipped += [p for p in files if p not in found]
+            skipped += [p for p in files if ending(p) not in ENDINGS]
             if not found:
                 raise InputError(f"{path}: holds no pictures ({', '.join(ENDINGS)})")
             jobs += [Job(p, result_of(out / p.relative_to(path))) for p in found]
@@ -71,10 +72,14 @@ def result_of(path: Path) -> Path:
 
 
 def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
-    """The files among `paths`, without hidden ones, and without earlier results where `out` is a folder in `root`."""
+    """The files among `paths`, without clutter, and without earlier results where `out` is a folder in `root`.
+
+    Links to nothing are among them: that their pictures are missing is said for each.
+    """
     results = out.resolve()
     inside = results != root.resolve() and results.is_relative_to(root.resolve())
-    files = sorted(p for p in paths if is_one(p) and p.exists() and not p.name.startswith("."))
+    kept = (p for p in paths if is_one(p) and not in_clutter(p, root))
+    files = sorted(p for p in kept if p.exists() or is_dangling(p))
     return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from n2n_lightning.files import InputError, natural
 from n2n_lightning.formats import PICTURES, below, ending, is_one, stem
+from n2n_lightning.paths import composed, in_clutter
 
 
 def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> list[Path]:
@@ -19,13 +20,9 @@ def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> l
         deep: those in folders below it, too.
     """
     found = below(folder) if deep else folder.iterdir()
-    files = [p for p in found if ending(p) in PICTURES and not _hidden(p, folder) and is_one(p)]
+    files = [p for p in found if ending(p) in PICTURES and not in_clutter(p, folder) and is_one(p)]
     kept = [p for p in files if not _excluded(p.relative_to(folder), exclude)]
     return sorted(kept, key=lambda p: [natural(part) for part in [*reversed(p.relative_to(folder).parents), p]])
-
-
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _excluded(path: Path, patterns: Sequence[str]) -> bool:
@@ -33,8 +30,8 @@ def _excluded(path: Path, patterns: Sequence[str]) -> bool:
 
 
 def key(path: Path, folder: Path) -> str:
-    """The name of a file below its folder, without its ending: what partners have in common."""
-    return path.relative_to(folder).with_name(stem(path)).as_posix()
+    """The name of a file below its folder, without its ending, composed (NFC): what partners have in common."""
+    return composed(path.relative_to(folder).with_name(stem(path)).as_posix())
 
 
 def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tuple[Path, Path]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
+from n2n_lightning.paths import is_clutter, is_dangling
 
 __all__ = [
     "BECOMES",
@@ -80,15 +81,16 @@ def is_one(path: Path) -> bool:
 def below(folder: Path) -> Iterator[Path]:
     """Everything in a folder and in folders below it; links to folders are followed, each folder once.
 
-    Folders that are one picture are not looked into.
+    Folders that are one picture are not looked into. What programs leave among pictures (paths.is_clutter) is left out.
     """
     seen: set[Path] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_clutter(name)]
         if (place := Path(here).resolve()) in seen:
             folders.clear()
             continue
         seen.add(place)
-        yield from (Path(here) / name for name in files)
+        yield from (Path(here) / name for name in files if not is_clutter(name))
         whole = [name for name in folders if ending(Path(name)) in FOLDERS]
         folders[:] = [name for name in folders if name not in whole]
         yield from (Path(here) / name for name in whole)
@@ -118,6 +120,9 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
         path, named = split(path)
         part = part or named
     kind = ENDINGS.get(ending(path))
+    if is_dangling(path):
+        away = os.readlink(path)
+        raise InputError(f"{path}: is a link to {away}, which is not there (git-annex: git annex get fetches it)")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if kind is None:
