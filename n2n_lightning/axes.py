@@ -279,6 +279,16 @@ def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
     return array.transpose([*stacked, *(axes.index(letter) for letter in "DHWC"[3 - dims :])])
 
 
+def stacked_letters(axes: str, dims: int = 2) -> str:
+    """Return the letters of the axes that `as_pages` stacks, in their order.
+
+    >>> stacked_letters("KNHWC"), stacked_letters("TDHW"), stacked_letters("TDHW", dims=3)
+    ('KN', 'TD', 'T')
+    """
+    inside = "CDHW" if dims == 3 else "CHW"
+    return "".join(letter for letter in axes if letter not in inside)
+
+
 def of_pages(shape: tuple[int, ...], dims: int = 2) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Stacked lengths, size and channels of what `as_pages` gives.
 

@@ -7,12 +7,15 @@ takes the one that the package brings along, for photographs with noise of any s
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
 from n2n_lightning.formats import FOLDERS, ending, opened
 from n2n_lightning.jobs import Job, folder_of, halves_of, planned
+
+OUTLIERS = ("auto", "replace", "keep")  # outliers.CHOICES, which wants torch
 
 
 def parser() -> Parser:
@@ -29,6 +32,14 @@ def parser() -> Parser:
     )
     p.add_argument("--strength", type=float, default=1.0, help="0 to 1: a mix of picture and result (default 1)")
     p.add_argument("--uneven", action="store_true", help="the noise differs from place to place: put no texture back")
+    p.add_argument(
+        "--outliers",
+        default="auto",
+        help="isolated pixels that stand out: auto keeps their values, unless there is evidence against them; replace;"
+        " keep treats them as any pixel",
+    )
+    p.add_argument("--outlier-map", action="store_true", help="write OUT/NAME.outliers.tif: 1 left, 2 replaced")
+    p.add_argument("--bad-pixels", type=Path, help="a mask of the detector, not 0 where a pixel is defective")
     p.add_argument("--page", action="store_true", help="write OUT/page.html, with a slider between before and after")
     p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
@@ -59,13 +70,49 @@ def _near(model: Any, job: Job, axes: str, series: list[Path]) -> list[Any]:
     return [opened(series[around(here, k, len(series))]).values[0].array for k in frames(model.context)]
 
 
-def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> str:
-    """Denoises one file; returns what to say of it. `series` are the files of its folder, in order.
+@dataclass
+class Denoised:
+    """What is known of a file that was denoised.
+
+    Attributes:
+        target: the result.
+        notes: what could not stay as it is, in words.
+        counts: outliers.OutlierCounts.
+        marks: of each of its arrays the map of its outliers, where that was asked for.
+        seconds: how long it took.
+    """
+
+    target: Path
+    notes: list[str]
+    counts: Any
+    marks: list[Any]
+    seconds: float
+
+    def __str__(self) -> str:
+        said = "; ".join(note for note in (*self.notes, str(self.counts)) if note)
+        return f"{self.target}{f' ({said})' if said else ''}  {self.seconds:.1f} s"
+
+
+def one(
+    model: Any, job: Job, args: Any, progress: Any, series: list[Path], defects: Any = None, second: Any = None
+) -> Denoised:
+    """Denoises one file.
+
+    Args:
+        series: the files of its folder, in order.
+        defects: outlier_files.DetectorDefects; None: none are known.
+        second: formats.Picture of another capture of the same scene; None: there is none.
 
     Raises:
         InputError: it cannot be read or must not be written.
     """
+    import numpy as np
+
+    from n2n_lightning.outlier_files import page_shape, write_map
+    from n2n_lightning.outliers import OutlierCounts
+
     source, target = job.source, job.target
+    counts, marks = OutlierCounts(), []
     if target.resolve() == source.resolve():
         raise InputError(f"{source}: would replace itself; name another folder with -o")
     picture = opened(source, job.part)
@@ -78,14 +125,20 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
         )
         task = progress.add_task(source.name, total=total)
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
-        options |= {"strength": args.strength, "uneven": args.uneven}
+        options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         with replacing(target, folder=ending(target) in FOLDERS) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
                 options["near"] = _near(model, job, axes, series)
                 options |= {"fills": values.fills, "invalid": values.invalid}
-                model.denoise_into(results[number], values.array, axes, alpha, values.colour, **options)
+                options["second"] = None if second is None else second.values[number].array
+                options["defects"] = None if defects is None else defects.of(source, page_shape(values.shape, axes))
+                options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
+                marks.append(options["outlier_map"])
+                counts += model.denoise_into(results[number], values.array, axes, alpha, values.colour, **options)
+        if args.outlier_map:
+            write_map(target, marks)
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
     except DiskFull as error:
@@ -98,16 +151,19 @@ def one(model: Any, job: Job, args: Any, progress: Any, series: list[Path]) -> s
     finally:
         if task is not None:
             progress.remove_task(task)
-    note = f" ({picture.note})" if picture.note else ""
-    return f"{target}{note}  {time.perf_counter() - started:.1f} s"
+    return Denoised(target, [picture.note], counts, marks, time.perf_counter() - started)
 
 
-def halves(model: Any, jobs: list[Job], args: Any, progress: Any) -> str:
+def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any = None) -> Denoised:
     """Denoises two halves of one specimen and writes the mean of the results, as a file like the first one.
 
     Raises:
         InputError: they are not two alike, or cannot be read or written.
     """
+    import numpy as np
+
+    from n2n_lightning.outlier_files import write_map
+
     first, second = jobs
     first.target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=first.target.parent, prefix=".halves") as folder:
@@ -117,14 +173,20 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any) -> str:
         if shapes[0] != shapes[1]:
             raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
         started = time.perf_counter()
-        for part in parts:
-            one(model, part, args, progress, [])
+        first_half, second_half = (
+            one(model, part, args, progress, [], defects, other)
+            for part, other in zip(parts, reversed(pictures), strict=True)
+        )
         results = [opened(part.target, part.part) for part in parts]
         as_folder = ending(first.target) in FOLDERS
         with replacing(first.target, folder=as_folder) as temporary, pictures[0].written(temporary) as means:
             for mean, a, b in zip(means, *(result.values for result in results), strict=True):
                 _mean(mean, a.array, b.array)
-    return f"{first.target}  {time.perf_counter() - started:.1f} s"
+    counts = first_half.counts + second_half.counts
+    marks = [np.maximum(*both) for both in zip(first_half.marks, second_half.marks, strict=True)]
+    if args.outlier_map:
+        write_map(first.target, marks)
+    return Denoised(first.target, first_half.notes, counts, marks, time.perf_counter() - started)
 
 
 def _mean(result: Any, one: Any, other: Any) -> None:
@@ -191,11 +253,28 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     return found.model
 
 
+def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
+    """The outlier_files.DetectorDefects of a mask, or of folders of different scenes, which are named."""
+    from n2n_lightning.outlier_files import defects_of_folders, read_mask
+
+    if args.bad_pixels:
+        return read_mask(args.bad_pixels)
+    if args.outliers != "auto" or args.halves or model.context:
+        return None
+    defects = defects_of_folders(model, jobs, args)
+    for (folder, _), points in defects.folders.items():
+        pixels = len({tuple(point[1:]) for point in points.tolist()})
+        print(f"{folder}: {pixels} pixels stand out in most of its different pictures: detector defects, replaced")
+    return defects
+
+
 def checked(args: Any) -> None:
     """Raises InputError where options cannot be."""
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(f"--{name} {value}: must be larger than 0, and finite")
+    if args.outliers not in OUTLIERS:
+        raise InputError(f"--outliers {args.outliers}: must be one of {', '.join(OUTLIERS)}")
     if not 0 <= args.strength <= 1:
         raise InputError(f"--strength {args.strength:g}: must be 0 (the picture as it is) to 1")
     if args.black and args.scale is None:
@@ -240,6 +319,7 @@ def main() -> int:
 
     if model.context and len(missing) > 1 and all(job.part is None for job in missing):
         print("the files of a folder are taken for frames of one movie, in the order of their names")
+    defects = _defects(model, missing, args)
     failed = there = 0
     title, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     columns = (title, BarColumn(), count, TextColumn("tiles"), TimeRemainingColumn())
@@ -253,10 +333,10 @@ def main() -> int:
                 continue
             try:
                 if args.halves:
-                    print(halves(model, jobs, args, progress), flush=True)
+                    print(halves(model, jobs, args, progress, defects), flush=True)
                     continue
                 beside = [j.source for j in jobs if j.source.parent == job.source.parent] if model.context else []
-                print(one(model, job, args, progress, sorted(beside, key=natural)), flush=True)
+                print(one(model, job, args, progress, sorted(beside, key=natural), defects), flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

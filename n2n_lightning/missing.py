@@ -181,65 +181,183 @@ def _spread(total: Tensor, weight: Tensor) -> Tensor:
 
 
 _RING = {r: [(y, x) for y in range(-r, r + 1) for x in range(-r, r + 1) if max(abs(y), abs(x)) == r] for r in (2, 3)}
+_BESIDE = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+HALO = 4  # pixels around one that decide whether it stands out, and how far its point reaches
 
 
-def wild(images: Tensor) -> Tensor | None:
+def wild(images: Tensor, whole: bool = False) -> Tensor | None:
     """Which pixels stand out of their surroundings as no lens could make them; None where none do.
 
     A point of light is spread over its neighbours: two pixels away a star that is two pixels wide (full width at half
     maximum) still has 3% of its peak in a third of them. A pixel is wild where it has less than 2% there: a hot or
-    dead pixel, a track of a cosmic ray, a cluster of up to 3 x 3. Asked are only those beyond WILD that stand out by
-    more than the noise lets one tell, about 50 times its deviation; others lie in the range that the network knows.
-    Lines of over 40 pixels are of the picture, and so is everything sharp where it is more than 1 in 100 pixels.
+    dead pixel, a track of a cosmic ray, a cluster of up to 3 x 3, but an undersampled star as well. Asked are only
+    those beyond WILD that stand out by more than the noise lets one tell, about 50 times its deviation; others lie in
+    the range that the network knows. Lines of over 40 pixels are of the picture, and so is everything sharp where it
+    is more than 1 in 100 pixels.
 
     Args:
         images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range; NaN does not count.
+        whole: add the pixels next to them that stand out as well: the flanks of an undersampled star.
 
     Returns:
         bool, in the shape of `images`.
     """
-    asked = ((images < WILD[0]) | (images > WILD[1])) & images.isfinite()
-    if not asked.any():
-        return None
     *_, height, width = images.shape
-    planes, where = images.reshape(-1, height, width), asked.reshape(-1, height, width).nonzero()
+    planes = images.reshape(-1, height, width)
+    points = isolated(standing_out(planes), (height, width))
+    if not len(points):
+        return None
+    if whole:
+        points = with_flanks(planes, points)
+    mask = torch.zeros(planes.shape, dtype=torch.bool, device=images.device)
+    mask[tuple(points.T)] = True
+    return mask.reshape(images.shape)
+
+
+def standing_out(planes: Tensor) -> Tensor:
+    """Find the pixels that are sharper than a lens could make them, see `wild`.
+
+    Args:
+        planes: (N, H, W), in units of the network's range; NaN does not count.
+
+    Returns:
+        Their coordinates, (n, 3), in the order of the planes.
+    """
+    asked = ((planes < WILD[0]) | (planes > WILD[1])) & planes.isfinite()
+    where = asked.nonzero()
+    if not len(where):
+        return where
     padded = F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0]
-    found = torch.zeros_like(asked).reshape(-1, height, width)
+    sharp = []
     for part in where.split(100_000):
         n, y, x = part.unbind(1)
-        rings = {r: torch.stack([padded[n, y + 3 + dy, x + 3 + dx] for dy, dx in o]) for r, o in _RING.items()}
-        ground = rings[3].nanmedian(0).values
-        noise = 1.4826 * (rings[3] - ground).abs().nanmedian(0).values
+        ground, noise = _surroundings(padded, part)
+        ring = torch.stack([padded[n, y + 3 + dy, x + 3 + dx] for dy, dx in _RING[2]])
         excess = planes[n, y, x] - ground
-        halo = ((rings[2] - ground) * excess.sign()).nan_to_num(0).sort(0).values[-6]  # 5 may be of the same cluster
-        sharp = excess.abs() * 0.02 > halo + 0.6 * noise
-        found[n, y, x] = sharp  # False where everything around is NaN
-    found = _alone(found)
-    return found.reshape(images.shape) if found.any() else None
+        # Five of the ring may be of the same cluster.
+        halo = ((ring - ground) * excess.sign()).nan_to_num(0).sort(0).values[-6]
+        sharp.append(excess.abs() * 0.02 > halo + 0.6 * noise)  # False where everything around is NaN
+    return where[torch.cat(sharp)]
 
 
-def _alone(found: Tensor) -> Tensor:
-    """Of the wild pixels of planes (N, H, W) those that are few: not lines, grids or letters."""
-    from scipy.ndimage import label
+def _surroundings(padded: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return median and deviation (by the median) of the pixels three away from each point, (n,) each.
 
-    for plane in found:
-        count = int(plane.sum())
-        if count > max(9, MANY * plane.numel()):
-            plane.zero_()
-        elif count > LONG:
-            parts, _ = label(plane.cpu().numpy(), np.ones((3, 3)))
-            sizes = np.bincount(parts.ravel())
-            plane &= torch.from_numpy((sizes <= LONG)[parts]).to(plane.device)
-    return found
+    Args:
+        padded: planes (N, H + 6, W + 6), three pixels of NaN around them.
+        points: (n, 3).
+    """
+    n, y, x = points.unbind(1)
+    ring = torch.stack([padded[n, y + 3 + dy, x + 3 + dx] for dy, dx in _RING[3]])
+    ground = ring.nanmedian(0).values
+    return ground, 1.4826 * (ring - ground).abs().nanmedian(0).values
 
 
-def quiet(images: Tensor) -> Tensor:
+def with_flanks(planes: Tensor, points: Tensor) -> Tensor:
+    """Add to outliers the pixels next to them that stand out by 4 deviations of the noise, too.
+
+    Args:
+        planes: (N, H, W).
+        points: coordinates, (n, 3).
+
+    Returns:
+        Coordinates, (m, 3), each once.
+    """
+    padded = F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0]
+    ground, noise = _surroundings(padded, points)
+    n, y, x = points.unbind(1)
+    sign = (planes[n, y, x] - ground).sign()
+    added = [points]
+    for dy, dx in _BESIDE:
+        excess = (padded[n, y + 3 + dy, x + 3 + dx] - ground) * sign
+        shifted = points + torch.tensor([0, dy, dx], device=points.device)
+        added.append(shifted[excess > 4 * noise])  # False for NaN, as beyond the border
+    return torch.cat(added).unique(dim=0)
+
+
+def isolated(points: Tensor, size: Sequence[int]) -> Tensor:
+    """Keep the outliers of planes that are few: not lines, grids or letters.
+
+    Args:
+        points: coordinates, (n, 3): plane, row, column.
+        size: height and width of the planes.
+    """
+    if not len(points):
+        return points
+    most = max(9, MANY * size[0] * size[1])
+    kept = []
+    for plane in points[:, 0].unique():
+        own = points[points[:, 0] == plane]
+        if len(own) <= LONG:
+            kept.append(own)
+        elif len(own) <= most:
+            kept.append(own[compact(own[:, 1:])])
+    return torch.cat(kept) if kept else points[:0]
+
+
+def compact(places: Tensor, most: int = LONG) -> Tensor:
+    """Tell of pixels (n, 2) whether each belongs to a group of at most `most` that touch one another: bool, (n,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    rows = places.cpu().numpy()
+    touching = cKDTree(rows).query_pairs(1.5, output_type="ndarray")
+    ones = np.ones(len(touching), bool)
+    graph = coo_array((ones, (touching[:, 0], touching[:, 1])), shape=(len(rows), len(rows)))
+    _, group = connected_components(graph, directed=False)
+    return torch.from_numpy(np.bincount(group)[group] <= most).to(places.device)
+
+
+def lacking(image: Tensor, other: Tensor, outliers: Tensor) -> Tensor:
+    """Tell which outliers of a capture another capture of the same scene does not have.
+
+    A point of the scene is in both, if at times a pixel away. The other capture lacks it where nothing
+    within one pixel has a fifth of its height over the surroundings: 10 deviations of the noise, for an
+    outlier of the 50 that `wild` asks for.
+
+    Args:
+        image, other: captures of one scene, (B, C, H, W) or (B, C, D, H, W), in one unit.
+        outliers: bool, of `image`, in its shape.
+
+    Returns:
+        bool, in the shape of `image`; False where the other capture is not known.
+    """
+    *_, height, width = image.shape
+    planes, others = image.reshape(-1, height, width), other.reshape(-1, height, width)
+    points = outliers.reshape(planes.shape).nonzero()
+    gone = torch.zeros(planes.shape, dtype=torch.bool, device=image.device)
+    if len(points):
+        gone[tuple(points.T)] = absent(planes, others, points)
+    return gone.reshape(image.shape)
+
+
+def absent(planes: Tensor, others: Tensor, points: Tensor) -> Tensor:
+    """Tell of outliers of planes whether other planes of the same scenes lack them, see `lacking`.
+
+    Args:
+        planes, others: (N, H, W), NaN where a pixel is missing.
+        points: coordinates of the outliers, (n, 3).
+
+    Returns:
+        bool, (n,).
+    """
+    padded, beyond = (F.pad(p[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0] for p in (planes, others))
+    n, y, x = points.unbind(1)
+    ground, _ = _surroundings(padded, points)
+    excess = planes[n, y, x] - ground
+    there, _ = _surroundings(beyond, points)
+    near = torch.stack([beyond[n, y + 3 + dy, x + 3 + dx] for dy, dx in [(0, 0), *_BESIDE]])
+    most = ((near - there) * excess.sign()).nan_to_num(-torch.inf).amax(0)
+    return (most < 0.2 * excess.abs()) & others[n, y, x].isfinite()
+
+
+def quiet(images: Tensor, whole: bool = False) -> Tensor:
     """Images with their missing and wild pixels filled from around them, as a network may see them."""
-    found = wild(images)
-    return filled(images if found is None else torch.where(found, torch.nan, images))
+    return filled(trusted(images, whole))
 
 
-def trusted(images: Tensor) -> Tensor:
+def trusted(images: Tensor, whole: bool = False) -> Tensor:
     """Images with NaN in place of wild pixels, as a loss may count them."""
-    found = wild(images)
+    found = wild(images, whole)
     return images if found is None else torch.where(found, torch.nan, images)

@@ -20,6 +20,7 @@ from n2n_lightning.fsc import Correlation, planes_of
 from n2n_lightning.losses import L2
 from n2n_lightning.missing import filled
 from n2n_lightning.networks import apply, channels_last, described
+from n2n_lightning.outliers import Listed
 from n2n_lightning.restore import OURS, load, read_checkpoint
 from n2n_lightning.schedulers import time_spent, timer_of
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
@@ -114,6 +115,9 @@ class Denoiser(pl.LightningModule):
         self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[reference]
         self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
+        self.estimates_without = Estimates()  # the same without isolated outliers
+        self.outlier_pixels = 0  # of the latest validation
+        self._errors_without: list[float] = []
         self.halves: dict[str, Correlation] = {}  # of the volumes of the latest validation
         self._elapsed = 0.0  # share of the run's time that is over, where its time is limited
         self.share: float | None = None  # of the run that is done, where whoever trains knows better than its steps
@@ -162,7 +166,8 @@ class Denoiser(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         self._stop_clock()
-        self.estimates = Estimates()
+        self.estimates, self.estimates_without = Estimates(), Estimates()
+        self.outlier_pixels, self._errors_without = 0, []
         self.halves = {name: Correlation() for name in ("noisy", "denoised")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -170,11 +175,20 @@ class Denoiser(pl.LightningModule):
         noisy, clean = batch["input"], batch["target"]
         output = self._whole(noisy)
         self._add("val", self._measure(output, clean) * self.unit**2, len(noisy))
+        listed: Listed | None = batch.get("listed")  # type: ignore[assignment]
+        if listed is not None:
+            output = listed.restored(output)
+            noisy = listed.restored(noisy)
         if self.reference == "noisy":
             second = self._whole(batch["other_input"] if "other_input" in batch else filled(clean))
+            second = listed.other_restored(second) if listed is not None else second
             pair = [batch.get("other_target", noisy), clean]
             scenes = batch["scene"].tolist() if "scene" in batch else None
-            self.estimates.add([y * self.unit for y in pair], [f * self.unit for f in (output, second)], scenes)
+            denoised = [f * self.unit for f in (output, second)]
+            self.estimates.add([y * self.unit for y in pair], denoised, scenes)
+            known = [listed.without(y) for y in pair] if listed is not None else pair
+            self.estimates_without.add([y * self.unit for y in known], denoised, scenes)
+            self.outlier_pixels += listed.count if listed is not None else 0
             if len(axes.size(noisy)) == 3 and output.shape == noisy.shape:
                 both = {"noisy": (noisy, batch.get("other_input", filled(clean))), "denoised": (output, second)}
                 for name, halves in both.items():
@@ -184,9 +198,15 @@ class Denoiser(pl.LightningModule):
             return self._whole(batch["shown"]) if "shown" in batch else output
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
         output = output.clamp(*self.bounds) if self.bounds else output
+        output = listed.restored(output) if listed is not None else output
         for name, metrics in self.scores.items():
             shown = output if name == "val" else noisy
             metrics.update(shown * self.unit, clean * self.unit)  # type: ignore[operator]
+        if self.reference == "clean":
+            self.outlier_pixels += listed.count if listed is not None else 0
+            without = listed.without(clean) if listed is not None else clean
+            errors = ((output - without) * self.unit).double().square().flatten(1).nanmean(1)
+            self._errors_without += errors.tolist()
         return output
 
     def on_validation_epoch_end(self) -> None:
@@ -196,6 +216,8 @@ class Denoiser(pl.LightningModule):
         val_noisy_loss.
         """
         self._latest = {self._val_loss: self._mean("val"), **_estimated(self.estimates)}
+        if self.outlier_pixels:
+            self._latest |= self._without_outliers()
         for metrics in self.scores.values():
             self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
@@ -204,6 +226,16 @@ class Denoiser(pl.LightningModule):
             warnings.simplefilter("ignore")  # where there is no logger, for Trainer.validate returns what is logged
             for name, value in self._latest.items():
                 self.log(name, value, logger=not fitting, prog_bar=name in ("val_psnr", "val_psnr_estimate"))
+
+    def _without_outliers(self) -> dict[str, float]:
+        """Return the score without the pixels that are listed as outliers, and their number."""
+        if self.reference == "clean":
+            each = [psnr(max(error, 1e-12)) for error in self._errors_without]
+            score = {"val_psnr_without_outliers": sum(each) / len(each)}
+        else:
+            value = _estimated(self.estimates_without)["val_psnr_estimate"]
+            score = {"val_psnr_estimate_without_outliers": value}
+        return {**score, "outlier_pixels": float(self.outlier_pixels)}
 
     def on_test_start(self) -> None:
         self.on_validation_start()

@@ -1,24 +1,42 @@
 """One page of a picture, or one volume, on its way to a network and back."""
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from n2n_lightning.axes import evenly, of_pages
 from n2n_lightning.missing import lost, margin_value
+from n2n_lightning.outliers import PageOutliers, inside
 from n2n_lightning.ranges import Range
 
+PLANES = 16  # of a volume that say which values are black and white
 PIXELS = 2**20  # of a page that are worked on at a time
+
+
+@dataclass(frozen=True)
+class PageInput:
+    """A page that the network is shown.
+
+    Attributes:
+        array: (H, W, C), or a volume (D, H, W, C).
+        invalid: bool, in that shape: True where a pixel is missing whatever its value is; None: nowhere.
+        outliers: coordinates of pixels that the network sees inpainted, see `outliers.find_outliers`; None: none.
+    """
+
+    array: np.ndarray
+    invalid: np.ndarray | None = None
+    outliers: np.ndarray | None = None
 
 
 class Page:
     """One page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
 
-    `near` are the pages that the network sees in place of it; `invalid` and `near_invalid` say which of their pixels
-    are missing whatever their values are, bool in the shape of a page.
+    `near` are the pages that the network sees in place of it; None: the page itself. `invalid` is True where a pixel is
+    missing whatever its value is, in the shape of the page.
     """
 
     def __init__(
@@ -28,34 +46,55 @@ class Page:
         colours: int,
         limits: Range,
         device: torch.device,
-        near: Sequence[np.ndarray] = (),
         invalid: np.ndarray | None = None,
-        near_invalid: Sequence[np.ndarray | None] = (),
     ) -> None:
         self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
-        self.near, self.invalid = near or [source], invalid
-        self.near_invalid = near_invalid if near else [invalid]
+        self.invalid = invalid
         self.fills: tuple[float, ...] = ()
+        self.outliers = PageOutliers.none(source.ndim)
+        self.near: list[PageInput] | None = None
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(H, W), or (D, H, W) of a volume."""
+        return self.source.shape[:-1]
+
+    def normalized(self, place: tuple[slice, ...], page: PageInput | None = None) -> Tensor:
+        """Return pixels in units of the network, (C, h, w); NaN where they are missing.
+
+        Args:
+            place: a slice of each spatial axis.
+            page: another page, read as this one is.
+        """
+        page = page or PageInput(self.source, self.invalid)
+        where = (*place, slice(self.colours))
+        pixels = page.array[where]
+        values, gone = self.limits.shown(pixels), self._missing(pixels, page.invalid, where)
+        if gone is not None:
+            values[gone] = np.nan
+        return torch.from_numpy(values).movedim(-1, 0)
 
     def read(self, place: tuple[slice, ...]) -> Tensor:
-        """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are missing."""
-        found = []
-        for page, invalid in zip(self.near, self.near_invalid or [None] * len(self.near), strict=True):
-            where = (*place, slice(self.colours))
-            pixels = page[where]
-            values, gone = self.limits.shown(pixels), self._missing(pixels, invalid, where)
-            if gone is not None:
-                values[gone] = np.nan
-            found.append(torch.from_numpy(values).movedim(-1, 0))
-        return torch.cat(found).to(self.device)
+        """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are to be filled."""
+        parts = []
+        for page in self.near or [PageInput(self.source, self.invalid, self.outliers.all)]:
+            values = self.normalized(place, page)
+            if page.outliers is not None:
+                values[inside(page.outliers, place)] = torch.nan
+            parts.append(values)
+        return torch.cat(parts).to(self.device)
 
     def write(self, place: tuple[slice, ...], values: Tensor) -> None:
-        """The network's result (C, h, w); missing pixels and transparency are those of the source."""
+        """The network's result (C, h, w); missing and left pixels and transparency are those of the source."""
         pixels, found = self.source[place], values.movedim(0, -1).cpu().numpy()
         before, where = pixels[..., : self.colours], (*place, slice(self.colours))
         result = self.limits.stored(found, before, self.sink.dtype)
         gone = self._missing(before, self.invalid, where)
-        self.sink[where] = result if gone is None else np.where(gone, before, result)
+        if gone is not None:
+            result = np.where(gone, before, result)
+        channel, *left = inside(self.outliers.left, place)
+        result[(*left, channel)] = before[(*left, channel)]
+        self.sink[where] = result
         self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
 
     def _missing(self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any) -> np.ndarray | None:
@@ -107,3 +146,55 @@ def gaps(page: np.ndarray, fills: tuple[float, ...]) -> tuple[float, ...]:
     """
     margin = margin_value(page[len(page) // 2] if len(page.shape) == 4 else page)
     return fills if margin is None or margin in fills else (*fills, margin)
+
+
+class PageStack:
+    """The pages of an array, on their way to the network and back.
+
+    Args:
+        source, sink: (..., H, W, C), or volumes (..., D, H, W, C): what is denoised, and where results go.
+        invalid: bool, in that shape, see `Page`.
+        dims: 2, or 3 of volumes.
+        colours: channels that are denoised; the others are transparency.
+        fills: stored values that mean that a pixel is missing.
+        device: that of the network.
+    """
+
+    def __init__(
+        self,
+        source: np.ndarray,
+        sink: np.ndarray,
+        invalid: np.ndarray | None,
+        dims: int,
+        colours: int,
+        fills: tuple[float, ...],
+        device: torch.device,
+    ) -> None:
+        self.source, self.sink = source, sink
+        self.invalid = invalid
+        self.volumes = dims == 3
+        self.colours = colours
+        self.fills = fills
+        self.device = device
+        self.stacked, self.size, _ = of_pages(source.shape, dims)
+        self.places = list(np.ndindex(*self.stacked))
+        some = {self.places[0], self.places[len(self.places) // 2], self.places[-1]}
+        self._gaps = {place: gaps(source[place][..., :colours], fills) for place in some}
+        self.limits: Range | None = None
+
+    def judge(self, fixed: tuple[float, float] | None, together: bool, equivariant: bool) -> None:
+        """Set which stored values the network sees as 0 and 1, see `Range.of`."""
+        sample: Any = (..., slice(self.colours))
+        if self.volumes:
+            sample = (..., evenly(self.size[0], PLANES), slice(None), slice(None), slice(self.colours))
+        unknown = None if self.invalid is None else self.invalid[sample]
+        everywhere = sorted({fill for found in self._gaps.values() for fill in found})
+        self.limits = Range.of(self.source[sample], fixed, together, everywhere, equivariant, unknown)
+
+    def at(self, place: tuple[int, ...]) -> Page:
+        """Return the page at a place."""
+        assert self.limits
+        invalid = None if self.invalid is None else self.invalid[place]
+        page = Page(self.source[place], self.sink[place], self.colours, self.limits, self.device, invalid)
+        page.fills = self._gaps[place] if place in self._gaps else gaps(page.source[..., : self.colours], self.fills)
+        return page

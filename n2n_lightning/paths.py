@@ -15,6 +15,8 @@ CLUTTER = frozenset(
         *("thumbs.db", "desktop.ini", "ehthumbs.db"),
     ]
 )
+# Endings of what this program writes beside results: the map of outliers.
+OWN_FILES = (".outliers.tif",)
 # Folders of small copies of the pictures beside them.
 PREVIEWS = frozenset(
     ["preview", "previews", "thumb", "thumbs", "thumbnail", "thumbnails", "icons", "quicklook", "snapshots"]
@@ -32,12 +34,12 @@ def expand(text: str) -> str:
 
 
 def is_clutter(name: str) -> bool:
-    """Tell whether a file or folder was left there by a program: hidden, of a NAS, of macOS, of Windows.
+    """Tell whether a file or folder was left there by a program: hidden, of a NAS, of macOS, of Windows, our own.
 
     >>> is_clutter(".ipynb_checkpoints"), is_clutter("@eaDir"), is_clutter("._a.tif"), is_clutter("a.tif")
     (True, True, True, False)
     """
-    return name.startswith(".") or name.lower() in CLUTTER
+    return name.startswith(".") or name.lower() in CLUTTER or name.lower().endswith(OWN_FILES)
 
 
 def in_clutter(path: Path, root: Path) -> bool:

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,19 +16,20 @@ from n2n_lightning.axes import (
     around,
     as_pages,
     channels_last,
-    evenly,
     frames,
     has_alpha,
     in_space,
     of_pages,
     of_picture,
     of_volumes,
+    stacked_letters,
 )
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
-from n2n_lightning.missing import quiet
-from n2n_lightning.page import Page, gaps
-from n2n_lightning.ranges import Range
+from n2n_lightning.missing import filled
+from n2n_lightning.outlier_search import OutlierSearch
+from n2n_lightning.outliers import OutlierCounts, checked_choice
+from n2n_lightning.page import Page, PageInput, PageStack
 from n2n_lightning.texture import put_back
 from n2n_lightning.tiles import averaged, overlap_of, spans, tile_of, tiled
 
@@ -35,7 +37,6 @@ PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
 KNOWN, OWN = (-1.0, 2.0), (-4.0, 8.0)
 OURS = ("model", "scale", "range", "context", "thinned", "blind")  # what a checkpoint says of its network
-PLANES = 16  # of a volume that say which values are black and white
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -136,7 +137,9 @@ class Trained(nn.Module):
         black: float = 0.0,
         strength: float = 1.0,
         uneven: bool = False,
-    ) -> Array:
+        outliers: str = "auto",
+        outlier_map: bool = False,
+    ) -> Any:
         """Denoises one image, or several of one size.
 
         Args:
@@ -152,12 +155,18 @@ class Trained(nn.Module):
             strength: 0 to 1: a mix of the image and its result.
             uneven: the noise differs from place to place, as in a montage: what a blind network removed from texture is
                 not put back.
+            outliers: what happens to isolated pixels that stand out as no lens could make them (`missing.wild`):
+                undersampled stars, Bragg peaks, hot pixels, cosmic rays. `auto` returns them as they are stored, unless
+                another capture (K) lacks them, or the same pixel stands out in most of several different images;
+                `replace` replaces all of them; `keep` treats them as any pixel.
+            outlier_map: return a map of them, too.
 
         Returns:
-            An array of the same kind, shape and type. Of 4 channels on the last axis the fourth is taken for
-            transparency and returned as it is, unless the network was trained on 4. A colour network denoises images
-            with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, a margin of one value)
-            stay as they are; single wild ones (missing.wild) are replaced and touch no others.
+            An array of the same kind, shape and type; with `outlier_map` also an array of its shape, uint8, that is 1
+            where an isolated outlier was left as stored and 2 where one was replaced. Of 4 channels on the last axis
+            the fourth is taken for transparency and returned as it is, unless the network was trained on 4. A colour
+            network denoises images with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, a
+            margin of one value) stay as they are; isolated outliers change no other pixels.
 
         Raises:
             InputError: the array is of another kind.
@@ -178,9 +187,14 @@ class Trained(nn.Module):
             axes = deep or of_picture(pixels.shape, channels_first=isinstance(array, Tensor))
         result = np.empty_like(pixels)
         options: dict[str, Any] = {"tile": tile, "tta": tta, "scale": scale, "batch": batch, "black": black}
-        options |= {"strength": strength, "uneven": uneven}
+        options |= {"strength": strength, "uneven": uneven, "outliers": checked_choice(outliers, "outliers=")}
+        marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
+        options["outlier_map"] = marks
         self.denoise_into(result, pixels, axes, has_alpha(pixels.shape, axes), **options)
-        return torch.from_numpy(result).to(array.device) if isinstance(array, Tensor) else result
+        if not isinstance(array, Tensor):
+            return result if marks is None else (result, marks)
+        denoised = torch.from_numpy(result).to(array.device)
+        return denoised if marks is None else (denoised, torch.from_numpy(marks).to(array.device))
 
     def denoise_into(
         self,
@@ -200,7 +214,11 @@ class Trained(nn.Module):
         advance: Callable[[int], Any] = lambda tiles: None,
         near: Sequence[np.ndarray] = (),
         invalid: np.ndarray | None = None,
-    ) -> None:
+        outliers: str = "auto",
+        defects: np.ndarray | None = None,
+        outlier_map: np.ndarray | None = None,
+        second: np.ndarray | None = None,
+    ) -> OutlierCounts:
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
 
         Args:
@@ -213,7 +231,64 @@ class Trained(nn.Module):
             invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value is. It stays as it
                 is, and the network does not see it.
             result: of the shape of `array`; of its type, or of a type of floats, which is not rounded.
-            array, axes, tile, tta, scale, batch, black, strength, uneven: see `denoise`.
+            defects: coordinates of pixels that are known to be defective, (n, 3): channel, row, column. They are
+                replaced in every page.
+            outlier_map: an array like `result` that gets 1 where an outlier was left, and 2 where one was replaced.
+            second: another capture of the same scenes, like `array`: outliers that it lacks are replaced.
+            array, axes, tile, tta, scale, batch, black, strength, uneven, outliers: see `denoise`.
+
+        Returns:
+            How many outliers were left, and how many replaced.
+        """
+        pages, together = self.pages_of(array, result, axes, alpha, colour, scale, black, fills, invalid)
+        axes = in_space(axes) if self.dims == 3 else axes
+        stacked = pages.stacked
+        self._check_context(together and bool(near or (stacked and stacked[0] > 1)))
+        each = self._together if together else self._planes
+        run = averaged(each, self.multiple) if tta else each
+        marks = None if outlier_map is None else as_pages(outlier_map, axes, self.dims)
+        if marks is not None:
+            marks[...] = 0
+        counts = OutlierCounts()
+
+        with torch.inference_mode():
+            other = None if second is None else as_pages(second, axes, self.dims)
+            search = OutlierSearch(outliers, pages, stacked_letters(axes, self.dims), defects, other)
+            for place in pages.places:
+                page = pages.at(place)
+                page.outliers = search.at(place)
+                if near:
+                    beside = [PageInput(as_pages(frame, axes, self.dims)) for frame in near]
+                    page.near = [replace(frame, outliers=search.of(page, frame)) for frame in beside]
+                elif self.context:
+                    others = [around(place[0], k, stacked[0]) for k in frames(self.context)]
+                    page.near = [search.as_input((other, *place[1:])) for other in others]
+                self._run(run, page, self._tile(tile), batch, advance)
+                self._finish(page, together, strength, uneven)
+                counts += OutlierCounts.of(page.outliers)
+                if marks is not None:
+                    page.outliers.mark(marks[place])
+        return counts
+
+    def pages_of(
+        self,
+        array: np.ndarray,
+        result: np.ndarray,
+        axes: str,
+        alpha: bool = False,
+        colour: bool = True,
+        scale: float | None = None,
+        black: float = 0.0,
+        fills: tuple[float, ...] = (),
+        invalid: np.ndarray | None = None,
+    ) -> tuple[PageStack, bool]:
+        """Return an array and its result as pages, and whether their channels go through the network together.
+
+        Args:
+            array, result, axes, alpha, colour, scale, black, fills, invalid: see `denoise_into`.
+
+        Raises:
+            InputError: the network cannot take such an array.
         """
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
@@ -222,38 +297,18 @@ class Trained(nn.Module):
         axes = in_space(axes) if self.dims == 3 else axes
         source, sink = as_pages(array, axes, self.dims), as_pages(result, axes, self.dims)
         masks = None if invalid is None else as_pages(invalid, axes, self.dims)
-        stacked, size, channels = of_pages(source.shape, self.dims)
+        _, _, channels = of_pages(source.shape, self.dims)
         colours = channels - (alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         together = colours == self.channels and (colour or self.range is not None)
-        self._check_context(together and bool(near or (stacked and stacked[0] > 1)))
-        places = list(np.ndindex(*stacked))
-        known = {p: gaps(source[p][..., :colours], fills) for p in {places[0], places[len(places) // 2], places[-1]}}
-        fixed = self.range if scale is None else (black, scale - black)
-        everywhere = sorted({fill for found in known.values() for fill in found})
-        sample: Any = (..., slice(colours))
-        if self.dims == 3:
-            sample = (..., evenly(size[0], PLANES), slice(None), slice(None), slice(colours))
-        unknown = None if masks is None else masks[sample]
-        limits = Range.of(source[sample], fixed, together, everywhere, self.equivariant, unknown)
-        each = self._together if together else self._planes
-        run = averaged(each, self.multiple) if tta else each
+        pages = PageStack(source, sink, masks, self.dims, colours, fills, next(self.parameters()).device)
+        pages.judge(self.range if scale is None else (black, scale - black), together, self.equivariant)
+        return pages, together
 
-        with torch.inference_mode():
-            for place in places:
-                beside = [as_pages(frame, axes, self.dims) for frame in near]
-                gone: list[np.ndarray | None] = [None] * len(beside)
-                if self.context and not near:
-                    numbers = [(around(place[0], k, stacked[0]), *place[1:]) for k in frames(self.context)]
-                    beside = [source[number] for number in numbers]
-                    gone = [None if masks is None else masks[number] for number in numbers]
-                mask = None if masks is None else masks[place]
-                device = next(self.parameters()).device
-                page = Page(source[place], sink[place], colours, limits, device, beside, mask, gone)
-                page.fills = known[place] if place in known else gaps(page.source[..., :colours], fills)
-                tiled(run, page.read, page.write, size, self._tile(tile), self.multiple, batch, advance, self.overlap)
-                self._finish(page, together, strength, uneven)
+    def _run(self, run: Any, page: Page, tile: int | None, batch: int, advance: Callable[[int], Any]) -> None:
+        """Send a page through the network, tile by tile."""
+        tiled(run, page.read, page.write, page.size, tile, self.multiple, batch, advance, self.overlap)
 
     def _check_context(self, surrounded: bool) -> None:
         """Raises InputError where the network sees frames around each, and there are none."""
@@ -281,11 +336,11 @@ class Trained(nn.Module):
         return tile_of(self.dims, self.overlap, self.multiple) if isinstance(tile, str) else tile
 
     def _together(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of the network's own number of channels; missing and wild values do not spread.
+        """Images (B, C, H, W) of the network's own number of channels; missing values do not spread.
 
         What lies far outside the range that the network knows goes around it: bright stars stay as they are.
         """
-        images = quiet(images)
+        images = filled(images)
         inside = images.clamp(*(OWN if self.range or self.equivariant else KNOWN))
         if self.context:
             return self(inside).float()

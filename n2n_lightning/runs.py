@@ -106,6 +106,9 @@ def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
         "val_noisy_loss",
         "val_self_loss",
         "train_loss",
+        "val_psnr_without_outliers",
+        "val_psnr_estimate_without_outliers",
+        "outlier_pixels",
     ]
     seconds = sum(row["seconds"] for row in history)
     scores: dict[str, Any] = {name: best.get(name) for name in names}

@@ -57,6 +57,9 @@ def summary(result: dict[str, Any], folder: Path) -> None:
         for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
             table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
         console.print(table)
+    if pixels := result.get("outlier_pixels"):
+        name = "val_psnr_without_outliers" if result["val_psnr"] is not None else "val_psnr_estimate_without_outliers"
+        print(f"without {pixels:.0f} isolated pixels that stand out (docs/denoise.md#outliers): {result[name]:.2f} dB")
     score = next((n for n in ("psnr_estimate", "psnr") if result[f"val_{n}"] is not None), None)
     if score and result[f"val_{score}"] < result[f"noisy_{score}"]:
         print(

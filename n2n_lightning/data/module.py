@@ -21,6 +21,7 @@ from n2n_lightning.data.batches import Batches, Loader, Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise, generator
+from n2n_lightning.outliers import Listed
 
 
 class NoisyPairs(pl.LightningDataModule):
@@ -49,6 +50,8 @@ class NoisyPairs(pl.LightningDataModule):
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for floats.
         limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and `scale`.
         fills: stored values that mean that a pixel is missing.
+        outliers: what happens to isolated pixels that stand out: outliers.CHOICES.
+        defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None: not known.
         left_out: names of images that are not used.
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
@@ -87,6 +90,8 @@ class NoisyPairs(pl.LightningDataModule):
         self.scale: float | None = None
         self.limits: tuple[float, float] | None = None
         self.fills: tuple[float, ...] = ()
+        self.outliers = "auto"
+        self.defects: Tensor | None = None
         self.left_out: list[str] = []
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
@@ -171,17 +176,13 @@ class NoisyPairs(pl.LightningDataModule):
                 image = without_colour(image, self.grey, generator(self.seed, "grey", batch["epoch"], batch["number"]))
             pair = self._corrupt(image, batch, training)
         else:
-            pair = self._shown(batch["input"], batch["target"], training or self.reference == "noisy")
+            pair = self._shown(batch["input"], batch["target"], training)
             if recoloured:
                 pair = recoloured(pair)
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]), spacing=self.spacing)
-        if not training and self.reference == "noisy":  # both ways: scores without clean images need them
-            other = self._shown(batch["target"], batch["input"], noisy=True)
-            ready = {"input": pair[0], "target": pair[1], "other_input": other[0], "other_target": other[1]}
-            return {**ready, "scene": batch["scene"]}
         if not training:
-            return {"input": pair[0], "target": pair[1]}
+            return self._scored(pair, batch)
         # Each process of a run draws the whole batch and takes its share of it.
         assert self.trainer
         parts = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
@@ -200,10 +201,50 @@ class NoisyPairs(pl.LightningDataModule):
         """Stored images as the network takes them; where a noisy target is missing or wild, it is NaN."""
         if self.limits is None:
             return [to_float(first, self.scale), to_float(second, self.scale)]
-        shown = [missing.without(image, to_range(image, self.limits), self.fills) for image in (first, second)]
-        if first.dtype == torch.uint8:  # its ends are too near for a pixel to be wild
-            return [missing.filled(shown[0]), shown[1]]
-        return [missing.quiet(shown[0]), missing.trusted(shown[1]) if noisy else shown[1]]
+        one, other = self._normalized(first), self._normalized(second)
+        if not self._may_have_outliers(first):
+            return [missing.filled(one), other]
+        whole = self.outliers == "auto"
+        return [missing.quiet(one, whole), missing.trusted(other, whole) if noisy else other]
+
+    def _normalized(self, stored: Tensor) -> Tensor:
+        """Stored values in units of the network; NaN where they are missing."""
+        assert self.limits
+        return missing.without(stored, to_range(stored, self.limits), self.fills)
+
+    def _may_have_outliers(self, stored: Tensor) -> bool:
+        """Whether isolated pixels are looked for; the ends of 8 bits are too near for a pixel to stand out."""
+        return self.outliers != "keep" and self.limits is not None and stored.dtype != torch.uint8
+
+    def _scored(self, pair: list[Tensor], batch: dict[str, Any]) -> dict[str, Any]:
+        """Complete a validation batch; see `outliers.Listed` for what is said of isolated pixels.
+
+        Args:
+            pair: input and target as the network takes them.
+            batch: as it was stored; with noisy references it is scored in both directions.
+        """
+        ready: dict[str, Any] = {"input": pair[0], "target": pair[1]}
+        if self.reference == "noisy":
+            other = self._shown(batch["target"], batch["input"], noisy=False)
+            ready |= {"other_input": other[0], "other_target": other[1], "scene": batch["scene"]}
+        if "image" in batch or not self._may_have_outliers(batch["input"]):
+            return ready
+        first = self._normalized(batch["input"])
+        second = self._normalized(batch["target"]) if self.reference == "noisy" else None
+        defects = self.defects
+        if defects is not None:
+            defects = defects.to(first.device) if defects.shape == first.shape[1:] else None
+        listed = Listed.of(first, second, self.outliers, self.repeats, defects)
+        if listed is None:
+            return ready
+        if second is not None:
+            ready |= {"target": listed.second, "other_target": listed.first}
+        return {**ready, "listed": listed}
+
+    @property
+    def repeats(self) -> bool:
+        """Whether captures of a scene show the same thing, so that what one of them lacks is none of it."""
+        return True
 
     @property
     def unit(self) -> float:

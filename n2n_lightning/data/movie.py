@@ -74,6 +74,11 @@ class Movie(Own):
         assert isinstance(self.train, Captures)
         return self.train.scenes, self.seen, self.within, "movie"
 
+    @property
+    def repeats(self) -> bool:
+        """See NoisyPairs: what a frame lacks may be an event of the next one."""
+        return False
+
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """On the training device; with a context the input has several frames, and the target one."""
         if not self.context:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from n2n_lightning.data.options import size_of, whole_numbers
 from n2n_lightning.data.reading import read_scenes, spatial_axes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
+from n2n_lightning.outliers import LOOKED, checked_choice, defects_of
 
 CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
 MANY = 2000  # scenes
@@ -43,6 +45,8 @@ class Own(NoisyPairs):
             none.
         crop: sides of the random windows that are trained on, in pixels: one number, or height and width, or depth,
             height and width; None takes whole images, `auto` what suits, CROPS.
+        outliers: what happens to isolated pixels that stand out, as undersampled stars and hot pixels do; see
+            outliers.CHOICES.
         **common: see NoisyPairs.
     """
 
@@ -58,9 +62,11 @@ class Own(NoisyPairs):
         train_pairs: int | None = None,
         val_share: float = 0.1,
         crop: int | str | Sequence[int] | None = "auto",
+        outliers: str = "auto",
         **common: Any,
     ) -> None:
         super().__init__(**common)
+        self.outliers = checked_choice(outliers, "data.outliers=")
         self.asked_crop = _sides(crop)
         if train_pairs is not None:
             whole_numbers(1, train_pairs=train_pairs)
@@ -116,7 +122,26 @@ class Own(NoisyPairs):
         self.limits = seen.limits or (0.0, self.scale)
         if self.asked_limits is not None:
             self.limits = (float(self.asked_limits[0]), float(self.asked_limits[1]))
+        self.defects = self._defects(scenes)
         return scenes
+
+    def _defects(self, scenes: Scenes | Mixed) -> Tensor | None:
+        """Return the pixels of the detector that stand out in most of the scenes, bool (C, H, W); None: none do."""
+        count = len(scenes.names)
+        if count < 3 or self.outliers != "auto" or not isinstance(scenes, Scenes) or len(scenes.smallest) != 2:
+            return None
+        images = [scenes.image(i, 0) for i in axes.evenly(count, LOOKED)]
+        if not self._may_have_outliers(images[0]):
+            return None
+        reads = [partial(_part_of, self._normalized(image)) for image in images]
+        points = defects_of(reads, scenes.smallest)
+        if not len(points):
+            return None
+        mask = torch.zeros(images[0].shape, dtype=torch.bool)
+        mask[tuple(torch.from_numpy(points).T)] = True
+        pixels = int(mask.any(0).sum())
+        self.notes.append(f"{pixels} pixels stand out in most of {len(images)} different scenes: defects, replaced")
+        return mask
 
     @property
     def seen(self) -> Seen:
@@ -208,6 +233,11 @@ class Own(NoisyPairs):
             f"{source} has images {shown} {str(image.dtype)[6:]}, {self.noisy} has {other} {str(noisy.dtype)[6:]}; they"
             " must agree"
         )
+
+
+def _part_of(image: Tensor, place: tuple[slice, ...]) -> Tensor:
+    """Return a part of an image (C, H, W)."""
+    return image[(slice(None), *place)]
 
 
 def _sides(crop: Any) -> int | str | tuple[int, ...] | None:
