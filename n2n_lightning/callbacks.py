@@ -90,11 +90,36 @@ def _warn(message: str) -> None:
 
 
 class Best(_Checkpoint):
-    """`best.ckpt`, of the epoch with the highest val_psnr; without clean images, with the least estimated error."""
+    """`best.ckpt`, of the epoch with the highest val_psnr; without clean images, with the least estimated error.
+
+    It holds the weights that had that score: those that validation ran with, whatever other callbacks exchange for it
+    or change between it and the end of the epoch.
+    """
 
     def __init__(self, folder: Path, reference: str = "clean") -> None:
         watched, mode = {"clean": ("val_psnr", "max"), "noisy": ("val_mse_estimate", "min")}[reference]
         super().__init__(folder, "best", monitor=watched, mode=mode)
+        self._validated: dict[str, torch.Tensor] = {}
+        self._saving = False
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            weights = pl_module.network.state_dict()  # type: ignore[union-attr]
+            self._validated = {f"network.{name}": value.clone() for name, value in weights.items()}
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        self._saving = True
+        try:
+            super()._save_checkpoint(trainer, filepath)
+        finally:
+            self._saving = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._saving:
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **self._validated}
 
 
 class Last(_Checkpoint):
@@ -281,5 +306,5 @@ class EpochLines(Callback):
             scores += f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
-            of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else f" ({pl_module.progress:.0%} of the time)"
+            of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else f" ({pl_module.progress:.0%} of the run)"
             print(f"epoch {row['epoch']}{of}  {loss}{scores}  {rate}", flush=True)

@@ -6,8 +6,10 @@ import re
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,18 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning import callbacks, mistakes, runs, starting
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
 from n2n_lightning.inspection import unfit
+from n2n_lightning.lightning_callbacks import build, build_callbacks
 from n2n_lightning.module import Denoiser, Diverged
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.pictures import Pictures
 from n2n_lightning.processes import LEADER, Deserted, follows
+from n2n_lightning.trainer_options import added_loggers
 
 
 def train(
@@ -87,6 +92,8 @@ class Run:
         self.data = construct("data", lambda: instantiate(config["data"], supervised=supervised, dims=dims))
         self.data.setup()
         self.begin = callbacks.resumable(folder / "checkpoints")
+        if self.begin and config["trainer"].get("fast_dev_run"):
+            raise InputError("trainer.fast_dev_run: tries a new run; this one has a checkpoint to go on from")
         if config.get("init"):  # a run that goes on has its own weights already
             model = starting.described(self.begin or starting.source(config["init"]))
             model |= {name: "auto" for name in ("channels", "dims") if name in model or name in starting.options(model)}
@@ -139,23 +146,32 @@ class Run:
 
     def _trainer(self, lines: bool) -> pl.Trainer:
         options = {**self.config["trainer"], "precision": self.precision}
-        if self.data.val is None:
+        validated = self.data.val is not None and options.get("limit_val_batches", 1.0) != 0
+        if not validated:
             options["limit_val_batches"] = 0
+        reference = self.data.reference if validated else None
         bar = options.pop("enable_progress_bar")
         bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
-        own = options.pop("logger", None) or []  # beside ours
-        further = instantiate(own if isinstance(own, list) else [own])
+        own, said = added_loggers(options)  # beside ours
+        further = [build("trainer.logger", partial(instantiate, spec)) for spec in own]
+        asked, set_here = build_callbacks(self.config["callbacks"], reference, self._steps(), options.get("max_epochs"))
+        self.notes += [*said, *set_here]
+        if options.get("profiler") in ("simple", "advanced"):
+            options["profiler"] = _profiler(options["profiler"], self.folder)
+            self.notes.append("trainer.profiler: its table will be profile.txt in the run folder")
         checkpoints = self.folder / "checkpoints"
+        shown: list[pl.Callback] = [callbacks.ProgressBar() if bar else callbacks.EpochLines()]
+        if any(isinstance(callback, ProgressBar) for callback in asked):  # theirs in place of ours
+            bar, shown = True, []
         watchers: list[pl.Callback] = [
             callbacks.LastWord(),
-            callbacks.ProgressBar() if bar else callbacks.EpochLines(),
-            *instantiate(list(self.config["callbacks"].values())),
+            *shown,
+            *asked,
             Pictures(self.folder / "samples.png"),
             # Last of these: its checkpoint must hold what the others do after the same batch, as averages of weights.
             self.stop,
         ]
-        scored = self.data.val is not None and self.data.reference != "self"
-        keepers = [callbacks.Best(checkpoints, self.data.reference)] if scored else []
+        keepers = [callbacks.Best(checkpoints, reference)] if reference in ("clean", "noisy") else []
         metrics = callbacks.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
         self.curves = callbacks.Curves(self.folder)
         trainer: pl.Trainer = construct(
@@ -170,6 +186,17 @@ class Run:
             ),
         )
         return trainer
+
+    def _steps(self) -> float:
+        """Optimiser steps of the whole run; infinite where only its time is limited."""
+        options, data = self.config["trainer"], self.data
+        steps = math.inf if options.get("max_steps", -1) < 0 else options["max_steps"]
+        if (epochs := options.get("max_epochs")) is None:
+            return float(steps)
+        batches = -(-len(data.train) // data.batch_size)
+        limit = options.get("overfit_batches") or options.get("limit_train_batches") or 1.0
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return float(min(steps, epochs * -(-batches // options.get("accumulate_grad_batches", 1))))
 
     def summary(self) -> str:
         """The line that the terminal shows before the first epoch."""
@@ -210,7 +237,9 @@ class Run:
         lost = r"[Cc]onnection (closed|reset)|[Bb]roken pipe|remote peer"
         if self.trainer.world_size > 1 and re.search(lost, str(found)):
             found = Deserted("another process of this run ended; resume=RUN_FOLDER continues from the last checkpoint")
-        known = isinstance(found, Diverged | DiskFull | Deserted)
+        if line := _of_lightning(error):
+            found = InputError(line)
+        known = isinstance(found, Diverged | DiskFull | Deserted | InputError)
         with suppress(DiskFull):
             self.write("failed", str(found) if known else f"{type(found).__name__}: {found}")
         return found
@@ -315,9 +344,28 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*your dataloader is not resumable.*",
         ".*recommended to use `self.log.*sync_dist=True.*",  # every process validates on all images
+        ".*could not find the monitored key.*",  # an epoch without validation
+        ".*SWA is currently only supported every epoch.*",  # its schedule takes the place of ours
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # Lightning 2.6 with torch 2.13
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def _of_lightning(error: Exception) -> str | None:
+    """The line for what Lightning itself refuses when training begins; None for everything else."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = bool(frames) and "pytorch_lightning" in Path(frames[-1].filename).parts
+    refused = isinstance(error, ValueError | ModuleNotFoundError) and theirs and not isinstance(error, InputError)
+    if isinstance(error, MisconfigurationException) or refused:
+        return f"trainer or callbacks: {' '.join(str(error).split())}"
+    return None
+
+
+def _profiler(kind: str, folder: Path) -> Any:
+    """Lightning's profiler, which writes its table into the run folder."""
+    from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
+
+    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[kind](str(folder), "profile")
 
 
 def _quiet_where_full(happened: Any) -> None:

@@ -98,6 +98,11 @@ def learn(
             composed = compose("config", asked)
         config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         typed.spend_time(config, rest)
+        if config["trainer"].get("fast_dev_run"):
+            raise InputError(
+                "trainer.fast_dev_run: keeps no network to return; trainer.max_epochs=1 with"
+                " +trainer.limit_train_batches=1 tries one batch and keeps it"
+            )
 
         def accepted() -> None:
             for name, content in {"config": composed, "overrides": asked}.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError
+from n2n_lightning.trainer_options import refuse_trainer_options
 
 
 def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
@@ -105,7 +106,8 @@ def refuse(config: dict[str, Any]) -> None:
         if name == "max_epochs" and value is None and (trainer.get("max_steps", -1) > 0 or trainer.get("max_time")):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more")
+            free = "; with trainer.max_steps= or max_time= null works" if name == "max_epochs" else ""
+            raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more{free}")
     if trainer.get("num_nodes", 1) != 1:
         raise InputError(f"trainer.num_nodes={trainer['num_nodes']}: a run uses one machine; a sweep uses several")
     if trainer.get("check_val_every_n_epoch", 1) > (trainer.get("max_epochs", 1) or math.inf):
@@ -121,6 +123,7 @@ def refuse(config: dict[str, Any]) -> None:
         raise InputError(f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out")
     if clip and config["optim"].get("fused") and str(trainer.get("precision")).startswith("16"):
         raise InputError(f"trainer.gradient_clip_val={clip}: with float16 optim.fused=false goes with it")
+    refuse_trainer_options(trainer)
     _refuse_device(str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto")))
 
 

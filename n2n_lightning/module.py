@@ -120,6 +120,7 @@ class Denoiser(pl.LightningModule):
         self._errors_without: list[float] = []
         self.halves: dict[str, Correlation] = {}  # of the volumes of the latest validation
         self._elapsed = 0.0  # share of the run's time that is over, where its time is limited
+        self.searching = False  # for a learning rate, with steps that do not count
         self.share: float | None = None  # of the run that is done, where whoever trains knows better than its steps
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
@@ -127,8 +128,10 @@ class Denoiser(pl.LightningModule):
         self._started, self._seconds, self._images = time.perf_counter(), 0.0, 0  # of training, without validation
 
     def forward(self, image: Tensor) -> Tensor:
-        """Denoises float images (B, C, H, W), values in [0, 1]; returns float32."""
-        return apply(self.network, axes.channels_last(image)).float()
+        """Denoises float images (B, C, H, W), values in [0, 1]; returns float32, or float64 of a network in float64."""
+        weights = next(self.network.parameters(), image)  # those of trainer.precision=bf16-true and 64-true
+        output = apply(self.network, axes.channels_last(image.to(weights.dtype)))
+        return output if output.dtype == torch.float64 else output.float()
 
     @property
     def progress(self) -> float:
@@ -138,6 +141,9 @@ class Denoiser(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._elapsed = time_spent(self.trainer)
+
+    def on_train_start(self) -> None:
+        self._images, self._seconds = 0, 0.0  # of a search for the learning rate
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
@@ -154,7 +160,8 @@ class Denoiser(pl.LightningModule):
             loss = loss + part.second_pass(self, batch, output)
         count, size = len(batch["input"]), int(batch.get("size", len(batch["input"])))
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
-        if (self.device.type == "cpu" or self.global_step % 50 == 0) and not loss < EXPLODED:
+        looked = (self.device.type == "cpu" or self.global_step % 50 == 0) and not self.searching
+        if looked and not loss < EXPLODED:
             raise Diverged(
                 f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1},"
                 f" learning rate {self.learning_rate:g}; a smaller optim.lr or trainer.gradient_clip_val= would help"
@@ -247,6 +254,10 @@ class Denoiser(pl.LightningModule):
         """The scores of `Trainer.test`: those of validation."""
         self.on_validation_epoch_end()
 
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """The denoised inputs of a batch, or of images (B, C, H, W), for `Trainer.predict`."""
+        return self._whole(batch if isinstance(batch, Tensor) else _named(batch)["input"])
+
     def _whole(self, images: Tensor) -> Tensor:
         """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""
         return in_tiles(self, images, overlap_of(self.network, len(axes.size(images))))
@@ -256,6 +267,8 @@ class Denoiser(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Adds the epoch's row to `history` and hands it to the loggers, with the epoch as their x axis."""
+        if self.searching:
+            return
         train_loss = self._mean("train")  # waits for the device, so the clock is stopped after it
         self._stop_clock()
         row = {
@@ -275,6 +288,9 @@ class Denoiser(pl.LightningModule):
                 f" validation; learning rate {self.learning_rate:g}; a smaller optim.lr would help"
             )
         self._latest, self._images, self._seconds = {}, 0, 0.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where there is no logger; EarlyStopping may watch it
+            self.log("train_loss", train_loss, logger=False)
         self.history.append(row)
         for logger in self.loggers:
             logger.log_metrics(row, step=self.current_epoch + 1)

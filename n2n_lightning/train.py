@@ -4,6 +4,7 @@ Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` 
 `metrics.csv`, TensorBoard events, `samples.png`, `checkpoints/best.ckpt` and `checkpoints/last.ckpt`.
 """
 
+import errno
 import os
 import shlex
 import sys
@@ -66,9 +67,12 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             "worse than the noisy input: train longer (trainer.max_epochs=, trainer.max_time=), or at another optim.lr="
         )
     rate = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
-    scored = result["best_epoch"] and result["val_self_loss"] is None
+    scored = score is not None or (result["noisy_psnr_estimate"] is not None and result["best_epoch"])
     best = f"best epoch {result['best_epoch']} of" if scored else "epochs:"
     console.print(f"{best} {result['epochs']}, {result['seconds']:.0f} s of training{rate}")
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        print(f"run folder:  {folder}; nothing else was kept: no checkpoint, no curves (trainer.fast_dev_run)")
+        return
     program, place = Path(sys.executable).name, shlex.quote(str(folder))
     print(f"run folder:  {folder}")
     print(f"curves:      {program} -m tensorboard.main --logdir {place}")
@@ -238,7 +242,15 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Diverged | DiskFull | Deserted):
         print("error:", error, file=sys.stderr)
         return 1
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        print("error:", _unwritable(error), file=sys.stderr)
+        return 2
     raise error
+
+
+def _unwritable(error: OSError) -> InputError:
+    option = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
+    return typed.unwritable(Path(str(error.filename)), option, error)
 
 
 def main() -> None:

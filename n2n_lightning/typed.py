@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning.files import InputError
+
 HERE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
 
@@ -98,6 +100,9 @@ def with_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments with a new folder for the run or sweep, where they name none; and that folder.
 
     It is made here, so that of two that begin in the same second each has its own.
+
+    Raises:
+        InputError: it cannot be made.
     """
     option, base = ("hydra.run.dir", "runs")
     if {"-m", "--multirun"} & {*arguments}:
@@ -111,12 +116,25 @@ def with_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
         folder = Path("outputs", base, stamp if number == 1 else f"{stamp}_{number}")
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError:  # not ours to say why; Hydra meets it, too
-            return arguments, None
+        except OSError as error:
+            if isinstance(error, FileExistsError) and folder.is_dir():
+                continue
+            raise unwritable(folder, option, error) from error
         return [*arguments, f"{option}={folder.as_posix()}"], folder
     raise AssertionError("numbers do not end")
+
+
+def unwritable(folder: Path, option: str, error: OSError) -> InputError:
+    """The line for a run folder that cannot be made or written to.
+
+    Args:
+        folder: the one that was tried.
+        option: the one that names another.
+        error: why not.
+    """
+    return InputError(
+        f"{folder}: cannot be written to ({error.strerror}); {option}=FOLDER (in Python folder=) names another place"
+    )
 
 
 def as_begun(run: Path) -> None:

@@ -150,6 +150,14 @@ class NoisyPairs(pl.LightningDataModule):
             size = max(1, min(self.val_batch_size, self.val_batch_size * 64 * 64 // pixels))
         return self._loader(self.val, size, shuffle=False)
 
+    def test_dataloader(self) -> Loader:
+        """The validation data, for `Trainer.test`."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> Loader:
+        """The validation data, for `Trainer.predict`."""
+        return self.val_dataloader()
+
     def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:
         batches = Batches(len(dataset), batch_size, self.seed, shuffle)
         return Loader(dataset, batches, self.workers if shuffle else 0)

@@ -1,0 +1,397 @@
+"""Callbacks of Lightning that a run is given: checked before training, adapted where they would not reach its result.
+
+A weight average must be what is validated and stored; a found learning rate must survive the schedule.
+"""
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LambdaCallback,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from n2n_lightning.files import InputError
+
+
+class _AverageOnceBegun(WeightAveraging):
+    """Validates and stores the current weights until the first update: the average holds the initial ones till then."""
+
+    def _begun(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        if self._begun():
+            super()._swap_models(pl_module)
+
+    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
+        if self._begun():
+            super()._copy_average_to_current(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._average_model is not None and not self._begun():
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+
+class MeanOfWeights(_AverageOnceBegun):
+    """Lightning's WeightAveraging: the mean of the weights after all steps."""
+
+    @property
+    def state_key(self) -> str:
+        return WeightAveraging.__qualname__  # so that checkpoints of older versions fit
+
+
+class MovingAverage(EMAWeightAveraging, _AverageOnceBegun):
+    """Lightning's EMAWeightAveraging: an exponential moving average of the weights."""
+
+    @property
+    def state_key(self) -> str:
+        return EMAWeightAveraging.__qualname__
+
+
+class MeanOfEpochs(StochasticWeightAveraging):
+    """Lightning's StochasticWeightAveraging, whose average is validated, stored in checkpoints, and used.
+
+    Lightning's own averages the weights that epochs begin with, and puts the average into the network after the last
+    checkpoint. Here the weights count that epochs end with, before their validation (Izmailov et al., 2018, algorithm
+    1); running statistics of batch normalisation are averaged like the weights.
+
+    Args:
+        swa_lrs: the learning rate while weights are averaged.
+        **options: of StochasticWeightAveraging.
+    """
+
+    def __init__(self, swa_lrs: Any, **options: Any) -> None:
+        super().__init__(float(swa_lrs) if isinstance(swa_lrs, int) else swa_lrs, **options)
+
+    @property
+    def state_key(self) -> str:
+        return StochasticWeightAveraging.__qualname__
+
+    @staticmethod
+    def pl_module_contains_batch_norm(pl_module: pl.LightningModule) -> bool:
+        return False  # no further epoch for its statistics: they are averaged
+
+    def _networks(self, pl_module: pl.LightningModule) -> tuple[nn.Module, nn.Module] | None:
+        """The averaged and the current network; None where the average has not begun."""
+        if self._average_model is None or self.n_averaged is None or not int(self.n_averaged):
+            return None
+        return self._average_model.network, pl_module.network  # type: ignore[return-value]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._latest_update_epoch = trainer.current_epoch  # keeps Lightning from averaging here
+        super().on_train_epoch_start(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+        if not (trainer.is_last_batch and self.swa_start <= trainer.current_epoch <= self.swa_end):
+            return
+        assert self._average_model is not None
+        assert self.n_averaged is not None
+        average = self._average_model.network.buffers()  # type: ignore[union-attr]
+        for mean, value in zip(average, pl_module.network.buffers(), strict=True):  # type: ignore[union-attr]
+            floating = mean.is_floating_point() and int(self.n_averaged)
+            mean.copy_(self._avg_fn(mean, value.to(mean.device), self.n_averaged) if floating else value)
+        self.update_parameters(self._average_model, pl_module, self.n_averaged, self._avg_fn)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._swap(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if both := self._networks(pl_module):
+            both[1].load_state_dict(both[0].state_dict())
+
+    def _swap(self, pl_module: pl.LightningModule) -> None:
+        if both := self._networks(pl_module):
+            average, current = ({n: v.clone() for n, v in one.state_dict().items()} for one in both)
+            both[0].load_state_dict(current)
+            both[1].load_state_dict(average)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if both := self._networks(pl_module):
+            checkpoint["current_model_state"] = checkpoint["state_dict"]
+            average = {f"network.{name}": value for name, value in both[0].state_dict().items()}
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **average}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if "current_model_state" in checkpoint:
+            pl_module.load_state_dict(checkpoint["current_model_state"])
+
+
+class RateSearch(LearningRateFinder):
+    """Lightning's LearningRateFinder, whose rate becomes the one that the schedule starts from.
+
+    The search has as many steps as were asked for, however short the run is, and leaves no trace but the rate. A run
+    that goes on keeps the rate that was found when it began.
+
+    Args:
+        update_attr: False: only print the rate.
+        **options: of LearningRateFinder.
+    """
+
+    def __init__(self, *arguments: Any, update_attr: bool = True, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "update_attr": False})
+        self.use = update_attr
+        self.rate: float | None = None
+        self._searched = False
+
+    @property
+    def state_key(self) -> str:
+        return LearningRateFinder.__qualname__
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.ckpt_path or getattr(trainer, "fast_dev_run", False):
+            return
+        before = trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch
+        trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = -1, 10**9
+        pl_module.searching = True  # type: ignore[assignment]
+        try:
+            self.lr_find(trainer, pl_module)
+        finally:
+            pl_module.searching = False  # type: ignore[assignment]
+            trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = before
+        self.rate = self.optimal_lr.suggestion() if self.optimal_lr else None
+        self._searched = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._searched:
+            return
+        groups = trainer.optimizers[0].param_groups
+        asked = groups[0].get("initial_lr", groups[0]["lr"])
+        if not self.rate:
+            said = f"LearningRateFinder found no rate in {self._num_training_steps} steps; {asked:g} stays"
+        else:
+            said = f"LearningRateFinder: learning rate {self.rate:.3g} in place of {asked:g}"
+            said += "" if self.use else " would be its choice (update_attr=false: not taken)"
+        if trainer.is_global_zero:
+            print(said, flush=True)
+        if self.rate and self.use:
+            _scale_rates(trainer, self.rate)
+
+
+def _scale_rates(trainer: pl.Trainer, rate: float) -> None:
+    """Makes `rate` the learning rate that the optimiser and its schedule begin with; the schedule keeps its shape."""
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            factor = rate / group.get("initial_lr", group["lr"])
+            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if name in group:
+                    group[name] = group[name] * factor
+    for config in trainer.lr_scheduler_configs:
+        if bases := getattr(config.scheduler, "base_lrs", None):
+            config.scheduler.base_lrs = [rate for _ in bases]
+            config.scheduler._last_lr = [group["lr"] for group in config.scheduler.optimizer.param_groups]
+
+
+ADAPTED: dict[Any, type[Callback]] = {
+    WeightAveraging: MeanOfWeights,
+    EMAWeightAveraging: MovingAverage,
+    StochasticWeightAveraging: MeanOfEpochs,
+    LearningRateFinder: RateSearch,
+}
+_REFUSED: dict[type, str] = {
+    BatchSizeFinder: "the schedule is made for data.batch_size before this would change it; data.batch_size= says it",
+    ModelPruning: "cannot prune networks that are channels_last in memory, as all are here; smaller model.widths= work",
+    BackboneFinetuning: "freezes a part named backbone, which networks here lack; init=RUN starts from trained weights",
+}
+BEST_IS_HIGHEST = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_psnr_estimate_low")
+BEST_IS_LOWEST = ("train_loss", "val_loss", "val_mse_estimate", "val_noisy_loss", "val_self_loss")
+_SCORES = {
+    "clean": ("val_psnr", "val_psnr_total", "val_loss"),
+    "noisy": ("val_psnr_estimate", "val_psnr_estimate_low", "val_mse_estimate", "val_noisy_loss"),
+    "self": ("val_self_loss",),
+    None: (),
+}
+
+
+def build_callbacks(
+    asked: dict[str, Any], reference: str | None, steps: float, epochs: int | None
+) -> tuple[list[Callback], list[str]]:
+    """Instantiate the callbacks of a run.
+
+    Args:
+        asked: the group `callbacks` of its configuration, by name.
+        reference: what validation compares with: `clean`, `noisy`, `self`; None: there is no validation.
+        steps: how many the run has; infinite where that is not known.
+        epochs: how many at most; None where only its time or steps are limited.
+
+    Returns:
+        The callbacks, and lines that say what was set where nothing was typed.
+
+    Raises:
+        InputError: one cannot be built, or cannot work in this run.
+    """
+    built, notes = [], []
+    for name, spec in asked.items():
+        if spec is None:
+            continue
+        if not isinstance(spec, dict) or "_target_" not in spec:
+            raise InputError(
+                f"callbacks.{name}: must name a class, as '+callbacks.{name}="
+                "{_target_: pytorch_lightning.callbacks.LearningRateMonitor}'"
+            )
+        callback = _built(name, spec)
+        notes += _check_monitor(name, spec, callback, reference)
+        notes += _check_average(name, spec, callback, steps, epochs)
+        built.append(callback)
+    averages = [c for c in built if isinstance(c, WeightAveraging | StochasticWeightAveraging)]
+    if len(averages) > 1:
+        raise InputError("callbacks: two of them average the weights; the checkpoint holds one average")
+    return built, notes
+
+
+def _built(name: str, spec: dict[str, Any]) -> Callback:
+    """The callback of a configuration, ours in place of Lightning's where that one would not reach the result."""
+    group = f"callbacks.{name}"
+    kind = build(group, lambda: _class_of(str(spec["_target_"])))
+    for refused, why in _REFUSED.items():
+        if isinstance(kind, type) and issubclass(kind, refused):
+            raise InputError(f"{group}: {why}")
+    if kind is LambdaCallback:
+        _check_functions(name, spec)
+    if kind in ADAPTED:
+        spec = {**spec, "_target_": f"{__name__}.{ADAPTED[kind].__qualname__}"}
+    if isinstance(spec.get("mode"), type(None)) and kind in (EarlyStopping, ModelCheckpoint):
+        best = {**dict.fromkeys(BEST_IS_HIGHEST, "max"), **dict.fromkeys(BEST_IS_LOWEST, "min")}
+        spec = {**spec, "mode": best.get(str(spec.get("monitor")), "min")}
+    callback = build(group, lambda: instantiate(spec, _convert_="all"))
+    if not isinstance(callback, Callback):
+        raise InputError(f"{group}: {spec['_target_']} is no pytorch_lightning.Callback")
+    if isinstance(callback, StochasticWeightAveraging) and not isinstance(callback, MeanOfEpochs):
+        raise InputError(f"{group}: its average would reach no checkpoint; a pytorch_lightning WeightAveraging's does")
+    return callback
+
+
+def _class_of(path: str) -> Any:
+    """The class of a dotted name; raises InputError where there is none, with the nearest one of Lightning's."""
+    try:
+        return get_object(path)
+    except Exception as error:
+        module, _, name = path.rpartition(".")
+        near = difflib.get_close_matches(name, pl.callbacks.__all__, 1, 0.5)
+        hint = f" (did you mean pytorch_lightning.callbacks.{near[0]}?)" if near else ""
+        raise InputError(f"{path}: cannot be imported from {module or 'here'}{hint}") from error
+
+
+def _check_functions(name: str, spec: dict[str, Any]) -> None:
+    """Raise where a hook of a LambdaCallback is no function: Lightning would call nothing."""
+    for hook, value in spec.items():
+        if hook != "_target_" and value is not None and not isinstance(value, dict):
+            raise InputError(
+                f"callbacks.{name}.{hook}={value}: must be a function,"
+                " {_target_: hydra.utils.get_method, path: my_package.my_function}"
+            )
+
+
+def build(group: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns; what it raises becomes one line about the option `group`."""
+    try:
+        return make()
+    except InputError as error:
+        raise InputError(f"{group}: {error}") from error
+    except (InstantiationException, MisconfigurationException, ImportError, AttributeError) as error:
+        raise _one_line(group, error) from error
+    except (ValueError, TypeError, RuntimeError, AssertionError, OSError) as error:
+        raise _one_line(group, error) from error
+
+
+def _one_line(group: str, error: Exception) -> InputError:
+    cause = error.__cause__ or error
+    line = " ".join(str(cause).split()) or type(cause).__name__
+    line = re.sub(r"^\w+\.__init__\(\) ", "", line)
+    return InputError(f"{group}: {line.removesuffix(_HINT)}")
+
+
+_HINT = ", set env var HYDRA_FULL_ERROR=1 to see chained exception."
+
+
+def _check_monitor(name: str, spec: dict[str, Any], callback: Callback, reference: str | None) -> list[str]:
+    """Raise where a callback watches a score that this run does not have, or the wrong end of it.
+
+    Returns:
+        A line, where the direction was set.
+    """
+    watched = getattr(callback, "monitor", None)
+    if not isinstance(callback, EarlyStopping | ModelCheckpoint) or watched is None:
+        return []
+    group, there = f"callbacks.{name}.monitor={watched}", [*_SCORES[reference], "train_loss"]
+    if watched not in there:
+        known = [score for scores in _SCORES.values() for score in scores]
+        why = "there is no such score"
+        if watched in known:
+            why = "there is no validation" if reference is None else "there are no clean images to score against"
+            why = "the validation images are clean" if reference == "clean" else why
+            why = "there is one capture of each scene" if reference == "self" else why
+        raise InputError(f"{group}: {why} in this run; it has {', '.join(there)}")
+    mode = "max" if watched in BEST_IS_HIGHEST else "min"
+    if spec.get("mode") is None:
+        return [f"callbacks.{name}: mode={mode}, for {watched} is best where it is {_END[mode]}"]
+    if callback.mode != mode:
+        raise InputError(
+            f"callbacks.{name}.mode={callback.mode}: {watched} is best where it is {_END[mode]}; mode={mode} is right"
+        )
+    if watched == "train_loss" and isinstance(callback, EarlyStopping):
+        callback._check_on_train_epoch_end = True
+    return []
+
+
+_END = {"max": "highest", "min": "lowest"}
+
+
+def _check_average(name: str, spec: dict[str, Any], callback: Callback, steps: float, epochs: int | None) -> list[str]:
+    """Raise where an average of the weights would never begin.
+
+    Returns:
+        A line, where most of the average would be the weights of the first steps.
+    """
+    if isinstance(callback, MeanOfEpochs):
+        start = callback._swa_epoch_start
+        if epochs is None and isinstance(start, float):
+            raise InputError(
+                f"callbacks.{name}.swa_epoch_start={start}: a share of the epochs, whose number is not known;"
+                " a whole number of epochs, or trainer.max_epochs=, works"
+            )
+        if epochs is not None and isinstance(start, int) and start > epochs:
+            raise InputError(f"callbacks.{name}.swa_epoch_start={start}: the run has trainer.max_epochs={epochs}")
+        rate = spec.get("swa_lrs")
+        return [f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their rate goes to {rate}"]
+    if isinstance(callback, EMAWeightAveraging):
+        begins = max(callback.update_starting_at_step or 0, 0)
+        if begins >= steps:
+            raise InputError(
+                f"callbacks.{name}.update_starting_at_step={begins}: the run ends before, after {steps:g} steps"
+            )
+        updates = (steps - begins) / max(callback.update_every_n_steps, 1)
+        decay = float(spec.get("decay", 0.999))
+        if (share := decay**updates) > 0.1:
+            fitting = f"{max(0.5, 1 - 5 / updates):.2g}"
+            return [
+                f"callbacks.{name}: {share:.0%} of the average are the weights after the first step, for the run has"
+                f" {steps:g} steps; callbacks.{name}.decay={fitting} forgets them"
+            ]
+    return []
