@@ -100,6 +100,19 @@ class Loader(DataLoader):
         self.batches.epoch, self.batches.start = state["epoch"], start
 
 
+class PlainIterable:
+    """The batches of a loader; Lightning rebuilds a DataLoader for `Trainer.predict`, which ours does not allow."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.loader)
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 

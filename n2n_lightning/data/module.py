@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning import axes, missing
 from n2n_lightning.data.augment import recolour, to_float, to_range, turn, without_colour
-from n2n_lightning.data.batches import Batches, Loader, Pairs
+from n2n_lightning.data.batches import Batches, Loader, Pairs, PlainIterable
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise, generator
@@ -154,9 +154,9 @@ class NoisyPairs(pl.LightningDataModule):
         """The validation data, for `Trainer.test`."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> Loader:
+    def predict_dataloader(self) -> PlainIterable:
         """The validation data, for `Trainer.predict`."""
-        return self.val_dataloader()
+        return PlainIterable(self.val_dataloader())
 
     def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:
         batches = Batches(len(dataset), batch_size, self.seed, shuffle)
