@@ -16,6 +16,7 @@ from n2n_lightning.files import InputError, room
 TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 # A file that unpacks to more than this many bytes must not be smaller than a share of them.
 LARGE, RATIO = 2**30, 300
+SHOWN = 20  # names of arrays that a message lists
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Picture:
         values: the arrays: one, but for TIFF files with pages of several kinds, and tuples of captures.
         note: what cannot stay as it is, in words.
         orientation: EXIF's, 1 to 8: how the pixels are turned to be seen. Written files keep pixels and orientation.
+        sources: files other than `path` that the values come from.
 
     Raises:
         InputError: the file cannot come out as it went in.
@@ -118,6 +120,7 @@ class Picture:
         self.values: list[Values] = []
         self.note = ""
         self.orientation = 1
+        self.sources: list[Path] = []
 
     def meaning(self, values: Values, axes: str | None = None) -> tuple[str, bool]:
         """What the axes of one of `values` are, as of a picture, and whether its last channel is transparency.
@@ -184,6 +187,15 @@ def check_size(stored: int, unpacked: int) -> None:
         raise InputError(f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not read")
 
 
+def components(name: str) -> list[str]:
+    """The names that a path inside a file consists of.
+
+    >>> components("/entry//data/./first")
+    ['entry', 'data', 'first']
+    """
+    return [word for word in name.split("/") if word not in ("", ".")]
+
+
 def chosen(path: Path, part: str | None, names: list[str]) -> str:
     """The array of a file that `part` names, or the only one that there is.
 
@@ -192,7 +204,11 @@ def chosen(path: Path, part: str | None, names: list[str]) -> str:
     """
     if part is None and len(names) == 1:
         return names[0]
-    if part is None or part not in names:
-        asked = f"has no array {part!r}" if part else "holds several arrays"
-        raise InputError(f"{asked}; name one: {', '.join(f'{path.name}:{n}' for n in names) or '(it is empty)'}")
-    return part
+    same = [n for n in names if part is not None and (n == part or components(n) == components(part))]
+    if same:
+        return part if part in same else same[0]
+    if not names:
+        raise InputError("holds no arrays")
+    asked = f"has no array {part!r}" if part else "holds several arrays"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    raise InputError(f"{asked}; name one: {', '.join(f'{path.name}:{n}' for n in names[:SHOWN])}{more}")
