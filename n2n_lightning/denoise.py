@@ -320,6 +320,9 @@ def main() -> int:
     if model.context and len(missing) > 1 and all(job.part is None for job in missing):
         print("the files of a folder are taken for frames of one movie, in the order of their names")
     defects = _defects(model, missing, args)
+    series: dict[Path, list[Path]] = {}  # by folder, once: there may be 20,000 files
+    for job in sorted(jobs, key=lambda job: natural(job.source)) if model.context else []:
+        series.setdefault(job.source.parent, []).append(job.source)
     failed = there = 0
     title, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     columns = (title, BarColumn(), count, TextColumn("tiles"), TimeRemainingColumn())
@@ -335,8 +338,7 @@ def main() -> int:
                 if args.halves:
                     print(halves(model, jobs, args, progress, defects), flush=True)
                     continue
-                beside = [j.source for j in jobs if j.source.parent == job.source.parent] if model.context else []
-                print(one(model, job, args, progress, sorted(beside, key=natural), defects), flush=True)
+                print(one(model, job, args, progress, series.get(job.source.parent, []), defects), flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

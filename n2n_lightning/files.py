@@ -25,6 +25,7 @@ class InputError(ValueError):
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SMALL = 2**18  # bytes of an array that is read rather than mapped
 
 
 class DiskFull(OSError):
@@ -160,10 +161,67 @@ def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
     import numpy as np
     import psutil
 
-    if math.prod(shape) * np.dtype(dtype).itemsize <= share * psutil.virtual_memory().available:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= share * psutil.virtual_memory().available or size <= SMALL:
         return np.empty(shape, dtype)
+    if os.name == "posix":  # there a file may lose its name while it is mapped, and the map needs no descriptor
+        import torch
+
+        handle, name = tempfile.mkstemp()
+        try:
+            os.ftruncate(handle, size)
+            storage = torch.UntypedStorage.from_file(name, True, size)
+        finally:
+            os.close(handle)
+            os.unlink(name)
+        flat = torch.tensor([], dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
+        return flat.view(dtype).reshape(tuple(shape))
     with tempfile.TemporaryFile() as file:  # the map keeps it
         return np.memmap(file, dtype, "w+", shape=tuple(shape))
+
+
+def mapped(path: Path, dtype: Any, offset: int, shape: Sequence[int], order: Any = "C") -> Any:
+    """Map an array of a file into memory, without holding the file open; writing changes the copy in memory alone.
+
+    `np.memmap` keeps a descriptor for each map, so a folder of 1,400 files exceeds the usual limit of 1,024. Small
+    arrays are read.
+
+    Args:
+        path: the file, which is opened for reading.
+        dtype: of the values, in either byte order.
+        offset: the position of the first value, in bytes.
+        shape: of the array.
+        order: "C", or "F" where the first axis varies fastest.
+
+    Returns:
+        An array of this shape that can be written to.
+
+    Raises:
+        InputError: the file is shorter.
+    """
+    import numpy as np
+
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize * math.prod(shape)
+    if offset + size > path.stat().st_size:
+        raise InputError("is truncated")
+    if size <= SMALL:
+        flat = np.fromfile(path, dtype, math.prod(shape), offset=offset)
+    else:
+        import torch
+
+        storage = torch.UntypedStorage.from_file(str(path), False, offset + size)
+        flat = torch.tensor([], dtype=torch.uint8).set_(storage).numpy()[offset:].view(dtype)  # type: ignore[arg-type]
+    return flat.reshape(tuple(shape), order=order)
+
+
+def out_of_descriptors(error: BaseException | None) -> bool:
+    """Tell whether an exception, or one of those that caused it, came from the limit on open files."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def sha256(path: Path) -> str:

@@ -112,7 +112,7 @@ def grouped(paths: Sequence[Path]) -> list[list[Path]] | None:
     """
     groups: dict[str, dict[str, Path]] = {}
     for path in paths:
-        match = re.fullmatch(r"(.+)[ _.-]([0-9]{1,2}|[A-Za-z])", path.stem)
+        match = re.fullmatch(r"(.+)[ _.-]([0-9]{1,2}|[A-Za-z])", stem(path))
         if not match:
             return None
         groups.setdefault(match[1], {})[match[2]] = path

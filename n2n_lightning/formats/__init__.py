@@ -5,6 +5,7 @@ same kind, with everything that is not a value taken from the first one. Trainin
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import DiskFull, InputError, out_of_descriptors
 from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
 from n2n_lightning.paths import is_clutter, is_dangling
 
@@ -46,31 +47,35 @@ ENDINGS = {
     **{".fits": "Fits", ".fit": "Fits", ".zarr": "Zarr", ".czi": "Czi", ".nd2": "Nd2"},
     **{".h5": "Hdf5", ".hdf5": "Hdf5", ".hdf": "Hdf5", ".pt": "Pt", ".pth": "Pt", ".pkl": "Pt"},
 }
+DOUBLE = tuple(name for name in ENDINGS if name.count(".") == 2)
 # Folders that are one picture.
 FOLDERS = (".zarr",)
 # Those that may hold one image: files of a folder.
 PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in ("Npz", "Hdf5", "Pt")}
+# Errors of a disk or a machine, which say nothing against the file.
+BROKEN = (errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EACCES, errno.EPERM)
 _NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr"))
 _PART = re.compile(rf"(.+(?:{_NAMED})):(.+)")
 
 
 def ending(path: Path) -> str:
-    """The ending of a file's name that says its kind.
+    """The ending of a file's name that says its kind. The `.ome` of `.ome.tif` belongs to neither ending nor stem.
 
-    >>> ending(Path("a.b.NII.gz")), ending(Path("scan.TIF")), ending(Path("folder"))
-    ('.nii.gz', '.tif', '')
+    >>> ending(Path("a.b.NII.gz")), ending(Path("scan.TIF")), ending(Path("scan.ome.tif")), ending(Path("folder"))
+    ('.nii.gz', '.tif', '.tif', '')
     """
     name = path.name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+    return next((double for double in DOUBLE if name.endswith(double)), path.suffix.lower())
 
 
 def stem(path: Path) -> str:
-    """The name of a file without its ending.
+    """The name of a file without its ending: what captures of one scene have in common.
 
-    >>> stem(Path("a/b.nii.gz"))
-    'b'
+    >>> stem(Path("a/b.nii.gz")), stem(Path("cell1_1.ome.tif")), stem(Path("half.v2.map.gz"))
+    ('b', 'cell1_1', 'half.v2')
     """
-    return path.name[: len(path.name) - len(ending(path))]
+    bare = path.name[: len(path.name) - len(ending(path))]
+    return bare[:-4] if bare.lower().endswith(".ome") and len(bare) > 4 else bare
 
 
 def is_one(path: Path) -> bool:
@@ -158,7 +163,13 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    except (PermissionError, TimeoutError, InterruptedError, DiskFull) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except Exception as error:  # every library and every kind of damage has an exception of its own
+        if out_of_descriptors(error):
+            raise InputError(f"{path}: cannot be read, too many files are open; ulimit -n raises the limit") from error
+        if isinstance(error, OSError) and error.errno in BROKEN:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: damaged, or not the {kind} file that its name says ({reason})") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, mapped
 from n2n_lightning.formats.picture import Picture, Values
 
 UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-128, "int8")}  # by BZERO alone
@@ -45,9 +45,7 @@ class Fits(Picture):
         if len(shape) < 2 or len(shape) > 3:
             raise InputError(f"its HDU {number} has the shape {hdu.shape}; images and cubes are read")
         offset, scale, zero = hdu.fileinfo()["datLoc"], header.get("BSCALE", 1), header.get("BZERO", 0)
-        if offset + dtype.itemsize * int(np.prod(shape)) > path.stat().st_size:
-            raise InputError("is truncated")
-        array: np.ndarray = np.memmap(path, dtype, "c", offset, shape)
+        array: np.ndarray = mapped(path, dtype, offset, shape)
         shift, unsigned = UNSIGNED.get(dtype.name, (0, ""))
         fills: tuple[float, ...] = (float(header["BLANK"]),) if "BLANK" in header and dtype.kind != "f" else ()
         if shift and scale == 1 and zero == shift:

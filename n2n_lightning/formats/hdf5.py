@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from n2n_lightning.files import InputError, room
+from n2n_lightning.files import InputError, mapped, room
 from n2n_lightning.formats.picture import Packed, Picture, Values, check_size, chosen, components
 
 PIECE = 2**26  # bytes that are read or written at a time
@@ -48,7 +48,7 @@ class Hdf5(Picture):
                 check_size(size, dataset.size * dtype.itemsize)
                 stored = Packed(shape, dtype, self._unpacked)
             else:
-                stored = np.memmap(owner, dtype, "c", self.offset, shape)
+                stored = mapped(owner, dtype, self.offset, shape)
         self.values = [Values(stored)]
 
     def _check_sources(self, dataset: h5py.Dataset, sources: list[Path]) -> None:

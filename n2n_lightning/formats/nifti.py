@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 
 from n2n_lightning.axes import squeezed
-from n2n_lightning.files import InputError, room
+from n2n_lightning.files import InputError, mapped, room
 from n2n_lightning.formats.picture import Packed, Picture, Values, check_size
 
 PIECE = 2**24  # bytes that are copied at a time
@@ -44,16 +44,11 @@ class Nifti(Picture):
             check_size(path.stat().st_size, dtype.itemsize * math.prod(shape))
             array = Packed(self.shape, dtype, self._unpacked)
         else:
-            if self.offset + dtype.itemsize * math.prod(shape) > path.stat().st_size:
-                raise InputError("is truncated")
-            array = self._mapped(path, "c")
+            array = mapped(path, dtype, self.offset, self.shape, "F")
         slope, inter = (float(n) for n in (proxy.slope, proxy.inter))
         zooms = [float(z) for z in header.get_zooms()[:3]]
         spacing = (zooms[2], zooms[1], zooms[0]) if "D" in letters and min(zooms) > 0 else None
         self.values = [Values(array, letters, colour=False, spacing=spacing, unit=(slope, inter))]
-
-    def _mapped(self, path: Path, mode: Any) -> np.ndarray:
-        return np.memmap(path, self.dtype, mode, self.offset, self.shape, "F")
 
     def _unpacked(self) -> np.ndarray:
         flat = room((math.prod(self.shape),), self.dtype)
@@ -73,7 +68,7 @@ class Nifti(Picture):
             flat = room((math.prod(self.shape),), self.dtype)
             return [flat.reshape(self.shape, order="F")]
         shutil.copyfile(self.path, path)
-        return [self._mapped(path, "r+")]
+        return [np.memmap(path, self.dtype, "r+", self.offset, self.shape, "F")]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         (values,) = results

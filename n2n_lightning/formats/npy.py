@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from n2n_lightning.files import mapped
 from n2n_lightning.formats.picture import Picture, Values
 
 
@@ -14,7 +15,9 @@ class Npy(Picture):
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
-        self.values = [Values(np.load(path, mmap_mode="c", allow_pickle=False))]
+        header = np.load(path, mmap_mode="r", allow_pickle=False)
+        order = "F" if np.isfortran(header) else "C"
+        self.values = [Values(mapped(path, header.dtype, header.offset, header.shape, order))]
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         array = self.values[0].array

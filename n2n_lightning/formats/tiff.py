@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from n2n_lightning.axes import of_tiff
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, mapped
 from n2n_lightning.formats.picture import Picture, Values, check_size
 
 
@@ -79,8 +79,9 @@ class Tiff(Picture):
     def _mapped(self, path: Path, number: int, mode: Any) -> np.ndarray:
         """The values of a series where they lie in the file, or in a copy of it."""
         dtype, offset, shape = self.places[number]
-        if offset + dtype.itemsize * math.prod(shape) > path.stat().st_size:
-            raise InputError("is truncated")
+        if mode == "c":
+            found: np.ndarray = mapped(path, dtype, offset, shape)
+            return found
         return np.memmap(path, dtype, mode, offset, shape)
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
