@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
-from n2n_lightning.formats import FOLDERS, ending, opened
+from n2n_lightning.formats import ending, opened
+from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.jobs import Job, folder_of, halves_of, planned
 
 OUTLIERS = ("auto", "replace", "keep")  # outliers.CHOICES, which wants torch
@@ -127,7 +128,7 @@ def one(
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
-        with replacing(target, folder=ending(target) in FOLDERS) as temporary, picture.written(temporary) as results:
+        with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
                 options["near"] = _near(model, job, axes, series)
@@ -178,7 +179,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
             for part, other in zip(parts, reversed(pictures), strict=True)
         )
         results = [opened(part.target, part.part) for part in parts]
-        as_folder = ending(first.target) in FOLDERS
+        as_folder = first.source.is_dir()
         with replacing(first.target, folder=as_folder) as temporary, pictures[0].written(temporary) as means:
             for mean, a, b in zip(means, *(result.values for result in results), strict=True):
                 _mean(mean, a.array, b.array)
@@ -345,8 +346,7 @@ def main() -> int:
     if args.page and (line := page(jobs[: 1 if args.halves else None], args)):
         print(line)
     if skipped:
-        shown = ", ".join(p.name for p in skipped[:3]) + (f" and {len(skipped) - 3} more" if len(skipped) > 3 else "")
-        print(f"left alone: {shown}")
+        print("\n".join(left_alone(skipped)))
     if there:
         print(f"{there} of {len(jobs)} pictures were there already; --overwrite replaces them")
     if failed:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n2n_lightning.files import InputError
-from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, split, stem
+from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, kind_of, split, stem
+from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.paths import in_clutter, is_dangling
 
 
@@ -36,10 +37,12 @@ def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
             raise InputError("a picture without a name")
         if not is_one(path):
             files = _found(below(path), path, out)
-            found = [p for p in files if ending(p) in ENDINGS]
-            skipped += [p for p in files if ending(p) not in ENDINGS]
+            kinds = {p: kind_of(p) for p in files}
+            found = [p for p in files if kinds[p]]
+            skipped += [p for p in files if not kinds[p]]
             if not found:
-                raise InputError(f"{path}: holds no pictures ({', '.join(ENDINGS)})")
+                others = "; ".join(left_alone(skipped))
+                raise InputError(f"{path}: holds no pictures ({others or ', '.join(ENDINGS)})")
             jobs += [Job(p, result_of(out / p.relative_to(path))) for p in found]
         elif path.exists() or not glob.has_magic(text):
             jobs.append(Job(path, out if named else result_of(out / path.name), part))

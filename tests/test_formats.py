@@ -19,6 +19,7 @@ import nd2
 import netpbmfile
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import torch
@@ -46,7 +47,14 @@ def scenes(count: int, channels: int, dtype: str) -> np.ndarray:
 def save(path: Path, array: np.ndarray) -> None:
     """Writes a file of the kind that its name says, with a library of that kind, not with ours."""
     suffix = path.suffix
-    if suffix == ".npy":
+    if suffix == ".gz" and not path.name.endswith(".nii.gz"):
+        plain = path.with_suffix("")
+        save(plain, array)
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    elif suffix in (".dcm", ".dicom", ".ima"):
+        save_dicom(path, array)
+    elif suffix == ".npy":
         np.save(path, array)
     elif suffix == ".npz":
         np.savez_compressed(path, noisy=array, other=np.arange(3))
@@ -66,7 +74,7 @@ def save(path: Path, array: np.ndarray) -> None:
             file.voxel_size = 3.0
     elif suffix in (".nii", ".gz"):
         nibabel.save(nibabel.Nifti1Image(array.T, np.diag([2.0, 2, 3, 1])), path)
-    elif suffix in (".fits", ".fit"):
+    elif suffix in (".fits", ".fit", ".fts"):
         header = fits.Header({"OBJECT": "M 13", "EXPTIME": 30.0})
         fits.HDUList([fits.PrimaryHDU(array, header)]).writeto(path)
     elif suffix == ".zarr":
@@ -83,8 +91,37 @@ def save(path: Path, array: np.ndarray) -> None:
         Image.fromarray(array).save(path, **options)
 
 
+def save_dicom(path: Path, array: np.ndarray) -> None:
+    """One secondary capture, of one frame or several, of a series of its own."""
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+    dataset.PatientName, dataset.ImageType = "Doe^Jane", ["ORIGINAL", "PRIMARY"]
+    colour = array.shape[-1] == 3
+    *frames, height, width = array.shape[:-1] if colour else array.shape
+    dataset.Rows, dataset.Columns = height, width
+    if frames:
+        dataset.NumberOfFrames = frames[0]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (3, "RGB") if colour else (1, "MONOCHROME2")
+    if colour:
+        dataset.PlanarConfiguration = 0
+    bits = 8 * array.itemsize
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
+    dataset.PixelRepresentation = int(array.dtype.kind == "i")
+    dataset.PixelData = array.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+
+
 def types_of(ending: str) -> tuple[str, ...]:
     """The types of values that a kind of file can hold."""
+    if ending.endswith(".gz") and ending != ".nii.gz":
+        return ("int16", "float32")
+    if ending in (".dicom", ".ima", ".fts"):
+        return ("uint16",)
+    if ending == ".dcm":
+        return ("uint8", "int8", "uint16", "int16", "uint32", "int32")
     if ending in (".png", ".pgm", ".ppm", ".pnm", ".pam"):
         return ("uint8", "uint16")
     if ending in (".jpg", ".jpeg", ".bmp", ".webp"):
@@ -100,9 +137,10 @@ def types_of(ending: str) -> tuple[str, ...]:
 
 FLAT = [ending for ending in ENDINGS if ending not in BECOMES]
 # Kinds of files for volumes and of instruments, which hold no colours; as images here, their planes.
-GREY = (".mrc", ".map", ".rec", ".mrcs", ".st", ".nii", ".nii.gz", ".fits", ".fit", ".zarr")
+GREY = tuple(e for e, kind in ENDINGS.items() if kind in ("Mrc", "Nifti", "Fits", "Zarr"))
 WALK = [(ending, dtype, channels) for ending in FLAT for dtype in types_of(ending) for channels in (1, 3)]
 WALK = [w for w in WALK if w[0] not in GREY or w[2] == 1]
+WALK = [w for w in WALK if ENDINGS[w[0]] != "Dicom" or w[1] == "uint8" or w[2] == 1]
 WALK = [w for w in WALK if (w[0], w[2]) not in ((".pgm", 3), (".ppm", 1), (".webp", 1))]
 
 
@@ -462,7 +500,7 @@ def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoint
 
     monkeypatch.setattr(czifile, "CziFile", type("CziFile", (File,), {"shape": (2, 3, 24, 20, 1)}))
     monkeypatch.setattr(nd2, "ND2File", File)
-    for ending in (".czi", ".nd2"):
+    for ending in (".czi", ".nd2"):  # .ims and videos are written by their libraries in test_instrument_files
         (tmp_path / f"a{ending}").write_bytes(b"x")
         assert opened(tmp_path / f"a{ending}").values[0].axes == "TDHW"
         out = tmp_path / ending[1:]

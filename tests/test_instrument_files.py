@@ -1,16 +1,25 @@
 """Files as instruments and archives write them: folders of thousands, double endings, gzip, unusual headers."""
 
 import errno
+import gzip
 import os
 import resource
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
+import h5py
+import mrcfile
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import torch
+from astropy.io import fits
+from pydicom.data import get_testdata_file
 
 from n2n_lightning import check, denoise
 from n2n_lightning.data.frames import read_movies
@@ -145,3 +154,343 @@ def test_endings_of_two_parts(tmp_path):
     scenes = read_scenes(str(tmp_path))
     assert len(scenes.names) == 3
     assert scenes.captures(torch.arange(3)).tolist() == [2, 2, 2]
+
+
+def save_mrc(path: Path, array: np.ndarray, edits: dict[int, bytes]) -> bytes:
+    """An MRC file with some bytes of its header changed."""
+    mrcfile.write(path, array, overwrite=True, voxel_size=1)
+    content = bytearray(path.read_bytes())
+    for place, new in edits.items():
+        content[place : place + len(new)] = new
+    path.write_bytes(content)
+    return bytes(content[:1024])
+
+
+@pytest.mark.parametrize(
+    ("edits", "note"),
+    [
+        ({208: b"MAP\0"}, "no 'MAP '"),
+        ({208: b"\0\0\0\0"}, "no 'MAP '"),
+        ({212: b"\x44\x20\x20\x20"}, "44 20 20 20, read as little-endian"),
+        ({212: b"\x44\0\0\0"}, "44 00 00 00, read as little-endian"),
+        ({212: b"\0\0\0\0"}, "missing, read as little-endian"),
+        ({212: b"\x11\x11\0\0"}, "11 11 00 00, read as little-endian"),  # a stamp that is not true
+        ({28: struct.pack("<3i", 0, 0, 0)}, "voxel size is unknown"),
+    ],
+)
+def test_headers_of_electron_microscopes_that_are_a_little_wrong(edits, note, tmp_path, monkeypatch, checkpoint):
+    volume = np.random.default_rng(10).normal(0, 1, (4, 24, 20)).astype(np.float32)
+    header = save_mrc(tmp_path / "a.mrc", volume, edits)
+    picture = opened(tmp_path / "a.mrc")
+    assert np.array_equal(picture.values[0].array, volume)
+    assert note in picture.note
+    assert picture.values[0].spacing == (None if 28 in edits else (1.0, 1.0, 1.0))
+    assert command(denoise.main, monkeypatch, tmp_path / "a.mrc", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    after = (tmp_path / "o" / "a.mrc").read_bytes()
+    assert len(after) == 1024 + volume.nbytes
+    assert header != after[:1024]
+    assert all(76 <= i < 88 or 216 <= i < 220 for i in range(1024) if header[i] != after[i])  # the statistics
+
+
+def test_big_endian_without_a_stamp(tmp_path):
+    volume = np.random.default_rng(10).normal(0, 1, (4, 24, 20)).astype(np.float32)
+    mrcfile.write(tmp_path / "a.mrc", volume.astype(">f4"), overwrite=True)
+    content = bytearray((tmp_path / "a.mrc").read_bytes())
+    swapped = np.frombuffer(content[:196], "<i4").astype(">i4").tobytes()
+    (tmp_path / "a.mrc").write_bytes(swapped + bytes(content[196:212]) + bytes(4) + bytes(content[216:1024])
+                                     + volume.astype(">f4").tobytes())  # fmt: skip
+    assert np.array_equal(opened(tmp_path / "a.mrc").values[0].array, volume)
+    (tmp_path / "a.mrc").write_bytes((tmp_path / "a.mrc").read_bytes()[:-4])
+    with pytest.raises(InputError, match="is truncated: its header says 4 x 24 x 20 values"):
+        opened(tmp_path / "a.mrc")
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [(0, "uint8"), (1, "int8"), (None, "int8")])
+def test_bytes_are_signed_as_imod_says(flags, dtype, tmp_path, monkeypatch, checkpoint):
+    volume = np.random.default_rng(0).integers(0, 256, (4, 24, 20)).astype(np.uint8)
+    edits = {} if flags is None else {152: struct.pack("<2i", 1146047817, flags)}
+    save_mrc(tmp_path / "a.mrc", volume.view(np.int8), edits)
+    (values,) = opened(tmp_path / "a.mrc").values
+    assert values.dtype == dtype
+    assert np.array_equal(values.array, volume.view(dtype))
+    assert command(denoise.main, monkeypatch, tmp_path / "a.mrc", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    after = opened(tmp_path / "o" / "a.mrc").values[0]
+    assert after.dtype == dtype
+    if dtype == "uint8":
+        assert abs(float(after.array.mean()) - float(volume.mean())) < 20
+
+
+def test_gzip_by_name_and_inside_of_a_plain_name(tmp_path, monkeypatch, checkpoint):
+    sky = np.random.default_rng(7).poisson(200, (40, 30)).astype(np.int16)
+    fits.PrimaryHDU(sky).writeto(tmp_path / "whole.fits")
+    content = (tmp_path / "whole.fits").read_bytes()
+    (tmp_path / "a.fits.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "inside.fits").write_bytes(gzip.compress(content))
+    mrcfile.write(tmp_path / "t.map", np.stack([sky] * 3).astype(np.float32))
+    (tmp_path / "half.map.gz").write_bytes(gzip.compress((tmp_path / "t.map").read_bytes()))
+    for name in ("a.fits.gz", "inside.fits", "half.map.gz"):
+        assert np.array_equal(np.atleast_3d(opened(tmp_path / name).values[0].array.T)[..., 0].T, sky)
+        asked = [tmp_path / name, "-o", tmp_path / "out", "--checkpoint", checkpoint]
+        assert command(denoise.main, monkeypatch, *asked) == 0
+        assert (tmp_path / "out" / name).read_bytes()[:2] == b"\x1f\x8b"
+        result = opened(tmp_path / "out" / name).values[0]
+        assert not np.array_equal(result.array, opened(tmp_path / name).values[0].array)
+    assert opened(tmp_path / "half.map.gz").values[0].spacing == pytest.approx((1, 1, 1), abs=1)
+    (tmp_path / "cut.map.gz").write_bytes((tmp_path / "half.map.gz").read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"cut\.map\.gz: damaged or incomplete gzip data"):
+        opened(tmp_path / "cut.map.gz")
+
+
+def test_fits_with_an_unfilled_last_block(tmp_path, monkeypatch, checkpoint):
+    asked = [tmp_path / "a.fits", "-o", tmp_path / "o", "--checkpoint", checkpoint]
+    sky = np.random.default_rng(7).poisson(200, (100, 100)).astype(np.int16)
+    fits.PrimaryHDU(sky).writeto(tmp_path / "a.fits", checksum=True)
+    whole = (tmp_path / "a.fits").read_bytes()
+    end = 2880 + sky.nbytes
+    assert len(whole) > end
+    (tmp_path / "a.fits").write_bytes(whole[:end])
+    assert np.array_equal(opened(tmp_path / "a.fits").values[0].array, sky)
+    assert command(denoise.main, monkeypatch, *asked) == 0
+    assert opened(tmp_path / "o" / "a.fits").values[0].array.std() < 2 * sky.std()
+    (tmp_path / "a.fits").write_bytes(whole[: end - 1])
+    with pytest.raises(InputError, match=r"a\.fits: is truncated"):
+        opened(tmp_path / "a.fits")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("first", ["picture", "mask"])
+def test_masks_and_previews_inside_of_a_tiff_stay(compression, first, tmp_path, monkeypatch, checkpoint):
+    picture = np.random.default_rng(38).normal(1000, 60, (48, 52)).astype(np.uint16)
+    pages = [
+        (picture, {}),
+        (picture > 950, {"subfiletype": 4, "photometric": "mask"}),
+        (picture[::4, ::4], {"subfiletype": 1}),
+        ((picture > 950).astype(np.uint16), {"subfiletype": 4}),  # like the picture but for what it is
+    ]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for array, options in pages if first == "picture" else [*pages[1:], pages[0]]:
+            writer.write(np.ascontiguousarray(array), metadata=None, compression=compression, **options)
+    opening = opened(tmp_path / "a.tif")
+    assert [v.shape for v in opening.values] == [(48, 52)]
+    assert np.array_equal(opening.values[0].array, picture)
+    assert "2 masks, 1 page of reduced resolution left as they are" in opening.note
+    assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    with tifffile.TiffFile(tmp_path / "a.tif") as before, tifffile.TiffFile(tmp_path / "o" / "a.tif") as after:
+        for old, new in zip(before.pages, after.pages, strict=True):
+            assert (old.shape, old.dtype, old.subfiletype, old.photometric) == (
+                *(new.shape, new.dtype),
+                *(new.subfiletype, new.photometric),
+            )
+            assert np.array_equal(old.asarray(), new.asarray()) == bool(old.subfiletype)
+
+
+def odd_tiles(path: Path, picture: np.ndarray, height: int, width: int) -> None:
+    """A TIFF whose tiles have sides that are no multiples of 16, as one converter writes them."""
+    tiles = []
+    for y in range(0, picture.shape[0], height):
+        for x in range(0, picture.shape[1], width):
+            tile = picture[y : y + height, x : x + width]
+            padded = np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1])))
+            tiles.append(zlib.compress(padded.tobytes()))
+    shape = {256: picture.shape[1], 257: picture.shape[0], 258: 16, 259: 8, 262: 1, 277: 1, 322: width, 323: height}
+    extra = 8 + 2 + 12 * (len(shape) + 2) + 4
+    offsets = np.cumsum([extra + 8 * len(tiles), *map(len, tiles[:-1])]).tolist()
+    entries = b"".join(struct.pack("<HHIHH", code, 3, 1, value, 0) for code, value in shape.items())
+    entries += struct.pack("<HHII", 324, 4, len(tiles), extra)
+    entries += struct.pack("<HHII", 325, 4, len(tiles), extra + 4 * len(tiles))
+    path.write_bytes(
+        struct.pack("<2sHIH", b"II", 42, 8, len(shape) + 2)
+        + entries
+        + struct.pack(f"<I{2 * len(tiles)}I", 0, *offsets, *map(len, tiles))
+        + b"".join(tiles)
+    )
+
+
+def test_tiles_of_odd_sides_are_rounded_up(tmp_path, monkeypatch, checkpoint, capsys):
+    picture = np.random.default_rng(38).normal(1000, 60, (192, 208)).astype(np.uint16)
+    odd_tiles(tmp_path / "a.tif", picture, 100, 120)
+    assert np.array_equal(opened(tmp_path / "a.tif").values[0].array, picture)
+    assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert "its tiles of 100 x 120 became 112 x 128" in capsys.readouterr().out
+    with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:
+        assert file.pages[0].tile == (112, 128)
+        assert abs(float(file.asarray().mean()) - 1000) < 50
+
+
+def test_what_cannot_be_written_again_is_found_before_the_work(tmp_path, monkeypatch, checkpoint, capsys):
+    picture = np.random.default_rng(38).normal(1000, 60, (48, 52)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", picture, compression="zstd")
+    compress = tifffile.TIFF.COMPRESSORS
+
+    class Without:
+        def __getitem__(self, key: int) -> object:
+            if int(key) == 50000:
+                raise ValueError("no zstd here")
+            return compress[key]
+
+        def __contains__(self, key: int) -> bool:
+            return key in compress
+
+    monkeypatch.setattr(type(tifffile.TIFF), "COMPRESSORS", Without())
+    assert "its ZSTD compression became deflate" in opened(tmp_path / "a.tif").note
+    assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:
+        assert file.pages[0].compression.name == "ADOBE_DEFLATE"
+
+
+def ct_series(folder: Path, slopes: tuple[float, ...]) -> np.ndarray:
+    """Slices of a scanner without endings, in an order other than that of their names; their values in HU."""
+    folder.mkdir()
+    series, draws = pydicom.uid.generate_uid(), np.random.default_rng(0)
+    planes = []
+    for k, slope in enumerate(slopes):
+        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+        dataset.SeriesInstanceUID, dataset.InstanceNumber, dataset.RescaleSlope = series, k + 1, slope
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        dataset.ImagePositionPatient = [0, 0, -2.5 * k]
+        stored = (draws.normal(1000 + 100 * k, 20, (24, 20)) / slope).round().astype("<i2")
+        dataset.Rows, dataset.Columns, dataset.PixelData = 24, 20, stored.tobytes()
+        dataset.save_as(folder / f"IM{k:04d}")
+        planes.insert(0, stored * slope - 1024 if len(set(slopes)) > 1 else stored)
+    return np.stack(planes)
+
+
+@pytest.mark.parametrize("slopes", [(1.0,) * 5, (1.0, 0.5, 0.25, 2.0)])
+def test_a_dicom_series_is_a_volume_and_comes_out_derived(slopes, tmp_path, monkeypatch, checkpoint):
+    volume = ct_series(tmp_path / "scan", slopes)
+    (values,) = opened(tmp_path / "scan").values
+    assert (values.axes, values.unit) == ("DHW", (1.0, -1024.0 if slopes[1] == 1 else 0.0))
+    assert np.allclose(values.array, volume)
+    assert values.spacing == pytest.approx((2.5, 0.661468, 0.661468))
+    before = {p.name: p.read_bytes() for p in (tmp_path / "scan").iterdir()}
+    assert command(denoise.main, monkeypatch, tmp_path / "scan", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert {p.name: p.read_bytes() for p in (tmp_path / "scan").iterdir()} == before
+    made = [pydicom.dcmread(p) for p in sorted((tmp_path / "o" / "scan").iterdir())]
+    old = [pydicom.dcmread(p) for p in sorted((tmp_path / "scan").iterdir())]
+    assert len({d.SeriesInstanceUID for d in made}) == 1
+    assert made[0].SeriesInstanceUID != old[0].SeriesInstanceUID
+    for a, b in zip(old, made, strict=True):
+        assert b.SOPInstanceUID == b.file_meta.MediaStorageSOPInstanceUID != a.SOPInstanceUID
+        assert b.ImageType[0] == "DERIVED"
+        assert "n2n_lightning" in b.DerivationDescription
+        assert b.SourceImageSequence[0].ReferencedSOPInstanceUID == a.SOPInstanceUID
+        changed = {e.keyword for e in b if e.keyword and e != a.get(e.tag)}
+        assert changed <= {
+            *("ImageType", "SOPInstanceUID", "SeriesInstanceUID", "PixelData", "DerivationDescription"),
+            *("SourceImageSequence", "SmallestImagePixelValue", "LargestImagePixelValue"),
+        }
+        assert (b.PatientName, b.StudyInstanceUID, b.RescaleSlope) == (
+            a.PatientName,
+            a.StudyInstanceUID,
+            a.RescaleSlope,
+        )
+        assert not np.array_equal(a.pixel_array, b.pixel_array)
+    assert np.abs(opened(tmp_path / "o" / "scan").values[0].array - volume).mean() < 40
+    assert len(read_single(str(tmp_path / "scan"), dims=3).names) == 1
+    assert len(read_single(str(tmp_path), dims=3).names) == 2  # beside what was written
+
+
+def test_dicom_of_other_syntaxes_and_kinds(tmp_path):
+    for name in ("MR_small_RLE.dcm", "MR_small_bigendian.dcm", "JPEG2000.dcm", "image_dfl.dcm", "SC_rgb_rle.dcm"):
+        source = Path(get_testdata_file(name, download=False))
+        picture = opened(source)
+        expected = pydicom.dcmread(source).pixel_array
+        assert np.array_equal(picture.values[0].array, expected)
+        with picture.written(tmp_path / name) as (result,):
+            result[...] = picture.values[0].array
+        after = pydicom.dcmread(tmp_path / name)
+        assert np.array_equal(after.pixel_array, expected)
+        assert not after.file_meta.TransferSyntaxUID.is_encapsulated
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    for changes, message in (
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "its pixels are PALETTE COLOR"),
+        ({"BitsAllocated": 1}, "segmentation or values of 1 bits"),
+    ):
+        for keyword, value in changes.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(tmp_path / "no.dcm")
+        with pytest.raises(InputError, match=message):
+            opened(tmp_path / "no.dcm")
+        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    dataset.BitsStored, dataset.HighBit, dataset.PixelPaddingValue = 12, 11, -2000
+    dataset.save_as(tmp_path / "twelve.dcm")
+    picture = opened(tmp_path / "twelve.dcm")
+    assert picture.values[0].fills == (-2000.0,)
+    with picture.written(tmp_path / "out.dcm") as (result,):
+        result[...] = 5000
+    assert (pydicom.dcmread(tmp_path / "out.dcm").pixel_array == 2047).all()  # no more than the stored bits hold
+
+
+def test_imaris_files_lose_the_padding_of_their_chunks(tmp_path, monkeypatch, checkpoint):
+    stack = np.random.default_rng(0).integers(90, 110, (2, 2, 3, 24, 20)).astype(np.uint16)
+    with h5py.File(tmp_path / "cells.ims", "w") as file:
+        for t in range(2):
+            for c in range(2):
+                group = file.create_group(f"DataSet/ResolutionLevel 0/TimePoint {t}/Channel {c}")
+                for axis, side in zip("ZYX", stack.shape[2:], strict=True):
+                    group.attrs[f"ImageSize{axis}"] = np.array(list(str(side)), "S1")
+                padded = np.zeros((4, 32, 32), np.uint16)
+                padded[:3, :24, :20] = stack[t, c]
+                group["Data"] = padded
+        image = file.create_group("DataSetInfo/Image")
+        for number, side in enumerate((20, 24, 3)):
+            image.attrs[f"ExtMin{number}"] = np.array(list("0"), "S1")
+            image.attrs[f"ExtMax{number}"] = np.array(list(str(side * 0.5)), "S1")
+    (values,) = opened(tmp_path / "cells.ims").values
+    assert (values.axes, values.spacing) == ("TCDHW", (0.5, 0.5, 0.5))
+    assert np.array_equal(values.array, stack)
+    asked = [tmp_path / "cells.ims", "-o", tmp_path / "out", "--checkpoint", checkpoint]
+    assert command(denoise.main, monkeypatch, *asked) == 0
+    with tifffile.TiffFile(tmp_path / "out" / "cells.tif") as file:
+        assert (file.series[0].axes, file.series[0].shape) == ("TCZYX", stack.shape)
+        assert 'PhysicalSizeX="0.5"' in file.ome_metadata
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "shape"),
+    [
+        ("grey.avi", "rawvideo", "gray", (5, 32, 48)),
+        ("grey.mkv", "ffv1", "gray16le", (5, 32, 48)),
+        ("colour.mkv", "ffv1", "bgr0", (5, 32, 48, 3)),
+        ("equal.mkv", "ffv1", "bgr0", (5, 32, 48)),
+        ("lossy.mp4", "mpeg4", "yuv420p", (5, 32, 48, 3)),
+    ],
+)
+def test_videos_become_tiff(name, codec, pixels, shape, tmp_path, monkeypatch, checkpoint, capsys):
+    draws = np.random.default_rng(0)
+    deep = pixels == "gray16le"
+    frames = draws.integers(0, 60_000 if deep else 250, shape).astype(np.uint16 if deep else np.uint8)
+    given = np.stack([frames] * 3, -1) if name == "equal.mkv" else frames
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, pixels
+        for frame in given:
+            kind = pixels if frame.ndim == 2 else "rgb24"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), kind)))
+        container.mux(stream.encode())
+    (values,) = opened(tmp_path / name).values
+    assert values.shape == shape
+    assert values.axes == ("THWC" if len(shape) == 4 else "THW")
+    if codec != "mpeg4":
+        assert np.array_equal(values.array, frames)
+    assert command(denoise.main, monkeypatch, tmp_path / name, "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert "as OME-TIFF" in capsys.readouterr().out
+    assert opened(tmp_path / "o" / f"{Path(name).stem}.tif").values[0].shape == shape
+
+
+def test_other_kinds_name_what_converts_them(tmp_path, monkeypatch, checkpoint, capsys):
+    for name in ("a.lif", "b.dng", "c.heic", "d.wmv", "e.mgz", "notes.xyz", "f.fits.fz"):
+        (tmp_path / name).write_bytes(bytes(200))
+    asked = ["-o", tmp_path / "out", "--checkpoint", checkpoint]
+    for name, word in (("a.lif", "Fiji"), ("b.dng", "darktable"), ("c.heic", "magick"), ("d.wmv", "ffmpeg")):
+        assert command(denoise.main, monkeypatch, tmp_path / name, *asked) == 1
+        assert word in capsys.readouterr().err
+    np.save(tmp_path / "picture.npy", np.random.default_rng(0).random((24, 20), np.float32))
+    assert command(denoise.main, monkeypatch, tmp_path, *asked) == 0
+    said = capsys.readouterr().out
+    assert "left alone: a.lif: Fiji" in said
+    assert "left alone: notes.xyz\n" in said
+    (tmp_path / "head.rec").write_bytes(bytes(2000))
+    (tmp_path / "head.PAR").write_text("# === DATA DESCRIPTION FILE ===")
+    with pytest.raises(InputError, match="PAR/REC file is not read; dcm2niix"):
+        opened(tmp_path / "head.rec")

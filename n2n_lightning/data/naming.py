@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.files import InputError, natural
-from n2n_lightning.formats import PICTURES, below, ending, is_one, stem
+from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
 from n2n_lightning.paths import composed, in_clutter
 
 
@@ -20,7 +20,7 @@ def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> l
         deep: those in folders below it, too.
     """
     found = below(folder) if deep else folder.iterdir()
-    files = [p for p in found if ending(p) in PICTURES and not in_clutter(p, folder) and is_one(p)]
+    files = [p for p in found if not in_clutter(p, folder) and is_one(p) and is_picture(p)]
     kept = [p for p in files if not _excluded(p.relative_to(folder), exclude)]
     return sorted(kept, key=lambda p: [natural(part) for part in [*reversed(p.relative_to(folder).parents), p]])
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from n2n_lightning.files import DiskFull, InputError, out_of_descriptors
+from n2n_lightning.formats import converters, dicom_files
+from n2n_lightning.formats.gzipped import Gzipped, is_gzipped
 from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
 from n2n_lightning.paths import is_clutter, is_dangling
 
@@ -31,6 +33,8 @@ __all__ = [
     "below",
     "ending",
     "is_one",
+    "is_picture",
+    "kind_of",
     "opened",
     "split",
     "stem",
@@ -38,20 +42,27 @@ __all__ = [
 
 # Kinds whose library is an extra, by what pip installs it; and endings of files that are only read, with the result's.
 EXTRAS = {"Mrc": "mrc", "Nifti": "nifti", "Fits": "fits", "Zarr": "zarr", "Czi": "czi", "Nd2": "nd2"}
-BECOMES = {".czi": ".tif", ".nd2": ".tif"}
+EXTRAS |= {"Dicom": "dicom", "Video": "video"}
+BECOMES = dict.fromkeys((".czi", ".nd2", ".ims", ".avi", ".mp4", ".mov", ".mkv"), ".tif")
 # Which module reads which ending; it is imported when a file of this kind is met, and has the class of the same name.
 ENDINGS = {
     **{".png": "Png", ".jpg": "Jpeg", ".jpeg": "Jpeg", ".tif": "Tiff", ".tiff": "Tiff", ".npy": "Npy", ".npz": "Npz"},
     **{".bmp": "Bmp", ".webp": "Webp", ".pgm": "Pnm", ".ppm": "Pnm", ".pnm": "Pnm", ".pam": "Pnm"},
     **{".mrc": "Mrc", ".map": "Mrc", ".rec": "Mrc", ".mrcs": "Mrc", ".st": "Mrc", ".nii": "Nifti", ".nii.gz": "Nifti"},
-    **{".fits": "Fits", ".fit": "Fits", ".zarr": "Zarr", ".czi": "Czi", ".nd2": "Nd2"},
+    **dict.fromkeys((".mrc.gz", ".map.gz", ".rec.gz", ".mrcs.gz", ".st.gz"), "Mrc"),
+    **dict.fromkeys((".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz"), "Fits"),
+    **{".zarr": "Zarr", ".czi": "Czi", ".nd2": "Nd2", ".ims": "Ims"},
+    **dict.fromkeys(dicom_files.ENDINGS, "Dicom"),
+    **dict.fromkeys((".avi", ".mp4", ".mov", ".mkv"), "Video"),
     **{".h5": "Hdf5", ".hdf5": "Hdf5", ".hdf": "Hdf5", ".pt": "Pt", ".pth": "Pt", ".pkl": "Pt"},
 }
 DOUBLE = tuple(name for name in ENDINGS if name.count(".") == 2)
-# Folders that are one picture.
+ZIPPED = ("Mrc", "Fits", "Nifti")  # kinds that people gzip, whatever the name says; Nifti reads .nii.gz itself
+# Folders that are one picture, by their ending; and those with the files of a DICOM series.
 FOLDERS = (".zarr",)
 # Those that may hold one image: files of a folder.
-PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in ("Npz", "Hdf5", "Pt")}
+SEVERAL = ("Npz", "Hdf5", "Pt")
+PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in SEVERAL}
 # Errors of a disk or a machine, which say nothing against the file.
 BROKEN = (errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EACCES, errno.EPERM)
 _NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr"))
@@ -78,9 +89,26 @@ def stem(path: Path) -> str:
     return bare[:-4] if bare.lower().endswith(".ome") and len(bare) > 4 else bare
 
 
+def kind_of(path: Path) -> str | None:
+    """The kind of a file, or of a folder that is one picture, by its ending, or as DICOM by its content.
+
+    >>> kind_of(Path("scan.ome.tif")), kind_of(Path("notes.txt"))
+    ('Tiff', None)
+    """
+    found = ENDINGS.get(ending(path))
+    if path.is_dir():
+        return found if ending(path) in FOLDERS else "Dicom" if dicom_files.is_series(path) else None
+    return "Dicom" if found is None and path.is_file() and dicom_files.is_dicom(path) else found
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file of a folder may hold an image: not files with several arrays, nor folders of pictures."""
+    return kind_of(path) not in (None, *SEVERAL)
+
+
 def is_one(path: Path) -> bool:
-    """Whether a path is no folder of pictures: a file, or a folder that is one picture, as .zarr is."""
-    return not path.is_dir() or ending(path) in FOLDERS
+    """Whether a path is no folder of pictures: a file, or a folder that is one picture, as .zarr or a DICOM series."""
+    return not path.is_dir() or kind_of(path) is not None
 
 
 def below(folder: Path) -> Iterator[Path]:
@@ -96,7 +124,7 @@ def below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         yield from (Path(here) / name for name in files if not is_clutter(name))
-        whole = [name for name in folders if ending(Path(name)) in FOLDERS]
+        whole = [name for name in folders if is_one(Path(here, name))]
         folders[:] = [name for name in folders if name not in whole]
         yield from (Path(here) / name for name in whole)
 
@@ -124,16 +152,12 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
     if isinstance(path, str):
         path, named = split(path)
         part = part or named
-    kind = ENDINGS.get(ending(path))
     if is_dangling(path):
         away = os.readlink(path)
         raise InputError(f"{path}: is a link to {away}, which is not there (git-annex: git annex get fetches it)")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if kind is None:
-        raise InputError(f"{path}: is none of {', '.join(ENDINGS)}")
-    if not path.is_file() and not (path.is_dir() and ending(path) in FOLDERS):
-        raise InputError(f"{path}: is a folder, not a file")
+    kind = _readable_kind(path)
     try:
         reader: type[Picture] = getattr(importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind)
     except ModuleNotFoundError as error:
@@ -143,7 +167,10 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
             f"{path}: needs {error.name}, which is not installed: pip install 'n2n_lightning[{EXTRAS[kind]}]'"
         ) from None
     with _explained(path, reader.kind):
-        picture = reader(path, part)
+        if kind in ZIPPED and ending(path) != ".nii.gz" and path.is_file() and is_gzipped(path):
+            picture: Picture = Gzipped(path, part, reader)
+        else:
+            picture = reader(path, part)
     for values in picture.values:
         if isinstance(values.stored, Packed):
             values.stored = replace(
@@ -154,6 +181,23 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
         if 0 in values.shape:
             raise InputError(f"{path}: holds no pixels, its shape is {values.shape}")
     return picture
+
+
+def _readable_kind(path: Path) -> str:
+    """The kind of a file.
+
+    Raises:
+        InputError: it is a folder of pictures, or of a kind that is not read; the message names what converts it.
+    """
+    kind = kind_of(path)
+    if path.is_dir() and kind is None:
+        raise InputError(f"{path}: is a folder, not a file")
+    if path.suffix.lower() == ".rec" and any(path.with_suffix(s).exists() for s in (".par", ".PAR")):
+        raise InputError(f"{path}: a Philips PAR/REC file is not read; {converters.NIFTI}")
+    if kind is None:
+        what = converters.advice(path)
+        raise InputError(f"{path}: is not read here; {what}" if what else f"{path}: is none of {', '.join(ENDINGS)}")
+    return kind
 
 
 @contextlib.contextmanager

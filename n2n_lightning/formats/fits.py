@@ -29,7 +29,11 @@ class Fits(Picture):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of truncated files and headers that are wrong
             warnings.filterwarnings("ignore", category=fits.verify.VerifyWarning)
+            warnings.filterwarnings("ignore", message="File may have been truncated")  # the last block may be unfilled
             with fits.open(path, memmap=True, do_not_scale_image_data=True, lazy_load_hdus=False) as file:
+                ends = [int(hdu.fileinfo()["datLoc"]) + int(hdu.size) for hdu in file]
+                if max(ends) > path.stat().st_size:
+                    raise InputError("is truncated")
                 for number, hdu in enumerate(file):
                     if isinstance(hdu, fits.CompImageHDU):
                         raise InputError("is compressed (fpack); funpack it")

@@ -1,16 +1,63 @@
 """MRC files: volumes and stacks of images of electron microscopes (Cheng et al., J. Struct. Biol. 2015)."""
 
+import math
 import shutil
 import struct
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, mapped
 from n2n_lightning.formats.picture import Picture, Values
 
+HEADER = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
+LENGTH = 1024  # bytes of the header
 STATISTICS = (76, "3f"), (216, "f")  # where the header has minimum, maximum and mean, and the deviation
+MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+STAMPS = {0x44: "<", 0x11: ">"}  # the first byte of the machine stamp
+USUAL = (b"\x44\x44\0\0", b"\x44\x41\0\0", b"\x11\x11\0\0")
+IMOD = 1146047817  # where IMOD wrote the file, at bytes 152 to 155; bit 0 of the next number: bytes are signed
+WORDS = {"<": "little-endian", ">": "big-endian"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """An MRC header as it was understood.
+
+    Attributes:
+        fields: the header's fields, in its byte order.
+        order: "<" or ">".
+        dtype: of the values.
+        note: what was unusual, and how it was read.
+    """
+
+    fields: Any
+    order: str
+    dtype: np.dtype
+    note: str
+
+    @property
+    def offset(self) -> int:
+        """The position of the first value, in bytes."""
+        return LENGTH + int(self.fields["nsymbt"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Planes, rows and columns."""
+        planes, rows, columns = (int(self.fields[name]) for name in ("nz", "ny", "nx"))
+        return planes, rows, columns
+
+    def voxel_size(self) -> tuple[float, float, float] | None:
+        """The distance of voxels along D, H and W in angstroms; None where the header does not say it."""
+        counts = [int(self.fields[name]) for name in ("mz", "my", "mx")]
+        lengths = [float(self.fields["cella"][axis]) for axis in "zyx"]
+        if min(counts) <= 0 or not all(math.isfinite(n) and n > 0 for n in lengths):
+            return None
+        d, h, w = (length / count for length, count in zip(lengths, counts, strict=True))
+        return d, h, w
 
 
 class Mrc(Picture):
@@ -20,38 +67,29 @@ class Mrc(Picture):
     """
 
     STACKS = (".mrcs", ".st")  # endings of images one after the other; others have volumes
-    MODES = (0, 1, 2, 6, 12)  # int8, int16, float32, uint16, float16
 
     kind, volumes = "MRC", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
-        with mrcfile.open(path, header_only=True) as file:
-            header = file.header
-            mode = int(header.mode)
-            if mode not in self.MODES:
-                raise InputError(f"holds values of mode {mode}; it must be one of {', '.join(map(str, self.MODES))}")
-            dtype = mrcfile.utils.data_dtype_from_header(header)
-            shape = tuple(int(n) for n in (header.nz, header.ny, header.nx))
-            several = mrcfile.utils.spacegroup_is_volume_stack(header.ispg)
-            planes = int(header.mz)
-            self.offset = 1024 + int(header.nsymbt)
-            self.order = ">" if header.dtype["nx"].newbyteorder(">") == header.dtype["nx"] else "<"
-            size = tuple(float(file.voxel_size[axis]) for axis in "zyx")
-            self.known = bool(header.dmax >= header.dmin)
-        if min(shape) < 1 or self.offset + dtype.itemsize * int(np.prod(shape)) > path.stat().st_size:
-            raise InputError(f"is truncated: its header says {' x '.join(map(str, shape))} values of {dtype.name}")
+        header = understood(path)
+        fields, shape, self.order = header.fields, header.shape, header.order
+        self.note = header.note
+        self.known = bool(fields["dmax"] >= fields["dmin"])
         letters = "NHW" if path.suffix.lower() in self.STACKS else "DHW"
-        if several:
+        if mrcfile.utils.spacegroup_is_volume_stack(fields["ispg"]):
+            planes = int(fields["mz"])
             if planes < 1 or shape[0] % planes:
                 raise InputError(f"its {shape[0]} planes are no whole number of volumes of {planes}")
-            shape, letters = (shape[0] // planes, planes, *shape[1:]), "NDHW"
+            places, letters = (shape[0] // planes, planes, *shape[1:]), "NDHW"
         elif shape[0] == 1:
-            shape, letters = shape[1:], "HW"
-        self.place = (dtype, self.offset, shape)
-        self.values = [Values(np.memmap(path, dtype, "c", self.offset, shape), letters)]
-        if "D" in letters and min(size) > 0:
-            self.values[0].spacing = (size[0], size[1], size[2])
+            places, letters = shape[1:], "HW"
+        else:
+            places = shape
+        self.place: tuple[Any, int, tuple[int, ...]] = (header.dtype, header.offset, places)
+        self.values = [Values(mapped(path, *self.place), letters)]
+        if "D" in letters:
+            self.values[0].spacing = header.voxel_size()
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
@@ -77,3 +115,67 @@ class Mrc(Picture):
             for (offset, form), numbers in zip(STATISTICS, found, strict=True):
                 file.seek(offset)
                 file.write(struct.pack(self.order + form, *numbers))
+
+
+def understood(path: Path) -> Header:
+    """Read the header of an MRC file in the byte order in which its mode, sizes and length make sense.
+
+    The machine stamp decides where it can; files with an unusual stamp or none are common.
+
+    Raises:
+        InputError: it makes sense in neither order.
+    """
+    with path.open("rb") as file:
+        raw = file.read(LENGTH)
+    if len(raw) < LENGTH:
+        raise InputError("is truncated: it is shorter than the header of an MRC file")
+    stamp = raw[212:216]
+    said = STAMPS.get(stamp[0])
+    orders = [said, "<" if said == ">" else ">"] if said else ["<", ">"]
+    readings = {order: np.frombuffer(raw, HEADER.newbyteorder(order), 1)[0] for order in orders}
+    whole = [order for order in orders if _fits(readings[order], path.stat().st_size)]
+    if not whole:
+        raise InputError(_why_not(readings, orders))
+    order = whole[0]
+    fields, notes = readings[order], []
+    if order != said or stamp not in USUAL:
+        shown = stamp.hex(" ") if any(stamp) else "missing"
+        notes.append(f"its machine stamp is {shown}, read as {WORDS[order]}, which its sizes fit")
+    if raw[208:212] != b"MAP ":
+        notes.append("no 'MAP ' in its header")
+    if min(int(fields[name]) for name in ("mx", "my", "mz")) <= 0:
+        notes.append("no sampling (mx, my, mz) in its header, so the voxel size is unknown")
+    dtype = np.dtype(MODES[int(fields["mode"])]).newbyteorder(order)
+    if dtype.kind == "i" and dtype.itemsize == 1 and (why := _unsigned_bytes(raw, fields, order)):
+        dtype = np.dtype("u1")
+        notes.append(why)
+    return Header(fields, order, dtype, "; ".join(notes))
+
+
+def _fits(fields: Any, length: int) -> bool:
+    """Whether mode and sizes make sense, and the file has all the values."""
+    sides = [int(fields[name]) for name in ("nx", "ny", "nz")]
+    extended = int(fields["nsymbt"])
+    if int(fields["mode"]) not in MODES or min(sides) < 1 or extended < 0:
+        return False
+    return LENGTH + extended + np.dtype(MODES[int(fields["mode"])]).itemsize * math.prod(sides) <= length
+
+
+def _why_not(readings: dict[str, Any], orders: list[str]) -> str:
+    """What is wrong with a header, in the byte order in which it is nearest to sense."""
+    sensible = [o for o in orders if 0 <= int(readings[o]["mode"]) < 1000 and 0 < int(readings[o]["nx"]) < 2**20]
+    fields = readings[(sensible or orders)[0]]
+    if (mode := int(fields["mode"])) not in MODES:
+        return f"holds values of mode {mode}; it must be one of {', '.join(map(str, MODES))}"
+    sides = " x ".join(str(int(fields[name])) for name in ("nz", "ny", "nx"))
+    return f"is truncated: its header says {sides} values of {np.dtype(MODES[mode]).name}"
+
+
+def _unsigned_bytes(raw: bytes, fields: Any, order: str) -> str:
+    """Why the values of mode 0 are unsigned; empty where they are signed, as MRC2014 has them."""
+    stamp, flags = struct.unpack(f"{order}2i", raw[152:160])
+    if stamp == IMOD:
+        return "" if flags & 1 else "its bytes are unsigned, as IMOD's flags say"
+    if fields["dmin"] >= 0 and 127 < fields["dmax"] <= 255:
+        return f"its bytes are unsigned, as its maximum of {fields['dmax']:g} says"
+    return ""

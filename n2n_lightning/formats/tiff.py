@@ -1,6 +1,7 @@
 """TIFF files, scientific and other."""
 
 import contextlib
+import io
 import logging
 import math
 import shutil
@@ -35,43 +36,46 @@ class Tiff(Picture):
             foreign = any(p is not None and p.parent is not file for s in file.series for p in s.pages)
         # An OME description may count the pages of other files as well: each file is its own picture.
         with _strict(), tifffile.TiffFile(path, is_ome=False if foreign else None) as file:
-            series = list(file.series)
             pages: list[Any] = [page.aspage() for page in file.pages]
+            self.copied = _no_pictures(pages)
+            series = _pictures(file, pages, self.copied)
             self.bigtiff, self.byteorder = file.is_bigtiff, file.byteorder
             self.mapped = all(s.dataoffset is not None for s in series)
             # What a description (OME, for one) says to be the pages must be the pages of this file.
             found = sorted(p.index for s in series for p in s.pages if p is not None and p.parent is file)
+            found = sorted([*found, *self.copied])
             if found != list(range(len(pages))) or (not self.mapped and any(None in s.pages for s in series)):
                 raise InputError("its description and its pages disagree, or parts are in other files; save it as one")
             if not pages:
                 raise InputError("holds no pages")
             if any(len(s.levels) > 1 for s in series) or any(p.subifds for p in pages):
                 raise InputError("has its image in several resolutions; export the full one alone")
-            for page in pages:
+            shown = [page for page in pages if page.index not in self.copied]
+            for page in shown:
                 _check_page(page, page.compression.name in self.LOSSY)
             check_size(path.stat().st_size, sum(s.nbytes for s in series))
-            if bits := [p.bitspersample for p in pages if p.bitspersample not in (8, 16, 32, 64)]:
-                self.note = f"its {bits[0]} bit became 16"
-            self.orientation = int(pages[0].tags[274].value) if 274 in pages[0].tags else 1
+            notes = [_said(self.copied)] if self.copied else []
+            if bits := [p.bitspersample for p in shown if p.bitspersample not in (8, 16, 32, 64)]:
+                notes.append(f"its {bits[0]} bit became 16")
+            self.orientation = int(shown[0].tags[274].value) if 274 in shown[0].tags else 1
             self.places: list[Any] = [(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape) for s in series]
             for number, s in enumerate(series):
-                array: Any = self._mapped(path, number, "c") if self.mapped else s.asarray()
-                axes, shape = of_tiff(s.axes, s.shape)
-                extra = [int(sample) for sample in s.keyframe.extrasamples]
-                alpha = "S" in s.axes and bool({1, 2} & {*extra})
-                if alpha and len(extra) > 1:
-                    raise InputError("has transparency among other samples; save it apart from them")
-                # Samples of a pixel are colours; what a stack calls channels are not.
-                self.values.append(Values(array.reshape(shape), axes, alpha, "S" in s.axes, _no_data(s.keyframe)))
+                self.values.append(_values(s, self._mapped(path, number, "c") if self.mapped else s.asarray()))
             if not self.mapped:
                 self.order = [[p.index for p in s.pages if p is not None] for s in series]
                 self.shapes = [s.keyframe.shape for s in series]
-                self.tags = [self._tags(page) for page in pages]
+                self.tags, trials = [self._tags(page) for page in pages], Trials()
+                for page, tags in zip(pages, self.tags, strict=True):
+                    notes += trials.note(page, tags)
                 if any(code in page.tags for page in pages for code in (34665, 34853)):
-                    self.note = "without its EXIF directories"
+                    notes.append("without its EXIF directories")
+                self.refused = trials.refused
+            self.note = "; ".join(dict.fromkeys(notes))
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         if not self.mapped:
+            if self.refused:  # before the work, not after it
+                raise InputError(self.refused)
             return super()._begin(path)
         shutil.copyfile(self.path, path)
         return [self._mapped(path, i, "r+").reshape(v.shape) for i, v in enumerate(self.values)]
@@ -92,6 +96,9 @@ class Tiff(Picture):
         pages: dict[int, np.ndarray] = {}
         for result, indices, shape in zip(results, self.order, self.shapes, strict=True):
             pages |= dict(zip(indices, result.reshape(-1, *shape), strict=True))
+        if self.copied:
+            with _strict(), tifffile.TiffFile(self.path) as old:
+                pages |= {index: old.pages[index].asarray() for index in self.copied}
         # The descriptions are the old ones, whatever the name of the file would make the writer say.
         options = {"bigtiff": self.bigtiff, "byteorder": self.byteorder, "ome": False, "shaped": False}
         with _strict(), tifffile.TiffWriter(path, **options) as writer:  # type: ignore[arg-type]
@@ -126,6 +133,100 @@ class Tiff(Picture):
                 raw = page.parent.filehandle.read(tag.valuebytecount)
                 options["extratags"].append((tag.code, int(tag.dtype), tag.count, raw, True))
         return options
+
+
+class Trials:
+    """Find out before the work which pages cannot be written as they were stored, by writing a corner of zeros.
+
+    Attributes:
+        refused: why the file cannot be written again; empty where it can.
+    """
+
+    def __init__(self) -> None:
+        self.refused = ""
+        self._done: set[str] = set()
+
+    def note(self, page: Any, tags: dict[str, Any]) -> list[str]:
+        """Change the options of a page to those that can be written; say what was changed."""
+        said = []
+        if tags["tile"] and any(side % 16 for side in tags["tile"]):
+            old, tags["tile"] = tags["tile"], tuple(-(-side // 16) * 16 for side in tags["tile"])
+            said.append(f"its tiles of {old[0]} x {old[1]} became {tags['tile'][0]} x {tags['tile'][1]}")
+        codes = [tag[:2] for tag in tags["extratags"]]
+        key = repr([page.dtype, page.axes, codes, *(tags[name] for name in sorted(tags) if name != "extratags")])
+        if key in self._done or not (reason := _cannot_write(page, tags)):
+            self._done.add(key)
+            return said
+        name = page.compression.name
+        tags |= {"compression": "adobe_deflate", "predictor": None}
+        if _cannot_write(page, tags):
+            self.refused = self.refused or f"its page {page.index} cannot be written again ({reason})"
+            return said
+        return [*said, f"its {name} compression became deflate"]
+
+
+def _cannot_write(page: Any, tags: dict[str, Any]) -> str:
+    """Why a page with these options cannot be written; empty where it can."""
+    sides = [min(n, 16) if letter in "YX" else n for letter, n in zip(page.axes, page.shape, strict=True)]
+    try:
+        with tifffile.TiffWriter(io.BytesIO()) as writer:
+            writer.write(np.zeros(sides, page.dtype), metadata=None, software=False, contiguous=False, **tags)
+    except Exception as error:  # every codec has exceptions of its own
+        return " ".join(str(error).split())[:100] or type(error).__name__
+    return ""
+
+
+def _no_pictures(pages: list[Any]) -> dict[int, str]:
+    """Which pages are no pictures but belong to one: masks, and smaller copies; all are pictures if none is left."""
+    found = {}
+    for page in pages:
+        if page.subfiletype & 4 or page.photometric == 4:
+            found[page.index] = "mask"
+        elif page.subfiletype & 1:
+            found[page.index] = "page of reduced resolution"
+        elif page.bitspersample == 1:
+            found[page.index] = "1 bit page"
+    return found if len(found) < len(pages) else {}
+
+
+def _said(copied: dict[int, str]) -> str:
+    """What is said of pages that are no pictures."""
+    kinds = list(copied.values())
+    counts = [f"{kinds.count(kind)} {kind}{'s'[: kinds.count(kind) > 1]}" for kind in dict.fromkeys(kinds)]
+    return f"{', '.join(counts)} left as {'it is' if len(kinds) == 1 else 'they are'}"
+
+
+def _pictures(file: Any, pages: list[Any], copied: dict[int, str]) -> list[Any]:
+    """The series of a file without pages that are no pictures."""
+    series = list(file.series)
+    if not copied:
+        return series
+    kept, apart = [], False
+    for s in series:
+        inside = [p.index in copied for p in s.pages if p is not None]
+        apart = apart or (any(inside) and not all(inside)) or (len(s.levels) > 1 and not any(inside))
+        kept += [] if all(inside) else [s]
+    if not apart:
+        return kept
+    groups: dict[int, list[Any]] = {}
+    for page in pages:
+        if page.index not in copied:
+            groups.setdefault(page.hash, []).append(page)
+    return [
+        tifffile.TiffPageSeries(group, (len(group), *group[0].shape), group[0].dtype, f"I{group[0].axes}")
+        for group in groups.values()
+    ]
+
+
+def _values(series: Any, array: Any) -> Values:
+    """The values of a series."""
+    axes, shape = of_tiff(series.axes, series.shape)
+    extra = [int(sample) for sample in series.keyframe.extrasamples]
+    alpha = "S" in series.axes and bool({1, 2} & {*extra})
+    if alpha and len(extra) > 1:
+        raise InputError("has transparency among other samples; save it apart from them")
+    # Samples of a pixel are colours; what a stack calls channels are not.
+    return Values(array.reshape(shape), axes, alpha, "S" in series.axes, _no_data(series.keyframe))
 
 
 def _check_page(page: Any, lossy: bool) -> None:
