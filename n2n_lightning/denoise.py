@@ -14,6 +14,7 @@ from typing import Any
 from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
+from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves
 from n2n_lightning.jobs import Job, folder_of, halves_of, planned
 
 OUTLIERS = ("auto", "replace", "keep")  # outliers.CHOICES, which wants torch
@@ -57,18 +58,20 @@ def parser() -> Parser:
     return p
 
 
-def _near(model: Any, job: Job, axes: str, series: list[Path]) -> list[Any]:
+def _near(model: Any, job: Job, axes: str, series: list[Path], values: Any) -> list[Any]:
     """The frames around a file that is one frame of a movie, for a checkpoint that sees them in place of it.
 
     Args:
         series: the files of its folder, in order.
+        values: formats.Values of the file; those of the others are converted to their unit.
     """
     from n2n_lightning.axes import around, frames
 
     if not model.context or not set(axes) <= set("CHW") or len(series) < 2:
         return []
     here = series.index(job.source)
-    return [opened(series[around(here, k, len(series))]).values[0].array for k in frames(model.context)]
+    near = [opened(series[around(here, k, len(series))]).values[0] for k in frames(model.context)]
+    return [in_unit_of(values, frame) for frame in near]
 
 
 @dataclass
@@ -131,9 +134,9 @@ def one(
         with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary) as results:
             for number, (axes, alpha) in enumerate(meanings):
                 values = picture.values[number]
-                options["near"] = _near(model, job, axes, series)
-                options |= {"fills": values.fills, "invalid": values.invalid}
-                options["second"] = None if second is None else second.values[number].array
+                options["near"] = _near(model, job, axes, series, values)
+                options |= {"fills": values.fills, "invalid": values.invalid, "unit": values.unit}
+                options["second"] = None if second is None else in_unit_of(values, second.values[number])
                 options["defects"] = None if defects is None else defects.of(source, page_shape(values.shape, axes))
                 options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
                 marks.append(options["outlier_map"])
@@ -182,21 +185,12 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
         as_folder = first.source.is_dir()
         with replacing(first.target, folder=as_folder) as temporary, pictures[0].written(temporary) as means:
             for mean, a, b in zip(means, *(result.values for result in results), strict=True):
-                _mean(mean, a.array, b.array)
+                mean_of_halves(mean, a, b)
     counts = first_half.counts + second_half.counts
     marks = [np.maximum(*both) for both in zip(first_half.marks, second_half.marks, strict=True)]
     if args.outlier_map:
         write_map(first.target, marks)
     return Denoised(first.target, first_half.notes, counts, marks, time.perf_counter() - started)
-
-
-def _mean(result: Any, one: Any, other: Any) -> None:
-    """The mean of two arrays, plane by plane, rounded where the type has whole numbers."""
-    import numpy as np
-
-    for i in range(len(result)):
-        mean = (one[i].astype(np.float64) + other[i]) / 2
-        result[i] = np.rint(mean) if np.issubdtype(result.dtype, np.integer) else mean
 
 
 def page(jobs: list[Job], args: Any) -> str | None:
@@ -232,18 +226,23 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     kept, minutes = folder / "adapted.ckpt", args.minutes or 5.0
     if kept.exists() and not args.overwrite:
         raise InputError(f"{kept}: is there already; --checkpoint takes it, --overwrite adapts anew")
-    arrays, fills = [], set()
+    held, arrays, fills = [], [], set()
     for job in jobs[:: -(-len(jobs) // adapt.MOST)]:  # no more are learnt from, so no more are read
         picture = opened(job.source, job.part)
         for values in picture.values:
-            axes, alpha = picture.meaning(values, args.axes)
-            arrays.append((values.measured, axes, bool(alpha), values.colour is not False, str(job.source)))
-            fills |= set(values.fills)
+            held.append((values, *picture.meaning(values, args.axes), str(job.source)))
+    units = {values.unit for values, *_ in held}
+    for values, axes, alpha, name in held:
+        values = values if len(units) == 1 else converted(values)
+        arrays.append((values.measured, axes, bool(alpha), values.colour is not False, name))
+        fills |= set(values.fills)
     images, names = adapt.collected(arrays)
     with adapt.shown(minutes) as advance:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
         found = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), args.allow, advance)
+    found.model.unit = units.pop() if len(units) == 1 else (1.0, 0.0)
+    found.described["unit"] = list(found.model.unit)
     adapt.save(found.model, found.described, kept)
     learnt = f"learnt from {len(images)} image{'s'[: len(images) > 1]} for {time.perf_counter() - started:.0f} s"
     if found.share == 0:

@@ -137,17 +137,19 @@ def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable
     return OwnPairs(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, dims=dims, **options)
 
 
-def in_its_range(network: Any, run: Any, scale: float | None) -> Any:
+def in_its_range(network: Any, run: Any, scale: float | None, unit: tuple[float, float] | None = None) -> Any:
     """A network that takes images in units of white, the stored value `scale`, and shows them to itself in its range.
 
     Args:
         network: a restore.Trained.
         run: what to call: the network, or it averaged over turns.
         scale: None where the data are in the network's range already.
+        unit: (factor, offset) of the data's stored values, see Trained.range_in.
     """
-    if network.range is None or scale is None:
+    limits = network.range_in(unit)
+    if limits is None or scale is None:
         return run
-    black, span = (value / scale for value in network.range)
+    black, span = (value / scale for value in limits)
     return lambda images: run((images - black) / span) * span + black
 
 
@@ -233,7 +235,7 @@ def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tupl
             yield f"{name} ({tuned})", run, {"tuned": tuned}
     for name, network in networks.items():
         run = averaged(network, network.multiple) if args.tta else network
-        run = in_its_range(network, run, data.scale if data.limits else None)
+        run = in_its_range(network, run, data.scale if data.limits else None, data.stored_unit)
         if network.dims == 3:
             run = partial(in_tiles, run)
         parameters = sum(p.numel() for p in network.parameters())

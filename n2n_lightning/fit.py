@@ -133,6 +133,7 @@ class Run:
                 "model": config["model"],
                 "scale": data.scale,
                 "range": limits,
+                "unit": None if data.stored_unit is None else list(data.stored_unit),
                 "context": data.context,
                 "thinned": data.thinned,
                 "blind": data.blind,

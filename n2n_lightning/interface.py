@@ -133,10 +133,14 @@ def score(model: Trained, noisy: Images, second: Images, layout: str = "auto") -
     with _stored(noisy, second) as (first, other):
         scenes = read_scenes(first, other, layout)
         scale = model.scale or values_of(scenes).white
+        limits = model.range_in(scenes.unit)
+        options: dict[str, Any] = {}
+        if limits != model.range and limits is not None:  # the files' unit is another one than in training
+            options = {"black": limits[0], "scale": limits[0] + limits[1]}
         for number in range(len(scenes.names)):
             captures = [scenes.image(number, k) for k in (0, 1)]
             letters = "CDHW" if axes.deep(captures[0][None]) else "CHW"
-            outputs = [model.denoise(y.float(), axes=letters) for y in captures]
+            outputs = [model.denoise(y.float(), axes=letters, **options) for y in captures]
             first_two, denoised = ([x[None].double() / scale for x in part] for part in (captures, outputs))
             found.add(first_two, denoised)
     return {**summarise_estimates(found), "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)), "scale": scale}

@@ -36,7 +36,7 @@ from n2n_lightning.tiles import averaged, overlap_of, spans, tile_of, tiled
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
 KNOWN, OWN = (-1.0, 2.0), (-4.0, 8.0)
-OURS = ("model", "scale", "range", "context", "thinned", "blind")  # what a checkpoint says of its network
+OURS = ("model", "scale", "range", "unit", "context", "thinned", "blind")  # what a checkpoint says of its network
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -84,6 +84,7 @@ class Trained(nn.Module):
         blind: whether it was trained on noise of so many kinds that it has to guess which: then texture that it took
             for noise is put back, see n2n_lightning.texture.
         fast: whether it computes in bfloat16, see load.
+        unit: (factor, offset) that make physical values of those of `range`; None where the files did not say it.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class Trained(nn.Module):
         thinned: bool = False,
         fast: bool = False,
         blind: bool = False,
+        unit: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        self.unit = unit
         self.context, self.thinned, self.fast, self.blind = context, thinned, fast, blind
         # Channels last: 1.4 times as fast on a CPU, with the same result.
         self.network = networks.channels_last(network)
@@ -218,6 +221,7 @@ class Trained(nn.Module):
         defects: np.ndarray | None = None,
         outlier_map: np.ndarray | None = None,
         second: np.ndarray | None = None,
+        unit: tuple[float, float] | None = None,
     ) -> OutlierCounts:
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
 
@@ -230,6 +234,8 @@ class Trained(nn.Module):
             near: with a context, and an array that is one frame: those around it, `axes.frames`, of the same axes.
             invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value is. It stays as it
                 is, and the network does not see it.
+            unit: (factor, offset) that make physical values of those of `array`, where its file says them; the range of
+                training is converted where its unit was another one.
             result: of the shape of `array`; of its type, or of a type of floats, which is not rounded.
             defects: coordinates of pixels that are known to be defective, (n, 3): channel, row, column. They are
                 replaced in every page.
@@ -240,7 +246,7 @@ class Trained(nn.Module):
         Returns:
             How many outliers were left, and how many replaced.
         """
-        pages, together = self.pages_of(array, result, axes, alpha, colour, scale, black, fills, invalid)
+        pages, together = self.pages_of(array, result, axes, alpha, colour, scale, black, fills, invalid, unit)
         axes = in_space(axes) if self.dims == 3 else axes
         stacked = pages.stacked
         self._check_context(together and bool(near or (stacked and stacked[0] > 1)))
@@ -281,11 +287,12 @@ class Trained(nn.Module):
         black: float = 0.0,
         fills: tuple[float, ...] = (),
         invalid: np.ndarray | None = None,
+        unit: tuple[float, float] | None = None,
     ) -> tuple[PageStack, bool]:
         """Return an array and its result as pages, and whether their channels go through the network together.
 
         Args:
-            array, result, axes, alpha, colour, scale, black, fills, invalid: see `denoise_into`.
+            array, result, axes, alpha, colour, scale, black, fills, invalid, unit: see `denoise_into`.
 
         Raises:
             InputError: the network cannot take such an array.
@@ -303,12 +310,25 @@ class Trained(nn.Module):
             raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
         together = colours == self.channels and (colour or self.range is not None)
         pages = PageStack(source, sink, masks, self.dims, colours, fills, next(self.parameters()).device)
-        pages.judge(self.range if scale is None else (black, scale - black), together, self.equivariant)
+        pages.judge(self.range_in(unit) if scale is None else (black, scale - black), together, self.equivariant)
         return pages, together
 
     def _run(self, run: Any, page: Page, tile: int | None, batch: int, advance: Callable[[int], Any]) -> None:
         """Send a page through the network, tile by tile."""
         tiled(run, page.read, page.write, page.size, tile, self.multiple, batch, advance, self.overlap)
+
+    def range_in(self, unit: tuple[float, float] | None) -> tuple[float, float] | None:
+        """The range of training, for values of a unit, (factor, offset); as it is where either unit is unknown."""
+        if (
+            self.range is None
+            or unit is None
+            or self.unit is None
+            or unit == self.unit
+            or not unit[0] / self.unit[0] > 0
+        ):
+            return self.range
+        black = (self.range[0] * self.unit[0] + self.unit[1] - unit[1]) / unit[0]
+        return black, self.range[1] * self.unit[0] / unit[0]
 
     def _check_context(self, surrounded: bool) -> None:
         """Raises InputError where the network sees frames around each, and there are none."""
@@ -388,7 +408,10 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = 
         spec = dict(ours["model"])
         module_name, _, class_name = str(spec.pop("_target_")).rpartition(".")
         scale = None if ours.get("scale") is None else float(ours["scale"])
-        limits = None if ours.get("range") is None else (float(ours["range"][0]), float(ours["range"][1]))
+        limits, unit = (
+            None if ours.get(name) is None else (float(ours[name][0]), float(ours[name][1]))
+            for name in ("range", "unit")
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not say what its network is") from error
     if module_name not in ("n2n_lightning.networks", *allow):
@@ -406,4 +429,4 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = 
     channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) >= 4), 3)
     seen = int(channels) // (2 * context or 1)
     thinned, blind = bool(ours.get("thinned")), bool(ours.get("blind"))
-    return Trained(network, seen, scale, limits, context, thinned, fast, blind)
+    return Trained(network, seen, scale, limits, context, thinned, fast, blind, unit)

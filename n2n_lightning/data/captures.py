@@ -1,7 +1,7 @@
 """Noisy captures of scenes, in memory or mapped from files, and the pairs that are drawn from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -26,12 +26,14 @@ class Scenes:
         names: of the scenes, for messages.
         counts: captures of each scene, (N,), where `frames` is one tensor; else None.
         fills: stored values that mean, as the files say, that a pixel is missing.
+        unit: (factor, offset) that make physical values of the stored ones.
     """
 
     frames: list[Tensor]
     names: list[str]
     counts: Tensor | None = None
     fills: tuple[float, ...] = ()
+    unit: tuple[float, float] = (1.0, 0.0)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,15 +83,16 @@ class Scenes:
         start, stop = int(which[0]), int(which[-1]) + 1
         whole = stop - start == len(which)
         if self.counts is None:
-            return Scenes([f[start:stop] if whole else f[which] for f in self.frames], names, None, self.fills)
+            frames = [f[start:stop] if whole else f[which] for f in self.frames]
+            return replace(self, frames=frames, names=names)
         owner = torch.repeat_interleave(torch.arange(len(self.names)), self.counts)
-        frames = torch.cat([self.frames[0][owner == i] for i in which])
-        return Scenes([frames], names, self.counts[which], self.fills)
+        frames = [torch.cat([self.frames[0][owner == i] for i in which])]
+        return replace(self, frames=frames, names=names, counts=self.counts[which])
 
     def region(self, *part: slice) -> "Scenes":
         """The same scenes, cut to a part of their pixels, a slice of each spatial axis, which is not copied."""
         where: Any = (..., *part)
-        return Scenes([f[where] for f in self.frames], self.names, self.counts, self.fills)
+        return replace(self, frames=[f[where] for f in self.frames])
 
     def planes(self, most: int = PLANES) -> "Scenes | Mixed":
         """Images as they are; of volumes up to so many planes of each, evenly spread, as scenes of their own."""
@@ -112,6 +115,7 @@ class Mixed:
     images: list[list[Tensor]]
     names: list[str]
     fills: tuple[float, ...] = ()
+    unit: tuple[float, float] = (1.0, 0.0)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -153,7 +157,8 @@ class Mixed:
 
     def part(self, which: Tensor) -> "Mixed":
         """Some of the scenes."""
-        return Mixed([self.images[i] for i in which.tolist()], [self.names[i] for i in which.tolist()], self.fills)
+        chosen = which.tolist()
+        return replace(self, images=[self.images[i] for i in chosen], names=[self.names[i] for i in chosen])
 
 
 def _planes(scenes: Scenes | Mixed, most: int) -> Scenes | Mixed:
@@ -166,7 +171,7 @@ def _planes(scenes: Scenes | Mixed, most: int) -> Scenes | Mixed:
         for z in axes.evenly(captures[0].shape[1], most):
             images.append([capture[:, z] for capture in captures])
             names.append(f"{scenes.names[i]}, plane {z}")
-    return Mixed(images, names, scenes.fills)
+    return Mixed(images, names, scenes.fills, scenes.unit)
 
 
 class Captures(Dataset):

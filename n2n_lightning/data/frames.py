@@ -8,7 +8,8 @@ from torch import Tensor
 
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import pictures
-from n2n_lightning.data.reading import all_of, declared, kind
+from n2n_lightning.data.reading import all_of, kind
+from n2n_lightning.data.units import stored_as
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import PICTURES, is_one
 
@@ -27,12 +28,14 @@ def read_movies(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     """
     place = Path(noisy)
     if is_one(place):
-        found = {noisy: _frames(noisy, layout, dims)}
+        stored = stored_as([noisy])
+        found = {noisy: _frames(noisy, layout, dims, stored.physical)}
     else:
         paths = pictures(place, exclude, deep=True)
         if not paths:
             raise InputError(f"{place}: holds no images ({', '.join(sorted(PICTURES))})")
-        each = {path: _frames(path, layout, dims) for path in paths}
+        stored = stored_as(paths)
+        each = {path: _frames(path, layout, dims, stored.physical) for path in paths}
         if all(len(frames) > 1 for frames in each.values()):
             found = {str(path): frames for path, frames in each.items()}
         else:  # frames of their own, a movie in each folder
@@ -43,20 +46,19 @@ def read_movies(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     for name, frames in found.items():
         if len(frames) < 2:
             raise InputError(f"{name}: holds one frame; a movie has two or more")
-    fills = declared([noisy] if is_one(place) else paths[:1])
     shapes = {(frames.shape[1:], frames.dtype) for frames in found.values()}
     if len({(shape[0], dtype) for shape, dtype in shapes}) > 1:
         raise InputError(f"{noisy}: its movies differ in type or channels")
     if len(shapes) > 1:
-        return Mixed([list(frames) for frames in found.values()], list(found), fills)
+        return Mixed([list(frames) for frames in found.values()], list(found), stored.fills, stored.unit)
     movies = list(found.values())
     whole = movies[0] if len(movies) == 1 else torch.cat(movies)  # one stays mapped as it is
-    return Scenes([whole], list(found), torch.tensor([len(frames) for frames in movies]), fills)
+    return Scenes([whole], list(found), torch.tensor([len(frames) for frames in movies]), stored.fills, stored.unit)
 
 
-def _frames(path: str | Path, layout: str, dims: int) -> Tensor:
+def _frames(path: str | Path, layout: str, dims: int, physical: bool) -> Tensor:
     """All images of a file, in order: (T, C, H, W)."""
-    found = all_of(path, layout, stack=True, dims=dims)
+    found = all_of(path, layout, stack=True, dims=dims, physical=physical)
     return found[0] if len(found) == 1 else torch.cat(found)
 
 

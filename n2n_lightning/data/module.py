@@ -52,6 +52,7 @@ class NoisyPairs(pl.LightningDataModule):
         fills: stored values that mean that a pixel is missing.
         outliers: what happens to isolated pixels that stand out: outliers.CHOICES.
         defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None: not known.
+        stored_unit: (factor, offset) that make physical values of the stored ones; None where files do not say it.
         left_out: names of images that are not used.
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
@@ -92,6 +93,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.fills: tuple[float, ...] = ()
         self.outliers = "auto"
         self.defects: Tensor | None = None
+        self.stored_unit: tuple[float, float] | None = None
         self.left_out: list[str] = []
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None

@@ -16,6 +16,7 @@ from n2n_lightning.data.captures import SLAB, Mixed, Scenes, Sized, middle
 from n2n_lightning.data.module import NoisyPairs
 from n2n_lightning.data.options import size_of, whole_numbers
 from n2n_lightning.data.reading import read_scenes, spatial_axes
+from n2n_lightning.data.units import in_unit
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
 from n2n_lightning.outliers import LOOKED, checked_choice, defects_of
@@ -116,7 +117,7 @@ class Own(NoisyPairs):
     def _prepared(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
         """The scenes that can be learnt from; sets what their values mean."""
         scenes = self._without_blanks(scenes)
-        self.channels = scenes.channels
+        self.channels, self.stored_unit = scenes.channels, scenes.unit
         seen = look(scenes)
         self.fills, self.scale = seen.fills, seen.white if self.asked_scale is None else float(self.asked_scale)
         self.limits = seen.limits or (0.0, self.scale)
@@ -191,6 +192,7 @@ class Own(NoisyPairs):
     def _others(self, scenes: Scenes | Mixed) -> Dataset:
         """Validation pairs of other scenes that were taken twice, data.val_noisy and data.val_target."""
         other = read_scenes(str(self.val_noisy), self.val_target, self.layout, self.exclude, self.dims)
+        other = in_unit(other, scenes)
         if other.channels != scenes.channels or other.dtype != scenes.dtype:
             raise InputError(self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
         return twice(other)
@@ -216,7 +218,8 @@ class Own(NoisyPairs):
     def _halves(self, scenes: Scenes | Mixed) -> tuple[Scenes, Scenes]:
         """The one scene that there is, cut in two: to train on, and to validate on."""
         if isinstance(scenes, Mixed):  # of one scene
-            scenes = Scenes([capture[None] for capture in scenes.images[0]], scenes.names, None, scenes.fills)
+            frames = [capture[None] for capture in scenes.images[0]]
+            scenes = Scenes(frames, scenes.names, None, scenes.fills, scenes.unit)
         size = scenes.smallest
         length = max(size)
         longest = size.index(length)

@@ -15,6 +15,7 @@ from n2n_lightning.data.naming import key, partners, pictures
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.own import Own, scored, twice
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
+from n2n_lightning.data.units import in_unit, stored_as
 from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import is_one
@@ -77,6 +78,7 @@ class OwnPairs(Own):
             learnt, back = self._kept_back(scenes)
             return learnt, None if back is None else twice(back), None
         cleans, owners = self._clean_images(scenes)
+        cleans = in_unit(cleans, scenes)
         self.bounded = self._bounded(cleans)
         if self.val_noisy:
             return scenes, self._separate(scenes, cleans), None
@@ -109,7 +111,7 @@ class OwnPairs(Own):
 
     def _separate(self, scenes: Scenes | Mixed, clean: Scenes | Mixed) -> Dataset:
         """Validation pairs of other scenes, data.val_noisy and data.clean."""
-        noisy = self._images(str(self.val_noisy))
+        noisy = in_unit(self._images(str(self.val_noisy)), scenes)
         if self.supervised:
             raise InputError("target=clean: data.clean= then belongs to the training scenes; leave out data.val_noisy=")
         if len(noisy.names) != len(clean.names):
@@ -167,12 +169,16 @@ class OwnPairs(Own):
                 raise InputError(f"{source}: holds no images")
             if len({key(path, folder) for path in paths}) < len(paths):
                 raise InputError(f"{source}: holds several images of one name")
-            return together([[image] for image in read_images(paths, self.dims)], [str(path) for path in paths])
+            stored = stored_as(paths)
+            images = read_images(paths, self.dims, stored.physical)
+            return together([[image] for image in images], [str(path) for path in paths], stored)
         layout = self.layout if "K" not in self.layout else "auto"
-        captures = read_array(source, layout, self.dims)
+        stored = stored_as([source])
+        captures = read_array(source, layout, self.dims, stored.physical)
         if len(captures) > 1:
             raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
-        return Scenes(captures, [f"{source}, image {i}" for i in range(len(captures[0]))])
+        names = [f"{source}, image {i}" for i in range(len(captures[0]))]
+        return Scenes(captures, names, None, stored.fills, stored.unit)
 
     def _alike(self, clean: Scenes | Mixed, noisy: Scenes | Mixed, owners: Tensor) -> None:
         """Raises InputError unless the clean images have the sizes, the channels and the type of the noisy ones."""

@@ -15,8 +15,12 @@ from torch import Tensor
 from n2n_lightning import axes
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import grouped, matched, pictures
+from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, room
 from n2n_lightning.formats import PICTURES, Picture, Values, is_one, opened
+from n2n_lightning.formats.units import converted
+
+AS_THEY_ARE = Stored()
 
 
 class Single(InputError):
@@ -44,7 +48,7 @@ def spatial_axes(source: str, layout: str = "auto", exclude: Sequence[str] = ())
     return (3 if deep else 2), values.spacing
 
 
-def read_array(path: str | Path, layout: str = "auto", dims: int = 2) -> list[Tensor]:
+def read_array(path: str | Path, layout: str = "auto", dims: int = 2, physical: bool = False) -> list[Tensor]:
     """The captures in one file: a list of K tensors (N, C, H, W).
 
     Args:
@@ -54,19 +58,23 @@ def read_array(path: str | Path, layout: str = "auto", dims: int = 2) -> list[Te
             channels, D depth, H height, W width. `auto` takes what the file says, or else HW, NHW, NCHW or NHWC, NKCHW
             or NKHWC, with 1 to 4 channels.
         dims: 3 for volumes, (N, C, D, H, W).
+        physical: convert stored values by the file's factor and offset, to float32 (data.units).
 
     Raises:
         InputError: the file is missing, damaged, of another kind, or its axes are not clear.
     """
     picture = opened(str(path))
-    captures = [capture for values in _stacked(picture) for capture in _captures(values, layout, picture.path, dims)]
+    arrays = _stacked(picture, physical)
+    captures = [capture for values in arrays for capture in _captures(values, layout, picture.path, dims)]
     if len({capture.shape for capture in captures}) > 1:
         raise InputError(f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}")
     return captures
 
 
-def _stacked(picture: Picture) -> list[Values]:
+def _stacked(picture: Picture, physical: bool = False) -> list[Values]:
     """The arrays of a file; those of a TIFF, which are pages, as one."""
+    if physical:
+        picture.values = [converted(values) for values in picture.values]
     first, *more = picture.values
     if not more or picture.tuples:
         return picture.values
@@ -109,16 +117,16 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def read_picture(path: Path, dims: int = 2) -> Tensor:
+def read_picture(path: Path, dims: int = 2, physical: bool = False) -> Tensor:
     """One image file as (C, H, W), in its own type, turned as EXIF says; an alpha channel is left out.
 
-    With `dims=3` a volume, (C, D, H, W), which stays mapped where it can be.
+    With `dims=3` a volume, (C, D, H, W), which stays mapped where it can be. `physical`: see read_array.
 
     Raises:
         InputError: the file is damaged, or holds no single image.
     """
     picture = opened(path)
-    (values, *more) = _stacked(picture)
+    (values, *more) = _stacked(picture, physical)
     if dims == 2:
         values.axes = values.axes or axes.of_one_image(values.shape)
     (images, *others) = _captures(values, "auto", path, dims)
@@ -130,13 +138,13 @@ def read_picture(path: Path, dims: int = 2) -> Tensor:
     return upright.clone()
 
 
-def read_images(paths: Sequence[Path], dims: int = 2) -> list[Tensor]:
-    """Images of one type and number of channels, (C, H, W) each.
+def read_images(paths: Sequence[Path], dims: int = 2, physical: bool = False) -> list[Tensor]:
+    """Images of one type and number of channels, (C, H, W) each; see read_picture.
 
     Raises:
         InputError: one cannot be read, or is of another kind than the first.
     """
-    images = [read_picture(path, dims) for path in paths]
+    images = [read_picture(path, dims, physical) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if len(image) != len(images[0]) or image.dtype != images[0].dtype:
             raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
@@ -222,31 +230,34 @@ def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     """
     folder = Path(noisy)
     if is_one(folder):
-        captures = read_array(noisy, layout, dims)
+        stored = stored_as([noisy])
+        captures = read_array(noisy, layout, dims, stored.physical)
         images = torch.cat(captures) if len(captures) > 1 else captures[0]
-        return Scenes([images], [f"{noisy}, image {i}" for i in range(len(images))], None, declared([noisy]))
+        names = [f"{noisy}, image {i}" for i in range(len(images))]
+        return Scenes([images], names, None, stored.fills, stored.unit)
     paths = pictures(folder, exclude, deep=True)
     if not paths:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
+    stored = stored_as(paths)
     found: list[Tensor] = []
-    names: list[str] = []
+    names = []
     for path in paths:
-        here = [image for capture in all_of(path, layout, dims=dims) for image in capture]
+        captures = all_of(path, layout, dims=dims, physical=stored.physical)
+        here = [image for capture in captures for image in capture]
         if found and (len(here[0]) != len(found[0]) or here[0].dtype != found[0].dtype):
             raise InputError(f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike")
         found += here
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
-    fills = declared(paths[:1])
     if dims == 3 or len({image.shape for image in found}) > 1:
-        return Mixed([[image] for image in found], names, fills)
-    return Scenes([torch.stack(found)], names, None, fills)
+        return Mixed([[image] for image in found], names, stored.fills, stored.unit)
+    return Scenes([torch.stack(found)], names, None, stored.fills, stored.unit)
 
 
-def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2) -> list[Tensor]:
+def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False) -> list[Tensor]:
     """All images of a file, a picture or a stack of them, (N, C, H, W) each; of three dimensions rather a `stack`."""
     found = []
     picture = opened(str(path))
-    for values in _stacked(picture):
+    for values in _stacked(picture, physical):
         if layout == "auto" and values.axes is None and dims == 2:
             guess = axes.of_scenes(values.shape) if stack else None
             values.axes = guess or axes.of_picture(values.shape)
@@ -256,15 +267,9 @@ def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2) ->
 
 def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> Scenes:
     """Scenes from one or two files with all captures."""
-    frames = read_array(noisy, layout, dims)
-    if target is not None:
-        frames = [*frames, *read_array(target, layout, dims)]
-        one, other = (opened(path).values[0].unit for path in (noisy, target))
-        if one != other:
-            raise InputError(
-                f"{target}: stores its values in another unit than {noisy} (times {other[0]:g}, plus {other[1]:g};"
-                f" times {one[0]:g}, plus {one[1]:g}); save both in one"
-            )
+    files = [noisy] if target is None else [noisy, target]
+    stored = stored_as(files)
+    frames = [capture for file in files for capture in read_array(file, layout, dims, stored.physical)]
     if len({f.shape for f in frames}) > 1:
         shapes = " and ".join(dict.fromkeys(str(tuple(f.shape)) for f in frames))
         raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
@@ -274,27 +279,29 @@ def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> S
             f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
             " with data.target=, or say where the captures are with data.layout=NKHW"
         )
-    return Scenes(frames, [f"{noisy}, image {i}" for i in range(len(frames[0]))], None, declared([noisy]))
+    names = [f"{noisy}, image {i}" for i in range(len(frames[0]))]
+    return Scenes(frames, names, None, stored.fills, stored.unit)
 
 
 def _from_images(scenes: Sequence[Sequence[Path]], names: list[str], dims: int = 2) -> Scenes | Mixed:
     """Scenes whose captures are a file each."""
     paths = [path for captures in scenes for path in captures]
-    images = iter(read_images(paths, dims))
+    stored = stored_as(paths)
+    images = iter(read_images(paths, dims, stored.physical))
     found = [[next(images) for _ in captures] for captures in scenes]
     for captures, group in zip(scenes, found, strict=True):
         for path, image in zip(captures, group, strict=True):
             if image.shape != group[0].shape:
                 raise InputError(f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}")
-    return together(found, names, declared(paths[:1]))
+    return together(found, names, stored)
 
 
 def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
     """Stacks, each the captures of a scene; None where a file is none."""
-    found = []
+    found, stored = [], stored_as(paths)
     for path in paths:
         picture = opened(path)
-        values = _stacked(picture)[0]
+        values = _stacked(picture, stored.physical)[0]
         if layout == "auto" and values.axes is None:
             return None  # an array of which nobody knows whether it is a stack or has channels
         captures = _captures(values, layout, path)
@@ -302,20 +309,17 @@ def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
         if len(images) < 2:
             return None
         found.append([image.clone() for image in images])
-    return together(found, [str(path) for path in paths], declared(paths[:1])) if found else None
+    return together(found, [str(path) for path in paths], stored) if found else None
 
 
-def together(images: list[list[Tensor]], names: list[str], fills: tuple[float, ...] = ()) -> Scenes | Mixed:
+def together(images: list[list[Tensor]], names: list[str], stored: Stored = AS_THEY_ARE) -> Scenes | Mixed:
     """Captures of scenes, (C, H, W) each, in the form that suits their sizes and numbers."""
     volumes = len(images[0][0].shape) == 4  # stay mapped, each where it is
     if volumes or len({image.shape for captures in images for image in captures}) > 1:
-        return Mixed(images, names, fills)
+        return Mixed(images, names, stored.fills, stored.unit)
     counts = [len(captures) for captures in images]
     if set(counts) == {2}:
-        return Scenes([torch.stack([captures[k] for captures in images]) for k in (0, 1)], names, None, fills)
-    return Scenes([torch.stack([i for captures in images for i in captures])], names, torch.tensor(counts), fills)
-
-
-def declared(paths: Sequence[str | Path]) -> tuple[float, ...]:
-    """The values that files say mean "no data"."""
-    return tuple(sorted({fill for path in paths for values in opened(str(path)).values for fill in values.fills}))
+        frames = [torch.stack([captures[k] for captures in images]) for k in (0, 1)]
+        return Scenes(frames, names, None, stored.fills, stored.unit)
+    frames = [torch.stack([image for captures in images for image in captures])]
+    return Scenes(frames, names, torch.tensor(counts), stored.fills, stored.unit)

@@ -8,6 +8,7 @@ import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -32,11 +33,8 @@ class Gzipped(Picture):
 
     def __init__(self, path: Path, part: str | None, reader: type[Picture]) -> None:
         super().__init__(path, part)
-        self.kind, self.volumes, self.floats = (
-            f"gzipped {reader.kind}",
-            reader.volumes,
-            getattr(reader, "floats", False),
-        )  # type: ignore[misc]
+        for name in ("kind", "volumes", "floats"):
+            setattr(self, name, getattr(reader, name))
         folder = tempfile.mkdtemp(prefix="n2n_")
         self._gone = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         try:
@@ -50,7 +48,7 @@ class Gzipped(Picture):
         self.values: list[Values] = self.inside.values
 
     @contextlib.contextmanager
-    def written(self, path: Path, *options: object, **more: object) -> Iterator[list[np.ndarray]]:
+    def written(self, path: Path, *options: Any, **more: Any) -> Iterator[list[np.ndarray]]:
         """See Picture."""
         with tempfile.TemporaryDirectory(prefix="n2n_", ignore_cleanup_errors=True) as folder:
             result = Path(folder, self.inside.path.name)
@@ -83,8 +81,8 @@ def _unpack(path: Path, target: Path) -> None:
         raise InputError(f"damaged or incomplete gzip data ({error})") from error
 
 
-def _write(file: object, piece: bytes) -> None:
+def _write(file: BinaryIO, piece: bytes) -> None:
     try:
-        file.write(piece)  # type: ignore[attr-defined]
+        file.write(piece)
     except OSError as error:
         raise DiskFull(f"no room to unpack it in {tempfile.gettempdir()}; TMPDIR names another folder") from error

@@ -76,6 +76,7 @@ class Mrc(Picture):
         fields, shape, self.order = header.fields, header.shape, header.order
         self.note = header.note
         self.known = bool(fields["dmax"] >= fields["dmin"])
+        places: tuple[int, ...] = shape
         letters = "NHW" if path.suffix.lower() in self.STACKS else "DHW"
         if mrcfile.utils.spacegroup_is_volume_stack(fields["ispg"]):
             planes = int(fields["mz"])
@@ -84,8 +85,6 @@ class Mrc(Picture):
             places, letters = (shape[0] // planes, planes, *shape[1:]), "NDHW"
         elif shape[0] == 1:
             places, letters = shape[1:], "HW"
-        else:
-            places = shape
         self.place: tuple[Any, int, tuple[int, ...]] = (header.dtype, header.offset, places)
         self.values = [Values(mapped(path, *self.place), letters)]
         if "D" in letters:
@@ -132,7 +131,7 @@ def understood(path: Path) -> Header:
     stamp = raw[212:216]
     said = STAMPS.get(stamp[0])
     orders = [said, "<" if said == ">" else ">"] if said else ["<", ">"]
-    readings = {order: np.frombuffer(raw, HEADER.newbyteorder(order), 1)[0] for order in orders}
+    readings: dict[str, Any] = {o: np.frombuffer(raw, HEADER.newbyteorder(o), 1)[0] for o in orders}
     whole = [order for order in orders if _fits(readings[order], path.stat().st_size)]
     if not whole:
         raise InputError(_why_not(readings, orders))
@@ -145,7 +144,7 @@ def understood(path: Path) -> Header:
         notes.append("no 'MAP ' in its header")
     if min(int(fields[name]) for name in ("mx", "my", "mz")) <= 0:
         notes.append("no sampling (mx, my, mz) in its header, so the voxel size is unknown")
-    dtype = np.dtype(MODES[int(fields["mode"])]).newbyteorder(order)
+    dtype = np.dtype(MODES[int(fields["mode"])]).newbyteorder(order)  # type: ignore[arg-type]
     if dtype.kind == "i" and dtype.itemsize == 1 and (why := _unsigned_bytes(raw, fields, order)):
         dtype = np.dtype("u1")
         notes.append(why)

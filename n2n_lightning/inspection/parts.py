@@ -86,7 +86,7 @@ def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
     if np.mean(found) < 0.5:
         return None
     (frames,) = scenes.frames
-    return Scenes([frames], [scenes.names[0]], torch.tensor([count]), scenes.fills)
+    return Scenes([frames], [scenes.names[0]], torch.tensor([count]), scenes.fills, scenes.unit)
 
 
 def blurred_pairs(scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, int]]:

@@ -1,0 +1,77 @@
+"""The units of stored values: files of one data set that differ in them are compared in physical units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.files import InputError, room
+from n2n_lightning.formats import kind_of, opened, split
+from n2n_lightning.formats.units import ONE, rescaled
+
+KINDS = ("Nifti", "Fits", "Dicom")  # whose files say a factor and an offset
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How the values of a data set are read.
+
+    Attributes:
+        physical: each file is converted by its factor and offset, to float32.
+        fills: values that mean that a pixel is missing.
+        unit: (factor, offset) that make physical values of those that are read.
+    """
+
+    physical: bool = False
+    fills: tuple[float, ...] = ()
+    unit: tuple[float, float] = ONE
+
+
+def stored_as(paths: Sequence[str | Path]) -> Stored:
+    """Read values as stored where all files have one unit, and as physical ones where they differ.
+
+    Args:
+        paths: the files of a data set; as text they may name an array, `data.h5:noisy`.
+    """
+    units: set[tuple[float, float]] = set()
+    for path in paths:
+        file = split(path)[0] if isinstance(path, str) else path
+        if kind_of(file) in KINDS:
+            units |= {values.unit for values in opened(path).values}
+        else:
+            units.add(ONE)
+    if len(units) > 1:
+        return Stored(physical=True)
+    fills = {fill for values in opened(paths[0]).values for fill in values.fills}
+    return Stored(False, tuple(sorted(fills)), units.pop())
+
+
+def in_unit(scenes: Scenes | Mixed, like: Scenes | Mixed) -> Scenes | Mixed:
+    """Captures in the unit of other ones: float32 where the units differ, else as they are.
+
+    Raises:
+        InputError: the others are integers of another unit, so that no comparison is possible.
+    """
+    if scenes.unit == like.unit:
+        return scenes
+    if not like.dtype.is_floating_point:
+        raise InputError(
+            f"{scenes.names[0]}: stores its values in another unit than {like.names[0]} (times {scenes.unit[0]:g}, plus"
+            f" {scenes.unit[1]:g}; times {like.unit[0]:g}, plus {like.unit[1]:g}); save them in one"
+        )
+
+    def changed(tensor: Tensor) -> Tensor:
+        array = tensor.numpy()
+        result: np.ndarray = room(array.shape, np.float32)
+        for place in range(len(array)):
+            result[place] = rescaled(array[place], scenes.unit, like.unit, scenes.fills)
+        return torch.from_numpy(result)
+
+    if isinstance(scenes, Scenes):
+        return replace(scenes, frames=[changed(f) for f in scenes.frames], fills=(), unit=like.unit)
+    images = [[changed(capture) for capture in captures] for captures in scenes.images]
+    return replace(scenes, images=images, fills=(), unit=like.unit)

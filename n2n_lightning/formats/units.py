@@ -1,0 +1,65 @@
+"""What stored values mean: converted from one unit, a factor and an offset, to another."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from n2n_lightning.files import room
+from n2n_lightning.formats.picture import Values
+
+ONE = (1.0, 0.0)  # stored values are physical ones
+
+
+def rescaled(
+    array: np.ndarray, source: tuple[float, float], target: tuple[float, float], fills: Sequence[float] = ()
+) -> np.ndarray:
+    """Convert stored values of one unit to those of another.
+
+    Args:
+        array: stored values.
+        source, target: (factor, offset) of both.
+        fills: stored values that mean that a pixel is missing; they become NaN.
+
+    Returns:
+        float64, in the array's shape.
+
+    >>> rescaled(np.array([10, 20]), (0.5, 100.0), (1.0, 0.0)).tolist()
+    [105.0, 110.0]
+    """
+    result: np.ndarray = (array.astype(np.float64) * source[0] + (source[1] - target[1])) / target[0]
+    if fills:
+        result[np.isin(array, fills)] = np.nan
+    return result
+
+
+def converted(values: Values) -> Values:
+    """An array in physical units, float32, with NaN where a pixel is missing."""
+    array = values.measured
+    result: np.ndarray = room(array.shape, np.float32)
+    for place in range(len(array)):  # one piece of a mapped array at a time
+        result[place] = rescaled(array[place], values.unit, ONE, values.fills)
+    return replace(values, stored=result, fills=(), unit=ONE, invalid=None)
+
+
+def in_unit_of(values: Values, others: Values) -> np.ndarray:
+    """The array of others in the unit of some values: as stored where both are the same, else float32."""
+    if others.unit == values.unit:
+        return others.array
+    return rescaled(others.array, others.unit, values.unit).astype(np.float32)
+
+
+def mean_of_halves(result: np.ndarray, first: Values, second: Values) -> None:
+    """Write the mean of two arrays in the unit of the first, plane by plane, rounded where the type has whole numbers.
+
+    Where a pixel is missing in the first it stays so; where it is missing in the second the first one's value stays.
+    """
+    for place in range(len(result)):
+        one = first.array[place]
+        other = rescaled(second.array[place], second.unit, first.unit, second.fills)
+        alone = np.isnan(other) | np.isin(one, first.fills)
+        mean = np.where(alone, one, (one.astype(np.float64) + other) / 2)
+        if np.issubdtype(result.dtype, np.integer):
+            limits = np.iinfo(result.dtype)
+            mean = np.rint(mean).clip(limits.min, limits.max)
+        result[place] = mean
