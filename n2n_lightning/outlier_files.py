@@ -99,7 +99,7 @@ def _only_page(model: Any, job: Job, options: Any) -> Page | None:
         array = values.array
         fixed = {"scale": options.scale, "black": options.black}
         masks = {"fills": values.fills, "invalid": values.invalid}
-        pages, _ = model.pages_of(array, array, axes, alpha, values.colour, **fixed, **masks)
+        pages, _ = model.pages_of(array, array, axes, alpha, values.colour, unit=values.unit, **fixed, **masks)
     except ValueError:  # an InputError, or several arrays
         return None
     return None if pages.stacked or pages.volumes else pages.at(())
