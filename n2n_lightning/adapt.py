@@ -140,6 +140,7 @@ def adapt(
     allow: Sequence[str] = (),
     advance: Any = lambda share: None,
     seed: int = 0,
+    outliers: str = "auto",
 ) -> Adapted:
     """Continues a checkpoint on pictures themselves, by neighbours or masks, whichever their noise allows.
 
@@ -157,6 +158,7 @@ def adapt(
         allow: see restore.load.
         advance: called after every step with the share of the time that is over.
         seed: of crops, turns and draws.
+        outliers: what happens to isolated pixels that stand out, see outliers.CHOICES.
 
     Raises:
         InputError: the pictures do not allow it.
@@ -164,7 +166,8 @@ def adapt(
     quiet()
     pl.seed_everything(seed, verbose=False)
     options = method(images, names)
-    data = Pictures(images, names, fills, train_pairs=4000, augment=True, batch_size=8, seed=seed, **options)
+    options |= {"outliers": outliers, "train_pairs": 4000, "augment": True, "batch_size": 8}
+    data = Pictures(images, names, fills, seed=seed, **options)
     data.setup()
     network, spec = _network(checkpoint, data.channels, allow)
     before = copy.deepcopy(network.state_dict())

@@ -240,7 +240,8 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     with adapt.shown(minutes) as advance:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
-        found = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), args.allow, advance)
+        more = {"allow": args.allow, "advance": advance, "outliers": args.outliers}
+        found = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), **more)
     found.model.unit = units.pop() if len(units) == 1 else (1.0, 0.0)
     found.described["unit"] = list(found.model.unit)
     adapt.save(found.model, found.described, kept)

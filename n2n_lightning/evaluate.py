@@ -182,7 +182,9 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     scores = ("PSNR, estimated [95%]",)
     if not estimated:
         scores = ("PSNR, mean [95%]", "PSNR, total", "SSIM", "8 bit: mean", "total")  # type: ignore[assignment]
-    for head in ("", *scores, "against the first [95%]", "parameters", "images/s"):
+    outliers = next((row["outlier_pixels"] for row in rows.values() if "outlier_pixels" in row), 0)
+    without = (f"without {outliers} outliers",) if outliers else ()
+    for head in ("", *scores, *without, "against the first [95%]", "parameters", "images/s"):
         table.add_column(head, justify="right" if head else "left")
     for name, row in rows.items():
         if estimated:
@@ -190,6 +192,9 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
         else:
             found = [_measured(row["psnr"], row["psnr_interval"], "{:.2f}"), f"{row['psnr_total']:.2f}"]
             found += [f"{row['ssim']:.4f}", f"{row['psnr_uint8']:.2f}", f"{row['psnr_total_uint8']:.2f}"]
+        if outliers:
+            value = row.get("psnr_estimate_without_outliers" if estimated else "psnr_without_outliers")
+            found.append("not measurable" if value is None else f"{value:.2f}")
         difference = _measured(row["difference"], row["difference_interval"], "{:+.2f}") if "difference" in row else ""
         parameters = f"{row['parameters']:,}" if row.get("parameters") else ""
         speed = f"{row['images_per_second']:.3g}" if name != "noisy input" else ""

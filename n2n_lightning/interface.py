@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -127,9 +128,10 @@ def score(model: Trained, noisy: Images, second: Images, layout: str = "auto") -
 
     Returns:
         `psnr_estimate` in dB, its 95% `psnr_estimate_interval`, `noisy_psnr_estimate` of the noisy images, and `scale`,
-        the stored value that is white for them.
+        the stored value that is white for them. Where isolated pixels stand out, also `outlier_pixels` and
+        `psnr_estimate_without_outliers`.
     """
-    found = Estimates()
+    found, without, pixels = Estimates(), Estimates(), 0
     with _stored(noisy, second) as (first, other):
         scenes = read_scenes(first, other, layout)
         scale = model.scale or values_of(scenes).white
@@ -140,10 +142,18 @@ def score(model: Trained, noisy: Images, second: Images, layout: str = "auto") -
         for number in range(len(scenes.names)):
             captures = [scenes.image(number, k) for k in (0, 1)]
             letters = "CDHW" if axes.deep(captures[0][None]) else "CHW"
-            outputs = [model.denoise(y.float(), axes=letters, **options) for y in captures]
-            first_two, denoised = ([x[None].double() / scale for x in part] for part in (captures, outputs))
+            both = [model.denoise(y.float(), axes=letters, outlier_map=True, **options) for y in captures]
+            outliers = torch.stack([marks > 0 for _, marks in both]).any(0)
+            first_two = [y[None].double() / scale for y in captures]
+            denoised = [output[None].double() / scale for output, _ in both]
             found.add(first_two, denoised)
-    return {**summarise_estimates(found), "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)), "scale": scale}
+            without.add([torch.where(outliers, torch.nan, y) for y in first_two], denoised)
+            pixels += int(outliers.any(0).sum())
+    result = {**summarise_estimates(found), "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)), "scale": scale}
+    if pixels:
+        result["psnr_estimate_without_outliers"] = psnr(max(without.error, 1e-12))
+        result["outlier_pixels"] = pixels
+    return result
 
 
 @contextlib.contextmanager

@@ -59,13 +59,19 @@ def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict
     volumes 11 x 11 x 11, and `ssim_planes` is that of their planes.
     """
     found: dict[str, Any] = {"mse": [], "mse_uint8": [], "ssim": [], "images": [], "seconds": 0.0}
-    for noisy, clean in pairs(data):
-        noisy = noisy.to(device)
+    found |= {"mse_without": [], "outliers": 0}
+    for ready in _batches(data):
+        noisy, clean, listed = ready["input"].to(device), ready["target"], ready.get("listed")
         started = time.perf_counter()
         with torch.inference_mode():
             output = denoise(noisy).float().cpu()
         found["seconds"] += time.perf_counter() - started
         shown = output.clamp(0, 1) if data.bounded else output
+        without = clean
+        if listed is not None:
+            shown, without = listed.restored(shown), listed.without(clean)
+            found["outliers"] += listed.count
+        found["mse_without"] += (shown - without).double().square().flatten(1).nanmean(1).tolist()
         rounded = (shown * 255).round() / 255
         found["mse"] += (shown - clean).double().square().flatten(1).mean(1).tolist()
         found["mse_uint8"] += (rounded - clean).double().square().flatten(1).mean(1).tolist()
@@ -95,6 +101,10 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
     """
     if "estimates" in found:
         result = summarise_estimates(found["estimates"], reference["estimates"] if reference else None)
+        if found["outliers"]:
+            error = found["estimates_without"].error
+            result["psnr_estimate_without_outliers"] = psnr(error) if error > 0 else None
+            result["outlier_pixels"] = found["outliers"]
         speed = len(found["images"]) / max(found["seconds"], 1e-9)
         return {**result, "images": len(found["images"]), "images_per_second": speed}
     mse, rounded = np.array(found["mse"]), np.array(found["mse_uint8"])
@@ -116,6 +126,10 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
         "images": len(mse),
         "images_per_second": len(mse) / max(found["seconds"], 1e-9),
     }
+    if found["outliers"]:
+        known = np.maximum(np.array(found["mse_without"]), 1e-20)
+        result["psnr_without_outliers"] = float((-10 * np.log10(known)).mean())
+        result["outlier_pixels"] = found["outliers"]
     if reference is not None:
         difference = each + 10 * np.log10(np.maximum(np.array(reference["mse"]), 1e-20))
         result |= {"difference": float(difference.mean()), "difference_interval": interval(difference[draws].mean(1))}
@@ -130,13 +144,20 @@ def estimated(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> 
         second with the noisy input's; `images`: the denoised first captures; `seconds`.
     """
     found: dict[str, Any] = {"estimates": Estimates(), "images": [], "seconds": 0.0}
-    for batch in data.val_dataloader():
-        ready = data.on_after_batch_transfer(batch, 0)
+    found |= {"estimates_without": Estimates(), "outliers": 0}
+    for ready in _batches(data):
         started = time.perf_counter()
         with torch.inference_mode():
             outputs = [denoise(ready[name].to(device)).float().cpu() for name in ("input", "other_input")]
         found["seconds"] += (time.perf_counter() - started) / 2  # of one capture
-        found["estimates"].add([ready["other_target"], ready["target"]], outputs, ready["scene"].tolist())
+        captures, listed = [ready["other_target"], ready["target"]], ready.get("listed")
+        without = captures
+        if listed is not None:
+            outputs = [listed.restored(outputs[0]), listed.other_restored(outputs[1])]
+            without = [listed.without(capture) for capture in captures]
+            found["outliers"] += listed.count
+        found["estimates"].add(captures, outputs, ready["scene"].tolist())
+        found["estimates_without"].add(without, outputs, ready["scene"].tolist())
         found["images"] += list(outputs[0])
     found["errors"] = found["estimates"].each()
     found["mse"] = [error for error, _ in found["errors"]]
@@ -146,17 +167,28 @@ def estimated(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> 
 def noisy_scores(data: Any) -> dict[str, Any]:
     """The noisy input's scores; its values outside [0, 1] count as they are, for its noise must not be clipped."""
     found = score(lambda image: image, data)
-    found["mse"] = [
-        m for noisy, clean in pairs(data) for m in (noisy - clean).double().square().flatten(1).mean(1).tolist()
-    ]
+    found["mse"], found["mse_without"] = [], []
+    for ready in _batches(data):
+        noisy, clean, listed = ready["input"], ready["target"], ready.get("listed")
+        without = clean
+        if listed is not None:
+            noisy, without = listed.restored(noisy), listed.without(clean)
+        for name, reference in (("mse", clean), ("mse_without", without)):
+            found[name] += (noisy - reference).double().square().flatten(1).nanmean(1).tolist()
     return found
 
 
 def pairs(data: Any) -> Iterator[tuple[Any, Any]]:
     """Noisy and clean validation images in batches, float (B, C, H, W); the same for every candidate."""
+    for ready in _batches(data):
+        listed, noisy = ready.get("listed"), ready["input"]
+        yield noisy if listed is None else listed.restored(noisy), ready["target"]
+
+
+def _batches(data: Any) -> Iterator[dict[str, Any]]:
+    """Validation batches as they are scored, see NoisyPairs."""
     for batch in data.val_dataloader():
-        ready = data.on_after_batch_transfer(batch, 0)
-        yield ready["input"], ready["target"]
+        yield data.on_after_batch_transfer(batch, 0)
 
 
 def squared_errors(outputs: Sequence[Tensor], captures: Sequence[Tensor]) -> Tensor:

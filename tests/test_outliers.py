@@ -11,6 +11,7 @@ from scipy.special import erf
 from n2n_lightning import load, missing
 from n2n_lightning.data import OwnPairs
 from n2n_lightning.files import InputError
+from n2n_lightning.interface import score
 from n2n_lightning.outliers import Listed, PageOutliers, find_outliers, inside
 from tests.conftest import run
 
@@ -206,6 +207,24 @@ def test_scores_count_what_is_left_with_its_stored_value_and_again_without():
     assert erased.restored(smooth)[0, 0, 20, 20] == 0.5
     assert Listed.of(first, second, "auto", repeats=False).left.sum() == 2  # of a movie it may be an event
     assert missing.lacking(first, second, missing.wild(first)).nonzero().tolist() == [[0, 0, 40, 40]]
+
+
+def test_evaluate_and_python_show_both_scores(tmp_path, model):
+    truth = np.stack([star_field(1.0, 2, 96, 20_000.0, seed=i)[1] for i in range(3)])
+    draws = np.random.default_rng(0)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", (truth + draws.normal(0, 20, truth.shape)).astype(np.float32))
+    np.save(tmp_path / "clean.npy", truth.astype(np.float32))
+    estimated = score(model, tmp_path / "a.npy", tmp_path / "b.npy", layout="NHW")
+    assert estimated["outlier_pixels"] >= 6
+    assert estimated["psnr_estimate_without_outliers"] > estimated["psnr_estimate"] - 0.5
+    for name, options in (("psnr", ["--clean", "clean.npy"]), ("psnr_estimate", ["--val-target", "b.npy"])):
+        asked = ["evaluate", "--data", "pairs", "--val-noisy", "a.npy", *options, "--json", f"{name}.json"]
+        done = run(*asked, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        row = json.loads((tmp_path / f"{name}.json").read_text())["scores"]["noisy input"]
+        assert f"without {row['outlier_pixels']} outliers" in done.stdout
+        assert row[name] == pytest.approx(row[f"{name}_without_outliers"], abs=0.5)  # both have the noise alone
 
 
 def test_training_prints_both_scores_and_replacing_points_costs_the_first(tmp_path):
