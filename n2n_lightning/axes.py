@@ -4,7 +4,8 @@ N scenes or images, K captures of a scene, T frames of a movie, D depth, C chann
 program a batch is (B, C, H, W) or (B, C, D, H, W): the spatial axes are those after the second.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from n2n_lightning.files import InputError
 
 LETTERS = "NKTDCHW"
-LAYOUT = "NKCDHW"  # those that people may say of the arrays they train on
+LAYOUT = LETTERS  # those that people may say of the arrays they train on
 HEIGHT, WIDTH = -2, -1  # of every array that ends in (H, W)
 DEPTH = -3  # of those that end in (D, H, W)
 
@@ -139,10 +140,23 @@ def around(frame: int, k: int, count: int) -> int:
 # Arrays of people
 
 
+def bands(shape: tuple[int, ...]) -> bool:
+    """Whether the last axis of a 3D array is its channels: at most 4, or a quarter of each of the other two.
+
+    Cameras and movies hardly have images that are four times as high as wide, in stacks of four times as many; a cube
+    of (height, width, bands) has far fewer bands than rows and columns.
+
+    >>> [bands(shape) for shape in ((480, 640, 31), (20, 640, 480), (64, 64, 64), (480, 640, 3), (16, 64, 16))]
+    [True, False, False, True, False]
+    """
+    return len(shape) == 3 and shape[2] > 0 and (shape[2] <= 4 or 4 * shape[2] <= min(shape[:2]))
+
+
 def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
     """The meaning of the axes of an array whose file does not say it, as a picture or several.
 
-    HW; HWC with 1 to 4 channels, CHW with 1 or 3, else NHW; NHWC or NCHW, NKHWC or NKCHW with 1 to 4.
+    HW; HWC with 1 to 4 channels, or more where they are `bands`, CHW with 1 or 3, else NHW; NHWC or NCHW, NKHWC or
+    NKCHW with 1 to 4.
 
     Args:
         shape: of the array.
@@ -153,6 +167,8 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
 
     >>> of_picture((480, 640)), of_picture((480, 640, 3)), of_picture((3, 480, 640)), of_picture((50, 480, 640))
     ('HW', 'HWC', 'CHW', 'NHW')
+    >>> of_picture((480, 640, 31)), of_picture((50, 480, 640, 3))
+    ('HWC', 'NHWC')
     """
     if len(shape) == 2:
         return "HW"
@@ -163,17 +179,21 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
         if first or last:
             return head + ("CHW" if first and (channels_first or not last) else "HWC")
         if len(shape) == 3:
-            return "NHW"
+            return "HWC" if bands(shape) else "NHW"
+    if len(shape) < 2:
+        raise InputError(f"an array of shape {shape}: an image has two axes or more")
     raise InputError(f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told")
 
 
 def of_scenes(shape: tuple[int, ...]) -> str | None:
-    """The same as of scenes to train on: HW, NHW, NCHW or NHWC, NKCHW or NKHWC; None where it is not clear.
+    """The same as of scenes to train on: HW, NHW, HWC, NCHW or NHWC, NKCHW or NKHWC; None where it is not clear.
 
     >>> [of_scenes(shape) for shape in ((50, 480, 640), (50, 480, 640, 3), (50, 2, 1, 480, 640), (480, 640, 3))]
     ['NHW', 'NHWC', 'NKCHW', 'HWC']
+    >>> of_scenes((480, 640, 31))
+    'HWC'
     """
-    if len(shape) == 3 and shape[-1] <= 4 < shape[-2]:  # no image is so narrow
+    if bands(shape) and shape[-1] < shape[-2]:  # no image is so narrow
         return "HWC"
     if len(shape) in (2, 3):
         return "NHW"[-len(shape) :]
@@ -186,11 +206,13 @@ def of_scenes(shape: tuple[int, ...]) -> str | None:
 def of_volumes(shape: tuple[int, ...]) -> str | None:
     """The same as of volumes: DHW, NDHW, CDHW or DHWC, NCDHW or NDHWC with 1 to 4 channels; None where it is not clear.
 
-    >>> of_volumes((64, 96, 96)), of_volumes((2, 64, 96, 96)), of_volumes((30, 64, 96, 96))
-    ('DHW', 'CDHW', 'NDHW')
+    A small last axis (`bands`) is no width here either: it is the depth, HWD, as medical images have it.
+
+    >>> of_volumes((64, 96, 96)), of_volumes((2, 64, 96, 96)), of_volumes((30, 64, 96, 96)), of_volumes((256, 256, 40))
+    ('DHW', 'CDHW', 'NDHW', 'HWD')
     """
     if len(shape) == 3:
-        return "DHW"
+        return "HWD" if bands(shape) and shape[-1] > 4 else "DHW"
     if len(shape) in (4, 5):
         first, last = shape[-4] <= 4, shape[-1] <= 4
         if first != last:
@@ -211,10 +233,10 @@ def in_space(letters: str) -> str:
 def of_one_image(shape: tuple[int, ...]) -> str | None:
     """The same as of a single image; None where it is not clear.
 
-    >>> of_one_image((480, 640)), of_one_image((480, 640, 4)), of_one_image((7, 480, 640))
-    ('HW', 'HWC', 'CHW')
+    >>> of_one_image((480, 640)), of_one_image((480, 640, 4)), of_one_image((7, 480, 640)), of_one_image((64, 80, 9))
+    ('HW', 'HWC', 'CHW', 'HWC')
     """
-    return {2: "HW", 3: "HWC" if shape[-1] <= 4 else "CHW"}.get(len(shape))
+    return {2: "HW", 3: "HWC" if bands(shape) else "CHW"}.get(len(shape))
 
 
 def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
@@ -242,14 +264,152 @@ def squeezed(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]
     return "".join(letter for letter, _ in kept), tuple(n for _, n in kept)
 
 
-def has_alpha(shape: tuple[int, ...], axes: str) -> bool:
-    """Whether the last of an array's channels is taken for transparency: the fourth of RGBA."""
-    return axes.endswith("C") and shape[-1] == 4
+def has_alpha(array: Any, axes: str, looked_at: int = 64) -> bool:
+    """Whether the last of four channels is transparency, where its file does not say it, judged by the values.
+
+    Transparency has next to no noise: it is constant, or equal to its neighbours in most places, or a smooth ramp. A
+    fourth band, such as the near infrared of satellites, has noise and texture like the other three.
+
+    Args:
+        array: the values, in the axes of `axes`.
+        axes: its letters.
+        looked_at: rows that are looked at, evenly spread over those of each of a few stacked images.
+
+    Returns:
+        True for transparency; False for other numbers of channels, and for channels that are not the last axis.
+    """
+    if not axes.endswith("C") or array.shape[-1] != 4:
+        return False
+    pages = as_pages(array, axes)
+    places = list(np.ndindex(*pages.shape[:-3]))
+    rows = np.concatenate([_some_rows(pages[places[i]], looked_at) for i in evenly(len(places), 3)])
+    fourth = rows[..., 3]
+    if not np.isfinite(fourth).all() or fourth.min() < 0:
+        return False
+    if fourth.min() == fourth.max():
+        return True
+    edges = ((fourth == 0) | (fourth == fourth.max())).mean()
+    others = [_roughness(rows[..., k]) for k in range(3)]
+    roughness = _roughness(fourth)
+    if roughness == 0 and min(others) == 0:  # drawings, few photons: neighbours are equal in all channels
+        colours = ((rows[..., :3] == 0) | (rows[..., :3] == np.nanmax(rows[..., :3]))).mean()
+        return bool(edges >= 0.9 > colours)
+    return bool(roughness < 0.1 * min(others))
+
+
+def _some_rows(page: Any, count: int) -> np.ndarray:
+    """Up to `count` rows of a page (H, W, C), evenly spread, float64."""
+    return np.asarray(page[evenly(page.shape[0], count)], np.float64)
+
+
+def _roughness(rows: np.ndarray) -> float:
+    """Median of the absolute second differences along rows (..., W), in units of the deviation of all values."""
+    if rows.shape[-1] < 3:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(np.diff(rows, 2, axis=-1))
+        known, deviation = steps[np.isfinite(steps)], float(np.nanstd(np.where(np.isfinite(rows), rows, np.nan)))
+    return float(np.median(known)) / deviation if known.size and deviation else 0.0
 
 
 def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
     """Whether `axes` names each axis of an array once, by some of `letters`, height and width among them."""
     return len(axes) == len(shape) and len(set(axes)) == len(axes) and set("HW") <= set(axes) <= set(letters)
+
+
+def fitted(
+    letters: str, shape: tuple[int, ...], full: tuple[int, ...] | None = None, known: str = LETTERS
+) -> str | None:
+    """The letters of an array's axes from those that a person names; None where they do not fit.
+
+    Args:
+        letters: one for each axis of the array, or for each axis that the file has, those of length 1 among them.
+        shape: of the array, which a reader may have freed of axes of length 1.
+        full: the shape in the file, where that differs.
+        known: letters that may be used.
+
+    >>> fitted("NHW", (5, 40, 50)), fitted("TCHW", (5, 40, 50), (5, 1, 40, 50)), fitted("HW", (5, 40, 50))
+    ('NHW', 'THW', None)
+    """
+    if fits(letters, shape, known):
+        return letters
+    if full is not None and fits(letters, full, known):
+        kept, lengths = squeezed(letters, full)
+        return kept if lengths == shape else None
+    return None
+
+
+def suggested(shape: tuple[int, ...]) -> str:
+    """Letters that would fit an array of this shape, for messages.
+
+    >>> suggested((5, 40, 50))
+    'NHW, CHW, HWC or DHW would fit'
+    """
+    known = {2: "HW", 3: "NHW, CHW, HWC or DHW", 4: "NCHW, NHWC, NKHW or NDHW", 5: "NKCHW, NKHWC or NCDHW"}
+    return f"{known[len(shape)]} would fit" if len(shape) in known else f"use one letter of {LETTERS} per axis"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array was read: what a checkpoint keeps, so that it is applied as it was trained.
+
+    Attributes:
+        axes: the letters that were taken.
+        shape: of the array.
+        stated: the letters that the file itself states; None where it states none.
+        assumed: nobody said it: neither the person nor the file.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    stated: str | None = None
+    assumed: bool = False
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> "Layout | None":
+        """That of a checkpoint, from plain data; None where it has none that can be used."""
+        try:
+            found = cls(str(stored["axes"]), tuple(int(n) for n in stored["shape"]), stored.get("stated"))  # type: ignore[index,union-attr]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return found if len(found.axes) == len(found.shape) else None
+
+    def line(self) -> str:
+        """What to say of a 3D or larger array of which nobody said what its axes are."""
+        return f"read as {words(self.axes, self.shape)} ({self.axes})" if self.assumed and len(self.shape) > 2 else ""
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"axes": self.axes, "shape": list(self.shape), "stated": self.stated}
+
+    def suits(self, shape: tuple[int, ...], stated: str | None) -> bool:
+        """Whether an array is of the same kind: its file states the same, and its shape differs only in lengths.
+
+        Channels must be as many, and a small last axis is one in both arrays or in neither.
+        """
+        if len(shape) != len(self.shape) or stated != self.stated:
+            return False
+        same = all(a == b for letter, a, b in zip(self.axes, shape, self.shape, strict=True) if letter == "C")
+        return same and bands(shape[-3:]) == bands(self.shape[-3:])
+
+
+def words(axes: str, shape: tuple[int, ...], alpha: bool = False) -> str:
+    """What an array is, for people.
+
+    >>> words("NHW", (20, 480, 640)), words("HWC", (480, 640, 4), alpha=True)
+    ('20 images of 480 x 640', 'an image of 480 x 640 with 3 channels and transparency')
+    >>> words("NKHW", (6, 4, 40, 50)), words("DHW", (30, 40, 50))
+    ('6 scenes x 4 captures of 40 x 50', 'a volume of 30 x 40 x 50')
+    """
+    length = dict(zip(axes, shape, strict=True))
+    deep = "D" in length
+    nouns = {"N": "scenes" if "K" in length else "volumes" if deep else "images", "K": "captures", "T": "frames"}
+    stacked = [f"{n} {nouns[letter]}" for letter, n in zip(axes, shape, strict=True) if letter in nouns]
+    size = " x ".join(str(length[letter]) for letter in "DHW" if letter in length)
+    what = f"{' x '.join(stacked) or ('a volume' if deep else 'an image')} of {size}"
+    channels = length.get("C", 1) - alpha
+    told = f" with {channels} channel{'s'[: channels != 1]}" if "C" in length else ""
+    return what + told + (" and transparency" if alpha else "")
 
 
 def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:

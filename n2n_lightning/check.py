@@ -21,7 +21,7 @@ def parser() -> Parser:
     p = Parser(prog="python -m n2n_lightning.check", description=__doc__.splitlines()[0])
     p.add_argument("noisy", metavar="NOISY", help="file or folder with the first captures, or with all of them")
     p.add_argument("target", nargs="?", metavar="TARGET", help="file or folder with the second captures")
-    p.add_argument("--layout", default="auto", help="the axes of the arrays, e.g. NKHW (data.layout=)")
+    p.add_argument("--layout", "--axes", default="auto", help="the axes of the arrays, e.g. NKHW (data.layout=)")
     p.add_argument("--exclude", action="append", default=[], help="a pattern of names that are left out")
     p.add_argument("--out", type=Path, help="a folder for a page, check.html, and its picture")
     p.add_argument("--json", type=Path, help="write all numbers here")
@@ -76,10 +76,13 @@ def main() -> int:
     args = parser().parse_args()
     from n2n_lightning.inspection import inspect
 
-    report = inspect(read(args))
+    captures = read(args)
+    report = inspect(captures)
     for finding in report.findings:
         head = f"{'!' if finding.bad else ' '} {finding.name:12}"
         print(textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head)))
+    if captures.layout and (line := captures.layout.line()):
+        print(f"  axes        {Path(args.noisy).name}: {line}; --layout says otherwise")
     if args.target and holds_volumes(args.noisy):
         print("  volumes     looked at plane by plane; experiment=half_volumes, in place of data=pairs, suits them")
     last = (

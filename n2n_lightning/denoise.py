@@ -14,6 +14,7 @@ from typing import Any
 from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
+from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves
 from n2n_lightning.jobs import Job, folder_of, halves_of, planned
 
@@ -53,7 +54,9 @@ def parser() -> Parser:
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     p.add_argument("--scale", type=float, help="the stored value that is white; default: judged")
     p.add_argument("--black", type=float, default=0.0, help="with --scale: the stored value that is black (default 0)")
-    p.add_argument("--axes", help="what the axes of .npy files are, as NHW: images, height, width; C: channels")
+    p.add_argument(
+        "--axes", "--layout", help="what the axes of the arrays are, as NHW: images, height, width; C: channels"
+    )
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
 
@@ -72,6 +75,14 @@ def _near(model: Any, job: Job, axes: str, series: list[Path], values: Any) -> l
     here = series.index(job.source)
     near = [opened(series[around(here, k, len(series))]).values[0] for k in frames(model.context)]
     return [in_unit_of(values, frame) for frame in near]
+
+
+def say_once(args: Any, source: Path, line: str) -> None:
+    """Prints how the array of a file was read, where no file before it was read in the same way."""
+    said = vars(args).setdefault("said", set())
+    if line and line not in said:
+        said.add(line)
+        print(f"{source.name}: {line}", flush=True)
 
 
 @dataclass
@@ -123,24 +134,26 @@ def one(
     started = time.perf_counter()
     task = None
     try:
-        meanings = [picture.meaning(values, args.axes) for values in picture.values]
-        total = sum(
-            model.tiles(v.array, axes, args.tile) for v, (axes, _) in zip(picture.values, meanings, strict=True)
-        )
+        readings = [picture.read_as(values, AskedAxes.of(args)) for values in picture.values]
+        for reading in readings:
+            say_once(args, source, reading.line)
+        total = sum(model.tiles(v.array, r.axes, args.tile) for v, r in zip(picture.values, readings, strict=True))
         task = progress.add_task(source.name, total=total)
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary) as results:
-            for number, (axes, alpha) in enumerate(meanings):
+            for number, reading in enumerate(readings):
                 values = picture.values[number]
-                options["near"] = _near(model, job, axes, series, values)
+                options["near"] = _near(model, job, reading.axes, series, values)
                 options |= {"fills": values.fills, "invalid": values.invalid, "unit": values.unit}
                 options["second"] = None if second is None else in_unit_of(values, second.values[number])
-                options["defects"] = None if defects is None else defects.of(source, page_shape(values.shape, axes))
+                page = page_shape(values.shape, reading.axes)
+                options["defects"] = None if defects is None else defects.of(source, page)
                 options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
                 marks.append(options["outlier_map"])
-                counts += model.denoise_into(results[number], values.array, axes, alpha, values.colour, **options)
+                how = (reading.axes, reading.alpha, reading.colour)
+                counts += model.denoise_into(results[number], values.array, *how, **options)
         if args.outlier_map:
             write_map(target, marks)
     except InputError as error:
@@ -203,7 +216,7 @@ def page(jobs: list[Job], args: Any) -> str | None:
         if job.target.exists():
             before, after = opened(job.source, job.part), opened(job.target, job.part)
             for values, result in zip(before.values, after.values, strict=True):
-                axes, _ = before.meaning(values, args.axes)
+                axes = before.read_as(values, AskedAxes.of(args)).axes
                 pairs.append(slider.pair(job.source.name, values.array, result.array, axes))
     if not pairs:
         return None
@@ -230,11 +243,13 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     for job in jobs[:: -(-len(jobs) // adapt.MOST)]:  # no more are learnt from, so no more are read
         picture = opened(job.source, job.part)
         for values in picture.values:
-            held.append((values, *picture.meaning(values, args.axes), str(job.source)))
+            read = picture.read_as(values, AskedAxes.of(args))
+            say_once(args, job.source, read.line)
+            held.append((values, read, str(job.source)))
     units = {values.unit for values, *_ in held}
-    for values, axes, alpha, name in held:
+    for values, read, name in held:
         values = values if len(units) == 1 else converted(values)
-        arrays.append((values.measured, axes, bool(alpha), values.colour is not False, name))
+        arrays.append((values.measured, read.axes, read.alpha, read.colour, name))
         fills |= set(values.fills)
     images, names = adapt.collected(arrays)
     with adapt.shown(minutes) as advance:
@@ -303,6 +318,7 @@ def main() -> int:
     from n2n_lightning.tiles import spans, tile_of
 
     model = load(args.checkpoint or PRETRAINED, args.allow)
+    args.trained_layout, args.dims = model.layout, model.dims
     tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     args.tile = tile

@@ -34,7 +34,7 @@ def parser() -> Parser:
     p.add_argument("--val-noisy", help="--data pairs: the noisy images to score on")
     p.add_argument("--val-target", help="--data pairs, without --clean: the second captures of the same scenes")
     p.add_argument("--clean", help="--data pairs: their clean images; without them PSNR is estimated")
-    p.add_argument("--layout", help="--data pairs: the axes of the arrays, e.g. NKHW")
+    p.add_argument("--layout", "--axes", help="--data pairs: the axes of the arrays, e.g. NKHW")
     p.add_argument("--exclude", action="append", default=[], help="--data pairs: a pattern of names that are left out")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns")
     p.add_argument("--classical", action="store_true", help="add classical filters, tuned on noisy training pairs only")
@@ -62,6 +62,29 @@ def arguments(words: Sequence[str] | None = None) -> Any:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: goes with --data {where}")
     args.noise, args.layout = args.noise or "pixelate", args.layout or "auto"
     return args
+
+
+def trained_layout(args: Any, networks: dict[str, Any]) -> str:
+    """The axes of the arrays to score on: those that the option names, or those that the checkpoints were trained on.
+
+    Returns:
+        Letters, or `auto` where the arrays are of another kind, or where the checkpoints differ.
+    """
+    from n2n_lightning.data.naming import pictures
+    from n2n_lightning.formats import is_one, opened
+
+    layouts = {network.layout for network in networks.values()}
+    scored = args.val_noisy or args.noisy
+    if args.layout != "auto" or args.data != "pairs" or len(layouts) != 1 or not scored:
+        return str(args.layout)
+    (layout,) = layouts
+    paths = (
+        [scored] if is_one(Path(scored)) else [str(path) for path in pictures(Path(scored), args.exclude, deep=True)]
+    )
+    if layout is None or not paths:
+        return "auto"
+    values = opened(paths[0]).values[0]
+    return layout.axes if layout.axes != values.axes and layout.suits(values.shape, values.axes) else "auto"
 
 
 def scored_on(args: Any, data: Any) -> str:
@@ -304,6 +327,7 @@ def main() -> int:
     kinds = {network.dims for network in networks.values()}
     if len(kinds) > 1:
         raise InputError("some checkpoints are for images, some for volumes; score them apart")
+    args.layout = trained_layout(args, networks)
     data = make_data(args, next(iter(scales), None), next(iter(kinds), "auto"))
     clean = data.reference == "clean"
     if args.fsc and clean:

@@ -137,6 +137,7 @@ class Run:
                 "context": data.context,
                 "thinned": data.thinned,
                 "blind": data.blind,
+                "layout": data.array_layout.plain() if data.array_layout else None,
                 "config": config,
             },
             reference=data.reference,

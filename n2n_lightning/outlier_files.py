@@ -11,6 +11,7 @@ import tifffile
 from n2n_lightning.axes import evenly
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.formats import opened, stem
+from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.jobs import Job
 from n2n_lightning.outlier_search import reader
 from n2n_lightning.outliers import LOOKED, defects_of
@@ -95,11 +96,12 @@ def _only_page(model: Any, job: Job, options: Any) -> Page | None:
     try:
         picture = opened(job.source, job.part)
         (values,) = picture.values
-        axes, alpha = picture.meaning(values, options.axes)
+        read = picture.read_as(values, AskedAxes.of(options))
         array = values.array
         fixed = {"scale": options.scale, "black": options.black}
         masks = {"fills": values.fills, "invalid": values.invalid}
-        pages, _ = model.pages_of(array, array, axes, alpha, values.colour, unit=values.unit, **fixed, **masks)
+        how = (read.axes, read.alpha, read.colour)
+        pages, _ = model.pages_of(array, array, *how, unit=values.unit, **fixed, **masks)
     except ValueError:  # an InputError, or several arrays
         return None
     return None if pages.stacked or pages.volumes else pages.at(())

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n2n_lightning import networks
+from n2n_lightning import array_types, networks
 from n2n_lightning.axes import (
+    Layout,
     around,
     as_pages,
     channels_last,
@@ -36,7 +37,7 @@ from n2n_lightning.tiles import averaged, overlap_of, spans, tile_of, tiled
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
 KNOWN, OWN = (-1.0, 2.0), (-4.0, 8.0)
-OURS = ("model", "scale", "range", "unit", "context", "thinned", "blind")  # what a checkpoint says of its network
+OURS = ("model", "scale", "range", "unit", "context", "thinned", "blind", "layout")  # what a checkpoint says
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -85,6 +86,7 @@ class Trained(nn.Module):
             for noise is put back, see n2n_lightning.texture.
         fast: whether it computes in bfloat16, see load.
         unit: (factor, offset) that make physical values of those of `range`; None where the files did not say it.
+        layout: how the first array that it was trained on was read; arrays of the same kind are read so here, too.
     """
 
     def __init__(
@@ -98,9 +100,10 @@ class Trained(nn.Module):
         fast: bool = False,
         blind: bool = False,
         unit: tuple[float, float] | None = None,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
-        self.unit = unit
+        self.unit, self.layout = unit, layout
         self.context, self.thinned, self.fast, self.blind = context, thinned, fast, blind
         # Channels last: 1.4 times as fast on a CPU, with the same result.
         self.network = networks.channels_last(network)
@@ -125,7 +128,8 @@ class Trained(nn.Module):
 
     def _through(self, image: Tensor) -> Tensor:
         if not self.fast:
-            return networks.apply(self.network, channels_last(image))
+            weights = next(self.network.parameters(), image).dtype  # other than float32 after .half() or .double()
+            return networks.apply(self.network, channels_last(image.to(weights))).to(image.dtype)
         with torch.autocast(image.device.type, torch.bfloat16):
             return networks.apply(self.network, channels_last(image)).to(image.dtype)
 
@@ -146,11 +150,13 @@ class Trained(nn.Module):
         """Denoises one image, or several of one size.
 
         Args:
-            array: a numpy array or torch tensor of a type in TYPES, on any device.
+            array: a numpy array or torch tensor of a type in TYPES, on any device. Masked values are missing ones;
+                arrays with units (astropy's Quantity) and matrices are taken, too.
             tile: sides of the tiles of large images, `auto`: 1024, of volumes 112; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
-            axes: see n2n_lightning.axes; `auto` takes axes.of_picture, or axes.of_volumes. Where both would fit,
-                channels are last in numpy arrays and first in tensors.
+            axes: see n2n_lightning.axes; `auto` takes what the network was trained on, where that was an array like
+                this one, or else axes.of_picture, or axes.of_volumes. Where both would fit, channels are last in numpy
+                arrays and first in tensors.
             scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
                 else both are judged by type and values, see ranges.levels.
             batch: tiles that go through the network together.
@@ -165,11 +171,12 @@ class Trained(nn.Module):
             outlier_map: return a map of them, too.
 
         Returns:
-            An array of the same kind, shape and type; with `outlier_map` also an array of its shape, uint8, that is 1
-            where an isolated outlier was left as stored and 2 where one was replaced. Of 4 channels on the last axis
-            the fourth is taken for transparency and returned as it is, unless the network was trained on 4. A colour
-            network denoises images with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, a
-            margin of one value) stay as they are; isolated outliers change no other pixels.
+            An array of the same kind, shape and type, with the mask or the unit; with `outlier_map` also an array of
+            its shape, uint8, that is 1 where an isolated outlier was left as stored and 2 where one was replaced. Of 4
+            channels on the last axis the fourth is returned as it is where its values are those of transparency
+            (axes.has_alpha), unless the network was trained on 4. A colour network denoises images with other than 3
+            channels one channel at a time. Missing pixels (NaN, infinite, masked, a margin of one value) stay as they
+            are; isolated outliers change no other pixels.
 
         Raises:
             InputError: the array is of another kind.
@@ -182,22 +189,26 @@ class Trained(nn.Module):
         >>> clean.shape, clean.dtype, bool(clean.std() < noisy.std() / 3)
         ((40, 60, 3), dtype('uint8'), True)
         """
-        if not isinstance(array, Tensor | np.ndarray):
-            raise InputError(f"a {type(array).__name__}: must be a numpy array or a torch tensor")
-        pixels = _as_numpy(array) if isinstance(array, Tensor) else array
+        pixels, invalid = array_types.plain(array)
         if axes == "auto":
-            deep = of_volumes(pixels.shape) if self.dims == 3 else None
-            axes = deep or of_picture(pixels.shape, channels_first=isinstance(array, Tensor))
+            axes = self._axes_of(pixels.shape, channels_first=isinstance(array, Tensor))
         result = np.empty_like(pixels)
         options: dict[str, Any] = {"tile": tile, "tta": tta, "scale": scale, "batch": batch, "black": black}
         options |= {"strength": strength, "uneven": uneven, "outliers": checked_choice(outliers, "outliers=")}
         marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         options["outlier_map"] = marks
-        self.denoise_into(result, pixels, axes, has_alpha(pixels.shape, axes), **options)
-        if not isinstance(array, Tensor):
-            return result if marks is None else (result, marks)
-        denoised = torch.from_numpy(result).to(array.device)
-        return denoised if marks is None else (denoised, torch.from_numpy(marks).to(array.device))
+        self.denoise_into(result, pixels, axes, has_alpha(pixels, axes), invalid=invalid, **options)
+        found: Any = array_types.like(array, result)
+        if marks is None:
+            return found
+        return found, torch.from_numpy(marks).to(array.device) if isinstance(array, Tensor) else marks
+
+    def _axes_of(self, shape: tuple[int, ...], channels_first: bool) -> str:
+        """The axes of an array, as it was in training where that had arrays of its kind, or by its shape."""
+        if self.layout is not None and self.layout.suits(shape, self.layout.stated):  # an array states nothing
+            return self.layout.axes
+        deep = of_volumes(shape) if self.dims == 3 else None
+        return deep or of_picture(shape, channels_first)
 
     def denoise_into(
         self,
@@ -382,13 +393,6 @@ class Trained(nn.Module):
         return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
 
 
-def _as_numpy(tensor: Tensor) -> np.ndarray:
-    """A tensor's values; raises InputError for types that numpy does not have, as bfloat16."""
-    if str(tensor.dtype)[6:] not in TYPES:
-        raise InputError(f"values of type {tensor.dtype}: must be one of {', '.join(TYPES)}")
-    return np.asarray(tensor.detach().cpu())
-
-
 def load(path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = False) -> Trained:
     """The trained network of a run folder or checkpoint, in eval mode on the CPU.
 
@@ -429,4 +433,5 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = 
     channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) >= 4), 3)
     seen = int(channels) // (2 * context or 1)
     thinned, blind = bool(ours.get("thinned")), bool(ours.get("blind"))
-    return Trained(network, seen, scale, limits, context, thinned, fast, blind, unit)
+    layout = Layout.of(ours.get("layout"))
+    return Trained(network, seen, scale, limits, context, thinned, fast, blind, unit, layout)

@@ -27,6 +27,7 @@ class Scenes:
         counts: captures of each scene, (N,), where `frames` is one tensor; else None.
         fills: stored values that mean, as the files say, that a pixel is missing.
         unit: (factor, offset) that make physical values of the stored ones.
+        layout: how the first array was read, on what the functions of data.reading return.
     """
 
     frames: list[Tensor]
@@ -34,6 +35,7 @@ class Scenes:
     counts: Tensor | None = None
     fills: tuple[float, ...] = ()
     unit: tuple[float, float] = (1.0, 0.0)
+    layout: axes.Layout | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,6 +118,7 @@ class Mixed:
     names: list[str]
     fills: tuple[float, ...] = ()
     unit: tuple[float, float] = (1.0, 0.0)
+    layout: axes.Layout | None = None
 
     @property
     def dtype(self) -> torch.dtype:

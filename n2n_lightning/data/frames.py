@@ -8,7 +8,7 @@ from torch import Tensor
 
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import pictures
-from n2n_lightning.data.reading import all_of, kind
+from n2n_lightning.data.reading import all_of, kind, layout_of
 from n2n_lightning.data.units import stored_as
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import PICTURES, is_one
@@ -26,6 +26,12 @@ def read_movies(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     Raises:
         InputError: they cannot be read, are not alike, or have fewer than two frames.
     """
+    scenes = _movies_of(noisy, layout, exclude, dims)
+    scenes.layout = layout_of(noisy, layout, exclude, dims, "stack")
+    return scenes
+
+
+def _movies_of(noisy: str, layout: str, exclude: Sequence[str], dims: int) -> Scenes | Mixed:
     place = Path(noisy)
     if is_one(place):
         stored = stored_as([noisy])

@@ -54,6 +54,7 @@ class NoisyPairs(pl.LightningDataModule):
         defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None: not known.
         stored_unit: (factor, offset) that make physical values of the stored ones; None where files do not say it.
         left_out: names of images that are not used.
+        array_layout: how the first array was read, for the checkpoint; None where arrays are no files of the user.
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: says what the data are, for `result.json`.
@@ -95,6 +96,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.defects: Tensor | None = None
         self.stored_unit: tuple[float, float] | None = None
         self.left_out: list[str] = []
+        self.array_layout: axes.Layout | None = None
         self.fingerprint: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None

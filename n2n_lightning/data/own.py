@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,9 @@ class Own(NoisyPairs):
             raise InputError(f"data.crop={list(crop)}: {self.dims} numbers, or one, are needed for these data")
         self.crop = crop  # type: ignore[assignment]
         scenes = read(*names, self.layout, self.exclude, self.dims)
+        self.array_layout = scenes.layout
+        if scenes.layout and (line := scenes.layout.line()):
+            self.notes.append(f"{Path(self.noisy).name}: {line}; data.layout= says otherwise")
         if self.asked_dims == "auto" and self.dims == 3:
             shown = " x ".join(map(str, scenes.smallest))
             self.notes.append(f"volumes of {shown} (data.layout= or model.dims=2 would take planes)")

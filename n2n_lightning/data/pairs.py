@@ -163,6 +163,7 @@ class OwnPairs(Own):
     def _images(self, source: str) -> Scenes | Mixed:
         """Single images of a file or folder, as scenes of one capture."""
         folder = Path(source)
+        layout = self.layout if "K" not in self.layout else "auto"
         if not is_one(folder):
             paths = pictures(folder, deep=True)  # exclude= is about captures: an average may be the clean image
             if not paths:
@@ -170,9 +171,8 @@ class OwnPairs(Own):
             if len({key(path, folder) for path in paths}) < len(paths):
                 raise InputError(f"{source}: holds several images of one name")
             stored = stored_as(paths)
-            images = read_images(paths, self.dims, stored.physical)
+            images = read_images(paths, self.dims, stored.physical, layout)
             return together([[image] for image in images], [str(path) for path in paths], stored)
-        layout = self.layout if "K" not in self.layout else "auto"
         stored = stored_as([source])
         captures = read_array(source, layout, self.dims, stored.physical)
         if len(captures) > 1:

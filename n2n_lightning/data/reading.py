@@ -54,9 +54,9 @@ def read_array(path: str | Path, layout: str = "auto", dims: int = 2, physical: 
     Args:
         path: a file of any kind in n2n_lightning.formats. For a file with several arrays, the array's name follows a
             colon: `data.h5:noisy`.
-        layout: the meaning of the array's axes, a permutation of letters of NKCHW: N scenes, K captures of each, C
-            channels, D depth, H height, W width. `auto` takes what the file says, or else HW, NHW, NCHW or NHWC, NKCHW
-            or NKHWC, with 1 to 4 channels.
+        layout: the meaning of the array's axes, a permutation of letters of NKTCDHW: N scenes, K captures of each, T
+            frames, C channels, D depth, H height, W width. It counts for more than what the file says. `auto` takes
+            what the file says, or else HW, NHW, HWC (axes.bands), NCHW or NHWC, NKCHW or NKHWC, with 1 to 4 channels.
         dims: 3 for volumes, (N, C, D, H, W).
         physical: convert stored values by the file's factor and offset, to float32 (data.units).
 
@@ -90,21 +90,59 @@ def _stacked(picture: Picture, physical: bool = False) -> list[Values]:
 
 def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Tensor]:
     """The captures (N, C, H, W) in an array of a file."""
+    layout = letters_of(values, layout, path, dims)
+    found: list[Tensor] = axes.as_captures(_tensor(values.measured), layout, dims)
+    # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
+    opaque = values.alpha and layout[-1] == "C" == (values.axes or "C")[-1]
+    return [capture[:, :-1] for capture in found] if opaque else found
+
+
+def letters_of(values: Values, layout: str, path: Path, dims: int = 2) -> str:
+    """The letters by which an array of a file is read.
+
+    Raises:
+        InputError: the layout does not fit it, or there is no telling.
+    """
     shape = values.shape
     if layout == "auto":
-        layout = values.axes or (axes.of_volumes if dims == 3 else axes.of_scenes)(shape) or ""
-        layout = axes.in_space(layout) if dims == 3 else layout
-        if not layout:
+        found = values.axes or (axes.of_volumes if dims == 3 else axes.of_scenes)(shape) or ""
+        if not found:
             raise InputError(
                 f"{path}: what are the axes of its shape {shape}? say it as data.layout=NCHW (or NHWC, NKHW, ...)"
             )
-    elif not axes.fits(layout, shape, axes.LAYOUT):
+        return axes.in_space(found) if dims == 3 else found
+    said = axes.fitted(layout, shape, values.full, axes.LAYOUT)
+    if said is None:
         raise InputError(
-            f"data.layout={layout}: does not fit {path} of shape {shape}; use one letter of {axes.LAYOUT} per axis"
+            f"data.layout={layout}: does not fit {path} of shape {shape}; {axes.suggested(shape)}"
+            f" (one letter of {axes.LAYOUT} per axis)"
         )
-    found: list[Tensor] = axes.as_captures(_tensor(values.measured), layout, dims)
-    # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
-    return [capture[:, :-1] for capture in found] if values.alpha and "C" in layout else found
+    return said
+
+
+def layout_of(noisy: str, layout: str, exclude: Sequence[str], dims: int, kind: str) -> axes.Layout:
+    """How the first array of a file or folder is read, for messages and for the checkpoint.
+
+    Args:
+        noisy, layout, exclude, dims: as of `read_scenes`.
+        kind: what a file of a folder holds: `image` (read_picture), `picture` or `stack` (all_of).
+    """
+    folder = Path(noisy)
+    whole = is_one(folder)
+    picture = opened(noisy if whole else pictures(folder, exclude, deep=True)[0])
+    values = _stacked(picture)[0]
+    stated, assumed = values.axes, layout == "auto" and (values.axes is None or values.assumed)
+    if layout == "auto" and stated is None and dims == 2 and (kind == "stack" or not whole):
+        values.axes = _guessed(values.shape, kind)
+    letters = letters_of(values, layout, picture.path, dims)
+    return axes.Layout(letters, values.shape, stated, assumed)
+
+
+def _guessed(shape: tuple[int, ...], kind: str) -> str | None:
+    """The letters of an array in a folder, or of a movie, whose file does not state them."""
+    if kind == "image":
+        return axes.of_one_image(shape)
+    return (axes.of_scenes(shape) if kind == "stack" else None) or axes.of_picture(shape)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -117,7 +155,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def read_picture(path: Path, dims: int = 2, physical: bool = False) -> Tensor:
+def read_picture(path: Path, dims: int = 2, physical: bool = False, layout: str = "auto") -> Tensor:
     """One image file as (C, H, W), in its own type, turned as EXIF says; an alpha channel is left out.
 
     With `dims=3` a volume, (C, D, H, W), which stays mapped where it can be. `physical`: see read_array.
@@ -127,24 +165,27 @@ def read_picture(path: Path, dims: int = 2, physical: bool = False) -> Tensor:
     """
     picture = opened(path)
     (values, *more) = _stacked(picture, physical)
-    if dims == 2:
-        values.axes = values.axes or axes.of_one_image(values.shape)
-    (images, *others) = _captures(values, "auto", path, dims)
+    if dims == 2 and layout == "auto":
+        values.axes = values.axes or _guessed(values.shape, "image")
+    (images, *others) = _captures(values, layout, path, dims)
     if more or others or len(images) != 1:
-        raise InputError(f"{path}: holds {len(images)} images; a file in a folder should hold one")
+        count = len(images) * (1 + len(others))
+        raise InputError(
+            f"{path}: holds {count} images; a file in a folder should hold one (if these are channels, data.layout=CHW)"
+        )
     if dims == 3:
         return images[0]
     upright: Tensor = axes.upright(images[0], picture.orientation)
     return upright.clone()
 
 
-def read_images(paths: Sequence[Path], dims: int = 2, physical: bool = False) -> list[Tensor]:
+def read_images(paths: Sequence[Path], dims: int = 2, physical: bool = False, layout: str = "auto") -> list[Tensor]:
     """Images of one type and number of channels, (C, H, W) each; see read_picture.
 
     Raises:
         InputError: one cannot be read, or is of another kind than the first.
     """
-    images = [read_picture(path, dims, physical) for path in paths]
+    images = [read_picture(path, dims, physical, layout) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if len(image) != len(images[0]) or image.dtype != images[0].dtype:
             raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
@@ -172,6 +213,19 @@ def kind(image: Tensor) -> str:
 def read_scenes(
     noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
 ) -> Scenes | Mixed:
+    """All captures of all scenes, from one or two files or folders; see `_scenes_of`. `layout` of the result says how.
+
+    Raises:
+        InputError: they cannot be read, or do not fit one another.
+    """
+    scenes = _scenes_of(noisy, target, layout, exclude, dims)
+    scenes.layout = layout_of(noisy, layout, exclude, dims, "image")
+    return scenes
+
+
+def _scenes_of(
+    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
+) -> Scenes | Mixed:
     """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be.
 
     Args:
@@ -187,7 +241,7 @@ def read_scenes(
         return _from_files(noisy, target, layout, dims)
     if target is not None:
         pairs = matched(folder, Path(target), exclude)
-        return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims)
+        return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims, layout)
     found = dict.fromkeys(path.parent for path in pictures(folder, exclude, deep=True))  # in natural order
     scenes = [scene for scene in found if scene != folder]
     if scenes:
@@ -195,14 +249,14 @@ def read_scenes(
         for scene, captures in zip(scenes, files, strict=True):
             if len(captures) < 2:
                 raise Single(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
-        return _from_images(files, [str(scene) for scene in scenes], dims)
+        return _from_images(files, [str(scene) for scene in scenes], dims, layout)
     paths = pictures(folder, exclude)
     if not paths:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
     if dims == 2 and (bursts := _bursts(paths, layout)):
         return bursts
     if groups := grouped(paths):
-        return _from_images(groups, [str(group[0]) for group in groups], dims)
+        return _from_images(groups, [str(group[0]) for group in groups], dims, layout)
     raise Single(
         f"{folder}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
         " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
@@ -220,6 +274,18 @@ def read_any(
 
 
 def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> Scenes | Mixed:
+    """Images of which each is the only one of its scene; see `_singles_of`. `layout` of the result says how they were
+    read.
+
+    Raises:
+        InputError: they cannot be read, or are not alike in type and channels.
+    """
+    scenes = _singles_of(noisy, layout, exclude, dims)
+    scenes.layout = layout_of(noisy, layout, exclude, dims, "picture")
+    return scenes
+
+
+def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> Scenes | Mixed:
     """Images of which each is the only one of its scene: of a file, or of all files of a folder and those below it.
 
     Args:
@@ -259,8 +325,7 @@ def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2, ph
     picture = opened(str(path))
     for values in _stacked(picture, physical):
         if layout == "auto" and values.axes is None and dims == 2:
-            guess = axes.of_scenes(values.shape) if stack else None
-            values.axes = guess or axes.of_picture(values.shape)
+            values.axes = _guessed(values.shape, "stack" if stack else "picture")
         found += _captures(values, layout, picture.path, dims)
     return found
 
@@ -283,11 +348,13 @@ def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> S
     return Scenes(frames, names, None, stored.fills, stored.unit)
 
 
-def _from_images(scenes: Sequence[Sequence[Path]], names: list[str], dims: int = 2) -> Scenes | Mixed:
+def _from_images(
+    scenes: Sequence[Sequence[Path]], names: list[str], dims: int = 2, layout: str = "auto"
+) -> Scenes | Mixed:
     """Scenes whose captures are a file each."""
     paths = [path for captures in scenes for path in captures]
     stored = stored_as(paths)
-    images = iter(read_images(paths, dims, stored.physical))
+    images = iter(read_images(paths, dims, stored.physical, layout))
     found = [[next(images) for _ in captures] for captures in scenes]
     for captures, group in zip(scenes, found, strict=True):
         for path, image in zip(captures, group, strict=True):

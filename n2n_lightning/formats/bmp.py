@@ -14,7 +14,7 @@ class Bmp(Picture):
 
     BITS = slice(28, 30)  # of the file: bits per pixel
 
-    kind = "BMP"
+    kind, fixed_axes = "BMP", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)

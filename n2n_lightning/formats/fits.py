@@ -60,7 +60,12 @@ class Fits(Picture):
             shift = 0
         self.places.append((offset, dtype, shape, shift))
         unit = (float(scale), float(zero))
-        self.values.append(Values(array, "NHW"[-len(shape) :], colour=False, fills=fills, unit=unit))
+        full = tuple(int(n) for n in hdu.shape)
+        colours = _colours(header, full)
+        letters = "CHW" if colours else "NHW"[-len(shape) :]
+        self.values.append(
+            Values(array, letters, colour=colours, fills=fills, unit=unit, assumed=len(shape) == 3, full=full)
+        )
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
@@ -83,3 +88,17 @@ class Fits(Picture):
                 for hdu in file:
                     if "DATASUM" in hdu.header:
                         hdu.add_checksum()
+
+
+def _colours(header: Any, full: tuple[int, ...]) -> bool:
+    """Whether a cube is a colour picture: three planes, on an axis that the header gives no other meaning.
+
+    Args:
+        header: of the HDU.
+        full: its shape, axes of length 1 among them.
+    """
+    long = [number for number, n in enumerate(full[::-1], 1) if n != 1]
+    if len(long) != 3 or full[-long[2]] != 3:
+        return False
+    meaning = str(header.get(f"CTYPE{long[2]}", "")).strip().upper()
+    return meaning in ("", "RGB", "COLOR", "COLOUR")

@@ -36,6 +36,7 @@ class Foreign(Picture):
         spacing = (self.microns[0], self.microns[1], self.microns[2]) if len(self.microns) == 3 else None
         self.note = "as OME-TIFF"
         self.values = [Values(stored, self.letters, colour=colour, spacing=spacing if "D" in self.letters else None)]
+        self.values[0].full = array.shape
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         return [room(v.shape, v.dtype) for v in self.values]

@@ -13,7 +13,7 @@ from n2n_lightning.formats.picture import Picture, Values, check_size
 class Jpeg(Picture):
     """A photograph; written with quality 95 and its own chroma sampling, EXIF data, XMP, colour profile and comment."""
 
-    kind = "JPEG"
+    kind, fixed_axes = "JPEG", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)

@@ -86,7 +86,7 @@ class Mrc(Picture):
         elif shape[0] == 1:
             places, letters = shape[1:], "HW"
         self.place: tuple[Any, int, tuple[int, ...]] = (header.dtype, header.offset, places)
-        self.values = [Values(mapped(path, *self.place), letters)]
+        self.values = [Values(mapped(path, *self.place), letters, full=shape if len(places) == 2 else places)]
         if "D" in letters:
             self.values[0].spacing = header.voxel_size()
 

@@ -48,7 +48,7 @@ class Nifti(Picture):
         slope, inter = (float(n) for n in (proxy.slope, proxy.inter))
         zooms = [float(z) for z in header.get_zooms()[:3]]
         spacing = (zooms[2], zooms[1], zooms[0]) if "D" in letters and min(zooms) > 0 else None
-        self.values = [Values(array, letters, colour=False, spacing=spacing, unit=(slope, inter))]
+        self.values = [Values(array, letters, colour=False, spacing=spacing, unit=(slope, inter), full=shape)]
 
     def _unpacked(self) -> np.ndarray:
         flat = room((math.prod(self.shape),), self.dtype)

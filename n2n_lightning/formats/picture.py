@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from n2n_lightning.axes import fits, has_alpha, of_picture
+from n2n_lightning.axes import Layout, fitted, has_alpha, of_picture, of_volumes, suggested, words
 from n2n_lightning.files import InputError, room
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
@@ -40,6 +40,8 @@ class Values:
     Attributes:
         stored: an array of a type in TYPES, mapped from the file where its kind allows that, or what unpacks it.
         axes: what the axes are (axes.LETTERS); None where the file does not say it.
+        assumed: the file does not state `axes`: they are what such files mostly hold (pages of a TIFF: images).
+        full: the shape in the file, where axes of length 1 were left out.
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
         fills: values that mean, as the file says, that a pixel is missing.
@@ -56,6 +58,8 @@ class Values:
     spacing: tuple[float, float, float] | None = None
     unit: tuple[float, float] = (1.0, 0.0)
     invalid: np.ndarray | None = None
+    assumed: bool = False
+    full: tuple[int, ...] | None = None
 
     @cached_property
     def array(self) -> np.ndarray:
@@ -88,6 +92,45 @@ class Values:
         return self.stored.dtype
 
 
+@dataclass(frozen=True)
+class AskedAxes:
+    """What decides the axes of arrays, beside what their files state.
+
+    Attributes:
+        said: the letters that the person names; they count for more than anything else.
+        layout: how the arrays were read that the checkpoint was trained on.
+        dims: the spatial axes that the checkpoint takes: 2, or 3 of volumes.
+        option: the name of the option, for messages.
+    """
+
+    said: str | None = None
+    layout: Layout | None = None
+    dims: int = 2
+    option: str = "--axes "
+
+    @classmethod
+    def of(cls, options: Any) -> "AskedAxes":
+        """That of a command's options: `axes`, and, where a checkpoint was loaded, `trained_layout` and `dims`."""
+        return cls(options.axes, getattr(options, "trained_layout", None), getattr(options, "dims", 2))
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """How an array of a picture is read.
+
+    Attributes:
+        axes: its letters.
+        alpha: the last channel is transparency.
+        colour: the channels are colours of one picture.
+        line: what to say of it, without the file's name; empty where the person or the file said it.
+    """
+
+    axes: str
+    alpha: bool
+    colour: bool
+    line: str = ""
+
+
 class Picture:
     """A file that was opened: what it holds, and how a file like it is written.
 
@@ -114,6 +157,7 @@ class Picture:
     channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
     volumes: ClassVar[bool] = False  # what has a depth is meant as a volume, not as a stack of pages
     floats: ClassVar[bool] = False  # a file like one of integers can hold float32 in their place, see _save_as
+    fixed_axes: ClassVar[bool] = False  # files of this kind cannot hold anything else than they state
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         self.path, self.part = path, part
@@ -127,21 +171,68 @@ class Picture:
 
         Args:
             values: the array.
-            axes: what they are where the file does not say it; None guesses (axes.of_picture).
+            axes: what they are; None takes what the file states, or guesses (axes.of_picture).
 
         Raises:
             InputError: `axes` does not fit, or there is no telling.
         """
-        shape = values.shape
-        if values.axes is not None:
-            return values.axes, values.alpha
-        if axes and not fits(axes, shape):
-            raise InputError(f"{self.path}: its shape is {shape}; --axes {axes} does not fit")
+        found = self.read_as(values, AskedAxes(axes))
+        return found.axes, found.alpha
+
+    def read_as(self, values: Values, asked: AskedAxes) -> ReadAs:
+        """Decide what the axes of an array are.
+
+        What the person says counts most, then how the checkpoint was trained on arrays of this kind, then what the file
+        states, then what its shape suggests.
+
+        Args:
+            values: one of the arrays of this picture.
+            asked: what the person and the checkpoint say.
+
+        Returns:
+            The letters, and what to say of them where nobody stated them.
+
+        Raises:
+            InputError: what the person says does not fit, or there is no telling.
+        """
+        shape, stated, learnt = values.shape, values.axes, asked.layout
+        if asked.said and (said := self._said(values, asked)):
+            # What a person calls channels, in a file that has none, are colours, as in an array without a file.
+            named = stated is not None and "C" in said and "C" not in stated
+            return self._decided(values, said, values.colour or named)
+        if learnt is not None and learnt.suits(shape, stated):
+            trained = None if learnt.axes == stated else "as the checkpoint was trained"
+            return self._decided(values, learnt.axes, values.colour, trained)
+        if stated is not None:
+            return self._decided(values, stated, values.colour, "" if values.assumed else None)
         try:
-            axes = axes or of_picture(shape, self.channels_first)
+            guess = of_volumes(shape) if asked.dims == 3 else None
+            return self._decided(values, guess or of_picture(shape, self.channels_first), values.colour, "")
         except InputError as error:
-            raise InputError(f"{self.path}: {error}") from None
-        return axes, has_alpha(shape, axes)
+            raise InputError(f"{self.path}: {error}; on the command line --axes says it") from None
+
+    def _said(self, values: Values, asked: AskedAxes) -> str | None:
+        """The letters that the person names; None where they are meant for another array of the file."""
+        said, shape = str(asked.said), values.shape
+        letters = fitted(said, shape, values.full)
+        if letters is not None and not (self.fixed_axes and letters != values.axes):
+            return letters
+        if len(self.values) > 1 and any(fitted(said, v.shape, v.full) for v in self.values):
+            return None
+        full = "" if values.full in (None, shape) else f" (in the file {values.full})"
+        more = f"a {self.kind} picture is {values.axes}" if self.fixed_axes else suggested(shape)
+        raise InputError(f"{self.path}: its shape is {shape}{full}; {asked.option}{said} does not fit; {more}")
+
+    def _decided(self, values: Values, axes: str, colour: bool, why: str | None = None) -> ReadAs:
+        """How an array is read by some letters; `why` is None where there is nothing to say of them."""
+        shape = values.shape
+        alpha = values.alpha and axes[-1:] == "C" and (values.axes or "")[-1:] == "C"
+        if values.axes is None and axes[-1:] == "C" and shape[-1] == 4:
+            alpha, why = has_alpha(values.array, axes), why or ""  # judged by the values, so it is said
+        if why is None or len(shape) < 3:
+            return ReadAs(axes, alpha, colour)
+        line = f"read as {words(axes, shape, alpha)} ({axes})"
+        return ReadAs(axes, alpha, colour, f"{line}{', ' * bool(why)}{why}; --axes says otherwise")
 
     @contextlib.contextmanager
     def written(self, path: Path, dtypes: Sequence[np.dtype | None] | None = None) -> Iterator[list[np.ndarray]]:

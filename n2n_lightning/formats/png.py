@@ -19,7 +19,7 @@ class Png(Picture):
     # What the chunks say is independent of how the pixels are stored (PNG specification, third edition, chapter 11).
     KEPT = (b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB", b"pHYs", b"eXIf", b"tIME", b"tEXt", b"zTXt", b"iTXt")
 
-    kind = "PNG"
+    kind, fixed_axes = "PNG", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)

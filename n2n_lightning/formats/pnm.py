@@ -14,7 +14,7 @@ from n2n_lightning.formats.picture import Picture, Values
 class Pnm(Picture):
     """8 or 16 bits, grey or colour, .pam with transparency, too; the largest value of the header stays."""
 
-    kind = "PNM"
+    kind, fixed_axes = "PNM", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)

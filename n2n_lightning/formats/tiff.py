@@ -226,7 +226,10 @@ def _values(series: Any, array: Any) -> Values:
     if alpha and len(extra) > 1:
         raise InputError("has transparency among other samples; save it apart from them")
     # Samples of a pixel are colours; what a stack calls channels are not.
-    return Values(array.reshape(shape), axes, alpha, "S" in series.axes, _no_data(series.keyframe))
+    # Pages of which nobody says what they are: series of images, mostly.
+    assumed = any(letter in "IQ" and n > 1 for letter, n in zip(series.axes, series.shape, strict=True))
+    fills, colour = _no_data(series.keyframe), "S" in series.axes
+    return Values(array.reshape(shape), axes, alpha, colour, fills, assumed=assumed, full=series.shape)
 
 
 def _check_page(page: Any, lossy: bool) -> None:

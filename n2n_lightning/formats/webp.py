@@ -12,7 +12,7 @@ from n2n_lightning.formats.picture import Picture, Values, check_size
 class Webp(Picture):
     """Colour with or without transparency; lossless stays so, lossy is written with quality 95; EXIF, XMP, profile."""
 
-    kind = "WebP"
+    kind, fixed_axes = "WebP", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)

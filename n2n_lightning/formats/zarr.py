@@ -1,7 +1,11 @@
 """Zarr stores, OME-Zarr among them: folders with an array in chunks (Moore et al., Histochem. Cell Biol. 2023)."""
 
+import json
+import math
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,14 +15,43 @@ import zarr
 
 from n2n_lightning.axes import squeezed
 from n2n_lightning.files import InputError, room
-from n2n_lightning.formats.picture import Packed, Picture, Values, chosen
+from n2n_lightning.formats.picture import Packed, Picture, Values
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
-LETTERS = {"t": "T", "c": "C", "z": "D", "y": "H", "x": "W"}
+LETTERS = {"t": "T", "c": "C", "z": "D", "y": "H", "x": "W"}  # of the axes of OME-Zarr
+# Names of dimensions as xarray and others write them.
+NAMES = {
+    **LETTERS,
+    **dict.fromkeys(("time", "frame", "frames"), "T"),
+    **dict.fromkeys(
+        ("channel", "channels", "band", "bands", "wavelength", "wavelengths", "wl", "lambda", "spectral"), "C"
+    ),
+    **dict.fromkeys(("depth", "plane", "planes", "slice", "slices"), "D"),
+    **dict.fromkeys(("row", "rows", "height", "lat", "latitude"), "H"),
+    **dict.fromkeys(("column", "columns", "col", "cols", "width", "lon", "longitude"), "W"),
+}
+SHOWN = 12  # names of images that a message lists
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An array of a store, and what belongs to it.
+
+    Attributes:
+        name: the path of the array in the store; empty where the store is the array.
+        group: the path of the image group that it belongs to; None where it belongs to none.
+        level: its number among the resolutions of the group.
+        smaller: the paths of the resolutions after it.
+    """
+
+    name: str
+    group: str | None = None
+    level: int = 0
+    smaller: tuple[str, ...] = ()
 
 
 class Zarr(Picture):
-    """One array of a store of version 2 or 3: the highest resolution of OME-Zarr, or one that is named.
+    """One array of a store of version 2 or 3: the highest resolution of an image group (OME-Zarr), or a named array.
 
     It is unpacked chunk by chunk, to the disk where it is large, and written in the same chunks. Everything else in the
     store stays as it is, but for smaller resolutions of the same picture, which are left out.
@@ -29,30 +62,19 @@ class Zarr(Picture):
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         store: Any = zarr.open(path, mode="r")
-        scales = None if isinstance(store, zarr.Array) else self._scales(store)
-        letters, spacing = None, None
-        self.others: list[str] = []
-        if isinstance(store, zarr.Array):
-            self.part, array = "", store
-        elif scales and part is None:
-            self.part, *self.others = (str(level["path"]) for level in scales["datasets"])
-            letters, spacing = self._axes(scales)
-            array = store[self.part]
-        else:
-            names = [name for name, item in store.members(max_depth=None) if isinstance(item, zarr.Array)]
-            self.part = chosen(path, part, names)
-            array = store[self.part]
+        self.chosen = Chosen("") if isinstance(store, zarr.Array) else _chosen(path, store, part)
+        self.part = self.chosen.name
+        array: Any = store if isinstance(store, zarr.Array) else store[self.part]
         if not isinstance(array, zarr.Array):
-            raise InputError(f"{path}: its {self.part} is no array")
-        if self.others:
-            self.note = "without its smaller resolutions"
-        self.shape = shape = array.shape
-        if letters is not None and len(letters) == len(shape):
-            letters, shape = squeezed(letters, shape)
-        else:
-            letters = None
+            raise InputError(f"its {self.part} is no array")
         if array.dtype.kind not in "iuf":
             raise InputError(f"values of type {array.dtype} are no grey values")
+        if self.chosen.smaller:
+            self.note = "without its smaller resolutions"
+        self.shape = shape = array.shape
+        letters, spacing = self._axes(store, array)
+        if letters is not None:
+            letters, shape = squeezed(letters, shape)
 
         def unpacked() -> np.ndarray:
             values: np.ndarray = room(array.shape, array.dtype)
@@ -61,34 +83,30 @@ class Zarr(Picture):
             return values.reshape(shape)
 
         spacing = spacing if letters and "D" in letters else None
-        self.values = [Values(Packed(shape, array.dtype, unpacked), letters, colour=False, spacing=spacing)]
+        stored, fills = Packed(shape, array.dtype, unpacked), _fills(array)
+        self.values = [Values(stored, letters, colour=False, spacing=spacing, fills=fills, full=self.shape)]
 
-    @staticmethod
-    def _scales(store: Any) -> dict[str, Any] | None:
-        attributes = dict(store.attrs)
-        several = attributes.get("ome", attributes).get("multiscales") or [None]
-        found: dict[str, Any] | None = several[0]
-        return found if isinstance(found, dict) and found.get("datasets") else None
-
-    @staticmethod
-    def _axes(scales: dict[str, Any]) -> tuple[str | None, tuple[float, float, float] | None]:
-        """The letters of the axes, and the spacing of voxels."""
-        names = [str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in scales.get("axes") or []]
-        if not set(names) <= set(LETTERS) or not {"y", "x"} <= set(names):
-            return None, None
-        factors: dict[str, float] = {}
-        for change in scales["datasets"][0].get("coordinateTransformations") or []:
-            if change.get("type") == "scale":
-                factors = dict(zip(names, map(float, change["scale"]), strict=False))
-        known = [factors.get(name, 0.0) for name in "zyx"]
-        return "".join(LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(known) > 0 else None
+    def _axes(self, store: Any, array: Any) -> tuple[str | None, tuple[float, float, float] | None]:
+        """The letters of the axes, and the spacing of voxels, as the image group or the array has them."""
+        if self.chosen.group is not None:
+            scales = _scales(store[self.chosen.group] if self.chosen.group else store)
+            letters, spacing = _of_group(scales or {}, self.chosen.level)
+            if letters is not None and len(letters) == len(array.shape):
+                return letters, spacing
+        return _of_dimensions(array), None
 
     def _begin(self, path: Path) -> list[np.ndarray]:
+        if self.chosen.level:
+            group = f":{self.chosen.group}" if self.chosen.group else ""
+            raise InputError(
+                f"{self.part} is a smaller resolution of an image; name the image, {self.path.name}{group}: it is"
+                " denoised in full, and its smaller resolutions are left out"
+            )
         return [room(self.values[0].shape, self.values[0].dtype)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         ours = self.path / self.part if self.part else self.path
-        smaller = {self.path / name for name in self.others}
+        smaller = {self.path / name for name in self.chosen.smaller}
 
         def left_out(folder: str, names: list[str]) -> list[str]:
             here = Path(folder)
@@ -99,16 +117,153 @@ class Zarr(Picture):
         shutil.copytree(self.path, path, ignore=left_out, dirs_exist_ok=True)
         options: Any = {"use_consolidated": False} if self.part else {}
         store: Any = zarr.open(path, mode="r+", **options)
-        if self.others:
-            attributes = dict(store.attrs)
+        if smaller:
+            group = store[self.chosen.group] if self.chosen.group else store
+            attributes = dict(group.attrs)
             scales = attributes.get("ome", attributes)["multiscales"][0]
             scales["datasets"] = scales["datasets"][:1]
-            store.attrs.update(attributes)
-            (path / ".zmetadata").unlink(missing_ok=True)  # it repeats what other files say, of the smaller ones, too
+            group.attrs.update(attributes)
+            _consolidate(path, str(self.chosen.group))
         array = store[self.part] if self.part else store
         values = results[0].reshape(self.shape)
         for region in _regions(array):
             array[region] = values[region]
+
+
+def _scales(group: Any) -> dict[str, Any] | None:
+    """What an image group says of its resolutions; None where it is no image group."""
+    attributes = dict(group.attrs)
+    several = attributes.get("ome", attributes)
+    several = several.get("multiscales") if isinstance(several, Mapping) else None
+    found = several[0] if isinstance(several, list) and several else None
+    return found if isinstance(found, dict) and found.get("datasets") else None
+
+
+def _levels(group: Any, place: str) -> list[str]:
+    """The paths of the resolutions of an image group at `place` of its store; none where it is no image group."""
+    start = f"{place}/" if place else ""
+    return [f"{start}{level['path']}" for level in (_scales(group) or {"datasets": []})["datasets"]]
+
+
+def _images(group: Any, place: str) -> tuple[dict[str, list[str]], list[str]]:
+    """The image groups below a group with the paths of their arrays, and the other arrays of two axes or more.
+
+    Labels (groups named `labels`, which OME-Zarr keeps below an image) are neither.
+    """
+    start = f"{place}/" if place else ""
+    groups: dict[str, list[str]] = {}
+    arrays: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of files that are no part of the hierarchy, as OME/METADATA.ome.xml
+        members = dict(group.members(max_depth=None))
+    labels = [
+        name for name, item in members.items() if name.split("/")[-1] == "labels" and isinstance(item, zarr.Group)
+    ]
+    for name, item in members.items():
+        if any(name == label or name.startswith(f"{label}/") for label in labels):
+            continue
+        if isinstance(item, zarr.Array):
+            arrays += [start + name] if item.ndim > 1 else []
+        elif levels := _levels(item, start + name):
+            groups[start + name] = levels
+    owned = {array for levels in groups.values() for array in levels}
+    return groups, [name for name in arrays if name not in owned]
+
+
+def _is_label(store: Any, name: str) -> bool:
+    """Whether a path of a store leads into a group of labels."""
+    parts = name.split("/")
+    above = "/".join(parts[: parts.index("labels") + 1]) if "labels" in parts else ""
+    return bool(above) and above in store and isinstance(store[above], zarr.Group)
+
+
+def _chosen(path: Path, store: Any, part: str | None) -> Chosen:
+    """The array that is meant.
+
+    Raises:
+        InputError: there is none of this name, there are several, or it is a label image.
+    """
+    name = (part or "").strip("/")
+    if name and _is_label(store, name):
+        raise InputError(f"{name}: is a label image, which is no picture; it is copied with its image as it is")
+    item: Any = store.get(name) if name else store
+    if isinstance(item, zarr.Array):
+        return _with_group(store, name)
+    if item is not None and (levels := _levels(item, name)):
+        return _of_image(name, levels)
+    groups, arrays = _images(store if item is None else item, "" if item is None else name)
+    names = sorted([*groups, *arrays])
+    if item is not None and len(names) == 1:
+        return _of_image(names[0], groups[names[0]]) if groups else Chosen(names[0])
+    listed = ", ".join(f"{path.name}:{n}" for n in names[:SHOWN])
+    listed += f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    asked = f"has no array {part!r}" if item is None else "holds several arrays"
+    raise InputError(f"{asked}; name one: {listed or '(it is empty)'}")
+
+
+def _with_group(store: Any, name: str) -> Chosen:
+    """A named array; where it is the highest resolution of an image, the image is meant."""
+    parts = name.split("/")
+    for k in range(len(parts) - 1, -1, -1):
+        place = "/".join(parts[:k])
+        levels = _levels(store[place] if place else store, place)
+        if name in levels:
+            level = levels.index(name)
+            return Chosen(name, place, level) if level else _of_image(place, levels)
+    return Chosen(name)
+
+
+def _of_image(group: str, levels: list[str]) -> Chosen:
+    return Chosen(levels[0], group, 0, tuple(levels[1:]))
+
+
+def _of_group(scales: Mapping[str, Any], level: int) -> tuple[str | None, tuple[float, float, float] | None]:
+    """The letters of the axes of an image group, and the spacing of voxels of one of its resolutions."""
+    names = [str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in scales.get("axes") or []]
+    if not set(names) <= set(LETTERS) or not {"y", "x"} <= set(names):
+        return None, None
+    factors: dict[str, float] = {}
+    for change in scales["datasets"][level].get("coordinateTransformations") or []:
+        if change.get("type") == "scale":
+            factors = dict(zip(names, map(float, change["scale"]), strict=False))
+    known = [factors.get(name, 0.0) for name in "zyx"]
+    return "".join(LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(known) > 0 else None
+
+
+def _of_dimensions(array: Any) -> str | None:
+    """The letters of an array whose dimensions have names: `dimension_names`, or `_ARRAY_DIMENSIONS` of xarray.
+
+    Names that are not known are those of stacked images. None where height and width are not among the names.
+    """
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not names or len(names) != array.ndim:
+        return None
+    letters = "".join(NAMES.get(str(name).lower(), "N") for name in names)
+    once = all(letters.count(letter) == 1 for letter in "HW") and letters.count("C") <= 1
+    return letters if once and all(letters.count(letter) <= 1 for letter in "DT") else None
+
+
+def _fills(array: Any) -> tuple[float, ...]:
+    """The values that mean that a pixel is missing, as xarray and netCDF write them."""
+    found = [array.attrs.get(name) for name in ("_FillValue", "missing_value")]
+    numbers = [float(n) for n in found if isinstance(n, int | float) and not isinstance(n, bool)]
+    return tuple(sorted({n for n in numbers if math.isfinite(n)}))
+
+
+def _consolidate(path: Path, group: str) -> None:
+    """Renews consolidated metadata, which repeats what other files say, where a group above the image has it."""
+    parts = group.split("/") if group else []
+    for place in (parts[:k] for k in range(len(parts), -1, -1)):
+        folder = path.joinpath(*place)
+        old, new = folder / ".zmetadata", folder / "zarr.json"
+        kept = old.exists() or (new.exists() and json.loads(new.read_text("utf-8")).get("consolidated_metadata"))
+        if not kept:
+            continue
+        version: Any = 2 if old.exists() else 3
+        old.unlink(missing_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # version 3 of the format does not know them yet
+            zarr.consolidate_metadata(str(path), path="/".join(place), zarr_format=version)
 
 
 def _regions(array: Any) -> Iterator[tuple[slice, ...]]:

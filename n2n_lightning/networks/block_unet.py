@@ -77,7 +77,7 @@ class _Difference(nn.Module):
             weight = self.weight - axes.per_image(self.weight.flatten(1).mean(1), self.weight)
             border = [1] * (2 * len(axes.size(image)))
             result: Tensor = self._apply_to(F.pad(image.float(), border, mode="replicate"), weight.float())
-            return result
+            return result.to(self.weight.dtype)  # of a model after .half()
 
 
 def shuffled(x: Tensor) -> Tensor:
