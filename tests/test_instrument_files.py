@@ -345,7 +345,7 @@ def test_masks_and_previews_inside_of_a_tiff_stay(compression, first, tmp_path, 
         (picture, {}),
         (picture > 950, {"subfiletype": 4, "photometric": "mask"}),
         (picture[::4, ::4], {"subfiletype": 1}),
-        ((picture > 950).astype(np.uint16), {"subfiletype": 4}),  # like the picture but for what it is
+        ((picture > 950).astype(np.uint16), {"extratags": [(254, 4, 1, 4, True)]}),  # like the picture but for its tag
     ]
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for array, options in pages if first == "picture" else [*pages[1:], pages[0]]:
@@ -411,7 +411,7 @@ def test_what_cannot_be_written_again_is_found_before_the_work(tmp_path, monkeyp
         def __contains__(self, key: int) -> bool:
             return key in compress
 
-    monkeypatch.setattr(type(tifffile.TIFF), "COMPRESSORS", Without())
+    monkeypatch.setitem(vars(tifffile.TIFF), "COMPRESSORS", Without())
     assert "its ZSTD compression became deflate" in opened(tmp_path / "a.tif").note
     assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
     with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:

@@ -69,6 +69,8 @@ class Fits(Picture):
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
+        with path.open("ab") as file:  # a last block that is not filled is filled, as the standard asks
+            file.write(bytes(-self.path.stat().st_size % 2880))
         return [
             np.empty(shape, values.dtype) if shift else np.memmap(path, dtype, "r+", offset, shape)
             for (offset, dtype, shape, shift), values in zip(self.places, self.values, strict=True)

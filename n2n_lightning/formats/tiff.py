@@ -121,6 +121,10 @@ class Tiff(Picture):
             "subfiletype": page.subfiletype or None,
             "extratags": [],
         }
+        if (
+            page.subfiletype & 4 and page.bitspersample > 1
+        ):  # a mask of 8 bits or more, which the writer refuses as such
+            options |= {"subfiletype": None, "extratags": [(254, 4, 1, int(page.subfiletype), True)]}
         resolution = [page.tags[code].value for code in (282, 283) if code in page.tags]
         if len(resolution) == 2 and all(below for _, below in resolution):
             options["resolution"] = resolution
