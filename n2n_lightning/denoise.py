@@ -200,7 +200,8 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
             for mean, a, b in zip(means, *(result.values for result in results), strict=True):
                 mean_of_halves(mean, a, b)
     counts = first_half.counts + second_half.counts
-    marks = [np.maximum(*both) for both in zip(first_half.marks, second_half.marks, strict=True)]
+    both_marks = zip(first_half.marks, second_half.marks, strict=True)
+    marks = [np.maximum(*both) for both in both_marks] if args.outlier_map else []
     if args.outlier_map:
         write_map(first.target, marks)
     return Denoised(first.target, first_half.notes, counts, marks, time.perf_counter() - started)
