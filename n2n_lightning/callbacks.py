@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from n2n_lightning.files import InputError, load_torch, replacing
+from n2n_lightning.schedulers import timer_of
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -306,5 +307,7 @@ class EpochLines(Callback):
             scores += f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
-            of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else f" ({pl_module.progress:.0%} of the run)"
+            limit = "time" if timer_of(trainer) else "steps"
+            of = f" ({pl_module.progress:.0%} of the {limit})"
+            of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else of
             print(f"epoch {row['epoch']}{of}  {loss}{scores}  {rate}", flush=True)

@@ -256,7 +256,11 @@ class Denoiser(pl.LightningModule):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
         """The denoised inputs of a batch, or of images (B, C, H, W), for `Trainer.predict`."""
-        return self._whole(batch if isinstance(batch, Tensor) else _named(batch)["input"])
+        if isinstance(batch, Tensor):
+            return self._whole(batch)
+        named = _named(batch)
+        output, listed = self._whole(named["input"]), named.get("listed")
+        return output if listed is None else listed.restored(output)  # type: ignore[attr-defined]
 
     def _whole(self, images: Tensor) -> Tensor:
         """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""

@@ -51,7 +51,7 @@ class Page:
         self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
         self.invalid = invalid
         self.fills: tuple[float, ...] = ()
-        self.outliers = PageOutliers.none(source.ndim)
+        self.outliers = PageOutliers.none(len(source.shape))
         self.near: list[PageInput] | None = None
 
     @property
