@@ -45,10 +45,15 @@ def holds_volumes(path: str) -> bool:
     return is_one(Path(path)) and any("D" in (values.axes or "") for values in opened(path).values)
 
 
-def train_command(args: Any, source: str, advice: list[str]) -> str:
-    """The command that trains on these data."""
-    words = ["python", "-m", "n2n_lightning.train", f"data={source}", f"data.noisy={args.noisy}"]
-    words += [f"data.target={args.target}"] if args.target else []
+def train_command(args: Any, report: "Report") -> str:
+    """The command that trains on these data; the noisier captures are named first."""
+    advice = list(report.advice or [])
+    noisy, target = args.noisy, args.target
+    if report.reversed and target:
+        noisy, target = target, noisy
+        advice.append("data.swap=false")
+    words = ["python", "-m", "n2n_lightning.train", f"data={report.source}", f"data.noisy={noisy}"]
+    words += [f"data.target={target}"] if target else []
     words += [f"data.layout={args.layout}"] if args.layout != "auto" else []
     words += [f"data.exclude=[{','.join(args.exclude)}]"] if args.exclude else []
     return shlex.join([*words, *advice])
@@ -85,9 +90,7 @@ def main() -> int:
         print(f"  axes        {Path(args.noisy).name}: {line}; --layout says otherwise")
     if args.target and holds_volumes(args.noisy):
         print("  volumes     looked at plane by plane; experiment=half_volumes, in place of data=pairs, suits them")
-    last = (
-        f"no command fits: {report.why}" if report.advice is None else train_command(args, report.source, report.advice)
-    )
+    last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report)
     if args.json:
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")

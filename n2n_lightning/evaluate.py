@@ -349,6 +349,11 @@ def main() -> int:
     if args.fsc:
         _correlate(args, data, runs, rows)
     print(scored_on(args, data))
+    if scored := data.score_of:
+        shown = " and ".join(f"{sigma:.3g}" for sigma in scored.get("sigmas", []))
+        print(
+            f"the score is that of {scored['captures']}" + (f" (noise of the captures: sigma {shown})" if shown else "")
+        )
     for line in remarks(args, list(networks)):
         print("note:", line)
     show(rows)

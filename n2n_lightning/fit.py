@@ -269,6 +269,7 @@ class Run:
             "parameters": self.parameters,
             "macs_per_pixel": self.operations,
             **self._correlation(),
+            "score_of": self.data.score_of,
             "data": {**self.data.fingerprint, "left_out": self.data.left_out},
             "precision": self.precision,
             "device": runs.device_name(self.trainer.strategy.root_device),

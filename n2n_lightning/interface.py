@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from n2n_lightning import axes, inspection, runs, typed
+from n2n_lightning.data.capture_noise import as_facts, levels_of, scored_direction
 from n2n_lightning.data.reading import read_any, read_scenes
 from n2n_lightning.data.values import look as values_of
 from n2n_lightning.files import InputError, replacing
@@ -127,29 +128,36 @@ def score(model: Trained, noisy: Images, second: Images, layout: str = "auto") -
         layout: what the axes are, where that is not clear.
 
     Returns:
-        `psnr_estimate` in dB, its 95% `psnr_estimate_interval`, `noisy_psnr_estimate` of the noisy images, and `scale`,
-        the stored value that is white for them. Where isolated pixels stand out, also `outlier_pixels` and
-        `psnr_estimate_without_outliers`.
+        `psnr_estimate` in dB, its 95% `psnr_estimate_interval`, `noisy_psnr_estimate` of the noisy images, `scale`, the
+        stored value that is white for them, and `score_of`: the captures that this is the score of (the noisier ones,
+        where their noise differs by 1.5 times or more), and their noise. Where isolated pixels stand out, also
+        `outlier_pixels` and `psnr_estimate_without_outliers`.
     """
     found, without, pixels = Estimates(), Estimates(), 0
     with _stored(noisy, second) as (first, other):
         scenes = read_scenes(first, other, layout)
-        scale = model.scale or values_of(scenes).white
+        seen = values_of(scenes)
+        scale = model.scale or seen.white
+        levels = levels_of(scenes, seen)
+        direction = scored_direction(levels)
         limits = model.range_in(scenes.unit)
         options: dict[str, Any] = {}
         if limits != model.range and limits is not None:  # the files' unit is another one than in training
             options = {"black": limits[0], "scale": limits[0] + limits[1]}
         for number in range(len(scenes.names)):
-            captures = [scenes.image(number, k) for k in (0, 1)]
+            captures = [scenes.image(number, k) for k in direction.order]
             letters = "CDHW" if axes.deep(captures[0][None]) else "CHW"
             both = [model.denoise(y.float(), axes=letters, outlier_map=True, **options) for y in captures]
             outliers = torch.stack([marks > 0 for _, marks in both]).any(0)
             first_two = [y[None].double() / scale for y in captures]
             denoised = [output[None].double() / scale for output, _ in both]
-            found.add(first_two, denoised)
-            without.add([torch.where(outliers, torch.nan, y) for y in first_two], denoised)
+            own = direction.noise_of(first_two[1][0], first_two[0][0])
+            power = None if own is None else own[None]
+            found.add(first_two, denoised, noise=power)
+            without.add([torch.where(outliers, torch.nan, y) for y in first_two], denoised, noise=power)
             pixels += int(outliers.any(0).sum())
-    result = {**summarise_estimates(found), "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)), "scale": scale}
+    facts = {"scale": scale, "score_of": as_facts(levels, direction.captures)}
+    result = {**summarise_estimates(found), "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)), **facts}
     if pixels:
         result["psnr_estimate_without_outliers"] = psnr(max(without.error, 1e-12))
         result["outlier_pixels"] = pixels

@@ -187,14 +187,18 @@ class Denoiser(pl.LightningModule):
             output = listed.restored(output)
             noisy = listed.restored(noisy)
         if self.reference == "noisy":
-            second = self._whole(batch["other_input"] if "other_input" in batch else filled(clean))
-            second = listed.other_restored(second) if listed is not None else second
+            noise = batch.get("target_noise")  # then the score is that of the input alone
+            second = output
+            if noise is None or len(axes.size(noisy)) == 3:
+                second = self._whole(batch["other_input"] if "other_input" in batch else filled(clean))
+                second = listed.other_restored(second) if listed is not None else second
             pair = [batch.get("other_target", noisy), clean]
             scenes = batch["scene"].tolist() if "scene" in batch else None
+            power = None if noise is None else noise * self.unit**2
             denoised = [f * self.unit for f in (output, second)]
-            self.estimates.add([y * self.unit for y in pair], denoised, scenes)
+            self.estimates.add([y * self.unit for y in pair], denoised, scenes, power)
             known = [listed.without(y) for y in pair] if listed is not None else pair
-            self.estimates_without.add([y * self.unit for y in known], denoised, scenes)
+            self.estimates_without.add([y * self.unit for y in known], denoised, scenes, power)
             self.outlier_pixels += listed.count if listed is not None else 0
             if len(axes.size(noisy)) == 3 and output.shape == noisy.shape:
                 both = {"noisy": (noisy, batch.get("other_input", filled(clean))), "denoised": (output, second)}

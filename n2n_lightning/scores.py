@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from n2n_lightning import axes
+from n2n_lightning.noise_levels import one_way_errors
 
 RESAMPLES = 2000  # of the bootstrap
 FEW = 10  # scenes: with fewer, an interval is over blocks of their pixels
@@ -147,17 +148,19 @@ def estimated(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> 
     found |= {"estimates_without": Estimates(), "outliers": 0}
     for ready in _batches(data):
         started = time.perf_counter()
+        noise = ready.get("target_noise")
+        inputs = ("input", "other_input") if noise is None else ("input",)
         with torch.inference_mode():
-            outputs = [denoise(ready[name].to(device)).float().cpu() for name in ("input", "other_input")]
-        found["seconds"] += (time.perf_counter() - started) / 2  # of one capture
+            outputs = [denoise(ready[name].to(device)).float().cpu() for name in inputs]
+        found["seconds"] += (time.perf_counter() - started) / len(inputs)  # of one capture
         captures, listed = [ready["other_target"], ready["target"]], ready.get("listed")
         without = captures
         if listed is not None:
-            outputs = [listed.restored(outputs[0]), listed.other_restored(outputs[1])]
+            outputs = [listed.restored(outputs[0]), *map(listed.other_restored, outputs[1:])]
             without = [listed.without(capture) for capture in captures]
             found["outliers"] += listed.count
-        found["estimates"].add(captures, outputs, ready["scene"].tolist())
-        found["estimates_without"].add(without, outputs, ready["scene"].tolist())
+        found["estimates"].add(captures, outputs, ready["scene"].tolist(), noise)
+        found["estimates_without"].add(without, outputs, ready["scene"].tolist(), noise)
         found["images"] += list(outputs[0])
     found["errors"] = found["estimates"].each()
     found["mse"] = [error for error, _ in found["errors"]]
@@ -242,15 +245,24 @@ class Estimates:
     sums: list[np.ndarray] = field(default_factory=list)  # of blocks, (n, 3): error, that of the noisy input, pixels
     over: str = "scenes"  # what rows() are
 
-    def add(self, captures: Sequence[Tensor], outputs: Sequence[Tensor], scenes: Sequence[int] | None = None) -> None:
+    def add(
+        self,
+        captures: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        scenes: Sequence[int] | None = None,
+        noise: Tensor | None = None,
+    ) -> None:
         """Adds images of a batch, one row each.
 
         Args:
             captures, outputs: see `squared_errors`.
             scenes: the number of the scene that each image of the batch is of; None: each is a new scene.
+            noise: the variance of the second capture's noise (noise_levels.noise_power), to score the first alone.
         """
-        errors = squared_errors(outputs, captures)
-        noisy = squared_errors(captures, captures)
+        if noise is None:
+            errors, noisy = squared_errors(outputs, captures), squared_errors(captures, captures)
+        else:
+            errors, noisy = (one_way_errors(first[0], captures[1], noise) for first in (outputs, captures))
         first = max(self.scenes, default=-1) + 1
         self.scenes += list(range(first, first + len(errors))) if scenes is None else list(scenes)
         for error, other in zip(errors, noisy, strict=True):

@@ -61,6 +61,10 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     if pixels := result.get("outlier_pixels"):
         name = "val_psnr_without_outliers" if result["val_psnr"] is not None else "val_psnr_estimate_without_outliers"
         print(f"without {pixels:.0f} isolated pixels that stand out (docs/denoise.md#outliers): {result[name]:.2f} dB")
+    if scored := (result.get("score_of") or {}).get("captures", "mean of both").removeprefix("mean of both"):
+        print(
+            f"the score is that of {scored}" if scored[0] != ":" else f"the score is the mean of both captures{scored}"
+        )
     score = next((n for n in ("psnr_estimate", "psnr") if result[f"val_{n}"] is not None), None)
     if score and result[f"val_{score}"] < result[f"noisy_{score}"]:
         print(

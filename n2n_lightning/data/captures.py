@@ -188,6 +188,7 @@ class Captures(Dataset):
         crop: sides of a random window, (H, W) or (D, H, W), the same for both; None takes whole images.
         count: images per epoch; item i is of scene i modulo their number.
         within: captures that are more than so many apart are no pair; None: all are.
+        pairs: with `swap`, the numbers (input, target) of the captures that are paired; None: all of them, any order.
     """
 
     def __init__(
@@ -199,8 +200,10 @@ class Captures(Dataset):
         crop: Sequence[int] | None = None,
         count: int | None = None,
         within: int | None = None,
+        pairs: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.scenes, self.seed, self.swap, self.clean, self.within = scenes, seed, swap, clean, within
+        self.pairs = torch.tensor(pairs) if pairs else None
         self.count = count or len(scenes.names)
         self.window = tuple(min(sides) for sides in zip(crop, scenes.smallest, strict=True)) if crop else None
         self.inside = Inside.of(scenes, self.window) if self.window and len(self.window) == 3 else None
@@ -214,7 +217,9 @@ class Captures(Dataset):
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()
         first, second = torch.zeros_like(scene), torch.ones_like(scene)
-        if self.swap:
+        if self.swap and self.pairs is not None:
+            first, second = self.pairs[(u[2] * len(self.pairs)).long()].unbind(1)
+        elif self.swap:
             first, second = self._pair(self.scenes.captures(scene), u[2], u[3])
         noisy = self.scenes.take(scene, first, window)
         others, capture = (self.scenes, second) if self.clean is None else (self.clean, 0 * scene)

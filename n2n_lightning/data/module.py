@@ -58,6 +58,7 @@ class NoisyPairs(pl.LightningDataModule):
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: says what the data are, for `result.json`.
+        score_of: of noisy captures, which of them the score is of, and their noise, for `result.json`.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.left_out: list[str] = []
         self.array_layout: axes.Layout | None = None
         self.fingerprint: dict[str, Any] = {}
+        self.score_of: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None
 
@@ -194,11 +196,23 @@ class NoisyPairs(pl.LightningDataModule):
         if training and self.augment:
             pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]), spacing=self.spacing)
         if not training:
-            return self._scored(pair, batch)
+            ready = self._scored(pair, batch)
+            return {**ready, **self.noise_of_target(ready)} if self.reference == "noisy" else ready
         # Each process of a run draws the whole batch and takes its share of it.
         assert self.trainer
         parts = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
         return {"input": parts[0], "target": parts[1], "size": len(pair[0])}
+
+    def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The noise of the reference of a validation batch, where the score is that of its input alone.
+
+        Args:
+            ready: `input`, `target`, `other_target`, as the network takes them.
+
+        Returns:
+            `target_noise`, its variance at each pixel (noise_levels.noise_power), or nothing: both are scored.
+        """
+        return {}
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
         """Both noisy sides of a batch of the training data, whoever asks, and whatever training aims at."""

@@ -199,7 +199,11 @@ class Own(NoisyPairs):
         other = in_unit(other, scenes)
         if other.channels != scenes.channels or other.dtype != scenes.dtype:
             raise InputError(self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
-        return twice(other)
+        return self._validated(other)
+
+    def _validated(self, scenes: Scenes | Mixed) -> Dataset:
+        """Validation pairs of noisy captures."""
+        return twice(scenes)
 
     def _without_blanks(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
         """The scenes in which there is something to see, in every capture; of very many only some are looked at."""
@@ -261,6 +265,23 @@ def _sides(crop: Any) -> int | str | tuple[int, ...] | None:
     return tuple(crop)
 
 
+def directed_pairs(scenes: Scenes | Mixed, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """List pairs of captures to validate on, from a noisier one to another one.
+
+    Args:
+        scenes: all have the same number of captures.
+        pairs: numbers (input, target) of captures.
+
+    Returns:
+        Scenes, first and second captures, (n,) each: up to SCORED pairs of each scene.
+    """
+    some = torch.tensor([pairs[i] for i in axes.evenly(len(pairs), min(SCORED, len(pairs)))])
+    count = len(scenes.names)
+    scene = torch.arange(count).repeat_interleave(len(some))
+    first, second = some.repeat(count, 1).unbind(1)
+    return scene, first, second
+
+
 def some_pairs(scenes: Scenes | Mixed, most: int = SCORED) -> tuple[Tensor, Tensor]:
     """Scenes and first captures, (n,) each, of up to so many pairs of neighbours from each scene, evenly spread."""
     everything = torch.arange(len(scenes.names))
@@ -271,16 +292,26 @@ def some_pairs(scenes: Scenes | Mixed, most: int = SCORED) -> tuple[Tensor, Tens
     return torch.repeat_interleave(everything, counts), torch.cat(firsts)
 
 
-def twice(scenes: Scenes | Mixed) -> Dataset:
+def twice(scenes: Scenes | Mixed, pairs: Sequence[tuple[int, int]] | None = None) -> Dataset:
     """Validation pairs of noisy captures: the first and second, the third and fourth, ... of each scene.
 
     No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts. Of many
     some are taken, from the first to the last.
+
+    Args:
+        scenes: those kept back.
+        pairs: numbers (input, target) of the captures that are paired instead, where their noise differs.
     """
-    scene, first = some_pairs(scenes)
+    if pairs:
+        scene, first, second = directed_pairs(scenes, pairs)
+    else:
+        scene, first = some_pairs(scenes)
+        second = first + 1
     if isinstance(scenes, Scenes) and len(scenes.smallest) == 2:
-        return Pairs(scenes.take(scene, first), scenes.take(scene, first + 1), scene)
-    sides = [[scored(scenes.image(int(s), int(k))) for s, k in zip(scene, first + i, strict=True)] for i in (0, 1)]
+        return Pairs(scenes.take(scene, first), scenes.take(scene, second), scene)
+    sides = [
+        [scored(scenes.image(int(s), int(k))) for s, k in zip(scene, side, strict=True)] for side in (first, second)
+    ]
     return Sized(sides[0], sides[1], scene)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning.data.batches import Pairs
+from n2n_lightning.data.capture_noise import Direction, as_facts, explained, levels_of, scored_direction
 from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
 from n2n_lightning.data.naming import key, partners, pictures
 from n2n_lightning.data.options import whole_numbers
@@ -19,6 +20,7 @@ from n2n_lightning.data.units import in_unit, stored_as
 from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import is_one
+from n2n_lightning.noise_levels import NoiseLevels, named
 
 
 class OwnPairs(Own):
@@ -32,7 +34,9 @@ class OwnPairs(Own):
         val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to validate on; None
             takes the scenes that have a clean image, or some of `noisy`.
         within: captures that are more than so many apart in a scene are no pair; None: all are.
-        swap: train on a random pair of the captures in random order, not always the first towards the second.
+        swap: train on a random pair of the captures in random order (true), or always from the first towards the
+            second (false); `auto` measures the noise of each: where it differs by a factor of 1.5 or more, the noisier
+            captures are the input, otherwise any.
         **options: see Own.
     """
 
@@ -42,7 +46,7 @@ class OwnPairs(Own):
         target: str | None = None,
         clean: str | None = None,
         within: int | None = None,
-        swap: bool = True,
+        swap: bool | str = "auto",
         **options: Any,
     ) -> None:
         super().__init__(noisy, **options)
@@ -50,19 +54,48 @@ class OwnPairs(Own):
             whole_numbers(1, within=within)
         if self.val_target is not None and clean is not None:
             raise InputError(f"data.val_target={self.val_target}: takes the place of data.clean=; leave one out")
-        self.target, self.clean, self.within, self.swap = target, clean, within, swap
+        if not isinstance(swap, bool) and swap != "auto":
+            raise InputError(f"data.swap={swap}: must be auto, true or false")
+        self.target, self.clean, self.within = target, clean, within
+        self.swap: bool | str = swap
+        self.levels: NoiseLevels | None = None
+        self.direction = Direction()
 
     def load(self) -> tuple[Dataset, Dataset | None]:
         scenes = self._prepared(self._read(read_scenes, self.noisy, self.target))
+        self.levels = levels_of(scenes, self.seen)
         train, val, clean = self._split(scenes)
         pairs = self._count(train)
         self.fingerprint = self._described("pairs", scenes, pairs, val, target=self.target, clean=self.clean)
-        return Captures(train, self.seed, self.swap, clean, self.crop, pairs, self.within), val
+        directed = self.levels.pairs(self.within) if self.levels and self.swap == "auto" else None
+        if self.levels and self.levels.noisier:
+            way = "the noisier ones are the input only" if directed else "trained in both directions"
+            way = "the first captures are the input (data.swap=false)" if self.swap is False else way
+            self.notes.append(explained(self.levels, way, self.score_of.get("captures")))
+        return Captures(train, self.seed, bool(self.swap), clean, self.crop, pairs, self.within, directed), val
 
-    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
+    def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
         """See NoisyPairs."""
-        assert isinstance(self.train, Captures)
-        return None if self.supervised else (self.train.scenes, self.seen, self.within, "pairs")
+        if not self.direction.pairs:
+            return {}
+        both = zip(ready["target"], ready["other_target"], strict=True)
+        return {"target_noise": torch.stack([self.direction.noise_of(*pair) for pair in both])}  # type: ignore[misc]
+
+    def _validated(self, scenes: Scenes | Mixed) -> Dataset:
+        """Validation pairs of other scenes, whose noise is measured by itself."""
+        return self._scoring_pairs(scenes, levels_of(scenes, self.seen))
+
+    def _scoring_pairs(self, scenes: Scenes | Mixed, levels: NoiseLevels | None) -> Dataset:
+        """Validation pairs of noisy captures; where their noise differs, from a noisier one to another one."""
+        self.direction = direction = scored_direction(levels, self.swap, self.within)
+        self.score_of = as_facts(levels, direction.captures)
+        found = twice(scenes, direction.pairs)
+        if direction.pairs and direction.reach is None:
+            references: list[Tensor] = list(found.reference)  # type: ignore[attr-defined]
+            if all(_whole(image, self.fills) for image in references):
+                self.reference = "clean"
+                self.bounded = all(image.min() >= 0 and image.max() <= (self.scale or 1) for image in references)
+        return found
 
     def _split(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Dataset | None, Scenes | Mixed | None]:
         """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""
@@ -76,7 +109,7 @@ class OwnPairs(Own):
             if self.val_noisy:
                 return scenes, self._others(scenes), None
             learnt, back = self._kept_back(scenes)
-            return learnt, None if back is None else twice(back), None
+            return learnt, None if back is None else self._scoring_pairs(back, self.levels), None
         cleans, owners = self._clean_images(scenes)
         cleans = in_unit(cleans, scenes)
         self.bounded = self._bounded(cleans)
@@ -97,7 +130,10 @@ class OwnPairs(Own):
             return torch.tensor([position[int(scene)] for scene in which])
 
         towards = cleans.part(of(rest)) if self.supervised else None
-        return scenes.part(rest), _fixed(scenes, held, cleans, of(held)), towards
+        shot = self.levels.noisier[0] if self.levels and self.levels.noisier and self.swap is not False else 0
+        if self.levels:
+            self.score_of = as_facts(self.levels, named([shot], len(self.levels.variances)))
+        return scenes.part(rest), _fixed(scenes, held, cleans, of(held), shot), towards
 
     def _bounded(self, clean: Scenes | Mixed) -> bool:
         """Whether all clean values lie between 0 and white; raises InputError where some are missing."""
@@ -188,8 +224,13 @@ class OwnPairs(Own):
             raise InputError(self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0)))
 
 
-def _fixed(noisy: Scenes | Mixed, which: Tensor, clean: Scenes | Mixed, those: Tensor) -> Dataset:
-    """Validation pairs: the first captures of some scenes, beside clean images."""
+def _whole(image: Tensor, fills: Sequence[float]) -> bool:
+    """Whether no pixel of a stored image is missing."""
+    return bool(image.isfinite().all()) and not any(bool((image == fill).any()) for fill in fills)
+
+
+def _fixed(noisy: Scenes | Mixed, which: Tensor, clean: Scenes | Mixed, those: Tensor, shot: int = 0) -> Dataset:
+    """Validation pairs: the captures number `shot` of some scenes, beside clean images."""
     if isinstance(noisy, Scenes) and isinstance(clean, Scenes) and len(noisy.smallest) == 2:
-        return Pairs(noisy.take(which, 0 * which), clean.take(those, 0 * those))
-    return Sized([scored(noisy.image(int(i), 0)) for i in which], [scored(clean.image(int(i), 0)) for i in those])
+        return Pairs(noisy.take(which, 0 * which + shot), clean.take(those, 0 * those))
+    return Sized([scored(noisy.image(int(i), shot)) for i in which], [scored(clean.image(int(i), 0)) for i in those])

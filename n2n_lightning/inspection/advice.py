@@ -101,5 +101,7 @@ def advise(report: Report, several: bool, most: int) -> None:
             why = "the captures do not lie on one another: register them first"
     elif "brightness" in bad and most > 2:
         arguments = ["data.within=1"]
+    if source == "pairs" and most == 2 and numbers.get("noisier") == [1]:
+        arguments.append("data.swap=false")
     report.source, report.why, report.advice = source, why, None if why else arguments
     numbers |= {"source": source, "advice": report.advice}

@@ -10,8 +10,10 @@ from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.inspection import measures, shifts
 from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts, noise_of_singles
+from n2n_lightning.inspection.levels import compare_noise, of_the_noisier
 from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, parts_of
 from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
+from n2n_lightning.noise_levels import NoiseLevels
 
 
 def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method: str = "pairs") -> list[str]:
@@ -75,7 +77,8 @@ def inspect(scenes: Scenes | Mixed) -> Report:
         pairs = looked.pairs("near")
         report.example = pairs[0]
         noises = [measures.noise_of(*pair) for pair in pairs]
-        _noise(report, pairs)
+        levels = compare_noise(report, scenes, seen) if report.source == "pairs" else None
+        factor = _noise(report, pairs, levels)
     else:
         noises = []
         report.example = (looked.known[0][0], looked.known[0][0])
@@ -86,7 +89,7 @@ def inspect(scenes: Scenes | Mixed) -> Report:
     _ends(report, looked)
     _outliers(report, looked)
     if several:
-        error = float(np.mean([np.nanmean((a - b) ** 2) for a, b in pairs])) / 2 / seen.white**2
+        error = factor * float(np.mean([np.nanmean((a - b) ** 2) for a, b in pairs])) / 2 / seen.white**2
         value = -10 * np.log10(error) if error > 0 else None
         text = (
             "not measurable"
@@ -239,27 +242,37 @@ def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
     report.add("brightness", f"{line} in time as there are, or bring them to one brightness", bad=True)
 
 
-def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    model = report.model = measures.noise_model(pairs)
+def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]], levels: NoiseLevels | None) -> float:
+    """Adds the noise of the noisier captures; returns how many times the mean variance of both it has."""
+    model, factor = of_the_noisier(measures.noise_model(pairs), levels)
+    report.model = model
     if model is None:
         report.add("noise", "not measurable: too few whole blocks of 8 x 8 pixels")
-        return
+    else:
+        _described(report, model, pairs, " of the noisier captures" if factor > 1 else "")
+    return factor
+
+
+def _described(report: Report, model: measures.Model, pairs: list[tuple[np.ndarray, np.ndarray]], whose: str) -> None:
+    """The line about the noise."""
     sigma = float(np.sqrt(model.variance))
     numbers: dict[str, Any] = {"sigma": sigma, "a": model.a, "b": model.b, "counts": False}
     if not sigma:
         report.add("noise", "none: the captures do not differ", bad=True, **numbers)
         return
     if model.b is None:
-        report.add("noise", f"sigma {sigma:.4g}; the brightness differs too little for more", **numbers)
+        report.add("noise", f"sigma {sigma:.4g}{whose}; the brightness differs too little for more", **numbers)
         return
     numbers["counts"] = counts = measures.is_counts(model, [image for pair in pairs for image in pair])
     if counts:
-        text = f"sigma {sigma:.4g}; the variance is the brightness: photon counts"
+        text = f"sigma {sigma:.4g}{whose}; the variance is the brightness: photon counts"
     elif model.b <= 0 or model.b * np.ptp(model.points[:, 0]) < 0.1 * model.variance:
-        text = f"sigma {sigma:.4g}, the same in dark and bright places"
+        text = f"sigma {sigma:.4g}{whose}, the same in dark and bright places"
     else:
         read = f"read noise {np.sqrt(model.a):.4g}" if model.a > 0 else f"0 at {-model.a / model.b:.4g}, near black"
-        text = f"sigma {sigma:.4g}; variance = {model.a:.4g} + {model.b:.4g} brightness: gain {model.b:.4g}, {read}"
+        text = (
+            f"sigma {sigma:.4g}{whose}; variance = {model.a:.4g} + {model.b:.4g} brightness: gain {model.b:.4g}, {read}"
+        )
     report.add("noise", text, **numbers)
 
 

@@ -35,6 +35,7 @@ class Report:
         source: the choice of `data=` that fits.
         advice: further arguments of `train`, or None.
         why: where there are none, what stands in the way.
+        reversed: the second captures are the noisier ones, and should be the input.
         example, model, correlations: for a picture: two captures, noise against brightness, correlation of the noise.
     """
 
@@ -43,6 +44,7 @@ class Report:
     source: str = "pairs"
     advice: list[str] | None = field(default_factory=list)
     why: str = ""
+    reversed: bool = False
     example: tuple[np.ndarray, np.ndarray] | None = None
     model: measures.Model | None = None
     correlations: dict[str, tuple[float, float]] = field(default_factory=dict)
