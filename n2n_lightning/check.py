@@ -39,10 +39,14 @@ def read(args: Any) -> Any:
 
 
 def holds_volumes(path: str) -> bool:
-    """Whether a file says that its planes are those of a volume."""
+    """Whether a file, or the first one of a folder, says that its planes are those of a volume."""
+    from n2n_lightning.data.naming import pictures
     from n2n_lightning.formats import is_one, opened
 
-    return is_one(Path(path)) and any("D" in (values.axes or "") for values in opened(path).values)
+    if not is_one(Path(path)):
+        files = pictures(Path(path), deep=True) if Path(path).is_dir() else []
+        path = str(files[0]) if files else ""
+    return bool(path) and any("D" in (values.axes or "") for values in opened(path).values)
 
 
 def train_command(args: Any, report: "Report") -> str:
@@ -52,7 +56,9 @@ def train_command(args: Any, report: "Report") -> str:
     if report.reversed and target:
         noisy, target = target, noisy
         advice.append("data.swap=false")
-    words = ["python", "-m", "n2n_lightning.train", f"data={report.source}", f"data.noisy={noisy}"]
+    halves = report.source == "pairs" and target and holds_volumes(noisy)
+    kind = "experiment=half_volumes" if halves else f"data={report.source}"
+    words = ["python", "-m", "n2n_lightning.train", kind, f"data.noisy={noisy}"]
     words += [f"data.target={target}"] if target else []
     words += [f"data.layout={args.layout}"] if args.layout != "auto" else []
     words += [f"data.exclude=[{','.join(args.exclude)}]"] if args.exclude else []
@@ -81,15 +87,19 @@ def main() -> int:
     args = parser().parse_args()
     from n2n_lightning.inspection import inspect
 
+    volumes = holds_volumes(args.noisy)
     captures = read(args)
-    report = inspect(captures)
+    report = inspect(captures, volumes)
     for finding in report.findings:
         head = f"{'!' if finding.bad else ' '} {finding.name:12}"
         print(textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head)))
     if captures.layout and (line := captures.layout.line()):
         print(f"  axes        {Path(args.noisy).name}: {line}; --layout says otherwise")
-    if args.target and holds_volumes(args.noisy):
-        print("  volumes     looked at plane by plane; experiment=half_volumes, in place of data=pairs, suits them")
+    if volumes:
+        what = "experiment=half_volumes trains on two halves of whole volumes"
+        if not args.target:
+            what = "planes, directions and time points of it are no captures of one scene, and no movie"
+        print(f"  volumes     looked at plane by plane; {what}")
     last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report)
     if args.json:
         with replacing(args.json) as temporary:

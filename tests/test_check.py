@@ -339,3 +339,56 @@ def test_volumes_are_named_as_such(tmp_path):
     np.save(tmp_path / "stack.npy", volume)
     lines = {a: run("check", *a.split(), cwd=tmp_path).stdout for a in ("even.mrc odd.mrc", "stack.npy stack.npy")}
     assert ["half_volumes" in found for found in lines.values()] == [True, False]
+
+
+def test_brightness_changes_by_no_more_than_itself():
+    clean = scenes(30) - 30
+    dark = np.full_like(clean, 8.0)
+    report = inspect(as_scenes(*(shot.astype(np.float32) for shot in (shots(clean, 30)[0], shots(dark, 31)[0]))))
+    assert -1 <= report.numbers["brightness_near"]["mean"] < -0.8
+    frames = [
+        gain * clean[:1] + shot for gain, shot in zip((1, 0.1, 1, 0.2), shots(0 * clean[:1], 32, 3, 4), strict=True)
+    ]
+    movie = Scenes([torch.from_numpy(np.concatenate(frames))[:, None].float()], ["m.tif, image 0"], torch.tensor([4]))
+    found = inspect(Scenes(movie.frames, [f"m.tif, image {i}" for i in range(4)]))
+    assert found.source == "movie"
+    assert "brightness" not in bad(found)
+    assert abs(found.numbers["brightness_far"]["most"]) <= 1
+
+
+def test_dead_frames_are_named_and_not_clipped():
+    clean = scenes(33, 1)
+    frames = np.concatenate(shots(clean, 33, 8, 12)).round().clip(0, 65535).astype(np.uint16)
+    frames[5] = 0
+    frames[9] = frames[8]
+    found = inspect(Scenes([torch.from_numpy(frames)[:, None]], [f"m.tif, image {i}" for i in range(12)]))
+    lines = {finding.name: finding.line for finding in found.findings}
+    assert found.source == "movie"
+    assert "frame 5 of m.tif (every pixel 0)" in lines["frames"]
+    assert found.numbers["copied_frames"] == [9]
+    assert bad(found) == set()
+    assert found.advice == []
+
+
+def test_files_of_several_scenes_are_no_movie():
+    files = [
+        (f"{i}_{part}.mrc", shot)
+        for i in range(4)
+        for part, shot in zip("ab", shots(scenes(34 + i, 1), i), strict=True)
+    ]
+    found = inspect(
+        Scenes([torch.from_numpy(np.concatenate([shot for _, shot in files]))[:, None]], [n for n, _ in files])
+    )
+    assert found.source == "single"
+
+
+def test_planes_and_directions_of_a_volume_are_no_captures(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    volume = np.repeat(scenes(38, 1, 48)[0][:, :, None], 6, 2)
+    draws = np.random.default_rng(38)
+    noisy = np.stack([volume + draws.normal(0, 5, volume.shape) for _ in range(4)], -1)
+    nibabel.save(nibabel.Nifti1Image(noisy.astype(np.int16), np.eye(4)), tmp_path / "dwi.nii.gz")
+    done = run("check", "dwi.nii.gz", cwd=tmp_path)
+    assert "no captures of one scene, and no movie" in done.stdout
+    assert "data=single" in done.stdout.splitlines()[-1]
+    assert "frames" not in done.stdout

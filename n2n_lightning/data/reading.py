@@ -369,6 +369,8 @@ def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
     for path in paths:
         picture = opened(path)
         values = _stacked(picture, stored.physical)[0]
+        if layout == "auto" and "D" in (values.axes or ""):
+            return None  # the planes of a volume are no captures of one scene
         if layout == "auto" and values.axes is None:
             return None  # an array of which nobody knows whether it is a stack or has channels
         captures = _captures(values, layout, path)

@@ -10,8 +10,9 @@ from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.inspection import measures, shifts
 from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts, noise_of_singles
+from n2n_lightning.inspection.frames import frames_that_count, pages_that_count
 from n2n_lightning.inspection.levels import compare_noise, of_the_noisier
-from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, parts_of
+from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, of_one_file, parts_of
 from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
 from n2n_lightning.noise_levels import NoiseLevels
 
@@ -49,16 +50,24 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
     return [f"{finding.name}: {finding.line}" for finding in report.findings if finding.bad]
 
 
-def inspect(scenes: Scenes | Mixed) -> Report:
+def inspect(scenes: Scenes | Mixed, volumes: bool = False) -> Report:
     """Looks at captures of scenes, or at single images, and judges them by sizes, not by significance.
 
     Args:
         scenes: one capture of each scene, or more. Single images that follow one another are taken for a movie.
+        volumes: they are planes of volumes, which follow one another and are no movie.
     """
+    volumes = volumes or len(scenes.smallest) == 3
     scenes = scenes.planes()
-    report, seen = Report(), look(scenes)
-    if int(scenes.captures(torch.arange(len(scenes.names))).max()) == 1 and (movie := as_movie(scenes)):
+    report = Report()
+    single = int(scenes.captures(torch.arange(len(scenes.names))).max()) == 1
+    if single and not volumes and isinstance(scenes, Scenes) and of_one_file(scenes):
+        scenes = pages_that_count(report, scenes)
+    seen = look(scenes)
+    if single and not volumes and (movie := as_movie(scenes)):
         scenes, report.source = movie, "movie"
+    if report.source == "movie" and isinstance(scenes, Scenes):
+        scenes = frames_that_count(report, scenes)
     looked = parts_of(scenes, seen)
     _read(report, scenes, looked)
     if not any(known.size and known.min() < known.max() for known in looked.values()):
@@ -215,7 +224,7 @@ def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
         if not each:
             continue
         changes, errors = (np.array(values) for values in zip(*each, strict=True))
-        levels = np.array([max(measures.level(a), measures.level(b)) for a, b in pairs])
+        levels = np.array([measures.level(a, b) for a, b in pairs])
         noise = float(np.sqrt(np.mean([np.nanvar(a - b) for a, b in pairs]) / 2))
         relative = changes / np.maximum(levels, 1e-12)
         mean, error = (
@@ -236,6 +245,9 @@ def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
         report.add("brightness", f"{', '.join(parts)}: alike")
         return
     largest = max((most for _, _, most, _ in found.values()), key=abs)
+    if report.source == "movie":  # what lights up or bleaches is what many movies are taken for
+        report.add("brightness", f"{', '.join(parts)}, {100 * largest:+.1f}% at most: it may be what is measured")
+        return
     line = (
         f"{', '.join(parts)}, {100 * largest:+.1f}% at most: the result has the mean of both, so use captures as near"
     )

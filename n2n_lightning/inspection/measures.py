@@ -255,14 +255,17 @@ def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return blocks_of(kernel**2 / 36, side).mean(1), blocks_of(image[:, 1:-1, 1:-1], side).mean(1)
 
 
-def level(image: np.ndarray) -> float:
-    """The mean brightness above the darkest places, those 1 in 100 whose 5 x 5 pixels are darkest on average.
+def level(first: np.ndarray, second: np.ndarray) -> float:
+    """The mean brightness of the brighter of two captures above the darkest places of both.
 
-    A black level does not count, noise does hardly.
+    These are the 1 in 100 whose 5 x 5 pixels are darkest on average. A black level does not count, noise does hardly.
+    One capture differs from another by no more than this, so that a relative change is 100% at most.
     """
     from scipy.ndimage import uniform_filter
 
-    plane = plane_of(image)
-    if not np.isfinite(plane).all():
+    planes = [plane_of(image) for image in (first, second)]
+    if not all(np.isfinite(plane).all() for plane in planes):
         return float("nan")
-    return float(plane.mean() - np.quantile(uniform_filter(plane, 5), 0.01))
+    means = [float(plane.mean()) for plane in planes]
+    darkest = min(float(np.quantile(uniform_filter(plane, 5), 0.01)) for plane in planes)
+    return max(*means, darkest) - min(*means, darkest)

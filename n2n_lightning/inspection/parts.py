@@ -13,6 +13,7 @@ from n2n_lightning.data.values import Seen
 from n2n_lightning.inspection import measures
 
 MOST = 12  # scenes that are looked at, evenly spread
+CUTS = 1 / 8  # of the neighbouring frames of a movie may show different things
 SIDE = 1024  # pixels of the middle of each that are
 
 
@@ -66,11 +67,18 @@ def parts_of(scenes: Scenes | Mixed, seen: Seen, most: int = MOST, side: int = S
     return Looked(known, counts, float(np.mean(wild)))
 
 
+def of_one_file(scenes: Scenes | Mixed) -> bool:
+    """Whether single images are the pages of one file, not a file each."""
+    return len({name.rpartition(", image ")[0] or name for name in scenes.names}) == 1
+
+
 def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
     """Single images that follow one another as captures of one scene; None where they are different things.
 
-    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, in most of the pairs looked at, and
-    what they differ by must look like noise: pictures with the same frame or mask around them differ by pictures.
+    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, and what they differ by must look
+    like noise: pictures with the same frame or mask around them differ by pictures. Frames of one value do not count.
+    Of one file half of the pairs may be cuts, of single files one in eight: in a folder with some captures of each
+    scene more of them are.
     """
     count = len(scenes.names)
     if not isinstance(scenes, Scenes) or count < 3:
@@ -78,12 +86,14 @@ def as_movie(scenes: Scenes | Mixed) -> Scenes | None:
     found = []
     for i in evenly(count - 1, MOST):
         pair = [middle(scenes.image(int(i) + k, 0), SIDE).double().nan_to_num() for k in (0, 1)]
+        if any(float(image.max()) == float(image.min()) for image in pair):
+            continue  # a dead frame
         one, other = (torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy() for image in pair)
         alike = float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
         noise = measures.noise_of(pair[0].numpy(), pair[1].numpy())
         beside = max(abs(value) for value, _ in measures.correlations([noise]).values())
         found.append(alike > 0.8 and beside < 0.5)
-    if np.mean(found) < 0.5:
+    if not found or np.mean(found) < (0.5 if of_one_file(scenes) else 1 - CUTS):
         return None
     (frames,) = scenes.frames
     return Scenes([frames], [scenes.names[0]], torch.tensor([count]), scenes.fills, scenes.unit)

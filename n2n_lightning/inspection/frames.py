@@ -1,0 +1,62 @@
+"""The frames of a movie that show its scene, and a line for those that do not."""
+
+from dataclasses import replace
+
+import torch
+
+from n2n_lightning.data.captures import Scenes
+from n2n_lightning.frame_checks import FrameReview, review
+from n2n_lightning.inspection.reports import Report
+
+
+def frames_that_count(report: Report, scenes: Scenes) -> Scenes:
+    """Leave out dead frames and copies, so that nothing else is measured on them, and report them.
+
+    Args:
+        report: gets a line for frames that are left out, and one for channels that take turns.
+        scenes: one movie, its frames the captures.
+
+    Returns:
+        The movie without these frames; as it is where fewer than 3 frames would be left.
+    """
+    count = int(scenes.captures(torch.tensor([0]))[0])
+    found = review([scenes.image(0, t).numpy() for t in range(count)])
+    _reported(report, found, scenes.names[0])
+    live = found.live
+    if len(live) < 3 or len(live) == count:
+        return scenes
+    frames = torch.stack([scenes.image(0, t) for t in live])
+    return Scenes([frames], scenes.names, torch.tensor([len(live)]), scenes.fills)
+
+
+def pages_that_count(report: Report, scenes: Scenes) -> Scenes:
+    """Leave out the dead pages of a stack of single images, and report channels that take turns.
+
+    Args:
+        report: gets a line for pages that are left out.
+        scenes: the pages of a file, a scene each.
+
+    Returns:
+        The others; all of them where fewer than 3 are left.
+    """
+    pages = [scenes.image(i, 0).numpy() for i in range(len(scenes.names))]
+    if len(pages) < 3:
+        return scenes
+    found = review(pages, movie=False)
+    live = [t for t in range(len(pages)) if t not in found.dead]
+    turns = review([pages[t] for t in live]).period
+    if turns == 1 and not found.dead:
+        return scenes
+    _reported(report, replace(found, period=turns), scenes.names[0])
+    return scenes if len(live) < 3 or not found.dead else scenes.part(torch.tensor(live))
+
+
+def _reported(report: Report, found: FrameReview, first: str) -> None:
+    """Lines for what was left out, and for channels that take turns."""
+    report.numbers |= {"dead_frames": list(found.dead), "copied_frames": list(found.copies), "turns": found.period}
+    name = first.rpartition(", image ")[0] or first
+    if found.dead or found.copies:
+        report.add("frames", "; ".join(found.lines(name)) + ": not looked at here, nothing can be learnt from them")
+    turns = found.turns(name)
+    if turns:
+        report.add("in turn", turns, bad=True)
