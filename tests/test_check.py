@@ -389,6 +389,6 @@ def test_planes_and_directions_of_a_volume_are_no_captures(tmp_path):
     noisy = np.stack([volume + draws.normal(0, 5, volume.shape) for _ in range(4)], -1)
     nibabel.save(nibabel.Nifti1Image(noisy.astype(np.int16), np.eye(4)), tmp_path / "dwi.nii.gz")
     done = run("check", "dwi.nii.gz", cwd=tmp_path)
-    assert "no captures of one scene, and no movie" in done.stdout
+    assert "they are no captures of one scene, and no movie" in done.stdout
     assert "data=single" in done.stdout.splitlines()[-1]
     assert "frames" not in done.stdout
