@@ -21,8 +21,11 @@ def frames_that_count(report: Report, scenes: Scenes) -> Scenes:
     """
     count = int(scenes.captures(torch.tensor([0]))[0])
     found = review([scenes.image(0, t).numpy() for t in range(count)])
-    _reported(report, found, scenes.names[0])
     live = found.live
+    pages = report.numbers.get("pages") or list(range(count))  # their numbers in the file
+    dead = {pages[t]: reason for t, reason in found.dead.items()}
+    copies = {pages[t]: pages[first] for t, first in found.copies.items()}
+    _reported(report, replace(found, dead=dead, copies=copies), scenes.names[0])
     if len(live) < 3 or len(live) == count:
         return scenes
     frames = torch.stack([scenes.image(0, t) for t in live])
@@ -48,12 +51,16 @@ def pages_that_count(report: Report, scenes: Scenes) -> Scenes:
     if turns == 1 and not found.dead:
         return scenes
     _reported(report, replace(found, period=turns), scenes.names[0])
-    return scenes if len(live) < 3 or not found.dead else scenes.part(torch.tensor(live))
+    if len(live) < 3 or not found.dead:
+        return scenes
+    report.numbers["pages"] = live
+    return scenes.part(torch.tensor(live))
 
 
 def _reported(report: Report, found: FrameReview, first: str) -> None:
     """Lines for what was left out, and for channels that take turns."""
-    report.numbers |= {"dead_frames": list(found.dead), "copied_frames": list(found.copies), "turns": found.period}
+    dead = [*report.numbers.get("dead_frames", []), *found.dead]
+    report.numbers |= {"dead_frames": dead, "copied_frames": list(found.copies), "turns": found.period}
     name = first.rpartition(", image ")[0] or first
     if found.dead or found.copies:
         report.add("frames", "; ".join(found.lines(name)) + ": not looked at here, nothing can be learnt from them")
