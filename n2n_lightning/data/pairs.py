@@ -17,7 +17,6 @@ from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.own import Own, scored, twice
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
 from n2n_lightning.data.units import in_unit, stored_as
-from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import is_one
 from n2n_lightning.noise_levels import NoiseLevels, named
