@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
 
 if TYPE_CHECKING:
     from n2n_lightning.inspection import Report
@@ -83,8 +83,24 @@ def page(report: "Report", out: Path, last: str) -> None:
     content.write("check", "A look at the data")
 
 
+def refuse(args: Any) -> None:
+    """Raises InputError where the options would have an input written over, or a picture put among the inputs."""
+    from n2n_lightning.formats import split
+
+    inputs = [split(path)[0] for path in (args.noisy, args.target) if path is not None]
+    if args.json:
+        refuse_inputs(args.json, inputs, "--json")
+    if args.out:
+        if args.out.exists() and not args.out.is_dir():
+            raise InputError(f"--out {args.out}: is a file; name a folder")
+        for path in inputs:
+            if path.is_dir() and args.out.resolve().is_relative_to(path.resolve()):
+                raise InputError(f"--out {args.out}: its check.png would be among the inputs; name another folder")
+
+
 def main() -> int:
     args = parser().parse_args()
+    refuse(args)
     from n2n_lightning.inspection import inspect
 
     volumes = holds_volumes(args.noisy)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, replacing
+from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, refuse_inputs, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes
@@ -131,6 +131,7 @@ def one(
     if target.resolve() == source.resolve():
         raise InputError(f"{source}: would replace itself; name another folder with -o")
     picture = opened(source, job.part)
+    refuse_inputs(target, [*picture.sources, args.bad_pixels])
     started = time.perf_counter()
     task = None
     try:
@@ -187,6 +188,8 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
         parts = [Job(j.source, Path(folder, f"{k}{ending(j.target)}"), j.part) for k, j in enumerate(jobs)]
         pictures = [opened(job.source, job.part) for job in jobs]
         shapes = [[(v.shape, v.dtype) for v in picture.values] for picture in pictures]
+        for picture in pictures:
+            refuse_inputs(first.target, [*picture.sources, args.bad_pixels])
         if shapes[0] != shapes[1]:
             raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
         started = time.perf_counter()
@@ -232,12 +235,13 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
         InputError: the pictures do not allow it.
     """
     from n2n_lightning import adapt
-    from n2n_lightning.restore import PRETRAINED
+    from n2n_lightning.restore import PRETRAINED, checkpoint_of
 
     if args.scale is not None:
         raise InputError("--scale: goes without --adapt, which finds the range of the pictures itself")
     folder = args.out if jobs[0].target != args.out else args.out.parent
     kept, minutes = folder / "adapted.ckpt", args.minutes or 5.0
+    refuse_inputs(kept, [args.checkpoint and checkpoint_of(args.checkpoint), *(job.source for job in jobs)])
     if kept.exists() and not args.overwrite:
         raise InputError(f"{kept}: is there already; --checkpoint takes it, --overwrite adapts anew")
     held, arrays, fills = [], [], set()
@@ -309,7 +313,11 @@ def checked(args: Any) -> None:
 def main() -> int:
     args = parser().parse_args()
     checked(args)
-    jobs, skipped = (halves_of(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out)
+    jobs, skipped = (
+        (halves_of(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out, args.overwrite)
+    )
+    if args.page:
+        refuse_inputs(folder_of(args.out) / "page.html", [job.source for job in jobs], "--page")
 
     import torch
     from rich.console import Console

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
 
 OWN = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise"), "pairs": (*OWN, "layout")}
@@ -53,6 +53,8 @@ def arguments(words: Sequence[str] | None = None) -> Any:
     Raises:
         InputError: an option goes with other data.
     """
+    from n2n_lightning.formats import split
+
     args = parser().parse_args(words)
     given = [name for name in {n for names in GOES_WITH.values() for n in names} if getattr(args, name)]
     args.data = args.data or ("pairs" if set(given) & set(OWN) else "photos")
@@ -60,6 +62,11 @@ def arguments(words: Sequence[str] | None = None) -> Any:
         if name not in GOES_WITH[args.data]:
             where = " or ".join(data for data, names in GOES_WITH.items() if name in names)
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: goes with --data {where}")
+    own = (args.noisy, args.target, args.val_noisy, args.val_target, args.clean)
+    inputs = [*args.candidates, args.root, args.val, *(split(path)[0] for path in own if path)]
+    for name in ("json", "csv", "fsc", "picture"):
+        if getattr(args, name):
+            refuse_inputs(getattr(args, name), inputs, f"--{name}")
     args.noise, args.layout = args.noise or "pixelate", args.layout or "auto"
     return args
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,6 +127,9 @@ def main() -> int:
     writer = writers.get(args.out.suffix.lower())
     if writer is None:
         raise InputError(f"{args.out}: its name should end in {', '.join(writers)}")
+    from n2n_lightning.restore import checkpoint_of, load
+
+    refuse_inputs(args.out, [checkpoint_of(args.checkpoint)])
     if args.out.exists() and not args.overwrite:
         raise InputError(f"{args.out}: exists; --overwrite replaces it")
     zipped = args.out.suffix.lower() == ".zip"
@@ -135,8 +138,6 @@ def main() -> int:
 
         zoo.check_license(args.license)
     import torch
-
-    from n2n_lightning.restore import load
 
     model = load(args.checkpoint, args.allow)
     # Kept channels last, the exporters would take for granted how the images lie in memory.

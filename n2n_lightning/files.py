@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,13 +80,111 @@ def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Ite
 
 
 def _move_folder(folder: Path, target: Path) -> None:
-    """Gives a folder the name of another, which goes when the new one is there."""
+    """Gives a folder the name of another, which goes when the new one is there; of a link only the link goes."""
     folder.chmod(0o777 & ~_umask())
     before = folder.with_name(f"{folder.name}.before")
-    if target.exists():
+    there = os.path.lexists(target)
+    if there:
         _rename(target, before)
-    _rename(folder, target)
+    try:
+        _rename(folder, target)
+    except OSError:
+        if there:
+            _rename(before, target)
+        raise
+    if before.is_symlink() or before.is_file():
+        before.unlink()
     shutil.rmtree(before, ignore_errors=True)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file or folder a path leads to, by whatever links and spelling; None where there is none.
+
+    Returns:
+        Device and number of it.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], option: str = "") -> None:
+    """Refuse to write a file where an input is.
+
+    Args:
+        target: the file that is to be written.
+        inputs: the files and folders that are read; None and what does not exist are left out. What exists in such a
+            folder must not be replaced if its name is that of an image or an array.
+        option: that names the target, for the message.
+
+    Raises:
+        InputError: `target` is one of the inputs, by this name or another, or one of the images in an input folder.
+    """
+    from n2n_lightning.formats import ENDINGS, FOLDERS, ending
+
+    named = f"{option} {target}".strip()
+    here, place = identity(target), Path(os.path.realpath(target.parent))
+    for source in inputs:
+        path = Path(source) if source is not None else None
+        if path is None or not path.exists():
+            continue
+        if here is not None and identity(path) == here:
+            raise InputError(f"{named}: is the input {path}; name another file")
+        real = path.resolve()
+        if not path.is_dir() or not (place == real or real in place.parents):
+            continue
+        whole = ending(path) in FOLDERS or any(
+            ending(p) in FOLDERS for p in (place, *place.parents) if real in p.parents
+        )
+        if whole or (here is not None and ending(target) in ENDINGS):
+            raise InputError(f"{named}: is among the inputs, in {path}; name another file")
+
+
+def copy_folder(source: Path, target: Path, left_out: Callable[[Path], bool] = lambda path: False) -> list[str]:
+    """Copy the files of a folder into an empty one, as new files that may be written to.
+
+    Links are followed and become files and folders; a folder that leads back to one that holds it is left out.
+
+    Args:
+        source: the folder; it is only read.
+        target: an empty folder.
+        left_out: tells whether a file or folder of the source is not copied.
+
+    Returns:
+        The names, relative to the source, of links that lead nowhere; they are not copied.
+    """
+    dangling: list[str] = []
+    for here, folders, files in os.walk(source, followlinks=True):
+        folder = Path(here)
+        copy = target / folder.relative_to(source)
+        copy.mkdir(exist_ok=True)
+        above = {os.path.realpath(p) for p in (folder, *folder.parents)}
+        folders[:] = [n for n in folders if not left_out(folder / n) and os.path.realpath(folder / n) not in above]
+        for name in files:
+            if left_out(folder / name):
+                continue
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, copy / name)
+            else:
+                dangling.append((folder / name).relative_to(source).as_posix())
+    return dangling
+
+
+def reserve(path: Path) -> None:
+    """Claim the disk for all of a file that is still empty, where the system can: a mapped file must not run out of it.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, os.fstat(file.fileno()).st_size))
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
 
 
 def _rename(path: Path, target: Path, patience: float = 2.0) -> None:

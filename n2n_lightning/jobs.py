@@ -2,14 +2,16 @@
 
 import glob
 import itertools
+import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, identity
 from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, kind_of, split, stem
 from n2n_lightning.formats.converters import left_alone
-from n2n_lightning.paths import in_clutter, is_dangling
+from n2n_lightning.paths import composed, in_clutter, is_dangling
 
 
 class Job(NamedTuple):
@@ -20,11 +22,16 @@ class Job(NamedTuple):
     part: str | None = None
 
 
-def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
+def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[list[Job], list[Path]]:
     """Which file becomes which, and which files of folders are no pictures.
 
+    Args:
+        pictures: as typed: files, folders, patterns.
+        out: the folder of the results, or the name of the only one.
+        overwrite: results that exist are to be replaced.
+
     Raises:
-        InputError: nothing is found, or two would become one.
+        InputError: nothing is found, two would become one, or an input would be written over.
     """
     jobs: list[Job] = []
     skipped: list[Path] = []
@@ -59,6 +66,10 @@ def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
         raise InputError(
             f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
         )
+    _refuse_inputs(jobs)
+    if overwrite and not named:
+        _refuse_neighbours(jobs)
+    _refuse_same_names(jobs)
     owners: dict[Path, Job] = {}
     for job in jobs:
         other = owners.setdefault(job.target, job)
@@ -66,6 +77,63 @@ def planned(pictures: list[str], out: Path) -> tuple[list[Job], list[Path]]:
             both = " and ".join(str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job))
             raise InputError(f"{both} would both become {job.target}; denoise them into folders of their own")
     return list(owners.values()), skipped
+
+
+def _refuse_inputs(jobs: list[Job]) -> None:
+    """Raises InputError where a result would be an input, lie in one, or hold one."""
+    sources = {identity(job.source): job.source for job in jobs}
+    folders = {job.source.resolve(): job.source for job in jobs if job.source.is_dir()}
+    holders = {
+        parent: path for path in {j.source.parent for j in jobs} for parent in (path.resolve(), *path.resolve().parents)
+    }
+    for job in jobs:
+        here = identity(job.target)
+        if here is not None and here == identity(job.source):
+            raise InputError(f"{job.source}: would replace itself; name another folder with -o")
+        if here is not None and here in sources:
+            raise InputError(f"{job.target}: is an input, {sources[here]}; name another folder with -o")
+        real = Path(os.path.realpath(job.target))
+        if inside := [path for parent in real.parents if (path := folders.get(parent))]:
+            raise InputError(f"{job.target}: lies in an input, {inside[0]}; name another folder with -o")
+        if here is not None and job.target.is_dir() and real in holders:
+            raise InputError(f"{job.target}: holds an input, in {holders[real]}; name another folder with -o")
+
+
+def _refuse_neighbours(jobs: list[Job]) -> None:
+    """Raises InputError where a file that would be replaced lies among the inputs, and may be an original, too."""
+    folders = {identity(folder) for folder in {job.source.parent for job in jobs}}
+    for job in jobs:
+        if os.path.lexists(job.target) and identity(job.target.parent) in folders:
+            raise InputError(
+                f"{job.target}: exists in the folder of the inputs, where --overwrite replaces nothing, as it may be"
+                " an original; name another folder with -o"
+            )
+
+
+def _refuse_same_names(jobs: list[Job]) -> None:
+    """Raises InputError where the disk takes two names for one: by case, or by how letters are composed."""
+    spelled: dict[str, Job] = {}
+    for job in jobs:
+        other = spelled.setdefault(composed(str(job.target)).casefold(), job)
+        if other.target != job.target and one_name(other.target, job.target):
+            raise InputError(
+                f"{other.source} and {job.source} would both become {job.target}, as the disk takes both names for"
+                " one; denoise them into folders of their own"
+            )
+
+
+def one_name(path: Path, other: Path) -> bool:
+    """Tell whether a file system takes two names for one, by trying them in a temporary folder at their place."""
+    there = next(folder for folder in (*path.parents, Path()) if folder.is_dir())
+    depth = len(there.parts)
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".names") as folder:
+            first, second = (Path(folder, *p.parts[depth:]) for p in (path, other))
+            first.parent.mkdir(parents=True, exist_ok=True)
+            first.touch()
+            return second.exists()
+    except OSError:  # it cannot be written to, which is said later
+        return False
 
 
 def result_of(path: Path) -> Path:
@@ -100,7 +168,9 @@ def halves_of(pictures: list[str], out: Path) -> list[Job]:
     target = first.target if out == folder_of(out) else out
     if ending(target) != ending(first.target):
         raise InputError(f"{out}: a {ending(first.target)} picture stays one")
-    return [first._replace(target=target), more[0]._replace(target=target)]
+    found = [first._replace(target=target), more[0]._replace(target=target)]
+    _refuse_inputs(found)
+    return found
 
 
 def folder_of(out: Path) -> Path:

@@ -8,7 +8,7 @@ photograph, uniform in its area, and each pixel is drawn from the block of it th
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
 
 # Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer the clean image.
 NOISES = ("pixelate",)
@@ -81,6 +81,7 @@ def main() -> None:
         )
     targets = [args.out / "train_data.pkl", args.out / "val_data.pkl"]
     for target in targets:
+        refuse_inputs(target, [args.photos, args.val_photos])
         if target.exists() and not args.overwrite:
             raise InputError(f"{target}: exists; --overwrite replaces it")
 

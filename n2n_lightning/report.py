@@ -334,6 +334,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (report)")
     parser.add_argument("--most", type=int, default=8, help="runs that are shown in full, the best ones (8)")
     args = parser.parse_args()
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out}: is a file; name a folder")
     runs, sweeps, missing = collect(args.folders)
     if not runs:
         raise InputError("; ".join(missing))

@@ -842,7 +842,7 @@ def test_a_folder_with_a_broken_file(tmp_path):
     for overwrite in ([], ["--overwrite"]):
         itself = run("denoise", "pictures/a.png", "-o", "pictures", *overwrite, cwd=tmp_path)
         assert itself.stderr.startswith("error: pictures/a.png: would replace itself")
-        assert itself.returncode == 1
+        assert itself.returncode == 2
     assert run("denoise", "pictures/e.npy", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "e.npy").stat().st_mtime_ns > stamps[tmp_path / "out" / "e.npy"]
 

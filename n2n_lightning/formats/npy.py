@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_lightning.files import mapped
+from n2n_lightning.files import mapped, reserve
 from n2n_lightning.formats.picture import Picture, Values
 
 
@@ -21,7 +21,9 @@ class Npy(Picture):
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         array = self.values[0].array
-        return [np.lib.format.open_memmap(path, "w+", array.dtype, array.shape, np.isfortran(array))]
+        result = np.lib.format.open_memmap(path, "w+", array.dtype, array.shape, np.isfortran(array))
+        reserve(path)
+        return [result]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         results[0].flush()  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import zarr
 
 from n2n_lightning.axes import squeezed
-from n2n_lightning.files import InputError, room
+from n2n_lightning.files import InputError, copy_folder, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -108,13 +107,13 @@ class Zarr(Picture):
         ours = self.path / self.part if self.part else self.path
         smaller = {self.path / name for name in self.chosen.smaller}
 
-        def left_out(folder: str, names: list[str]) -> list[str]:
-            here = Path(folder)
-            if here == ours or ours in here.parents:  # of the array itself only what says how it is stored
-                return [name for name in names if name not in METADATA]
-            return [name for name in names if here / name in smaller]
+        def left_out(place: Path) -> bool:
+            if place.parent == ours:  # of the array itself only what says how it is stored
+                return place.name not in METADATA
+            return place in smaller
 
-        shutil.copytree(self.path, path, ignore=left_out, dirs_exist_ok=True)
+        if dangling := copy_folder(self.path, path, left_out):
+            self.note = f"{self.note}; " * bool(self.note) + f"without {dangling[0]}, a link to nothing"
         options: Any = {"use_consolidated": False} if self.part else {}
         store: Any = zarr.open(path, mode="r+", **options)
         if smaller:
