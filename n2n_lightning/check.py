@@ -23,6 +23,7 @@ def parser() -> Parser:
     p.add_argument("target", nargs="?", metavar="TARGET", help="file or folder with the second captures")
     p.add_argument("--layout", "--axes", default="auto", help="the axes of the arrays, e.g. NKHW (data.layout=)")
     p.add_argument("--exclude", action="append", default=[], help="a pattern of names that are left out")
+    p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
     p.add_argument("--out", type=Path, help="a folder for a page, check.html, and its picture")
     p.add_argument("--json", type=Path, help="write all numbers here")
     return p
@@ -31,11 +32,13 @@ def parser() -> Parser:
 def read(args: Any) -> Any:
     """The captures that the options name; where there is one of each scene, single images."""
     from n2n_lightning.data.reading import read_any
+    from n2n_lightning.formats.fits_planes import good_flags, parsed
 
     for path in (args.noisy, args.target):
         if path is not None and ":" not in path and not Path(path).exists():
             raise InputError(f"{path}: no such file or folder")
-    return read_any(args.noisy, args.target, args.layout, args.exclude)
+    with good_flags(parsed(args.dq_good, "--dq-good ")):
+        return read_any(args.noisy, args.target, args.layout, args.exclude)
 
 
 def holds_volumes(path: str) -> bool:
@@ -61,6 +64,7 @@ def train_command(args: Any, report: "Report") -> str:
     words = ["python", "-m", "n2n_lightning.train", kind, f"data.noisy={noisy}"]
     words += [f"data.target={target}"] if target else []
     words += [f"data.layout={args.layout}"] if args.layout != "auto" else []
+    words += [f"data.dq_good={args.dq_good}"] if args.dq_good else []
     words += [f"data.exclude=[{','.join(args.exclude)}]"] if args.exclude else []
     return shlex.join([*words, *advice])
 

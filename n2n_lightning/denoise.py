@@ -57,6 +57,7 @@ def parser() -> Parser:
     p.add_argument(
         "--axes", "--layout", help="what the axes of the arrays are, as NHW: images, height, width; C: channels"
     )
+    p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
 
@@ -313,6 +314,14 @@ def checked(args: Any) -> None:
 def main() -> int:
     args = parser().parse_args()
     checked(args)
+    from n2n_lightning.formats.fits_planes import good_flags, parsed
+
+    with good_flags(parsed(args.dq_good, "--dq-good ")):
+        return run(args)
+
+
+def run(args: Any) -> int:
+    """Denoises all pictures; returns the exit status."""
     jobs, skipped = (
         (halves_of(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out, args.overwrite)
     )

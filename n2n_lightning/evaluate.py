@@ -17,7 +17,8 @@ from typing import Any
 from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
 
 OWN = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
-GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise"), "pairs": (*OWN, "layout")}
+GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
+GOES_WITH["pairs"] = (*OWN, "layout", "dq_good")
 
 
 def parser() -> Parser:
@@ -36,6 +37,7 @@ def parser() -> Parser:
     p.add_argument("--clean", help="--data pairs: their clean images; without them PSNR is estimated")
     p.add_argument("--layout", "--axes", help="--data pairs: the axes of the arrays, e.g. NKHW")
     p.add_argument("--exclude", action="append", default=[], help="--data pairs: a pattern of names that are left out")
+    p.add_argument("--dq-good", help="--data pairs: bits of FITS data quality flags that are harmless, as 4+8, or all")
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns")
     p.add_argument("--classical", action="store_true", help="add classical filters, tuned on noisy training pairs only")
     p.add_argument("--device", default="cpu", help="cpu, cuda, ...")
@@ -161,6 +163,7 @@ def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable
         raise InputError(f"--val-target {args.val_target}: goes with --val-noisy, where there is no --clean")
     scored = args.val_noisy if args.noisy and args.clean else needed("val-noisy")
     options = {"val_noisy": scored, "val_target": args.val_target, "clean": args.clean, "layout": args.layout}
+    options["dq_good"] = args.dq_good
     noisy, target = args.noisy, args.target
     if noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
         noisy, target = scored, scored if args.clean else args.val_target

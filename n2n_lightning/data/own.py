@@ -20,6 +20,7 @@ from n2n_lightning.data.reading import read_scenes, spatial_axes
 from n2n_lightning.data.units import in_unit
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
+from n2n_lightning.formats import fits_planes
 from n2n_lightning.outliers import LOOKED, checked_choice, defects_of
 
 CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
@@ -49,6 +50,8 @@ class Own(NoisyPairs):
             height and width; None takes whole images, `auto` what suits, CROPS.
         outliers: what happens to isolated pixels that stand out, as undersampled stars and hot pixels do; see
             outliers.CHOICES.
+        dq_good: bits of the data quality flags of FITS files that do not make a pixel missing, `4+8`, `all` of them, or
+            None for what is known of the instrument; see formats.fits_planes.
         **common: see NoisyPairs.
     """
 
@@ -65,6 +68,7 @@ class Own(NoisyPairs):
         val_share: float = 0.1,
         crop: int | str | Sequence[int] | None = "auto",
         outliers: str = "auto",
+        dq_good: int | str | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -85,6 +89,11 @@ class Own(NoisyPairs):
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.asked_scale, self.asked_limits = scale, limits
         self.crop: tuple[int, ...] | None = None
+        self.dq_good = fits_planes.parsed(dq_good, "data.dq_good=")
+
+    def setup(self, stage: str | None = None) -> None:
+        with fits_planes.good_flags(self.dq_good):
+            super().setup(stage)
 
     def _read(self, read: Callable[..., Scenes | Mixed], *names: Any) -> Scenes | Mixed:
         """Scenes by one of the functions of data.reading, once it is known whether they are images or volumes."""

@@ -65,7 +65,7 @@ SEVERAL = ("Npz", "Hdf5", "Pt")
 PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in SEVERAL}
 # Errors of a disk or a machine, which say nothing against the file.
 BROKEN = (errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EACCES, errno.EPERM)
-_NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr"))
+_NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr", "Fits"))
 _PART = re.compile(rf"(.+(?:{_NAMED})):(.+)")
 
 

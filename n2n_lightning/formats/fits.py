@@ -9,6 +9,8 @@ import numpy as np
 from astropy.io import fits
 
 from n2n_lightning.files import InputError, mapped
+from n2n_lightning.formats import fits_planes
+from n2n_lightning.formats.fits_planes import Plane
 from n2n_lightning.formats.picture import Picture, Values
 
 UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-128, "int8")}  # by BZERO alone
@@ -17,11 +19,14 @@ UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-1
 class Fits(Picture):
     """All images and cubes of a file, each HDU an array; tables stay as they are. The result is a copy of the file.
 
+    HDUs of flags, errors and weights (fits_planes) stay as they are, too, and flags say which pixels are missing.
+    `part` names an HDU: its number, its name, or name and version (`SCI,2`).
+
     Values are those that are stored, mapped; unsigned integers, which FITS stores with an offset (BZERO), are read as
     such. BSCALE and BZERO stay in the header, as all of it does; checksums are reckoned anew.
     """
 
-    kind = "FITS"
+    kind, named = "FITS", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -34,13 +39,19 @@ class Fits(Picture):
                 ends = [int(hdu.fileinfo()["datLoc"]) + int(hdu.size) for hdu in file]
                 if max(ends) > path.stat().st_size:
                     raise InputError("is truncated")
+                planes = []
                 for number, hdu in enumerate(file):
                     if isinstance(hdu, fits.CompImageHDU):
                         raise InputError("is compressed (fpack); funpack it")
                     if hdu.is_image and len(hdu.shape) >= 2:
-                        self._add(number, hdu, path)
+                        planes.append(Plane.of(number, hdu))
+                self.planes = fits_planes.selected(planes, part, path.name)
+                for plane in self.planes:
+                    self._add(plane.number, file[plane.number], path)
+                    self.values[-1].invalid = self._flagged(plane, planes, file)
         if not self.values:
             raise InputError("holds no image of two axes or more")
+        self._tell([plane for plane in planes if plane not in self.planes])
 
     def _add(self, number: int, hdu: Any, path: Path) -> None:
         header = hdu.header
@@ -67,6 +78,30 @@ class Fits(Picture):
             Values(array, letters, colour=colours, fills=fills, unit=unit, assumed=len(shape) == 3, full=full)
         )
 
+    def _flagged(self, plane: Plane, planes: list[Plane], file: Any) -> np.ndarray | None:
+        """The pixels of a picture that flags in the same file make missing, in its shape; None where there are none."""
+        flags = fits_planes.flags_of(plane, planes, self.planes)
+        if not flags:
+            return None
+        found = np.zeros(plane.shape, bool)
+        for one in flags:
+            header = file[one.number].header
+            stored = np.asarray(file[one.number].data).reshape(one.shape)
+            if stored.dtype.kind in "iu":  # bits are read without the offset that unsigned integers are stored with
+                stored = stored.astype(np.int64) + int(header.get("BZERO", 0))
+            found |= fits_planes.bad(stored, header, file[0].header)
+        return fits_planes.checked(found, plane, flags)
+
+    def _tell(self, others: list[Plane]) -> None:
+        """Notes what is copied, and how many pixels are missing."""
+        if not others:
+            return
+        self.note = f"{', '.join(map(str, others))} copied as {'it is' if len(others) == 1 else 'they are'}"
+        masks = [v.invalid for v in self.values if v.invalid is not None]
+        if masks:
+            count, total = sum(int(m.sum()) for m in masks), sum(m.size for m in masks)
+            self.note += f"; {count:,} flagged pixels ({count / total:.1%}) left as they are, as missing ones"
+
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
         with path.open("ab") as file:  # a last block that is not filled is filled, as the standard asks
@@ -87,7 +122,8 @@ class Fits(Picture):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(path, mode="update", memmap=True, do_not_scale_image_data=True) as file:
-                for hdu in file:
+                for plane in self.planes:
+                    hdu = file[plane.number]
                     if "DATASUM" in hdu.header:
                         hdu.add_checksum()
 

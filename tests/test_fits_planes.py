@@ -1,0 +1,154 @@
+"""Flags, errors and weights in FITS files are no pictures: they stay as they are, and flags say what is missing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import run
+
+fits = pytest.importorskip("astropy.io.fits")
+
+from n2n_lightning.data import OwnSingle  # noqa: E402
+from n2n_lightning.data.reading import read_array  # noqa: E402
+from n2n_lightning.files import InputError  # noqa: E402
+from n2n_lightning.formats import opened  # noqa: E402
+from n2n_lightning.formats.fits_planes import good_flags  # noqa: E402
+
+
+def sky(seed: int = 0) -> np.ndarray:
+    y, x = np.mgrid[:64, :80]
+    clean = 100 + 3000 * np.exp(-((y - 30) ** 2 + (x - 40) ** 2) / 800)
+    return np.random.default_rng(seed).poisson(clean).astype(np.float32)
+
+
+def flags(seed: int = 4, kind: type = np.int16) -> np.ndarray:
+    draws = np.random.default_rng(seed)
+    found = np.zeros((64, 80), kind)
+    for bit in (1, 4, 256):
+        found[tuple(draws.integers(0, 64, (2, 30)))] |= bit
+    return found
+
+
+def hst(path: Path, garbage: float | None = None, header: dict[str, str] | None = None) -> np.ndarray:
+    """A file of two chips as HST writes it; returns the flags of the first."""
+    hdus = [fits.PrimaryHDU()]
+    hdus[0].header.update(header or {})
+    for version in (1, 2):
+        image, dq = sky(version), flags(version)
+        if garbage is not None:
+            image[dq != 0] = garbage
+        hdus += [fits.ImageHDU(image, name="SCI", ver=version), fits.ImageHDU(np.sqrt(image), name="ERR", ver=version)]
+        hdus += [fits.ImageHDU(dq, name="DQ", ver=version)]
+    fits.HDUList(hdus).writeto(path)
+    return flags(1)
+
+
+def denoise(*args: object) -> Any:
+    return run("n2n_lightning.denoise", *args, cwd=Path.cwd())
+
+
+def test_planes_stay_and_flagged_pixels_touch_nothing(tmp_path: Path) -> None:
+    dq = hst(tmp_path / "a_flt.fits")
+    hst(tmp_path / "b_flt.fits", garbage=1e6)
+    found = denoise(tmp_path / "a_flt.fits", tmp_path / "b_flt.fits", "-o", tmp_path / "out")
+    assert found.returncode == 0, found.stderr
+    assert "DQ,2 copied as they are" in found.stdout
+    assert f"{int((dq != 0).sum() + (flags(2) != 0).sum())} flagged pixels" in found.stdout
+    with (
+        fits.open(tmp_path / "a_flt.fits") as source,
+        fits.open(tmp_path / "out" / "a_flt.fits") as one,
+        fits.open(tmp_path / "out" / "b_flt.fits") as other,
+    ):
+        for version in (1, 2):
+            assert (one["DQ", version].data == source["DQ", version].data).all()
+            assert (one["ERR", version].data == source["ERR", version].data).all()
+            gone = source["DQ", version].data != 0
+            assert (one["SCI", version].data[gone] == source["SCI", version].data[gone]).all()
+            assert (other["SCI", version].data[gone] == 1e6).all()
+            assert (one["SCI", version].data[~gone] == other["SCI", version].data[~gone]).all()
+            assert (one["SCI", version].data[~gone] != source["SCI", version].data[~gone]).mean() > 0.9
+
+
+@pytest.mark.parametrize("part", ["SCI,2", "sci,2", "4"])
+def test_parts_by_name_and_number(tmp_path: Path, part: str) -> None:
+    hst(tmp_path / "flt.fits")
+    found = denoise(f"{tmp_path / 'flt.fits'}:{part}", "-o", tmp_path / "out")
+    assert found.returncode == 0, found.stderr
+    with fits.open(tmp_path / "flt.fits") as source, fits.open(tmp_path / "out" / "flt.fits") as result:
+        changed = [number for number, hdu in enumerate(source) if number and (hdu.data != result[number].data).any()]
+    assert changed == [4]
+    assert len(read_array(f"{tmp_path / 'flt.fits'}:{part}")) == 1
+
+
+def test_a_plane_is_denoised_where_it_is_named(tmp_path: Path) -> None:
+    hst(tmp_path / "flt.fits")
+    assert opened(f"{tmp_path / 'flt.fits'}:ERR,1").values[0].shape == (64, 80)
+    with pytest.raises(InputError, match=r"no image 'WHT'; name one: flt.fits:SCI,1, flt.fits:ERR,1"):
+        opened(f"{tmp_path / 'flt.fits'}:WHT")
+
+
+def test_masks_of_ccdproc(tmp_path: Path) -> None:
+    mask = (np.random.default_rng(0).random((64, 80)) < 0.02).astype(np.uint8)
+    planes = [fits.ImageHDU(mask, name="MASK"), fits.ImageHDU(np.sqrt(sky()), name="UNCERT")]
+    fits.HDUList([fits.PrimaryHDU(sky().astype(np.uint16)), *planes]).writeto(tmp_path / "ccd.fits")
+    picture = opened(tmp_path / "ccd.fits")
+    assert len(picture.values) == 1
+    assert (picture.values[0].invalid == (mask != 0)).all()
+    (images,) = read_array(tmp_path / "ccd.fits")
+    assert (np.isnan(images[0, 0].numpy()) == (mask != 0)).all()
+    data = OwnSingle(str(tmp_path / "ccd.fits"), crop=16, batch_size=2)
+    data.setup()
+    assert data.dq_good is None
+
+
+def test_flags_that_instruments_call_harmless(tmp_path: Path) -> None:
+    dq = hst(tmp_path / "acs.fits", header={"TELESCOP": "HST", "INSTRUME": "ACS"})
+    assert (opened(tmp_path / "acs.fits").values[0].invalid == ((dq & ~256) != 0)).all()
+    with good_flags(4):
+        assert (opened(tmp_path / "acs.fits").values[0].invalid == ((dq & ~4) != 0)).all()
+    hst(tmp_path / "plain.fits")
+    assert (opened(tmp_path / "plain.fits").values[0].invalid == (dq != 0)).all()
+
+
+def test_unsigned_flags_of_jwst(tmp_path: Path) -> None:
+    dq = flags(kind=np.uint32)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(sky(), name="SCI"), fits.ImageHDU(dq, name="DQ")]
+    hdus[0].header["TELESCOP"] = "JWST"
+    fits.HDUList(hdus).writeto(tmp_path / "rate.fits")
+    assert (opened(tmp_path / "rate.fits").values[0].invalid == ((dq & 1) != 0)).all()
+
+
+def test_bits_of_lsst_by_name(tmp_path: Path) -> None:
+    mask = np.zeros((64, 80), np.int32)
+    mask[:40] = 1 << 5
+    mask[3, 4] |= 1 << 3
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(sky(), name="IMAGE"), fits.ImageHDU(mask, name="MASK")]
+    hdus += [fits.ImageHDU(sky(), name="VARIANCE")]
+    hdus[2].header.update({"MP_CR": 3, "HIERARCH MP_DETECTED": 5})
+    fits.HDUList(hdus).writeto(tmp_path / "calexp.fits")
+    (values,) = opened(tmp_path / "calexp.fits").values
+    assert np.argwhere(values.invalid).tolist() == [[3, 4]]
+
+
+def test_too_many_flags_name_the_option(tmp_path: Path) -> None:
+    dq = np.full((64, 80), 8, np.int16)
+    fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(dq, name="DQ")]).writeto(tmp_path / "a.fits")
+    found = denoise(tmp_path / "a.fits", "-o", tmp_path / "out")
+    assert found.returncode == 1
+    assert "DQ,1 flags 100% of the pixels" in found.stderr
+    assert "--dq-good 4+8" in found.stderr
+    assert not (tmp_path / "out" / "a.fits").exists()
+    assert denoise(tmp_path / "a.fits", "-o", tmp_path / "out", "--dq-good", "8").returncode == 0
+    assert denoise(tmp_path / "a.fits", "-o", tmp_path / "out2", "--dq-good", "all").returncode == 0
+    wrong = denoise(tmp_path / "a.fits", "-o", tmp_path / "out3", "--dq-good", "x")
+    assert wrong.returncode == 2
+    assert "must be bits" in wrong.stderr
+    data = OwnSingle(str(tmp_path / "a.fits"), crop=16, batch_size=2, dq_good=8)
+    data.setup()
+
+
+def test_a_file_of_flags_alone(tmp_path: Path) -> None:
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(flags(), name="DQ")]).writeto(tmp_path / "a.fits")
+    with pytest.raises(InputError, match="by the names of its HDUs"):
+        opened(tmp_path / "a.fits")
