@@ -7,6 +7,8 @@ takes the one that the package brings along, for photographs with noise of any s
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ def parser() -> Parser:
         "--axes", "--layout", help="what the axes of the arrays are, as NHW: images, height, width; C: channels"
     )
     p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
+    p.add_argument("--dtype", default="auto", help="of whole numbers: auto, keep or float32 (docs/denoise.md)")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
 
@@ -96,6 +99,7 @@ class Denoised:
         counts: outliers.OutlierCounts.
         marks: of each of its arrays the map of its outliers, where that was asked for.
         seconds: how long it took.
+        lines: what else is said of it, each on a line before.
     """
 
     target: Path
@@ -103,10 +107,11 @@ class Denoised:
     counts: Any
     marks: list[Any]
     seconds: float
+    lines: Sequence[str] = ()
 
     def __str__(self) -> str:
         said = "; ".join(note for note in (*self.notes, str(self.counts)) if note)
-        return f"{self.target}{f' ({said})' if said else ''}  {self.seconds:.1f} s"
+        return "\n".join([*self.lines, f"{self.target}{f' ({said})' if said else ''}  {self.seconds:.1f} s"])
 
 
 def one(
@@ -135,6 +140,7 @@ def one(
     refuse_inputs(target, [*picture.sources, args.bad_pixels])
     started = time.perf_counter()
     task = None
+    lines: list[str] = []
     try:
         readings = [picture.read_as(values, AskedAxes.of(args)) for values in picture.values]
         for reading in readings:
@@ -144,7 +150,10 @@ def one(
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
-        with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary) as results:
+        near = _near(model, job, readings[0].axes, series, picture.values[0])
+        dtypes = _dtypes(model, picture, readings, args, near, lines)
+        written = picture.written
+        with replacing(target, folder=source.is_dir()) as temporary, written(temporary, dtypes) as results:
             for number, reading in enumerate(readings):
                 values = picture.values[number]
                 options["near"] = _near(model, job, reading.axes, series, values)
@@ -170,7 +179,40 @@ def one(
     finally:
         if task is not None:
             progress.remove_task(task)
-    return Denoised(target, [picture.note], counts, marks, time.perf_counter() - started)
+    return Denoised(target, [picture.note], counts, marks, time.perf_counter() - started, lines)
+
+
+def _dtypes(model: Any, picture: Any, readings: list[Any], args: Any, near: Any, lines: list[str]) -> list[Any]:
+    """The type of the result of each array of a picture: None where it is that of the source.
+
+    Args:
+        readings: formats.ReadAs of each array.
+        near: frames around the picture, see `_near`.
+        lines: what is to be said of it is added.
+    """
+    from n2n_lightning import rounding
+
+    found: list[Any] = []
+    for values, reading in zip(picture.values, readings, strict=True):
+        found.append(None)
+        if args.dtype == "keep" or values.dtype.kind not in "iu":
+            continue
+        if args.dtype == "float32":
+            found[-1] = "float32"
+            continue
+        known = {"alpha": reading.alpha, "colour": reading.colour, "fills": values.fills, "invalid": values.invalid}
+        known |= {"scale": args.scale, "black": args.black, "strength": args.strength, "uneven": args.uneven}
+        known |= {"outliers": args.outliers, "unit": values.unit}
+        why = rounding.lossy(model, values.array, reading.axes, near=near, **known)
+        if why and picture.floats:
+            found[-1] = "float32"
+            lines.append(f"{picture.path.name}: written as float32: rounding to whole numbers would {why}")
+        elif why:
+            to = f"a {picture.kind} file holds whole numbers alone; from a TIFF floats are written"
+            lines.append(f"{picture.path.name}: rounded to whole numbers, which may {why}; {to}")
+    if "float32" in found and not picture.floats:
+        raise InputError(f"--dtype float32: a {picture.kind} file holds whole numbers alone; save the picture as TIFF")
+    return found
 
 
 def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any = None) -> Denoised:
@@ -191,16 +233,24 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
         shapes = [[(v.shape, v.dtype) for v in picture.values] for picture in pictures]
         for picture in pictures:
             refuse_inputs(first.target, [*picture.sources, args.bad_pixels])
+        lines: list[str] = []
         if shapes[0] != shapes[1]:
             raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
         started = time.perf_counter()
+        readings = [pictures[0].read_as(values, AskedAxes.of(args)) for values in pictures[0].values]
+        dtypes = _dtypes(model, pictures[0], readings, args, [], lines)
+        same = copy(args)
+        if "float32" in dtypes:  # one decision for both halves and all arrays
+            dtypes = ["float32" if values.dtype.kind in "iu" else None for values in pictures[0].values]
+        same.dtype = "float32" if "float32" in dtypes else "keep"
         first_half, second_half = (
-            one(model, part, args, progress, [], defects, other)
+            one(model, part, same, progress, [], defects, other)
             for part, other in zip(parts, reversed(pictures), strict=True)
         )
         results = [opened(part.target, part.part) for part in parts]
         as_folder = first.source.is_dir()
-        with replacing(first.target, folder=as_folder) as temporary, pictures[0].written(temporary) as means:
+        written = pictures[0].written
+        with replacing(first.target, folder=as_folder) as temporary, written(temporary, dtypes) as means:
             for mean, a, b in zip(means, *(result.values for result in results), strict=True):
                 mean_of_halves(mean, a, b)
     counts = first_half.counts + second_half.counts
@@ -208,7 +258,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
     marks = [np.maximum(*both) for both in both_marks] if args.outlier_map else []
     if args.outlier_map:
         write_map(first.target, marks)
-    return Denoised(first.target, first_half.notes, counts, marks, time.perf_counter() - started)
+    return Denoised(first.target, first_half.notes, counts, marks, time.perf_counter() - started, lines)
 
 
 def page(jobs: list[Job], args: Any) -> str | None:
@@ -292,6 +342,8 @@ def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
 
 def checked(args: Any) -> None:
     """Raises InputError where options cannot be."""
+    from n2n_lightning.rounding import checked as checked_dtype
+
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(f"--{name} {value}: must be larger than 0, and finite")
@@ -303,6 +355,7 @@ def checked(args: Any) -> None:
         raise InputError(f"--black {args.black:g}: say with --scale which stored value is white")
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
+    checked_dtype(args.dtype, "--dtype ")
     if args.halves and args.adapt:
         raise InputError("--halves: the result is the mean of two; --adapt learns from single pictures")
     if args.minutes is not None and not 0 < args.minutes <= 1e4:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n2n_lightning import array_types, networks
+from n2n_lightning import array_types, networks, rounding
 from n2n_lightning.axes import (
     Layout,
     around,
@@ -146,6 +146,7 @@ class Trained(nn.Module):
         uneven: bool = False,
         outliers: str = "auto",
         outlier_map: bool = False,
+        dtype: str = "auto",
     ) -> Any:
         """Denoises one image, or several of one size.
 
@@ -169,14 +170,16 @@ class Trained(nn.Module):
                 another capture (K) lacks them, or the same pixel stands out in most of several different images;
                 `replace` replaces all of them; `keep` treats them as any pixel.
             outlier_map: return a map of them, too.
+            dtype: the type of the result for arrays of integers: `keep` rounds to theirs, `float32` does not, `auto`
+                takes float32 where rounding would do harm, as to sparse photon counts, see n2n_lightning.rounding.
 
         Returns:
-            An array of the same kind, shape and type, with the mask or the unit; with `outlier_map` also an array of
-            its shape, uint8, that is 1 where an isolated outlier was left as stored and 2 where one was replaced. Of 4
-            channels on the last axis the fourth is returned as it is where its values are those of transparency
-            (axes.has_alpha), unless the network was trained on 4. A colour network denoises images with other than 3
-            channels one channel at a time. Missing pixels (NaN, infinite, masked, a margin of one value) stay as they
-            are; isolated outliers change no other pixels.
+            An array of the same kind, shape and type, but for `dtype`, with the mask or the unit; with `outlier_map`
+            also an array of its shape, uint8, that is 1 where an isolated outlier was left as stored and 2 where one was
+            replaced. Of 4 channels on the last axis the fourth is returned as it is where its values are those of
+            transparency (axes.has_alpha), unless the network was trained on 4. A colour network denoises images with
+            other than 3 channels one channel at a time. Missing pixels (NaN, infinite, masked, a margin of one value)
+            stay as they are; isolated outliers change no other pixels.
 
         Raises:
             InputError: the array is of another kind.
@@ -192,12 +195,15 @@ class Trained(nn.Module):
         pixels, invalid = array_types.plain(array)
         if axes == "auto":
             axes = self._axes_of(pixels.shape, channels_first=isinstance(array, Tensor))
-        result = np.empty_like(pixels)
-        options: dict[str, Any] = {"tile": tile, "tta": tta, "scale": scale, "batch": batch, "black": black}
-        options |= {"strength": strength, "uneven": uneven, "outliers": checked_choice(outliers, "outliers=")}
+        options: dict[str, Any] = {"tta": tta, "scale": scale, "black": black, "strength": strength, "uneven": uneven}
+        options |= {"alpha": has_alpha(pixels, axes), "outliers": checked_choice(outliers, "outliers=")}
+        options["invalid"] = invalid
+        floats = rounding.checked(dtype) == "float32" and pixels.dtype.kind in "iu"
+        floats = floats or (dtype == "auto" and rounding.lossy(self, pixels, axes, **options) is not None)
+        result = np.empty_like(pixels, np.float32 if floats else None)
         marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         options["outlier_map"] = marks
-        self.denoise_into(result, pixels, axes, has_alpha(pixels, axes), invalid=invalid, **options)
+        self.denoise_into(result, pixels, axes, tile=tile, batch=batch, **options)
         found: Any = array_types.like(array, result)
         if marks is None:
             return found

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run
+
+from tests.conftest import run
 
 fits = pytest.importorskip("astropy.io.fits")
 

@@ -26,7 +26,7 @@ class Fits(Picture):
     such. BSCALE and BZERO stay in the header, as all of it does; checksums are reckoned anew.
     """
 
-    kind, named = "FITS", True
+    kind, named, floats = "FITS", True, True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -119,6 +119,10 @@ class Fits(Picture):
                 stored.flush()
             else:
                 result.flush()  # type: ignore[attr-defined]
+        self._sum(path)
+
+    def _sum(self, path: Path) -> None:
+        """Reckons the checksums of the images anew, where there are any."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(path, mode="update", memmap=True, do_not_scale_image_data=True) as file:
@@ -126,6 +130,27 @@ class Fits(Picture):
                     hdu = file[plane.number]
                     if "DATASUM" in hdu.header:
                         hdu.add_checksum()
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        """Writes images of integers as floats in the unit that BSCALE and BZERO give them; BLANK becomes NaN."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(self.path, memmap=True, do_not_scale_image_data=True) as file:
+                for plane, values, result in zip(self.planes, self.values, results, strict=True):
+                    hdu, (scale, zero) = file[plane.number], values.unit
+                    if result.dtype.name == values.dtype.name:
+                        stored, header = result, hdu.header.copy()
+                    else:
+                        stored = (result.astype(np.float64) * scale + zero).astype(np.float32)
+                        for fill in values.fills:
+                            stored[values.array == fill] = np.nan
+                        header = hdu.header.copy()
+                        for name in ("BSCALE", "BZERO", "BLANK"):
+                            header.remove(name, ignore_missing=True)
+                    kind = fits.PrimaryHDU if plane.number == 0 else fits.ImageHDU
+                    file[plane.number] = kind(stored.reshape(hdu.shape), header, do_not_scale_image_data=True)
+                file.writeto(path, overwrite=True, output_verify="ignore")
+        self._sum(path)
 
 
 def _colours(header: Any, full: tuple[int, ...]) -> bool:

@@ -18,6 +18,8 @@ OURS = {"T": "T", "C": "C", "Z": "D", "Y": "H", "X": "W", "S": "C"}
 class Foreign(Picture):
     """A picture whose result is an OME-TIFF with its axes and the size of its voxels, and nothing else of the file."""
 
+    floats = True
+
     def _take(self, array: Packed, letters: str, microns: Sequence[float | None] = ()) -> None:
         """Sets the values.
 
@@ -50,3 +52,6 @@ class Foreign(Picture):
         large = results[0].nbytes > 2**31
         kind = "rgb" if self.values[0].colour else "minisblack"
         tifffile.imwrite(path, results[0], ome=True, bigtiff=large, photometric=kind, metadata=metadata)
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        self._save(path, results)

@@ -60,6 +60,9 @@ class Header:
         return d, h, w
 
 
+MODE, FLOAT32 = 12, 2  # where the header has the mode, and that of float32
+
+
 class Mrc(Picture):
     """A volume or a stack of images, mapped, in either order of bytes; the result is a copy with other values.
 
@@ -68,7 +71,7 @@ class Mrc(Picture):
 
     STACKS = (".mrcs", ".st")  # endings of images one after the other; others have volumes
 
-    kind, volumes = "MRC", True
+    kind, volumes, floats = "MRC", True, True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -98,6 +101,22 @@ class Mrc(Picture):
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         (values,) = results
         values.flush()  # type: ignore[attr-defined]
+        self._describe(path, values)
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        (values,) = results
+        with self.path.open("rb") as old, path.open("wb") as new:
+            head = bytearray(old.read(self.offset))
+            struct.pack_into(f"{self.order}i", head, MODE, FLOAT32)
+            new.write(head)
+            for plane in values:
+                new.write(plane.astype(f"{self.order}f4").tobytes())
+            old.seek(self.offset + self.values[0].dtype.itemsize * values.size)
+            shutil.copyfileobj(old, new)
+        self._describe(path, values)
+
+    def _describe(self, path: Path, values: np.ndarray) -> None:
+        """Writes the statistics of the values, where the header knew them."""
         if not self.known:
             return
         *_, height, width = values.shape

@@ -3,6 +3,7 @@
 import gzip
 import math
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from n2n_lightning.axes import squeezed
 from n2n_lightning.files import InputError, mapped, room
 from n2n_lightning.formats.picture import Packed, Picture, Values, check_size
 
+TYPE = {348: 70, 540: 12}  # where the header of this size has datatype and bits of a voxel, two int16
+FLOAT32 = 16, 32  # these two of float32
 PIECE = 2**24  # bytes that are copied at a time
 
 
@@ -22,7 +25,7 @@ class Nifti(Picture):
     .nii files are mapped. What .nii.gz hold is unpacked, to the disk where it is large.
     """
 
-    kind, volumes = "NIfTI", True
+    kind, volumes, floats = "NIfTI", True, True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -83,3 +86,21 @@ class Nifti(Picture):
                 new.write(flat[start : start + step].tobytes())
             old.seek(self.offset + flat.nbytes)
             shutil.copyfileobj(old, new)
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        """Writes the header and its extensions with another type; scl_slope and scl_inter mean the same of floats."""
+        opener: Any = gzip.open if self.packed else open
+        with opener(self.path, "rb") as old:
+            head = bytearray(old.read(self.offset))
+            old.seek(self.offset + self.dtype.itemsize * math.prod(self.shape))
+            rest = old.read()
+        order = "<" if struct.unpack("<i", head[:4])[0] in TYPE else ">"
+        place = TYPE[struct.unpack(f"{order}i", head[:4])[0]]
+        struct.pack_into(f"{order}2h", head, place, *FLOAT32)
+        flat = results[0].reshape(-1, order="F")
+        step = PIECE // 4
+        with opener(path, "wb") as new:
+            new.write(head)
+            for start in range(0, len(flat), step):
+                new.write(flat[start : start + step].astype(f"{order}f4").tobytes())
+            new.write(rest)

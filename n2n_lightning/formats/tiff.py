@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ import tifffile
 from n2n_lightning.axes import of_tiff
 from n2n_lightning.files import InputError, mapped
 from n2n_lightning.formats.picture import Picture, Values, check_size
+
+RANGES = (280, 281, 340, 341)  # tags of the smallest and largest value, of the type of the values
+LARGE = 2**32 - 2**26  # bytes that an ordinary TIFF holds
 
 
 class Tiff(Picture):
@@ -28,7 +32,7 @@ class Tiff(Picture):
     ) | {320, 330, 338, 339, 347, 512, 513, 514, 519, 520, 521, 529, 530, 531, 532, 34665, 34853, 40965}
     LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "JPEGXL", "WEBP", "JPEG2000", "APERIO_JP2000_RGB", "APERIO_JP2000_YCBC")
 
-    kind = "TIFF"
+    kind, floats = "TIFF", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -61,6 +65,7 @@ class Tiff(Picture):
             self.places: list[Any] = [(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape) for s in series]
             for number, s in enumerate(series):
                 self.values.append(_values(s, self._mapped(path, number, "c") if self.mapped else s.asarray()))
+            self.foreign = foreign
             if not self.mapped:
                 self.order = [[p.index for p in s.pages if p is not None] for s in series]
                 self.shapes = [s.keyframe.shape for s in series]
@@ -104,6 +109,24 @@ class Tiff(Picture):
         with _strict(), tifffile.TiffWriter(path, **options) as writer:  # type: ignore[arg-type]
             for index, tags in enumerate(self.tags):
                 writer.write(pages[index], metadata=None, software=False, contiguous=False, **tags)
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        """Writes pages of floats with the tags of the old ones; what says that values are integers is changed."""
+        with _strict(), tifffile.TiffFile(self.path, is_ome=False if self.foreign else None) as file:
+            old: list[Any] = [page.aspage() for page in file.pages]
+            series = _pictures(file, old, self.copied)
+            if any(None in s.pages for s in series):  # the pages of ImageJ's stacks may be in one piece, not listed
+                raise InputError("its pages are not listed; save it as TIFF with a directory for each page")
+            self.order = [[p.index for p in s.pages if p is not None] for s in series]
+            self.shapes = [s.keyframe.shape for s in series]
+            self.tags = [self._tags(page) for page in old]
+        kinds = {number: r.dtype.kind for r, numbers in zip(results, self.order, strict=True) for number in numbers}
+        for number, tags in enumerate(self.tags):
+            if kinds.get(number) == "f":
+                _as_floats(tags)
+        self.mapped = False
+        self.bigtiff = self.bigtiff or sum(r.nbytes for r in results) > LARGE
+        self._save(path, results)
 
     def _tags(self, page: Any) -> dict[str, Any]:
         """What tifffile's writer needs to write a page as it was; other tags are copied byte by byte."""
@@ -283,3 +306,21 @@ def _strict() -> Iterator[None]:
     for message in found:
         if "invalid page offset" in message or "zeroed" in message:
             raise InputError(f"is truncated ({message.split('> ')[-1]})")
+
+
+def _as_floats(tags: dict[str, Any]) -> None:
+    """Changes the writer's options for a page of integers so that they suit one of floats."""
+    if tags.pop("colormap", None) is not None:
+        tags["photometric"] = "minisblack"
+    tags["predictor"] = 3 if tags["predictor"] else None
+    kept = []
+    for code, kind, count, raw, once in tags["extratags"]:
+        if code in RANGES:
+            continue
+        if code == 270:  # the description, in XML where it is OME's
+            text = re.sub(rb'(<Pixels\b[^>]*?\bType=")u?int\d+(")', rb"\1float\2", raw)
+            text = re.sub(rb'\s+SignificantBits="\d+"', b"", text) if text != raw else text
+            count = len(text) if text != raw else count
+            raw = text
+        kept.append((code, kind, count, raw, once))
+    tags["extratags"] = kept

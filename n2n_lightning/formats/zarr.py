@@ -56,7 +56,7 @@ class Zarr(Picture):
     store stays as it is, but for smaller resolutions of the same picture, which are left out.
     """
 
-    kind, named, volumes = "Zarr", True, True
+    kind, named, volumes, floats = "Zarr", True, True, True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -104,6 +104,18 @@ class Zarr(Picture):
         return [room(self.values[0].shape, self.values[0].dtype)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        self._copy(path)
+        self._fill(path, results[0])
+
+    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
+        self._copy(path)
+        _as_floats(path / self.part if self.part else path)
+        for name in ("zarr.json", ".zmetadata"):  # what a store repeats of its arrays
+            _forget(path / name)
+        self._fill(path, results[0])
+
+    def _copy(self, path: Path) -> None:
+        """Copies everything but the values of the array and the smaller resolutions."""
         ours = self.path / self.part if self.part else self.path
         smaller = {self.path / name for name in self.chosen.smaller}
 
@@ -114,9 +126,12 @@ class Zarr(Picture):
 
         if dangling := copy_folder(self.path, path, left_out):
             self.note = f"{self.note}; " * bool(self.note) + f"without {dangling[0]}, a link to nothing"
+
+    def _fill(self, path: Path, result: np.ndarray) -> None:
+        """Writes the values into the copy."""
         options: Any = {"use_consolidated": False} if self.part else {}
         store: Any = zarr.open(path, mode="r+", **options)
-        if smaller:
+        if self.chosen.smaller:
             group = store[self.chosen.group] if self.chosen.group else store
             attributes = dict(group.attrs)
             scales = attributes.get("ome", attributes)["multiscales"][0]
@@ -124,7 +139,7 @@ class Zarr(Picture):
             group.attrs.update(attributes)
             _consolidate(path, str(self.chosen.group))
         array = store[self.part] if self.part else store
-        values = results[0].reshape(self.shape)
+        values = result.reshape(self.shape)
         for region in _regions(array):
             array[region] = values[region]
 
@@ -271,3 +286,47 @@ def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
     starts = (range(0, length, max(1, side)) for length, side in zip(array.shape, sides, strict=True))
     for corner in product(*starts):
         yield tuple(slice(a, a + side) for a, side in zip(corner, sides, strict=True))
+
+
+def _as_floats(folder: Path) -> None:
+    """Changes what a copied array without values says of itself: its values will be float32.
+
+    Args:
+        folder: of the array, Zarr version 2 or 3.
+    """
+    path = folder / ".zarray"
+    if path.exists():
+        said = json.loads(path.read_text(encoding="utf-8"))
+        said |= {"dtype": "<f4", "fill_value": _number(said["fill_value"]), "filters": None}
+    else:
+        path = folder / "zarr.json"
+        said = json.loads(path.read_text(encoding="utf-8"))
+        said |= {"data_type": "float32", "fill_value": _number(said["fill_value"])}
+        _suit(said["codecs"])
+    path.write_text(json.dumps(said, indent=2), encoding="utf-8")
+
+
+def _number(fill: Any) -> Any:
+    return float(fill) if isinstance(fill, int) else fill
+
+
+def _suit(codecs: list[dict[str, Any]]) -> None:
+    """Changes codecs of version 3 so that they hold four bytes a value."""
+    for codec in codecs:
+        options = codec.setdefault("configuration", {})
+        if codec["name"] == "bytes":
+            options["endian"] = options.get("endian") or "little"
+        elif codec["name"] == "blosc":
+            options["typesize"] = 4
+        elif codec["name"] == "sharding_indexed":
+            _suit(options["codecs"])
+
+
+def _forget(path: Path) -> None:
+    """Removes consolidated metadata, which would repeat the old type of the array."""
+    if path.name == ".zmetadata":
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if said.pop("consolidated_metadata", None) is not None:
+            path.write_text(json.dumps(said, indent=2), encoding="utf-8")
