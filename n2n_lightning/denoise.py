@@ -17,7 +17,7 @@ from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, 
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes
-from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves
+from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves, rescaled
 from n2n_lightning.jobs import Job, folder_of, halves_of, planned
 
 OUTLIERS = ("auto", "replace", "keep")  # outliers.CHOICES, which wants torch
@@ -251,8 +251,10 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
         as_folder = first.source.is_dir()
         written = pictures[0].written
         with replacing(first.target, folder=as_folder) as temporary, written(temporary, dtypes) as means:
-            for mean, a, b in zip(means, *(result.values for result in results), strict=True):
+            for mean, a, b, source in zip(means, *(result.values for result in (*results, pictures[0])), strict=True):
                 mean_of_halves(mean, a, b)
+                if a.unit != source.unit:  # floats of FITS are stored in the unit itself
+                    mean[...] = rescaled(mean, a.unit, source.unit)
     counts = first_half.counts + second_half.counts
     both_marks = zip(first_half.marks, second_half.marks, strict=True)
     marks = [np.maximum(*both) for both in both_marks] if args.outlier_map else []

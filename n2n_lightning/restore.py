@@ -175,8 +175,8 @@ class Trained(nn.Module):
 
         Returns:
             An array of the same kind, shape and type, but for `dtype`, with the mask or the unit; with `outlier_map`
-            also an array of its shape, uint8, that is 1 where an isolated outlier was left as stored and 2 where one was
-            replaced. Of 4 channels on the last axis the fourth is returned as it is where its values are those of
+            also an array of its shape, uint8, that is 1 where an isolated outlier was left as stored and 2 where one
+            was replaced. Of 4 channels on the last axis the fourth is returned as it is where its values are those of
             transparency (axes.has_alpha), unless the network was trained on 4. A colour network denoises images with
             other than 3 channels one channel at a time. Missing pixels (NaN, infinite, masked, a margin of one value)
             stay as they are; isolated outliers change no other pixels.

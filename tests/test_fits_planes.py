@@ -46,7 +46,7 @@ def hst(path: Path, garbage: float | None = None, header: dict[str, str] | None 
 
 
 def denoise(*args: object) -> Any:
-    return run("n2n_lightning.denoise", *args, cwd=Path.cwd())
+    return run("denoise", *args, cwd=Path.cwd())
 
 
 def test_planes_stay_and_flagged_pixels_touch_nothing(tmp_path: Path) -> None:

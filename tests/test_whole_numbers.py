@@ -184,18 +184,18 @@ def test_the_command_says_what_it_writes(tmp_path: Path) -> None:
     counts = photons()
     tifffile.imwrite(tmp_path / "counts.tif", counts)
     Image.fromarray(counts.astype(np.uint8)).save(tmp_path / "counts.png")
-    found = run("n2n_lightning.denoise", "counts.tif", "counts.png", "-o", "out", cwd=tmp_path)
+    found = run("denoise", "counts.tif", "counts.png", "-o", "out", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert "counts.tif: written as float32: rounding to whole numbers would change the mean" in found.stdout
     assert re.search(r"counts\.png: rounded to whole numbers, which may .* TIFF", found.stdout)
     result = tifffile.imread(tmp_path / "out" / "counts.tif")
     assert result.dtype == np.float32
     assert abs(result.mean() - counts.mean()) < 0.05 * counts.mean()
-    kept = run("n2n_lightning.denoise", "counts.tif", "-o", "kept", "--dtype", "keep", cwd=tmp_path)
+    kept = run("denoise", "counts.tif", "-o", "kept", "--dtype", "keep", cwd=tmp_path)
     assert kept.returncode == 0
     assert "float32" not in kept.stdout
     assert tifffile.imread(tmp_path / "kept" / "counts.tif").dtype == np.uint16
-    forced = run("n2n_lightning.denoise", "counts.png", "-o", "forced", "--dtype", "float32", cwd=tmp_path)
+    forced = run("denoise", "counts.png", "-o", "forced", "--dtype", "float32", cwd=tmp_path)
     assert forced.returncode == 1
     assert "PNG file holds whole numbers alone" in forced.stderr
-    assert run("n2n_lightning.denoise", "counts.png", "-o", "x", "--dtype", "int", cwd=tmp_path).returncode == 2
+    assert run("denoise", "counts.png", "-o", "x", "--dtype", "int", cwd=tmp_path).returncode == 2
