@@ -147,7 +147,9 @@ def sampled(model: Any, array: np.ndarray, axes: str, **known: Any) -> Sample | 
     if found is None:
         return None
     blocks, gone = found
-    options = {name: known[name] for name in ("tta", "strength", "uneven", "outliers", "unit") if name in known}
+    options: dict[str, Any] = {
+        name: known[name] for name in ("tta", "strength", "uneven", "outliers", "unit") if name in known
+    }
     scale, black = known.get("scale"), known.get("black", 0.0)
     if scale is None and model.range is None:  # of the integers, for floats are judged otherwise
         limits = Range.of(blocks[len(blocks) // 2], None, True, (), model.equivariant, gone[len(gone) // 2])

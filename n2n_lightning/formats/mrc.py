@@ -106,12 +106,12 @@ class Mrc(Picture):
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         (values,) = results
         with self.path.open("rb") as old, path.open("wb") as new:
-            head = bytearray(old.read(self.offset))
+            head = bytearray(old.read(self.place[1]))
             struct.pack_into(f"{self.order}i", head, MODE, FLOAT32)
             new.write(head)
             for plane in values:
                 new.write(plane.astype(f"{self.order}f4").tobytes())
-            old.seek(self.offset + self.values[0].dtype.itemsize * values.size)
+            old.seek(self.place[1] + self.values[0].dtype.itemsize * values.size)
             shutil.copyfileobj(old, new)
         self._describe(path, values)
 
