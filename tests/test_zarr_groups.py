@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
+from n2n_lightning.data import OwnSingle
 from n2n_lightning.data.reading import read_array
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
@@ -129,3 +130,12 @@ def test_consolidated_metadata_does_not_tell_of_what_was_left_out(tmp_path):
         assert group.metadata.consolidated_metadata is not None
         assert sorted(group["a"].array_keys()) == ["0"]
         assert [level["path"] for level in group["a"].attrs["multiscales"][0]["datasets"]] == ["0"]
+
+
+def test_a_named_field_of_unsigned_integers_is_trained_on_as_a_volume(tmp_path):
+    stores(tmp_path)
+    data = OwnSingle(f"{tmp_path / 'plate.zarr'}:A/1/0", batch_size=1)
+    data.setup()
+    assert (data.dims, data.channels, data.notes[0][:20]) == (3, 2, "volumes of 3 x 32 x ")
+    assert data.array_layout is not None
+    assert data.array_layout.axes == "CDHW"

@@ -279,7 +279,8 @@ class Inside:
                 part = volume[
                     (slice(0, 1), *(slice(c, c + w, max(1, w // 6)) for c, w in zip(corner, window, strict=True)))
                 ]
-                known = part[part.isfinite()] if part.is_floating_point() else part.flatten()
+                part = part.double()  # torch has no minimum of unsigned 16 bit integers
+                known = part[part.isfinite()]
                 if len(known) > 0.5 * part.numel() and known.min() < known.max():
                     kept.append(corner)
                 else:
