@@ -150,12 +150,17 @@ class RateSearch(LearningRateFinder):
     that goes on keeps the rate that was found when it began.
 
     Args:
+        min_lr, max_lr: between which rates; None: a hundredth and a hundred times `optim.lr`. Lightning's 1e-8 lets it
+            choose a rate where the loss has not moved yet, for it looks for the steepest fall, noise included.
         update_attr: False: only print the rate.
         **options: of LearningRateFinder.
     """
 
-    def __init__(self, *arguments: Any, update_attr: bool = True, **options: Any) -> None:
-        super().__init__(*arguments, **{**options, "update_attr": False})
+    def __init__(
+        self, min_lr: float | None = None, max_lr: float | None = None, update_attr: bool = True, **options: Any
+    ) -> None:
+        super().__init__(**options, update_attr=False)
+        self._range = min_lr, max_lr
         self.use = update_attr
         self.rate: float | None = None
         self._searched = False
@@ -167,6 +172,9 @@ class RateSearch(LearningRateFinder):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.ckpt_path or getattr(trainer, "fast_dev_run", False):
             return
+        group = trainer.optimizers[0].param_groups[0]
+        asked = group.get("initial_lr", group["lr"])
+        self._min_lr, self._max_lr = self._range[0] or asked / 100, self._range[1] or min(1.0, asked * 100)
         before = trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch
         trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = -1, 10**9
         pl_module.searching = True  # type: ignore[assignment]
@@ -187,6 +195,7 @@ class RateSearch(LearningRateFinder):
             said = f"LearningRateFinder found no rate in {self._num_training_steps} steps; {asked:g} stays"
         else:
             said = f"LearningRateFinder: learning rate {self.rate:.3g} in place of {asked:g}"
+            said += f", sought from {self._min_lr:.2g} to {self._max_lr:.2g}"
             said += "" if self.use else " would be its choice (update_attr=false: not taken)"
         if trainer.is_global_zero:
             print(said, flush=True)
