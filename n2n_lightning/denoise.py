@@ -60,6 +60,7 @@ def parser() -> Parser:
         "--axes", "--layout", help="what the axes of the arrays are, as NHW: images, height, width; C: channels"
     )
     p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
+    p.add_argument("--mosaic", default="auto", help="RGGB, BGGR, GRBG, GBRG: a colour camera's raw frame; none")
     p.add_argument("--dtype", default="auto", help="of whole numbers: auto, keep or float32 (docs/denoise.md)")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
@@ -164,7 +165,9 @@ def one(
                 options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
                 marks.append(options["outlier_map"])
                 how = (reading.axes, reading.alpha, reading.colour)
-                counts += model.denoise_into(results[number], values.array, *how, **options)
+                apart = _is_mosaic(picture, values, reading.axes, args.mosaic, lines)
+                run = model.denoise_mosaic if apart else model.denoise_into
+                counts += run(results[number], values.array, *how, **options)
         if args.outlier_map:
             write_map(target, marks)
     except InputError as error:
@@ -180,6 +183,22 @@ def one(
         if task is not None:
             progress.remove_task(task)
     return Denoised(target, [picture.note], counts, marks, time.perf_counter() - started, lines)
+
+
+def _is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
+    """Whether an array is a frame of a colour camera before demosaicking, as the person or its header says."""
+    from n2n_lightning import mosaics
+
+    mosaic = mosaics.checked(asked, "--mosaic ")
+    if mosaic == "auto":
+        mosaic = values.mosaic or "none"
+        if mosaic == "none" and mosaics.looks_like_one(values.array, axes):
+            way = "--mosaic RGGB denoises its four planes apart, --mosaic none is silent"
+            lines.append(f"{picture.path.name}: has a period of 2 pixels, as a colour camera's raw frame has; {way}")
+    if mosaic == "none" or "C" in axes:
+        return False
+    lines.append(f"{picture.path.name}: denoised as a colour mosaic ({mosaic}), its four planes apart")
+    return True
 
 
 def _dtypes(model: Any, picture: Any, readings: list[Any], args: Any, near: Any, lines: list[str]) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n2n_lightning import array_types, networks, rounding
+from n2n_lightning import array_types, mosaics, networks, rounding
 from n2n_lightning.axes import (
     Layout,
     around,
@@ -147,6 +147,7 @@ class Trained(nn.Module):
         outliers: str = "auto",
         outlier_map: bool = False,
         dtype: str = "auto",
+        mosaic: str = "none",
     ) -> Any:
         """Denoises one image, or several of one size.
 
@@ -172,6 +173,7 @@ class Trained(nn.Module):
             outlier_map: return a map of them, too.
             dtype: the type of the result for arrays of integers: `keep` rounds to theirs, `float32` does not, `auto`
                 takes float32 where rounding would do harm, as to sparse photon counts, see n2n_lightning.rounding.
+            mosaic: RGGB, BGGR, GRBG or GBRG for a frame of a colour camera before demosaicking.
 
         Returns:
             An array of the same kind, shape and type, but for `dtype`, with the mask or the unit; with `outlier_map`
@@ -203,7 +205,9 @@ class Trained(nn.Module):
         result = np.empty_like(pixels, np.float32 if floats else None)
         marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         options["outlier_map"] = marks
-        self.denoise_into(result, pixels, axes, tile=tile, batch=batch, **options)
+        apart = mosaics.checked(mosaic, "mosaic=") not in ("none", "auto") and "C" not in axes
+        run = self.denoise_mosaic if apart else self.denoise_into
+        run(result, pixels, axes, tile=tile, batch=batch, **options)
         found: Any = array_types.like(array, result)
         if marks is None:
             return found
@@ -215,6 +219,28 @@ class Trained(nn.Module):
             return self.layout.axes
         deep = of_volumes(shape) if self.dims == 3 else None
         return deep or of_picture(shape, channels_first)
+
+    def denoise_mosaic(
+        self, result: np.ndarray, array: np.ndarray, axes: str, *how: Any, **options: Any
+    ) -> OutlierCounts:
+        """Denoise a frame of a colour camera before demosaicking: the four pixels of each 2 x 2 as pictures apart.
+
+        Args:
+            result, array, axes: see `denoise_into`; axes without channels.
+            *how, **options: the others of `denoise_into`; defects are not used.
+
+        Returns:
+            As `denoise_into`.
+        """
+        counts = OutlierCounts()
+        for y, x in np.ndindex(2, 2):
+            steps = {"H": slice(y, None, 2), "W": slice(x, None, 2)}
+            place = tuple(steps.get(letter, slice(None)) for letter in axes)
+            arrays = {name: options.get(name) for name in ("invalid", "outlier_map", "second")}
+            part: dict[str, Any] = {name: None if a is None else a[place] for name, a in arrays.items()}
+            part |= {"near": [frame[place] for frame in options.get("near", ())], "defects": None}
+            counts += self.denoise_into(result[place], array[place], axes, *how, **{**options, **part})
+        return counts
 
     def denoise_into(
         self,

@@ -11,7 +11,7 @@ from astropy.io import fits
 from n2n_lightning.files import InputError, mapped
 from n2n_lightning.formats import fits_planes
 from n2n_lightning.formats.fits_planes import Plane
-from n2n_lightning.formats.picture import Picture, Values
+from n2n_lightning.formats.picture import MOSAICS, Picture, Values
 
 UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-128, "int8")}  # by BZERO alone
 
@@ -72,11 +72,14 @@ class Fits(Picture):
         self.places.append((offset, dtype, shape, shift))
         unit = (float(scale), float(zero))
         full = tuple(int(n) for n in hdu.shape)
+        pattern = str(header.get("BAYERPAT") or header.get("COLORTYP") or "").strip().upper()
         colours = _colours(header, full)
         letters = "CHW" if colours else "NHW"[-len(shape) :]
         self.values.append(
             Values(array, letters, colour=colours, fills=fills, unit=unit, assumed=len(shape) == 3, full=full)
         )
+        if pattern in MOSAICS and not colours:
+            self.values[-1].mosaic = pattern
 
     def _flagged(self, plane: Plane, planes: list[Plane], file: Any) -> np.ndarray | None:
         """The pixels of a picture that flags in the same file make missing, in its shape; None where there are none."""

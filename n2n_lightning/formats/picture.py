@@ -14,6 +14,8 @@ from n2n_lightning.files import InputError, room
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
 TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
+# Colours of each 2 x 2 pixels of a colour camera before demosaicking.
+MOSAICS = ("RGGB", "BGGR", "GRBG", "GBRG")
 # A file that unpacks to more than this many bytes must not be smaller than a share of them.
 LARGE, RATIO = 2**30, 300
 SHOWN = 20  # names of arrays that a message lists
@@ -47,6 +49,7 @@ class Values:
         fills: values that mean, as the file says, that a pixel is missing.
         spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's unit.
         unit: (factor, offset) that make of stored values what they mean, where the file says them.
+        mosaic: the colours of each 2 x 2 pixels, of a colour camera's frame before demosaicking: RGGB; or empty.
         invalid: bool, in the array's shape: True where a pixel is missing whatever its value is.
     """
 
@@ -58,6 +61,7 @@ class Values:
     spacing: tuple[float, float, float] | None = None
     unit: tuple[float, float] = (1.0, 0.0)
     invalid: np.ndarray | None = None
+    mosaic: str = ""
     assumed: bool = False
     full: tuple[int, ...] | None = None
 
