@@ -33,9 +33,10 @@ def read(args: Any) -> Any:
     """The captures that the options name; where there is one of each scene, single images."""
     from n2n_lightning.data.reading import read_any
     from n2n_lightning.formats.fits_planes import good_flags, parsed
+    from n2n_lightning.paths import is_pattern
 
     for path in (args.noisy, args.target):
-        if path is not None and ":" not in path and not Path(path).exists():
+        if path is not None and ":" not in path and not (Path(path).exists() or is_pattern(path)):
             raise InputError(f"{path}: no such file or folder")
     with good_flags(parsed(args.dq_good, "--dq-good ")):
         return read_any(args.noisy, args.target, args.layout, args.exclude)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import DiskFull, InputError, Parser, command, natural, refuse_inputs, replacing
+from n2n_lightning.files import DiskFull, InputError, Parser, command, refuse_inputs, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes
@@ -66,20 +66,17 @@ def parser() -> Parser:
     return p
 
 
-def _near(model: Any, job: Job, axes: str, series: list[Path], values: Any) -> list[Any]:
+def _near(model: Any, job: Job, axes: str, series: Any, values: Any) -> list[Any]:
     """The frames around a file that is one frame of a movie, for a checkpoint that sees them in place of it.
 
     Args:
-        series: the files of its folder, in order.
+        series: movie_frames.Series, the movie that its folder holds; None: it holds none.
         values: formats.Values of the file; those of the others are converted to their unit.
     """
-    from n2n_lightning.axes import around, frames
-
-    if not model.context or not set(axes) <= set("CHW") or len(series) < 2:
+    if series is None or job.source not in series.places or not set(axes) <= set("CHW"):
         return []
-    here = series.index(job.source)
-    near = [opened(series[around(here, k, len(series))]).values[0] for k in frames(model.context)]
-    return [in_unit_of(values, frame) for frame in near]
+    around = series.review.neighbours(series.places[job.source], model.context)
+    return [in_unit_of(values, opened(series.paths[t]).values[0]) for t in around]
 
 
 def say_once(args: Any, source: Path, line: str) -> None:
@@ -116,12 +113,18 @@ class Denoised:
 
 
 def one(
-    model: Any, job: Job, args: Any, progress: Any, series: list[Path], defects: Any = None, second: Any = None
+    model: Any,
+    job: Job,
+    args: Any,
+    progress: Any,
+    series: Any = None,
+    defects: Any = None,
+    second: Any = None,
 ) -> Denoised:
     """Denoises one file.
 
     Args:
-        series: the files of its folder, in order.
+        series: the movie that its folder holds; None: it holds none.
         defects: outlier_files.DetectorDefects; None: none are known.
         second: formats.Picture of another capture of the same scene; None: there is none.
 
@@ -130,6 +133,7 @@ def one(
     """
     import numpy as np
 
+    from n2n_lightning.movie_frames import movies_of_picture
     from n2n_lightning.outlier_files import page_shape, write_map
     from n2n_lightning.outliers import OutlierCounts
 
@@ -151,13 +155,19 @@ def one(
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
+        letters = [reading.axes for reading in readings]
+        frames = movies_of_picture(picture, letters, model.dims, model.context)
         near = _near(model, job, readings[0].axes, series, picture.values[0])
         dtypes = _dtypes(model, picture, readings, args, near, lines)
         written = picture.written
         with replacing(target, folder=source.is_dir()) as temporary, written(temporary, dtypes) as results:
             for number, reading in enumerate(readings):
                 values = picture.values[number]
+                if series and series.places.get(job.source) in series.review.dead:
+                    results[number][...] = values.array
+                    continue
                 options["near"] = _near(model, job, reading.axes, series, values)
+                options["movie"] = frames[number]
                 options |= {"fills": values.fills, "invalid": values.invalid, "unit": values.unit}
                 options["second"] = None if second is None else in_unit_of(values, second.values[number])
                 page = page_shape(values.shape, reading.axes)
@@ -182,7 +192,10 @@ def one(
     finally:
         if task is not None:
             progress.remove_task(task)
-    return Denoised(target, [picture.note], counts, marks, time.perf_counter() - started, lines)
+    notes = [picture.note, *(movie.line() for movie in frames)]
+    if series and (dead := series.review.dead.get(series.places.get(job.source, -1))):
+        notes.append(f"left as it was: {dead}")
+    return Denoised(target, notes, counts, marks, time.perf_counter() - started, lines)
 
 
 def _is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
@@ -263,7 +276,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
             dtypes = ["float32" if values.dtype.kind in "iu" else None for values in pictures[0].values]
         same.dtype = "float32" if "float32" in dtypes else "keep"
         first_half, second_half = (
-            one(model, part, same, progress, [], defects, other)
+            one(model, part, same, progress, None, defects, other)
             for part, other in zip(parts, reversed(pictures), strict=True)
         )
         results = [opened(part.target, part.part) for part in parts]
@@ -429,9 +442,9 @@ def run(args: Any) -> int:
     if model.context and len(missing) > 1 and all(job.part is None for job in missing):
         print("the files of a folder are taken for frames of one movie, in the order of their names")
     defects = _defects(model, missing, args)
-    series: dict[Path, list[Path]] = {}  # by folder, once: there may be 20,000 files
-    for job in sorted(jobs, key=lambda job: natural(job.source)) if model.context else []:
-        series.setdefault(job.source.parent, []).append(job.source)
+    from n2n_lightning.movie_frames import series_of
+
+    series = series_of(jobs, model.context) if model.context and missing and not args.halves else {}
     failed = there = 0
     title, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     columns = (title, BarColumn(), count, TextColumn("tiles"), TimeRemainingColumn())
@@ -447,7 +460,7 @@ def run(args: Any) -> int:
                 if args.halves:
                     print(halves(model, jobs, args, progress, defects), flush=True)
                     continue
-                print(one(model, job, args, progress, series.get(job.source.parent, []), defects), flush=True)
+                print(one(model, job, args, progress, series.get(job.source.parent), defects), flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

@@ -337,8 +337,24 @@ def natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
+def _at_home(value: Any) -> Any:
+    """A value of a command line with `~` and `~user` expanded, where no file has such a name."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    text = str(value) if isinstance(value, str | Path) else ""
+    if not text.startswith("~") or os.path.lexists(text):
+        return value
+    return type(value)(os.path.expanduser(text))
+
+
 class Parser(argparse.ArgumentParser):
-    """Ordinary `--options`, with errors of one line."""
+    """Ordinary `--options`, with errors of one line; `~` in a value is the home folder."""
+
+    def parse_args(self, *words: Any, **options: Any) -> Any:
+        found = super().parse_args(*words, **options)
+        for name, value in vars(found).items():
+            setattr(found, name, _at_home(value))
+        return found
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help lists the options)\n")

@@ -62,6 +62,8 @@ def train(
         print(run.summary(), *run.notes, sep="\n", flush=True)
         for doubt in unfit(*captured) if (captured := run.data.captured()) else []:
             print(f"warning: {doubt} (python -m n2n_lightning.check says more)", file=sys.stderr, flush=True)
+        for line in run.data.dropped:
+            print(f"left out: {line}", flush=True)
         if left_out := run.data.left_out:
             shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
             print(f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names all", flush=True)
@@ -270,7 +272,7 @@ class Run:
             "macs_per_pixel": self.operations,
             **self._correlation(),
             "score_of": self.data.score_of,
-            "data": {**self.data.fingerprint, "left_out": self.data.left_out},
+            "data": {**self.data.fingerprint, "left_out": [*self.data.left_out, *self.data.dropped]},
             "precision": self.precision,
             "device": runs.device_name(self.trainer.strategy.root_device),
             "processes": self.trainer.world_size,

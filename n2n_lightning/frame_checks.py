@@ -1,13 +1,16 @@
 """Frames of a movie or stack that are no frames of it: dead ones, copies, and several channels that take turns."""
 
+import bisect
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
-from n2n_lightning.axes import evenly
+from n2n_lightning.axes import around, evenly
+from n2n_lightning.axes import frames as around_frames
 
 BANDS, BLOCK, WIDEST = 6, 8, 512  # rows are looked at in bands of BLOCK; up to so many bands and pixels of a row
 INFORMATIVE = 20  # pixels that differ from the most frequent value; with fewer, equal frames may be chance
@@ -33,16 +36,31 @@ class FrameReview:
     period: int = 1
     alternation: float = 0.0
 
-    @property
+    @cached_property
     def live(self) -> list[int]:
         """The frames that are neither dead nor copies."""
         return [t for t in range(self.count) if t not in self.dead and t not in self.copies]
 
-    def lines(self, name: str) -> list[str]:
+    def neighbours(self, frame: int, context: int) -> list[int]:
+        """The frames that a network is shown in place of one: the nearest live ones before and after it.
+
+        Args:
+            frame: the number of the frame; of a copy those of its original are given.
+            context: how many on either side.
+
+        >>> FrameReview(7, {2: "every pixel 0"}, {5: 4}).neighbours(3, 1)
+        [1, 4]
+        """
+        live = self.live
+        here = bisect.bisect_left(live, self.copies.get(frame, frame))
+        return [live[around(here, k, len(live))] for k in around_frames(context)]
+
+    def lines(self, name: str, labels: Sequence[str] | None = None) -> list[str]:
         """What was left out, in words, a line for each reason.
 
         Args:
             name: of the movie.
+            labels: names of the frames, where they have some.
 
         >>> FrameReview(24, {5: "every pixel 0", 12: "every pixel 0"}, {3: 2}).lines("a.tif")
         ['frames 5, 12 of a.tif (every pixel 0)', 'frame 3 of a.tif (a copy of the frame before)']
@@ -53,34 +71,43 @@ class FrameReview:
         for t, first in self.copies.items():
             near = "a copy of the frame before" if first == t - 1 else "a copy of an earlier frame"
             reasons.setdefault(near, []).append(t)
-        return [f"{shown_numbers(frames)} of {name} ({reason})" for reason, frames in reasons.items()]
+        return [f"{shown_numbers(frames, labels)} of {name} ({reason})" for reason, frames in reasons.items()]
 
-    def turns(self, name: str) -> str | None:
+    def turns(self, name: str, choice: str = "data.frames={}") -> str | None:
         """What to do about channels that take turns, in words; None where there is one channel.
 
         Args:
-            name: of the movie, as it is typed.
+            name: of the movie; empty where it is said already.
+            choice: how frames are chosen, with {} for them.
         """
         if self.period < 2:
             return None
         names = {2: "two", 3: "three", 4: "four"}
         every = f"every {({2: 'second', 3: 'third', 4: 'fourth'})[self.period]}"
-        choices = " or ".join(f"{k}::{self.period}" for k in range(self.period))
+        choices = " or ".join(choice.format(f"{k}::{self.period}") for k in range(self.period))
+        head = f"{name}: " if name else ""
         return (
-            f"{name}: {names[self.period]} channels in turn ({every} frame is alike, neighbouring ones are not);"
+            f"{head}{names[self.period]} channels in turn ({every} frame is alike, neighbouring ones are not);"
             f" choose one by its frames: {choices}"
         )
 
+    def brightness(self, name: str) -> str | None:
+        """A line about brightness that alternates from frame to frame; None where it does not."""
+        if not self.alternation:
+            return None
+        share = f"{100 * self.alternation:.1f}%"
+        return f"{name}: every second frame is brighter by {share} of the mean value; the result has the mean of both"
 
-def shown_numbers(frames: Sequence[int], most: int = 12) -> str:
-    """Numbers of frames in words.
 
-    >>> shown_numbers([5, 12, 13]), shown_numbers([7]), shown_numbers(range(100), 3)
+def shown_numbers(frames: Sequence[int], labels: Sequence[str] | None = None, most: int = 12) -> str:
+    """Frames in words, by their numbers or their names.
+
+    >>> shown_numbers([5, 12, 13]), shown_numbers([7]), shown_numbers(range(100), most=3)
     ('frames 5, 12, 13', 'frame 7', 'frames 0, 1, 2 and 97 more')
     """
-    some = ", ".join(str(t) for t in list(frames)[:most])
+    some = ", ".join(str(t) if labels is None else labels[t] for t in list(frames)[:most])
     rest = f" and {len(frames) - most} more" if len(frames) > most else ""
-    return f"frame{'s'[: len(frames) > 1]} {some}{rest}"
+    return f"{some}{rest}" if labels else f"frame{'s'[: len(frames) > 1]} {some}{rest}"
 
 
 @dataclass(frozen=True)

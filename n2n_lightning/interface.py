@@ -24,6 +24,7 @@ from n2n_lightning.data.values import look as values_of
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.fit import train
 from n2n_lightning.inspection.reports import Report
+from n2n_lightning.paths import expand
 from n2n_lightning.restore import Trained, load
 from n2n_lightning.scores import Estimates, psnr, summarise_estimates
 
@@ -105,6 +106,7 @@ def learn(
                 "trainer.fast_dev_run: keeps no network to return; trainer.max_epochs=1 with"
                 " +trainer.limit_train_batches=1 tries one batch and keeps it"
             )
+        typed.placed(config, Path.cwd())
 
         def accepted() -> None:
             for name, content in {"config": composed, "overrides": asked}.items():
@@ -171,7 +173,7 @@ def _stored(noisy: Images, second: Images | None) -> Iterator[tuple[str, str | N
 
         def path_of(images: Images, name: str) -> str:
             if not isinstance(images, np.ndarray):
-                return str(images)
+                return expand(str(images))
             path = Path(folder) / f"{name}.npy"
             np.save(path, images)
             return str(path)

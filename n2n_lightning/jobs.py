@@ -8,18 +8,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from n2n_lightning.files import InputError, identity
+from n2n_lightning.files import InputError, identity, natural
 from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, kind_of, split, stem
 from n2n_lightning.formats.converters import left_alone
-from n2n_lightning.paths import composed, in_clutter, is_dangling
+from n2n_lightning.paths import composed, in_clutter, is_dangling, parse_frames
 
 
 class Job(NamedTuple):
-    """A file, the array in it that was named, if any, and what it becomes."""
+    """A file, the array in it that was named, if any, and what it becomes.
+
+    `part` may end in frames, `[10:50]`. `series` are the files of a folder of which some were chosen, in order.
+    """
 
     source: Path
     target: Path
     part: str | None = None
+    series: tuple[Path, ...] = ()
 
 
 def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[list[Job], list[Path]]:
@@ -50,9 +54,9 @@ def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[li
             if not found:
                 others = "; ".join(left_alone(skipped))
                 raise InputError(f"{path}: holds no pictures ({others or ', '.join(ENDINGS)})")
-            jobs += [Job(p, result_of(out / p.relative_to(path))) for p in found]
+            jobs += _chosen([Job(p, result_of(out / p.relative_to(path))) for p in found], part)
         elif path.exists() or not glob.has_magic(text):
-            jobs.append(Job(path, out if named else result_of(out / path.name), part))
+            jobs.append(Job(path, out if named else result_of(out / path.name, part), part))
         else:
             root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
             found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
@@ -61,7 +65,7 @@ def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[li
             jobs += [Job(p, result_of(out / p.name)) for p in found]
     if named and (len(jobs) > 1 or jobs[0].target != out):
         raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
-    if named and ending(out) != (suffix := ending(result_of(jobs[0].source))):
+    if named and ending(out) != (suffix := ending(result_of(jobs[0].source, jobs[0].part))):
         kind, name = ending(jobs[0].source), out.with_name(stem(out) + suffix)
         raise InputError(
             f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
@@ -136,9 +140,24 @@ def one_name(path: Path, other: Path) -> bool:
         return False
 
 
-def result_of(path: Path) -> Path:
-    """The name of a result: that of the picture, but for kinds of files that are read alone."""
+def _chosen(jobs: list[Job], part: str | None) -> list[Job]:
+    """Some of the files of a folder, `FOLDER[10:50]`, in the natural order of their names."""
+    if part is None:
+        return jobs
+    ordered = sorted(jobs, key=lambda job: natural(job.source))
+    frames = range(len(ordered))[parse_frames(part)]
+    if not frames:
+        raise InputError(f"{jobs[0].source.parent}{part}: chooses none of its {len(jobs)} files")
+    every = range(frames.start % frames.step, len(ordered), frames.step)
+    series = tuple(ordered[t].source for t in every)
+    return [ordered[t]._replace(series=series) for t in frames]
+
+
+def result_of(path: Path, part: str | None = None) -> Path:
+    """The name of a result: that of the picture, but for kinds of files that are read alone, and for chosen frames."""
     suffix = BECOMES.get(ending(path))
+    if part and part.endswith("]") and ending(path) not in (".npy", ".tif", ".tiff"):
+        suffix = ".tif"
     return path.with_name(stem(path) + suffix) if suffix else path
 
 

@@ -33,6 +33,16 @@ def expand(text: str) -> str:
     return os.path.expanduser(text) if text.startswith("~") and not os.path.lexists(text) else text
 
 
+def located(text: str, folder: Path) -> str:
+    """A name as it was typed in a folder, for use from another one; with what follows it: an array, frames.
+
+    >>> located("~", Path("/a")) == str(Path.home()), located("/b/x.h5:y", Path("/a"))
+    (True, '/b/x.h5:y')
+    """
+    text = expand(text)
+    return text if os.path.isabs(text) else os.path.join(folder, text)
+
+
 def is_clutter(name: str) -> bool:
     """Tell whether a file or folder was left there by a program: hidden, of a NAS, of macOS, of Windows, our own.
 
@@ -48,8 +58,13 @@ def in_clutter(path: Path, root: Path) -> bool:
 
 
 def is_pattern(text: str | Path) -> bool:
-    """Tell whether a name is a pattern such as `tomo/*_EVN.mrc`; a file or folder of that very name is none."""
-    return glob.has_magic(str(text)) and not os.path.lexists(text)
+    """Tell whether a name is a pattern such as `tomo/*_EVN.mrc`; a file or folder of that very name is none.
+
+    >>> is_pattern("tomo/*_EVN.mrc"), is_pattern("tomo/a.mrc")
+    (True, False)
+    """
+    magic = glob.has_magic(str(text)) and not os.path.lexists(text)
+    return magic and split_frames(str(text))[1] is None
 
 
 def pattern_root(text: str | Path) -> Path:
@@ -109,7 +124,8 @@ def split_frames(text: str) -> tuple[str, slice | None]:
     match = None if os.path.lexists(text) else _FRAMES.fullmatch(text)
     if not match or not (match[2] or match[3]):
         return text, None
-    there = os.path.exists(match[1]) or os.path.exists(re.sub(r":[^/]*$", "", match[1]) or "?")
+    colons = [found.start() for found in re.finditer(":", match[1])]  # data.h5:run1/noisy[10:50]
+    there = any(os.path.exists(match[1][:end]) for end in (*colons, len(match[1])))
     if not there and (glob.has_magic(match[1]) or match[3] is None):  # a pattern such as img[0-9].tif
         return text, None
     return match[1], parse_frames(text[len(match[1]) :])

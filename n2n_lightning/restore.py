@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from n2n_lightning import array_types, mosaics, networks, rounding
 from n2n_lightning.axes import (
     Layout,
-    around,
     as_pages,
     channels_last,
-    frames,
     has_alpha,
     in_space,
     of_pages,
@@ -28,6 +26,7 @@ from n2n_lightning.axes import (
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.missing import filled
+from n2n_lightning.movie_frames import MovieFrames, movie_of
 from n2n_lightning.outlier_search import OutlierSearch
 from n2n_lightning.outliers import OutlierCounts, checked_choice
 from n2n_lightning.page import Page, PageInput, PageStack
@@ -265,6 +264,7 @@ class Trained(nn.Module):
         outlier_map: np.ndarray | None = None,
         second: np.ndarray | None = None,
         unit: tuple[float, float] | None = None,
+        movie: MovieFrames | None = None,
     ) -> OutlierCounts:
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
 
@@ -279,6 +279,8 @@ class Trained(nn.Module):
                 is, and the network does not see it.
             unit: (factor, offset) that make physical values of those of `array`, where its file says them; the range of
                 training is converted where its unit was another one.
+            movie: all frames of the movie that `array` has some of, see movie_frames; None looks at `array`. Dead
+                frames stay as they are, and are not shown to the network.
             result: of the shape of `array`; of its type, or of a type of floats, which is not rounded.
             defects: coordinates of pixels that are known to be defective, (n, 3): channel, row, column. They are
                 replaced in every page.
@@ -292,7 +294,8 @@ class Trained(nn.Module):
         pages, together = self.pages_of(array, result, axes, alpha, colour, scale, black, fills, invalid, unit)
         axes = in_space(axes) if self.dims == 3 else axes
         stacked = pages.stacked
-        self._check_context(together and bool(near or (stacked and stacked[0] > 1)))
+        movie = movie or movie_of(array, axes, self.dims, 0 if near else self.context, invalid)
+        self._check_context(together and bool(near or (len(movie.pages) > 1 and stacked)))
         each = self._together if together else self._planes
         run = averaged(each, self.multiple) if tta else each
         marks = None if outlier_map is None else as_pages(outlier_map, axes, self.dims)
@@ -305,19 +308,32 @@ class Trained(nn.Module):
             search = OutlierSearch(outliers, pages, stacked_letters(axes, self.dims), defects, other)
             for place in pages.places:
                 page = pages.at(place)
+                if movie.is_dead(place):
+                    page.sink[...] = page.source
+                    advance(self.tiles(array, axes, tile) // len(pages.places))
+                    continue
                 page.outliers = search.at(place)
                 if near:
                     beside = [PageInput(as_pages(frame, axes, self.dims)) for frame in near]
                     page.near = [replace(frame, outliers=search.of(page, frame)) for frame in beside]
                 elif self.context:
-                    others = [around(place[0], k, stacked[0]) for k in frames(self.context)]
-                    page.near = [search.as_input((other, *place[1:])) for other in others]
+                    page.near = self._surroundings(movie, page, place, search)
                 self._run(run, page, self._tile(tile), batch, advance)
                 self._finish(page, together, strength, uneven)
                 counts += OutlierCounts.of(page.outliers)
                 if marks is not None:
                     page.outliers.mark(marks[place])
         return counts
+
+    def _surroundings(
+        self, movie: MovieFrames, page: Page, place: tuple[int, ...], search: OutlierSearch
+    ) -> list[PageInput]:
+        """Return the frames that the network is shown in place of one."""
+        others = movie.around(place, self.context)
+        if movie.is_whole:
+            return [search.as_input(other) for other in others]
+        shown = [movie.input(other) for other in others]
+        return [replace(frame, outliers=search.of(page, frame)) for frame in shown]
 
     def pages_of(
         self,

@@ -124,6 +124,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     cfg = _as_begun(cfg, folder, overrides)
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     typed.spend_time(config, overrides)
+    typed.placed(config, Path(job.runtime.cwd))
 
     def accepted() -> None:
         if follows():
@@ -139,7 +140,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from n2n_lightning.fit import train
 
     if cfg.init is not None and cfg.resume is None:
-        starting.refuse(str(cfg.init), overrides, config["model"])
+        starting.refuse(str(config["init"]), overrides, config["model"])
     with nullcontext() if follows() else runs.held(folder):
         return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError
+from n2n_lightning.paths import expand, located
 
 HERE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
@@ -17,6 +18,7 @@ CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder
 PATHS = frozenset(
     [
         *(f"data.{name}" for name in ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")),
+        "data.frames",  # colons, and numbers that are text
         *("resume", "init", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir"),
     ]
 )
@@ -39,6 +41,9 @@ def quoted(arguments: list[str]) -> list[str]:
     found = []
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
+        if match and match[2] in PATHS and match[3].startswith("~"):
+            argument = f"{match[1]}{match[2]}={expand(match[3])}"
+            match = _ARGUMENT.fullmatch(argument)
         if match and match[2] in PATHS and _needs_quotes(match[3]) and not _is_quoted(match[3]):
             if match[2] == "data.root" and re.fullmatch(r"\[.*\]", match[3]) and not _exists(match[3]):
                 folders = ",".join(quote(unquoted(part.strip())) for part in match[3][1:-1].split(","))
@@ -49,6 +54,31 @@ def quoted(arguments: list[str]) -> list[str]:
             argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"
         found.append(argument)
     return found
+
+
+def placed(config: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a configuration mean what they meant in the folder where the command was typed.
+
+    Args:
+        config: the plain configuration, which is changed: `~` is expanded, and where the program works in another
+            folder by now (hydra.job.chdir=true), relative paths become absolute.
+        folder: where it was typed.
+    """
+    moved = Path.cwd() != folder
+    for name in sorted(PATHS - {"data.frames"}):
+        group, _, key = name.rpartition(".")
+        values: Any = config.get(group) if group else config
+        value = values.get(key) if isinstance(values, dict) and group in ("", "data") else None
+        if isinstance(value, list):
+            values[key] = [_placed(one, folder, moved) for one in value]
+        elif value is not None:
+            values[key] = _placed(value, folder, moved)
+
+
+def _placed(value: Any, folder: Path, moved: bool) -> Any:
+    if not isinstance(value, str) or value == "pretrained":
+        return value
+    return located(value, folder) if moved else expand(value)
 
 
 def _needs_quotes(text: str) -> bool:

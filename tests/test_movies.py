@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
+import tifffile
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from scipy.ndimage import gaussian_filter, shift
 
+from n2n_lightning import look, typed
+from n2n_lightning.data import Movie, OwnPairs
+from n2n_lightning.data.batches import Key
+from n2n_lightning.files import InputError
 from n2n_lightning.frame_checks import review
+from n2n_lightning.restore import Trained
+from tests.conftest import run
 
 
 def scene(side: int = 64, seed: int = 1) -> np.ndarray:
@@ -80,8 +90,204 @@ def test_copies_are_found_also_of_a_lossy_file():
 def test_channels_in_turn_are_found_and_brightness_that_alternates_is_said():
     assert [found(taking_turns(n)).period for n in (1, 2, 3)] == [1, 2, 3]
     assert "two channels in turn" in found(taking_turns()).turns("a.tif")
-    assert "0::2 or 1::2" in found(taking_turns()).turns("a.tif")
+    assert "data.frames=0::2 or data.frames=1::2" in found(taking_turns()).turns("a.tif")
     frames = movie().astype(float)
     frames[1::2] *= 1.1
     assert found(frames).period == 1
     assert found(frames).alternation == pytest.approx(0.1, abs=0.02)
+
+
+def write(path, frames: np.ndarray):
+    tifffile.imwrite(path, frames, imagej=True, metadata={"axes": "TYX", "finterval": 0.5})
+    return path
+
+
+def loaded(path, **options) -> Movie:
+    data = Movie(str(path), batch_size=4, train_pairs=400, crop=16, **options)
+    data.setup()
+    return data
+
+
+def numbers(data: Movie) -> list[int]:
+    """Which frames of the file are used."""
+    scenes = data.train.scenes
+    return [int(row) for row in scenes.rows]
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_dead_frames_are_left_out_of_training_by_name(tmp_path, context):
+    frames = movie()
+    frames[[5, 12, 13]] = 0
+    data = loaded(write(tmp_path / "dead.tif", frames), context=context)
+    assert data.dropped == [f"frames 5, 12, 13 of {tmp_path / 'dead.tif'} (every pixel 0)"]
+    assert numbers(data) == [t for t in range(24) if t not in (5, 12, 13)]
+    for number in range(8):
+        batch = data.train[Key(0, number, torch.arange(16))]
+        assert batch["input"].numpy().min() > 0
+        assert batch["target"].numpy().min() > 0
+
+
+def test_copies_are_no_pairs_and_channels_in_turn_are_refused(tmp_path):
+    data = loaded(write(tmp_path / "twice.tif", np.repeat(movie(12), 2, 0)), context=0)
+    assert numbers(data) == list(range(0, 24, 2))
+    assert "a copy of the frame before" in data.dropped[0]
+    turns = write(tmp_path / "turns.tif", taking_turns())
+    with pytest.raises(InputError, match=r"turns.tif: two channels in turn .* data.frames=0::2 or data.frames=1::2"):
+        loaded(turns)
+    assert numbers(loaded(turns, frames="1::2")) == list(range(1, 24, 2))
+    assert numbers(loaded(turns, frames="all")) == list(range(24))
+
+
+def test_a_folder_of_frames_names_the_files_that_are_dead(tmp_path):
+    frames = movie()
+    frames[[5, 12]] = 0
+    for t, frame in enumerate(frames):
+        tifffile.imwrite(tmp_path / f"t{t}.tif", frame)
+    data = loaded(tmp_path)
+    assert data.dropped == [f"t5.tif, t12.tif of {tmp_path} (every pixel 0)"]
+
+
+def test_chosen_frames_are_the_targets_and_their_neighbours_come_from_the_whole_movie(tmp_path):
+    path = write(tmp_path / "movie.tif", movie())
+    for data in (loaded(path, frames="10:14", context=2), loaded(f"{path}[10:14]", context=2)):
+        assert numbers(data) == list(range(24))
+        assert data.train.wanted[0].tolist() == [10, 11, 12, 13]
+        frame = data.train._targets(torch.zeros(400, dtype=torch.long), torch.rand(400))
+        assert set(frame.tolist()) == {10, 11, 12, 13}
+        assert set(data.val.first.tolist()) <= {10, 11, 12, 13}
+    assert numbers(loaded(path, frames="10:14", context=0)) == [10, 11, 12, 13]
+    with pytest.raises(InputError, match="chooses none"):
+        loaded(path, frames="30:40")
+    with pytest.raises(InputError, match=r"data.frames=a: must be START:STOP"):
+        loaded(path, frames="a")
+
+
+@pytest.mark.parametrize("typed_as", ["10:50", "0::2", "-20:", ":7", "[10:50]", "5", "::2", "all"])
+def test_frames_reach_the_data_as_they_were_typed(typed_as):
+    with initialize_config_dir(str(typed.CONF), version_base="1.3"):
+        config = compose("config", typed.quoted(["data=movie", "data.noisy=a.tif[10:50]", f"data.frames={typed_as}"]))
+    assert config.data.frames == typed_as
+    assert config.data.noisy == "a.tif[10:50]"
+    again = OmegaConf.create(OmegaConf.to_yaml(config.data))
+    assert again.frames == typed_as
+
+
+class Mean(torch.nn.Module):
+    """A network for movies that gives the mean of the frames around one."""
+
+    multiple = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(1, keepdim=True)
+
+
+def averaging(context: int = 1) -> Trained:
+    return Trained(Mean(), 1, range=(0.0, 1000.0), context=context)
+
+
+def test_dead_frames_come_out_as_they_were_and_are_nobodys_neighbours():
+    frames = movie().astype(np.float32)
+    frames[[5, 12, 13]] = 0
+    result = averaging().denoise(frames, axes="THW")
+    assert (result[[5, 12, 13]] == 0).all()
+    for t, around in ((4, (3, 6)), (6, (4, 7)), (11, (10, 14)), (14, (11, 15)), (0, (1, 1)), (20, (19, 21))):
+        np.testing.assert_allclose(result[t], frames[list(around)].mean(0), rtol=1e-4)
+    twice = np.repeat(movie(12), 2, 0).astype(np.float32)
+    result = averaging().denoise(twice, axes="THW")
+    np.testing.assert_allclose(result[4], (twice[2] + twice[6]) / 2, rtol=1e-4)
+    assert (result[4] == result[5]).all()
+    with pytest.raises(InputError, match=r"two channels in turn .* array\[0::2\]"):
+        averaging().denoise(taking_turns(), axes="THW")
+
+
+def test_a_dead_page_of_a_stack_comes_out_as_it_was_without_a_context_too():
+    frames = movie(4)
+    frames[2] = 65535
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
+    network.multiple = 1
+    result = Trained(network, 1, range=(0.0, 1000.0)).denoise(frames, axes="NHW")
+    assert (result[2] == 65535).all()
+    assert (result[1] != frames[1]).any()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A run on a movie, of a network that sees a frame on either side."""
+    folder = tmp_path_factory.mktemp("run")
+    frames = movie(side=32)
+    frames[[5, 12, 13]] = 0
+    write(folder / "dead.tif", frames)
+    options = ["data.context=1", "data.train_pairs=8", "data.batch_size=4", "data.crop=16", "trainer.max_epochs=1"]
+    options += ["model=dncnn", "model.width=4", "model.layers=3", "hydra.run.dir=run"]
+    done = run("train", "data=movie", "data.noisy=dead.tif", *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "left out: frames 5, 12, 13 of dead.tif (every pixel 0)" in done.stdout
+    return folder / "run"
+
+
+def test_chosen_frames_are_denoised_with_neighbours_from_the_whole_movie(tmp_path, checkpoint):
+    frames = movie(side=32)
+    write(tmp_path / "movie.tif", frames)
+    np.save(tmp_path / "movie.npy", frames)
+    write(tmp_path / "odd[1].tif", frames[:3])  # a file of this name wins
+    names = ("movie.tif[10:20:2]", "movie.npy[7]", "odd[1].tif")
+    denoise = ("denoise", "--checkpoint", checkpoint, "-o")
+    done = run(*denoise, "some", *names, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert run(*denoise, "all", "movie.tif[::2]", "movie.npy", cwd=tmp_path).returncode == 0
+    with tifffile.TiffFile(tmp_path / "some/movie.tif") as file:
+        some = file.asarray()
+        assert file.series[0].axes == "TYX"
+        assert file.imagej_metadata["finterval"] == 0.5
+    np.testing.assert_array_equal(some, tifffile.imread(tmp_path / "all/movie.tif")[5:10])
+    np.testing.assert_array_equal(np.load(tmp_path / "some/movie.npy")[0], np.load(tmp_path / "all/movie.npy")[7])
+    assert tifffile.imread(tmp_path / "some/odd[1].tif").shape == (3, 32, 32)
+    done = run(*denoise, "none", "movie.tif[40:]", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "movie.tif: [40:] chooses none of its frames" in done.stderr
+
+
+def test_a_folder_of_frames_with_a_dead_one(tmp_path, checkpoint):
+    frames = movie(8, side=32)
+    frames[3] = 0
+    (tmp_path / "frames").mkdir()
+    for t, frame in enumerate(frames):
+        tifffile.imwrite(tmp_path / f"frames/t{t}.tif", frame)
+    write(tmp_path / "frames.tif", frames)
+    done = run("denoise", "frames", "frames.tif", "-o", "out", "--checkpoint", checkpoint, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "t3.tif (left as it was: every pixel 0)" in done.stdout
+    assert "frames.tif (frame 3 left as before: every pixel 0)" in done.stdout
+    results = np.stack([tifffile.imread(tmp_path / f"out/t{t}.tif") for t in range(8)])
+    np.testing.assert_array_equal(results, tifffile.imread(tmp_path / "out/frames.tif"))
+    done = run("denoise", "frames[2:5]", "-o", "some", "--checkpoint", checkpoint, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "some").iterdir()) == ["t2.tif", "t3.tif", "t4.tif"]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "some/t4.tif"), results[4])
+
+
+def test_check_says_what_is_wrong_with_frames(tmp_path):
+    frames = movie()
+    frames[[5, 12, 13]] = 0
+    report = look(str(write(tmp_path / "dead.tif", frames)))
+    assert "frames 5, 12, 13 of" in str(report)
+    assert report.numbers["dead_frames"] == [5, 12, 13]
+    report = look(str(write(tmp_path / "turns.tif", taking_turns())))
+    assert report.advice is None
+    assert "data.frames=0::2" in str(report)
+    report = look(f"{write(tmp_path / 'plain.tif', movie())}[10:20]")
+    assert "10" in str(report.findings[0].line)
+
+
+def test_a_dead_capture_of_a_burst_is_left_out_alone(tmp_path):
+    burst = np.random.default_rng(0).normal(scene(), 20, (6, 64, 64)).astype(np.float32)
+    burst[2] = 0
+    np.save(tmp_path / "burst.npy", burst)
+    data = OwnPairs(str(tmp_path / "burst.npy"), layout="KHW", batch_size=4, crop=16)
+    data.setup()
+    assert data.dropped == [f"frame 2 of {tmp_path / 'burst.npy'} (every pixel 0)"]
+    assert int(data.train.scenes.captures(torch.tensor([0]))[0]) == 5

@@ -28,6 +28,10 @@ class Scenes:
         fills: stored values that mean, as the files say, that a pixel is missing.
         unit: (factor, offset) that make physical values of the stored ones.
         layout: how the first array was read, on what the functions of data.reading return.
+        rows: with `counts`: which rows of the one tensor the captures are, (sum of counts,); None: all, in order.
+        targets: with `counts`: whether a capture may be a target, (sum of counts,); None: all may.
+        frame_names: of each scene the names of its captures, where they are files; None: they have numbers.
+        dropped: what was left out when they were read, in words.
     """
 
     frames: list[Tensor]
@@ -36,6 +40,10 @@ class Scenes:
     fills: tuple[float, ...] = ()
     unit: tuple[float, float] = (1.0, 0.0)
     layout: axes.Layout | None = None
+    rows: Tensor | None = None
+    targets: Tensor | None = None
+    frame_names: list[list[str]] | None = None
+    dropped: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,7 +70,8 @@ class Scenes:
         """Capture capture[i] of scene scene[i], (B,) each: (B, C, H, W), or less where `window` indexes C, H and W."""
         if self.counts is not None:
             starts = self.counts.cumsum(0) - self.counts
-            return self._frames(0, starts[scene] + capture, window)
+            place = starts[scene] + capture
+            return self._frames(0, place if self.rows is None else self.rows[place], window)
         if (capture == capture[0]).all():
             return self._frames(int(capture[0]), scene, window)
         parts, places = [], []
@@ -77,10 +86,19 @@ class Scenes:
         """One capture, (C, H, W); not copied."""
         if self.counts is None:
             return self.frames[capture][scene]
-        return self.frames[0][int(self.counts[:scene].sum()) + capture]
+        place = int(self.counts[:scene].sum()) + capture
+        return self.frames[0][place if self.rows is None else int(self.rows[place])]
+
+    def wanted(self, scene: int) -> Tensor:
+        """The captures of a scene that may be targets, by number: (n,)."""
+        count = int(self.captures(torch.tensor([scene]))[0])
+        if self.targets is None or self.counts is None:
+            return torch.arange(count)
+        start = int(self.counts[:scene].sum())
+        return self.targets[start : start + count].nonzero().flatten()
 
     def part(self, which: Tensor) -> "Scenes":
-        """Some of the scenes; a slice of them is not copied."""
+        """Some of the scenes; a slice of them, and frames of movies, are not copied."""
         names = [self.names[i] for i in which.tolist()]
         start, stop = int(which[0]), int(which[-1]) + 1
         whole = stop - start == len(which)
@@ -88,8 +106,10 @@ class Scenes:
             frames = [f[start:stop] if whole else f[which] for f in self.frames]
             return replace(self, frames=frames, names=names)
         owner = torch.repeat_interleave(torch.arange(len(self.names)), self.counts)
-        frames = [torch.cat([self.frames[0][owner == i] for i in which])]
-        return replace(self, frames=frames, names=names, counts=self.counts[which])
+        places = torch.cat([(owner == i).nonzero().flatten() for i in which])
+        rows = places if self.rows is None else self.rows[places]
+        targets = None if self.targets is None else self.targets[places]
+        return replace(self, names=names, counts=self.counts[which], rows=rows, targets=targets)
 
     def region(self, *part: slice) -> "Scenes":
         """The same scenes, cut to a part of their pixels, a slice of each spatial axis, which is not copied."""
@@ -112,6 +132,7 @@ class Mixed:
 
     Attributes:
         images: of each scene its captures, (C, H, W).
+        targets: of each scene whether a capture may be a target, (n,); None: all may.
     """
 
     images: list[list[Tensor]]
@@ -119,6 +140,9 @@ class Mixed:
     fills: tuple[float, ...] = ()
     unit: tuple[float, float] = (1.0, 0.0)
     layout: axes.Layout | None = None
+    targets: list[Tensor] | None = None
+    frame_names: list[list[str]] | None = None
+    dropped: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -154,6 +178,12 @@ class Mixed:
         """One capture, (C, H, W)."""
         return self.images[scene][capture]
 
+    def wanted(self, scene: int) -> Tensor:
+        """See Scenes.wanted."""
+        if self.targets is None:
+            return torch.arange(len(self.images[scene]))
+        return self.targets[scene].nonzero().flatten()
+
     def planes(self, most: int = PLANES) -> "Scenes | Mixed":
         """See Scenes.planes."""
         return _planes(self, most)
@@ -161,7 +191,9 @@ class Mixed:
     def part(self, which: Tensor) -> "Mixed":
         """Some of the scenes."""
         chosen = which.tolist()
-        return replace(self, images=[self.images[i] for i in chosen], names=[self.names[i] for i in chosen])
+        targets = None if self.targets is None else [self.targets[i] for i in chosen]
+        images, names = [self.images[i] for i in chosen], [self.names[i] for i in chosen]
+        return replace(self, images=images, names=names, targets=targets)
 
 
 def _planes(scenes: Scenes | Mixed, most: int) -> Scenes | Mixed:

@@ -55,6 +55,7 @@ class NoisyPairs(pl.LightningDataModule):
         stored_unit: (factor, offset) that make physical values of the stored ones; None where files do not say it.
         left_out: names of images that are not used.
         array_layout: how the first array was read, for the checkpoint; None where arrays are no files of the user.
+        dropped: frames and files that are not used, a line in words for each reason.
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: says what the data are, for `result.json`.
@@ -98,6 +99,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.stored_unit: tuple[float, float] | None = None
         self.left_out: list[str] = []
         self.array_layout: axes.Layout | None = None
+        self.dropped: list[str] = []
         self.fingerprint: dict[str, Any] = {}
         self.score_of: dict[str, Any] = {}
         self._position: dict[str, int] | None = None

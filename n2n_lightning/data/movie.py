@@ -10,12 +10,13 @@ from n2n_lightning.axes import around, frames
 from n2n_lightning.data.augment import turn
 from n2n_lightning.data.batches import Key
 from n2n_lightning.data.captures import Captures, Mixed, Scenes
-from n2n_lightning.data.frames import read_movies
+from n2n_lightning.data.frames import only, read_movies, usable_frames
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.own import Own, some_pairs, twice
 from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import generator
+from n2n_lightning.paths import parse_frames, split_frames
 
 CONTEXT = 2  # frames before and after one; more gains little where things move
 
@@ -29,11 +30,28 @@ class Movie(Own):
         context: show the network so many frames before and after one in place of it, which is the target
             (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs; `auto`: 2, or as many as the shortest
             movie has.
+        frames: which frames are learnt, in Python's slice syntax, `10:50` or `0::2`; None: all. The frames around them
+            come from all of the movie, with a step from those that are whole steps away. `all` takes channels that take
+            turns as they are. `movie.tif[10:50]` as `noisy` is the same.
         **options: see Own.
     """
 
-    def __init__(self, noisy: str, within: int = 1, context: int | str = "auto", **options: Any) -> None:
+    def __init__(
+        self,
+        noisy: str,
+        within: int = 1,
+        context: int | str = "auto",
+        frames: str | int | None = None,
+        **options: Any,
+    ) -> None:
+        noisy, chosen = split_frames(noisy)
         super().__init__(noisy, **options)
+        if chosen and frames is not None:
+            raise InputError(f"data.frames={frames}: {noisy} has frames chosen in brackets already; leave one out")
+        self.as_they_are = frames == "all"
+        if frames is not None and not self.as_they_are:
+            chosen = _frames(frames)
+        self.chosen = chosen
         whole_numbers(1, within=within)
         if context != "auto":
             whole_numbers(0, context=context)
@@ -42,6 +60,22 @@ class Movie(Own):
         if self.val_noisy:
             raise InputError(f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead")
         self.within, self.asked_context = within, context
+
+    def _usable(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+        """The frames that can be used; says which are left out.
+
+        Raises:
+            InputError: several channels take turns.
+        """
+        labels = scenes.frame_names
+        scenes, reviews = usable_frames(scenes, self.chosen)
+        for i, (name, seen) in enumerate(zip(scenes.names, reviews, strict=True)):
+            if (turns := seen.turns(name)) and not self.as_they_are:
+                raise InputError(f"{turns}; data.frames=all would take them as they are")
+            self.dropped += seen.lines(name, labels[i] if labels else None)
+            if line := seen.brightness(name):
+                self.notes.append(line)
+        return scenes
 
     def load(self) -> tuple[Dataset, Dataset | None]:
         scenes = self._prepared(self._read(read_movies, self.noisy))
@@ -53,6 +87,8 @@ class Movie(Own):
             raise InputError(
                 f"data.context={self.context}: needs {2 * self.context + 1} frames, and {self.noisy} has {shortest}"
             )
+        if not self.context:
+            scenes = _targets_alone(scenes)
         train, back = self._kept_back(scenes)
         count = self._count(train)
         val: Dataset | None = None
@@ -95,19 +131,47 @@ class Movie(Own):
         return {"input": parts[0], "target": parts[1], "size": len(shown[0])}
 
 
+def _targets_alone(scenes: Scenes | Mixed) -> Scenes | Mixed:
+    """The frames that may be targets: where pairs are learnt, both of a pair are."""
+    if scenes.targets is None:
+        return scenes
+    kept = [scenes.wanted(i) for i in range(len(scenes.names))]
+    for name, numbers in zip(scenes.names, kept, strict=True):
+        if len(numbers) < 2:
+            raise InputError(f"{name}: {len(numbers)} frame is chosen; pairs need two or more")
+    return only(scenes, kept)
+
+
+def _frames(text: str | int) -> slice:
+    """The option data.frames, read."""
+    try:
+        return parse_frames(str(text))
+    except InputError as error:
+        raise InputError(f"data.frames={text}: {str(error).partition(': ')[2]}") from None
+
+
 class Hidden(Captures):
     """Windows of frames that the network is not shown, as `target`; those around them as `input`, (B, 2n x C, h, w)."""
 
     def __init__(self, scenes: Scenes | Mixed, seed: int, context: int, crop: Any, count: int) -> None:
         super().__init__(scenes, seed, True, None, crop, count)
         self.context = context
+        chosen = scenes.targets is not None
+        self.wanted = [scenes.wanted(i) for i in range(len(scenes.names))] if chosen else None
+
+    def _targets(self, scene: Tensor, u: Tensor) -> Tensor:
+        """Frames that may be targets, one of each scene, from uniform numbers in [0, 1): (B,)."""
+        if self.wanted is None:
+            return (u * self.scenes.captures(scene)).long()
+        each = [self.wanted[i] for i in scene.tolist()]
+        return torch.stack([some[int(x * len(some))] for some, x in zip(each, u.tolist(), strict=True)])
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         scene = key.visited(self.count, len(self.scenes.names))
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()
-        frame = (u[2] * self.scenes.captures(scene)).long()
+        frame = self._targets(scene, u[2])
         target = self.scenes.take(scene, frame, window)
         return {
             "input": surroundings(self.scenes, scene, frame, self.context, window),

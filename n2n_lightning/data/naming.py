@@ -3,26 +3,108 @@
 import fnmatch
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_lightning.files import InputError, natural
 from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
-from n2n_lightning.paths import composed, in_clutter
+from n2n_lightning.paths import PREVIEWS, composed, in_clutter, is_dangling, is_pattern, matching, pattern_root
 
 
 def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> list[Path]:
-    """The image files in a folder, in natural order (2.png before 10.png).
+    """The image files in a folder, or those that match a pattern, in natural order (2.png before 10.png).
 
     Args:
-        folder: the folder.
+        folder: the folder, or a pattern, `tomo/*_EVN.mrc`, for which `deep` does not matter.
         exclude: patterns of names, or of paths below the folder, that are left out: `*avg*`, `*/mask/*`.
         deep: those in folders below it, too.
     """
-    found = below(folder) if deep else folder.iterdir()
-    files = [p for p in found if not in_clutter(p, folder) and is_one(p) and is_picture(p)]
-    kept = [p for p in files if not _excluded(p.relative_to(folder), exclude)]
-    return sorted(kept, key=lambda p: [natural(part) for part in [*reversed(p.relative_to(folder).parents), p]])
+    return [path for path in _listed(folder, exclude, deep) if not is_dangling(path)]
+
+
+def _listed(folder: Path, exclude: Sequence[str], deep: bool) -> list[Path]:
+    """The same with links to nothing."""
+    root = pattern_root(folder)
+    found: Iterable[Path]
+    if is_pattern(folder):
+        found = matching(str(folder))
+    else:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such file or folder")
+        found = below(folder) if deep else folder.iterdir()
+    files = [p for p in found if not in_clutter(p, root) and is_one(p) and is_picture(p)]
+    kept = [p for p in files if not _excluded(p.relative_to(root), exclude)]
+    keys: dict[Path, list[list[tuple[int, str]]]] = {}
+
+    def place(path: Path) -> list[list[tuple[int, str]]]:
+        if path.parent not in keys:  # of very many files the folders are few
+            keys[path.parent] = [natural(part) for part in reversed(path.relative_to(root).parents)]
+        return [*keys[path.parent], natural(path)]
+
+    return sorted(kept, key=place)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder, or a pattern, holds to be trained on.
+
+    Attributes:
+        root: the folder.
+        groups: the image files of each folder, in natural order.
+        dropped: what is left out, in words.
+    """
+
+    root: Path
+    groups: dict[Path, list[Path]]
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them."""
+        return list(itertools.chain.from_iterable(self.groups.values()))
+
+    def without(self, folders: Sequence[Path], reason: str) -> "Listing":
+        """Some folders less, for a reason."""
+        counts = [f"{f.relative_to(self.root)} ({len(self.groups[f])} pictures {reason})" for f in folders]
+        rest = {folder: files for folder, files in self.groups.items() if folder not in folders}
+        return replace(self, groups=rest, dropped=(*self.dropped, *counts))
+
+
+def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
+    """What lies in a folder and those below it, or matches a pattern; previews and links to nothing are left out.
+
+    Raises:
+        InputError: there are no images.
+    """
+    root = pattern_root(source)
+    groups: dict[Path, list[Path]] = {}
+    away = []
+    for path in _listed(source, exclude, deep=True):
+        if is_dangling(path):
+            away.append(path)
+        else:
+            groups.setdefault(path.parent, []).append(path)
+    dropped = []
+    if away:
+        some = ", ".join(str(path.relative_to(root)) for path in away[:5]) + (
+            f" and {len(away) - 5} more" if len(away) > 5 else ""
+        )
+        dropped.append(f"{some} (links to files that are not there)")
+    found = Listing(root, groups, tuple(dropped))
+    small = [f for f in groups if any(part.lower() in PREVIEWS for part in f.relative_to(root).parts)]
+    if small and len(small) < len(groups):
+        found = found.without(small, "in a folder of previews")
+    if not found.groups:
+        what = "matches no image" if is_pattern(source) else "holds no images"
+        also = f"; left out: {'; '.join(dropped)}" if dropped else ""
+        raise InputError(f"{source}: {what} ({', '.join(sorted(PICTURES))}){also}")
+    return found
+
+
+def is_file(source: str | Path) -> bool:
+    """Tell whether a source of images is one file, or an array or frames of one: no folder, and no pattern."""
+    return is_one(Path(source)) and not is_pattern(source)
 
 
 def _excluded(path: Path, patterns: Sequence[str]) -> bool:
@@ -31,7 +113,7 @@ def _excluded(path: Path, patterns: Sequence[str]) -> bool:
 
 def key(path: Path, folder: Path) -> str:
     """The name of a file below its folder, without its ending, composed (NFC): what partners have in common."""
-    return composed(path.relative_to(folder).with_name(stem(path)).as_posix())
+    return composed(path.relative_to(pattern_root(folder)).with_name(stem(path)).as_posix())
 
 
 def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tuple[Path, Path]]:
@@ -43,11 +125,9 @@ def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tupl
     """
     sides = []
     for folder in (first, second):
-        if not folder.is_dir():
+        if is_file(folder):
             raise InputError(f"{folder}: no such folder")
-        files = pictures(folder, exclude, deep=True)
-        if not files:
-            raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
+        files = listing(folder, exclude).files
         names = {key(path, folder): path for path in files}
         for path in files:
             if names[key(path, folder)] != path:
@@ -120,3 +200,67 @@ def grouped(paths: Sequence[Path]) -> list[list[Path]] | None:
     if any(p != parts[0] for p in parts) or not 2 <= len(parts[0]) <= min(9, len(parts)):
         return None
     return [[group[part] for part in sorted(group)] for group in groups.values()]
+
+
+_HALF = re.compile(
+    r"(?:^|(?<=[ _.-]))(?:(evn|even)|(odd)|half[ _-]?(?:map[ _-]?)?(?:([1a])|([2b]))|(?:(h1)|(h2)))(?=[ _.-]|$)",
+    re.IGNORECASE,
+)
+
+
+def half_of(name: str) -> tuple[str, int] | None:
+    """Which half a name says that it is, and the rest of the name, which both have; None: it is no half.
+
+    >>> half_of("grid1_000_EVN"), half_of("run_half2_class001"), half_of("grid1_000")
+    (('grid1_000:0', 0), ('run_class001:2', 1), None)
+    """
+    found = list(_HALF.finditer(name))
+    if not found:
+        return None
+    last = found[-1]
+    kind = next(i for i, group in enumerate(last.groups()) if group)
+    return f"{_bare(name[: last.start()] + name[last.end() :])}:{kind // 2 * 2}", kind % 2
+
+
+def _bare(name: str) -> str:
+    """A name without separators at its ends, one where there are several."""
+    return re.sub(r"[ _.-]{2,}", "_", composed(name).strip(" _.-")).lower()
+
+
+def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
+    """Files of one folder that are halves of things by their names (_EVN and _ODD, half1 and half2), in pairs.
+
+    Returns:
+        The pairs, and the other files, as their sums; None where the names say nothing of the kind.
+
+    Raises:
+        InputError: a half has no other half.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    rest = []
+    for path in paths:
+        half = half_of(stem(path))
+        if half is None:
+            rest.append(path)
+        else:
+            found.setdefault(half[0], {})[half[1]] = path
+    pairs = [[sides[0], sides[1]] for sides in found.values() if len(sides) == 2]
+    if not pairs or sum(len(sides) for sides in found.values()) + len(rest) < len(paths):
+        return None
+    alone = [path for sides in found.values() if len(sides) == 1 for path in sides.values()]
+    names = {key.rpartition(":")[0] for key in found}
+    sums = [p for p in rest if _is_sum(_bare(stem(p)), names)]
+    short = any(key.endswith(":4") for key in found)  # h1 and h2 may be wells of a plate
+    if short and (alone or any(_bare(stem(p)) not in names for p in rest)):
+        return None
+    if len(alone) > len(pairs) or len(rest) - len(sums) > len(pairs):
+        return None
+    if alone:
+        raise InputError(f"{alone[0]}: its other half is not there; data.exclude={alone[0].name!r} leaves it out")
+    return pairs, rest
+
+
+def _is_sum(name: str, halves: set[str]) -> bool:
+    """Whether a name is that of what two halves are of, perhaps with something at its end: grid1_000_DW."""
+    ends = [match.start() for match in re.finditer(r"[ _.-]", name)]
+    return any(name[:end] in halves for end in (*ends, len(name)))

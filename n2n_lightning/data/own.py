@@ -127,8 +127,14 @@ class Own(NoisyPairs):
         """The sides of windows where none were asked for."""
         return CROPS[self.dims]
 
+    def _usable(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+        """The captures that can be used; says which are left out."""
+        return scenes
+
     def _prepared(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
         """The scenes that can be learnt from; sets what their values mean."""
+        self.dropped += scenes.dropped
+        scenes = self._usable(scenes)
         scenes = self._without_blanks(scenes)
         self.channels, self.stored_unit = scenes.channels, scenes.unit
         seen = look(scenes)
@@ -295,8 +301,13 @@ def some_pairs(scenes: Scenes | Mixed, most: int = SCORED) -> tuple[Tensor, Tens
     """Scenes and first captures, (n,) each, of up to so many pairs of neighbours from each scene, evenly spread."""
     everything = torch.arange(len(scenes.names))
     firsts = []
-    for count in scenes.captures(everything).tolist():
-        firsts.append(2 * torch.tensor(axes.evenly(count // 2, min(most, count // 2))))
+    for i, count in enumerate(scenes.captures(everything).tolist()):
+        if scenes.targets is None:
+            firsts.append(2 * torch.tensor(axes.evenly(count // 2, min(most, count // 2))))
+            continue
+        wanted = scenes.wanted(i)[::2]
+        wanted = wanted[wanted < count - 1]  # each with the frame after it
+        firsts.append(wanted[axes.evenly(len(wanted), min(most, len(wanted)))] if len(wanted) else wanted)
     counts = torch.tensor([len(first) for first in firsts])
     return torch.repeat_interleave(everything, counts), torch.cat(firsts)
 

@@ -12,14 +12,15 @@ from torch.utils.data import Dataset
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.capture_noise import Direction, as_facts, explained, levels_of, scored_direction
 from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
-from n2n_lightning.data.naming import key, partners, pictures
+from n2n_lightning.data.frames import usable_captures
+from n2n_lightning.data.naming import is_file, key, partners, pictures
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.own import Own, scored, twice
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
 from n2n_lightning.data.units import in_unit, stored_as
 from n2n_lightning.files import InputError
-from n2n_lightning.formats import is_one
 from n2n_lightning.noise_levels import NoiseLevels, named
+from n2n_lightning.paths import composed, pattern_root
 
 
 class OwnPairs(Own):
@@ -72,6 +73,12 @@ class OwnPairs(Own):
             way = "the first captures are the input (data.swap=false)" if self.swap is False else way
             self.notes.append(explained(self.levels, way, self.score_of.get("captures")))
         return Captures(train, self.seed, bool(self.swap), clean, self.crop, pairs, self.within, directed), val
+
+    def _usable(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+        """The captures that can be used; says which are left out."""
+        scenes, lines = usable_captures(scenes)
+        self.dropped += lines
+        return scenes
 
     def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
         """See NoisyPairs."""
@@ -164,7 +171,7 @@ class OwnPairs(Own):
         assert self.clean is not None
         folder, count = Path(self.clean), len(scenes.names)
         clean = self._images(self.clean)
-        if not folder.is_dir() or self.val_noisy:
+        if is_file(folder) or self.val_noisy:
             if not self.val_noisy and len(clean.names) == len(self._all) > count:  # those of blank scenes
                 clean = clean.part(self._kept)
             if not self.val_noisy and len(clean.names) != count:
@@ -181,12 +188,15 @@ class OwnPairs(Own):
 
     def _owners(self, paths: Sequence[Path], folder: Path) -> list[str]:
         """The scene that each clean image belongs to, by the place and name of both."""
-        root = Path(self.noisy)
+        root, folder = pattern_root(self.noisy), pattern_root(folder)
         scenes = {
-            key(Path(n), root) if Path(n).is_file() else Path(n).relative_to(root).as_posix(): n for n in self._all
+            key(Path(n), root) if Path(n).is_file() else composed(Path(n).relative_to(root).as_posix()): n
+            for n in self._all
         }
         whole = [key(path, folder) for path in paths]
-        above = [path.parent.relative_to(folder).as_posix() for path in paths]  # gt/1/avg50.png is of the scene 1
+        above = [
+            composed(path.parent.relative_to(folder).as_posix()) for path in paths
+        ]  # gt/1/avg50.png is of the scene 1
         for own in (whole, above):
             if set(own) <= set(scenes):
                 return [scenes[name] for name in own]
@@ -199,7 +209,7 @@ class OwnPairs(Own):
         """Single images of a file or folder, as scenes of one capture."""
         folder = Path(source)
         layout = self.layout if "K" not in self.layout else "auto"
-        if not is_one(folder):
+        if not is_file(folder):
             paths = pictures(folder, deep=True)  # exclude= is about captures: an average may be the clean image
             if not paths:
                 raise InputError(f"{source}: holds no images")

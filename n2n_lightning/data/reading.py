@@ -5,6 +5,7 @@ into memory, not copied, so that they may be larger than it. With `dims=3` volum
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from n2n_lightning import axes
 from n2n_lightning.data.captures import Mixed, Scenes
-from n2n_lightning.data.naming import grouped, matched, pictures
+from n2n_lightning.data.naming import Listing, grouped, half_of, halves, is_file, listing, matched
 from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, room
-from n2n_lightning.formats import PICTURES, Picture, Values, is_one, opened
+from n2n_lightning.formats import Picture, Values, opened
 from n2n_lightning.formats.units import converted
 
 AS_THEY_ARE = Stored()
@@ -36,12 +37,8 @@ def spatial_axes(source: str, layout: str = "auto", exclude: Sequence[str] = ())
     Returns:
         2 or 3, and the distance of neighbouring voxels along D, H and W, or None where the file does not say it.
     """
-    folder = Path(source)
-    if not is_one(folder):
-        found = pictures(folder, exclude, deep=True)
-        if not found:
-            raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
-        source = str(found[0])
+    if not is_file(source):
+        source = str(listing(Path(source), exclude).files[0])
     picture = opened(source)
     values = picture.values[0]
     deep = "D" in layout or (layout == "auto" and picture.volumes and "D" in (values.axes or ""))
@@ -127,9 +124,8 @@ def layout_of(noisy: str, layout: str, exclude: Sequence[str], dims: int, kind: 
         noisy, layout, exclude, dims: as of `read_scenes`.
         kind: what a file of a folder holds: `image` (read_picture), `picture` or `stack` (all_of).
     """
-    folder = Path(noisy)
-    whole = is_one(folder)
-    picture = opened(noisy if whole else pictures(folder, exclude, deep=True)[0])
+    whole = is_file(noisy)
+    picture = opened(noisy if whole else listing(Path(noisy), exclude).files[0])
     values = _stacked(picture)[0]
     stated, assumed = values.axes, layout == "auto" and (values.axes is None or values.assumed)
     if layout == "auto" and stated is None and dims == 2 and (kind == "stack" or not whole):
@@ -237,30 +233,93 @@ def _scenes_of(
         InputError: they cannot be read, or do not fit one another.
     """
     folder = Path(noisy)
-    if is_one(folder):
+    if is_file(noisy):
+        if target is not None and not is_file(target):
+            raise InputError(f"{target}: is a folder, and {noisy} a file; both must be files, or both folders")
         return _from_files(noisy, target, layout, dims)
     if target is not None:
         pairs = matched(folder, Path(target), exclude)
         return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims, layout)
-    found = dict.fromkeys(path.parent for path in pictures(folder, exclude, deep=True))  # in natural order
-    scenes = [scene for scene in found if scene != folder]
-    if scenes:
-        files = [pictures(scene, exclude) for scene in scenes]
-        for scene, captures in zip(scenes, files, strict=True):
-            if len(captures) < 2:
-                raise Single(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
-        return _from_images(files, [str(scene) for scene in scenes], dims, layout)
-    paths = pictures(folder, exclude)
-    if not paths:
-        raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
+    return _from_folder(listing(folder, exclude), layout, dims)
+
+
+def _from_folder(found: Listing, layout: str, dims: int) -> Scenes | Mixed:
+    """Scenes of a folder: its folders with the captures of one each, or captures that their names or stacks pair."""
+    top = found.groups.get(found.root, [])
+    below = [folder for folder in found.groups if folder != found.root]
+    if not top and len(below) == 2 and {half_of(folder.name) is not None for folder in below} == {True}:
+        sides = sorted(below, key=lambda folder: (half_of(folder.name) or ("", 0))[1])
+        if [(half_of(folder.name) or ("", 0))[1] for folder in sides] == [0, 1]:
+            pairs = matched(sides[0], sides[1])
+            return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims, layout, found.dropped)
+    if below and not top:
+        return _from_folders(found, dims, layout)
+    scenes = _from_names(top, layout, dims, found.dropped)
+    if below:
+        if scenes is not None:
+            found = found.without(below, "in a folder beside the captures")
+        elif len(below) > max(1, len(top)):
+            names = ", ".join(path.name for path in top[:5])
+            more = found.without([found.root], "")
+            lines = (*found.dropped, f"{names} (beside the folders of the scenes)")
+            return _from_folders(Listing(found.root, more.groups, lines), dims, layout)
+        else:
+            names = ", ".join(str(folder.relative_to(found.root)) for folder in below[:5])
+            raise InputError(
+                f"{found.root}: holds images itself and in folders ({names}); data.exclude='{below[0].name}/*' leaves"
+                " those of a folder out"
+            )
+    if scenes is None:
+        raise Single(
+            f"{found.root}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
+            " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
+        )
+    return replace(scenes, dropped=(*found.dropped, *scenes.dropped[len(found.dropped) :])) if below else scenes
+
+
+def _from_folders(found: Listing, dims: int, layout: str) -> Scenes | Mixed:
+    """Folders with the captures of one scene each."""
+    for scene, captures in found.groups.items():
+        if len(captures) < 2:
+            raise Single(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
+    files, names = list(found.groups.values()), [str(scene) for scene in found.groups]
+    return _from_images(files, names, dims, layout, found.dropped)
+
+
+def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, ...]) -> Scenes | Mixed | None:
+    """Scenes from the files of one folder: halves by their names, stacks, captures by their names; else None."""
+    if sides := halves(paths):
+        pairs, rest = sides
+        sums = ", ".join(path.name for path in rest[:5]) + (f" and {len(rest) - 5} more" if len(rest) > 5 else "")
+        lines = (*dropped, *([f"{sums} (no halves, by their names)"] if rest else []))
+        return _from_halves(pairs, dims, layout, lines)
     if dims == 2 and (bursts := _bursts(paths, layout)):
-        return bursts
+        return replace(bursts, dropped=dropped)
     if groups := grouped(paths):
-        return _from_images(groups, [str(group[0]) for group in groups], dims, layout)
-    raise Single(
-        f"{folder}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
-        " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
-    )
+        return _from_images(groups, [str(group[0]) for group in groups], dims, layout, dropped)
+    return None
+
+
+def _from_halves(pairs: list[list[Path]], dims: int, layout: str, dropped: tuple[str, ...]) -> Scenes | Mixed:
+    """Scenes of two captures, a file each, or a stack of them each, as of a tilt series."""
+    first = opened(pairs[0][0]).values
+    stacked = len(first) > 1 or (dims == 2 and bool(set(first[0].axes or "") & set("NTD")))
+    names = [str(one) for one, _ in pairs]
+    if not stacked:
+        return _from_images(pairs, names, dims, layout, dropped)
+    stored = stored_as([path for pair in pairs for path in pair])
+    images, each = [], []
+    for name, pair in zip(names, pairs, strict=True):
+        sides = [[image for part in _images_of(path, dims, stored) for image in part] for path in pair]
+        if len(sides[0]) != len(sides[1]):
+            raise InputError(f"{pair[1]}: has {len(sides[1])} images, its other half {name} has {len(sides[0])}")
+        images += [list(captures) for captures in zip(*sides, strict=True)]
+        each += [f"{name}, image {i}" for i in range(len(sides[0]))]
+    return replace(together(images, each, stored), dropped=dropped)
+
+
+def _images_of(path: Path, dims: int, stored: Stored) -> list[Tensor]:
+    return all_of(path, "auto", dims=dims, physical=stored.physical)
 
 
 def read_any(
@@ -294,16 +353,14 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     Raises:
         InputError: they cannot be read, or are not alike in type and channels.
     """
-    folder = Path(noisy)
-    if is_one(folder):
+    if is_file(noisy):
         stored = stored_as([noisy])
         captures = read_array(noisy, layout, dims, stored.physical)
         images = torch.cat(captures) if len(captures) > 1 else captures[0]
         names = [f"{noisy}, image {i}" for i in range(len(images))]
         return Scenes([images], names, None, stored.fills, stored.unit)
-    paths = pictures(folder, exclude, deep=True)
-    if not paths:
-        raise InputError(f"{folder}: holds no images ({', '.join(sorted(PICTURES))})")
+    listed = listing(Path(noisy), exclude)
+    paths = listed.files
     stored = stored_as(paths)
     found: list[Tensor] = []
     names = []
@@ -315,8 +372,9 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
         found += here
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
     if dims == 3 or len({image.shape for image in found}) > 1:
-        return Mixed([[image] for image in found], names, stored.fills, stored.unit)
-    return Scenes([torch.stack(found)], names, None, stored.fills, stored.unit)
+        mixed = Mixed([[image] for image in found], names, stored.fills, stored.unit)
+        return replace(mixed, dropped=listed.dropped)
+    return Scenes([torch.stack(found)], names, None, stored.fills, stored.unit, dropped=listed.dropped)
 
 
 def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False) -> list[Tensor]:
@@ -349,7 +407,11 @@ def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> S
 
 
 def _from_images(
-    scenes: Sequence[Sequence[Path]], names: list[str], dims: int = 2, layout: str = "auto"
+    scenes: Sequence[Sequence[Path]],
+    names: list[str],
+    dims: int = 2,
+    layout: str = "auto",
+    dropped: tuple[str, ...] = (),
 ) -> Scenes | Mixed:
     """Scenes whose captures are a file each."""
     paths = [path for captures in scenes for path in captures]
@@ -360,7 +422,7 @@ def _from_images(
         for path, image in zip(captures, group, strict=True):
             if image.shape != group[0].shape:
                 raise InputError(f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}")
-    return together(found, names, stored)
+    return replace(together(found, names, stored), dropped=dropped)
 
 
 def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:

@@ -20,7 +20,7 @@ from n2n_lightning.files import DiskFull, InputError, out_of_descriptors
 from n2n_lightning.formats import converters, dicom_files
 from n2n_lightning.formats.gzipped import Gzipped, is_gzipped
 from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
-from n2n_lightning.paths import is_clutter, is_dangling
+from n2n_lightning.paths import is_clutter, is_dangling, parse_frames, shown_frames, split_frames
 
 __all__ = [
     "BECOMES",
@@ -66,6 +66,7 @@ PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in SEVERAL}
 # Errors of a disk or a machine, which say nothing against the file.
 BROKEN = (errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EACCES, errno.EPERM)
 _NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr", "Fits"))
+_CHOSEN = re.compile(r"(.*)(\[-?\d*:-?\d*(?::\d+)?\])", re.DOTALL)
 _PART = re.compile(rf"(.+(?:{_NAMED})):(.+)")
 
 
@@ -130,13 +131,15 @@ def below(folder: Path) -> Iterator[Path]:
 
 
 def split(text: str) -> tuple[Path, str | None]:
-    """A file and the array in it that was named.
+    """A file and the array in it that was named, with the frames that were chosen in brackets.
 
-    >>> split("data.h5:run1/noisy")[1], split("scan.tif")[1]
-    ('run1/noisy', None)
+    >>> split("data.h5:run1/noisy")[1], split("scan.tif")[1], split("movie.tif[10:50]")[1]
+    ('run1/noisy', None, '[10:50]')
     """
+    text, frames = split_frames(text)
+    chosen = f"[{shown_frames(frames)}]" if frames else ""
     match = None if Path(text).exists() else _PART.fullmatch(text)
-    return (Path(match[1]), match[2]) if match else (Path(text), None)
+    return (Path(match[1]), match[2] + chosen) if match else (Path(text), chosen or None)
 
 
 def opened(path: Path | str, part: str | None = None) -> Picture:
@@ -144,7 +147,7 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
 
     Args:
         path: the file; as text it may name an array in it, `data.h5:noisy`.
-        part: the name of an array, where `path` does not say it.
+        part: the name of an array, where `path` does not say it; `[10:50]` at its end chooses frames.
 
     Raises:
         InputError: the file is missing, damaged, or of a kind that cannot come out as it went in.
@@ -152,6 +155,12 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
     if isinstance(path, str):
         path, named = split(path)
         part = part or named
+    if part and (match := _CHOSEN.fullmatch(part)):
+        from n2n_lightning.formats.selected import Selected
+
+        whole = opened(path, match[1] or None)
+        with _explained(path, whole.kind):
+            return Selected(whole, parse_frames(match[2]))
     if is_dangling(path):
         away = os.readlink(path)
         raise InputError(f"{path}: is a link to {away}, which is not there (git-annex: git annex get fetches it)")

@@ -60,6 +60,8 @@ def inspect(scenes: Scenes | Mixed, volumes: bool = False) -> Report:
     volumes = volumes or len(scenes.smallest) == 3
     scenes = scenes.planes()
     report = Report()
+    for line in scenes.dropped:
+        report.add("left out", line)
     single = int(scenes.captures(torch.arange(len(scenes.names))).max()) == 1
     if single and not volumes and isinstance(scenes, Scenes) and of_one_file(scenes):
         scenes = pages_that_count(report, scenes)
