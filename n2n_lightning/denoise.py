@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import DiskFull, InputError, Parser, command, refuse_inputs, replacing
+from n2n_lightning.files import DiskFull, InputError, Parser, command, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves, rescaled
-from n2n_lightning.jobs import Job, folder_of, halves_of, planned
+from n2n_lightning.jobs import Job, folder_of, halves_of, planned, refuse_inputs
 
 OUTLIERS = ("auto", "replace", "keep")  # outliers.CHOICES, which wants torch
 

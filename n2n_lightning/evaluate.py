@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
+from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.jobs import refuse_inputs
 
 OWN = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
+from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.jobs import refuse_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,38 +108,6 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], option: str = "") -> None:
-    """Refuse to write a file where an input is.
-
-    Args:
-        target: the file that is to be written.
-        inputs: the files and folders that are read; None and what does not exist are left out. What exists in such a
-            folder must not be replaced if its name is that of an image or an array.
-        option: that names the target, for the message.
-
-    Raises:
-        InputError: `target` is one of the inputs, by this name or another, or one of the images in an input folder.
-    """
-    from n2n_lightning.formats import ENDINGS, FOLDERS, ending
-
-    named = f"{option} {target}".strip()
-    here, place = identity(target), Path(os.path.realpath(target.parent))
-    for source in inputs:
-        path = Path(source) if source is not None else None
-        if path is None or not path.exists():
-            continue
-        if here is not None and identity(path) == here:
-            raise InputError(f"{named}: is the input {path}; name another file")
-        real = path.resolve()
-        if not path.is_dir() or not (place == real or real in place.parents):
-            continue
-        whole = ending(path) in FOLDERS or any(
-            ending(p) in FOLDERS for p in (place, *place.parents) if real in p.parents
-        )
-        if whole or (here is not None and ending(target) in ENDINGS):
-            raise InputError(f"{named}: is among the inputs, in {path}; name another file")
 
 
 def copy_folder(source: Path, target: Path, left_out: Callable[[Path], bool] = lambda path: False) -> list[str]:

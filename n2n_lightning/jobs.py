@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n2n_lightning.files import InputError, identity, natural
-from n2n_lightning.formats import BECOMES, ENDINGS, below, ending, is_one, kind_of, split, stem
+from n2n_lightning.formats import BECOMES, ENDINGS, FOLDERS, below, ending, is_one, kind_of, split, stem
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.paths import composed, in_clutter, is_dangling, parse_frames
 
@@ -81,6 +81,36 @@ def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[li
             both = " and ".join(str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job))
             raise InputError(f"{both} would both become {job.target}; denoise them into folders of their own")
     return list(owners.values()), skipped
+
+
+def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], option: str = "") -> None:
+    """Refuse to write a file where an input is.
+
+    Args:
+        target: the file that is to be written.
+        inputs: the files and folders that are read; None and what does not exist are left out. What exists in such a
+            folder must not be replaced if its name is that of an image or an array.
+        option: that names the target, for the message.
+
+    Raises:
+        InputError: `target` is one of the inputs, by this name or another, or one of the images in an input folder.
+    """
+    named = f"{option} {target}".strip()
+    here, place = identity(target), Path(os.path.realpath(target.parent))
+    for source in inputs:
+        path = Path(source) if source is not None else None
+        if path is None or not path.exists():
+            continue
+        if here is not None and identity(path) == here:
+            raise InputError(f"{named}: is the input {path}; name another file")
+        real = path.resolve()
+        if not path.is_dir() or not (place == real or real in place.parents):
+            continue
+        whole = ending(path) in FOLDERS or any(
+            ending(p) in FOLDERS for p in (place, *place.parents) if real in p.parents
+        )
+        if whole or (here is not None and ending(target) in ENDINGS):
+            raise InputError(f"{named}: is among the inputs, in {path}; name another file")
 
 
 def _refuse_inputs(jobs: list[Job]) -> None:

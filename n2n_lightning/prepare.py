@@ -8,7 +8,8 @@ photograph, uniform in its area, and each pixel is drawn from the block of it th
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, Parser, command, refuse_inputs, replacing
+from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.jobs import refuse_inputs
 
 # Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer the clean image.
 NOISES = ("pixelate",)
