@@ -46,7 +46,7 @@ def plain(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if not isinstance(array, np.ma.MaskedArray) and getattr(array, "mask", None) is not None:
         raise InputError(f"a {type(array).__name__}: pass np.ma.array(values, mask=mask) in its place")
     _check_type(array.dtype.name, "array")
-    if array.ndim < 2:
+    if len(array.shape) < 2:
         raise InputError(f"an array of shape {array.shape}: an image has two axes or more")
     if isinstance(array, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(array)
