@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def one(
 
     source, target = job.source, job.target
     counts, marks = OutlierCounts(), []
+    dead = series.dead(source) if series else ""
     if target.resolve() == source.resolve():
         raise InputError(f"{source}: would replace itself; name another folder with -o")
     picture = opened(source, job.part)
@@ -155,29 +157,26 @@ def one(
         options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
         options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
-        letters = [reading.axes for reading in readings]
-        frames = movies_of_picture(picture, letters, model.dims, model.context)
+        frames = movies_of_picture(picture, [r.axes for r in readings], model.dims, model.context)
         near = _near(model, job, readings[0].axes, series, picture.values[0])
         dtypes = _dtypes(model, picture, readings, args, near, lines)
         written = picture.written
         with replacing(target, folder=source.is_dir()) as temporary, written(temporary, dtypes) as results:
             for number, reading in enumerate(readings):
                 values = picture.values[number]
-                if series and series.places.get(job.source) in series.review.dead:
+                if dead:
                     results[number][...] = values.array
                     continue
                 options["near"] = _near(model, job, reading.axes, series, values)
-                options["movie"] = frames[number]
                 options |= {"fills": values.fills, "invalid": values.invalid, "unit": values.unit}
                 options["second"] = None if second is None else in_unit_of(values, second.values[number])
                 page = page_shape(values.shape, reading.axes)
                 options["defects"] = None if defects is None else defects.of(source, page)
                 options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
                 marks.append(options["outlier_map"])
-                how = (reading.axes, reading.alpha, reading.colour)
                 apart = _is_mosaic(picture, values, reading.axes, args.mosaic, lines)
-                run = model.denoise_mosaic if apart else model.denoise_into
-                counts += run(results[number], values.array, *how, **options)
+                run = model.denoise_mosaic if apart else partial(model.denoise_into, movie=frames[number])
+                counts += run(results[number], values.array, reading.axes, reading.alpha, reading.colour, **options)
         if args.outlier_map:
             write_map(target, marks)
     except InputError as error:
@@ -192,9 +191,7 @@ def one(
     finally:
         if task is not None:
             progress.remove_task(task)
-    notes = [picture.note, *(movie.line() for movie in frames)]
-    if series and (dead := series.review.dead.get(series.places.get(job.source, -1))):
-        notes.append(f"left as it was: {dead}")
+    notes = [picture.note, *(movie.line() for movie in frames), dead and f"left as it was: {dead}"]
     return Denoised(target, notes, counts, marks, time.perf_counter() - started, lines)
 
 

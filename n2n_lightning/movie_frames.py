@@ -186,6 +186,10 @@ class Series:
         self.places = {path: t for t, path in enumerate(self.paths)}
         self.review = review_files(self.paths, context)
 
+    def dead(self, path: Path) -> str:
+        """Why a file is no frame of the movie; empty where it is one."""
+        return self.review.dead.get(self.places.get(path, -1), "")
+
 
 def series_of(jobs: list[Job], context: int) -> dict[Path, Series]:
     """The movie that each folder holds, where files are frames of one."""
