@@ -68,7 +68,7 @@ def save(path: Path, array: np.ndarray) -> None:
     elif suffix in (".tif", ".tiff"):
         colour = array.shape[-1] in (3, 4)
         tifffile.imwrite(path, array, photometric="rgb" if colour else "minisblack", compression=None)
-    elif suffix in (".mrc", ".map", ".rec", ".mrcs", ".st"):
+    elif suffix in (".mrc", ".map", ".rec", ".mrcs", ".st", ".ali", ".preali"):
         with mrcfile.new(path) as file:
             file.set_data(array)
             file.voxel_size = 3.0
@@ -118,7 +118,7 @@ def types_of(ending: str) -> tuple[str, ...]:
     """The types of values that a kind of file can hold."""
     if ending.endswith(".gz") and ending != ".nii.gz":
         return ("int16", "float32")
-    if ending in (".dicom", ".ima", ".fts"):
+    if ending in (".dicom", ".ima", ".fts", ".ali", ".preali"):
         return ("uint16",)
     if ending == ".dcm":
         return ("uint8", "int8", "uint16", "int16", "uint32", "int32")

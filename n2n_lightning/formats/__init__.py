@@ -49,6 +49,7 @@ ENDINGS = {
     **{".png": "Png", ".jpg": "Jpeg", ".jpeg": "Jpeg", ".tif": "Tiff", ".tiff": "Tiff", ".npy": "Npy", ".npz": "Npz"},
     **{".bmp": "Bmp", ".webp": "Webp", ".pgm": "Pnm", ".ppm": "Pnm", ".pnm": "Pnm", ".pam": "Pnm"},
     **{".mrc": "Mrc", ".map": "Mrc", ".rec": "Mrc", ".mrcs": "Mrc", ".st": "Mrc", ".nii": "Nifti", ".nii.gz": "Nifti"},
+    **{".ali": "Mrc", ".preali": "Mrc"},
     **dict.fromkeys((".mrc.gz", ".map.gz", ".rec.gz", ".mrcs.gz", ".st.gz"), "Mrc"),
     **dict.fromkeys((".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz"), "Fits"),
     **{".zarr": "Zarr", ".czi": "Czi", ".nd2": "Nd2", ".ims": "Ims"},

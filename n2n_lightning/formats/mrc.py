@@ -69,7 +69,7 @@ class Mrc(Picture):
     What the header says of the values, their minimum, maximum, mean and deviation, is reckoned anew where it was known.
     """
 
-    STACKS = (".mrcs", ".st")  # endings of images one after the other; others have volumes
+    STACKS = (".mrcs", ".st", ".ali", ".preali")  # endings of images one after the other; others have volumes
 
     kind, volumes, floats = "MRC", True, True
 
