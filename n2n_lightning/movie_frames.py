@@ -78,7 +78,7 @@ def movie_of(
         choice: how frames are chosen, with {} for them, for messages.
 
     Raises:
-        InputError: the network sees the frames around one, and there are too few, or they are several channels in turn.
+        InputError: the network sees the frames around one, and these are several channels in turn.
     """
     axes = in_space(axes) if dims == 3 else axes
     pages = as_pages(array, axes, dims)
@@ -89,6 +89,8 @@ def movie_of(
         inner = (0,) * (len(pages.shape) - dims - 2)
         seen = review([np.moveaxis(pages[(t, *inner)], -1, 0) for t in range(count)], movie=context > 0)
     check_live(seen, context, choice)
+    if len(seen.live) < 2:  # one frame again and again, or none: as it is
+        seen = FrameReview(count)
     return MovieFrames(pages, masks, seen, numbers if numbers is not None else range(count))
 
 
@@ -102,10 +104,6 @@ def check_live(seen: FrameReview, context: int, choice: str) -> None:
     """
     if context and (line := seen.turns("", choice)):
         raise InputError(line)
-    if context and seen.count > 1 and len(seen.live) < 2:
-        raise InputError(
-            f"has {len(seen.live)} frames that are neither dead nor copies; the checkpoint needs two or more"
-        )
 
 
 def movies_of_picture(picture: Picture, axes: Sequence[str], dims: int, context: int) -> list[MovieFrames]:
@@ -156,7 +154,7 @@ def review_files(paths: Sequence[Path], context: int) -> FrameReview:
     """Look at the frames of a folder; they are not judged where they differ in size or cannot be read.
 
     Raises:
-        InputError: they are several channels in turn, or too few can be used.
+        InputError: they are several channels in turn.
     """
     frames = Files(paths)
     try:
@@ -164,6 +162,8 @@ def review_files(paths: Sequence[Path], context: int) -> FrameReview:
             return FrameReview(len(paths))
         seen = review(frames)
     except (InputError, ValueError):  # said of the file when it is denoised
+        return FrameReview(len(paths))
+    if len(seen.live) < 2:
         return FrameReview(len(paths))
     check_live(seen, context, f"'{paths[0].parent}[{{}}]'")
     return seen
