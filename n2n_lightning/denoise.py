@@ -62,6 +62,9 @@ def parser() -> Parser:
     )
     p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
     p.add_argument("--mosaic", default="auto", help="RGGB, BGGR, GRBG, GBRG: a colour camera's raw frame; none")
+    p.add_argument(
+        "--label-images", default="copy", help="what becomes of label images and masks: copy (default) or denoise"
+    )
     p.add_argument("--dtype", default="auto", help="of whole numbers: auto, keep or float32 (docs/denoise.md)")
     p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
     return p
@@ -113,6 +116,18 @@ class Denoised:
         return "\n".join([*self.lines, f"{self.target}{f' ({said})' if said else ''}  {self.seconds:.1f} s"])
 
 
+def _explained(error: Exception, source: Path, target: Path) -> InputError:
+    """Why a picture could not be denoised, in a line."""
+    if isinstance(error, InputError):
+        return InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}")
+    if isinstance(error, DiskFull):
+        return InputError(str(error))
+    if isinstance(error, OSError):
+        return InputError(f"{target}: cannot be written: {error.strerror or error}")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{source}: {type(error).__name__}: {reason}")
+
+
 def one(
     model: Any,
     job: Job,
@@ -134,6 +149,7 @@ def one(
     """
     import numpy as np
 
+    from n2n_lightning.array_plans import copied_ones, copy_file, is_mosaic, result_types
     from n2n_lightning.movie_frames import movies_of_picture
     from n2n_lightning.outlier_files import page_shape, write_map
     from n2n_lightning.outliers import OutlierCounts
@@ -150,6 +166,12 @@ def one(
     lines: list[str] = []
     try:
         readings = [picture.read_as(values, AskedAxes.of(args)) for values in picture.values]
+        copied = copied_ones(picture, readings, args, lines)
+        if all(copied) and copy_file(picture, target):
+            if args.outlier_map:
+                marks = [np.zeros(v.shape, np.uint8) for v in picture.values]
+                write_map(target, marks)
+            return Denoised(target, [], counts, marks, time.perf_counter() - started, lines)
         for reading in readings:
             say_once(args, source, reading.line)
         total = sum(model.tiles(v.array, r.axes, args.tile) for v, r in zip(picture.values, readings, strict=True))
@@ -159,12 +181,12 @@ def one(
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         frames = movies_of_picture(picture, [r.axes for r in readings], model.dims, model.context)
         near = _near(model, job, readings[0].axes, series, picture.values[0])
-        dtypes = _dtypes(model, picture, readings, args, near, lines)
-        written = picture.written
-        with replacing(target, folder=source.is_dir()) as temporary, written(temporary, dtypes) as results:
+        dtypes = result_types(model, picture, readings, args, near, lines, copied)
+        with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary, dtypes) as results:
             for number, reading in enumerate(readings):
                 values = picture.values[number]
-                if dead:
+                if dead or copied[number]:
+                    marks += [np.zeros(values.shape, np.uint8)] if args.outlier_map else []
                     results[number][...] = values.array
                     continue
                 options["near"] = _near(model, job, reading.axes, series, values)
@@ -174,74 +196,18 @@ def one(
                 options["defects"] = None if defects is None else defects.of(source, page)
                 options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
                 marks.append(options["outlier_map"])
-                apart = _is_mosaic(picture, values, reading.axes, args.mosaic, lines)
+                apart = is_mosaic(picture, values, reading.axes, args.mosaic, lines)
                 run = model.denoise_mosaic if apart else partial(model.denoise_into, movie=frames[number])
                 counts += run(results[number], values.array, reading.axes, reading.alpha, reading.colour, **options)
         if args.outlier_map:
             write_map(target, marks)
-    except InputError as error:
-        raise InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
-    except DiskFull as error:
-        raise InputError(str(error)) from error
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     except Exception as error:  # of a library that writes, of a device without memory: the other pictures go on
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{source}: {type(error).__name__}: {reason}") from error
+        raise _explained(error, source, target) from error
     finally:
         if task is not None:
             progress.remove_task(task)
     notes = [picture.note, *(movie.line() for movie in frames), dead and f"left as it was: {dead}"]
     return Denoised(target, notes, counts, marks, time.perf_counter() - started, lines)
-
-
-def _is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
-    """Whether an array is a frame of a colour camera before demosaicking, as the person or its header says."""
-    from n2n_lightning import mosaics
-
-    mosaic = mosaics.checked(asked, "--mosaic ")
-    if mosaic == "auto":
-        mosaic = values.mosaic or "none"
-        if mosaic == "none" and mosaics.looks_like_one(values.array, axes):
-            way = "--mosaic RGGB denoises its four planes apart, --mosaic none is silent"
-            lines.append(f"{picture.path.name}: has a period of 2 pixels, as a colour camera's raw frame has; {way}")
-    if mosaic == "none" or "C" in axes:
-        return False
-    lines.append(f"{picture.path.name}: denoised as a colour mosaic ({mosaic}), its four planes apart")
-    return True
-
-
-def _dtypes(model: Any, picture: Any, readings: list[Any], args: Any, near: Any, lines: list[str]) -> list[Any]:
-    """The type of the result of each array of a picture: None where it is that of the source.
-
-    Args:
-        readings: formats.ReadAs of each array.
-        near: frames around the picture, see `_near`.
-        lines: what is to be said of it is added.
-    """
-    from n2n_lightning import rounding
-
-    found: list[Any] = []
-    for values, reading in zip(picture.values, readings, strict=True):
-        found.append(None)
-        if args.dtype == "keep" or values.dtype.kind not in "iu":
-            continue
-        if args.dtype == "float32":
-            found[-1] = "float32"
-            continue
-        known = {"alpha": reading.alpha, "colour": reading.colour, "fills": values.fills, "invalid": values.invalid}
-        known |= {"scale": args.scale, "black": args.black, "strength": args.strength, "uneven": args.uneven}
-        known |= {"outliers": args.outliers, "unit": values.unit}
-        why = rounding.lossy(model, values.array, reading.axes, near=near, **known)
-        if why and picture.floats:
-            found[-1] = "float32"
-            lines.append(f"{picture.path.name}: written as float32: rounding to whole numbers would {why}")
-        elif why:
-            to = f"a {picture.kind} file holds whole numbers alone; from a TIFF floats are written"
-            lines.append(f"{picture.path.name}: rounded to whole numbers, which may {why}; {to}")
-    if "float32" in found and not picture.floats:
-        raise InputError(f"--dtype float32: a {picture.kind} file holds whole numbers alone; save the picture as TIFF")
-    return found
 
 
 def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any = None) -> Denoised:
@@ -252,6 +218,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
     """
     import numpy as np
 
+    from n2n_lightning.array_plans import result_types
     from n2n_lightning.outlier_files import write_map
 
     first, second = jobs
@@ -267,8 +234,9 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
             raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
         started = time.perf_counter()
         readings = [pictures[0].read_as(values, AskedAxes.of(args)) for values in pictures[0].values]
-        dtypes = _dtypes(model, pictures[0], readings, args, [], lines)
+        dtypes = result_types(model, pictures[0], readings, args, [], lines)
         same = copy(args)
+        same.label_images = "denoise"
         if "float32" in dtypes:  # one decision for both halves and all arrays
             dtypes = ["float32" if values.dtype.kind in "iu" else None for values in pictures[0].values]
         same.dtype = "float32" if "float32" in dtypes else "keep"
@@ -317,6 +285,7 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
         InputError: the pictures do not allow it.
     """
     from n2n_lightning import adapt
+    from n2n_lightning.label_images import is_label_image
     from n2n_lightning.restore import PRETRAINED, checkpoint_of
 
     if args.scale is not None:
@@ -332,7 +301,11 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
         for values in picture.values:
             read = picture.read_as(values, AskedAxes.of(args))
             say_once(args, job.source, read.line)
+            if args.label_images == "copy" and (picture.mask or is_label_image(values.array, read.axes)):
+                continue
             held.append((values, read, str(job.source)))
+    if not held:
+        raise InputError(f"{jobs[0].source}: label images alone, from which nothing can be learnt")
     units = {values.unit for values, *_ in held}
     for values, read, name in held:
         values = values if len(units) == 1 else converted(values)
@@ -373,6 +346,7 @@ def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
 
 def checked(args: Any) -> None:
     """Raises InputError where options cannot be."""
+    from n2n_lightning.label_images import checked as checked_labels
     from n2n_lightning.rounding import checked as checked_dtype
 
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
@@ -387,6 +361,7 @@ def checked(args: Any) -> None:
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
     checked_dtype(args.dtype, "--dtype ")
+    checked_labels(args.label_images, "--label-images ")
     if args.halves and args.adapt:
         raise InputError("--halves: the result is the mean of two; --adapt learns from single pictures")
     if args.minutes is not None and not 0 < args.minutes <= 1e4:

@@ -160,6 +160,8 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
         from n2n_lightning.formats.selected import Selected
 
         whole = opened(path, match[1] or None)
+        if whole.mask:
+            raise InputError(f"{path}: is a mask of 1 bit, which is copied as a whole")
         with _explained(path, whole.kind):
             return Selected(whole, parse_frames(match[2]))
     if is_dangling(path):
@@ -181,6 +183,10 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
             picture: Picture = Gzipped(path, part, reader)
         else:
             picture = reader(path, part)
+    if picture.values and all(values.dtype.kind == "b" for values in picture.values):
+        picture.mask = True
+        for values in picture.values:
+            values.stored = Packed(values.shape, np.dtype(np.uint8), partial(_whole_numbers, values.stored))
     for values in picture.values:
         if isinstance(values.stored, Packed):
             values.stored = replace(
@@ -226,6 +232,12 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: damaged, or not the {kind} file that its name says ({reason})") from error
+
+
+def _whole_numbers(stored: np.ndarray | Packed) -> np.ndarray:
+    """Truth values as 0 and 1."""
+    found = stored.unpacked() if isinstance(stored, Packed) else stored
+    return found.view(np.uint8)
 
 
 def _unpacked(path: Path, kind: str, unpacked: Callable[[], np.ndarray]) -> np.ndarray:

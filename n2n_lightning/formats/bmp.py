@@ -24,7 +24,7 @@ class Bmp(Picture):
             if image.mode == "P":
                 self.note = "its palette became colours"
             elif image.mode == "1":
-                self.note = "its 1 bit became 8"
+                self.note, self.mask = "its 1 bit became 8", True
             elif image.mode not in ("L", "RGB", "RGBA"):
                 raise InputError(f"is a {image.mode} BMP; convert it to RGB")
             elif image.mode == "RGB" and int.from_bytes(path.read_bytes()[self.BITS], "little") == 32:

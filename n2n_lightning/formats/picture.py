@@ -149,6 +149,7 @@ class Picture:
         note: what cannot stay as it is, in words.
         orientation: EXIF's, 1 to 8: how the pixels are turned to be seen. Written files keep pixels and orientation.
         sources: files other than `path` that the values come from.
+        mask: its values have 1 bit, so that it is copied; `values` has them as 0 and another number.
 
     Raises:
         InputError: the file cannot come out as it went in.
@@ -169,6 +170,7 @@ class Picture:
         self.note = ""
         self.orientation = 1
         self.sources: list[Path] = []
+        self.mask = False
 
     def meaning(self, values: Values, axes: str | None = None) -> tuple[str, bool]:
         """What the axes of one of `values` are, as of a picture, and whether its last channel is transparency.

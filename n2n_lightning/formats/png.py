@@ -36,6 +36,7 @@ class Png(Picture):
             self.note = f"its {bits} bit became 8"
         elif transparent:
             self.note = "its transparent colour became a channel"
+        self.mask = bits == 1 and colour == 0
         self.kept = [(name, data) for name, data in chunks if name in self.KEPT]
         for name, data in chunks:
             if name == b"eXIf":

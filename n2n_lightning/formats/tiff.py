@@ -43,6 +43,7 @@ class Tiff(Picture):
             pages: list[Any] = [page.aspage() for page in file.pages]
             self.copied = _no_pictures(pages)
             series = _pictures(file, pages, self.copied)
+            self.mask = bool(pages) and all(page.bitspersample == 1 for page in pages)
             self.bigtiff, self.byteorder = file.is_bigtiff, file.byteorder
             self.mapped = all(s.dataoffset is not None for s in series)
             # What a description (OME, for one) says to be the pages must be the pages of this file.
@@ -56,17 +57,17 @@ class Tiff(Picture):
                 raise InputError("has its image in several resolutions; export the full one alone")
             shown = [page for page in pages if page.index not in self.copied]
             for page in shown:
-                _check_page(page, page.compression.name in self.LOSSY)
+                _check_page(page, page.compression.name in self.LOSSY, self.mask)
             check_size(path.stat().st_size, sum(s.nbytes for s in series))
             notes = [_said(self.copied)] if self.copied else []
-            if bits := [p.bitspersample for p in shown if p.bitspersample not in (8, 16, 32, 64)]:
+            if bits := [p.bitspersample for p in shown if p.bitspersample not in (1, 8, 16, 32, 64)]:
                 notes.append(f"its {bits[0]} bit became 16")
             self.orientation = int(shown[0].tags[274].value) if 274 in shown[0].tags else 1
             self.places: list[Any] = [(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape) for s in series]
             for number, s in enumerate(series):
                 self.values.append(_values(s, self._mapped(path, number, "c") if self.mapped else s.asarray()))
             self.foreign = foreign
-            if not self.mapped:
+            if not self.mapped and not self.mask:
                 self.order = [[p.index for p in s.pages if p is not None] for s in series]
                 self.shapes = [s.keyframe.shape for s in series]
                 self.tags, trials = [self._tags(page) for page in pages], Trials()
@@ -259,12 +260,12 @@ def _values(series: Any, array: Any) -> Values:
     return Values(array.reshape(shape), axes, alpha, colour, fills, assumed=assumed, full=series.shape)
 
 
-def _check_page(page: Any, lossy: bool) -> None:
+def _check_page(page: Any, lossy: bool, mask: bool = False) -> None:
     """Raises InputError for pages that could not come out as they went in."""
     kinds = {3: "palette", 6: "YCbCr", 32803: "raw mosaic", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
     known = page.photometric in (0, 1, 2, 34892) or _grey(page) or (page.photometric == 6 and lossy)
     kind = None if known else kinds.get(page.photometric, getattr(page.photometric, "name", "nameless colour").lower())
-    if page.bitspersample not in (8, *range(9, 17), 32, 64):
+    if page.bitspersample not in (8, *range(9, 17), 32, 64) and not mask:
         kind = f"{page.bitspersample} bit"
     if page.imagedepth > 1:
         kind = "volumetric"
