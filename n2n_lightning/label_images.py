@@ -50,9 +50,8 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
     for number in evenly(len(places), PAGES):
         for channel in range(pages.shape[-1]):
             page = np.asarray(pages[places[number]][..., channel])
-            judged = _judged(
-                page[tuple(slice((n - SIDE) // 2 if n > SIDE else 0, (n + SIDE) // 2) for n in page.shape)]
-            )
+            middle = tuple(slice(max(0, n - SIDE) // 2, (n + SIDE) // 2) for n in page.shape)
+            judged = _judged(page[middle])
             if judged is None and max(page.shape) > SIDE:  # the middle is empty
                 judged = _judged(page)
             if judged is False:
