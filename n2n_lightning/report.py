@@ -223,6 +223,8 @@ def results(runs: list[Run]) -> list[dict[str, Any]]:
                 "PSNR, mean": run.result.get("val_psnr"),
                 "PSNR, total": run.result.get("val_psnr_total"),
                 "PSNR, estimated": run.result.get("val_psnr_estimate"),
+                "PSNR, without outliers": run.result.get("val_psnr_without_outliers")
+                or run.result.get("val_psnr_estimate_without_outliers"),
                 "noisy, mean": run.result.get("noisy_psnr"),
                 "noisy, total": run.result.get("noisy_psnr_total"),
                 "noisy, estimated": run.result.get("noisy_psnr_estimate"),
