@@ -18,6 +18,7 @@ from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.own import Own, scored, twice
 from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
 from n2n_lightning.data.units import in_unit, stored_as
+from n2n_lightning.data.values import Seen
 from n2n_lightning.files import InputError
 from n2n_lightning.noise_levels import NoiseLevels, named
 from n2n_lightning.paths import composed, pattern_root
@@ -79,6 +80,11 @@ class OwnPairs(Own):
         scenes, lines = usable_captures(scenes)
         self.dropped += lines
         return scenes
+
+    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
+        """See NoisyPairs."""
+        assert isinstance(self.train, Captures)
+        return None if self.supervised else (self.train.scenes, self.seen, self.within, "pairs")
 
     def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
         """See NoisyPairs."""
