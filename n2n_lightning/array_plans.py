@@ -12,6 +12,12 @@ from n2n_lightning.formats.selected import Selected
 from n2n_lightning.label_images import is_label_image
 
 
+def are_mosaics(picture: Any, readings: list[Any], asked: str, copied: Sequence[bool], lines: list[str]) -> list[bool]:
+    """Whether the four planes of each array of a picture are denoised apart; `lines` gets what is said of it."""
+    arrays = zip(picture.values, readings, copied, strict=True)
+    return [not same and is_mosaic(picture, v, r.axes, asked, lines) for v, r, same in arrays]
+
+
 def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
     """Whether an array is a frame of a colour camera before demosaicking, as the person or its header says."""
     mosaic = mosaics.checked(asked, "--mosaic ")
@@ -58,6 +64,7 @@ def result_types(
     near: Any,
     lines: list[str],
     copied: Sequence[bool] = (),
+    apart: Sequence[bool] = (),
 ) -> list[Any]:
     """The type of the result of each array of a picture: None where it is that of the source.
 
@@ -65,10 +72,11 @@ def result_types(
         readings: formats.ReadAs of each array.
         near: frames around the picture, see `_near`.
         lines: what is to be said of it is added.
-        copied: whether each array is copied.
+        copied, apart: whether each array is copied, or a mosaic; empty: none is.
     """
     found: list[Any] = []
-    for values, reading, same in zip(picture.values, readings, copied or [False] * len(readings), strict=True):
+    none = [False] * len(readings)
+    for values, reading, same, mosaic in zip(picture.values, readings, copied or none, apart or none, strict=True):
         found.append(None)
         if same or args.dtype == "keep" or values.dtype.kind not in "iu":
             continue
@@ -78,7 +86,7 @@ def result_types(
         known = {"alpha": reading.alpha, "colour": reading.colour, "fills": values.fills, "invalid": values.invalid}
         known |= {"scale": args.scale, "black": args.black, "strength": args.strength, "uneven": args.uneven}
         known |= {"outliers": args.outliers, "unit": values.unit}
-        why = rounding.lossy(model, values.array, reading.axes, near=near, **known)
+        why = rounding.lossy(model, values.array, reading.axes, mosaic, near=near, **known)
         if why and picture.floats:
             found[-1] = "float32"
             lines.append(f"{picture.path.name}: written as float32: rounding to whole numbers would {why}")

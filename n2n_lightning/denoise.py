@@ -149,7 +149,7 @@ def one(
     """
     import numpy as np
 
-    from n2n_lightning.array_plans import copied_ones, copy_file, is_mosaic, result_types
+    from n2n_lightning.array_plans import are_mosaics, copied_ones, copy_file, result_types
     from n2n_lightning.movie_frames import movies_of_picture
     from n2n_lightning.outlier_files import page_shape, write_map
     from n2n_lightning.outliers import OutlierCounts
@@ -181,7 +181,8 @@ def one(
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         frames = movies_of_picture(picture, [r.axes for r in readings], model.dims, model.context)
         near = _near(model, job, readings[0].axes, series, picture.values[0])
-        dtypes = result_types(model, picture, readings, args, near, lines, copied)
+        apart = are_mosaics(picture, readings, args.mosaic, copied, lines)
+        dtypes = result_types(model, picture, readings, args, near, lines, copied, apart)
         with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary, dtypes) as results:
             for number, reading in enumerate(readings):
                 values = picture.values[number]
@@ -196,8 +197,7 @@ def one(
                 options["defects"] = None if defects is None else defects.of(source, page)
                 options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
                 marks.append(options["outlier_map"])
-                apart = is_mosaic(picture, values, reading.axes, args.mosaic, lines)
-                run = model.denoise_mosaic if apart else partial(model.denoise_into, movie=frames[number])
+                run = model.denoise_mosaic if apart[number] else partial(model.denoise_into, movie=frames[number])
                 counts += run(results[number], values.array, reading.axes, reading.alpha, reading.colour, **options)
         if args.outlier_map:
             write_map(target, marks)

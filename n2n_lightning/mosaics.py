@@ -21,6 +21,16 @@ def checked(mosaic: str, option: str) -> str:
     return found
 
 
+def planes(axes: str) -> list[tuple[slice, ...]]:
+    """Return where the four planes of a mosaic lie in its array: every second row and column.
+
+    >>> planes("HW")[1]
+    (slice(0, None, 2), slice(1, None, 2))
+    """
+    steps = [{"H": slice(y, None, 2), "W": slice(x, None, 2)} for y, x in np.ndindex(2, 2)]
+    return [tuple(step.get(letter, slice(None)) for letter in axes) for step in steps]
+
+
 def looks_like_one(array: np.ndarray, axes: str) -> bool:
     """Whether a picture has a period of 2 along both axes, as a mosaic has, by its middle.
 

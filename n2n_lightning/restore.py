@@ -172,7 +172,7 @@ class Trained(nn.Module):
             outlier_map: return a map of them, too.
             dtype: the type of the result for arrays of integers: `keep` rounds to theirs, `float32` does not, `auto`
                 takes float32 where rounding would do harm, as to sparse photon counts, see n2n_lightning.rounding.
-            mosaic: RGGB, BGGR, GRBG or GBRG for a frame of a colour camera before demosaicking.
+            mosaic: RGGB, BGGR, GRBG or GBRG for a raw frame of a colour camera; an array does not say it: auto is none.
 
         Returns:
             An array of the same kind, shape and type, but for `dtype`, with the mask or the unit; with `outlier_map`
@@ -199,12 +199,11 @@ class Trained(nn.Module):
         options: dict[str, Any] = {"tta": tta, "scale": scale, "black": black, "strength": strength, "uneven": uneven}
         options |= {"alpha": has_alpha(pixels, axes), "outliers": checked_choice(outliers, "outliers=")}
         options["invalid"] = invalid
-        floats = rounding.checked(dtype) == "float32" and pixels.dtype.kind in "iu"
-        floats = floats or (dtype == "auto" and rounding.lossy(self, pixels, axes, **options) is not None)
-        result = np.empty_like(pixels, np.float32 if floats else None)
-        marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
-        options["outlier_map"] = marks
         apart = mosaics.checked(mosaic, "mosaic=") not in ("none", "auto") and "C" not in axes
+        floats = rounding.checked(dtype) == "float32" and pixels.dtype.kind in "iu"
+        floats = floats or (dtype == "auto" and rounding.lossy(self, pixels, axes, apart, **options) is not None)
+        result = np.empty_like(pixels, np.float32 if floats else None)
+        options["outlier_map"] = marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         run = self.denoise_mosaic if apart else self.denoise_into
         run(result, pixels, axes, tile=tile, batch=batch, **options)
         found: Any = array_types.like(array, result)
@@ -232,9 +231,7 @@ class Trained(nn.Module):
             As `denoise_into`.
         """
         counts = OutlierCounts()
-        for y, x in np.ndindex(2, 2):
-            steps = {"H": slice(y, None, 2), "W": slice(x, None, 2)}
-            place = tuple(steps.get(letter, slice(None)) for letter in axes)
+        for place in mosaics.planes(axes):
             arrays = {name: options.get(name) for name in ("invalid", "outlier_map", "second")}
             part: dict[str, Any] = {name: None if a is None else a[place] for name, a in arrays.items()}
             part |= {"near": [frame[place] for frame in options.get("near", ())], "defects": None}
@@ -313,11 +310,9 @@ class Trained(nn.Module):
                     advance(self.tiles(array, axes, tile) // len(pages.places))
                     continue
                 page.outliers = search.at(place)
-                if near:
-                    beside = [PageInput(as_pages(frame, axes, self.dims)) for frame in near]
-                    page.near = [replace(frame, outliers=search.of(page, frame)) for frame in beside]
-                elif self.context:
-                    page.near = self._surroundings(movie, page, place, search)
+                if near or self.context:
+                    given = [PageInput(as_pages(frame, axes, self.dims)) for frame in near]
+                    page.near = self._surroundings(movie, page, place, search, given)
                 self._run(run, page, self._tile(tile), batch, advance)
                 self._finish(page, together, strength, uneven)
                 counts += OutlierCounts.of(page.outliers)
@@ -326,13 +321,12 @@ class Trained(nn.Module):
         return counts
 
     def _surroundings(
-        self, movie: MovieFrames, page: Page, place: tuple[int, ...], search: OutlierSearch
+        self, movie: MovieFrames, page: Page, place: tuple[int, ...], search: OutlierSearch, given: list[PageInput]
     ) -> list[PageInput]:
-        """Return the frames that the network is shown in place of one."""
-        others = movie.around(place, self.context)
-        if movie.is_whole:
-            return [search.as_input(other) for other in others]
-        shown = [movie.input(other) for other in others]
+        """Return the frames that the network is shown in place of one: those that are given, or else of the movie."""
+        if not given and movie.is_whole:
+            return [search.as_input(other) for other in movie.around(place, self.context)]
+        shown = given or [movie.input(other) for other in movie.around(place, self.context)]
         return [replace(frame, outliers=search.of(page, frame)) for frame in shown]
 
     def pages_of(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from n2n_lightning import mosaics
 from n2n_lightning.axes import around, as_pages, evenly, in_space, of_pages
 from n2n_lightning.files import InputError
 from n2n_lightning.missing import lost
@@ -69,16 +70,24 @@ def checked(dtype: str, option: str = "dtype=") -> str:
     return dtype
 
 
-def lossy(model: Any, array: np.ndarray, axes: str, **known: Any) -> str | None:
+def lossy(model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **known: Any) -> str | None:
     """What rounding to whole numbers would do to the result of an array of integers; None where that is no harm.
 
     Args:
         model: a restore.Trained.
         array: the picture.
         axes: its letters.
+        mosaic: its four planes are denoised apart, so that each is judged by itself.
         **known: alpha, colour, fills, invalid, near, scale, black and what else `denoise_into` takes.
     """
     if array.dtype.kind not in "iu":
+        return None
+    if mosaic:
+        for place in mosaics.planes(axes):
+            part = {**known, "near": [frame[place] for frame in known.get("near", ())]}
+            part["invalid"] = None if known.get("invalid") is None else known["invalid"][place]
+            if why := lossy(model, array[place], axes, **part):
+                return why
         return None
     display = _is_display(array, axes, known)
     if display and float(array[tuple(slice(None, None, max(1, n // 200)) for n in array.shape)].mean()) * MEAN > 0.5:

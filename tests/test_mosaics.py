@@ -56,3 +56,39 @@ def test_photographs_are_no_mosaics() -> None:
 
     assert not mosaics.looks_like_one(data.camera(), "HW")
     assert mosaics.looks_like_one(frame()[1], "HW")
+
+
+def save_raw(path: Path, image: np.ndarray, colours: bytes = bytes([1, 0, 2, 1]), **options: object) -> None:
+    """A TIFF as cameras write them: GRBG by its tags."""
+    import tifffile
+
+    tags = [(33421, "H", 2, (2, 2), True), (33422, "B", 4, colours, True)]
+    tifffile.imwrite(path, image, photometric="cfa", extratags=tags, metadata=None, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_the_tags_of_a_tiff_decide(tmp_path: Path, compression: str | None) -> None:
+    import tifffile
+
+    clean, noisy = (image[:, 1:-1] for image in frame())  # begins with green
+    save_raw(tmp_path / "raw.tif", noisy, compression=compression)
+    found = run("denoise", "raw.tif", "-o", "out", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "raw.tif: denoised as a colour mosaic (GRBG), its four planes apart" in found.stdout
+    with tifffile.TiffFile(tmp_path / "out" / "raw.tif") as file:
+        page = file.pages[0].aspage()
+        assert page.photometric == 32803
+        assert bytes(page.tags[33422].value) == bytes([1, 0, 2, 1])
+        assert ((page.asarray() - clean) ** 2).mean() < 0.8 * ((noisy - clean) ** 2).mean()
+
+
+def test_other_colours_are_refused(tmp_path: Path) -> None:
+    save_raw(tmp_path / "raw.tif", frame()[1], bytes([3, 4, 5, 1]))
+    found = run("denoise", "raw.tif", "-o", "out", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "is a raw frame of the colours 2x2 ???G; those of RGGB, BGGR, GRBG, GBRG are read" in found.stderr
+
+
+def test_rounding_is_judged_by_the_planes() -> None:
+    dark = np.random.default_rng(2).poisson(np.tile([[0.1, 30.0], [30.0, 12.0]], (64, 64))).astype(np.uint16)
+    assert load().denoise(dark, mosaic="RGGB").dtype == np.float32

@@ -15,9 +15,10 @@ import tifffile
 
 from n2n_lightning.axes import of_tiff
 from n2n_lightning.files import InputError, mapped
-from n2n_lightning.formats.picture import Picture, Values, check_size
+from n2n_lightning.formats.picture import MOSAICS, Picture, Values, check_size
 
 RANGES = (280, 281, 340, 341)  # tags of the smallest and largest value, of the type of the values
+CFA = 32803  # PhotometricInterpretation of raw frames of colour cameras
 LARGE = 2**32 - 2**26  # bytes that an ordinary TIFF holds
 
 
@@ -257,13 +258,31 @@ def _values(series: Any, array: Any) -> Values:
     # Pages of which nobody says what they are: series of images, mostly.
     assumed = any(letter in "IQ" and n > 1 for letter, n in zip(series.axes, series.shape, strict=True))
     fills, colour = _no_data(series.keyframe), "S" in series.axes
-    return Values(array.reshape(shape), axes, alpha, colour, fills, assumed=assumed, full=series.shape)
+    mosaic = _pattern(series.keyframe)
+    return Values(array.reshape(shape), axes, alpha, colour, fills, mosaic=mosaic, assumed=assumed, full=series.shape)
+
+
+def _pattern(page: Any) -> str:
+    """The colours of each 2 x 2 pixels of a colour camera's raw frame, by its tags (TIFF/EP, DNG); or empty.
+
+    Raises:
+        InputError: it has colours of another kind, or in another order.
+    """
+    if page.photometric != CFA:
+        return ""
+    size, colours = (page.tags[code].value if code in page.tags else () for code in (33421, 33422))
+    size, colours = [int(n) for n in size], [int(n) for n in (colours if len(colours) else ())]
+    found = "".join("RGB"[n] if n < 3 else "?" for n in colours)
+    if size != [2, 2] or found not in MOSAICS:
+        shown = f"{'x'.join(map(str, size)) or 'nameless'} {found}".strip()
+        raise InputError(f"is a raw frame of the colours {shown}; those of {', '.join(MOSAICS)} are read")
+    return found
 
 
 def _check_page(page: Any, lossy: bool, mask: bool = False) -> None:
     """Raises InputError for pages that could not come out as they went in."""
-    kinds = {3: "palette", 6: "YCbCr", 32803: "raw mosaic", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
-    known = page.photometric in (0, 1, 2, 34892) or _grey(page) or (page.photometric == 6 and lossy)
+    kinds = {3: "palette", 6: "YCbCr", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
+    known = page.photometric in (0, 1, 2, 34892, CFA) or _grey(page) or (page.photometric == 6 and lossy)
     kind = None if known else kinds.get(page.photometric, getattr(page.photometric, "name", "nameless colour").lower())
     if page.bitspersample not in (8, *range(9, 17), 32, 64) and not mask:
         kind = f"{page.bitspersample} bit"
