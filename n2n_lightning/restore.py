@@ -299,7 +299,6 @@ class Trained(nn.Module):
         if marks is not None:
             marks[...] = 0
         counts = OutlierCounts()
-
         with torch.inference_mode():
             other = None if second is None else as_pages(second, axes, self.dims)
             search = OutlierSearch(outliers, pages, stacked_letters(axes, self.dims), defects, other)

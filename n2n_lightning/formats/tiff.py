@@ -80,6 +80,8 @@ class Tiff(Picture):
             self.note = "; ".join(dict.fromkeys(notes))
 
     def _begin(self, path: Path) -> list[np.ndarray]:
+        if self.mask:
+            raise InputError("is a 1 bit TIFF; convert it to pages of 8 or 16 bit grey or RGB")
         if not self.mapped:
             if self.refused:  # before the work, not after it
                 raise InputError(self.refused)
