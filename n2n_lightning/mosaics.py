@@ -38,7 +38,7 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     >>> looks_like_one(noise, "HW"), looks_like_one(noise + np.tile([[0, 9], [9, 4]], (32, 32)), "HW")
     (False, True)
     """
-    if "C" in axes or axes[-2:] != "HW" or min(array.shape[-2:]) < 32:
+    if "C" in axes or axes[-2:] != "HW" or len(axes) != array.ndim or min(array.shape[-2:]) < 32:
         return False
     page = array[(0,) * (array.ndim - 2)]
     top, left = (max(0, n - 512) // 4 * 2 for n in page.shape)

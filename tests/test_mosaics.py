@@ -92,3 +92,26 @@ def test_other_colours_are_refused(tmp_path: Path) -> None:
 def test_rounding_is_judged_by_the_planes() -> None:
     dark = np.random.default_rng(2).poisson(np.tile([[0.1, 30.0], [30.0, 12.0]], (64, 64))).astype(np.uint16)
     assert load().denoise(dark, mosaic="RGGB").dtype == np.float32
+
+
+def test_training_refuses_them_and_leaves_labels_out(tmp_path: Path) -> None:
+    import tifffile
+
+    from n2n_lightning.data import OwnSingle
+    from n2n_lightning.data.reading import read_single, refuse_mosaics
+
+    save_raw(tmp_path / "raw.tif", frame()[1])
+    with pytest.raises(InputError, match="is a raw frame of a colour camera"):
+        OwnSingle(str(tmp_path / "raw.tif")).load()
+    tifffile.imwrite(tmp_path / "plain.tif", frame()[1])
+    assert "has a period of 2 pixels" in refuse_mosaics(str(tmp_path / "plain.tif"))
+    (tmp_path / "cells").mkdir()
+    image = np.random.default_rng(0).normal(100, 9, (64, 64)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "cells" / "a.tif", image)
+    tifffile.imwrite(
+        tmp_path / "cells" / "a_labels.tif",
+        np.kron(np.arange(16).reshape(4, 4), np.ones((16, 16), int)).astype(np.uint8),
+    )
+    scenes = read_single(str(tmp_path / "cells"))
+    assert len(scenes.names) == 1
+    assert scenes.dropped == ("a_labels.tif (label images)",)

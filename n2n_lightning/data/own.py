@@ -16,7 +16,7 @@ from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import SLAB, Mixed, Scenes, Sized, middle
 from n2n_lightning.data.module import NoisyPairs
 from n2n_lightning.data.options import size_of, whole_numbers
-from n2n_lightning.data.reading import read_scenes, spatial_axes
+from n2n_lightning.data.reading import read_scenes, refuse_mosaics, spatial_axes
 from n2n_lightning.data.units import in_unit
 from n2n_lightning.data.values import Seen, look
 from n2n_lightning.files import InputError
@@ -98,6 +98,8 @@ class Own(NoisyPairs):
     def _read(self, read: Callable[..., Scenes | Mixed], *names: Any) -> Scenes | Mixed:
         """Scenes by one of the functions of data.reading, once it is known whether they are images or volumes."""
         first, self.spacing = spatial_axes(self.noisy, self.layout, self.exclude)
+        if line := refuse_mosaics(self.noisy, self.exclude):
+            self.notes.append(f"warning: {line}")
         self.dims = self._dims(first)
         crop = self.asked_crop
         if crop == "auto":

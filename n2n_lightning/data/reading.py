@@ -20,6 +20,8 @@ from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, room
 from n2n_lightning.formats import Picture, Values, opened
 from n2n_lightning.formats.units import converted
+from n2n_lightning.label_images import is_label_image
+from n2n_lightning.mosaics import looks_like_one
 
 AS_THEY_ARE = Stored()
 
@@ -43,6 +45,30 @@ def spatial_axes(source: str, layout: str = "auto", exclude: Sequence[str] = ())
     values = picture.values[0]
     deep = "D" in layout or (layout == "auto" and picture.volumes and "D" in (values.axes or ""))
     return (3 if deep else 2), values.spacing
+
+
+def refuse_mosaics(source: str, exclude: Sequence[str] = ()) -> str:
+    """Look at the first file of a source for the raw frame of a colour camera.
+
+    Returns:
+        What to say where it only looks like one; else an empty line.
+
+    Raises:
+        InputError: its header says that it is one.
+    """
+    path = source if is_file(source) else str(listing(Path(source), exclude).files[0])
+    values = opened(path).values[0]
+    planes = "save its four planes (image[::2, ::2], image[::2, 1::2], ...) as pictures to train on them"
+    if values.mosaic:
+        raise InputError(
+            f"{path}: is a raw frame of a colour camera ({values.mosaic}), whose neighbours have different colours;"
+            f" {planes}; denoise takes it as it is"
+        )
+    if len(values.shape) == 2 and looks_like_one(values.array, "HW"):
+        return (
+            f"{Path(path).name}: has a period of 2 pixels, as a colour camera's raw frame has; if it is one, {planes}"
+        )
+    return ""
 
 
 def read_array(path: str | Path, layout: str = "auto", dims: int = 2, physical: bool = False) -> list[Tensor]:
@@ -363,18 +389,25 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     paths = listed.files
     stored = stored_as(paths)
     found: list[Tensor] = []
-    names = []
+    names, labels = [], []
     for path in paths:
         captures = all_of(path, layout, dims=dims, physical=stored.physical)
         here = [image for capture in captures for image in capture]
+        if dims == 2 and all(len(image) == 1 and is_label_image(image[0].numpy(), "HW") for image in here):
+            labels.append(path.name)
+            continue
         if found and (len(here[0]) != len(found[0]) or here[0].dtype != found[0].dtype):
             raise InputError(f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike")
         found += here
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
+    if not found:
+        raise InputError(f"{noisy}: holds label images alone, from which nothing can be learnt")
+    shown = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    dropped = (*listed.dropped, *([f"{shown} (label images)"] if labels else []))
     if dims == 3 or len({image.shape for image in found}) > 1:
         mixed = Mixed([[image] for image in found], names, stored.fills, stored.unit)
-        return replace(mixed, dropped=listed.dropped)
-    return Scenes([torch.stack(found)], names, None, stored.fills, stored.unit, dropped=listed.dropped)
+        return replace(mixed, dropped=dropped)
+    return Scenes([torch.stack(found)], names, None, stored.fills, stored.unit, dropped=dropped)
 
 
 def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False) -> list[Tensor]:
