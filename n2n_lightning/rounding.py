@@ -112,6 +112,7 @@ def reason(sample: Sample, display: bool = False) -> str | None:
     removed = np.sqrt(np.nanmean((source - result) ** 2, axis=1))
     means, before, then = (np.nanmean(part, axis=1) for part in (source, result, rounded))
     changed = (np.abs(then - before) > MEAN * np.abs(means)) & (removed < FAINT) & (removed > 0)
+    changed &= means != 0  # nothing was counted there, as in dead frames: 0 is right
     if changed.any():
         worst = int(np.argmax(np.where(changed, np.abs(then - before) / np.maximum(np.abs(means), 1e-9), 0)))
         return f"change the mean of a faint region from {before[worst]:.3g} to {then[worst]:.3g}"

@@ -153,3 +153,17 @@ def test_a_file_of_flags_alone(tmp_path: Path) -> None:
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(flags(), name="DQ")]).writeto(tmp_path / "a.fits")
     with pytest.raises(InputError, match="by the names of its HDUs"):
         opened(tmp_path / "a.fits")
+
+
+def test_names_of_two_words_and_of_several_detectors(tmp_path: Path) -> None:
+    hdus = [fits.PrimaryHDU()]
+    for k in (1, 2):
+        hdus += [fits.ImageHDU(sky(k), name=f"CCD{k}.SCI"), fits.ImageHDU(flags(k), name=f"CCD{k}.FLG")]
+    fits.HDUList(hdus).writeto(tmp_path / "several.fits")
+    fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(flags(), name="DATA QUALITY")]).writeto(tmp_path / "one.fits")
+    for name, expected in (("several.fits", [flags(1), flags(2)]), ("one.fits", [flags()])):
+        found = opened(tmp_path / name).values
+        assert len(found) == len(expected)
+        for values, bits in zip(found, expected, strict=True):
+            assert values.invalid is not None
+            assert (np.squeeze(values.invalid) == (bits != 0)).all()

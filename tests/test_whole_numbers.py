@@ -50,6 +50,8 @@ def test_a_faint_background_beside_bright_cells() -> None:
     blocks = np.array([[0.0, 0, 0, 1] * 64, [200.0, 230, 215, 190] * 64])
     faint = rounding.Sample(blocks, np.array([[0.25] * 256, [208.75] * 256]))
     assert rounding.reason(faint) == "change the mean of a faint region from 0.25 to 0"
+    nothing = np.array([[0.0] * 256, [200.0, 330, 115, 190] * 64])  # a dead frame, and strong noise
+    assert rounding.reason(rounding.Sample(nothing, np.array([[-9e-10] * 256, [208.75] * 256]))) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ import numpy as np
 from n2n_lightning.files import InputError
 
 MOST = 0.1  # share of the pixels that flags may make missing
-_FLAGS = "DQ PIXELDQ DQF DQMASK DATAQUAL QUAL QUALITY MASK BPM BADPIX BADPIXEL BADPIXELS BADMASK FLAG FLAGS"
+_FLAGS = """
+    DQ PIXELDQ DQF DQMASK DATAQUAL DATAQUALITY QUAL QUALITY MASK PIXELMASK BPM BADPIX BADPIXEL BADPIXELS BADMASK
+    BADPIXELMASK FLAG FLAGS FLG
+"""
 _OTHERS = """
     ERR ERROR ERRORS ERRS VAR VARIANCE STAT IVAR INVVAR STD STDDEV STDEV SIGMA SIG RMS UNC UNCERT UNCERTAINTY NOISE
     WHT WGT WEIGHT WEIGHTS WEIGHTMAP CTX CON CONTEXT TIME EXP EXPTIME EXPMAP EXPOSURE SAMP NSAMP COV COVERAGE GROUPDQ
@@ -24,6 +27,8 @@ _OTHERS = """
 """
 FLAGS = frozenset(_FLAGS.split())
 OTHERS = FLAGS | frozenset(_OTHERS.split())
+# Last words of names that say the same after the name of a detector: CCD3.FLG, SCI_MASK
+SUFFIXES = frozenset("DQ MASK BPM FLG FLAGS ERR ERROR VAR VARIANCE IVAR RMS SIGMA UNC UNCERT WHT WEIGHT".split())
 # Flags that these instruments set on pixels whose values are good: what their pipelines accept when they add images.
 # HST, final_bits of AstroDrizzle: full-well saturation 256, warm 64, hot but corrected 16; blobs 512 of WFC3/IR.
 # JWST: resample's good_bits, all but DO_NOT_USE (1) and NON_SCIENCE (512).
@@ -110,14 +115,27 @@ class Plane:
         return cls(number, name, version, shape, str(header.get("HDUCLAS2", "")).strip().upper())
 
     @property
+    def words(self) -> tuple[str, str]:
+        """The detector or picture that the name belongs to, or empty, and the part that says what the values are.
+
+        >>> Plane(1, "CCD3.FLG", 1, (4, 5)).words, Plane(1, "DATA QUALITY", 1, (4, 5)).words
+        (('CCD3', 'FLG'), ('', 'DATAQUALITY'))
+        """
+        *first, last = re.split(r"[ _.-]+", self.name)
+        whole = "".join([*first, last])
+        if first and whole not in OTHERS and last in SUFFIXES | {"SCI"}:
+            return self.name[: -len(last) - 1], last
+        return "", whole
+
+    @property
     def is_flags(self) -> bool:
         """Whether its values say which pixels of a picture are bad."""
-        return self.name in FLAGS or self.kind == "QUALITY"
+        return self.words[1] in FLAGS or self.kind == "QUALITY"
 
     @property
     def is_picture(self) -> bool:
         """Whether it is a picture, as far as its name says it."""
-        beside = self.name in OTHERS or self.name.startswith(("VAR_", "ERR_")) or self.kind in ("ERROR", "QUALITY")
+        beside = self.words[1] in OTHERS or self.name.startswith(("VAR_", "ERR_")) or self.kind in ("ERROR", "QUALITY")
         return not beside
 
     def called(self, part: str) -> bool:
@@ -147,9 +165,10 @@ def selected(planes: Sequence[Plane], part: str | None, file: str) -> list[Plane
 
 
 def flags_of(plane: Plane, planes: Sequence[Plane], pictures: Sequence[Plane]) -> list[Plane]:
-    """The planes whose flags are about a picture: of its version, or the only ones; and of its height and width."""
+    """The planes whose flags are about a picture: of its detector and version, or the only ones; and of its size."""
     fitting = [p for p in planes if p.is_flags and p not in pictures and p.shape == plane.shape[-len(p.shape) :]]
-    same = [p for p in fitting if p.version == plane.version]
+    owners = ("", plane.name, plane.words[0] or plane.name)
+    same = [p for p in fitting if p.version == plane.version and p.words[0] in owners]
     return same or (fitting if len(pictures) == 1 else [])
 
 
