@@ -105,13 +105,14 @@ def reason(sample: Sample, display: bool = False) -> str | None:
     """
     source, result, rounded = sample.source, sample.result, np.rint(sample.result)
     whole, after = float(np.nanmean(result)), float(np.nanmean(rounded))
-    if abs(after - whole) > MEAN * abs(float(np.nanmean(source))):
+    if abs(after - whole) > _noticeable(float(np.nanmean(source)), int(np.isfinite(result).sum())):
         return f"change the mean from {whole:.3g} to {after:.3g}"
     if display:
         return None
     removed = np.sqrt(np.nanmean((source - result) ** 2, axis=1))
     means, before, then = (np.nanmean(part, axis=1) for part in (source, result, rounded))
-    changed = (np.abs(then - before) > MEAN * np.abs(means)) & (removed < FAINT) & (removed > 0)
+    least = np.array([_noticeable(mean, len(result[0])) for mean in means])
+    changed = (np.abs(then - before) > least) & (removed < FAINT) & (removed > 0)
     changed &= means != 0  # nothing was counted there, as in dead frames: 0 is right
     if changed.any():
         worst = int(np.argmax(np.where(changed, np.abs(then - before) / np.maximum(np.abs(means), 1e-9), 0)))
@@ -120,6 +121,12 @@ def reason(sample: Sample, display: bool = False) -> str | None:
     if sample.error < 1 and not clean:
         return f"add an error of 0.29 to one of about {sample.error:.2g}"
     return None
+
+
+def _noticeable(mean: float, count: int) -> float:
+    """Return the change of a mean of so many values that matters: MEAN of it, and more than chance in rounding."""
+    chance = 4 * (1 / 12 / max(count, 1)) ** 0.5
+    return max(MEAN * abs(mean), chance)
 
 
 def _is_display(array: np.ndarray, axes: str, known: dict[str, Any]) -> bool:

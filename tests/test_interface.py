@@ -56,9 +56,10 @@ def test_the_score_is_near_the_truth():
     class Half(n2n_lightning.restore.Trained):
         """Half of the image, half of its mean over a few pixels."""
 
-        def denoise(self, array, axes="auto", **_):  # type: ignore[override]
+        def denoise(self, array, axes="auto", outlier_map=False, **_):  # type: ignore[override]
             smooth = torch.nn.functional.avg_pool2d(array[None], 5, 1, 2, count_include_pad=False)[0]
-            return (array + smooth) / 2
+            result = (array + smooth) / 2
+            return (result, torch.zeros(result.shape)) if outlier_map else result
 
     model = Half(torch.nn.Identity(), 1, scale=2000.0)
     found = score(model, first, second, layout="NHW")

@@ -28,7 +28,8 @@ _OTHERS = """
 FLAGS = frozenset(_FLAGS.split())
 OTHERS = FLAGS | frozenset(_OTHERS.split())
 # Last words of names that say the same after the name of a detector: CCD3.FLG, SCI_MASK
-SUFFIXES = frozenset("DQ MASK BPM FLG FLAGS ERR ERROR VAR VARIANCE IVAR RMS SIGMA UNC UNCERT WHT WEIGHT".split())
+_SUFFIXES = "DQ MASK BPM FLG FLAGS ERR ERROR VAR VARIANCE IVAR RMS SIGMA UNC UNCERT WHT WEIGHT"
+SUFFIXES = frozenset(_SUFFIXES.split())
 # Flags that these instruments set on pixels whose values are good: what their pipelines accept when they add images.
 # HST, final_bits of AstroDrizzle: full-well saturation 256, warm 64, hot but corrected 16; blobs 512 of WFC3/IR.
 # JWST: resample's good_bits, all but DO_NOT_USE (1) and NON_SCIENCE (512).

@@ -233,7 +233,7 @@ class Picture:
         """How an array is read by some letters; `why` is None where there is nothing to say of them."""
         shape = values.shape
         alpha = values.alpha and axes[-1:] == "C" and (values.axes or "")[-1:] == "C"
-        if values.axes is None and axes[-1:] == "C" and shape[-1] == 4:
+        if values.axes is None and axes.endswith("C") and shape[axes.index("C")] == 4:
             alpha, why = has_alpha(values.array, axes), why or ""  # judged by the values, so it is said
         if why is None or len(shape) < 3:
             return ReadAs(axes, alpha, colour)
