@@ -32,14 +32,17 @@ def parser() -> Parser:
 
 def read(args: Any) -> Any:
     """The captures that the options name; where there is one of each scene, single images."""
-    from n2n_lightning.data.reading import read_any
+    from n2n_lightning.data.reading import read_any, read_scenes
     from n2n_lightning.formats.fits_planes import good_flags, parsed
     from n2n_lightning.paths import is_pattern
 
     for path in (args.noisy, args.target):
         if path is not None and ":" not in path and not (Path(path).exists() or is_pattern(path)):
             raise InputError(f"{path}: no such file or folder")
+    volumes = args.target is not None and Path(args.noisy).is_dir() and holds_volumes(args.noisy)
     with good_flags(parsed(args.dq_good, "--dq-good ")):
+        if volumes:  # halves of volumes, a file each, as training reads them
+            return read_scenes(args.noisy, args.target, args.layout, args.exclude, 3)
         return read_any(args.noisy, args.target, args.layout, args.exclude)
 
 

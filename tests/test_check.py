@@ -5,6 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -393,3 +394,30 @@ def test_planes_and_directions_of_a_volume_are_no_captures(tmp_path):
     assert "are no captures of one scene, and no movie" in done.stdout
     assert "data=movie" not in done.stdout
     assert "frames" not in done.stdout
+
+
+def test_folders_of_volumes_are_looked_at_as_training_reads_them(tmp_path):
+    draws = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48]
+    for side in ("first", "second"):
+        (tmp_path / side).mkdir()
+        for i in range(2):
+            scene = 1000 + 300 * np.sin((y + i * x) / 5)
+            volume = (scene + draws.normal(0, 40, (12, 48, 48))).round().astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(volume.T, np.eye(4)), tmp_path / side / f"sub{i}.nii")
+    done = run("check", "first", "second", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "experiment=half_volumes data.noisy=first data.target=second" in done.stdout
+    assert "looked at plane by plane" in done.stdout
+
+
+def test_channels_in_turn_get_the_command_that_trains_on_one_of_them(tmp_path):
+    draws = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :96]
+    one, other = 1000 + 400 * np.sin(y / 7), 1000 + 400 * np.sin(x / 5 + y / 11)
+    stack = np.stack([(other if t % 2 else one) + draws.normal(0, 30, one.shape) for t in range(16)])
+    tifffile.imwrite(tmp_path / "turn.tif", stack.round().astype(np.uint16), imagej=True, metadata={"axes": "TYX"})
+    done = run("check", "turn.tif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last == "python -m n2n_lightning.train data=movie data.noisy=turn.tif data.frames=0::2"

@@ -79,7 +79,10 @@ def advise(report: Report, several: bool, most: int) -> None:
     bad = {finding.name for finding in report.findings if finding.bad}
     numbers = report.numbers
     source, arguments, why = report.source, [], ""
-    if source == "movie":
+    turns = numbers.get("turns", 1)
+    if turns > 1:  # of the channels that take turns one is a movie
+        source, arguments = "movie", [f"data.frames=0::{turns}"]
+    elif source == "movie":
         if {"duplicates", "noise"} & bad:
             why = "frames that are copies are no pairs"
     elif not several:
