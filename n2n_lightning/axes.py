@@ -312,6 +312,15 @@ def _roughness(rows: np.ndarray) -> float:
     return float(np.median(known)) / deviation if known.size and deviation else 0.0
 
 
+def same_channels(axes: str, stated: str) -> bool:
+    """Tell whether the channels are on the same axis, counted from the last one, in two readings of an array.
+
+    >>> same_channels("NCHW", "CHW"), same_channels("HWC", "CHW"), same_channels("NHW", "CHW")
+    (True, False, False)
+    """
+    return "C" in axes and "C" in stated and axes[::-1].index("C") == stated[::-1].index("C")
+
+
 def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
     """Whether `axes` names each axis of an array once, by some of `letters`, height and width among them."""
     return len(axes) == len(shape) and len(set(axes)) == len(axes) and set("HW") <= set(axes) <= set(letters)

@@ -26,13 +26,16 @@ class Job(NamedTuple):
     series: tuple[Path, ...] = ()
 
 
-def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[list[Job], list[Path]]:
+def planned(
+    pictures: list[str], out: Path, overwrite: bool = False, final: bool = True
+) -> tuple[list[Job], list[Path]]:
     """Which file becomes which, and which files of folders are no pictures.
 
     Args:
         pictures: as typed: files, folders, patterns.
         out: the folder of the results, or the name of the only one.
         overwrite: results that exist are to be replaced.
+        final: these are the files that will be written; otherwise their names do not matter yet.
 
     Raises:
         InputError: nothing is found, two would become one, or an input would be written over.
@@ -70,7 +73,8 @@ def planned(pictures: list[str], out: Path, overwrite: bool = False) -> tuple[li
         raise InputError(
             f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
         )
-    _refuse_inputs(jobs)
+    if final:
+        _refuse_inputs(jobs)
     if overwrite and not named:
         _refuse_neighbours(jobs)
     _refuse_same_names(jobs)
@@ -209,9 +213,8 @@ def halves_of(pictures: list[str], out: Path) -> list[Job]:
     Raises:
         InputError: there are not two.
     """
-    first, *more = [
-        job for text in pictures for job in planned([text], out if len(pictures) == 1 else folder_of(out))[0]
-    ]
+    folder = out if len(pictures) == 1 else folder_of(out)
+    first, *more = [job for text in pictures for job in planned([text], folder, final=False)[0]]
     if len(more) != 1:
         raise InputError(f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen")
     target = first.target if out == folder_of(out) else out

@@ -116,7 +116,7 @@ def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Te
     layout = letters_of(values, layout, path, dims)
     found: list[Tensor] = axes.as_captures(_tensor(values.measured), layout, dims)
     # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
-    opaque = values.alpha and layout[-1] == "C" == (values.axes or "C")[-1]
+    opaque = values.alpha and axes.same_channels(layout, values.axes or layout)
     return [capture[:, :-1] for capture in found] if opaque else found
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from n2n_lightning.axes import Layout, fitted, has_alpha, of_picture, of_volumes, suggested, words
+from n2n_lightning.axes import Layout, fitted, has_alpha, of_picture, of_volumes, same_channels, suggested, words
 from n2n_lightning.files import InputError, room
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
@@ -232,7 +232,7 @@ class Picture:
     def _decided(self, values: Values, axes: str, colour: bool, why: str | None = None) -> ReadAs:
         """How an array is read by some letters; `why` is None where there is nothing to say of them."""
         shape = values.shape
-        alpha = values.alpha and axes[-1:] == "C" and (values.axes or "")[-1:] == "C"
+        alpha = values.alpha and values.axes is not None and same_channels(axes, values.axes)
         if values.axes is None and axes.endswith("C") and shape[axes.index("C")] == 4:
             alpha, why = has_alpha(values.array, axes), why or ""  # judged by the values, so it is said
         if why is None or len(shape) < 3:
