@@ -11,7 +11,7 @@ from tests.conftest import run
 fits = pytest.importorskip("astropy.io.fits")
 
 from n2n_lightning.data import OwnSingle  # noqa: E402
-from n2n_lightning.data.reading import read_array  # noqa: E402
+from n2n_lightning.data.reading import read_array, read_single  # noqa: E402
 from n2n_lightning.files import InputError  # noqa: E402
 from n2n_lightning.formats import opened  # noqa: E402
 from n2n_lightning.formats.fits_planes import good_flags  # noqa: E402
@@ -167,3 +167,17 @@ def test_names_of_two_words_and_of_several_detectors(tmp_path: Path) -> None:
         for values, bits in zip(found, expected, strict=True):
             assert values.invalid is not None
             assert (np.squeeze(values.invalid) == (bits != 0)).all()
+
+
+def test_frames_of_which_only_some_have_flags_are_read_together(tmp_path: Path) -> None:
+    for number, flagged in enumerate((False, True, True)):
+        image = fits.ImageHDU(sky(number).astype(np.int16), name="SCI")
+        planes = [fits.PrimaryHDU(), image]
+        if flagged:
+            planes.append(fits.ImageHDU(flags(number), name="DQ"))
+        fits.HDUList(planes).writeto(tmp_path / f"{number}.fits")
+    scenes = read_single(str(tmp_path))
+    images = [scenes.image(i, 0).numpy()[0] for i in range(3)]
+    assert {image.dtype.name for image in images} == {"float32"}
+    assert np.array_equal(images[0], sky(0).astype(np.int16))
+    assert np.array_equal(np.isnan(images[1]), flags(1) != 0)

@@ -34,17 +34,22 @@ class Stored:
 def stored_as(paths: Sequence[str | Path]) -> Stored:
     """Read values as stored where all files have one unit, and as physical ones where they differ.
 
+    Integers of which only some have flags are converted as well: with NaN for missing pixels they are float32.
+
     Args:
         paths: the files of a data set; as text they may name an array, `data.h5:noisy`.
     """
     units: set[tuple[float, float]] = set()
+    flagged: set[bool] = set()
     for path in paths:
         file = split(path)[0] if isinstance(path, str) else path
         if kind_of(file) in KINDS:
-            units |= {values.unit for values in opened(path).values}
+            arrays = opened(path).values
+            units |= {values.unit for values in arrays}
+            flagged |= {values.invalid is not None for values in arrays if values.dtype.kind in "iu"}
         else:
             units.add(ONE)
-    if len(units) > 1:
+    if len(units) > 1 or len(flagged) > 1:
         return Stored(physical=True)
     fills = {fill for values in opened(paths[0]).values for fill in values.fills}
     return Stored(False, tuple(sorted(fills)), units.pop())
