@@ -47,12 +47,13 @@ def read(args: Any) -> Any:
 
 
 def holds_volumes(path: str) -> bool:
-    """Whether a file, or the first one of a folder, says that its planes are those of a volume."""
-    from n2n_lightning.data.naming import pictures
-    from n2n_lightning.formats import is_one, opened
+    """Whether a file, or the first one of a folder or pattern, says that its planes are those of a volume."""
+    from n2n_lightning.data.naming import is_file, pictures
+    from n2n_lightning.formats import opened
+    from n2n_lightning.paths import is_pattern
 
-    if not is_one(Path(path)):
-        files = pictures(Path(path), deep=True) if Path(path).is_dir() else []
+    if not is_file(path):
+        files = pictures(Path(path), deep=True) if Path(path).is_dir() or is_pattern(path) else []
         path = str(files[0]) if files else ""
     return bool(path) and any("D" in (values.axes or "") for values in opened(path).values)
 

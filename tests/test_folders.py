@@ -1,5 +1,6 @@
 """Folders as instruments and other programs leave them: clutter, previews, links, halves, names, patterns."""
 
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from n2n_lightning import look, paths
+from n2n_lightning import check, look, paths
 from n2n_lightning.data import OwnPairs
 from n2n_lightning.data.naming import halves, matched, pictures
 from n2n_lightning.data.reading import read_scenes
@@ -115,7 +116,7 @@ def test_folders_of_halves_are_pairs(tmp_path):
     assert [Path(name).parts[-2:] for name in found.names] == [("EVN", f"ts{s}.tif") for s in range(4)]
 
 
-def test_patterns_are_sources_like_folders(tmp_path, monkeypatch):
+def test_patterns_are_sources_like_folders(tmp_path, monkeypatch, capsys):
     captures(tmp_path / "mics", "g{}_EVN.tif", "g{}_ODD.tif", "g{}.tif")
     captures(tmp_path / "clean", "g{}.tif")
     monkeypatch.chdir(tmp_path)
@@ -131,6 +132,10 @@ def test_patterns_are_sources_like_folders(tmp_path, monkeypatch):
         read_scenes("mics/*x.tif")
     report = look("mics/*_EVN.tif", "mics/*_ODD.tif")
     assert report.source == "pairs"
+    monkeypatch.setattr(sys, "argv", ["check", "mics/*_EVN.tif", "mics/*_ODD.tif"])
+    assert check.main() == 0
+    said = "data=pairs 'data.noisy=mics/*_EVN.tif' 'data.target=mics/*_ODD.tif'"
+    assert said in capsys.readouterr().out
 
 
 @posix
