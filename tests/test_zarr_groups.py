@@ -86,6 +86,11 @@ def test_a_smaller_resolution_is_read_but_not_written_beside_a_denoised_one(tmp_
     assert opened(source).values[0].spacing == (1.0, 1.0, 1.0)
     with pytest.raises(InputError, match=r"is a smaller resolution of an image; name the image, plate\.zarr:A/1/0"):
         denoised(source, tmp_path / "out.zarr")
+    picture = opened(source)
+    floats = [np.dtype(np.float32)]
+    refused = pytest.raises(InputError, match="is a smaller resolution of an image")
+    with refused, picture.written(tmp_path / "out.zarr", floats):  # whatever the type of the result
+        pass
 
 
 def test_labels_are_copied_and_never_denoised(tmp_path):

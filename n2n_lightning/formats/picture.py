@@ -251,12 +251,16 @@ class Picture:
             dtypes: of each array the type of its result, float32 in place of an integer type where the class says that
                 its files can hold it (`floats`); None: the type of the source.
         """
+        self._refuse()
         changed = self._changed(dtypes or [None] * len(self.values))
         shapes = [v.shape for v in self.values]
         results = [room(s, d) for s, d in zip(shapes, changed, strict=True)] if changed else self._begin(path)
         yield results
         (self._save_as if changed else self._save)(path, results)
         results.clear()
+
+    def _refuse(self) -> None:
+        """Raise InputError where no file like this one can be written with what was chosen of it."""
 
     def _changed(self, dtypes: Sequence[np.dtype | None]) -> list[np.dtype]:
         """The types of the results, where one differs from the source's; else an empty list."""

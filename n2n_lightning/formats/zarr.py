@@ -94,13 +94,15 @@ class Zarr(Picture):
                 return letters, spacing
         return _of_dimensions(array), None
 
-    def _begin(self, path: Path) -> list[np.ndarray]:
+    def _refuse(self) -> None:
         if self.chosen.level:
             group = f":{self.chosen.group}" if self.chosen.group else ""
             raise InputError(
                 f"{self.part} is a smaller resolution of an image; name the image, {self.path.name}{group}: it is"
                 " denoised in full, and its smaller resolutions are left out"
             )
+
+    def _begin(self, path: Path) -> list[np.ndarray]:
         return [room(self.values[0].shape, self.values[0].dtype)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
