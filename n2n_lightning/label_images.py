@@ -48,7 +48,8 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
     stacked = pages.shape[:-3]
     places = list(np.ndindex(*stacked))
     for number in evenly(len(places), PAGES):
-        for channel in range(pages.shape[-1]):
+        *_, channels = pages.shape
+        for channel in range(channels):
             page = np.asarray(pages[places[number]][..., channel])
             middle = tuple(slice(max(0, n - SIDE) // 2, (n + SIDE) // 2) for n in page.shape)
             judged = _judged(page[middle])

@@ -38,9 +38,10 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     >>> looks_like_one(noise, "HW"), looks_like_one(noise + np.tile([[0, 9], [9, 4]], (32, 32)), "HW")
     (False, True)
     """
-    if "C" in axes or axes[-2:] != "HW" or len(axes) != array.ndim or min(array.shape[-2:]) < 32:
+    *stacked, height, width = array.shape
+    if "C" in axes or axes[-2:] != "HW" or len(axes) != len(array.shape) or min(height, width) < 32:
         return False
-    page = array[(0,) * (array.ndim - 2)]
+    page = array[(0,) * len(stacked)]
     top, left = (max(0, n - 512) // 4 * 2 for n in page.shape)
     part = page[top : top + 512, left : left + 512].astype(np.float64)
     part = part[: len(part) // 2 * 2, : part.shape[1] // 2 * 2]

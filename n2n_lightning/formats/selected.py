@@ -63,7 +63,7 @@ class Selected(Picture):
                 letters = values.axes or "NHW"
                 colour = letters.endswith("C") and values.colour and len(letters) > 2
                 names = "".join(TIFF_AXES.get(letter, "C") for letter in letters[: -1 if colour else None])
-                extra: dict[str, Any] = {"photometric": "rgb"} if colour and result.shape[-1:][0] > 2 else {}
+                extra: dict[str, Any] = {"photometric": "rgb"} if colour and list(result.shape)[-1] > 2 else {}
                 extra = extra or {"photometric": "minisblack"}
                 if values.alpha:
                     extra["extrasamples"] = ["unassalpha"]

@@ -179,7 +179,7 @@ def _images(group: Any, place: str) -> tuple[dict[str, list[str]], list[str]]:
         if any(name == label or name.startswith(f"{label}/") for label in labels):
             continue
         if isinstance(item, zarr.Array):
-            arrays += [start + name] if item.ndim > 1 else []
+            arrays += [start + name] if len(item.shape) > 1 else []
         elif levels := _levels(item, start + name):
             groups[start + name] = levels
     owned = {array for levels in groups.values() for array in levels}
@@ -252,7 +252,7 @@ def _of_dimensions(array: Any) -> str | None:
     Names that are not known are those of stacked images. None where height and width are not among the names.
     """
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    if not names or len(names) != array.ndim:
+    if not names or len(names) != len(array.shape):
         return None
     letters = "".join(NAMES.get(str(name).lower(), "N") for name in names)
     once = all(letters.count(letter) == 1 for letter in "HW") and letters.count("C") <= 1
