@@ -277,7 +277,7 @@ def test_check_says_what_is_wrong_with_frames(tmp_path):
     assert "frames 5, 12, 13 of" in str(report)
     assert report.numbers["dead_frames"] == [5, 12, 13]
     report = look(str(write(tmp_path / "turns.tif", taking_turns())))
-    assert report.advice is None
+    assert report.advice == ["data.frames=0::2"]
     assert "data.frames=0::2" in str(report)
     report = look(f"{write(tmp_path / 'plain.tif', movie())}[10:20]")
     assert "10" in str(report.findings[0].line)
