@@ -158,7 +158,7 @@ def adapt(
         allow: see restore.load.
         advance: called after every step with the share of the time that is over.
         seed: of crops, turns and draws.
-        outliers: what happens to isolated pixels that stand out, see outliers.CHOICES.
+        outliers: what happens to isolated pixels that stand out, see choices.OUTLIERS.
 
     Raises:
         InputError: the pictures do not allow it.

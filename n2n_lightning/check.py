@@ -30,18 +30,23 @@ def parser() -> Parser:
     return p
 
 
-def read(args: Any) -> Any:
-    """The captures that the options name; where there is one of each scene, single images."""
+def read(args: Any, volumes: bool) -> Any:
+    """The captures that the options name; where there is one of each scene, single images.
+
+    Args:
+        args: the options.
+        volumes: whether the files hold volumes, see `holds_volumes`.
+    """
     from n2n_lightning.data.reading import read_any, read_scenes
+    from n2n_lightning.formats import is_one
     from n2n_lightning.formats.fits_planes import good_flags, parsed
     from n2n_lightning.paths import is_pattern
 
     for path in (args.noisy, args.target):
         if path is not None and ":" not in path and not (Path(path).exists() or is_pattern(path)):
             raise InputError(f"{path}: no such file or folder")
-    volumes = args.target is not None and Path(args.noisy).is_dir() and holds_volumes(args.noisy)
     with good_flags(parsed(args.dq_good, "--dq-good ")):
-        if volumes:  # halves of volumes, a file each, as training reads them
+        if volumes and args.target and not is_one(Path(args.noisy)):  # halves, a file each, as training reads them
             return read_scenes(args.noisy, args.target, args.layout, args.exclude, 3)
         return read_any(args.noisy, args.target, args.layout, args.exclude)
 
@@ -58,14 +63,20 @@ def holds_volumes(path: str) -> bool:
     return bool(path) and any("D" in (values.axes or "") for values in opened(path).values)
 
 
-def train_command(args: Any, report: "Report") -> str:
-    """The command that trains on these data; the noisier captures are named first."""
+def train_command(args: Any, report: "Report", volumes: bool) -> str:
+    """The command that trains on these data; the noisier captures are named first.
+
+    Args:
+        args: the options.
+        report: what was found.
+        volumes: whether the files hold volumes.
+    """
     advice = list(report.advice or [])
     noisy, target = args.noisy, args.target
     if report.reversed and target:
         noisy, target = target, noisy
         advice.append("data.swap=false")
-    halves = report.source == "pairs" and target and holds_volumes(noisy)
+    halves = report.source == "pairs" and target and volumes
     kind = "experiment=half_volumes" if halves else f"data={report.source}"
     words = ["python", "-m", "n2n_lightning.train", kind, f"data.noisy={noisy}"]
     words += [f"data.target={target}"] if target else []
@@ -114,7 +125,7 @@ def main() -> int:
     from n2n_lightning.inspection import inspect
 
     volumes = holds_volumes(args.noisy)
-    captures = read(args)
+    captures = read(args, volumes)
     report = inspect(captures, volumes)
     for finding in report.findings:
         head = f"{'!' if finding.bad else ' '} {finding.name:12}"
@@ -126,7 +137,7 @@ def main() -> int:
         if not args.target:
             what = "planes, directions and time points of it are no captures of one scene, and no movie"
         print(f"  volumes     looked at plane by plane; {what}")
-    last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report)
+    last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report, volumes)
     if args.json:
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")

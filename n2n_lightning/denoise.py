@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import DiskFull, InputError, Parser, command, replacing
+from n2n_lightning.choices import DTYPES, LABEL_IMAGES, OUTLIERS
+from n2n_lightning.files import DiskFull, InputError, Parser, command, one_of, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves, rescaled
 from n2n_lightning.jobs import Job, folder_of, halves_of, planned, refuse_inputs
 
-OUTLIERS = ("auto", "replace", "keep")  # outliers.CHOICES, which wants torch
+CHOICES = {"outliers": OUTLIERS, "dtype": DTYPES, "label_images": LABEL_IMAGES}  # of options
 
 
 def parser() -> Parser:
@@ -346,22 +347,17 @@ def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
 
 def checked(args: Any) -> None:
     """Raises InputError where options cannot be."""
-    from n2n_lightning.label_images import checked as checked_labels
-    from n2n_lightning.rounding import checked as checked_dtype
-
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(f"--{name} {value}: must be larger than 0, and finite")
-    if args.outliers not in OUTLIERS:
-        raise InputError(f"--outliers {args.outliers}: must be one of {', '.join(OUTLIERS)}")
+    for name, choices in CHOICES.items():
+        one_of(getattr(args, name), choices, f"--{name.replace('_', '-')} ")
     if not 0 <= args.strength <= 1:
         raise InputError(f"--strength {args.strength:g}: must be 0 (the picture as it is) to 1")
     if args.black and args.scale is None:
         raise InputError(f"--black {args.black:g}: say with --scale which stored value is white")
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
-    checked_dtype(args.dtype, "--dtype ")
-    checked_labels(args.label_images, "--label-images ")
     if args.halves and args.adapt:
         raise InputError("--halves: the result is the mean of two; --adapt learns from single pictures")
     if args.minutes is not None and not 0 < args.minutes <= 1e4:

@@ -296,6 +296,35 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    >>> some_of(["a", "b"], 2), some_of(["a", "b", "c"], 2)
+    ('a, b', 'a, b and 1 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def one_of(value: Any, choices: Sequence[str], option: str) -> str:
+    """Return a value that is one of some choices.
+
+    Args:
+        value: what was typed.
+        choices: those that there are.
+        option: its name as it is typed, with what stands before the value: `data.outliers=`, `--dtype `.
+
+    Raises:
+        InputError: it is none of them.
+
+    >>> one_of("keep", ("auto", "keep"), "dtype=")
+    'keep'
+    """
+    if value not in choices:
+        raise InputError(f"{option}{value}: must be one of {', '.join(choices)}")
+    return str(value)
+
+
 def natural(path: Path) -> list[tuple[int, str]]:
     """A sort key that orders numbers in names by their value.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from n2n_lightning.axes import around, evenly
 from n2n_lightning.axes import frames as around_frames
+from n2n_lightning.files import some_of
 
 BANDS, BLOCK, WIDEST = 6, 8, 512  # rows are looked at in bands of BLOCK; up to so many bands and pixels of a row
 INFORMATIVE = 20  # pixels that differ from the most frequent value; with fewer, equal frames may be chance
@@ -105,9 +106,8 @@ def shown_numbers(frames: Sequence[int], labels: Sequence[str] | None = None, mo
     >>> shown_numbers([5, 12, 13]), shown_numbers([7]), shown_numbers(range(100), most=3)
     ('frames 5, 12, 13', 'frame 7', 'frames 0, 1, 2 and 97 more')
     """
-    some = ", ".join(str(t) if labels is None else labels[t] for t in list(frames)[:most])
-    rest = f" and {len(frames) - most} more" if len(frames) > most else ""
-    return f"{some}{rest}" if labels else f"frame{'s'[: len(frames) > 1]} {some}{rest}"
+    some = some_of([str(t) if labels is None else labels[t] for t in frames], most)
+    return some if labels else f"frame{'s'[: len(frames) > 1]} {some}"
 
 
 @dataclass(frozen=True)

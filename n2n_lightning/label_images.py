@@ -3,9 +3,7 @@
 import numpy as np
 
 from n2n_lightning.axes import as_pages, evenly
-from n2n_lightning.files import InputError
 
-CHOICES = ("copy", "denoise")
 LEAST = 200  # pixels that differ from the commonest value
 EQUAL = 0.75  # of the neighbours of these pixels have the same value; of pixels of a clean 8 bit photograph up to 0.6
 ALONE = 0.01  # share of these pixels without a neighbour of the same value, at most
@@ -14,17 +12,6 @@ STEPS = 0.9  # share of neighbouring regions whose values differ by 1, at most: 
 FEW = 4  # values that may differ by 1 all the same, as classes of pixels do
 PAGES = 5  # that are looked at
 SIDE = 1200  # pixels of their middle, where there is something in it
-
-
-def checked(choice: str, option: str) -> str:
-    """Return one of CHOICES; raises InputError for anything else.
-
-    >>> checked("copy", "--label-images ")
-    'copy'
-    """
-    if choice not in CHOICES:
-        raise InputError(f"{option}{choice}: must be one of {', '.join(CHOICES)}")
-    return choice
 
 
 def is_label_image(array: np.ndarray, axes: str) -> bool:

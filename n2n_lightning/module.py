@@ -20,7 +20,7 @@ from n2n_lightning.fsc import Correlation, planes_of
 from n2n_lightning.losses import L2
 from n2n_lightning.missing import filled
 from n2n_lightning.networks import apply, channels_last, described
-from n2n_lightning.outliers import Listed
+from n2n_lightning.outliers import listed_in
 from n2n_lightning.restore import OURS, load, read_checkpoint
 from n2n_lightning.schedulers import time_spent, timer_of
 from n2n_lightning.schedulers import warmup_cosine as warmup_cosine  # configurations of the first version look here
@@ -182,24 +182,22 @@ class Denoiser(pl.LightningModule):
         noisy, clean = batch["input"], batch["target"]
         output = self._whole(noisy)
         self._add("val", self._measure(output, clean) * self.unit**2, len(noisy))
-        listed: Listed | None = batch.get("listed")  # type: ignore[assignment]
-        if listed is not None:
-            output = listed.restored(output)
-            noisy = listed.restored(noisy)
+        listed = listed_in(batch)
+        self.outlier_pixels += listed.count
+        output, noisy = listed.restored(output), listed.restored(noisy)
         if self.reference == "noisy":
             noise = batch.get("target_noise")  # then the score is that of the input alone
             second = output
             if noise is None or len(axes.size(noisy)) == 3:
                 second = self._whole(batch["other_input"] if "other_input" in batch else filled(clean))
-                second = listed.other_restored(second) if listed is not None else second
+                second = listed.other_restored(second)
             pair = [batch.get("other_target", noisy), clean]
             scenes = batch["scene"].tolist() if "scene" in batch else None
             power = None if noise is None else noise * self.unit**2
             denoised = [f * self.unit for f in (output, second)]
             self.estimates.add([y * self.unit for y in pair], denoised, scenes, power)
-            known = [listed.without(y) for y in pair] if listed is not None else pair
-            self.estimates_without.add([y * self.unit for y in known], denoised, scenes, power)
-            self.outlier_pixels += listed.count if listed is not None else 0
+            known = [listed.without(y) * self.unit for y in pair]
+            self.estimates_without.add(known, denoised, scenes, power)
             if len(axes.size(noisy)) == 3 and output.shape == noisy.shape:
                 both = {"noisy": (noisy, batch.get("other_input", filled(clean))), "denoised": (output, second)}
                 for name, halves in both.items():
@@ -209,14 +207,12 @@ class Denoiser(pl.LightningModule):
             return self._whole(batch["shown"]) if "shown" in batch else output
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
         output = output.clamp(*self.bounds) if self.bounds else output
-        output = listed.restored(output) if listed is not None else output
+        output = listed.restored(output)
         for name, metrics in self.scores.items():
             shown = output if name == "val" else noisy
             metrics.update(shown * self.unit, clean * self.unit)  # type: ignore[operator]
         if self.reference == "clean":
-            self.outlier_pixels += listed.count if listed is not None else 0
-            without = listed.without(clean) if listed is not None else clean
-            errors = ((output - without) * self.unit).double().square().flatten(1).nanmean(1)
+            errors = ((output - listed.without(clean)) * self.unit).cpu().double().square().flatten(1).nanmean(1)
             self._errors_without += errors.tolist()
         return output
 
@@ -263,8 +259,7 @@ class Denoiser(pl.LightningModule):
         if isinstance(batch, Tensor):
             return self._whole(batch)
         named = _named(batch)
-        output, listed = self._whole(named["input"]), named.get("listed")
-        return output if listed is None else listed.restored(output)  # type: ignore[attr-defined]
+        return listed_in(named).restored(self._whole(named["input"]))
 
     def _whole(self, images: Tensor) -> Tensor:
         """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""

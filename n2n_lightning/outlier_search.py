@@ -13,7 +13,7 @@ class OutlierSearch:
     """Find the outliers of the pages of an array, and decide which are replaced.
 
     Args:
-        choice: one of outliers.CHOICES.
+        choice: one of choices.OUTLIERS.
         pages: the array.
         letters: what its stacked axes are, one each. Captures (K) are evidence against one another, and so are
             images (N) of different scenes; frames of a movie are not, for an event is in one of them alone.

@@ -18,29 +18,10 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.axes import size as size_of
-from n2n_lightning.files import InputError
 from n2n_lightning.missing import HALO, absent, compact, isolated, lacking, standing_out, wild, with_flanks
 
 LOOKED = 9  # pictures that say which pixels of the detector stand out everywhere
 PIXELS = 2**20  # of a picture that are looked at together
-
-# auto: as stored, unless there is evidence against them; replace: inpainted and denoised; keep: treated as any pixel.
-CHOICES = ("auto", "replace", "keep")
-
-
-def checked_choice(value: Any, name: str) -> str:
-    """Return one of CHOICES.
-
-    Args:
-        value: what was typed.
-        name: of the option, for the message.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    if value not in CHOICES:
-        raise InputError(f"{name}{value}: must be one of {', '.join(CHOICES)}")
-    return str(value)
 
 
 @dataclass(frozen=True)
@@ -70,7 +51,7 @@ class Listed:
 
         Args:
             first, second: captures of the same scenes; without a second one the reference is clean.
-            choice: one of CHOICES, not `keep`.
+            choice: one of choices.OUTLIERS, not `keep`.
             repeats: whether both captures show the same thing, see `missing.lacking`.
             defects: bool, (C, H, W): pixels that are known to be defective; None: none are.
         """
@@ -109,6 +90,23 @@ class Listed:
     def without(self, image: Tensor) -> Tensor:
         """Return an image with NaN in place of all listed pixels."""
         return torch.where(self.anywhere, torch.nan, image)
+
+
+class Unlisted:
+    """A validation batch without outliers: what `Listed` restores and leaves out stays as it is."""
+
+    count = 0
+
+    def restored(self, output: Tensor) -> Tensor:
+        """Return the output."""
+        return output
+
+    other_restored = without = restored
+
+
+def listed_in(batch: Any) -> Listed | Unlisted:
+    """Return the outliers of a validation batch."""
+    return batch.get("listed") or Unlisted()
 
 
 @dataclass(frozen=True)
@@ -304,28 +302,6 @@ def _join_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return np.column_stack((points[:, 0] * size[0] + points[:, 1], points[:, 2:]))
 
 
-def common_defects(each: Sequence[np.ndarray], different: bool) -> np.ndarray:
-    """Find the pixels of a detector that stand out in most of several pictures.
-
-    Args:
-        each: of every picture its outliers, (n, 3), without flanks.
-        different: whether the pictures are known to show different scenes; otherwise what stands out
-            at one place in all of them may be of the scene.
-
-    Returns:
-        Coordinates, (n, 3); groups of more than 3 x 3 pixels, as burnt-in letters have, are left out.
-    """
-    if len(each) < 3 or not different or not sum(map(len, each)):
-        return np.zeros((0, 3), np.int64)
-    places, counts = np.unique(np.concatenate(each), axis=0, return_counts=True)
-    common = places[counts > len(each) / 2]
-    small = [common[:0]]
-    for channel in np.unique(common[:, 0]):
-        own = common[common[:, 0] == channel]
-        small.append(own[compact(torch.from_numpy(own[:, 1:]), 9).numpy()])
-    return np.concatenate(small)
-
-
 def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
     """Find the pixels that stand out in most of several pictures of different scenes.
 
@@ -334,44 +310,52 @@ def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
         size: (H, W) of all of them.
 
     Returns:
-        Coordinates, (n, 3); none where the pictures may show the same scene.
+        Coordinates, (n, 3); groups of more than 3 x 3 pixels, as burnt-in letters have, are left out. None where
+        there are fewer than 3 pictures, and where some may show the same scene: what they share may be of it.
     """
+    nothing = np.zeros((0, 3), np.int64)
+    if len(reads) < 3:
+        return nothing
     each = [find_outliers(read, size, flanks=False) for read in reads]
-    if len(each) < 3 or not sum(map(len, each)):
-        return common_defects(each, different=False)
-    looked = [_without_points(read, size, points) for read, points in zip(reads, each, strict=True)]
-    return common_defects(each, all(_differ(*pair) for pair in pairwise(looked)))
+    if not sum(map(len, each)):
+        return nothing
+    scenes = [_structure(read, size, points) for read, points in zip(reads, each, strict=True)]
+    if not all(_differ(*pair) for pair in pairwise(scenes)):
+        return nothing
+    places, counts = np.unique(np.concatenate(each), axis=0, return_counts=True)
+    common = places[counts > len(each) / 2]
+    small = [nothing]
+    for channel in np.unique(common[:, 0]):
+        own = common[common[:, 0] == channel]
+        small.append(own[compact(torch.from_numpy(own[:, 1:]), 9).numpy()])
+    return np.concatenate(small)
 
 
-def _without_points(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarray:
-    """Return a picture (C, H, W), float64, with NaN at some points."""
+def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarray:
+    """Return means of a picture over blocks of 8 x 8 pixels, without some points: (2, n).
+
+    The first are those of every other column, the second those of the columns between them.
+    """
     image = read(tuple(slice(0, n) for n in size)).double().numpy()
     image[tuple(points.T)] = np.nan
-    return image
-
-
-def _differ(first: np.ndarray, second: np.ndarray) -> bool:
-    """Tell whether two pictures (C, H, W) show different scenes: each has structure, and not the other's.
-
-    Means over blocks of 8 x 8 pixels are compared. Where the means of every other column agree with those of
-    the columns between them, they are structure and not noise.
-    """
-    each = [[_block_means(image, start) for start in (0, 1)] for image in (first, second)]
-    if any(_correlation(*halves) < 0.8 for halves in each):
-        return False
-    one, other = (sum(halves) for halves in each)
-    return _correlation(one, other) < 0.5
-
-
-def _block_means(image: np.ndarray, start: int) -> np.ndarray:
-    """Return means of (C, H, W) over blocks of 8 x 8 pixels, of every other column from `start` on: (n,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is known
         plane = np.nanmean(image, 0)
         rows, columns = (n // 8 for n in plane.shape)
-        blocks = plane[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8)[..., start::2]
-        means: np.ndarray = np.nanmean(blocks, (1, 3)).ravel()
+        blocks = plane[: rows * 8, : columns * 8].reshape(rows, 8, columns, 4, 2)
+        means: np.ndarray = np.nanmean(blocks, (1, 3)).reshape(-1, 2).T
     return means
+
+
+def _differ(first: np.ndarray, second: np.ndarray) -> bool:
+    """Tell whether two pictures show different scenes: each has structure, and not the other's.
+
+    Args:
+        first, second: see `_structure`. Where the two means of a picture agree, they are structure and not noise.
+    """
+    if any(_correlation(*halves) < 0.8 for halves in (first, second)):
+        return False
+    return _correlation(first.sum(0), second.sum(0)) < 0.5
 
 
 def _correlation(one: Any, other: Any) -> float:

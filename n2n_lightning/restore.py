@@ -23,12 +23,13 @@ from n2n_lightning.axes import (
     of_volumes,
     stacked_letters,
 )
-from n2n_lightning.files import InputError, load_torch
+from n2n_lightning.choices import DTYPES, OUTLIERS
+from n2n_lightning.files import InputError, load_torch, one_of
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.missing import filled
 from n2n_lightning.movie_frames import MovieFrames, movie_of
 from n2n_lightning.outlier_search import OutlierSearch
-from n2n_lightning.outliers import OutlierCounts, checked_choice
+from n2n_lightning.outliers import OutlierCounts
 from n2n_lightning.page import Page, PageInput, PageStack
 from n2n_lightning.texture import put_back
 from n2n_lightning.tiles import averaged, overlap_of, spans, tile_of, tiled
@@ -197,10 +198,10 @@ class Trained(nn.Module):
         if axes == "auto":
             axes = self._axes_of(pixels.shape, channels_first=isinstance(array, Tensor))
         options: dict[str, Any] = {"tta": tta, "scale": scale, "black": black, "strength": strength, "uneven": uneven}
-        options |= {"alpha": has_alpha(pixels, axes), "outliers": checked_choice(outliers, "outliers=")}
+        options |= {"alpha": has_alpha(pixels, axes), "outliers": one_of(outliers, OUTLIERS, "outliers=")}
         options["invalid"] = invalid
         apart = mosaics.checked(mosaic, "mosaic=") not in ("none", "auto") and "C" not in axes
-        floats = rounding.checked(dtype) == "float32" and pixels.dtype.kind in "iu"
+        floats = one_of(dtype, DTYPES, "dtype=") == "float32" and pixels.dtype.kind in "iu"
         floats = floats or (dtype == "auto" and rounding.lossy(self, pixels, axes, apart, **options) is not None)
         result = np.empty_like(pixels, np.float32 if floats else None)
         options["outlier_map"] = marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None

@@ -17,12 +17,10 @@ import numpy as np
 
 from n2n_lightning import mosaics
 from n2n_lightning.axes import around, as_pages, evenly, in_space, of_pages
-from n2n_lightning.files import InputError
 from n2n_lightning.missing import lost
 from n2n_lightning.page import gaps
 from n2n_lightning.ranges import Range
 
-CHOICES = ("auto", "keep", "float32")
 SIDE, DEPTH = 64, 16  # of the blocks that are looked at, in pixels and planes
 BLOCKS = 8  # that are looked at, from the darkest to the brightest
 PLACES = 3  # pages, or channels that go through the network alone, that blocks are taken from
@@ -61,13 +59,6 @@ class Sample:
         slope = float(np.nanmean(self.sign * (self.moved - self.result))) / self.step
         slope = min(max(slope, 1e-4), 0.9)
         return self.removed * (slope / (1 - slope)) ** 0.5
-
-
-def checked(dtype: str, option: str = "dtype=") -> str:
-    """Raises InputError where it is none of CHOICES."""
-    if dtype not in CHOICES:
-        raise InputError(f"{option}{dtype}: must be one of {', '.join(CHOICES)}")
-    return dtype
 
 
 def lossy(model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **known: Any) -> str | None:

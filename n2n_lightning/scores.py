@@ -16,6 +16,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from n2n_lightning import axes
 from n2n_lightning.noise_levels import one_way_errors
+from n2n_lightning.outliers import listed_in
 
 RESAMPLES = 2000  # of the bootstrap
 FEW = 10  # scenes: with fewer, an interval is over blocks of their pixels
@@ -62,17 +63,15 @@ def score(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict
     found: dict[str, Any] = {"mse": [], "mse_uint8": [], "ssim": [], "images": [], "seconds": 0.0}
     found |= {"mse_without": [], "outliers": 0}
     for ready in _batches(data):
-        noisy, clean, listed = ready["input"].to(device), ready["target"], ready.get("listed")
+        noisy, clean, listed = ready["input"].to(device), ready["target"], listed_in(ready)
         started = time.perf_counter()
         with torch.inference_mode():
             output = denoise(noisy).float().cpu()
         found["seconds"] += time.perf_counter() - started
         shown = output.clamp(0, 1) if data.bounded else output
-        without = clean
-        if listed is not None:
-            shown, without = listed.restored(shown), listed.without(clean)
-            found["outliers"] += listed.count
-        found["mse_without"] += (shown - without).double().square().flatten(1).nanmean(1).tolist()
+        shown = listed.restored(shown)
+        found["outliers"] += listed.count
+        found["mse_without"] += (shown - listed.without(clean)).double().square().flatten(1).nanmean(1).tolist()
         rounded = (shown * 255).round() / 255
         found["mse"] += (shown - clean).double().square().flatten(1).mean(1).tolist()
         found["mse_uint8"] += (rounded - clean).double().square().flatten(1).mean(1).tolist()
@@ -153,12 +152,10 @@ def estimated(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> 
         with torch.inference_mode():
             outputs = [denoise(ready[name].to(device)).float().cpu() for name in inputs]
         found["seconds"] += (time.perf_counter() - started) / len(inputs)  # of one capture
-        captures, listed = [ready["other_target"], ready["target"]], ready.get("listed")
-        without = captures
-        if listed is not None:
-            outputs = [listed.restored(outputs[0]), *map(listed.other_restored, outputs[1:])]
-            without = [listed.without(capture) for capture in captures]
-            found["outliers"] += listed.count
+        captures, listed = [ready["other_target"], ready["target"]], listed_in(ready)
+        outputs = [listed.restored(outputs[0]), *map(listed.other_restored, outputs[1:])]
+        without = [listed.without(capture) for capture in captures]
+        found["outliers"] += listed.count
         found["estimates"].add(captures, outputs, ready["scene"].tolist(), noise)
         found["estimates_without"].add(without, outputs, ready["scene"].tolist(), noise)
         found["images"] += list(outputs[0])
@@ -172,11 +169,9 @@ def noisy_scores(data: Any) -> dict[str, Any]:
     found = score(lambda image: image, data)
     found["mse"], found["mse_without"] = [], []
     for ready in _batches(data):
-        noisy, clean, listed = ready["input"], ready["target"], ready.get("listed")
-        without = clean
-        if listed is not None:
-            noisy, without = listed.restored(noisy), listed.without(clean)
-        for name, reference in (("mse", clean), ("mse_without", without)):
+        clean, listed = ready["target"], listed_in(ready)
+        noisy = listed.restored(ready["input"])
+        for name, reference in (("mse", clean), ("mse_without", listed.without(clean))):
             found[name] += (noisy - reference).double().square().flatten(1).nanmean(1).tolist()
     return found
 
@@ -184,8 +179,7 @@ def noisy_scores(data: Any) -> dict[str, Any]:
 def pairs(data: Any) -> Iterator[tuple[Any, Any]]:
     """Noisy and clean validation images in batches, float (B, C, H, W); the same for every candidate."""
     for ready in _batches(data):
-        listed, noisy = ready.get("listed"), ready["input"]
-        yield noisy if listed is None else listed.restored(noisy), ready["target"]
+        yield listed_in(ready).restored(ready["input"]), ready["target"]
 
 
 def _batches(data: Any) -> Iterator[dict[str, Any]]:

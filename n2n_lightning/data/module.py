@@ -50,7 +50,7 @@ class NoisyPairs(pl.LightningDataModule):
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for floats.
         limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and `scale`.
         fills: stored values that mean that a pixel is missing.
-        outliers: what happens to isolated pixels that stand out: outliers.CHOICES.
+        outliers: what happens to isolated pixels that stand out: choices.OUTLIERS.
         defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None: not known.
         stored_unit: (factor, offset) that make physical values of the stored ones; None where files do not say it.
         left_out: names of images that are not used.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from n2n_lightning.files import InputError, natural
+from n2n_lightning.files import InputError, natural, some_of
 from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
 from n2n_lightning.paths import PREVIEWS, composed, in_clutter, is_dangling, is_pattern, matching, pattern_root
 
@@ -87,9 +87,7 @@ def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
             groups.setdefault(path.parent, []).append(path)
     dropped = []
     if away:
-        some = ", ".join(str(path.relative_to(root)) for path in away[:5]) + (
-            f" and {len(away) - 5} more" if len(away) > 5 else ""
-        )
+        some = some_of([str(path.relative_to(root)) for path in away], 5)
         dropped.append(f"{some} (links to files that are not there)")
     found = Listing(root, groups, tuple(dropped))
     small = [f for f in groups if any(part.lower() in PREVIEWS for part in f.relative_to(root).parts)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning import axes
+from n2n_lightning.choices import OUTLIERS
 from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.captures import SLAB, Mixed, Scenes, Sized, middle
 from n2n_lightning.data.module import NoisyPairs
@@ -19,9 +20,9 @@ from n2n_lightning.data.options import size_of, whole_numbers
 from n2n_lightning.data.reading import read_scenes, refuse_mosaics, spatial_axes
 from n2n_lightning.data.units import in_unit
 from n2n_lightning.data.values import Seen, look
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, one_of
 from n2n_lightning.formats import fits_planes
-from n2n_lightning.outliers import LOOKED, checked_choice, defects_of
+from n2n_lightning.outliers import LOOKED, defects_of
 
 CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
 MANY = 2000  # scenes
@@ -49,7 +50,7 @@ class Own(NoisyPairs):
         crop: sides of the random windows that are trained on, in pixels: one number, or height and width, or depth,
             height and width; None takes whole images, `auto` what suits, CROPS.
         outliers: what happens to isolated pixels that stand out, as undersampled stars and hot pixels do; see
-            outliers.CHOICES.
+            choices.OUTLIERS.
         dq_good: bits of the data quality flags of FITS files that do not make a pixel missing, `4+8`, `all` of them, or
             None for what is known of the instrument; see formats.fits_planes.
         **common: see NoisyPairs.
@@ -72,7 +73,7 @@ class Own(NoisyPairs):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.outliers = checked_choice(outliers, "data.outliers=")
+        self.outliers = one_of(outliers, OUTLIERS, "data.outliers=")
         self.asked_crop = _sides(crop)
         if train_pairs is not None:
             whole_numbers(1, train_pairs=train_pairs)

@@ -17,7 +17,7 @@ from n2n_lightning import axes
 from n2n_lightning.data.captures import Mixed, Scenes
 from n2n_lightning.data.naming import Listing, grouped, half_of, halves, is_file, listing, matched
 from n2n_lightning.data.units import Stored, stored_as
-from n2n_lightning.files import InputError, room
+from n2n_lightning.files import InputError, room, some_of
 from n2n_lightning.formats import Picture, Values, opened
 from n2n_lightning.formats.units import converted
 from n2n_lightning.label_images import is_label_image
@@ -214,15 +214,6 @@ def read_images(paths: Sequence[Path], dims: int = 2, physical: bool = False, la
     return images
 
 
-def read_folder(paths: Sequence[Path]) -> Tensor:
-    """Images of one size and type as one tensor (N, C, H, W)."""
-    images = read_images(paths)
-    for path, image in zip(paths, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
-    return torch.stack(images)
-
-
 def kind(image: Tensor) -> str:
     """Size and type of an image (C, H, W), in words.
 
@@ -316,7 +307,7 @@ def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, .
     """Scenes from the files of one folder: halves by their names, stacks, captures by their names; else None."""
     if sides := halves(paths):
         pairs, rest = sides
-        sums = ", ".join(path.name for path in rest[:5]) + (f" and {len(rest) - 5} more" if len(rest) > 5 else "")
+        sums = some_of([path.name for path in rest], 5)
         lines = (*dropped, *([f"{sums} (no halves, by their names)"] if rest else []))
         return _from_halves(pairs, dims, layout, lines)
     if dims == 2 and (bursts := _bursts(paths, layout)):
@@ -402,8 +393,7 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
     if not found:
         raise InputError(f"{noisy}: holds label images alone, from which nothing can be learnt")
-    shown = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
-    dropped = (*listed.dropped, *([f"{shown} (label images)"] if labels else []))
+    dropped = (*listed.dropped, *([f"{some_of(labels, 5)} (label images)"] if labels else []))
     if dims == 3 or len({image.shape for image in found}) > 1:
         mixed = Mixed([[image] for image in found], names, stored.fills, stored.unit)
         return replace(mixed, dropped=dropped)

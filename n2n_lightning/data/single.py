@@ -15,7 +15,7 @@ from n2n_lightning.data.methods import METHODS, Masked, Method, Neighbours, Thin
 from n2n_lightning.data.own import Own
 from n2n_lightning.data.reading import read_single
 from n2n_lightning.data.values import Seen
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, one_of
 from n2n_lightning.losses import Consistency
 from n2n_lightning.noise import generator
 
@@ -47,8 +47,7 @@ class OwnSingle(Own):
         mask: Sequence[int] = (1, 1),
         **options: Any,
     ) -> None:
-        if method not in METHODS:
-            raise InputError(f"data.method={method}: must be one of {', '.join(METHODS)}")
+        one_of(method, tuple(METHODS), "data.method=")
         if not 0 <= gamma <= 100:
             raise InputError(f"data.gamma={gamma}: must be 0 or more, and 100 at most")
         super().__init__(noisy, **options)

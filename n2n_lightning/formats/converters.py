@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from n2n_lightning.files import some_of
+
 FIJI = "Fiji (Bio-Formats) saves it as OME-TIFF"
 FFMPEG = "ffmpeg makes an .avi or .mkv of it: `ffmpeg -i NAME -c:v ffv1 NAME.mkv`"
 RAW = "a raw converter (darktable, or rawpy in Python) makes a 16 bit TIFF of it"
@@ -52,7 +54,5 @@ def left_alone(paths: Iterable[Path], shown: int = 3) -> list[str]:
         groups.setdefault(advice(path), []).append(path)
     lines = []
     for what, files in groups.items():
-        names = ", ".join(p.name for p in files[:shown])
-        names += f" and {len(files) - shown} more" if len(files) > shown else ""
-        lines.append(f"left alone: {names}" + (f": {what}" if what else ""))
+        lines.append(f"left alone: {some_of([p.name for p in files], shown)}" + (f": {what}" if what else ""))
     return lines

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from n2n_lightning.files import InputError, mapped, room
+from n2n_lightning.files import InputError, mapped, room, some_of
 from n2n_lightning.formats.picture import Packed, Picture, Values, check_size, chosen, components
 
 PIECE = 2**26  # bytes that are read or written at a time
@@ -129,9 +129,8 @@ class Hdf5(Picture):
             for name in views:
                 _move_view(file, name, self.path, there)
         if names := sorted({*links, *views} - {self.place}):
-            more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
             verb = "reads" if len(names) == 1 else "read"
-            self._remark(f"{', '.join(names[:FEW])}{more} still {verb} the original files")
+            self._remark(f"{some_of(names, FEW)} still {verb} the original files")
 
 
 def _named(file: h5py.File, path: Path, part: str | None) -> str:

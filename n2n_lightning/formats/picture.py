@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from n2n_lightning.axes import Layout, fitted, has_alpha, of_picture, of_volumes, same_channels, suggested, words
-from n2n_lightning.files import InputError, room
+from n2n_lightning.files import InputError, room, some_of
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
 TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
@@ -311,5 +311,4 @@ def chosen(path: Path, part: str | None, names: list[str]) -> str:
     if not names:
         raise InputError("holds no arrays")
     asked = f"has no array {part!r}" if part else "holds several arrays"
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    raise InputError(f"{asked}; name one: {', '.join(f'{path.name}:{n}' for n in names[:SHOWN])}{more}")
+    raise InputError(f"{asked}; name one: {some_of([f'{path.name}:{n}' for n in names], SHOWN)}")

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 
 from n2n_lightning.axes import squeezed
-from n2n_lightning.files import InputError, copy_folder, room
+from n2n_lightning.files import InputError, copy_folder, room, some_of
 from n2n_lightning.formats.picture import Packed, Picture, Values
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -211,8 +211,7 @@ def _chosen(path: Path, store: Any, part: str | None) -> Chosen:
     names = sorted([*groups, *arrays])
     if item is not None and len(names) == 1:
         return _of_image(names[0], groups[names[0]]) if groups else Chosen(names[0])
-    listed = ", ".join(f"{path.name}:{n}" for n in names[:SHOWN])
-    listed += f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    listed = some_of([f"{path.name}:{n}" for n in names], SHOWN)
     asked = f"has no array {part!r}" if item is None else "holds several arrays"
     raise InputError(f"{asked}; name one: {listed or '(it is empty)'}")
 
