@@ -387,9 +387,12 @@ def run(args: Any) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from n2n_lightning.outlier_files import refuse_maps
     from n2n_lightning.restore import PRETRAINED, load
     from n2n_lightning.tiles import spans, tile_of
 
+    if args.outlier_map:
+        refuse_maps(jobs)
     model = load(args.checkpoint or PRETRAINED, args.allow)
     args.trained_layout, args.dims = model.layout, model.dims
     tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)

@@ -12,7 +12,7 @@ from n2n_lightning.axes import evenly
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.formats import opened, stem
 from n2n_lightning.formats.picture import AskedAxes
-from n2n_lightning.jobs import Job
+from n2n_lightning.jobs import Job, refuse_inputs
 from n2n_lightning.outlier_search import reader
 from n2n_lightning.outliers import LOOKED, defects_of
 from n2n_lightning.page import Page
@@ -107,6 +107,22 @@ def _only_page(model: Any, job: Job, options: Any) -> Page | None:
     return None if pages.stacked or pages.volumes else pages.at(())
 
 
+def map_of(target: Path) -> Path:
+    """Return the file of the map of a result.
+
+    >>> map_of(Path("clean/a.fits")).as_posix()
+    'clean/a.outliers.tif'
+    """
+    return target.with_name(stem(target) + MAP)
+
+
+def refuse_maps(jobs: Sequence[Job]) -> None:
+    """Raise InputError where the map of a result would be written over one of the pictures."""
+    inputs = [job.source for job in jobs if job.source.name.endswith(MAP)]  # folders do not yield them
+    for job in jobs if inputs else ():
+        refuse_inputs(map_of(job.target), inputs, "--outlier-map:")
+
+
 def write_map(target: Path, marks: Sequence[np.ndarray]) -> None:
     """Write the map of the outliers of a result, `a.outliers.tif` for `a.tif`.
 
@@ -114,7 +130,7 @@ def write_map(target: Path, marks: Sequence[np.ndarray]) -> None:
         target: the result.
         marks: uint8, of each of its arrays: 1 where an outlier was left and 2 where one was replaced.
     """
-    with replacing(target.with_name(stem(target) + MAP)) as temporary, tifffile.TiffWriter(temporary) as file:
+    with replacing(map_of(target)) as temporary, tifffile.TiffWriter(temporary) as file:
         for page in marks:
             file.write(page, compression="zlib", photometric="minisblack", metadata=None)
 
