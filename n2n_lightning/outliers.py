@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -320,7 +320,7 @@ def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
     if not sum(map(len, each)):
         return nothing
     scenes = [_structure(read, size, points) for read, points in zip(reads, each, strict=True)]
-    if not all(_differ(*pair) for pair in pairwise(scenes)):
+    if not all(_differ(*pair) for pair in combinations(scenes, 2)):
         return nothing
     places, counts = np.unique(np.concatenate(each), axis=0, return_counts=True)
     common = places[counts > len(each) / 2]

@@ -130,6 +130,14 @@ def test_the_same_pixel_of_different_scenes_is_a_defect_and_of_one_scene_is_not(
     assert abs((flux(result[0], place) / flux(exposures[0], place)).mean() - 1) < 0.03
 
 
+def test_a_scene_that_comes_back_after_another_one_keeps_its_star(model):
+    first, second = different_scenes(2)
+    first[60, 30] = 50_000
+    again = first + np.random.default_rng(5).integers(0, 20, first.shape).astype(first.dtype)
+    result = model.denoise(np.stack([first, second, again]), axes="NHW")
+    assert result[0, 60, 30] == 50_000
+
+
 def test_the_command_says_what_it_left_and_writes_a_map(tmp_path):
     image = np.random.default_rng(0).normal(1000, 20, (64, 64)).round().astype(np.uint16)
     image[20, 30] = 60_000
@@ -148,6 +156,18 @@ def test_the_command_says_what_it_left_and_writes_a_map(tmp_path):
     assert abs(int(tifffile.imread(tmp_path / "masked/a.tif")[20, 30]) - 1000) < 30
     again = run("denoise", "out", "-o", "again", cwd=tmp_path)  # the map is no picture of the person's
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == ["a.tif"], again.stdout
+
+
+@pytest.mark.parametrize("inputs", [["a.outliers.tif"], ["b.tif", "a.outliers.tif", "--halves"]])
+def test_the_map_is_not_written_over_a_picture(tmp_path, inputs):
+    image = np.random.default_rng(0).normal(1000, 20, (64, 64)).astype(np.float32)
+    for name in ("a.outliers.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, image)
+    done = run("denoise", *inputs, "-o", "a.tif", "--outlier-map", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "a.outliers.tif" in done.stderr
+    assert not (tmp_path / "a.tif").exists()
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.outliers.tif"), image)
 
 
 def test_a_folder_of_different_scenes_shows_the_defects_of_its_detector(tmp_path):
