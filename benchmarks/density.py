@@ -246,7 +246,7 @@ def _branches(body: list[ast.stmt]) -> int:
     """Count the branches of statements alone: McCabe's complexity as ruff's C901 counts it, less 1."""
     total = 0
     for node in body:
-        if isinstance(node, ast.If) or isinstance(node, ast.For | ast.AsyncFor | ast.While):
+        if isinstance(node, ast.If | ast.For | ast.AsyncFor | ast.While):
             total += 1 + _branches(node.body) + _branches(node.orelse)
         elif isinstance(node, ast.Try | ast.TryStar):
             handlers = sum(1 + _branches(handler.body) for handler in node.handlers)
