@@ -19,7 +19,7 @@ setup: .venv/.dev  ## Create .venv and install the project with the tested versi
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; make PYTHON=/path/to/python3.12 names one" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(INSTALL) . --no-compile
-	@PYTHONDONTWRITEBYTECODE= $(PY) -c "import n2n_lightning.fit, n2n_lightning.report, skimage.data, scipy.stats"
+	@PYTHONDONTWRITEBYTECODE= $(PY) -c "import n2n_lightning.training.run, n2n_lightning.report, skimage.data, scipy.stats"
 	@touch $@
 
 # The tests and optional parts, apart, so that make train starts sooner.

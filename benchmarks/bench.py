@@ -15,7 +15,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from n2n_lightning.runs import git_commit
+from n2n_lightning.runs.folder import git_commit
 
 HERE = Path(__file__).parent
 PARTS = {

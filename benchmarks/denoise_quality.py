@@ -22,10 +22,11 @@ import torch
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, estimate_sigma
 
 from n2n_lightning import load
-from n2n_lightning.data.specimens import specimens
+from n2n_lightning.data.generated.specimens import specimens
 from n2n_lightning.formats import opened
-from n2n_lightning.noise import Camera, Gaussian, generator
-from n2n_lightning.tiles import least_tile
+from n2n_lightning.inference.tiling import least_tile
+from n2n_lightning.noise import Camera, Gaussian
+from n2n_lightning.randomness import generator
 
 SIGMAS = (2, 5, 15, 25, 50)
 PEAKS = (4, 30)
@@ -83,7 +84,7 @@ class Scores:
             self.errors.setdefault(case, {}).setdefault(name, []).append(float(error.mean()))
 
     def captured(self, case: str, one: np.ndarray, other: np.ndarray, filters: dict[str, Any]) -> None:
-        """The mean error of both captures, estimated from the other one (scores.squared_errors)."""
+        """The mean error of both captures, estimated from the other one (noisy_reference.squared_errors)."""
         if self.only not in case:
             return
         self.pixels += 2 * one.size

@@ -111,7 +111,7 @@ def real(args: argparse.Namespace) -> None:
     """The estimate on real captures, beside a figure from other captures of the same fields."""
     from n2n_lightning.data.reading import read_picture
     from n2n_lightning.files import natural
-    from n2n_lightning.restore import load
+    from n2n_lightning.inference.denoiser import load
 
     fields = sorted((p for p in args.root.iterdir() if p.is_dir()), key=natural)
     with tempfile.TemporaryDirectory() as temporary:

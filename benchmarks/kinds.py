@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from skimage import data
 
 from n2n_lightning import load
-from n2n_lightning.data.specimens import specimens
-from n2n_lightning.noise import Camera, generator
+from n2n_lightning.data.generated.specimens import specimens
+from n2n_lightning.noise import Camera
+from n2n_lightning.randomness import generator
 
 
 def cases() -> list[tuple[str, np.ndarray, np.ndarray, float, float]]:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import erf
 
 from n2n_lightning import load
-from n2n_lightning.interface import learn
+from n2n_lightning.api import fit
 
 WIDTHS = (1.0, 1.3, 1.6, 2.0, 3.0, 4.0)
 SIGNALS = (5, 10, 30, 200)
@@ -83,8 +83,8 @@ def trained(epochs: int, seed: int, out: Path) -> dict[str, object]:
     fields = training_fields(12, 256, draws)
     first, second = noisy(fields, draws), noisy(fields, draws)
     options = [f"seed={seed}", f"trainer.max_epochs={epochs}", "data.train_pairs=2000", "data.layout=NHW"]
-    pairs = learn(first, second, *options, folder=out / "pairs")
-    single = learn(first, "data=single", *options, folder=out / "single")
+    pairs = fit(first, second, *options, folder=out / "pairs")
+    single = fit(first, "data=single", *options, folder=out / "single")
     return {"pairs": pairs.model, "single": single.model}
 
 

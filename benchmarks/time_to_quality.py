@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
-from n2n_lightning.data.augment import to_float
-from n2n_lightning.fit import train
+from n2n_lightning.data.augmentation import to_float
 from n2n_lightning.train import CONF
+from n2n_lightning.training.run import train
 
 MARKS = (22.96, 25.26)
 

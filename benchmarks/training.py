@@ -27,9 +27,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from n2n_lightning.fit import precision, train
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.train import CONF
+from n2n_lightning.training.run import precision, train
 
 NETWORKS = {
     "unet": ["model=unet"],

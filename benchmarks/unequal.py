@@ -62,9 +62,9 @@ def psnrs(output: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
 
 def trained(folder: Path, swap: str, args: argparse.Namespace) -> dict:
     """One training; its result and the network."""
-    from n2n_lightning import learn
+    from n2n_lightning import fit
 
-    run = learn(
+    run = fit(
         *(folder / f"{name}.npy" for name in ("train1", "train2")),
         *(
             "data.layout=NHW",

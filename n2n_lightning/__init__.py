@@ -1,21 +1,70 @@
-"""Noise2Noise experiments: train image denoisers from noisy images alone, without clean targets.
+"""Train image denoisers from noisy images alone, without clean targets.
 
-In Python: `look` at noisy images, `learn` from them, `score` what was learnt, `load` a network that denoises. On the
-command line: `python -m n2n_lightning.train` and the others that README.md names.
+In Python: `inspect_images`, `fit`, `score`, and `load` a network that denoises (api.py); the other public names are
+the parts to build on. On the command line: `n2n train`, or `python -m n2n_lightning.train`, and the others in README.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from n2n_lightning.interface import learn as learn
-    from n2n_lightning.interface import look as look
-    from n2n_lightning.interface import score as score
-    from n2n_lightning.restore import load as load
+    from n2n_lightning.api import FitResult as FitResult
+    from n2n_lightning.api import fit as fit
+    from n2n_lightning.api import inspect_images as inspect_images
+    from n2n_lightning.api import score as score
+    from n2n_lightning.data import Course as Course
+    from n2n_lightning.data import Images as Images
+    from n2n_lightning.data import Movie as Movie
+    from n2n_lightning.data import NoisyPairs as NoisyPairs
+    from n2n_lightning.data import PairedImages as PairedImages
+    from n2n_lightning.data import Photos as Photos
+    from n2n_lightning.data import SingleImages as SingleImages
+    from n2n_lightning.data.self_supervised import SelfSupervision as SelfSupervision
+    from n2n_lightning.files import InputError as InputError
+    from n2n_lightning.formats import Picture as Picture
+    from n2n_lightning.formats import opened as opened
+    from n2n_lightning.inference.denoiser import TrainedDenoiser as TrainedDenoiser
+    from n2n_lightning.inference.denoiser import load as load
+    from n2n_lightning.inference.tiling import averaged as averaged
+    from n2n_lightning.inspection import InspectionReport as InspectionReport
+    from n2n_lightning.losses import Loss as Loss
+    from n2n_lightning.metrics.noisy_reference import squared_errors as squared_errors
+    from n2n_lightning.metrics.psnr import psnr_metrics as psnr_metrics
+    from n2n_lightning.networks import Network as Network
+    from n2n_lightning.noise import Noise as Noise
+    from n2n_lightning.randomness import generator as generator
+    from n2n_lightning.training.module import Denoiser as Denoiser
 
 __version__ = "0.1.0"
-__all__ = ["learn", "load", "look", "score"]
-HOMES = {"learn": "interface", "load": "restore", "look": "interface", "score": "interface"}
+HOMES = {
+    "Course": "data",
+    "Denoiser": "training.module",
+    "FitResult": "api",
+    "Images": "data",
+    "InputError": "files",
+    "InspectionReport": "inspection",
+    "Loss": "losses",
+    "Movie": "data",
+    "Network": "networks",
+    "Noise": "noise",
+    "NoisyPairs": "data",
+    "PairedImages": "data",
+    "Photos": "data",
+    "Picture": "formats",
+    "SelfSupervision": "data.self_supervised",
+    "SingleImages": "data",
+    "TrainedDenoiser": "inference.denoiser",
+    "averaged": "inference.tiling",
+    "fit": "api",
+    "generator": "randomness",
+    "inspect_images": "api",
+    "load": "inference.denoiser",
+    "opened": "formats",
+    "psnr_metrics": "metrics.psnr",
+    "score": "api",
+    "squared_errors": "metrics.noisy_reference",
+}
+__all__ = sorted(HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
-from n2n_lightning.jobs import refuse_inputs
+from n2n_lightning.inference.plan import refuse_inputs
 
 if TYPE_CHECKING:
-    from n2n_lightning.inspection import Report
+    from n2n_lightning.inspection import InspectionReport
 
 
 def parser() -> Parser:
@@ -53,7 +53,7 @@ def read(args: Any, volumes: bool) -> Any:
 
 def holds_volumes(path: str) -> bool:
     """Whether a file, or the first one of a folder or pattern, says that its planes are those of a volume."""
-    from n2n_lightning.data.naming import is_file, pictures
+    from n2n_lightning.data.file_matching import is_file, pictures
     from n2n_lightning.formats import opened
     from n2n_lightning.paths import is_pattern
 
@@ -63,7 +63,7 @@ def holds_volumes(path: str) -> bool:
     return bool(path) and any("D" in (values.axes or "") for values in opened(path).values)
 
 
-def train_command(args: Any, report: "Report", volumes: bool) -> str:
+def train_command(args: Any, report: "InspectionReport", volumes: bool) -> str:
     """The command that trains on these data; the noisier captures are named first.
 
     Args:
@@ -86,12 +86,12 @@ def train_command(args: Any, report: "Report", volumes: bool) -> str:
     return shlex.join([*words, *advice])
 
 
-def page(report: "Report", out: Path, last: str) -> None:
+def page(report: "InspectionReport", out: Path, last: str) -> None:
     """Writes check.html, check.md and their picture."""
     from n2n_lightning.inspection.figure import figure
-    from n2n_lightning.pages import Page
+    from n2n_lightning.reporting.html import HtmlReport
 
-    content = Page(out)
+    content = HtmlReport(out)
     content.heading("A look at the data", 1)
     for finding in report.findings:
         content.paragraph(f"{finding.name}: {finding.line}", "failed" if finding.bad else "")

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.choices import DTYPES, LABEL_IMAGES, OUTLIERS
+from n2n_lightning.config.choices import DTYPES, LABEL_IMAGES, OUTLIERS
 from n2n_lightning.files import DiskFull, InputError, Parser, command, one_of, replacing
 from n2n_lightning.formats import ending, opened
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.formats.units import converted, in_unit_of, mean_of_halves, rescaled
-from n2n_lightning.jobs import Job, folder_of, halves_of, planned, refuse_inputs
+from n2n_lightning.inference.plan import Job, folder_of, halves_of, planned, refuse_inputs
 
 CHOICES = {"outliers": OUTLIERS, "dtype": DTYPES, "label_images": LABEL_IMAGES}  # of options
 
@@ -129,7 +129,7 @@ def _explained(error: Exception, source: Path, target: Path) -> InputError:
     return InputError(f"{source}: {type(error).__name__}: {reason}")
 
 
-def one(
+def denoise_file(
     model: Any,
     job: Job,
     args: Any,
@@ -150,10 +150,10 @@ def one(
     """
     import numpy as np
 
-    from n2n_lightning.array_plans import are_mosaics, copied_ones, copy_file, result_types
-    from n2n_lightning.movie_frames import movies_of_picture
-    from n2n_lightning.outlier_files import page_shape, write_map
-    from n2n_lightning.outliers import OutlierCounts
+    from n2n_lightning.arrays.outliers import OutlierCounts
+    from n2n_lightning.inference.array_plans import are_mosaics, copied_ones, copy_file, result_types
+    from n2n_lightning.inference.movie_frames import movies_of_picture
+    from n2n_lightning.inference.outlier_files import page_shape, write_map
 
     source, target = job.source, job.target
     counts, marks = OutlierCounts(), []
@@ -192,7 +192,7 @@ def one(
                     results[number][...] = values.array
                     continue
                 options["near"] = _near(model, job, reading.axes, series, values)
-                options |= {"fills": values.fills, "invalid": values.invalid, "unit": values.unit}
+                options |= {"nodata_values": values.nodata_values, "invalid": values.invalid, "unit": values.unit}
                 options["second"] = None if second is None else in_unit_of(values, second.values[number])
                 page = page_shape(values.shape, reading.axes)
                 options["defects"] = None if defects is None else defects.of(source, page)
@@ -219,8 +219,8 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
     """
     import numpy as np
 
-    from n2n_lightning.array_plans import result_types
-    from n2n_lightning.outlier_files import write_map
+    from n2n_lightning.inference.array_plans import result_types
+    from n2n_lightning.inference.outlier_files import write_map
 
     first, second = jobs
     first.target.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +242,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
             dtypes = ["float32" if values.dtype.kind in "iu" else None for values in pictures[0].values]
         same.dtype = "float32" if "float32" in dtypes else "keep"
         first_half, second_half = (
-            one(model, part, same, progress, None, defects, other)
+            denoise_file(model, part, same, progress, None, defects, other)
             for part, other in zip(parts, reversed(pictures), strict=True)
         )
         results = [opened(part.target, part.part) for part in parts]
@@ -263,7 +263,7 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
 
 def page(jobs: list[Job], args: Any) -> str | None:
     """Writes the page of before and after beside the results; returns what to say of it."""
-    from n2n_lightning import slider
+    from n2n_lightning.reporting import slider
 
     folder = folder_of(args.out)
     pairs = []
@@ -275,7 +275,7 @@ def page(jobs: list[Job], args: Any) -> str | None:
                 pairs.append(slider.pair(job.source.name, values.array, result.array, axes))
     if not pairs:
         return None
-    slider.write(folder / "page.html", pairs, f"Before and after: {folder.resolve().name}")
+    slider.write_page(folder / "page.html", pairs, f"Before and after: {folder.resolve().name}")
     return f"{folder / 'page.html'}: before and after"
 
 
@@ -285,9 +285,9 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     Raises:
         InputError: the pictures do not allow it.
     """
-    from n2n_lightning import adapt
-    from n2n_lightning.label_images import is_label_image
-    from n2n_lightning.restore import PRETRAINED, checkpoint_of
+    from n2n_lightning.formats.label_images import is_label_image
+    from n2n_lightning.inference.checkpoint import PRETRAINED, checkpoint_of
+    from n2n_lightning.training import adaptation
 
     if args.scale is not None:
         raise InputError("--scale: goes without --adapt, which finds the range of the pictures itself")
@@ -296,8 +296,8 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     refuse_inputs(kept, [args.checkpoint and checkpoint_of(args.checkpoint), *(job.source for job in jobs)])
     if kept.exists() and not args.overwrite:
         raise InputError(f"{kept}: is there already; --checkpoint takes it, --overwrite adapts anew")
-    held, arrays, fills = [], [], set()
-    for job in jobs[:: -(-len(jobs) // adapt.MOST)]:  # no more are learnt from, so no more are read
+    held, arrays, nodata_values = [], [], set()
+    for job in jobs[:: -(-len(jobs) // adaptation.MAX_IMAGES)]:  # no more are learnt from, so no more are read
         picture = opened(job.source, job.part)
         for values in picture.values:
             read = picture.read_as(values, AskedAxes.of(args))
@@ -311,16 +311,16 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     for values, read, name in held:
         values = values if len(units) == 1 else converted(values)
         arrays.append((values.measured, read.axes, read.alpha, read.colour, name))
-        fills |= set(values.fills)
-    images, names = adapt.collected(arrays)
-    with adapt.shown(minutes) as advance:
+        nodata_values |= set(values.nodata_values)
+    images, names = adaptation.collected(arrays)
+    with adaptation.progress_bar(minutes) as advance:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
         more = {"allow": args.allow, "advance": advance, "outliers": args.outliers}
-        found = adapt.adapt(checkpoint, images, names, minutes, device, tuple(sorted(fills)), **more)
+        found = adaptation.adapt(checkpoint, images, names, minutes, device, tuple(sorted(nodata_values)), **more)
     found.model.unit = units.pop() if len(units) == 1 else (1.0, 0.0)
     found.described["unit"] = list(found.model.unit)
-    adapt.save(found.model, found.described, kept)
+    adaptation.save(found.model, found.described, kept)
     learnt = f"learnt from {len(images)} image{'s'[: len(images) > 1]} for {time.perf_counter() - started:.0f} s"
     if found.share == 0:
         print(f"{learnt}, which improved nothing by Stein's estimate: the checkpoint is used as it was")
@@ -332,7 +332,7 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
 
 def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
     """The outlier_files.DetectorDefects of a mask, or of folders of different scenes, which are named."""
-    from n2n_lightning.outlier_files import defects_of_folders, read_mask
+    from n2n_lightning.inference.outlier_files import defects_of_folders, read_mask
 
     if args.bad_pixels:
         return read_mask(args.bad_pixels)
@@ -345,7 +345,7 @@ def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
     return defects
 
 
-def checked(args: Any) -> None:
+def checked_arguments(args: Any) -> None:
     """Raises InputError where options cannot be."""
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
@@ -368,7 +368,7 @@ def checked(args: Any) -> None:
 
 def main() -> int:
     args = parser().parse_args()
-    checked(args)
+    checked_arguments(args)
     from n2n_lightning.formats.fits_planes import good_flags, parsed
 
     with good_flags(parsed(args.dq_good, "--dq-good ")):
@@ -387,9 +387,10 @@ def run(args: Any) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from n2n_lightning.outlier_files import refuse_maps
-    from n2n_lightning.restore import PRETRAINED, load
-    from n2n_lightning.tiles import spans, tile_of
+    from n2n_lightning.inference.checkpoint import PRETRAINED
+    from n2n_lightning.inference.denoiser import load
+    from n2n_lightning.inference.outlier_files import refuse_maps
+    from n2n_lightning.inference.tiling import spans, tile_of
 
     if args.outlier_map:
         refuse_maps(jobs)
@@ -413,7 +414,7 @@ def run(args: Any) -> int:
     if model.context and len(missing) > 1 and all(job.part is None for job in missing):
         print("the files of a folder are taken for frames of one movie, in the order of their names")
     defects = _defects(model, missing, args)
-    from n2n_lightning.movie_frames import series_of
+    from n2n_lightning.inference.movie_frames import series_of
 
     series = series_of(jobs, model.context) if model.context and missing and not args.halves else {}
     failed = there = 0
@@ -423,7 +424,7 @@ def run(args: Any) -> int:
     options = {"console": console, "transient": True, "redirect_stderr": sys.stderr.isatty()}
     with Progress(*columns, **options, disable=not sys.stdout.isatty()) as progress:  # type: ignore[arg-type]
         for job in jobs[: 1 if args.halves else None]:
-            itself = job.target.resolve() == job.source.resolve()  # which `one` refuses
+            itself = job.target.resolve() == job.source.resolve()  # which `denoise_file` refuses
             if job.target.exists() and not args.overwrite and not itself:
                 there += 1
                 continue
@@ -431,7 +432,7 @@ def run(args: Any) -> int:
                 if args.halves:
                     print(halves(model, jobs, args, progress, defects), flush=True)
                     continue
-                print(one(model, job, args, progress, series.get(job.source.parent), defects), flush=True)
+                print(denoise_file(model, job, args, progress, series.get(job.source.parent), defects), flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
-from n2n_lightning.jobs import refuse_inputs
+from n2n_lightning.inference.plan import refuse_inputs
 
-OWN = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
+OWN_DATA_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
-GOES_WITH["pairs"] = (*OWN, "layout", "dq_good")
+GOES_WITH["pairs"] = (*OWN_DATA_OPTIONS, "layout", "dq_good")
 
 
 def parser() -> Parser:
@@ -60,7 +60,7 @@ def arguments(words: Sequence[str] | None = None) -> Any:
 
     args = parser().parse_args(words)
     given = [name for name in {n for names in GOES_WITH.values() for n in names} if getattr(args, name)]
-    args.data = args.data or ("pairs" if set(given) & set(OWN) else "photos")
+    args.data = args.data or ("pairs" if set(given) & set(OWN_DATA_OPTIONS) else "photos")
     for name in sorted(given):
         if name not in GOES_WITH[args.data]:
             where = " or ".join(data for data, names in GOES_WITH.items() if name in names)
@@ -80,7 +80,7 @@ def trained_layout(args: Any, networks: dict[str, Any]) -> str:
     Returns:
         Letters, or `auto` where the arrays are of another kind, or where the checkpoints differ.
     """
-    from n2n_lightning.data.naming import pictures
+    from n2n_lightning.data.file_matching import pictures
     from n2n_lightning.formats import is_one, opened
 
     layouts = {network.layout for network in networks.values()}
@@ -107,7 +107,7 @@ def scored_on(args: Any, data: Any) -> str:
 
 def remarks(args: Any, candidates: Sequence[str]) -> Iterator[str]:
     """What makes a score mean less than it seems: other images than those of the training, or the very same."""
-    from n2n_lightning.runs import read_result
+    from n2n_lightning.runs.folder import read_result
 
     scored = {Path(p).resolve() for p in (args.val_noisy, args.val_target) if p}
     for candidate in candidates:
@@ -156,7 +156,7 @@ def _as_options(message: str, args: Any) -> str:
 
 
 def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable[[str], str]) -> Any:
-    from n2n_lightning.data import OwnPairs
+    from n2n_lightning.data import PairedImages
 
     if args.classical and args.noisy is None:
         raise InputError("--classical: the filters are tuned on noisy pairs of other scenes; name them with --noisy")
@@ -168,17 +168,17 @@ def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable
     noisy, target = args.noisy, args.target
     if noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
         noisy, target = scored, scored if args.clean else args.val_target
-    return OwnPairs(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, dims=dims, **options)
+    return PairedImages(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, dims=dims, **options)
 
 
 def in_its_range(network: Any, run: Any, scale: float | None, unit: tuple[float, float] | None = None) -> Any:
     """A network that takes images in units of white, the stored value `scale`, and shows them to itself in its range.
 
     Args:
-        network: a restore.Trained.
+        network: a denoiser.TrainedDenoiser.
         run: what to call: the network, or it averaged over turns.
         scale: None where the data are in the network's range already.
-        unit: (factor, offset) of the data's stored values, see Trained.range_in.
+        unit: (factor, offset) of the data's stored values, see TrainedDenoiser.range_in.
     """
     limits = network.range_in(unit)
     if limits is None or scale is None:
@@ -248,27 +248,27 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
     """A picture of the images with the lowest and the highest PSNR."""
     import torch
 
-    from n2n_lightning.pictures import draw
-    from n2n_lightning.scores import pairs
+    from n2n_lightning.metrics.scoring import validation_batches
+    from n2n_lightning.training.validation_images import draw_images
 
     estimated = "estimates" in found
     order = sorted(range(len(found["mse"])), key=lambda i: -found["mse"][i])
     chosen = list(dict.fromkeys([*order[:count], *order[-count:]]))
-    everything = [(n, c) for noisy, clean in pairs(data) for n, c in zip(noisy, clean, strict=True)]
+    everything = [(n, c) for noisy, clean in validation_batches(data) for n, c in zip(noisy, clean, strict=True)]
     side = min(min(everything[i][1].shape[1:]) for i in chosen)
     noisy, clean = (torch.stack([everything[i][k][..., :side, :side] for i in chosen]) for k in (0, 1))
     denoised = torch.stack([found["images"][i][..., :side, :side] for i in chosen])
     with replacing(path) as temporary:
         errors = [found["errors"][i] for i in chosen] if estimated else None
-        draw(noisy, denoised, clean, errors=errors).savefig(temporary)
+        draw_images(noisy, denoised, clean, errors=errors).savefig(temporary)
 
 
 def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """What is scored beside the noisy input: name, what denoises a batch, and notes for the row."""
-    from n2n_lightning.tiles import averaged, in_tiles
+    from n2n_lightning.inference.tiling import averaged, in_tiles
 
     if args.classical:
-        from n2n_lightning.classical import classical
+        from n2n_lightning.metrics.classical import classical
 
         for name, (run, tuned) in classical(data).items():
             yield f"{name} ({tuned})", run, {"tuned": tuned}
@@ -283,14 +283,16 @@ def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tupl
 
 def _correlate(args: Any, data: Any, runs: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
     """Fourier shell correlation of the captures and of what became of them, into the picture and the rows."""
-    from n2n_lightning import fsc
+    from n2n_lightning.metrics import fsc
 
     found = fsc.curves(runs, data, args.device)
     frequencies = found["noisy input"].frequencies
     for name, curve in found.items():
         rows[name]["fsc"] = {"frequency": frequencies, "correlation": curve.values}
     with replacing(args.fsc) as temporary:
-        fsc.draw({name: curve.values for name, curve in found.items()}, frequencies).savefig(temporary, format="png")
+        fsc.draw_curves({name: curve.values for name, curve in found.items()}, frequencies).savefig(
+            temporary, format="png"
+        )
 
 
 def _write(args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> None:
@@ -312,8 +314,9 @@ def _write(args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[st
 
 def main() -> int:
     args = arguments()
-    from n2n_lightning.restore import checkpoint_of, load
-    from n2n_lightning.scores import estimated, noisy_scores, score, summarise
+    from n2n_lightning.inference.checkpoint import checkpoint_of
+    from n2n_lightning.inference.denoiser import load
+    from n2n_lightning.metrics.scoring import noisy_scores, score_clean, score_noisy, summarise
 
     failed = 0
     networks, scales = {}, set[float]()
@@ -345,8 +348,8 @@ def main() -> int:
         raise InputError(f"--fsc {args.fsc}: needs two captures, --data pairs --val-noisy A --val-target B")
     if data.val is None:
         raise InputError(f"--data {args.data}: there is nothing to score on")
-    measure = score if clean else estimated
-    found = {"noisy input": noisy_scores(data) if clean else estimated(lambda image: image, data)}
+    measure = score_clean if clean else score_noisy
+    found = {"noisy input": noisy_scores(data) if clean else score_noisy(lambda image: image, data)}
     notes: dict[str, dict[str, Any]] = {"noisy input": {}}
     runs = {}
     for name, run, note in _candidates(args, networks, data):

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
-from n2n_lightning.jobs import refuse_inputs
+from n2n_lightning.inference.plan import refuse_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from n2n_lightning.restore import Trained
+    from n2n_lightning.inference.denoiser import TrainedDenoiser
 
 TOLERANCE = 1e-3  # of values in [0, 1]: a quarter of a grey level of 8 bits
 # Numbers and sizes of images, or of volumes, that an export is compared on, by the number of spatial axes.
@@ -40,7 +40,7 @@ def parser() -> Parser:
     return p
 
 
-def onnx(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
+def onnx(model: "TrainedDenoiser", path: Path) -> Callable[["Tensor"], "Tensor"]:
     """Writes an ONNX file; returns what runs it."""
     import torch
 
@@ -67,7 +67,7 @@ def onnx(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
     return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
 
-def pt2(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
+def pt2(model: "TrainedDenoiser", path: Path) -> Callable[["Tensor"], "Tensor"]:
     """Writes a torch.export archive; returns what runs it."""
     import torch
     from torch.export import Dim
@@ -85,27 +85,28 @@ def pt2(model: "Trained", path: Path) -> Callable[["Tensor"], "Tensor"]:
     return loaded
 
 
-def ckpt(model: "Trained", path: Path, source: Path) -> Callable[["Tensor"], "Tensor"]:
+def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Callable[["Tensor"], "Tensor"]:
     """Writes a checkpoint with the network alone; returns what runs it."""
     import torch
 
-    from n2n_lightning.restore import OURS, load, read_checkpoint
+    from n2n_lightning.inference.checkpoint import CHECKPOINT_KEYS, read_checkpoint
+    from n2n_lightning.inference.denoiser import load
 
     ours = read_checkpoint(source)["n2n_lightning"]
     content = {
         "state_dict": {f"network.{name}": value for name, value in model.network.state_dict().items()},
-        "n2n_lightning": {name: ours[name] for name in ("format", *OURS) if name in ours},
+        "n2n_lightning": {name: ours[name] for name in ("format", *CHECKPOINT_KEYS) if name in ours},
     }
     torch.save(content, path)
     return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])
 
 
-def bioimage(model: "Trained", path: Path, args: Any) -> Callable[["Tensor"], "Tensor"]:
+def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Callable[["Tensor"], "Tensor"]:
     """Writes a model of the BioImage Model Zoo; returns what runs it."""
     import getpass
     import tempfile
 
-    from n2n_lightning import zoo
+    from n2n_lightning.inference import bioimage_zoo
 
     about = {
         "name": args.name,
@@ -117,7 +118,7 @@ def bioimage(model: "Trained", path: Path, args: Any) -> Callable[["Tensor"], "T
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "denoiser.onnx"
         runs = onnx(model, weights)
-        zoo.write(model, weights, path, about)
+        bioimage_zoo.write_package(model, weights, path, about)
     return runs
 
 
@@ -128,16 +129,17 @@ def main() -> int:
     writer = writers.get(args.out.suffix.lower())
     if writer is None:
         raise InputError(f"{args.out}: its name should end in {', '.join(writers)}")
-    from n2n_lightning.restore import checkpoint_of, load
+    from n2n_lightning.inference.checkpoint import checkpoint_of
+    from n2n_lightning.inference.denoiser import load
 
     refuse_inputs(args.out, [checkpoint_of(args.checkpoint)])
     if args.out.exists() and not args.overwrite:
         raise InputError(f"{args.out}: exists; --overwrite replaces it")
     zipped = args.out.suffix.lower() == ".zip"
     if zipped:
-        from n2n_lightning import zoo
+        from n2n_lightning.inference import bioimage_zoo
 
-        zoo.check_license(args.license)
+        bioimage_zoo.check_license(args.license)
     import torch
 
     model = load(args.checkpoint, args.allow)

@@ -87,7 +87,7 @@ class LogL2(Loss):
         return (means + (0.5 / 255) ** 2).log().mean()
 
 
-class Consistency(nn.Module):
+class Neighbor2NeighborRegularizer(nn.Module):
     """The regulariser of Neighbor2Neighbor (Huang et al., CVPR 2021, equation 6), a second pass through the network.
 
     gamma |f(g1) - g2 - (g1(f(y)) - g2(f(y)))|^2, where g1 and g2 take one pixel each of every 2 x 2 cell of y: what the

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError, Parser, command, replacing
-from n2n_lightning.jobs import refuse_inputs
+from n2n_lightning.inference.plan import refuse_inputs
 
 # Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer the clean image.
 NOISES = ("pixelate",)
@@ -56,8 +56,8 @@ def pairs(photos: dict[str, Any], count: int, validation: bool, args: Any, noise
     import torch
     from rich.progress import track
 
-    from n2n_lightning.data import Key
-    from n2n_lightning.data.synthetic import Crops
+    from n2n_lightning.data import BatchIndex
+    from n2n_lightning.data.datasets import Crops
 
     crops = Crops(
         list(photos.values()), count, args.size, noise, args.seed, (args.smallest, 1.0), validation, area=True
@@ -66,7 +66,7 @@ def pairs(photos: dict[str, Any], count: int, validation: bool, args: Any, noise
     order = torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))
     first, second = (torch.empty(count, 3, args.size, args.size, dtype=torch.uint8) for _ in range(2))
     for number, images in enumerate(track(order.split(100), "validation pairs" if validation else "training pairs")):
-        batch = crops[Key(int(validation), number, images)]
+        batch = crops[BatchIndex(int(validation), number, images)]
         where = slice(100 * number, 100 * number + len(images))
         first[where] = batch["input"]
         second[where] = (batch["target"] * 255).round().to(torch.uint8) if validation else batch["target"]
@@ -88,9 +88,9 @@ def main() -> None:
 
     import torch
 
-    from n2n_lightning.data.augment import to_float
+    from n2n_lightning.data.augmentation import to_float
+    from n2n_lightning.metrics.psnr import psnr_metrics
     from n2n_lightning.noise import Pixelate
-    from n2n_lightning.scores import psnr_metrics
 
     try:
         noise = Pixelate(args.block)

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning import samples, slider
 from n2n_lightning.files import InputError, Parser, command
-from n2n_lightning.pages import Page
-from n2n_lightning.runs import merit, read_history
-from n2n_lightning.samples import Samples
-from n2n_lightning.slider import Compared
+from n2n_lightning.reporting import sample_images, slider
+from n2n_lightning.reporting.html import HtmlReport
+from n2n_lightning.reporting.sample_images import Samples
+from n2n_lightning.reporting.slider import Compared
+from n2n_lightning.runs.folder import ranking_score, read_history
 
 # What the report "Noise2Noise PyTorch Implementation" gives, by the network: its PSNR (it does not say which
 # definition), and the budget behind it.
@@ -24,11 +24,11 @@ PUBLISHED = {
 PUBLISHED_RATES = {0.1: 23.27, 0.01: 23.45, 0.001: 23.18, 1e-4: 23.41, 1e-5: 23.43}
 
 
-class Run:
+class ReportedRun:
     """What a run folder holds, as far as it can be read; `notes` says what could not."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        from n2n_lightning.runs import read_result
+        from n2n_lightning.runs.folder import read_result
 
         self.folder, self.name, self.notes = folder, name, []
         self.result: dict[str, Any] = read_result(folder)
@@ -84,7 +84,7 @@ class Run:
         return ", ".join(part for part in parts if part)
 
 
-def collect(paths: list[Path]) -> tuple[list[Run], list[Path], list[str]]:
+def collect(paths: list[Path]) -> tuple[list[ReportedRun], list[Path], list[str]]:
     """Runs and sweeps in the folders, at any depth; and a line for each folder that holds none."""
     runs, sweeps, notes = [], [], []
     for path in paths:
@@ -105,11 +105,11 @@ def collect(paths: list[Path]) -> tuple[list[Run], list[Path], list[str]]:
         inside = folder.is_relative_to(base) and folder != base
         in_sweep = (folder.parent / "sweep.json").exists()
         plain = f"{folder.parent.name}/{folder.name}" if in_sweep else folder.name
-        named.append(Run(folder, str(folder.relative_to(base)) if inside else plain))
+        named.append(ReportedRun(folder, str(folder.relative_to(base)) if inside else plain))
     return named, sweeps, notes
 
 
-def loss_figure(run: Run) -> Any:
+def loss_figure(run: ReportedRun) -> Any:
     """Figure 1: training and validation MSE against the epoch."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -141,10 +141,10 @@ def _of_the_course(result: dict[str, Any]) -> bool:
 
 def rate_figure(folder: Path) -> Any:
     """Figure 2: PSNR against the swept number; for rates on the report's data, the report's, too. None without one."""
-    from n2n_lightning.runs import read_result
+    from n2n_lightning.runs.folder import read_result
     from n2n_lightning.sweep.results import numeric_axis, picture, read_sweep
 
-    rows = [row for row in read_sweep(folder) if merit(row) is not None]
+    rows = [row for row in read_sweep(folder) if ranking_score(row) is not None]
     axis = numeric_axis(rows)
     if axis is None:
         return None
@@ -161,24 +161,27 @@ def of_sweep(folder: Path) -> list[Compared]:
     from n2n_lightning.sweep.results import read_sweep
 
     rows = [row for row in read_sweep(folder) if (folder / row["job"] / "samples.npz").is_file()]
-    rows.sort(key=lambda row: -(merit(row) or 0))
-    return samples.side_by_side([(row["point"], Samples.load(folder / row["job"] / "samples.npz")) for row in rows])
+    rows.sort(key=lambda row: -(ranking_score(row) or 0))
+    return sample_images.side_by_side(
+        [(row["point"], Samples.load(folder / row["job"] / "samples.npz")) for row in rows]
+    )
 
 
 def fsc_figure(curves: dict[str, list[float]]) -> Any:
     """Fourier shell correlation of two halves, before and after, as `result.json` has it."""
-    from n2n_lightning import fsc
+    from n2n_lightning.metrics import fsc
 
     named: dict[str, Any] = {f"{name} halves": values for name, values in curves.items() if name != "frequency"}
-    return fsc.draw(named, curves["frequency"])
+    return fsc.draw_curves(named, curves["frequency"])
 
 
-def layers(run: Run) -> list[tuple[str, int, str, int]]:
+def layers(run: ReportedRun) -> list[tuple[str, int, str, int]]:
     """Table 1: name, output channels, function and parameters of each layer of the network, as it is run."""
     import torch
     from torch import nn
 
-    from n2n_lightning.restore import load, read_checkpoint
+    from n2n_lightning.inference.checkpoint import read_checkpoint
+    from n2n_lightning.inference.denoiser import load
 
     network = load(run.folder).network
     rows: list[tuple[str, int, str, int]] = []
@@ -206,7 +209,7 @@ def layers(run: Run) -> list[tuple[str, int, str, int]]:
     return rows
 
 
-def results(runs: list[Run]) -> list[dict[str, Any]]:
+def results(runs: list[ReportedRun]) -> list[dict[str, Any]]:
     """The results table: one row per run, the report's figure beside ours."""
     rows = []
     for run in runs:
@@ -239,7 +242,7 @@ def results(runs: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def in_full(page: Page, run: Run, number: int, room: float, tables: dict[str, str]) -> list[str]:
+def in_full(page: HtmlReport, run: ReportedRun, number: int, room: float, tables: dict[str, str]) -> list[str]:
     """One run: its figures, its samples, Table 1 and its command; returns a line for each part that cannot be made.
 
     Args:
@@ -262,7 +265,7 @@ def in_full(page: Page, run: Run, number: int, room: float, tables: dict[str, st
         page.picture(f"figure3_{number}.png", (run.folder / "samples.png").read_bytes(), caption)
     if (run.folder / "samples.npz").is_file():
         try:
-            pictures = samples.most_of(samples.compared(Samples.load(run.folder / "samples.npz")), room)
+            pictures = sample_images.most_of(sample_images.compared(Samples.load(run.folder / "samples.npz")), room)
             page.compared(slider.content(pictures, room), "The same images with a slider")
         except InputError as error:
             notes.append(str(error))
@@ -285,10 +288,10 @@ def in_full(page: Page, run: Run, number: int, room: float, tables: dict[str, st
     return notes
 
 
-def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str]:
+def build(runs: list[ReportedRun], sweeps: list[Path], out: Path, most: int) -> list[str]:
     """Writes the report; returns a line for each part that could not be made."""
     notes = [note for run in runs for note in run.notes]
-    page = Page(out)
+    page = HtmlReport(out)
     page.heading("Noise2Noise report", 1)
     page.paragraph(
         "PSNR is given in two definitions that must not be compared with one another: the mean over images of each"
@@ -303,7 +306,7 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
         )
     page.heading("Results")
     page.table("results", results(runs))
-    best = sorted(runs, key=lambda run: -(merit(run.result) or 0))[:most]
+    best = sorted(runs, key=lambda run: -(ranking_score(run.result) or 0))[:most]
     room = slider.BYTES / (len(sweeps) + len(best))  # of pictures, for each
     for number, folder in enumerate(sweeps):
         try:
@@ -312,7 +315,7 @@ def build(runs: list[Run], sweeps: list[Path], out: Path, most: int) -> list[str
                 page.figure(
                     f"figure2_{number}.png", figure, "PSNR against the swept value; mean and deviation over seeds"
                 )
-            if pictures := samples.most_of(of_sweep(folder), room):
+            if pictures := sample_images.most_of(of_sweep(folder), room):
                 page.heading(f"Side by side: {folder.name}")
                 page.compared(slider.content(pictures, room), "What the best jobs made of the same noisy image")
         except Exception as error:

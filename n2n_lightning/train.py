@@ -18,15 +18,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning import mistakes, runs, sweep, typed
+from n2n_lightning import sweep
+from n2n_lightning.config import overrides as override_syntax
+from n2n_lightning.config import validation
 from n2n_lightning.files import DiskFull, InputError, replacing
-from n2n_lightning.processes import Deserted, follows
+from n2n_lightning.runs import folder as run_folder
+from n2n_lightning.runs.processes import PeerProcessDied, is_worker_rank
 from n2n_lightning.sweep.jobs import job as sweep_job
-from n2n_lightning.sweep.jobs import stored
+from n2n_lightning.sweep.jobs import stored_result
 from n2n_lightning.sweep.resume import resumed
 from n2n_lightning.sweep.watch import explain
 
-CONF = typed.CONF
+CONF = override_syntax.CONF
 
 
 def summary(result: dict[str, Any], folder: Path) -> None:
@@ -90,11 +93,11 @@ def _main(cfg: DictConfig) -> float | None:
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     if job.mode == RunMode.RUN:
         try:
-            if cfg.resume is None and (folder / "result.json").exists() and not follows():
+            if cfg.resume is None and (folder / "result.json").exists() and not is_worker_rank():
                 raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
-            before = runs.read_result(folder) if cfg.resume is not None else {}
+            before = run_folder.read_result(folder) if cfg.resume is not None else {}
             finished = _run(cfg, folder)
-            if not follows():
+            if not is_worker_rank():
                 if before.get("status") == "finished" and before.get("epochs") == finished["epochs"]:
                     print(
                         "it was finished already; a larger trainer.max_epochs= or max_time= beside resume= goes further"
@@ -104,11 +107,11 @@ def _main(cfg: DictConfig) -> float | None:
             sys.exit(_explain(error))
         return None
     overrides = [o for o in job.overrides.task if not o.startswith("sweep.")]
-    result = stored(folder, overrides, cfg.sweep.retry_failed)
+    result = stored_result(folder, overrides, cfg.sweep.retry_failed)
     if result is None:
         with sweep_job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
             result = _run_of_sweep(cfg, folder)
-    return runs.merit(result) if result["status"] == "finished" else None
+    return run_folder.ranking_score(result) if result["status"] == "finished" else None
 
 
 def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -123,11 +126,11 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     cfg = _as_begun(cfg, folder, overrides)
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    typed.spend_time(config, overrides)
-    typed.placed(config, Path(job.runtime.cwd))
+    override_syntax.apply_time_budget(config, overrides)
+    override_syntax.placed(config, Path(job.runtime.cwd))
 
     def accepted() -> None:
-        if follows():
+        if is_worker_rank():
             return
         for name, content in {"config": cfg, "overrides": overrides, "hydra": {"hydra": job}}.items():
             with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
@@ -135,13 +138,13 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     if job.mode == RunMode.MULTIRUN:
         accepted()  # the folder is this job's own, and a failed job is a row with its overrides, too
-    command = shlex.join(["python", "-m", "n2n_lightning.train", *map(typed.bare, overrides)])
-    from n2n_lightning import starting  # after all that needs no torch
-    from n2n_lightning.fit import train
+    command = shlex.join(["python", "-m", "n2n_lightning.train", *map(override_syntax.bare, overrides)])
+    from n2n_lightning.training import warm_start  # after all that needs no torch
+    from n2n_lightning.training.run import train
 
     if cfg.init is not None and cfg.resume is None:
-        starting.refuse(str(config["init"]), overrides, config["model"])
-    with nullcontext() if follows() else runs.held(folder):
+        warm_start.refuse_overrides(str(config["init"]), overrides, config["model"])
+    with nullcontext() if is_worker_rank() else run_folder.locked(folder):
         return train(config, folder, command, lines=job.mode == RunMode.MULTIRUN, accepted=accepted)
 
 
@@ -185,11 +188,11 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     except Exception as error:
         if signum := getattr(error, "signum", 0):
             sys.exit(128 + signum)  # not an Exception: it ends the sweep, not only this job
-        result = runs.read_result(folder)
+        result = run_folder.read_result(folder)
         if result.get("status") != "failed":
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             result = {"status": "failed", "reason": " ".join(reason.split())}
-            runs.write_result(folder, result)
+            run_folder.write_result(folder, result)
         traceback.print_exc(file=sys.stdout)  # into the job's log.txt
         return result
 
@@ -197,7 +200,7 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def _resumed(arguments: list[str]) -> list[str]:
     """The command line with `resume=FOLDER` replaced by what the run in FOLDER was started with, then the rest."""
     given = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=") and a != "resume=null"]
-    folders = [typed.unquoted(value) for value in given]
+    folders = [override_syntax.unquoted(value) for value in given]
     if not folders:
         return arguments
     folder = Path(folders[-1])
@@ -208,14 +211,14 @@ def _resumed(arguments: list[str]) -> list[str]:
         raise InputError(f"resume={folder}: continues a single run; a sweep is continued with sweep.resume=")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
-    typed.as_begun(folder)
+    override_syntax.keep_default_network(folder)
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
     after = [a for a in arguments if not a.startswith("resume=")]
     after = [a for a in after if a not in before]  # what is as it was need not be said, and may be
     fixed = [a for a in after if a.lstrip("+~").startswith(("optim", "scheduler", "model", "seed"))]
     if fixed:
         raise InputError(f"{fixed[0]}: cannot change when a run goes on, its checkpoint has it; start a new run")
-    value = typed.quote(str(folder))
+    value = override_syntax.quote(str(folder))
     return [*before, *after, f"resume={value}", f"hydra.run.dir={value}"]
 
 
@@ -231,20 +234,20 @@ def _explain(error: BaseException) -> int:
     """One line for the person at the terminal, and the exit status; what nobody foresaw is raised again."""
     if _mistyped(error):
         line = " ".join(str(error).split())
-        print("error:", mistakes.explained(line, sys.argv[1:], CONF), file=sys.stderr)
+        print("error:", validation.explained(line, sys.argv[1:], CONF), file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
         print("interrupted before training began", file=sys.stderr)
         return 128 + 2
-    from n2n_lightning.callbacks import Interrupted
-    from n2n_lightning.module import Diverged
+    from n2n_lightning.training.callbacks import Interrupted
+    from n2n_lightning.training.module import Diverged
 
     if isinstance(error, Interrupted):
-        if follows():
+        if is_worker_rank():
             return 0  # Lightning kills the first process where another one ends otherwise
         print(error, file=sys.stderr)
         return 128 + error.signum
-    if isinstance(error, Diverged | DiskFull | Deserted):
+    if isinstance(error, Diverged | DiskFull | PeerProcessDied):
         print("error:", error, file=sys.stderr)
         return 1
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
@@ -255,7 +258,7 @@ def _explain(error: BaseException) -> int:
 
 def _unwritable(error: OSError) -> InputError:
     option = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
-    return typed.unwritable(Path(str(error.filename)), option, error)
+    return override_syntax.unwritable(Path(str(error.filename)), option, error)
 
 
 def main() -> None:
@@ -264,12 +267,12 @@ def main() -> None:
     status: Any = 0
     folder: Path | None = None
     try:
-        if not follows():
-            mistakes.foreign(sys.argv[1:])
-            sys.argv[1:] = resumed(_resumed(typed.quoted(sys.argv[1:])))
+        if not is_worker_rank():
+            validation.foreign(sys.argv[1:])
+            sys.argv[1:] = resumed(_resumed(override_syntax.quoted(sys.argv[1:])))
         sweep.Sweep.arguments = sys.argv[1:]
-        if not follows():
-            sys.argv[1:], folder = typed.with_folder(sys.argv[1:])
+        if not is_worker_rank():
+            sys.argv[1:], folder = override_syntax.claim_run_folder(sys.argv[1:])
         _main()
     except SystemExit as error:
         status = error.code
@@ -278,7 +281,7 @@ def main() -> None:
         status = explain(error) if begun else _explain(error)
     if sweep.Sweep.current:
         status = sweep.Sweep.current.close(status)
-    typed.give_back(folder)
+    override_syntax.remove_empty_folder(folder)
     sys.exit(status)
 
 

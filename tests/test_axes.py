@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from n2n_lightning import axes, losses
-from n2n_lightning.data.augment import recolour, turn
+from n2n_lightning import losses
+from n2n_lightning.arrays import axes
+from n2n_lightning.data.augmentation import recolour, turn
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.tiling import averaged
+from n2n_lightning.metrics.psnr import psnr_metrics
 from n2n_lightning.networks import Network, pad_to_multiple
 from n2n_lightning.noise import Gaussian, Poisson
-from n2n_lightning.scores import psnr_metrics
-from n2n_lightning.tiles import averaged
 
 VOLUMES = torch.rand(4, 2, 6, 7, 7, generator=torch.Generator().manual_seed(0))
 

@@ -7,8 +7,8 @@ import torch
 from astropy.io import fits
 
 from n2n_lightning import load
-from n2n_lightning.axes import Layout, has_alpha, of_picture, of_scenes, of_volumes
-from n2n_lightning.data import OwnPairs, OwnSingle
+from n2n_lightning.arrays.axes import Layout, has_alpha, of_picture, of_scenes, of_volumes
+from n2n_lightning.data import PairedImages, SingleImages
 from n2n_lightning.data.reading import read_single
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
@@ -129,21 +129,21 @@ def test_layout_counts_for_folders(tmp_path):
         for k in range(3):
             pages(tmp_path / side / f"{k}.tif", noise(2, 48, 64, seed=k))
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
-    data = OwnPairs(first, second, layout="CHW", batch_size=1, crop=32)
+    data = PairedImages(first, second, layout="CHW", batch_size=1, crop=32)
     data.setup()
     assert data.channels == 2
     assert data.array_layout == Layout("CHW", (2, 48, 64), "NHW")
     assert read_single(first).channels == 1  # without it, six images
     assert read_single(first, "CHW").channels == 2
     with pytest.raises(InputError, match=r"holds 2 images; .*data\.layout=CHW"):
-        OwnPairs(first, second, batch_size=1).setup()
+        PairedImages(first, second, batch_size=1).setup()
     with pytest.raises(InputError, match=r"data\.layout=NCHW: does not fit .*0\.tif of shape \(2, 48, 64\); NHW, CHW"):
-        OwnPairs(first, second, layout="NCHW", batch_size=1).setup()
+        PairedImages(first, second, layout="NCHW", batch_size=1).setup()
 
 
 def test_the_line_before_training_says_how_arrays_were_read(tmp_path):
     np.save(tmp_path / "cube.npy", noise(48, 64, 12))
-    data = OwnSingle(str(tmp_path / "cube.npy"), batch_size=1, crop=32)
+    data = SingleImages(str(tmp_path / "cube.npy"), batch_size=1, crop=32)
     data.setup()
     assert data.channels == 12
     assert data.notes == ["cube.npy: read as an image of 48 x 64 with 12 channels (HWC); data.layout= says otherwise"]

@@ -12,8 +12,9 @@ import tifffile
 import torch
 from PIL import Image
 
-from n2n_lightning.data.captures import Captures, Scenes
-from n2n_lightning.data.values import look
+from n2n_lightning.data.datasets import Captures
+from n2n_lightning.data.intensity import intensity_stats
+from n2n_lightning.data.scenes import EqualSizeScenes
 from n2n_lightning.inspection import inspect, unfit
 from tests.conftest import run
 
@@ -37,10 +38,10 @@ def scenes(seed: int, count: int = 3, side: int = SIDE, margin: int = 0) -> np.n
     return np.stack(found)
 
 
-def as_scenes(*captures: np.ndarray) -> Scenes:
+def as_scenes(*captures: np.ndarray) -> EqualSizeScenes:
     """Captures (N, H, W) each."""
     tensors = [torch.from_numpy(np.ascontiguousarray(c))[:, None] for c in captures]
-    return Scenes(tensors, [f"scene {i}" for i in range(len(captures[0]))])
+    return EqualSizeScenes(tensors, [f"scene {i}" for i in range(len(captures[0]))])
 
 
 def shots(clean: np.ndarray, seed: int, sigma: float = 10.0, count: int = 2) -> list[np.ndarray]:
@@ -67,12 +68,12 @@ def test_nothing_wrong_is_said_of_good_data(kind):
         found = as_scenes(*captures)
         if kind == "colour":
             others = [as_scenes(*shots(scenes(seed) * f, seed + s, 15)).frames for f, s in ((0.5, 100), (0.8, 200))]
-            found = Scenes([torch.cat(c, 1) for c in zip(found.frames, *others, strict=True)], found.names)
+            found = EqualSizeScenes([torch.cat(c, 1) for c in zip(found.frames, *others, strict=True)], found.names)
         report = inspect(found)
         assert bad(report) == set(), [f for f in report.findings if f.bad]
         assert report.numbers["white"] is True
         assert report.advice == []
-        assert unfit(found, look(found)) == []
+        assert unfit(found, intensity_stats(found)) == []
 
 
 def test_a_shift_of_half_a_pixel():
@@ -91,7 +92,7 @@ def test_a_shift_of_half_a_pixel():
     assert bad(report) == {"shift"}
     assert report.advice is None
     assert "register" in report.why
-    assert "shift" in unfit(as_scenes(first, second), look(as_scenes(first, second)))[0]
+    assert "shift" in unfit(as_scenes(first, second), intensity_stats(as_scenes(first, second)))[0]
 
 
 def test_drift_of_three_per_cent_in_brightness_with_a_black_level_below():
@@ -109,7 +110,7 @@ def test_captures_that_drift_are_paired_with_their_neighbours():
     captures = [shot * (1 + 0.01 * k) for k, shot in enumerate(shots(clean, 2, count=6))]
     report = inspect(as_scenes(*[c.astype(np.float32) for c in captures]))
     assert report.advice == ["data.within=1"]
-    assert unfit(as_scenes(*captures), look(as_scenes(*captures)), within=1) == []
+    assert unfit(as_scenes(*captures), intensity_stats(as_scenes(*captures)), within=1) == []
 
 
 def test_a_duplicate():
@@ -119,7 +120,7 @@ def test_a_duplicate():
     assert "duplicates" in bad(report)
     assert report.numbers["duplicates"] == ["scene 0"]
     assert report.advice is None
-    assert "same values" in " ".join(unfit(as_scenes(first, second), look(as_scenes(first, second))))
+    assert "same values" in " ".join(unfit(as_scenes(first, second), intensity_stats(as_scenes(first, second))))
 
 
 def test_correlation_of_neighbouring_pixels_is_measured_and_only_a_large_one_is_said():
@@ -177,8 +178,8 @@ def test_noise_that_channels_share():
         own, common = draws.normal(0, 10, clean.shape), draws.normal(0, 10, (3, 1, SIDE, SIDE))
         return clean + torch.from_numpy(own + shared * common).float()
 
-    apart = inspect(Scenes([shot(0), shot(0)], ["a", "b", "c"]))
-    together = inspect(Scenes([shot(1), shot(1)], ["a", "b", "c"]))
+    apart = inspect(EqualSizeScenes([shot(0), shot(0)], ["a", "b", "c"]))
+    together = inspect(EqualSizeScenes([shot(1), shot(1)], ["a", "b", "c"]))
     assert abs(apart.numbers["between_channels"]) < 0.02
     assert together.numbers["between_channels"] == pytest.approx(0.5, abs=0.03)
     assert bad(together) == set()
@@ -209,10 +210,10 @@ def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
 def test_only_near_captures_are_pairs_where_within_says_so():
     frames = [torch.full((5, 1, 16, 16), float(k)) for k in range(7)]
     for within, distances in ((1, {1}), (2, {1, 2}), (None, {1, 2, 3, 4, 5, 6})):
-        source = Captures(Scenes(frames, ["s"] * 5), seed=0, swap=True, crop=(8, 8), count=1000, within=within)
-        from n2n_lightning.data import Key
+        source = Captures(EqualSizeScenes(frames, ["s"] * 5), seed=0, swap=True, crop=(8, 8), count=1000, within=within)
+        from n2n_lightning.data import BatchIndex
 
-        batch = source[Key(0, 0, torch.arange(1000))]
+        batch = source[BatchIndex(0, 0, torch.arange(1000))]
         first, second = (batch[name][:, 0, 0, 0] for name in ("input", "target"))
         assert set((first - second).abs().int().tolist()) == distances
         assert set(first.int().tolist()) == set(second.int().tolist()) == set(range(7))
@@ -297,9 +298,9 @@ def test_shifts_of_any_size_and_captures_of_different_things(pixels):
     assert abs(report.numbers["shift_near"][0]) == pytest.approx(pixels, abs=0.15)
     assert report.advice is None
     movie = as_scenes(first, second)
-    assert not unfit(movie, look(movie), 1, "movie")  # what moves is what it is for
+    assert not unfit(movie, intensity_stats(movie), 1, "movie")  # what moves is what it is for
     unrelated = as_scenes(shots(clean, 15)[0], shots(scenes(99, 3, 200), 15)[1])
-    assert "no movie" in " ".join(unfit(unrelated, look(unrelated), 1, "movie"))
+    assert "no movie" in " ".join(unfit(unrelated, intensity_stats(unrelated), 1, "movie"))
     other = inspect(unrelated)
     assert any("same thing" in finding.line for finding in other.findings if finding.bad)
 
@@ -350,8 +351,10 @@ def test_brightness_changes_by_no_more_than_itself():
     frames = [
         gain * clean[:1] + shot for gain, shot in zip((1, 0.95, 1, 0.9), shots(0 * clean[:1], 32, 3, 4), strict=True)
     ]
-    movie = Scenes([torch.from_numpy(np.concatenate(frames))[:, None].float()], ["m.tif, image 0"], torch.tensor([4]))
-    found = inspect(Scenes(movie.frames, [f"m.tif, image {i}" for i in range(4)]))
+    movie = EqualSizeScenes(
+        [torch.from_numpy(np.concatenate(frames))[:, None].float()], ["m.tif, image 0"], torch.tensor([4])
+    )
+    found = inspect(EqualSizeScenes(movie.frames, [f"m.tif, image {i}" for i in range(4)]))
     assert found.source == "movie"
     assert "brightness" not in bad(found)
     assert abs(found.numbers["brightness_far"]["most"]) <= 1
@@ -362,7 +365,7 @@ def test_dead_frames_are_named_and_not_clipped():
     frames = np.concatenate(shots(clean, 33, 8, 12)).round().clip(0, 65535).astype(np.uint16)
     frames[5] = 0
     frames[9] = frames[8]
-    found = inspect(Scenes([torch.from_numpy(frames)[:, None]], [f"m.tif, image {i}" for i in range(12)]))
+    found = inspect(EqualSizeScenes([torch.from_numpy(frames)[:, None]], [f"m.tif, image {i}" for i in range(12)]))
     lines = {finding.name: finding.line for finding in found.findings}
     assert found.source == "movie"
     assert "frame 5 of m.tif (every pixel 0)" in str(found)
@@ -379,7 +382,7 @@ def test_files_of_several_scenes_are_no_movie():
         for part, shot in zip("ab", shots(scenes(34 + i, 1), i), strict=True)
     ]
     found = inspect(
-        Scenes([torch.from_numpy(np.concatenate([shot for _, shot in files]))[:, None]], [n for n, _ in files])
+        EqualSizeScenes([torch.from_numpy(np.concatenate([shot for _, shot in files]))[:, None]], [n for n, _ in files])
     )
     assert found.source == "single"
 

@@ -9,17 +9,18 @@ import tifffile
 import torch
 
 from n2n_lightning.data import Course, Images, Photos
-from n2n_lightning.data.augment import recolour, to_float, turn
-from n2n_lightning.data.batches import Batches, Key, Loader
-from n2n_lightning.data.captures import Captures, Scenes
-from n2n_lightning.data.dead_leaves import dead_leaves
-from n2n_lightning.data.fabrics import fabrics
-from n2n_lightning.data.movie import Hidden
-from n2n_lightning.data.single import Singles
-from n2n_lightning.data.specimens import specimens
-from n2n_lightning.data.synthetic import Crops
+from n2n_lightning.data.augmentation import recolour, to_float, turn
+from n2n_lightning.data.datasets import Captures, Crops
+from n2n_lightning.data.generated.dead_leaves import dead_leaves
+from n2n_lightning.data.generated.fabrics import fabrics
+from n2n_lightning.data.generated.specimens import specimens
+from n2n_lightning.data.movie import BlindFrames
+from n2n_lightning.data.samplers import BatchIndex, BatchSampler, Loader
+from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.data.single_image import SingleImageCrops
 from n2n_lightning.files import InputError
-from n2n_lightning.noise import Bernoulli, Gaussian, Pixelate, generator
+from n2n_lightning.noise import Bernoulli, Gaussian, Pixelate
+from n2n_lightning.randomness import generator
 from tests.conftest import course_files, photographs
 
 
@@ -124,10 +125,10 @@ def test_bad_course_options(course, tmp_path):
 
 
 def test_batches_are_even_and_cover_everything():
-    sizes = [len(key.images) for key in Batches(1001, 100, seed=0, shuffle=True)]
+    sizes = [len(key.images) for key in BatchSampler(1001, 100, seed=0, shuffle=True)]
     assert len(sizes) == 11
     assert set(sizes) == {91}
-    batches = Batches(10, 3, seed=0, shuffle=True)
+    batches = BatchSampler(10, 3, seed=0, shuffle=True)
     first = torch.cat([key.images for key in batches])
     assert torch.equal(first, torch.cat([key.images for key in batches]))
     batches.set_epoch(1)
@@ -139,10 +140,10 @@ def test_batches_are_even_and_cover_everything():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_continues_inside_an_epoch(workers):
     frames = [torch.arange(40).view(20, 1, 1, 2), torch.zeros(20, 1, 1, 2)]
-    dataset = Captures(Scenes(frames, [""] * 20), seed=0, swap=False)
+    dataset = Captures(EqualSizeScenes(frames, [""] * 20), seed=0, swap=False)
 
     def loader():
-        return Loader(dataset, Batches(20, 4, seed=0, shuffle=True), workers)
+        return Loader(dataset, BatchSampler(20, 4, seed=0, shuffle=True), workers)
 
     def epoch(source, number):
         source.batches.set_epoch(number)
@@ -165,8 +166,10 @@ def test_loader_continues_inside_an_epoch(workers):
 
 
 STORES = {
-    "one tensor per capture": Scenes([torch.arange(50).view(50, 1, 1, 1) + 100 * k for k in range(4)], [""] * 50),
-    "numbers of captures that differ": Scenes(
+    "one tensor per capture": EqualSizeScenes(
+        [torch.arange(50).view(50, 1, 1, 1) + 100 * k for k in range(4)], [""] * 50
+    ),
+    "numbers of captures that differ": EqualSizeScenes(
         [torch.tensor([i + 100 * k for i in range(50) for k in range(2 + i % 3)]).view(-1, 1, 1, 1)],
         [""] * 50,
         torch.tensor([2 + i % 3 for i in range(50)]),
@@ -179,7 +182,7 @@ def test_captures_draw_pairs_of_different_captures_of_the_same_scene(name):
     scenes = STORES[name]
     data = Captures(scenes, seed=0, swap=True)
     everything = torch.arange(50)
-    batches = [data[Key(0, number, everything)] for number in range(60)]
+    batches = [data[BatchIndex(0, number, everything)] for number in range(60)]
     drawn = {i: set() for i in range(50)}
     for batch in batches:
         for i, a, b in zip(range(50), batch["input"].flatten(), batch["target"].flatten(), strict=True):
@@ -187,8 +190,8 @@ def test_captures_draw_pairs_of_different_captures_of_the_same_scene(name):
             drawn[i].add((int(a) // 100, int(b) // 100))
     for i, count in enumerate(scenes.captures(everything).tolist()):
         assert drawn[i] == {(a, b) for a in range(count) for b in range(count) if a != b}
-    assert torch.equal(data[Key(0, 0, everything)]["input"], batches[0]["input"])
-    plain = Captures(scenes, seed=0, swap=False)[Key(0, 0, everything)]
+    assert torch.equal(data[BatchIndex(0, 0, everything)]["input"], batches[0]["input"])
+    plain = Captures(scenes, seed=0, swap=False)[BatchIndex(0, 0, everything)]
     assert torch.equal(plain["input"].flatten(), everything)
     assert torch.equal(plain["target"].flatten(), everything + 100)
 
@@ -197,13 +200,15 @@ def test_captures_draw_pairs_of_different_captures_of_the_same_scene(name):
 def test_windows_are_the_same_for_both_captures_and_the_clean_image(name):
     position = torch.arange(50 * 40).view(1, 1, 50, 40)
     scenes = STORES[name]
-    spread = Scenes([(f * 10000 + position).to(torch.int32) for f in scenes.frames], scenes.names, scenes.counts)
-    for clean in (None, Scenes([position.expand(50, 1, 50, 40)], spread.names)):
+    spread = EqualSizeScenes(
+        [(f * 10000 + position).to(torch.int32) for f in scenes.frames], scenes.names, scenes.counts
+    )
+    for clean in (None, EqualSizeScenes([position.expand(50, 1, 50, 40)], spread.names)):
         data = Captures(spread, seed=0, swap=True, clean=clean, crop=(8, 8), count=120)
-        batch = data[Key(0, 0, torch.arange(70, 120))]
+        batch = data[BatchIndex(0, 0, torch.arange(70, 120))]
         assert batch["input"].shape == batch["target"].shape == (50, 1, 8, 8)
         assert torch.equal(batch["input"] % 10000, batch["target"] % 10000)
-    batches = [data[Key(0, number, torch.arange(50))]["input"] for number in range(100)]
+    batches = [data[BatchIndex(0, number, torch.arange(50))]["input"] for number in range(100)]
     corners = (torch.cat(batches)[:, 0, 0, 0] % 10000).tolist()
 
     assert {c // 40 for c in corners} == set(range(43))
@@ -226,7 +231,7 @@ def test_colours_come_before_noise_that_is_generated():
     data = Photos(Bernoulli(0.5), train_pairs=40, val_pairs=4, size=16, zoom=None, colour=(0.5, 2), batch_size=20)
     data.setup()
     data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
-    batch = data.on_after_batch_transfer(data.train[Key(0, 0, torch.arange(20))], 0)
+    batch = data.on_after_batch_transfer(data.train[BatchIndex(0, 0, torch.arange(20))], 0)
     assert 0.4 < (batch["input"] == 0).all(1).float().mean() < 0.6  # missing pixels are still 0
     assert 0 <= batch["input"].min() <= batch["input"].max() <= 1
 
@@ -257,7 +262,7 @@ def test_integers_become_float_by_their_range():
 def test_crops_without_blocks_or_zoom_are_the_photo():
     photo = torch.randint(256, (3, 12, 12), dtype=torch.uint8)
     crops = Crops([photo], 8, size=12, noise=Pixelate(1), seed=0, zoom=(1.0, 1.0))
-    batch = crops[Key(0, 0, torch.arange(8))]
+    batch = crops[BatchIndex(0, 0, torch.arange(8))]
     for image in batch["input"]:
         assert torch.equal(image, photo) or torch.equal(image, photo.flip(-1))
     assert torch.equal(batch["input"], batch["target"])
@@ -265,26 +270,26 @@ def test_crops_without_blocks_or_zoom_are_the_photo():
 
 def test_everything_is_visited_by_epochs_that_are_shorter_than_its_number():
     frames = [torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 8, 8) for _ in range(3)]
-    scenes = Scenes(frames, [""] * 10)
+    scenes = EqualSizeScenes(frames, [""] * 10)
     sources = [
         Crops(list(frames[0]), 4, size=4, noise=Gaussian(25), seed=0, zoom=None),
         Captures(scenes, seed=0, swap=True, crop=(4, 4), count=4),
-        Singles(scenes, seed=0, swap=False, crop=(4, 4), count=4),
-        Hidden(scenes, seed=0, context=1, crop=(4, 4), count=4),
+        SingleImageCrops(scenes, seed=0, swap=False, crop=(4, 4), count=4),
+        BlindFrames(scenes, seed=0, context=1, crop=(4, 4), count=4),
     ]
     for source in sources:
-        batches = [source[Key(epoch, 0, torch.arange(4))] for epoch in range(3)]
+        batches = [source[BatchIndex(epoch, 0, torch.arange(4))] for epoch in range(3)]
         seen = [batch["image" if isinstance(source, Crops) else "input"][:, 0, 0, 0].tolist() for batch in batches]
         assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
     frozen = Crops(list(frames[0]), 4, size=4, noise=Gaussian(25, frozen=True), seed=0, zoom=None)
-    assert torch.equal(*(frozen[Key(epoch, 0, torch.arange(4))]["image"] for epoch in (0, 1)))
+    assert torch.equal(*(frozen[BatchIndex(epoch, 0, torch.arange(4))]["image"] for epoch in (0, 1)))
 
 
 def test_crops_through_pixelate_are_pixels_of_whole_crops():
     draws = generator("photos")
     photos = [torch.randint(256, (3, h, w), generator=draws).to(torch.uint8) for h, w in ((30, 40), (50, 25))]
     crops = Crops(photos, 6, size=4, noise=Pixelate(5), seed=0, zoom=(0.5, 1.0))
-    key = Key(0, 0, torch.arange(6))
+    key = BatchIndex(0, 0, torch.arange(6))
     where = crops._place(key.images, generator(0, "crops", 0, 0))
     whole = crops._take(where, *crops._grid(6))
     blocks = whole.unfold(2, 5, 5).unfold(3, 5, 5).flatten(4)
@@ -292,7 +297,7 @@ def test_crops_through_pixelate_are_pixels_of_whole_crops():
     for image in (batch["input"], batch["target"]):
         assert (blocks == image[..., None]).all(1).any(-1).all()  # some pixel of the block, all channels together
     assert not torch.equal(batch["input"], batch["target"])
-    assert not torch.equal(batch["input"], crops[Key(1, 0, key.images)]["input"])
+    assert not torch.equal(batch["input"], crops[BatchIndex(1, 0, key.images)]["input"])
     noisy, clean = crops.reference()
     assert noisy.shape == clean.shape == (6, 3, 4, 4)
     with_gaussian = Crops(photos, 6, size=4, noise=Pixelate(5, sigma=25), seed=0, zoom=(0.5, 1.0))[key]
@@ -305,7 +310,7 @@ def test_photos_are_disjoint_and_as_noisy_as_the_report():
     assert not set(Photos.TRAIN) & set(Photos.VAL)
     data = Photos(Pixelate(7), train_pairs=40, val_pairs=40, batch_size=20)
     data.setup()
-    batch = data.on_after_batch_transfer(data.train[Key(0, 0, torch.arange(20))], 0)
+    batch = data.on_after_batch_transfer(data.train[BatchIndex(0, 0, torch.arange(20))], 0)
     assert batch["input"].shape == (20, 3, 32, 32)
     assert batch["input"].min() >= 0
     assert batch["input"].max() <= 1
@@ -327,7 +332,7 @@ def test_real_samples_are_scored_as_published():
         pytest.skip("N2N_DATA is not set")
     import numpy as np
 
-    from n2n_lightning.scores import psnr_metrics
+    from n2n_lightning.metrics.psnr import psnr_metrics
 
     with np.load(Path(folder) / "course_val_samples.npz") as samples:
         noisy, clean = (to_float(torch.from_numpy(samples[name])) for name in ("noisy", "clean"))

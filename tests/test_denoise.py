@@ -18,18 +18,21 @@ from PIL import Image, ImageCms, PngImagePlugin
 from torch import nn
 
 import n2n_lightning
-from n2n_lightning import load, networks, restore
-from n2n_lightning import page as pages
-from n2n_lightning.axes import as_pages, of_picture
-from n2n_lightning.data.fabrics import fabrics
+from n2n_lightning import load, networks
+from n2n_lightning.arrays.axes import as_pages, of_picture
+from n2n_lightning.arrays.normalization import IntensityScaling, levels
+from n2n_lightning.data.generated.fabrics import fabrics
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
-from n2n_lightning.noise import Camera, generator
-from n2n_lightning.page import Page
-from n2n_lightning.ranges import Range, levels
-from n2n_lightning.restore import Trained
-from n2n_lightning.texture import put_back
-from n2n_lightning.tiles import OVERLAPS, in_tiles, overlap_of, spans, tile_of, tiled
+from n2n_lightning.inference import checkpoint as checkpoint_files
+from n2n_lightning.inference import denoiser
+from n2n_lightning.inference import page as pages
+from n2n_lightning.inference.denoiser import TrainedDenoiser
+from n2n_lightning.inference.page import Page
+from n2n_lightning.inference.texture import put_back
+from n2n_lightning.inference.tiling import OVERLAPS, in_tiles, overlap_of, spans, tile_of, tiled
+from n2n_lightning.noise import Camera
+from n2n_lightning.randomness import generator
 from tests.conftest import LIMIT, linux, run
 
 RNG = np.random.default_rng(0)
@@ -51,7 +54,7 @@ def noisy(height: int, width: int, channels: int, dtype: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def model() -> Trained:
+def model() -> TrainedDenoiser:
     return load()
 
 
@@ -79,11 +82,11 @@ def gain(result: np.ndarray, before: np.ndarray, clean: np.ndarray) -> float:
 # Texture
 
 
-def page_of(noisy: np.ndarray, result: np.ndarray, fills: tuple[float, ...] = ()) -> Page:
+def page_of(noisy: np.ndarray, result: np.ndarray, nodata_values: tuple[float, ...] = ()) -> Page:
     """A page (H, W, C) and what a network made of it, in whose units they are."""
-    fixed = Range(np.float32([0.0]), np.float32([1.0]))
+    fixed = IntensityScaling(np.float32([0.0]), np.float32([1.0]))
     page = Page(noisy.copy(), result.copy(), noisy.shape[2], fixed, torch.device("cpu"))
-    page.fills = fills
+    page.nodata_values = nodata_values
     return page
 
 
@@ -292,7 +295,7 @@ def test_tiles_are_as_large_as_the_network_needs_them():
     image = torch.rand(1, 1, 1400, 1300)
     with torch.inference_mode():
         assert (in_tiles(network, image, overlap) - network(image)).abs().max() < 1e-5
-    assert Trained(network, 1).denoise(np.zeros((40, 40), np.float32)).shape == (40, 40)
+    assert TrainedDenoiser(network, 1).denoise(np.zeros((40, 40), np.float32)).shape == (40, 40)
     assert overlap_of(networks.UNet(), 2) == OVERLAPS[2]
     assert overlap_of(networks.DnCNN(), 2) == 16
     assert overlap_of(networks.DRUNet(1, [2, 2], [1, 1], dims=3), 3) == 26
@@ -552,7 +555,7 @@ def test_captures_one_after_the_other_are_all_denoised(model, tmp_path):
 
 
 def test_transparency_does_not_say_what_is_white(tmp_path):
-    model = Trained(Half(), 3)
+    model = TrainedDenoiser(Half(), 3)
     image = (noisy(32, 32, 4, "float32").clip(0, 1) * 4095).astype(np.uint16)
     image[..., 3] = 65535
     model.denoise(image)
@@ -561,7 +564,7 @@ def test_transparency_does_not_say_what_is_white(tmp_path):
 
 
 def test_extreme_values_stay_in_their_type():
-    model = Trained(nn.Conv2d(1, 1, 1), 1)
+    model = TrainedDenoiser(nn.Conv2d(1, 1, 1), 1)
     nn.init.constant_(model.network.weight, 1)
     nn.init.constant_(model.network.bias, 1e-3)
     for dtype in ("uint8", "uint16", "int16", "int32", "uint32"):
@@ -588,10 +591,10 @@ def test_images_and_tensors_in_unit_range_through_the_module(model):
 
 
 def test_one_channel_and_many_channel_networks():
-    grey = Trained(networks.ResidualUNet(channels=1, width=4), 1)
+    grey = TrainedDenoiser(networks.ResidualUNet(channels=1, width=4), 1)
     colour = noisy(24, 32, 3, "uint8")
     assert np.array_equal(grey.denoise(colour)[..., 1], grey.denoise(colour[..., 1].copy()))
-    two = Trained(networks.ResidualUNet(channels=2, width=4), 2)
+    two = TrainedDenoiser(networks.ResidualUNet(channels=2, width=4), 2)
     with torch.no_grad():
         nn.init.normal_(two.network.output.weight, std=0.05)
     pair = noisy(24, 32, 2, "uint8")
@@ -606,7 +609,7 @@ def test_one_channel_and_many_channel_networks():
 @pytest.mark.parametrize(
     "model",
     [
-        {"_target_": "n2n_lightning.restore.load", "path": "other.ckpt", "allow": ["os"]},
+        {"_target_": "n2n_lightning.inference.denoiser.load", "path": "other.ckpt", "allow": ["os"]},
         {"_target_": "n2n_lightning.train.main"},
         {"_target_": "os.system", "command": "touch hello"},
         {"_target_": "tests.test_denoise.touch", "path": "hello"},
@@ -657,7 +660,7 @@ def test_levels_are_judged_by_type_and_values():
     assert levels(np.full((4, 4), np.nan)) == levels(np.zeros((4, 4))) == (0, 1)
     # The same picture in 12 of 16 bits is the same for the network.
     image = noisy(64, 64, 1, "float32")
-    model = Trained(Half(), 3)
+    model = TrainedDenoiser(Half(), 3)
     for scale in (4095, 65535):
         model.network.seen.clear()
         model.denoise((image * scale).round().clip(0, scale).astype(np.uint16))
@@ -678,7 +681,7 @@ def test_an_equivariant_checkpoint_gives_the_same_in_any_unit(channels):
     torch.manual_seed(0)
     network = networks.DRUNet(3, [8, 12], [1, 1], equivariant=True)
     torch.nn.init.normal_(network.output.weight, std=0.1)
-    model = Trained(network, 3)
+    model = TrainedDenoiser(network, 3)
     draws = np.random.default_rng(0)
     image = smooth(210, 230, channels).astype(np.float32) + draws.normal(0, 0.05, (210, 230, channels))
     image = image.astype(np.float32)
@@ -742,7 +745,7 @@ def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
     result = tifffile.imread(tmp_path / "out" / "cells.tif")
     for i in range(3):
         assert np.array_equal(result[i], model.denoise(stack[i]))
-    own = Trained(Half(), 3, scale=65535.0)  # a network that was trained on such captures takes them together
+    own = TrainedDenoiser(Half(), 3, scale=65535.0)  # a network that was trained on such captures takes them together
     own.denoise_into(np.empty_like(stack), stack, "CHW", colour=False)
     assert np.array_equal(own.network.seen[0][0].numpy() * 65535, stack.astype(np.float32))
 
@@ -757,7 +760,7 @@ def test_axes_of_npy_files_can_be_said(tmp_path, model):
 
 
 def test_the_scale_of_training_is_used(tmp_path):
-    model = Trained(Half(), 3, scale=1000.0)
+    model = TrainedDenoiser(Half(), 3, scale=1000.0)
     model.denoise(np.full((8, 8), 500, np.uint16))
     assert model.network.seen[-1].unique().tolist() == [0.5]
     model.denoise(np.full((8, 8), 500, np.uint16), scale=2000)
@@ -769,7 +772,7 @@ def test_the_scale_of_training_is_used(tmp_path):
 
 
 def test_values_are_rounded_and_kept_in_the_range_of_their_type():
-    model = Trained(nn.Conv2d(1, 1, 1), 1)
+    model = TrainedDenoiser(nn.Conv2d(1, 1, 1), 1)
     nn.init.constant_(model.network.weight, 1)
     nn.init.constant_(model.network.bias, 0.5)
     image = np.array([[0, 100, 200]], np.uint8)
@@ -790,13 +793,13 @@ def test_missing_values_stay_missing_and_do_not_spread(model):
 def test_the_examples_run():
     import doctest
 
-    for module in (restore,):
+    for module in (denoiser,):
         assert doctest.testmod(module).failed == 0
         assert doctest.testmod(module).attempted > 3
     assert "load" in n2n_lightning.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         n2n_lightning.nothing  # noqa: B018
-    assert inspect.signature(load).parameters["path"].default == restore.PRETRAINED
+    assert inspect.signature(load).parameters["path"].default == checkpoint_files.PRETRAINED
 
 
 def test_the_package_is_imported_without_torch():
@@ -1053,7 +1056,7 @@ def test_a_very_wide_picture(tmp_path, model):
 
 
 def test_the_pretrained_checkpoint_is_small_and_denoises(model):
-    assert restore.PRETRAINED.stat().st_size < 6e6
+    assert checkpoint_files.PRETRAINED.stat().st_size < 6e6
     from skimage import data
 
     clean = data.astronaut()[100:300, 100:300] / 255
@@ -1065,7 +1068,7 @@ def test_the_pretrained_checkpoint_is_small_and_denoises(model):
 def test_the_recipe_of_the_pretrained_checkpoint_is_the_experiment(model):
     from tests.test_train import composed
 
-    spec = restore.read_checkpoint(restore.PRETRAINED)["n2n_lightning"]["model"]
+    spec = checkpoint_files.read_checkpoint(checkpoint_files.PRETRAINED)["n2n_lightning"]["model"]
     config = composed("experiment=pretrained")["model"]
     assert {"dims": 2, **spec} == {**config, "channels": 3, "dims": 2}
 
@@ -1073,7 +1076,7 @@ def test_the_recipe_of_the_pretrained_checkpoint_is_the_experiment(model):
 @pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])
 def test_export(suffix, tmp_path):
     out = tmp_path / f"network.{suffix}"
-    done = run("export", restore.PRETRAINED, out, cwd=tmp_path)
+    done = run("export", checkpoint_files.PRETRAINED, out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "largest difference from PyTorch" in done.stdout
     image = torch.rand(3, 3, 50, 31)
@@ -1096,7 +1099,7 @@ def test_export(suffix, tmp_path):
         found = load(out)(image)
         assert set(torch.load(out, weights_only=True)) == {"state_dict", "n2n_lightning"}
     assert torch.allclose(found, expected, atol=1e-5)
-    again = run("export", restore.PRETRAINED, out, cwd=tmp_path)
+    again = run("export", checkpoint_files.PRETRAINED, out, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (2, f"error: {out}: exists; --overwrite replaces it\n")
 
 
@@ -1152,7 +1155,7 @@ def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, 
 
 
 def test_export_refuses_what_it_does_not_know(tmp_path):
-    done = run("export", restore.PRETRAINED, "network.exe", cwd=tmp_path)
+    done = run("export", checkpoint_files.PRETRAINED, "network.exe", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
         "error: network.exe: its name should end in .onnx, .pt2, .ckpt, .zip\n",

@@ -10,10 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from n2n_lightning import noise as noises
-from n2n_lightning.data import Key, OwnPairs
+from n2n_lightning.data import BatchIndex, PairedImages
+from n2n_lightning.metrics.noisy_reference import Estimates, squared_errors, summarise_estimates
+from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.networks import DnCNN, DRUNet, ResidualUNet
-from n2n_lightning.runs import merit
-from n2n_lightning.scores import Estimates, psnr, squared_errors, summarise_estimates
+from n2n_lightning.runs.folder import ranking_score
 from tests.conftest import run
 
 SMALL = ["model=residual_unet", "model.width=4", "data.batch_size=4", "trainer.accelerator=cpu"]
@@ -250,11 +251,11 @@ def test_a_sweep_is_ranked_by_the_estimate_and_the_report_shows_it(tmp_path):
 def test_what_is_scored_is_never_trained_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own_pairs(tmp_path, scenes=6, captures=5)
-    data = OwnPairs("captures.npy", layout="NKHW", val_share=0.4, crop=None, batch_size=1)
+    data = PairedImages("captures.npy", layout="NKHW", val_share=0.4, crop=None, batch_size=1)
     data.setup()
     values = np.load("captures.npy")
-    trained = {float(v) for e in range(30) for v in data.train[Key(e, 0, torch.arange(4))]["input"][:, 0, 0, 0]}
-    scored = [data.val[Key(0, 0, torch.arange(len(data.val)))][side] for side in ("input", "target")]
+    trained = {float(v) for e in range(30) for v in data.train[BatchIndex(e, 0, torch.arange(4))]["input"][:, 0, 0, 0]}
+    scored = [data.val[BatchIndex(0, 0, torch.arange(len(data.val)))][side] for side in ("input", "target")]
     assert trained == {float(v) for v in values[:4, :, 0, 0].ravel()}
     assert {float(v) for side in scored for v in side[:, 0, 0, 0]} == {float(v) for v in values[4:, :4, 0, 0].ravel()}
     assert len(data.val) == 4  # two disjoint pairs of each of two scenes
@@ -318,4 +319,8 @@ def test_evaluate_without_clean_images(tmp_path):
 
 
 def test_merit_is_in_order_below_zero_too():
-    assert merit({"val_mse_estimate": -0.02}) > merit({"val_mse_estimate": -0.01}) > merit({"val_mse_estimate": 0.01})
+    assert (
+        ranking_score({"val_mse_estimate": -0.02})
+        > ranking_score({"val_mse_estimate": -0.01})
+        > ranking_score({"val_mse_estimate": 0.01})
+    )

@@ -14,13 +14,14 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from n2n_lightning import classical, evaluate, scores
-from n2n_lightning.data import Key
+from n2n_lightning import evaluate
+from n2n_lightning.data import BatchIndex
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.denoiser import load
+from n2n_lightning.inference.tiling import averaged
+from n2n_lightning.metrics import classical, scoring
 from n2n_lightning.networks import ResidualUNet
-from n2n_lightning.pictures import draw
-from n2n_lightning.restore import load
-from n2n_lightning.tiles import averaged
+from n2n_lightning.training.validation_images import draw_images
 from tests.conftest import LIMIT, course_files, photographs, run
 
 SMALL = [
@@ -67,8 +68,8 @@ def test_scores_agree_with_skimage_and_the_courses_formula(kind):
     draws = torch.Generator().manual_seed(0)
     clean = torch.rand(5, 3, 24, 20, generator=draws) if kind == "random" else torch.full((5, 3, 24, 20), 0.4)
     noisy = (clean + 0.1 * torch.randn(clean.shape, generator=draws)).clamp(0, 1)
-    found = scores.score(lambda image: image, Fixed(noisy, clean))
-    summary = scores.summarise(found, None)
+    found = scoring.score_clean(lambda image: image, Fixed(noisy, clean))
+    summary = scoring.summarise(found, None)
     pairs = [(c.numpy(), n.numpy()) for c, n in zip(clean, noisy, strict=True)]
     each = [peak_signal_noise_ratio(c, n, data_range=1.0) for c, n in pairs]
     assert summary["psnr"] == pytest.approx(np.mean(each), abs=1e-4)
@@ -90,8 +91,8 @@ def test_paired_difference_knows_that_images_are_the_same():
     draws = torch.Generator().manual_seed(0)
     clean = torch.rand(40, 3, 12, 12, generator=draws)
     noise = torch.rand(40, 1, 1, 1, generator=draws) * torch.randn(clean.shape, generator=draws)
-    one, two = ({**scores.score(lambda x, f=f: x, Fixed(clean + f * noise * 0.1, clean))} for f in (1.0, 0.9))
-    summary = scores.summarise(two, one)
+    one, two = ({**scoring.score_clean(lambda x, f=f: x, Fixed(clean + f * noise * 0.1, clean))} for f in (1.0, 0.9))
+    summary = scoring.summarise(two, one)
     assert summary["difference"] == pytest.approx(20 * np.log10(1 / 0.9), abs=0.05)
     low, high = summary["difference_interval"]
     assert high - low < 0.1 < summary["psnr_interval"][1] - summary["psnr_interval"][0]
@@ -159,7 +160,7 @@ def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypat
 def test_tuning_pairs_are_both_noisy_with_every_noise():
     for noise, sigma in (("gaussian:sigma=25", 25), ("brown:sigma=25", 25), ("pixelate:block=7", None)):
         data = evaluate.make_data(evaluate.arguments(["--noise", noise]))
-        first, second = data.noisy_pair(data.train[Key(0, 0, torch.arange(64))])
+        first, second = data.noisy_pair(data.train[BatchIndex(0, 0, torch.arange(64))])
         assert not torch.equal(first, second)
         if sigma:
             assert (first - second).std().item() * 255 == pytest.approx(sigma * 2**0.5, rel=0.05)
@@ -178,7 +179,7 @@ def test_own_images_are_scored_at_the_scale_of_the_checkpoint(place):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 def test_any_number_of_channels_can_be_drawn_and_filtered(channels):
     images = torch.rand(2, channels, 16, 16)
-    draw(images, images, images).savefig(os.devnull, format="png")
+    draw_images(images, images, images).savefig(os.devnull, format="png")
     for denoise, _ in classical.classical(Noisy(channels)).values():
         assert denoise(images).shape == images.shape
 

@@ -10,7 +10,7 @@ from tests.conftest import run
 
 fits = pytest.importorskip("astropy.io.fits")
 
-from n2n_lightning.data import OwnSingle  # noqa: E402
+from n2n_lightning.data import SingleImages  # noqa: E402
 from n2n_lightning.data.reading import read_array, read_single  # noqa: E402
 from n2n_lightning.files import InputError  # noqa: E402
 from n2n_lightning.formats import opened  # noqa: E402
@@ -98,7 +98,7 @@ def test_masks_of_ccdproc(tmp_path: Path) -> None:
     assert (picture.values[0].invalid == (mask != 0)).all()
     (images,) = read_array(tmp_path / "ccd.fits")
     assert (np.isnan(images[0, 0].numpy()) == (mask != 0)).all()
-    data = OwnSingle(str(tmp_path / "ccd.fits"), crop=16, batch_size=2)
+    data = SingleImages(str(tmp_path / "ccd.fits"), crop=16, batch_size=2)
     data.setup()
     assert data.dq_good is None
 
@@ -145,7 +145,7 @@ def test_too_many_flags_name_the_option(tmp_path: Path) -> None:
     wrong = denoise(tmp_path / "a.fits", "-o", tmp_path / "out3", "--dq-good", "x")
     assert wrong.returncode == 2
     assert "must be bits" in wrong.stderr
-    data = OwnSingle(str(tmp_path / "a.fits"), crop=16, batch_size=2, dq_good=8)
+    data = SingleImages(str(tmp_path / "a.fits"), crop=16, batch_size=2, dq_good=8)
     data.setup()
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from n2n_lightning import check, look, paths
-from n2n_lightning.data import OwnPairs
-from n2n_lightning.data.naming import halves, matched, pictures
+from n2n_lightning import check, inspect_images, paths
+from n2n_lightning.data import PairedImages
+from n2n_lightning.data.file_matching import halves, matched, pictures
 from n2n_lightning.data.reading import read_scenes
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
-from n2n_lightning.jobs import planned
+from n2n_lightning.inference.plan import planned
 from tests.conftest import posix, run
 
 
@@ -124,13 +124,13 @@ def test_patterns_are_sources_like_folders(tmp_path, monkeypatch, capsys):
         found = read_scenes(noisy, target)
         assert [Path(name).name for name in found.names] == [f"g{s}_EVN.tif" for s in range(4)]
         assert (found.image(1, 1)[0].numpy() == tifffile.imread("mics/g1_ODD.tif")).all()
-    data = OwnPairs("mics/*_EVN.tif", "mics/*_ODD.tif", clean="clean/*.tif", batch_size=2, crop=16)
+    data = PairedImages("mics/*_EVN.tif", "mics/*_ODD.tif", clean="clean/*.tif", batch_size=2, crop=16)
     data.setup()
     assert data.reference == "clean"
     assert len(data.val) == 1
     with pytest.raises(InputError, match=r"mics/\*x.tif: matches no image"):
         read_scenes("mics/*x.tif")
-    report = look("mics/*_EVN.tif", "mics/*_ODD.tif")
+    report = inspect_images("mics/*_EVN.tif", "mics/*_ODD.tif")
     assert report.source == "pairs"
     monkeypatch.setattr(sys, "argv", ["check", "mics/*_EVN.tif", "mics/*_ODD.tif"])
     assert check.main() == 0
@@ -148,7 +148,7 @@ def test_previews_beside_captures_and_links_to_nothing_are_left_out_by_name(tmp_
     assert len(found.names) == 4
     assert "away.tif (links to files that are not there)" in found.dropped
     assert "preview (2 pictures in a folder of previews)" in found.dropped
-    data = OwnPairs(str(tmp_path / "beside"), batch_size=2, crop=16)
+    data = PairedImages(str(tmp_path / "beside"), batch_size=2, crop=16)
     data.setup()
     assert data.dropped == list(found.dropped)
     (tmp_path / "beside/preview").rename(tmp_path / "beside/small")

@@ -28,7 +28,7 @@ from astropy.io import fits
 from PIL import Image
 
 from n2n_lightning import denoise, evaluate
-from n2n_lightning.data import OwnPairs
+from n2n_lightning.data import PairedImages
 from n2n_lightning.data.reading import read_picture
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import BECOMES, ENDINGS, PICTURES, TYPES, opened
@@ -186,12 +186,12 @@ def test_what_is_trained_on_can_be_scored_and_denoised(ending, dtype, channels, 
         file = first
 
     if ending in (".pt", ".pth", ".pkl"):  # both captures are in the file, and images to score are one
-        data = OwnPairs(first, batch_size=2)
+        data = PairedImages(first, batch_size=2)
         for name in "ab":
             torch.save(torch.from_numpy(array), f"{tmp_path / name}1{ending}")
         first, second = (f"{tmp_path / name}1{ending}" for name in "ab")
     else:
-        data = OwnPairs(first, second, batch_size=2, dims=2)
+        data = PairedImages(first, second, batch_size=2, dims=2)
     data.setup()
     assert data.val.noisy.shape == (1, channels, 24, 20)
     if ending not in (".jpg", ".jpeg"):
@@ -396,7 +396,7 @@ def test_telescopes_with_black_levels_blanks_and_several_images(tmp_path, monkey
     values = opened(tmp_path / "a.fits").values
     assert [v.array.dtype.name for v in values] == ["uint16", "float32", "int16"]
     assert np.array_equal(values[0].array, stars)
-    assert values[2].fills == (-9999.0,)
+    assert values[2].nodata_values == (-9999.0,)
     result = denoised(tmp_path / "a.fits", monkeypatch, checkpoints[1])
     with fits.open(result, do_not_scale_image_data=True) as file:
         assert file[1].header["BZERO"] == 32768

@@ -22,8 +22,8 @@ from n2n_lightning.data.course import read_course
 from n2n_lightning.data.reading import read_array
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
+from n2n_lightning.inference.denoiser import load
 from n2n_lightning.networks import ResidualUNet
-from n2n_lightning.restore import load
 
 PIXELS = np.random.default_rng(559).integers(0, 256, (12, 14, 3), np.uint8)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from n2n_lightning import load
-from n2n_lightning.runs import device_name
+from n2n_lightning.runs.folder import device_name
 from tests.conftest import run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA knows")

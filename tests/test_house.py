@@ -16,7 +16,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def name_of(path: Path) -> str:
-    """n2n_lightning/data/module.py -> n2n_lightning.data.module"""
+    """n2n_lightning/data/datamodule.py -> n2n_lightning.data.datamodule"""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -52,8 +52,39 @@ def test_imports_run_one_way():
         done += free
         for name in free:
             del after[name]
-    assert done.index("n2n_lightning.formats") < done.index("n2n_lightning.data.pairs")
-    assert done.index("n2n_lightning.restore") < done.index("n2n_lightning.denoise")
+    order = [
+        ("formats", "data.pairs"),
+        ("arrays.axes", "formats"),
+        ("data.datamodule", "training.run"),
+        ("networks", "inference.denoiser"),
+        ("inference.checkpoint", "inference.denoiser"),
+        ("inference.denoiser", "denoise"),
+        ("training.run", "train"),
+    ]
+    for first, second in order:
+        assert done.index(f"n2n_lightning.{first}") < done.index(f"n2n_lightning.{second}"), (first, second)
+
+
+GROUND = {"files", "paths", "randomness"}  # imported by any room
+LOWER = {  # what else the files of a room may import of other rooms
+    "config": {"runs"},
+    "arrays": set(),
+    "formats": {"arrays"},
+    "noise": {"arrays"},
+    "networks": {"arrays"},
+    "runs": {"config"},
+    "metrics": {"arrays", "networks", "data"},
+    "data": {"arrays", "formats", "noise", "metrics", "losses"},
+    "inspection": {"arrays", "data", "metrics"},
+}
+
+
+def test_rooms_import_lower_rooms_only():
+    for name, path in MODULES.items():
+        room = name.split(".")[1] if "." in name else ""
+        if room in LOWER:
+            used = {other.split(".")[1] for other in imports(path) if "." in other}
+            assert used <= {room, *GROUND, *LOWER[room]}, name
 
 
 def test_nobody_imports_a_command():
@@ -66,7 +97,7 @@ def test_nobody_imports_a_command():
 
 def test_axes_are_counted_in_one_place():
     for name, path in MODULES.items():
-        if name != "n2n_lightning.axes":
+        if name != "n2n_lightning.arrays.axes":
             found = re.findall(
                 r"\.ndim\b|\.dim\(\)|shape\[-\d|(?:flip|transpose|flatten)\(-\d|dim=-\d", path.read_text()
             )

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import zarr
 
-from n2n_lightning import check, denoise, evaluate, export, jobs, prepare
-from n2n_lightning.data.naming import pictures
+from n2n_lightning import check, denoise, evaluate, export, prepare
+from n2n_lightning.data.file_matching import pictures
 from n2n_lightning.data.reading import read_any
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.formats import FOLDERS, PICTURES, ending, opened
+from n2n_lightning.inference import plan
 from tests.conftest import linux, posix
 from tests.test_formats import (  # noqa: F401  checkpoints is a fixture
     FLAT,
@@ -283,7 +284,7 @@ def test_a_killed_run_leaves_inputs_earlier_results_and_a_hidden_file(kind, mome
     assert all(name.startswith(".") for name in left)
     after = state(tmp_path / "out")
     assert {name: after[name] for name in earlier} == earlier
-    found, skipped = jobs.planned([str(tmp_path / "out")], tmp_path / "again")
+    found, skipped = plan.planned([str(tmp_path / "out")], tmp_path / "again")
     assert ([job.source for job in found], skipped) == ([target], [])
     if kind not in (".h5", ".npz"):
         assert pictures(tmp_path / "out") == [target]
@@ -381,23 +382,23 @@ def test_where_results_must_not_go(tmp_path, monkeypatch):
         ("in/a.npy", "in/../in/a.npy"): "would replace itself",
     }.items():
         with pytest.raises(InputError, match=said):
-            jobs.planned([asked[0]], Path(asked[1]), overwrite=True)
+            plan.planned([asked[0]], Path(asked[1]), overwrite=True)
     np.save("in/c.npy", np.ones((8, 8)))
-    assert jobs.planned(["in/a.npy", "in/b.npy"], Path("more"), overwrite=True)[0]
+    assert plan.planned(["in/a.npy", "in/b.npy"], Path("more"), overwrite=True)[0]
     (tmp_path / "more" / "a.czi").touch()
-    assert jobs.planned(["more/a.czi"], Path("more"), overwrite=True)[0]
+    assert plan.planned(["more/a.czi"], Path("more"), overwrite=True)[0]
     (tmp_path / "more" / "a.tif").touch()
     with pytest.raises(InputError, match=r"more/a\.tif: exists in the folder of the inputs, .* may be an original"):
-        jobs.planned(["more/a.czi"], Path("more"), overwrite=True)
-    assert jobs.planned(["more/a.czi"], Path("more/a.tif"), overwrite=True)[0]  # named
+        plan.planned(["more/a.czi"], Path("more"), overwrite=True)
+    assert plan.planned(["more/a.czi"], Path("more/a.tif"), overwrite=True)[0]  # named
     (tmp_path / "in" / "out").mkdir()
     np.save("in/out/a.npy", np.zeros((8, 8)))
-    found, _ = jobs.planned(["in"], Path("in/out"), overwrite=True)  # earlier results are no inputs
+    found, _ = plan.planned(["in"], Path("in/out"), overwrite=True)  # earlier results are no inputs
     assert sorted(str(job.target) for job in found) == [f"in/out/{n}" for n in ("a.npy", "a.zarr", "b.npy", "c.npy")]
-    found, _ = jobs.planned(["in/out"], Path("."))
+    found, _ = plan.planned(["in/out"], Path("."))
     assert [(str(job.source), str(job.target)) for job in found] == [("in/out/a.npy", "a.npy")]
     with pytest.raises(InputError, match=r"in/a\.npy: would replace itself"):
-        jobs.halves_of(["in/a.npy", "in/b.npy"], Path("in/a.npy"))
+        plan.halves_of(["in/a.npy", "in/b.npy"], Path("in/a.npy"))
 
 
 def test_two_inputs_that_would_have_one_name(tmp_path, monkeypatch):
@@ -406,16 +407,16 @@ def test_two_inputs_that_would_have_one_name(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"x/a\.tif and x/a\.czi would both become out/a\.tif"):
-        jobs.planned(["x/a.tif", "x/a.czi"], Path("out"))
-    assert jobs.one_name(Path("out/a.tif"), Path("out/A.tif")) == Path("X").exists()  # as this disk has it
+        plan.planned(["x/a.tif", "x/a.czi"], Path("out"))
+    assert plan.one_name(Path("out/a.tif"), Path("out/A.tif")) == Path("X").exists()  # as this disk has it
     for first, second in (("x/a.tif", "y/A.tif"), ("x/Pra\u0308parat.tif", "y/Pr\u00e4parat.tif")):
         for one in (False, True):
-            monkeypatch.setattr(jobs, "one_name", lambda *_, one=one: one)
+            monkeypatch.setattr(plan, "one_name", lambda *_, one=one: one)
             if one:
                 with pytest.raises(InputError, match="as the disk takes both names for one"):
-                    jobs.planned([first, second], Path("out"))
+                    plan.planned([first, second], Path("out"))
             else:
-                assert len(jobs.planned([first, second], Path("out"))[0]) == 2
+                assert len(plan.planned([first, second], Path("out"))[0]) == 2
     assert not (tmp_path / "out").exists()
 
 

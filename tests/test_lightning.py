@@ -13,12 +13,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from n2n_lightning import learn, load, mistakes, typed
-from n2n_lightning.data import OwnPairs
+from n2n_lightning import fit, load
+from n2n_lightning.config import overrides as override_syntax
+from n2n_lightning.config import validation
+from n2n_lightning.data import PairedImages
 from n2n_lightning.files import InputError, load_torch
-from n2n_lightning.fit import Run, quiet, train
-from n2n_lightning.module import Denoiser
 from n2n_lightning.networks import DRUNet
+from n2n_lightning.training.module import Denoiser
+from n2n_lightning.training.run import TrainingRun, silence_lightning, train
 from tests.conftest import linux, run
 
 NETWORK = ("model.widths=[4,8]", "model.blocks=[1,1]")
@@ -46,9 +48,9 @@ def configured(pictures: Path, *options: str, clean: bool = True) -> dict[str, A
     data = ["data=pairs", f"data.noisy={pictures / 'a'}", f"data.target={pictures / 'b'}"]
     data += [f"data.clean={pictures / 'clean'}"] if clean else []
     network = [] if any(option.startswith("model=") for option in options) else NETWORK
-    with initialize_config_dir(str(typed.CONF), version_base="1.3"):
+    with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", [*data, *network, *DATA, *options]), resolve=True)
-    typed.spend_time(config, list(options))
+    override_syntax.apply_time_budget(config, list(options))
     return config
 
 
@@ -69,7 +71,7 @@ def weights(folder: Path, name: str = "best") -> dict[str, torch.Tensor]:
 def score_of(folder: Path, pictures: Path) -> float:
     """The PSNR of best.ckpt on the validation images, measured anew."""
     config = configured(pictures)
-    data = OwnPairs(**{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2)
+    data = PairedImages(**{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2)
     data.setup()
     module = Denoiser.load_from_checkpoint(folder, bounds=data.bounds, unit=data.unit)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -113,8 +115,8 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_weights_that_epochs_end_
                 ends.append([p.detach().clone() for p in pl_module.network.parameters()])
 
     swa = callback("StochasticWeightAveraging", swa_lrs=0.01, swa_epoch_start=2)
-    quiet()
-    built = Run(configured(pictures, swa, "trainer.max_epochs=4"), tmp_path / "run", "test", True)
+    silence_lightning()
+    built = TrainingRun(configured(pictures, swa, "trainer.max_epochs=4"), tmp_path / "run", "test", True)
     built.trainer.callbacks.insert(0, Recorder())
     built.fit(lambda: None)
     last = weights(tmp_path / "run", "last")
@@ -190,7 +192,7 @@ def test_a_callback_that_cannot_work_is_one_line(
     asked: str, clean: bool, line: str, pictures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=line) as caught:
-        Run(configured(pictures, asked, clean=clean), tmp_path / "run", "test", True)
+        TrainingRun(configured(pictures, asked, clean=clean), tmp_path / "run", "test", True)
     assert str(caught.value).startswith("callbacks.it")
     assert "\n" not in str(caught.value)
 
@@ -214,7 +216,7 @@ def test_a_callback_that_cannot_work_is_one_line(
 )
 def test_an_option_of_the_trainer_that_cannot_work_is_one_line(option: str, line: str, pictures: Path) -> None:
     with pytest.raises(InputError, match=line) as caught:
-        mistakes.refuse(configured(pictures, *option.split()))
+        validation.refuse_config(configured(pictures, *option.split()))
     assert "\n" not in str(caught.value)
 
 
@@ -282,13 +284,13 @@ def test_fast_dev_run_keeps_no_checkpoint_and_says_so(pictures: Path, tmp_path: 
     assert "no checkpoint" in done.stdout
     assert "--checkpoint" not in done.stdout
     with pytest.raises(InputError, match="keeps no network"):
-        learn(pictures / "a", pictures / "b", *SMALL, "+trainer.fast_dev_run=true", folder=tmp_path / "run")
+        fit(pictures / "a", pictures / "b", *SMALL, "+trainer.fast_dev_run=true", folder=tmp_path / "run")
 
 
 def test_by_hand_a_trainer_with_our_module_and_our_data(pictures: Path, tmp_path: Path) -> None:
-    quiet()
+    silence_lightning()
     config = configured(pictures)
-    data = OwnPairs(**{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2)
+    data = PairedImages(**{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2)
     data.setup()
     module = Denoiser(DRUNet(channels=1, widths=(4, 8), blocks=(1, 1)), bounds=data.bounds, unit=data.unit)
     trainer = pl.Trainer(

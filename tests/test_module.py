@@ -5,9 +5,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from n2n_lightning import scores
-from n2n_lightning.schedulers import warmup_cosine
-from n2n_lightning.scores import psnr_metrics
+from n2n_lightning.metrics import noisy_reference
+from n2n_lightning.metrics.psnr import psnr_metrics
+from n2n_lightning.training.schedulers import warmup_cosine
 
 
 def test_both_psnr_definitions_agree_with_skimage():
@@ -31,8 +31,8 @@ def test_psnr_sees_brightness():
 
 
 def test_doctest():
-    assert doctest.testmod(scores).attempted > 0
-    assert doctest.testmod(scores).failed == 0
+    assert doctest.testmod(noisy_reference).attempted > 0
+    assert doctest.testmod(noisy_reference).failed == 0
 
 
 def rates(**options):

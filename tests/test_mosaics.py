@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2n_lightning import load, mosaics
+from n2n_lightning import load
 from n2n_lightning.files import InputError
+from n2n_lightning.formats import mosaics
 from tests.conftest import run
 
 
@@ -97,12 +98,12 @@ def test_rounding_is_judged_by_the_planes() -> None:
 def test_training_refuses_them_and_leaves_labels_out(tmp_path: Path) -> None:
     import tifffile
 
-    from n2n_lightning.data import OwnSingle
+    from n2n_lightning.data import SingleImages
     from n2n_lightning.data.reading import read_single, refuse_mosaics
 
     save_raw(tmp_path / "raw.tif", frame()[1])
     with pytest.raises(InputError, match="is a raw frame of a colour camera"):
-        OwnSingle(str(tmp_path / "raw.tif")).load()
+        SingleImages(str(tmp_path / "raw.tif")).load()
     tifffile.imwrite(tmp_path / "plain.tif", frame()[1])
     assert "has a period of 2 pixels" in refuse_mosaics(str(tmp_path / "plain.tif"))
     (tmp_path / "cells").mkdir()

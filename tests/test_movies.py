@@ -8,12 +8,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.ndimage import gaussian_filter, shift
 
-from n2n_lightning import look, typed
-from n2n_lightning.data import Movie, OwnPairs
-from n2n_lightning.data.batches import Key
+from n2n_lightning import inspect_images
+from n2n_lightning.arrays.frame_checks import review
+from n2n_lightning.config import overrides as override_syntax
+from n2n_lightning.data import Movie, PairedImages
+from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.files import InputError
-from n2n_lightning.frame_checks import review
-from n2n_lightning.restore import Trained
+from n2n_lightning.inference.denoiser import TrainedDenoiser
 from tests.conftest import run
 
 
@@ -122,7 +123,7 @@ def test_dead_frames_are_left_out_of_training_by_name(tmp_path, context):
     assert data.dropped == [f"frames 5, 12, 13 of {tmp_path / 'dead.tif'} (every pixel 0)"]
     assert numbers(data) == [t for t in range(24) if t not in (5, 12, 13)]
     for number in range(8):
-        batch = data.train[Key(0, number, torch.arange(16))]
+        batch = data.train[BatchIndex(0, number, torch.arange(16))]
         assert batch["input"].numpy().min() > 0
         assert batch["target"].numpy().min() > 0
 
@@ -164,8 +165,10 @@ def test_chosen_frames_are_the_targets_and_their_neighbours_come_from_the_whole_
 
 @pytest.mark.parametrize("typed_as", ["10:50", "0::2", "-20:", ":7", "[10:50]", "5", "::2", "all"])
 def test_frames_reach_the_data_as_they_were_typed(typed_as):
-    with initialize_config_dir(str(typed.CONF), version_base="1.3"):
-        config = compose("config", typed.quoted(["data=movie", "data.noisy=a.tif[10:50]", f"data.frames={typed_as}"]))
+    with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
+        config = compose(
+            "config", override_syntax.quoted(["data=movie", "data.noisy=a.tif[10:50]", f"data.frames={typed_as}"])
+        )
     assert config.data.frames == typed_as
     assert config.data.noisy == "a.tif[10:50]"
     again = OmegaConf.create(OmegaConf.to_yaml(config.data))
@@ -185,8 +188,8 @@ class Mean(torch.nn.Module):
         return x.mean(1, keepdim=True)
 
 
-def averaging(context: int = 1) -> Trained:
-    return Trained(Mean(), 1, range=(0.0, 1000.0), context=context)
+def averaging(context: int = 1) -> TrainedDenoiser:
+    return TrainedDenoiser(Mean(), 1, range=(0.0, 1000.0), context=context)
 
 
 def test_dead_frames_come_out_as_they_were_and_are_nobodys_neighbours():
@@ -209,7 +212,7 @@ def test_a_dead_page_of_a_stack_comes_out_as_it_was_without_a_context_too():
     frames[2] = 65535
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
     network.multiple = 1
-    result = Trained(network, 1, range=(0.0, 1000.0)).denoise(frames, axes="NHW")
+    result = TrainedDenoiser(network, 1, range=(0.0, 1000.0)).denoise(frames, axes="NHW")
     assert (result[2] == 65535).all()
     assert (result[1] != frames[1]).any()
 
@@ -273,13 +276,13 @@ def test_a_folder_of_frames_with_a_dead_one(tmp_path, checkpoint):
 def test_check_says_what_is_wrong_with_frames(tmp_path):
     frames = movie()
     frames[[5, 12, 13]] = 0
-    report = look(str(write(tmp_path / "dead.tif", frames)))
+    report = inspect_images(str(write(tmp_path / "dead.tif", frames)))
     assert "frames 5, 12, 13 of" in str(report)
     assert report.numbers["dead_frames"] == [5, 12, 13]
-    report = look(str(write(tmp_path / "turns.tif", taking_turns())))
+    report = inspect_images(str(write(tmp_path / "turns.tif", taking_turns())))
     assert report.advice == ["data.frames=0::2"]
     assert "data.frames=0::2" in str(report)
-    report = look(f"{write(tmp_path / 'plain.tif', movie())}[10:20]")
+    report = inspect_images(f"{write(tmp_path / 'plain.tif', movie())}[10:20]")
     assert "10" in str(report.findings[0].line)
 
 
@@ -287,7 +290,7 @@ def test_a_dead_capture_of_a_burst_is_left_out_alone(tmp_path):
     burst = np.random.default_rng(0).normal(scene(), 20, (6, 64, 64)).astype(np.float32)
     burst[2] = 0
     np.save(tmp_path / "burst.npy", burst)
-    data = OwnPairs(str(tmp_path / "burst.npy"), layout="KHW", batch_size=4, crop=16)
+    data = PairedImages(str(tmp_path / "burst.npy"), layout="KHW", batch_size=4, crop=16)
     data.setup()
     assert data.dropped == [f"frame 2 of {tmp_path / 'burst.npy'} (every pixel 0)"]
     assert int(data.train.scenes.captures(torch.tensor([0]))[0]) == 5

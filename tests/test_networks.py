@@ -163,7 +163,7 @@ def test_the_reach_of_a_network_is_how_far_it_sees(network):
         with torch.no_grad():
             seen = (network(changed) != network(image)).any(2).any(1).flatten().nonzero()
         found.append(int((seen - column).abs().max()))
-    assert network.reach - 1 <= max(found) <= network.reach
+    assert network.receptive_radius - 1 <= max(found) <= network.receptive_radius
 
 
 @pytest.mark.parametrize("network", [NAFNet(), DRUNet(), DnCNN(), DnCNN(batch_norm=False)])

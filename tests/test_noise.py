@@ -4,19 +4,8 @@ import torch
 
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import HDR, L0, L1, L2, LogL2
-from n2n_lightning.noise import (
-    Bernoulli,
-    Brown,
-    Camera,
-    Gaussian,
-    Impulse,
-    KSpace,
-    Pixelate,
-    Poisson,
-    Text,
-    Varied,
-    generator,
-)
+from n2n_lightning.noise import Bernoulli, Brown, Camera, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, Varied
+from n2n_lightning.randomness import generator
 
 ZERO_MEAN = {
     "pixelate": Pixelate(7),

@@ -8,11 +8,12 @@ import tifffile
 import torch
 from scipy.special import erf
 
-from n2n_lightning import load, missing
-from n2n_lightning.data import OwnPairs
+from n2n_lightning import load
+from n2n_lightning.api import score
+from n2n_lightning.arrays import bad_pixels
+from n2n_lightning.arrays.outliers import Listed, PageOutliers, find_outliers, inside
+from n2n_lightning.data import PairedImages
 from n2n_lightning.files import InputError
-from n2n_lightning.interface import score
-from n2n_lightning.outliers import Listed, PageOutliers, find_outliers, inside
 from tests.conftest import run
 
 TRAIN = ["model=residual_unet", "model.width=4", "model.levels=2", "trainer.max_epochs=1", "data.train_pairs=16"]
@@ -226,7 +227,7 @@ def test_scores_count_what_is_left_with_its_stored_value_and_again_without():
     erased = Listed.of(first, second, "replace", repeats=True)
     assert erased.restored(smooth)[0, 0, 20, 20] == 0.5
     assert Listed.of(first, second, "auto", repeats=False).left.sum() == 2  # of a movie it may be an event
-    assert missing.lacking(first, second, missing.wild(first)).nonzero().tolist() == [[0, 0, 40, 40]]
+    assert bad_pixels.lacking(first, second, bad_pixels.outlier_mask(first)).nonzero().tolist() == [[0, 0, 40, 40]]
 
 
 def test_evaluate_and_python_show_both_scores(tmp_path, model):
@@ -271,4 +272,4 @@ def test_training_prints_both_scores_and_replacing_points_costs_the_first(tmp_pa
     known = [results[choice]["val_psnr_estimate_without_outliers"] for choice in ("auto", "replace")]
     assert known[1] == pytest.approx(known[0], abs=1.5)
     with pytest.raises(InputError, match=r"data\.outliers=some"):
-        OwnPairs("a.npy", outliers="some")
+        PairedImages("a.npy", outliers="some")

@@ -59,7 +59,7 @@ def test_sdist_holds_conf(tmp_path):
     names = subprocess.run(["tar", "tzf", str(sdist)], capture_output=True, text=True, check=True).stdout
     assert "/conf/config.yaml" in names
     assert "/conf/data/photos.yaml" in names
-    assert "/n2n_lightning/pretrained.ckpt" in names
+    assert "/n2n_lightning/inference/pretrained.ckpt" in names
 
 
 def test_make_help_lists_every_target():

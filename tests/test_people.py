@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from n2n_lightning import load, missing, ranges
-from n2n_lightning.data import Images, OwnPairs
+from n2n_lightning import load
+from n2n_lightning.arrays import bad_pixels, normalization
+from n2n_lightning.data import Images, PairedImages
 from n2n_lightning.data.reading import read_picture, read_scenes
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
-from n2n_lightning.module import Denoiser
 from n2n_lightning.networks import DnCNN, ResidualUNet, apply, multiple_of
 from n2n_lightning.noise import Gaussian
+from n2n_lightning.training.module import Denoiser
 from tests.conftest import LIMIT, course_files, linux, photographs, run
 
 EXACT = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
@@ -77,7 +78,7 @@ def denoised(path: Path, model) -> np.ndarray:
     with picture.written(path.with_stem(f"{path.stem}-out")) as results:
         for values, result in zip(picture.values, results, strict=True):
             axes, alpha = picture.meaning(values)
-            model.denoise_into(result, values.array, axes, alpha, values.colour, fills=values.fills)
+            model.denoise_into(result, values.array, axes, alpha, values.colour, nodata_values=values.nodata_values)
     return opened(path.with_stem(f"{path.stem}-out")).values[0].array
 
 
@@ -118,12 +119,12 @@ def test_stars_stay_and_hot_pixels_do_not():
         cy, cx, sigma = draws.uniform(10, 390), draws.uniform(10, 390), (2 + i % 2) / 2.355
         sky[0, 0] += draws.uniform(2, 30) * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * sigma**2))
     image = torch.from_numpy(sky).float()
-    assert missing.wild(image) is None
+    assert bad_pixels.outlier_mask(image) is None
     spots = draws.integers(0, 400, (40, 2))
     for cy, cx in spots:
         if abs(float(image[0, 0, cy, cx])) < 0.03:
             image[0, 0, cy, cx] = 20
-    found = missing.wild(image)
+    found = bad_pixels.outlier_mask(image)
     assert torch.equal(found, image == 20)
 
 
@@ -164,11 +165,11 @@ def test_a_scan_with_a_margin_of_minus_2000(model):
 def test_zeros_among_photon_counts_are_data():
     counts = np.random.default_rng(0).poisson(0.05, (128, 128, 1)).astype(np.uint16)
     counts[40:80, 40:80] = np.random.default_rng(1).poisson(4, (40, 40, 1))
-    assert missing.margin_value(counts) is None
+    assert bad_pixels.margin_value(counts) is None
 
 
 def camera(folder: Path, offset: int = 100, hot: int = 0) -> dict[str, str]:
-    """Twelve pairs and their clean images, as options of OwnPairs."""
+    """Twelve pairs and their clean images, as options of PairedImages."""
     draws, cleans = np.random.default_rng(5), [scene(64, 64, i) for i in range(12)]
     folder.mkdir()
     for k, name in enumerate(("noisy", "target")):
@@ -199,13 +200,13 @@ def test_black_levels_and_hot_pixels_cost_nothing_in_training(tmp_path):
 
 
 def test_the_white_of_psnr_does_not_come_from_a_hot_pixel(tmp_path):
-    plain, hot = (OwnPairs(batch_size=2, **camera(tmp_path / n, hot=h)) for n, h in (("a", 0), ("b", 3)))
+    plain, hot = (PairedImages(batch_size=2, **camera(tmp_path / n, hot=h)) for n, h in (("a", 0), ("b", 3)))
     for data in (plain, hot):
         data.setup()
     assert plain.scale == hot.scale
     assert plain.limits[0] == pytest.approx(hot.limits[0], abs=3)
     assert plain.limits[1] == pytest.approx(hot.limits[1], rel=0.05)
-    low, high = ranges.ends(*ranges.sampled(np.load(hot.noisy)[..., None]))
+    low, high = normalization.robust_percentiles(*normalization.sampled(np.load(hot.noisy)[..., None]))
     assert 90 < low < high < 400
 
 
@@ -271,8 +272,8 @@ def folder_of(folder: Path, images: dict[str, np.ndarray]) -> str:
     return str(folder)
 
 
-def own(*arguments: str, **options) -> OwnPairs:
-    data = OwnPairs(*arguments, **{"batch_size": 1, "crop": 32, **options})
+def own(*arguments: str, **options) -> PairedImages:
+    data = PairedImages(*arguments, **{"batch_size": 1, "crop": 32, **options})
     data.setup()
     return data
 
@@ -592,10 +593,11 @@ def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_pa
 
 
 def test_another_batch_size_inside_an_epoch_goes_on_after_the_same_share(tmp_path):
-    from n2n_lightning.data.batches import Batches, Loader, Pairs
+    from n2n_lightning.data.datasets import Pairs
+    from n2n_lightning.data.samplers import BatchSampler, Loader
 
     images = torch.arange(24.0).view(24, 1, 1, 1)
-    first, second = (Loader(Pairs(images, images), Batches(24, size, 0, True), 0) for size in (6, 3))
+    first, second = (Loader(Pairs(images, images), BatchSampler(24, size, 0, True), 0) for size in (6, 3))
     batches = iter(first)
     for _ in range(3):
         next(batches)
@@ -617,7 +619,7 @@ def test_evaluate_needs_what_it_scores_alone_and_shows_grey_images_to_a_colour_c
     clean = np.stack([scene(48, 40, i) for i in range(3)])
     np.save(tmp_path / "clean.npy", clean.astype(np.float32))
     np.save(tmp_path / "noisy.npy", (clean + np.random.default_rng(0).normal(0, 0.1, clean.shape)).astype(np.float32))
-    from n2n_lightning.restore import PRETRAINED
+    from n2n_lightning.inference.checkpoint import PRETRAINED
 
     scored = ["--data", "pairs", "--val-noisy", "noisy.npy", "--clean", "clean.npy", "--json", "s.json"]
     done = run("evaluate", PRETRAINED, *scored, cwd=tmp_path)
@@ -649,7 +651,7 @@ def test_validation_on_large_images_goes_through_tiles(tmp_path):
 import re, torch
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
-from n2n_lightning.module import Denoiser
+from n2n_lightning.training.module import Denoiser
 from n2n_lightning.networks import ResidualUNet
 torch.set_num_threads(1)
 big = [(torch.rand(1, 2048, 2048), torch.rand(1, 2048, 2048))]
@@ -688,7 +690,7 @@ def test_sparse_counts_and_clipped_highlights_are_no_margins():
         sky.clip(0, 255).astype(np.uint8),
         (255 - sky).clip(0, 255).astype(np.uint8),
     ):
-        assert missing.margin_value(picture[..., None]) is None
+        assert bad_pixels.margin_value(picture[..., None]) is None
 
 
 def test_a_margin_of_one_image_is_data_in_the_others(tmp_path):
@@ -699,8 +701,8 @@ def test_a_margin_of_one_image_is_data_in_the_others(tmp_path):
         stack[0, :16] = 0
         np.save(tmp_path / f"{k}.npy", stack)
     data = own(str(tmp_path / "0.npy"), str(tmp_path / "1.npy"))
-    assert missing.margin_value(stacks[0][0][..., None]) == 0
-    assert data.fills == ()
+    assert bad_pixels.margin_value(stacks[0][0][..., None]) == 0
+    assert data.nodata_values == ()
 
 
 @pytest.mark.parametrize(("width", "every"), [(1, 300), (1, 32), (1, 12), (2, 32)])
@@ -791,7 +793,7 @@ def test_gaps_are_filled_alike_in_any_order_of_memory():
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     images[..., :20] = torch.nan
     last = images.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(missing.filled(images), missing.filled(last))
+    assert torch.equal(bad_pixels.inpaint(images), bad_pixels.inpaint(last))
 
 
 def test_one_photograph_in_an_array_is_a_photograph_in_training_too(tmp_path):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from n2n_lightning import array_types, load
+from n2n_lightning import load
 from n2n_lightning.files import InputError
+from n2n_lightning.inference import array_types
 
 
 @pytest.fixture(scope="module")

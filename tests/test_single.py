@@ -16,18 +16,20 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from n2n_lightning import adapt, load, stein
-from n2n_lightning.axes import around, frames
-from n2n_lightning.data import Key, Movie, OwnSingle
-from n2n_lightning.data.frames import read_movies
-from n2n_lightning.data.methods import Masked, Neighbours, Thinned
+from n2n_lightning import load
+from n2n_lightning.arrays.axes import around, frames
+from n2n_lightning.arrays.bad_pixels import inpaint
+from n2n_lightning.data import BatchIndex, Movie, SingleImages
 from n2n_lightning.data.movie import surroundings
 from n2n_lightning.data.reading import read_single
+from n2n_lightning.data.reading_movies import read_movies
+from n2n_lightning.data.self_supervised import CountSplitting, Neighbor2Neighbor, Noise2Void
 from n2n_lightning.files import InputError
-from n2n_lightning.losses import L2, Consistency, subsampled
-from n2n_lightning.missing import filled
-from n2n_lightning.module import Denoiser
+from n2n_lightning.losses import L2, Neighbor2NeighborRegularizer, subsampled
+from n2n_lightning.metrics import sure
 from n2n_lightning.networks import DnCNN, DRUNet, EncoderDecoder, NAFNet, Noise2NoiseUNet, ResidualUNet, UNet
+from n2n_lightning.training import adaptation
+from n2n_lightning.training.module import Denoiser
 from tests.conftest import LIMIT, linux, posix, run
 from tests.test_check import scenes
 
@@ -50,7 +52,7 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def test_neighbours_are_two_different_pixels_side_by_side_of_each_cell():
     image = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).view(2, 3, 8, 12)
-    ready = Neighbours()(image, image, draws())
+    ready = Neighbor2Neighbor()(image, image, draws())
     assert ready["input"].shape == ready["target"].shape == (2, 3, 4, 6)
     y, x = (image[:, :1] // 12 % 8).long(), (image[:, :1] % 12).long()
     seen = set()
@@ -65,18 +67,18 @@ def test_neighbours_are_two_different_pixels_side_by_side_of_each_cell():
     assert torch.equal(ready["input"][:, 1], ready["input"][:, 0] + 96)  # channels of one pixel stay together
     assert y.max() == 7
     assert x.max() == 11
-    odd = Neighbours()(torch.rand(1, 1, 7, 9), torch.rand(1, 1, 7, 9), draws())
+    odd = Neighbor2Neighbor()(torch.rand(1, 1, 7, 9), torch.rand(1, 1, 7, 9), draws())
     assert odd["input"].shape == (1, 1, 3, 4)
 
 
 def test_missing_pixels_stay_out_of_the_targets_of_neighbours_and_masks():
     seen = torch.rand(4, 1, 32, 32, generator=draws())
     truth = torch.where(torch.rand(seen.shape, generator=draws(1)) < 0.2, torch.nan, seen)
-    for method in (Neighbours(), Masked(0.3)):
+    for method in (Neighbor2Neighbor(), Noise2Void(0.3)):
         ready = method(seen, truth, draws())
         assert ready["input"].isfinite().all()
         assert ready["target"].isnan().any()
-    kept = Masked(0.3)(seen, truth, draws())["target"]
+    kept = Noise2Void(0.3)(seen, truth, draws())["target"]
     assert torch.equal(kept[kept.isfinite()], truth[kept.isfinite()])
 
 
@@ -84,10 +86,10 @@ def test_missing_pixels_stay_out_of_the_targets_of_neighbours_and_masks():
 def test_what_fills_gaps_knows_nothing_of_the_hidden_pixels(mask):
     whole = torch.rand(1, 1, 64, 64, generator=draws())
     truth = torch.where(torch.rand(whole.shape, generator=draws(1)) < 0.3, torch.nan, whole)
-    ready = Masked(0.02, mask)(filled(truth), truth, draws())
+    ready = Noise2Void(0.02, mask)(inpaint(truth), truth, draws())
     targets = ready["target"].isfinite()
     other = torch.where(targets, truth + 100, truth)
-    again = Masked(0.02, mask)(filled(other), other, draws())
+    again = Noise2Void(0.02, mask)(inpaint(other), other, draws())
     assert targets.sum() > 20
     assert (again["target"][targets] > 99).all()
     changed = again["input"] != ready["input"]  # one target may be what is shown in place of another
@@ -101,7 +103,7 @@ def test_a_hidden_pixel_is_never_seen_nor_what_noise_along_its_line_would_show(m
     height, width = mask
     hidden = 0
     for seed in range(30):
-        ready = Masked(0.02, mask)(image, image, draws(seed))
+        ready = Noise2Void(0.02, mask)(image, image, draws(seed))
         for y, x in ready["target"][0, 0].isfinite().nonzero().tolist():
             hidden += 1
             assert ready["target"][0, 0, y, x] == image[0, 0, y, x]
@@ -112,31 +114,31 @@ def test_a_hidden_pixel_is_never_seen_nor_what_noise_along_its_line_would_show(m
             assert not torch.isin(own, shown.reshape(-1)).any()  # all of its rectangle came from outside
     assert hidden > 500
     image = torch.rand(1, 1, 256, 256)
-    chosen = Masked(0.1)(image, image, draws())["target"].isfinite()
+    chosen = Noise2Void(0.1)(image, image, draws())["target"].isfinite()
     assert float(chosen.float().mean()) == pytest.approx(0.1, abs=0.01)
 
 
 def test_thinned_counts_are_independent_and_add_up():
     counts = torch.poisson(torch.full((1, 1, 300, 300), 6.0), generator=draws())
-    ready = Thinned(0.0, 1.0)(counts, counts, draws(1))
+    ready = CountSplitting(0.0, 1.0)(counts, counts, draws(1))
     first, second = ready["input"] / 2, ready["target"] / 2
     assert torch.equal(first + second, counts)
     assert abs(float(np.corrcoef(first.flatten(), second.flatten())[0, 1])) < 0.015
     for half in (first, second):
         assert float(half.mean()) == pytest.approx(3, rel=0.02)
         assert float(half.var()) == pytest.approx(3, rel=0.03)
-    again, other = (Thinned(0.0, 1.0)(counts, counts, draws(seed))["input"] for seed in (1, 2))
+    again, other = (CountSplitting(0.0, 1.0)(counts, counts, draws(seed))["input"] for seed in (1, 2))
     assert torch.equal(again, ready["input"])
     assert not torch.equal(other, ready["input"])
     lost = torch.where(counts == 7, torch.nan, counts)
-    assert Thinned(0.0, 1.0)(counts, lost, draws(1))["target"].isnan().sum() == (counts == 7).sum()
+    assert CountSplitting(0.0, 1.0)(counts, lost, draws(1))["target"].isnan().sum() == (counts == 7).sum()
 
 
 def test_the_second_pass_corrects_what_neighbours_differ_by_and_its_weight_rises():
     draws_ = draws()
     whole = torch.rand(6, 1, 8, 8, generator=draws_)
-    ready = Neighbours()(whole, whole, draws_)
-    part = Consistency(gamma=2.0)
+    ready = Neighbor2Neighbor()(whole, whole, draws_)
+    part = Neighbor2NeighborRegularizer(gamma=2.0)
     # A network that changes nothing: f(g1) - g2 and g1(f(y)) - g2(f(y)) are the same.
     for share in (0.0, 0.5, 1.0):
         part.progress = share
@@ -465,9 +467,9 @@ def test_a_frame_is_never_shown_to_the_network_that_learns_it():
         for t in range(count):
             assert all(around(t, k, count) != t and 0 <= around(t, k, count) < count for k in frames(3))
     movie = torch.arange(7.0).view(1, 7, 1, 1, 1).expand(1, 7, 2, 8, 8)[0]
-    from n2n_lightning.data.captures import Scenes
+    from n2n_lightning.data.scenes import EqualSizeScenes
 
-    scene = Scenes([movie], ["movie"], torch.tensor([7]))
+    scene = EqualSizeScenes([movie], ["movie"], torch.tensor([7]))
     near = surroundings(scene, torch.tensor([0, 0]), torch.tensor([0, 3]), 2)
     assert near.shape == (2, 8, 8, 8)
     assert near[:, ::2, 0, 0].tolist() == [[2, 1, 1, 2], [1, 2, 4, 5]]
@@ -631,14 +633,14 @@ def test_steins_estimate_finds_the_best_of_several_filters():
     smooth = [lambda image, width=w: gaussian_filter(image, width) for w in widths]
     images = list(noisy)
     images[0][3, 4] = np.nan
-    found = [stein.risk(f, images[1:], (200.0, 2.0)) for f in smooth]
+    found = [sure.sure(f, images[1:], (200.0, 2.0)) for f in smooth]
     truth = [np.mean((gaussian_filter(noisy[1:], (0, w, w)) - clean[1:]) ** 2) for w in widths]
     assert found == pytest.approx(truth, rel=0.02, abs=0.02 * variance.mean())
     assert np.argmin(found) == np.argmin(truth)
-    a, b = stein.variances(images, list(clean))
+    a, b = sure.variances(images, list(clean))
     assert (a, b) == (pytest.approx(200, abs=120), pytest.approx(2, rel=0.1))
-    assert stein.risk(lambda image: image, images[:1], (200.0, 2.0)) == pytest.approx(variance[0].mean(), rel=0.1)
-    assert stein.variances([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
+    assert sure.sure(lambda image: image, images[:1], (200.0, 2.0)) == pytest.approx(variance[0].mean(), rel=0.1)
+    assert sure.variances([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
 
 
 def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
@@ -650,17 +652,17 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     draws = torch.Generator().manual_seed(0)
     for value in model.network.state_dict().values():
         value += 0.5 * value.std(correction=0) * torch.randn(value.shape, generator=draws)
-    assert adapt._go_back(model, before, images) == 0
+    assert adaptation._go_back(model, before, images) == 0
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
     seen = []
-    monkeypatch.setattr(adapt.stein, "risk", lambda denoise, some, line: seen.extend(some) or 0.0)
+    monkeypatch.setattr(adaptation.sure, "sure", lambda denoise, some, line: seen.extend(some) or 0.0)
     gap = images[0].clone()
     gap[:, 60:70] = 77
-    adapt._go_back(model, before, [gap], (77.0,))
+    adaptation._go_back(model, before, [gap], (77.0,))
     assert np.array_equal(np.isnan(seen[0]), (gap == 77).numpy())  # what says "missing" is no brightness
     monkeypatch.undo()
     spoilt = {name: torch.zeros_like(value) for name, value in before.items()}  # which changes nothing
-    assert adapt._go_back(model, spoilt, images) == 1
+    assert adaptation._go_back(model, spoilt, images) == 1
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
 
 
@@ -697,7 +699,7 @@ def test_adapt_says_what_it_cannot_learn_from(tmp_path):
 
 
 def test_denoise_needs_nothing_of_training_unless_it_adapts():
-    code = "import sys, n2n_lightning.denoise, n2n_lightning.adapt; print('n2n_lightning.train' in sys.modules)"
+    code = "import sys, n2n_lightning.denoise, n2n_lightning.training.adaptation; print('n2n_lightning.train' in sys.modules)"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -705,11 +707,11 @@ def test_denoise_needs_nothing_of_training_unless_it_adapts():
 def test_single_and_movie_in_python(tmp_path, monkeypatch):
     singles(tmp_path)
     monkeypatch.chdir(tmp_path)
-    data = OwnSingle("noisy.npy", crop=16, batch_size=2)
+    data = SingleImages("noisy.npy", crop=16, batch_size=2)
     data.setup()
-    assert data.train[Key(0, 0, torch.arange(2))]["input"].shape == (2, 1, 16, 16)
+    assert data.train[BatchIndex(0, 0, torch.arange(2))]["input"].shape == (2, 1, 16, 16)
     movie = Movie("noisy.npy", context=1, crop=16, batch_size=2, layout="NHW")
     movie.setup()
-    batch = movie.train[Key(0, 0, torch.arange(2))]
+    batch = movie.train[BatchIndex(0, 0, torch.arange(2))]
     assert batch["input"].shape == (2, 2, 16, 16)
     assert batch["target"].shape == (2, 1, 16, 16)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from n2n_lightning import slider
+from n2n_lightning.reporting import slider
 from tests.conftest import run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -118,12 +118,12 @@ def test_the_slider_moves_in_a_browser(page, options, dark):
 def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     draws = np.random.default_rng(0)
     large = draws.integers(0, 256, (2600, 2200, 3)).astype(np.uint8)
-    slider.write(tmp_path / "a.html", [slider.pair("a", large, large, "HWC")], "a")
+    slider.write_page(tmp_path / "a.html", [slider.pair("a", large, large, "HWC")], "a")
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "Made smaller, 2 x 2 pixels to one" in text
     assert len(text) < 20e6
     small = slider.pair("b", large[:8, :8], large[:8, :8], "HWC")
-    slider.write(tmp_path / "b.html", [small] * 30, "b")
+    slider.write_page(tmp_path / "b.html", [small] * 30, "b")
     assert "6 more pictures are not shown" in (tmp_path / "b.html").read_text(encoding="utf-8")
     floats = np.linspace(-5, 5, 64 * 64).reshape(64, 64).astype(np.float32)
     floats[3, 3] = np.nan

@@ -11,7 +11,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from n2n_lightning.data import Images, OwnPairs
+from n2n_lightning.data import Images, PairedImages
 from n2n_lightning.data.reading import read_array, read_picture, read_scenes
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Gaussian, Pixelate
@@ -138,7 +138,7 @@ def test_scenes_with_numbers_of_captures_that_differ(tmp_path):
 
 
 def own(tmp_path, **options):
-    data = OwnPairs(**{"batch_size": 2, **options})
+    data = PairedImages(**{"batch_size": 2, **options})
     data.setup()
     return data
 
@@ -193,7 +193,7 @@ def test_scale_is_the_white_of_the_data(tmp_path):
 
 
 def spoilt(tmp_path, kind: str) -> dict:
-    """Options of OwnPairs that cannot work."""
+    """Options of PairedImages that cannot work."""
     good = numbers(6, 2, 1, 16, 16, dtype="float32")
     a, b = tmp_path / "a", tmp_path / "b"
     names = ["one", "two", "three"]

@@ -16,10 +16,11 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from n2n_lightning import callbacks, runs
 from n2n_lightning.files import InputError
+from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.sweep import results, resume
 from n2n_lightning.train import CONF
+from n2n_lightning.training import callbacks
 from tests.conftest import KILL, LIMIT, course_files, posix
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -267,7 +268,7 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
     assert process.returncode == (-9 if signum == KILL else 128 + signum), errors
     assert "Traceback" not in errors
     deadline = time.monotonic() + LIMIT
-    while left := {pid for pid in below if runs.alive(pid)}:
+    while left := {pid for pid in below if run_folder.alive(pid)}:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
     assert not (tmp_path / "s" / "2" / "result.json").exists()  # the sweep is over, not only one job

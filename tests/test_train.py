@@ -20,13 +20,14 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from n2n_lightning import callbacks, mistakes
+from n2n_lightning.config import validation
 from n2n_lightning.files import InputError, load_torch
-from n2n_lightning.fit import train
-from n2n_lightning.module import Diverged
-from n2n_lightning.restore import load
-from n2n_lightning.runs import held, read_result
+from n2n_lightning.inference.denoiser import load
+from n2n_lightning.runs.folder import locked, read_result
 from n2n_lightning.train import CONF
+from n2n_lightning.training import callbacks, checkpointing
+from n2n_lightning.training.module import Diverged
+from n2n_lightning.training.run import train
 from tests.conftest import KILL, LIMIT, linux, photographs, posix, run
 
 GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "callbacks", "experiment")
@@ -398,7 +399,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path
     assert last.with_name("last.damaged").read_bytes() == bytes(content)
     assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(whole).items())
     assert scores(folder) == scores(whole)
-    for name in callbacks.RESUMABLE:
+    for name in checkpointing.RESUMABLE:
         (last.parent / f"{name}.ckpt").write_bytes(b"PK")
     with pytest.raises(InputError, match=rf"{damage}; without .*checkpoints the run would start anew"):
         train(composed(*asked, "trainer.max_epochs=5", "scheduler=constant"), folder, "test")
@@ -661,7 +662,7 @@ def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
         done = run("train", "resume=out", wrong, cwd=tmp_path)
         assert done.returncode == 2
         assert words in done.stderr
-    with held(tmp_path / "out"):
+    with locked(tmp_path / "out"):
         done = run("train", "resume=out", cwd=tmp_path)
         assert (done.returncode, done.stderr.strip()) == (2, f"error: {tmp_path}/out: its run is still going on")
     assert {path: path.read_bytes() for path in before} == before
@@ -815,7 +816,7 @@ MISTYPED = {
 def test_mistyped_names_get_the_nearest_one(typed):
     with pytest.raises(HydraException) as caught:
         composed(*typed.split())
-    line = mistakes.explained(" ".join(str(caught.value).split()), typed.split(), CONF)
+    line = validation.explained(" ".join(str(caught.value).split()), typed.split(), CONF)
     assert line.startswith(MISTYPED[typed])
 
 

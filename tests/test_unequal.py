@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 import n2n_lightning
 from n2n_lightning import score
-from n2n_lightning.data import Key, OwnPairs
+from n2n_lightning.data import BatchIndex, PairedImages
 from n2n_lightning.data.capture_noise import levels_of, scored_direction
-from n2n_lightning.data.captures import Scenes
-from n2n_lightning.data.values import look
+from n2n_lightning.data.intensity import intensity_stats
+from n2n_lightning.data.scenes import EqualSizeScenes
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import inspect
-from n2n_lightning.noise_levels import noise_power
-from n2n_lightning.scores import estimated
-from n2n_lightning.scores import score as against_clean
+from n2n_lightning.metrics.noise_levels import noise_power
+from n2n_lightning.metrics.scoring import score_clean as against_clean
+from n2n_lightning.metrics.scoring import score_noisy
 from tests.conftest import run
 
 SIDE = 128
@@ -51,14 +51,14 @@ def shot(clean: np.ndarray, kind: str, ratio: float, seed: int) -> np.ndarray:
     return (draws.poisson(clean * 0.25 * ratio**2) / (0.25 * ratio**2)).astype(np.float32)
 
 
-def as_scenes(*captures: np.ndarray) -> Scenes:
+def as_scenes(*captures: np.ndarray) -> EqualSizeScenes:
     tensors = [torch.from_numpy(np.ascontiguousarray(c))[:, None] for c in captures]
-    return Scenes(tensors, [f"scene {i}" for i in range(len(captures[0]))])
+    return EqualSizeScenes(tensors, [f"scene {i}" for i in range(len(captures[0]))])
 
 
 def levels(*captures: np.ndarray):
     scenes = as_scenes(*captures)
-    return levels_of(scenes, look(scenes))
+    return levels_of(scenes, intensity_stats(scenes))
 
 
 def blur(images: torch.Tensor) -> torch.Tensor:
@@ -102,7 +102,7 @@ def test_the_score_is_that_of_the_noisier_capture(tmp_path, kind, ratio, noisier
         np.save(tmp_path / f"{name}.npy", images)
     files = {"noisy": str(tmp_path / "a.npy"), "target": str(tmp_path / "b.npy")}
     scored = {"val_noisy": files["noisy"], "val_target": files["target"]}
-    data = OwnPairs(**files, **scored, layout="NHW", scale=255.0, dims=2)
+    data = PairedImages(**files, **scored, layout="NHW", scale=255.0, dims=2)
     data.setup("validate")
     data.limits = (0.0, 255.0)
     noisy = torch.from_numpy(captures[0]).double()[:, None]
@@ -113,7 +113,7 @@ def test_the_score_is_that_of_the_noisier_capture(tmp_path, kind, ratio, noisier
         assert -10 * math.log10(np.mean(against_clean(blur, data)["mse"])) == pytest.approx(truth, abs=0.02)
     else:
         assert data.reference == "noisy"
-        found = estimated(blur, data)["estimates"]
+        found = score_noisy(blur, data)["estimates"]
         low, high = (-10 * math.log10(end) for end in reversed(found.interval()))
         value = -10 * math.log10(found.error)
         assert abs(value - truth) < 0.1 or low < truth < high
@@ -126,16 +126,16 @@ def test_what_is_asked_for_is_obeyed(tmp_path, swap, inputs):
     clean = textured(3, 4)
     for name, ratio in (("a", 1), ("b", 4)):
         np.save(tmp_path / f"{name}.npy", shot(clean, "gaussian", ratio, int(ratio)))
-    data = OwnPairs(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), swap=swap, layout="NHW", dims=2)
+    data = PairedImages(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), swap=swap, layout="NHW", dims=2)
     data.setup()
     assert _inputs(data) == inputs
     with pytest.raises(InputError, match="auto, true or false"):
-        OwnPairs("a", swap="sometimes")
+        PairedImages("a", swap="sometimes")
 
 
-def _inputs(data: OwnPairs) -> set[int]:
+def _inputs(data: PairedImages) -> set[int]:
     """Which captures are inputs in training, told by their noise."""
-    batch = data.train[Key(0, 0, torch.arange(40))]
+    batch = data.train[BatchIndex(0, 0, torch.arange(40))]
     found = set()
     for image in batch["input"][:, 0].double():
         kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None] / 6
@@ -149,7 +149,7 @@ def test_a_burst_with_one_long_exposure(tmp_path):
     ratios = (1, 1, 5, 1)
     burst = np.stack([shot(clean, "gaussian", r, k) for k, r in enumerate(ratios)], 1)
     np.save(tmp_path / "burst.npy", burst)
-    data = OwnPairs(str(tmp_path / "burst.npy"), layout="NKHW", dims=2)
+    data = PairedImages(str(tmp_path / "burst.npy"), layout="NKHW", dims=2)
     data.setup()
     assert data.levels.noisier == (0, 1, 3)
     assert data.levels.sigmas == pytest.approx([20, 20, 4, 20], rel=0.1)
@@ -163,7 +163,7 @@ def test_equal_captures_are_trained_on_and_scored_in_both_directions(tmp_path):
     clean = textured(5, 4)
     for k in (1, 2):
         np.save(tmp_path / f"{k}.npy", shot(clean, "gaussian", 1, k))
-    data = OwnPairs(str(tmp_path / "1.npy"), str(tmp_path / "2.npy"), layout="NHW", dims=2)
+    data = PairedImages(str(tmp_path / "1.npy"), str(tmp_path / "2.npy"), layout="NHW", dims=2)
     data.setup()
     assert data.train.pairs is None
     assert data.train.swap
@@ -211,7 +211,7 @@ def test_check_says_it_and_names_the_noisier_first(tmp_path, ratio, order):
 def test_in_python(tmp_path):
     clean = textured(8, 12)
 
-    class Blur(n2n_lightning.restore.Trained):
+    class Blur(n2n_lightning.inference.denoiser.TrainedDenoiser):
         """A mean over 3 x 3 pixels."""
 
         def denoise(self, array, axes="auto", **_):  # type: ignore[override]

@@ -10,15 +10,17 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from n2n_lightning import axes, load
-from n2n_lightning.data import Key, OwnPairs, OwnSingle
-from n2n_lightning.data.augment import turn
-from n2n_lightning.data.methods import Masked, Neighbours
-from n2n_lightning.fsc import Correlation, resolution
+from n2n_lightning import load
+from n2n_lightning.arrays import axes
+from n2n_lightning.data import BatchIndex, PairedImages, SingleImages
+from n2n_lightning.data.augmentation import turn
+from n2n_lightning.data.self_supervised import Neighbor2Neighbor, Noise2Void
+from n2n_lightning.inference.denoiser import TrainedDenoiser
+from n2n_lightning.metrics.fsc import Correlation, resolution
+from n2n_lightning.metrics.noisy_reference import Estimates
+from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.networks import DnCNN, DRUNet, Noise2NoiseUNet, ResidualUNet, multiply_accumulates
-from n2n_lightning.restore import Trained
-from n2n_lightning.scores import Estimates, psnr
-from n2n_lightning.starting import copy
+from n2n_lightning.training.warm_start import copy
 from tests.conftest import run
 
 NETWORKS = {
@@ -78,7 +80,7 @@ def test_networks_take_volumes_of_any_size(name):
 def test_weights_of_images_do_the_same_in_every_plane(name):
     torch.manual_seed(0)
     flat, deep = randomised(NETWORKS[name](2)), NETWORKS[name](3)
-    copy(Trained(flat, 1), deep, 1, "2D")
+    copy(TrainedDenoiser(flat, 1), deep, 1, "2D")
     image = torch.rand(1, 1, 32, 32)
     with torch.no_grad():
         expected = flat(image)
@@ -105,39 +107,39 @@ def test_quarter_turns_where_voxels_allow_them():
 
 def test_windows_lie_in_the_specimen_and_are_the_same_of_both_halves(tmp_path):
     clean = halves(tmp_path, sigma=0.01)
-    data = OwnPairs(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), crop=[8, 8, 8], val_share=0, batch_size=4)
+    data = PairedImages(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), crop=[8, 8, 8], val_share=0, batch_size=4)
     data.setup()
     assert data.dims == 3
     assert data.spacing == (2.5, 2.5, 2.5)
     assert any("volumes of 24 x 40 x 44" in note for note in data.notes)
     outside = 0.0
     for number in range(20):
-        batch = data.train[Key(0, number, torch.arange(8))]
+        batch = data.train[BatchIndex(0, number, torch.arange(8))]
         assert batch["input"].shape == (8, 1, 8, 8, 8)
         assert (batch["input"] - batch["target"]).abs().max() < 0.2
         outside += float((batch["input"] == 0).float().mean()) / 20
     assert outside < 0.15  # 0.32 of the volume
     assert np.isin(np.round(batch["input"][0, 0, 0, 0].numpy(), 0), np.round(np.unique(clean), 0) + 0.0).all()
     assert isinstance(data.train.scenes.frames[0].numpy().base, object)
-    whole = OwnPairs(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), dims=2, batch_size=4)
+    whole = PairedImages(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), dims=2, batch_size=4)
     whole.setup()
     assert (whole.dims, len(whole.train.scenes.names) + 2) == (2, 24)  # planes are scenes, two are kept back
 
 
 def test_neighbours_and_masks_in_volumes():
     volume = torch.arange(2 * 6 * 8 * 10, dtype=torch.float32).view(2, 1, 6, 8, 10)
-    ready = Neighbours()(volume, volume, draws())
+    ready = Neighbor2Neighbor()(volume, volume, draws())
     assert ready["input"].shape == (2, 1, 6, 4, 5)
     apart = (ready["input"] - ready["target"]).abs()
     assert set(apart.unique().tolist()) == {1.0, 10.0}  # beside one another in their plane
     found = set()
     for seed in range(20):
-        ready = Neighbours(cubes=True)(volume, volume, draws(seed))
+        ready = Neighbor2Neighbor(cubes=True)(volume, volume, draws(seed))
         found |= set((ready["input"] - ready["target"]).abs().unique().tolist())
     assert found == {1.0, 10.0, 80.0}  # also those of the planes above and below
     volume = torch.rand(2, 1, 9, 20, 20, generator=draws())
     for cubes in (False, True):
-        ready = Masked(0.05, cubes=cubes)(volume, volume, draws())
+        ready = Noise2Void(0.05, cubes=cubes)(volume, volume, draws())
         hidden = ready["target"].isfinite()
         assert float(hidden.float().mean()) == pytest.approx(0.05, abs=0.015)
         assert torch.equal(ready["target"][hidden], volume[hidden])
@@ -151,7 +153,7 @@ def test_neighbours_and_masks_in_volumes():
 @pytest.mark.slow
 def test_denoising_in_tiles_is_denoising(tmp_path):
     torch.manual_seed(0)
-    model = Trained(randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3)), 1)
+    model = TrainedDenoiser(randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3)), 1)
     volume = specimen((30, 150, 140)) + np.random.default_rng(0).normal(0, 0.3, (30, 150, 140)).astype(np.float32)
     whole = model.denoise(volume, tile=None)
     assert np.abs(model.denoise(volume, tile=64) - whole).max() < 1e-4
@@ -260,7 +262,7 @@ def test_one_volume_and_pretrained_planes(tmp_path):
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
-    data = OwnSingle(str(tmp_path / "a.mrc"), batch_size=1)
+    data = SingleImages(str(tmp_path / "a.mrc"), batch_size=1)
     data.setup()
     assert data.method.cubes  # voxels of 2.5 in all directions
     done = run(
@@ -313,7 +315,7 @@ def test_what_cannot_be(tmp_path):
         image = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, (20, 20, 8)).astype(np.int16), np.eye(4))
         image.header.set_slope_inter(slope, 0)
         nibabel.save(image, tmp_path / clean)
-    data = OwnPairs(str(tmp_path / "c.nii"), str(tmp_path / "d.nii"), batch_size=2)
+    data = PairedImages(str(tmp_path / "c.nii"), str(tmp_path / "d.nii"), batch_size=2)
     data.setup()  # of different slopes: compared in their unit
     assert data.stored_unit == (1.0, 0.0)
     assert data.scale == pytest.approx(196)

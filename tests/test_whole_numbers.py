@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from n2n_lightning import load, rounding
+from n2n_lightning import load
 from n2n_lightning.formats import opened
+from n2n_lightning.inference import rounding
 from tests.conftest import run
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from n2n_lightning.data import OwnSingle
+from n2n_lightning.data import SingleImages
 from n2n_lightning.data.reading import read_array
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
@@ -120,7 +120,7 @@ def test_dimensions_go_by_their_names(version, tmp_path):
     store.create_array("lat", data=np.arange(32.0))  # a coordinate, no picture
     axes = {name: opened(f"{tmp_path / 'a.zarr'}:{name}").values[0].axes for name in named}
     assert axes == {"cube": "CHW", "run": "THW", "odd": None}
-    assert opened(f"{tmp_path / 'a.zarr'}:cube").values[0].fills == (-9999.0,)
+    assert opened(f"{tmp_path / 'a.zarr'}:cube").values[0].nodata_values == (-9999.0,)
     with pytest.raises(InputError, match=r"name one: a\.zarr:cube, a\.zarr:odd, a\.zarr:run$"):
         opened(tmp_path / "a.zarr")
 
@@ -139,7 +139,7 @@ def test_consolidated_metadata_does_not_tell_of_what_was_left_out(tmp_path):
 
 def test_a_named_field_of_unsigned_integers_is_trained_on_as_a_volume(tmp_path):
     stores(tmp_path)
-    data = OwnSingle(f"{tmp_path / 'plate.zarr'}:A/1/0", batch_size=1)
+    data = SingleImages(f"{tmp_path / 'plate.zarr'}:A/1/0", batch_size=1)
     data.setup()
     assert (data.dims, data.channels, data.notes[0][:20]) == (3, 2, "volumes of 3 x 32 x ")
     assert data.array_layout is not None

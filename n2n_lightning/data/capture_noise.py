@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2n_lightning import axes, missing
-from n2n_lightning.data.captures import Mixed, Scenes
-from n2n_lightning.data.values import Seen
-from n2n_lightning.noise_levels import NoiseLevels, measured, named, noise_power
+from n2n_lightning.arrays import axes, bad_pixels
+from n2n_lightning.data.intensity import IntensityStats
+from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.metrics.noise_levels import NoiseLevels, measured, named, noise_power
 
 SCENES = 8  # that are measured, of two captures; fewer of many
 PIXELS = 8 * 192 * 192  # of a capture, in all scenes together
@@ -18,7 +18,7 @@ PLANES = 2  # of a volume
 BOTH = "mean of both"
 
 
-def levels_of(scenes: Scenes | Mixed, seen: Seen) -> NoiseLevels | None:
+def levels_of(scenes: SceneSet, seen: IntensityStats) -> NoiseLevels | None:
     """Measure the noise of each capture by itself, in the middles of some scenes.
 
     Args:
@@ -39,7 +39,7 @@ def levels_of(scenes: Scenes | Mixed, seen: Seen) -> NoiseLevels | None:
     return measured(_parts(scenes, seen, chosen, side))
 
 
-def _parts(scenes: Scenes | Mixed, seen: Seen, chosen: list[int], side: int) -> Iterator[list[Tensor]]:
+def _parts(scenes: SceneSet, seen: IntensityStats, chosen: list[int], side: int) -> Iterator[list[Tensor]]:
     """The captures of some scenes, (C, H, W) each; of volumes some planes."""
     for i in chosen:
         count = int(scenes.captures(torch.tensor([i]))[0])
@@ -52,15 +52,15 @@ def _parts(scenes: Scenes | Mixed, seen: Seen, chosen: list[int], side: int) -> 
             yield [_known(image, seen, side) for image in images]
 
 
-def _known(image: Tensor, seen: Seen, side: int) -> Tensor:
+def _known(image: Tensor, seen: IntensityStats, side: int) -> Tensor:
     """The middle of a capture, NaN where a pixel is missing or stands out as no picture does."""
     for axis in (1, 2):
         length = image.shape[axis]
         image = image.narrow(axis, max(0, length - side) // 2, min(side, length))
-    known = missing.without(image, image.double(), seen.fills)
+    known = bad_pixels.mask_invalid(image, image.double(), seen.nodata_values)
     if image.dtype != torch.uint8 and seen.limits is not None:
         black, span = seen.limits
-        outliers = missing.wild(((known - black) / span).float()[None])
+        outliers = bad_pixels.outlier_mask(((known - black) / span).float()[None])
         if outliers is not None:
             known = torch.where(outliers[0], torch.nan, known)
     return known

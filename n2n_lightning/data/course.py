@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.data.batches import Pairs
-from n2n_lightning.data.captures import Captures, Scenes
-from n2n_lightning.data.module import NoisyPairs
+from n2n_lightning.data.datamodule import NoisyPairs
+from n2n_lightning.data.datasets import Captures, Pairs
 from n2n_lightning.data.options import size_of
+from n2n_lightning.data.scenes import EqualSizeScenes
 from n2n_lightning.files import InputError, load_torch, sha256
 
 
@@ -70,7 +70,7 @@ class Course(NoisyPairs):
             "val": len(noisy),
             "sha256": {name: sha256(self.root / name) for name in ("train_data.pkl", "val_data.pkl")},
         }
-        scenes = Scenes([first, second], [f"pair {i}" for i in range(len(first))])
+        scenes = EqualSizeScenes([first, second], [f"pair {i}" for i in range(len(first))])
         return Captures(scenes, self.seed, self.swap), Pairs(noisy, clean)
 
 

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.course import read_course
-from n2n_lightning.data.dead_leaves import dead_leaves
-from n2n_lightning.data.fabrics import fabrics
-from n2n_lightning.data.naming import pictures
+from n2n_lightning.data.datasets import Pairs, WholeImages
+from n2n_lightning.data.file_matching import pictures
+from n2n_lightning.data.generated.dead_leaves import dead_leaves
+from n2n_lightning.data.generated.fabrics import fabrics
+from n2n_lightning.data.generated.specimens import specimens
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.reading import read_picture
-from n2n_lightning.data.specimens import specimens
-from n2n_lightning.data.synthetic import Whole
 from n2n_lightning.files import InputError, room, sha256
 from n2n_lightning.formats import PICTURES
 from n2n_lightning.noise import Noise
@@ -149,7 +148,9 @@ class Images(Photos):
             return Pairs(*pairs)
         block = self.noise.block
         self.fingerprint["val"] = len(photos)
-        return Whole([p[:, : p.shape[1] // block * block, : p.shape[2] // block * block] for p in photos.values()])
+        return WholeImages(
+            [p[:, : p.shape[1] // block * block, : p.shape[2] // block * block] for p in photos.values()]
+        )
 
 
 def _eight_bit(image: Tensor) -> Tensor:

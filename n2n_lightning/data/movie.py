@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.axes import around, frames
-from n2n_lightning.data.augment import turn
-from n2n_lightning.data.batches import Key
-from n2n_lightning.data.captures import Captures, Mixed, Scenes
-from n2n_lightning.data.frames import only, read_movies, usable_frames
+from n2n_lightning.arrays.axes import around, frames
+from n2n_lightning.data.augmentation import turn
+from n2n_lightning.data.datasets import Captures
+from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.options import whole_numbers
-from n2n_lightning.data.own import Own, some_pairs, twice
-from n2n_lightning.data.values import Seen
+from n2n_lightning.data.reading_movies import only, read_movies, usable_frames
+from n2n_lightning.data.samplers import BatchIndex
+from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.user_images import UserImages, some_pairs, validation_pairs
 from n2n_lightning.files import InputError
-from n2n_lightning.noise import generator
 from n2n_lightning.paths import parse_frames, split_frames
+from n2n_lightning.randomness import generator
 
 CONTEXT = 2  # frames before and after one; more gains little where things move
 
 
-class Movie(Own):
+class Movie(UserImages):
     """Your own noisy movies (docs/single.md).
 
     Args:
@@ -61,7 +62,7 @@ class Movie(Own):
             raise InputError(f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead")
         self.within, self.asked_context = within, context
 
-    def _usable(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+    def _usable(self, scenes: SceneSet) -> SceneSet:
         """The frames that can be used; says which are left out.
 
         Raises:
@@ -93,19 +94,19 @@ class Movie(Own):
         count = self._count(train)
         val: Dataset | None = None
         if back is not None:
-            val = Around(back, self.context) if self.context else twice(back)
+            val = FrameWindows(back, self.context) if self.context else validation_pairs(back)
         length = int(scenes.captures(torch.arange(len(scenes.names))).sum())
         self.fingerprint = self._described("movie", scenes, count, val, frames=length, context=self.context)
         if self.context:
-            return Hidden(train, self.seed, self.context, self.crop, count), val
+            return BlindFrames(train, self.seed, self.context, self.crop, count), val
         return Captures(train, self.seed, True, None, self.crop, count, self.within), val
 
-    def _fit(self, train: Scenes | Mixed) -> int:
+    def _fit(self, train: SceneSet) -> int:
         """Every frame counts, up to 50 of a movie: an epoch should not last for hours."""
         length = train.captures(torch.arange(len(train.names))).float().mean()
         return super()._fit(train) * int(length.clamp(max=50))
 
-    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
+    def captured(self) -> tuple[SceneSet, IntensityStats, int | None, str] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
         return self.train.scenes, self.seen, self.within, "movie"
@@ -131,7 +132,7 @@ class Movie(Own):
         return {"input": parts[0], "target": parts[1], "size": len(shown[0])}
 
 
-def _targets_alone(scenes: Scenes | Mixed) -> Scenes | Mixed:
+def _targets_alone(scenes: SceneSet) -> SceneSet:
     """The frames that may be targets: where pairs are learnt, both of a pair are."""
     if scenes.targets is None:
         return scenes
@@ -150,10 +151,10 @@ def _frames(text: str | int) -> slice:
         raise InputError(f"data.frames={text}: {str(error).partition(': ')[2]}") from None
 
 
-class Hidden(Captures):
+class BlindFrames(Captures):
     """Windows of frames that the network is not shown, as `target`; those around them as `input`, (B, 2n x C, h, w)."""
 
-    def __init__(self, scenes: Scenes | Mixed, seed: int, context: int, crop: Any, count: int) -> None:
+    def __init__(self, scenes: SceneSet, seed: int, context: int, crop: Any, count: int) -> None:
         super().__init__(scenes, seed, True, None, crop, count)
         self.context = context
         chosen = scenes.targets is not None
@@ -166,8 +167,8 @@ class Hidden(Captures):
         each = [self.wanted[i] for i in scene.tolist()]
         return torch.stack([some[int(x * len(some))] for some, x in zip(each, u.tolist(), strict=True)])
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        scene = key.visited(self.count, len(self.scenes.names))
+    def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
+        scene = key.scene_index(self.count, len(self.scenes.names))
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()
@@ -181,7 +182,7 @@ class Hidden(Captures):
 
 
 def surroundings(
-    scenes: Scenes | Mixed, scene: Tensor, frame: Tensor, context: int, window: tuple[Tensor, ...] = ()
+    scenes: SceneSet, scene: Tensor, frame: Tensor, context: int, window: tuple[Tensor, ...] = ()
 ) -> Tensor:
     """The frames around some, one after the other along the channels: (B, 2 context x C, h, w)."""
     counts = scenes.captures(scene).tolist()
@@ -192,21 +193,21 @@ def surroundings(
     return torch.cat(found, 1)
 
 
-class Around(Dataset):
+class FrameWindows(Dataset):
     """Validation of a network that sees the frames around one: frames of a movie, and each the next one, one a batch.
 
     A result does not depend on the noise of its frame, which the frame after it tells: that is how scores without clean
-    images are reckoned, with the two frames the other way round (scores.squared_errors).
+    images are reckoned, with the two frames the other way round (noisy_reference.squared_errors).
     """
 
-    def __init__(self, scenes: Scenes | Mixed, context: int) -> None:
+    def __init__(self, scenes: SceneSet, context: int) -> None:
         self.scenes, self.context = scenes, context
         self.scene, self.first = some_pairs(scenes, 8)
 
     def __len__(self) -> int:
         return len(self.scene)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         scene, first = self.scene[key.images], self.first[key.images]
         ready: dict[str, Any] = {"scene": scene}
         for name, frame in (("", first), ("other_", first + 1)):

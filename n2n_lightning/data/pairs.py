@@ -9,29 +9,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.data.batches import Pairs
 from n2n_lightning.data.capture_noise import Direction, as_facts, explained, levels_of, scored_direction
-from n2n_lightning.data.captures import Captures, Mixed, Scenes, Sized
-from n2n_lightning.data.frames import usable_captures
-from n2n_lightning.data.naming import is_file, key, partners, pictures
+from n2n_lightning.data.datasets import Captures, MixedSizePairs, Pairs
+from n2n_lightning.data.file_matching import is_file, key, partners, pictures
+from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.options import whole_numbers
-from n2n_lightning.data.own import Own, scored, twice
-from n2n_lightning.data.reading import read_array, read_images, read_scenes, together
+from n2n_lightning.data.reading import group_scenes, read_array, read_images, read_scenes
+from n2n_lightning.data.reading_movies import usable_captures
+from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
 from n2n_lightning.data.units import in_unit, stored_as
-from n2n_lightning.data.values import Seen
+from n2n_lightning.data.user_images import UserImages, scored, validation_pairs
 from n2n_lightning.files import InputError
-from n2n_lightning.noise_levels import NoiseLevels, named
+from n2n_lightning.metrics.noise_levels import NoiseLevels, named
 from n2n_lightning.paths import composed, pattern_root
 
 
-class OwnPairs(Own):
+class PairedImages(UserImages):
     """Your own noisy images: two or more captures of each scene, in files or folders (docs/data.md).
 
     Args:
         noisy: a file or folder with the first captures, or with all of them.
         target: a file or folder with the second captures.
         clean: clean images, for validation (and for `target=clean`); None validates on noisy captures kept back, by an
-            estimate (scores.squared_errors).
+            estimate (noisy_reference.squared_errors).
         val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to validate on; None
             takes the scenes that have a clean image, or some of `noisy`.
         within: captures that are more than so many apart in a scene are no pair; None: all are.
@@ -75,13 +75,13 @@ class OwnPairs(Own):
             self.notes.append(explained(self.levels, way, self.score_of.get("captures")))
         return Captures(train, self.seed, bool(self.swap), clean, self.crop, pairs, self.within, directed), val
 
-    def _usable(self, scenes: Scenes | Mixed) -> Scenes | Mixed:
+    def _usable(self, scenes: SceneSet) -> SceneSet:
         """The captures that can be used; says which are left out."""
         scenes, lines = usable_captures(scenes)
         self.dropped += lines
         return scenes
 
-    def captured(self) -> tuple[Scenes | Mixed, Seen, int | None, str] | None:
+    def captured(self) -> tuple[SceneSet, IntensityStats, int | None, str] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
         return None if self.supervised else (self.train.scenes, self.seen, self.within, "pairs")
@@ -93,23 +93,23 @@ class OwnPairs(Own):
         both = zip(ready["target"], ready["other_target"], strict=True)
         return {"target_noise": torch.stack([self.direction.noise_of(*pair) for pair in both])}  # type: ignore[misc]
 
-    def _validated(self, scenes: Scenes | Mixed) -> Dataset:
+    def _validated(self, scenes: SceneSet) -> Dataset:
         """Validation pairs of other scenes, whose noise is measured by itself."""
         return self._scoring_pairs(scenes, levels_of(scenes, self.seen))
 
-    def _scoring_pairs(self, scenes: Scenes | Mixed, levels: NoiseLevels | None) -> Dataset:
+    def _scoring_pairs(self, scenes: SceneSet, levels: NoiseLevels | None) -> Dataset:
         """Validation pairs of noisy captures; where their noise differs, from a noisier one to another one."""
         self.direction = direction = scored_direction(levels, self.swap, self.within)
         self.score_of = as_facts(levels, direction.captures)
-        found = twice(scenes, direction.pairs)
+        found = validation_pairs(scenes, direction.pairs)
         if direction.pairs and direction.reach is None:
             references: list[Tensor] = list(found.reference)  # type: ignore[attr-defined]
-            if all(_whole(image, self.fills) for image in references):
+            if all(_whole(image, self.nodata_values) for image in references):
                 self.reference = "clean"
                 self.bounded = all(image.min() >= 0 and image.max() <= (self.scale or 1) for image in references)
         return found
 
-    def _split(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Dataset | None, Scenes | Mixed | None]:
+    def _split(self, scenes: SceneSet) -> tuple[SceneSet, Dataset | None, SceneSet | None]:
         """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""
         count = len(scenes.names)
         everything = torch.arange(count)
@@ -147,7 +147,7 @@ class OwnPairs(Own):
             self.score_of = as_facts(self.levels, named([shot], len(self.levels.variances)))
         return scenes.part(rest), _fixed(scenes, held, cleans, of(held), shot), towards
 
-    def _bounded(self, clean: Scenes | Mixed) -> bool:
+    def _bounded(self, clean: SceneSet) -> bool:
         """Whether all clean values lie between 0 and white; raises InputError where some are missing."""
         bounded = True
         for i in range(len(clean.names)):
@@ -157,7 +157,7 @@ class OwnPairs(Own):
             bounded = bounded and bool(values.min() >= 0 and values.max() <= (self.scale or 1))
         return bounded
 
-    def _separate(self, scenes: Scenes | Mixed, clean: Scenes | Mixed) -> Dataset:
+    def _separate(self, scenes: SceneSet, clean: SceneSet) -> Dataset:
         """Validation pairs of other scenes, data.val_noisy and data.clean."""
         noisy = in_unit(self._images(str(self.val_noisy)), scenes)
         if self.supervised:
@@ -172,7 +172,7 @@ class OwnPairs(Own):
         self._alike(clean, noisy, everything)
         return _fixed(noisy, everything, clean, everything)
 
-    def _clean_images(self, scenes: Scenes | Mixed) -> tuple[Scenes | Mixed, Tensor]:
+    def _clean_images(self, scenes: SceneSet) -> tuple[SceneSet, Tensor]:
         """The clean images, as scenes of one capture, and the numbers of the scenes that they belong to (M,)."""
         assert self.clean is not None
         folder, count = Path(self.clean), len(scenes.names)
@@ -211,7 +211,7 @@ class OwnPairs(Own):
         wrong = next(path for path, name in zip(paths, whole, strict=True) if name not in scenes)
         raise InputError(f"{wrong}: no scene of {self.noisy} has this name")
 
-    def _images(self, source: str) -> Scenes | Mixed:
+    def _images(self, source: str) -> SceneSet:
         """Single images of a file or folder, as scenes of one capture."""
         folder = Path(source)
         layout = self.layout if "K" not in self.layout else "auto"
@@ -223,15 +223,15 @@ class OwnPairs(Own):
                 raise InputError(f"{source}: holds several images of one name")
             stored = stored_as(paths)
             images = read_images(paths, self.dims, stored.physical, layout)
-            return together([[image] for image in images], [str(path) for path in paths], stored)
+            return group_scenes([[image] for image in images], [str(path) for path in paths], stored)
         stored = stored_as([source])
         captures = read_array(source, layout, self.dims, stored.physical)
         if len(captures) > 1:
             raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
         names = [f"{source}, image {i}" for i in range(len(captures[0]))]
-        return Scenes(captures, names, None, stored.fills, stored.unit)
+        return EqualSizeScenes(captures, names, None, stored.nodata_values, stored.unit)
 
-    def _alike(self, clean: Scenes | Mixed, noisy: Scenes | Mixed, owners: Tensor) -> None:
+    def _alike(self, clean: SceneSet, noisy: SceneSet, owners: Tensor) -> None:
         """Raises InputError unless the clean images have the sizes, the channels and the type of the noisy ones."""
         sizes = (clean.sizes(torch.arange(len(clean.names))) == noisy.sizes(owners)).all(1)
         if not sizes.all() or clean.channels != noisy.channels or clean.dtype != noisy.dtype:
@@ -239,13 +239,15 @@ class OwnPairs(Own):
             raise InputError(self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0)))
 
 
-def _whole(image: Tensor, fills: Sequence[float]) -> bool:
+def _whole(image: Tensor, nodata_values: Sequence[float]) -> bool:
     """Whether no pixel of a stored image is missing."""
-    return bool(image.isfinite().all()) and not any(bool((image == fill).any()) for fill in fills)
+    return bool(image.isfinite().all()) and not any(bool((image == fill).any()) for fill in nodata_values)
 
 
-def _fixed(noisy: Scenes | Mixed, which: Tensor, clean: Scenes | Mixed, those: Tensor, shot: int = 0) -> Dataset:
+def _fixed(noisy: SceneSet, which: Tensor, clean: SceneSet, those: Tensor, shot: int = 0) -> Dataset:
     """Validation pairs: the captures number `shot` of some scenes, beside clean images."""
-    if isinstance(noisy, Scenes) and isinstance(clean, Scenes) and len(noisy.smallest) == 2:
+    if isinstance(noisy, EqualSizeScenes) and isinstance(clean, EqualSizeScenes) and len(noisy.smallest) == 2:
         return Pairs(noisy.take(which, 0 * which + shot), clean.take(those, 0 * those))
-    return Sized([scored(noisy.image(int(i), shot)) for i in which], [scored(clean.image(int(i), 0)) for i in those])
+    return MixedSizePairs(
+        [scored(noisy.image(int(i), shot)) for i in which], [scored(clean.image(int(i), 0)) for i in those]
+    )

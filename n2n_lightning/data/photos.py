@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.data.batches import Pairs
-from n2n_lightning.data.dead_leaves import dead_leaves
-from n2n_lightning.data.module import NoisyPairs
-from n2n_lightning.data.naming import pictures
+from n2n_lightning.data.datamodule import NoisyPairs
+from n2n_lightning.data.datasets import Crops, Pairs
+from n2n_lightning.data.file_matching import pictures
+from n2n_lightning.data.generated.dead_leaves import dead_leaves
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.data.reading import read_picture
-from n2n_lightning.data.synthetic import Crops
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise
 

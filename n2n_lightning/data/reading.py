@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning import axes
-from n2n_lightning.data.captures import Mixed, Scenes
-from n2n_lightning.data.naming import Listing, grouped, half_of, halves, is_file, listing, matched
+from n2n_lightning.arrays import axes
+from n2n_lightning.data.file_matching import Listing, grouped, half_of, halves, is_file, listing, matched
+from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, room, some_of
 from n2n_lightning.formats import Picture, Values, opened
+from n2n_lightning.formats.label_images import is_label_image
+from n2n_lightning.formats.mosaics import looks_like_one
 from n2n_lightning.formats.units import converted
-from n2n_lightning.label_images import is_label_image
-from n2n_lightning.mosaics import looks_like_one
 
 AS_THEY_ARE = Stored()
 
 
-class Single(InputError):
+class SingleCaptures(InputError):
     """There is one capture of each scene, where two or more are needed."""
 
 
@@ -225,7 +225,7 @@ def kind(image: Tensor) -> str:
 
 def read_scenes(
     noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
-) -> Scenes | Mixed:
+) -> SceneSet:
     """All captures of all scenes, from one or two files or folders; see `_scenes_of`. `layout` of the result says how.
 
     Raises:
@@ -238,11 +238,11 @@ def read_scenes(
 
 def _scenes_of(
     noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
-) -> Scenes | Mixed:
+) -> SceneSet:
     """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be.
 
     Args:
-        noisy, target, layout: see data.OwnPairs.
+        noisy, target, layout: see data.PairedImages.
         exclude: patterns of names of files that are no captures.
         dims: 3 for volumes.
 
@@ -260,7 +260,7 @@ def _scenes_of(
     return _from_folder(listing(folder, exclude), layout, dims)
 
 
-def _from_folder(found: Listing, layout: str, dims: int) -> Scenes | Mixed:
+def _from_folder(found: Listing, layout: str, dims: int) -> SceneSet:
     """Scenes of a folder: its folders with the captures of one each, or captures that their names or stacks pair."""
     top = found.groups.get(found.root, [])
     below = [folder for folder in found.groups if folder != found.root]
@@ -287,23 +287,23 @@ def _from_folder(found: Listing, layout: str, dims: int) -> Scenes | Mixed:
                 " those of a folder out"
             )
     if scenes is None:
-        raise Single(
+        raise SingleCaptures(
             f"{found.root}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
             " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
         )
     return replace(scenes, dropped=(*found.dropped, *scenes.dropped[len(found.dropped) :])) if below else scenes
 
 
-def _from_folders(found: Listing, dims: int, layout: str) -> Scenes | Mixed:
+def _from_folders(found: Listing, dims: int, layout: str) -> SceneSet:
     """Folders with the captures of one scene each."""
     for scene, captures in found.groups.items():
         if len(captures) < 2:
-            raise Single(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
+            raise SingleCaptures(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
     files, names = list(found.groups.values()), [str(scene) for scene in found.groups]
     return _from_images(files, names, dims, layout, found.dropped)
 
 
-def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, ...]) -> Scenes | Mixed | None:
+def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, ...]) -> SceneSet | None:
     """Scenes from the files of one folder: halves by their names, stacks, captures by their names; else None."""
     if sides := halves(paths):
         pairs, rest = sides
@@ -317,7 +317,7 @@ def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, .
     return None
 
 
-def _from_halves(pairs: list[list[Path]], dims: int, layout: str, dropped: tuple[str, ...]) -> Scenes | Mixed:
+def _from_halves(pairs: list[list[Path]], dims: int, layout: str, dropped: tuple[str, ...]) -> SceneSet:
     """Scenes of two captures, a file each, or a stack of them each, as of a tilt series."""
     first = opened(pairs[0][0]).values
     stacked = len(first) > 1 or (dims == 2 and bool(set(first[0].axes or "") & set("NTD")))
@@ -332,24 +332,22 @@ def _from_halves(pairs: list[list[Path]], dims: int, layout: str, dropped: tuple
             raise InputError(f"{pair[1]}: has {len(sides[1])} images, its other half {name} has {len(sides[0])}")
         images += [list(captures) for captures in zip(*sides, strict=True)]
         each += [f"{name}, image {i}" for i in range(len(sides[0]))]
-    return replace(together(images, each, stored), dropped=dropped)
+    return replace(group_scenes(images, each, stored), dropped=dropped)
 
 
 def _images_of(path: Path, dims: int, stored: Stored) -> list[Tensor]:
-    return all_of(path, "auto", dims=dims, physical=stored.physical)
+    return read_all(path, "auto", dims=dims, physical=stored.physical)
 
 
-def read_any(
-    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()
-) -> Scenes | Mixed:
+def read_any(noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()) -> SceneSet:
     """All captures of all scenes; where there is one of each, single images. See `read_scenes`."""
     try:
         return read_scenes(noisy, target, layout, exclude)
-    except Single:
+    except SingleCaptures:
         return read_single(noisy, layout, exclude)
 
 
-def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> Scenes | Mixed:
+def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> SceneSet:
     """Images of which each is the only one of its scene; see `_singles_of`. `layout` of the result says how they were
     read.
 
@@ -361,7 +359,7 @@ def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     return scenes
 
 
-def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> Scenes | Mixed:
+def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> SceneSet:
     """Images of which each is the only one of its scene: of a file, or of all files of a folder and those below it.
 
     Args:
@@ -375,14 +373,14 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
         captures = read_array(noisy, layout, dims, stored.physical)
         images = torch.cat(captures) if len(captures) > 1 else captures[0]
         names = [f"{noisy}, image {i}" for i in range(len(images))]
-        return Scenes([images], names, None, stored.fills, stored.unit)
+        return EqualSizeScenes([images], names, None, stored.nodata_values, stored.unit)
     listed = listing(Path(noisy), exclude)
     paths = listed.files
     stored = stored_as(paths)
     found: list[Tensor] = []
     names, labels = [], []
     for path in paths:
-        captures = all_of(path, layout, dims=dims, physical=stored.physical)
+        captures = read_all(path, layout, dims=dims, physical=stored.physical)
         here = [image for capture in captures for image in capture]
         if dims == 2 and all(len(image) == 1 and is_label_image(image[0].numpy(), "HW") for image in here):
             labels.append(path.name)
@@ -395,12 +393,12 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
         raise InputError(f"{noisy}: holds label images alone, from which nothing can be learnt")
     dropped = (*listed.dropped, *([f"{some_of(labels, 5)} (label images)"] if labels else []))
     if dims == 3 or len({image.shape for image in found}) > 1:
-        mixed = Mixed([[image] for image in found], names, stored.fills, stored.unit)
+        mixed = MixedSizeScenes([[image] for image in found], names, stored.nodata_values, stored.unit)
         return replace(mixed, dropped=dropped)
-    return Scenes([torch.stack(found)], names, None, stored.fills, stored.unit, dropped=dropped)
+    return EqualSizeScenes([torch.stack(found)], names, None, stored.nodata_values, stored.unit, dropped=dropped)
 
 
-def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False) -> list[Tensor]:
+def read_all(path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False) -> list[Tensor]:
     """All images of a file, a picture or a stack of them, (N, C, H, W) each; of three dimensions rather a `stack`."""
     found = []
     picture = opened(str(path))
@@ -411,7 +409,7 @@ def all_of(path: str | Path, layout: str, stack: bool = False, dims: int = 2, ph
     return found
 
 
-def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> Scenes:
+def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> EqualSizeScenes:
     """Scenes from one or two files with all captures."""
     files = [noisy] if target is None else [noisy, target]
     stored = stored_as(files)
@@ -421,12 +419,12 @@ def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> S
         raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
     if len(frames) < 2:
         shape = tuple(frames[0].shape)
-        raise Single(
+        raise SingleCaptures(
             f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
             " with data.target=, or say where the captures are with data.layout=NKHW"
         )
     names = [f"{noisy}, image {i}" for i in range(len(frames[0]))]
-    return Scenes(frames, names, None, stored.fills, stored.unit)
+    return EqualSizeScenes(frames, names, None, stored.nodata_values, stored.unit)
 
 
 def _from_images(
@@ -435,7 +433,7 @@ def _from_images(
     dims: int = 2,
     layout: str = "auto",
     dropped: tuple[str, ...] = (),
-) -> Scenes | Mixed:
+) -> SceneSet:
     """Scenes whose captures are a file each."""
     paths = [path for captures in scenes for path in captures]
     stored = stored_as(paths)
@@ -445,10 +443,10 @@ def _from_images(
         for path, image in zip(captures, group, strict=True):
             if image.shape != group[0].shape:
                 raise InputError(f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}")
-    return replace(together(found, names, stored), dropped=dropped)
+    return replace(group_scenes(found, names, stored), dropped=dropped)
 
 
-def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
+def _bursts(paths: Sequence[Path], layout: str) -> SceneSet | None:
     """Stacks, each the captures of a scene; None where a file is none."""
     found, stored = [], stored_as(paths)
     for path in paths:
@@ -463,17 +461,17 @@ def _bursts(paths: Sequence[Path], layout: str) -> Scenes | Mixed | None:
         if len(images) < 2:
             return None
         found.append([image.clone() for image in images])
-    return together(found, [str(path) for path in paths], stored) if found else None
+    return group_scenes(found, [str(path) for path in paths], stored) if found else None
 
 
-def together(images: list[list[Tensor]], names: list[str], stored: Stored = AS_THEY_ARE) -> Scenes | Mixed:
+def group_scenes(images: list[list[Tensor]], names: list[str], stored: Stored = AS_THEY_ARE) -> SceneSet:
     """Captures of scenes, (C, H, W) each, in the form that suits their sizes and numbers."""
     volumes = len(images[0][0].shape) == 4  # stay mapped, each where it is
     if volumes or len({image.shape for captures in images for image in captures}) > 1:
-        return Mixed(images, names, stored.fills, stored.unit)
+        return MixedSizeScenes(images, names, stored.nodata_values, stored.unit)
     counts = [len(captures) for captures in images]
     if set(counts) == {2}:
         frames = [torch.stack([captures[k] for captures in images]) for k in (0, 1)]
-        return Scenes(frames, names, None, stored.fills, stored.unit)
+        return EqualSizeScenes(frames, names, None, stored.nodata_values, stored.unit)
     frames = [torch.stack([image for captures in images for image in captures])]
-    return Scenes(frames, names, torch.tensor(counts), stored.fills, stored.unit)
+    return EqualSizeScenes(frames, names, torch.tensor(counts), stored.nodata_values, stored.unit)

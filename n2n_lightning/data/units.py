@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.captures import Mixed, Scenes
+from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
 from n2n_lightning.files import InputError, room
 from n2n_lightning.formats import kind_of, opened, split
 from n2n_lightning.formats.units import ONE, rescaled
@@ -22,12 +22,12 @@ class Stored:
 
     Attributes:
         physical: each file is converted by its factor and offset, to float32.
-        fills: values that mean that a pixel is missing.
+        nodata_values: values that mean that a pixel is missing.
         unit: (factor, offset) that make physical values of those that are read.
     """
 
     physical: bool = False
-    fills: tuple[float, ...] = ()
+    nodata_values: tuple[float, ...] = ()
     unit: tuple[float, float] = ONE
 
 
@@ -51,11 +51,11 @@ def stored_as(paths: Sequence[str | Path]) -> Stored:
             units.add(ONE)
     if len(units) > 1 or len(flagged) > 1:
         return Stored(physical=True)
-    fills = {fill for values in opened(paths[0]).values for fill in values.fills}
-    return Stored(False, tuple(sorted(fills)), units.pop())
+    nodata_values = {fill for values in opened(paths[0]).values for fill in values.nodata_values}
+    return Stored(False, tuple(sorted(nodata_values)), units.pop())
 
 
-def in_unit(scenes: Scenes | Mixed, like: Scenes | Mixed) -> Scenes | Mixed:
+def in_unit(scenes: SceneSet, like: SceneSet) -> SceneSet:
     """Captures in the unit of other ones: float32 where the units differ, else as they are.
 
     Raises:
@@ -73,10 +73,10 @@ def in_unit(scenes: Scenes | Mixed, like: Scenes | Mixed) -> Scenes | Mixed:
         array = tensor.numpy()
         result: np.ndarray = room(array.shape, np.float32)
         for place in range(len(array)):
-            result[place] = rescaled(array[place], scenes.unit, like.unit, scenes.fills)
+            result[place] = rescaled(array[place], scenes.unit, like.unit, scenes.nodata_values)
         return torch.from_numpy(result)
 
-    if isinstance(scenes, Scenes):
-        return replace(scenes, frames=[changed(f) for f in scenes.frames], fills=(), unit=like.unit)
+    if isinstance(scenes, EqualSizeScenes):
+        return replace(scenes, frames=[changed(f) for f in scenes.frames], nodata_values=(), unit=like.unit)
     images = [[changed(capture) for capture in captures] for captures in scenes.images]
-    return replace(scenes, images=images, fills=(), unit=like.unit)
+    return replace(scenes, images=images, nodata_values=(), unit=like.unit)

@@ -6,11 +6,11 @@ from pathlib import Path
 import czifile
 import numpy as np
 
-from n2n_lightning.formats.foreign import Foreign
 from n2n_lightning.formats.picture import Packed
+from n2n_lightning.formats.read_only import ReadOnlyFormat
 
 
-class Czi(Foreign):
+class Czi(ReadOnlyFormat):
     """All of a file as one array; it comes out as TIFF."""
 
     kind = "CZI"

@@ -105,13 +105,20 @@ class Dicom(Picture):
         first, units = volume.slices[0], volume.units
         mixed = len(set(units)) > 1
         dtype = np.dtype(np.float32) if mixed else first.dtype
-        fills = () if mixed or first.padding is None else (first.padding,)
+        nodata_values = () if mixed or first.padding is None else (first.padding,)
         spacing = None
         if "D" in volume.letters and volume.depth and first.spacing:
             spacing = (volume.depth, *first.spacing)
         stored = Packed(volume.shape, dtype, lambda: _read(volume, dtype, mixed))
         unit = (1.0, 0.0) if mixed else units[0]
-        return Values(stored, volume.letters, colour="C" in volume.letters, fills=fills, spacing=spacing, unit=unit)
+        return Values(
+            stored,
+            volume.letters,
+            colour="C" in volume.letters,
+            nodata_values=nodata_values,
+            spacing=spacing,
+            unit=unit,
+        )
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         return [room(v.shape, v.dtype) for v in self.values]

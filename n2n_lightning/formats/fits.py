@@ -62,10 +62,10 @@ class Fits(Picture):
         offset, scale, zero = hdu.fileinfo()["datLoc"], header.get("BSCALE", 1), header.get("BZERO", 0)
         array: np.ndarray = mapped(path, dtype, offset, shape)
         shift, unsigned = UNSIGNED.get(dtype.name, (0, ""))
-        fills: tuple[float, ...] = (float(header["BLANK"]),) if "BLANK" in header and dtype.kind != "f" else ()
+        nodata_values: tuple[float, ...] = (float(header["BLANK"]),) if "BLANK" in header and dtype.kind != "f" else ()
         if shift and scale == 1 and zero == shift:
             array = (array.astype(np.int64) + shift).astype(unsigned)
-            fills = tuple(fill + shift for fill in fills)
+            nodata_values = tuple(fill + shift for fill in nodata_values)
             scale, zero = 1, 0
         else:
             shift = 0
@@ -76,7 +76,15 @@ class Fits(Picture):
         colours = _colours(header, full)
         letters = "CHW" if colours else "NHW"[-len(shape) :]
         self.values.append(
-            Values(array, letters, colour=colours, fills=fills, unit=unit, assumed=len(shape) == 3, full=full)
+            Values(
+                array,
+                letters,
+                colour=colours,
+                nodata_values=nodata_values,
+                unit=unit,
+                assumed=len(shape) == 3,
+                full=full,
+            )
         )
         if pattern in MOSAICS and not colours:
             self.values[-1].mosaic = pattern
@@ -145,7 +153,7 @@ class Fits(Picture):
                         stored, header = result, hdu.header.copy()
                     else:
                         stored = (result.astype(np.float64) * scale + zero).astype(np.float32)
-                        for fill in values.fills:
+                        for fill in values.nodata_values:
                             stored[values.array == fill] = np.nan
                         header = hdu.header.copy()
                         for name in ("BSCALE", "BZERO", "BLANK"):

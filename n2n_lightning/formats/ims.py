@@ -7,14 +7,14 @@ import h5py
 import numpy as np
 
 from n2n_lightning.files import InputError, room
-from n2n_lightning.formats.foreign import Foreign
 from n2n_lightning.formats.picture import Packed
+from n2n_lightning.formats.read_only import ReadOnlyFormat
 
 FULL = "DataSet/ResolutionLevel 0"
 SIDES = ("ImageSizeZ", "ImageSizeY", "ImageSizeX")
 
 
-class Ims(Foreign):
+class Ims(ReadOnlyFormat):
     """The full resolution as one array (T, C, Z, Y, X), without the padding of its chunks; it comes out as TIFF."""
 
     kind = "Imaris"

@@ -5,11 +5,11 @@ from pathlib import Path
 import nd2
 import numpy as np
 
-from n2n_lightning.formats.foreign import Foreign
 from n2n_lightning.formats.picture import Packed
+from n2n_lightning.formats.read_only import ReadOnlyFormat
 
 
-class Nd2(Foreign):
+class Nd2(ReadOnlyFormat):
     """All of a file as one array; it comes out as TIFF."""
 
     kind = "ND2"

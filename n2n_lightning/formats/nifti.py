@@ -10,7 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from n2n_lightning.axes import squeezed
+from n2n_lightning.arrays.axes import squeezed
 from n2n_lightning.files import InputError, mapped, room
 from n2n_lightning.formats.picture import Packed, Picture, Values, check_size
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from n2n_lightning.axes import Layout, fitted, has_alpha, of_picture, of_volumes, same_channels, suggested, words
+from n2n_lightning.arrays.axes import Layout, fitted, has_alpha, of_picture, of_volumes, same_channels, suggested, words
 from n2n_lightning.files import InputError, room, some_of
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
@@ -46,7 +46,7 @@ class Values:
         full: the shape in the file, where axes of length 1 were left out.
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
-        fills: values that mean, as the file says, that a pixel is missing.
+        nodata_values: values that mean, as the file says, that a pixel is missing.
         spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's unit.
         unit: (factor, offset) that make of stored values what they mean, where the file says them.
         mosaic: the colours of each 2 x 2 pixels, of a colour camera's frame before demosaicking: RGGB; or empty.
@@ -57,7 +57,7 @@ class Values:
     axes: str | None = None
     alpha: bool = False
     colour: bool = True
-    fills: tuple[float, ...] = ()
+    nodata_values: tuple[float, ...] = ()
     spacing: tuple[float, float, float] | None = None
     unit: tuple[float, float] = (1.0, 0.0)
     invalid: np.ndarray | None = None

@@ -6,7 +6,7 @@ from typing import Any
 import netpbmfile
 import numpy as np
 
-from n2n_lightning.axes import of_tiff
+from n2n_lightning.arrays.axes import of_tiff
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.axes import of_scenes
+from n2n_lightning.arrays.axes import of_scenes
 from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
 from n2n_lightning.paths import shown_frames

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from n2n_lightning.axes import of_tiff
+from n2n_lightning.arrays.axes import of_tiff
 from n2n_lightning.files import InputError, mapped
 from n2n_lightning.formats.picture import MOSAICS, Picture, Values, check_size
 
@@ -259,9 +259,11 @@ def _values(series: Any, array: Any) -> Values:
     # Samples of a pixel are colours; what a stack calls channels are not.
     # Pages of which nobody says what they are: series of images, mostly.
     assumed = any(letter in "IQ" and n > 1 for letter, n in zip(series.axes, series.shape, strict=True))
-    fills, colour = _no_data(series.keyframe), "S" in series.axes
+    nodata_values, colour = _no_data(series.keyframe), "S" in series.axes
     mosaic = _pattern(series.keyframe)
-    return Values(array.reshape(shape), axes, alpha, colour, fills, mosaic=mosaic, assumed=assumed, full=series.shape)
+    return Values(
+        array.reshape(shape), axes, alpha, colour, nodata_values, mosaic=mosaic, assumed=assumed, full=series.shape
+    )
 
 
 def _pattern(page: Any) -> str:

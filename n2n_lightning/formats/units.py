@@ -12,14 +12,14 @@ ONE = (1.0, 0.0)  # stored values are physical ones
 
 
 def rescaled(
-    array: np.ndarray, source: tuple[float, float], target: tuple[float, float], fills: Sequence[float] = ()
+    array: np.ndarray, source: tuple[float, float], target: tuple[float, float], nodata_values: Sequence[float] = ()
 ) -> np.ndarray:
     """Convert stored values of one unit to those of another.
 
     Args:
         array: stored values.
         source, target: (factor, offset) of both.
-        fills: stored values that mean that a pixel is missing; they become NaN.
+        nodata_values: stored values that mean that a pixel is missing; they become NaN.
 
     Returns:
         float64, in the array's shape.
@@ -28,8 +28,8 @@ def rescaled(
     [105.0, 110.0]
     """
     result: np.ndarray = (array.astype(np.float64) * source[0] + (source[1] - target[1])) / target[0]
-    if fills:
-        result[np.isin(array, fills)] = np.nan
+    if nodata_values:
+        result[np.isin(array, nodata_values)] = np.nan
     return result
 
 
@@ -38,8 +38,8 @@ def converted(values: Values) -> Values:
     array = values.measured
     result: np.ndarray = room(array.shape, np.float32)
     for place in range(len(array)):  # one piece of a mapped array at a time
-        result[place] = rescaled(array[place], values.unit, ONE, values.fills)
-    return replace(values, stored=result, fills=(), unit=ONE, invalid=None)
+        result[place] = rescaled(array[place], values.unit, ONE, values.nodata_values)
+    return replace(values, stored=result, nodata_values=(), unit=ONE, invalid=None)
 
 
 def in_unit_of(values: Values, others: Values) -> np.ndarray:
@@ -56,8 +56,8 @@ def mean_of_halves(result: np.ndarray, first: Values, second: Values) -> None:
     """
     for place in range(len(result)):
         one = first.array[place]
-        other = rescaled(second.array[place], second.unit, first.unit, second.fills)
-        alone = np.isnan(other) | np.isin(one, first.fills)
+        other = rescaled(second.array[place], second.unit, first.unit, second.nodata_values)
+        alone = np.isnan(other) | np.isin(one, first.nodata_values)
         mean = np.where(alone, one, (one.astype(np.float64) + other) / 2)
         if np.issubdtype(result.dtype, np.integer):
             limits = np.iinfo(result.dtype)

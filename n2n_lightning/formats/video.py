@@ -10,13 +10,13 @@ import imageio.v3 as iio
 import numpy as np
 
 from n2n_lightning.files import InputError, room
-from n2n_lightning.formats.foreign import Foreign
 from n2n_lightning.formats.picture import Packed
+from n2n_lightning.formats.read_only import ReadOnlyFormat
 
 GREY = {"gray": "gray", "gray8": "gray", "gray10le": "gray16le", "gray12le": "gray16le", "gray16le": "gray16le"}
 
 
-class Video(Foreign):
+class Video(ReadOnlyFormat):
     """All frames of the first video stream, as grey values where all colours are equal; sound is left out."""
 
     kind = "video"

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import zarr
 
-from n2n_lightning.axes import squeezed
+from n2n_lightning.arrays.axes import squeezed
 from n2n_lightning.files import InputError, copy_folder, room, some_of
 from n2n_lightning.formats.picture import Packed, Picture, Values
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
-LETTERS = {"t": "T", "c": "C", "z": "D", "y": "H", "x": "W"}  # of the axes of OME-Zarr
+NGFF_LETTERS = {"t": "T", "c": "C", "z": "D", "y": "H", "x": "W"}  # of the axes of OME-Zarr
 # Names of dimensions as xarray and others write them.
 NAMES = {
-    **LETTERS,
+    **NGFF_LETTERS,
     **dict.fromkeys(("time", "frame", "frames"), "T"),
     **dict.fromkeys(
         ("channel", "channels", "band", "bands", "wavelength", "wavelengths", "wl", "lambda", "spectral"), "C"
@@ -82,8 +82,10 @@ class Zarr(Picture):
             return values.reshape(shape)
 
         spacing = spacing if letters and "D" in letters else None
-        stored, fills = Packed(shape, array.dtype, unpacked), _fills(array)
-        self.values = [Values(stored, letters, colour=False, spacing=spacing, fills=fills, full=self.shape)]
+        stored, nodata_values = Packed(shape, array.dtype, unpacked), _fills(array)
+        self.values = [
+            Values(stored, letters, colour=False, spacing=spacing, nodata_values=nodata_values, full=self.shape)
+        ]
 
     def _axes(self, store: Any, array: Any) -> tuple[str | None, tuple[float, float, float] | None]:
         """The letters of the axes, and the spacing of voxels, as the image group or the array has them."""
@@ -235,14 +237,14 @@ def _of_image(group: str, levels: list[str]) -> Chosen:
 def _of_group(scales: Mapping[str, Any], level: int) -> tuple[str | None, tuple[float, float, float] | None]:
     """The letters of the axes of an image group, and the spacing of voxels of one of its resolutions."""
     names = [str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in scales.get("axes") or []]
-    if not set(names) <= set(LETTERS) or not {"y", "x"} <= set(names):
+    if not set(names) <= set(NGFF_LETTERS) or not {"y", "x"} <= set(names):
         return None, None
     factors: dict[str, float] = {}
     for change in scales["datasets"][level].get("coordinateTransformations") or []:
         if change.get("type") == "scale":
             factors = dict(zip(names, map(float, change["scale"]), strict=False))
     known = [factors.get(name, 0.0) for name in "zyx"]
-    return "".join(LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(known) > 0 else None
+    return "".join(NGFF_LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(known) > 0 else None
 
 
 def _of_dimensions(array: Any) -> str | None:

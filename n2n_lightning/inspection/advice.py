@@ -4,11 +4,11 @@ import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
-from n2n_lightning.inspection.parts import Looked
-from n2n_lightning.inspection.reports import COLOURED_SINGLE, SHIFTED, Report
+from n2n_lightning.inspection.reports import COLOURED_SINGLE, SHIFTED, InspectionReport
+from n2n_lightning.inspection.sampling import SceneSample
 
 
-def noise_of_singles(looked: Looked) -> tuple[dict[str, tuple[float, float]], float | None]:
+def noise_of_singles(looked: SceneSample) -> tuple[dict[str, tuple[float, float]], float | None]:
     """Correlations and deviation of the noise of single images, the middle of all; empty and None where unknown."""
     each = [measures.single_noise(captures[0]) for captures in looked.known]
     known = [sigma for _, sigma in each if np.isfinite(sigma)]
@@ -20,7 +20,7 @@ def noise_of_singles(looked: Looked) -> tuple[dict[str, tuple[float, float]], fl
     return middles, float(np.median(known)) if known else None
 
 
-def coloured(looked: Looked) -> list[str]:
+def coloured(looked: SceneSample) -> list[str]:
     """A line where the noise of single images is not white, with what fits."""
     found, _ = noise_of_singles(looked)
     lines = [name for name, values in found.items() if max(map(abs, values)) > COLOURED_SINGLE]
@@ -40,7 +40,7 @@ FITS = {
 }
 
 
-def _ratios(looked: Looked) -> tuple[float, float, float] | None:
+def _ratios(looked: SceneSample) -> tuple[float, float, float] | None:
     """Variance beside brightness in dark and in bright places, and how far these are apart: the middle of all."""
     each = [measures.dispersion(captures[0]) for captures in looked.known]
     known = [ratios for ratios in each if np.isfinite(ratios).all()]
@@ -50,7 +50,7 @@ def _ratios(looked: Looked) -> tuple[float, float, float] | None:
     return dark, bright, apart
 
 
-def are_counts(looked: Looked) -> bool:
+def are_counts(looked: SceneSample) -> bool:
     """Whether single images are photon counts: whole numbers whose variance is their brightness, dark and bright."""
     if len(looked.known[0][0]) == 3 or not all(measures.are_whole(captures[0]) for captures in looked.known):
         return False
@@ -58,7 +58,7 @@ def are_counts(looked: Looked) -> bool:
     return found is not None and found[2] > 1.3 and all(0.75 < ratio < 1.35 for ratio in found[:2])
 
 
-def no_counts(looked: Looked) -> list[str]:
+def no_counts(looked: SceneSample) -> list[str]:
     """A line where the variance of single images is not quite their brightness.
 
     Raises:
@@ -74,7 +74,7 @@ def no_counts(looked: Looked) -> list[str]:
     return [f"noise: {line}"]
 
 
-def advise(report: Report, several: bool, most: int) -> None:
+def advise(report: InspectionReport, several: bool, most: int) -> None:
     """The arguments of `train` that fit, or why none do."""
     bad = {finding.name for finding in report.findings if finding.bad}
     numbers = report.numbers

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.inspection.reports import Report
+from n2n_lightning.inspection.reports import InspectionReport
 
 
-def figure(report: Report) -> Any:
+def figure(report: InspectionReport) -> Any:
     """A matplotlib figure: a capture and its noise; how the noise is spread, how it grows, whether it is white."""
     from matplotlib.figure import Figure
 
@@ -46,7 +46,7 @@ def _show(ax: Any, image: np.ndarray, limits: Any, title: str) -> None:
     ax.set(title=title, xticks=[], yticks=[])
 
 
-def _growth(ax: Any, report: Report) -> None:
+def _growth(ax: Any, report: InspectionReport) -> None:
     """Variance against brightness, with the fitted line."""
     ax.set(title="noise against brightness", xlabel="brightness", ylabel="variance")
     if report.model is None:
@@ -62,7 +62,7 @@ def _growth(ax: Any, report: Report) -> None:
     ax.set_ylim(bottom=0)
 
 
-def _colour(ax: Any, report: Report) -> None:
+def _colour(ax: Any, report: InspectionReport) -> None:
     """Correlation of the noise against the distance."""
     ax.set(title="correlation of neighbouring pixels", xlabel="distance in pixels", xticks=[0, 1, 2], ylim=(-0.5, 1.05))
     for name, (one, two) in report.correlations.items():

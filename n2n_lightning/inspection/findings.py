@@ -6,18 +6,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from n2n_lightning.data.captures import Mixed, Scenes
-from n2n_lightning.data.values import Seen, look
+from n2n_lightning.data.intensity import IntensityStats, intensity_stats
+from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
 from n2n_lightning.inspection import measures, shifts
 from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts, noise_of_singles
 from n2n_lightning.inspection.frames import frames_that_count, pages_that_count
 from n2n_lightning.inspection.levels import compare_noise, of_the_noisier
-from n2n_lightning.inspection.parts import Looked, as_movie, blurred_pairs, duplicates, of_one_file, parts_of
-from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, CUT, DRIFTED, FEW, SHIFTED, Report
-from n2n_lightning.noise_levels import NoiseLevels
+from n2n_lightning.inspection.reports import (
+    COLOURED,
+    COLOURED_SINGLE,
+    CUT,
+    DRIFTED,
+    MIN_PIXELS,
+    SHIFTED,
+    InspectionReport,
+)
+from n2n_lightning.inspection.sampling import (
+    SceneSample,
+    as_movie,
+    blurred_pairs,
+    duplicates,
+    of_one_file,
+    sample_scenes,
+)
+from n2n_lightning.metrics import noise_model
+from n2n_lightning.metrics.noise_levels import NoiseLevels
 
 
-def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method: str = "pairs") -> list[str]:
+def unfit(scenes: SceneSet, seen: IntensityStats, within: int | None = None, method: str = "pairs") -> list[str]:
     """What makes images unfit for a method, a line each: for a warning before training.
 
     Args:
@@ -29,8 +45,8 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
     Raises:
         InputError: nothing could be learnt from them with this method.
     """
-    report, scenes = Report(), scenes.planes()
-    looked = parts_of(scenes, seen, most=4, side=512)
+    report, scenes = InspectionReport(), scenes.planes()
+    looked = sample_scenes(scenes, seen, most=4, side=512)
     if method in ("neighbours", "masked"):
         return coloured(looked)
     if method == "thinned":
@@ -50,7 +66,7 @@ def unfit(scenes: Scenes | Mixed, seen: Seen, within: int | None = None, method:
     return [f"{finding.name}: {finding.line}" for finding in report.findings if finding.bad]
 
 
-def inspect(scenes: Scenes | Mixed, volumes: bool = False) -> Report:
+def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     """Looks at captures of scenes, or at single images, and judges them by sizes, not by significance.
 
     Args:
@@ -59,18 +75,18 @@ def inspect(scenes: Scenes | Mixed, volumes: bool = False) -> Report:
     """
     volumes = volumes or len(scenes.smallest) == 3
     scenes = scenes.planes()
-    report = Report()
+    report = InspectionReport()
     for line in scenes.dropped:
         report.add("left out", line)
     single = int(scenes.captures(torch.arange(len(scenes.names))).max()) == 1
-    if single and not volumes and isinstance(scenes, Scenes) and of_one_file(scenes):
+    if single and not volumes and isinstance(scenes, EqualSizeScenes) and of_one_file(scenes):
         scenes = pages_that_count(report, scenes)
-    seen = look(scenes)
+    seen = intensity_stats(scenes)
     if single and not volumes and (movie := as_movie(scenes)):
         scenes, report.source = movie, "movie"
-    if report.source == "movie" and isinstance(scenes, Scenes):
+    if report.source == "movie" and isinstance(scenes, EqualSizeScenes):
         scenes = frames_that_count(report, scenes)
-    looked = parts_of(scenes, seen)
+    looked = sample_scenes(scenes, seen)
     _read(report, scenes, looked)
     if not any(known.size and known.min() < known.max() for known in looked.values()):
         report.add("blank", "every image is one value: there is nothing to learn from them", bad=True)
@@ -80,7 +96,7 @@ def inspect(scenes: Scenes | Mixed, volumes: bool = False) -> Report:
     several = min(looked.counts) > 1
     if several:
         _same(report, scenes)
-        if isinstance(scenes, Scenes) and report.source == "movie":
+        if isinstance(scenes, EqualSizeScenes) and report.source == "movie":
             _movement(report, scenes)
         else:
             _moved(report, looked)
@@ -116,7 +132,7 @@ def inspect(scenes: Scenes | Mixed, volumes: bool = False) -> Report:
     return report
 
 
-def _read(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
+def _read(report: InspectionReport, scenes: SceneSet, looked: SceneSample) -> None:
     counts = scenes.captures(torch.arange(len(scenes.names)))
     fewest, most = int(counts.min()), int(counts.max())
     captures = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -138,7 +154,7 @@ def _read(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
     )
 
 
-def _same(report: Report, scenes: Scenes | Mixed) -> None:
+def _same(report: InspectionReport, scenes: SceneSet) -> None:
     twice = duplicates(scenes)
     if twice:
         line = f"captures of {len(twice)} scenes are the same values ({twice[0]}): copies have no noise of their own"
@@ -147,12 +163,12 @@ def _same(report: Report, scenes: Scenes | Mixed) -> None:
         report.add("duplicates", "none: no capture is a copy of another", duplicates=[])
 
 
-def _differ(looked: Looked) -> bool:
+def _differ(looked: SceneSample) -> bool:
     """Whether neighbouring captures show different things, in more than half of the scenes."""
     return sum(shifts.differ(*pair) for pair in looked.pairs("near")) > len(looked.known) / 2
 
 
-def _moved(report: Report, looked: Looked, far: bool = True) -> None:
+def _moved(report: InspectionReport, looked: SceneSample, far: bool = True) -> None:
     """Shifts between captures: of neighbours, and of the first and the last."""
     found = {}
     for end in ("near", "far") if far else ("near",):
@@ -177,7 +193,7 @@ def _moved(report: Report, looked: Looked, far: bool = True) -> None:
     report.add("shift", f"{line} ({typical}): results are blurred by as much; register them first", bad=True)
 
 
-def _movement(report: Report, scenes: Scenes) -> None:
+def _movement(report: InspectionReport, scenes: EqualSizeScenes) -> None:
     """How far a movie moves from frame to frame."""
     pairs = blurred_pairs(scenes)
     found = [(s, length) for a, b, length in pairs if (s := shifts.shift(a, b, 0.15 * length)) is not None]
@@ -215,7 +231,7 @@ class Shifted:
         return cls(rows, columns, sorted(sure)[-1 - (len(sure) > 3)])
 
 
-def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
+def _brightness(report: InspectionReport, looked: SceneSample, far: bool = True) -> None:
     """How much brighter one capture is than another, beside the brightness above the darkest places."""
     found = {}
     for end in ("near", "far") if far else ("near",):
@@ -256,9 +272,9 @@ def _brightness(report: Report, looked: Looked, far: bool = True) -> None:
     report.add("brightness", f"{line} in time as there are, or bring them to one brightness", bad=True)
 
 
-def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]], levels: NoiseLevels | None) -> float:
+def _noise(report: InspectionReport, pairs: list[tuple[np.ndarray, np.ndarray]], levels: NoiseLevels | None) -> float:
     """Adds the noise of the noisier captures; returns how many times the mean variance of both it has."""
-    model, factor = of_the_noisier(measures.noise_model(pairs), levels)
+    model, factor = of_the_noisier(noise_model.noise_model(pairs), levels)
     report.model = model
     if model is None:
         report.add("noise", "not measurable: too few whole blocks of 8 x 8 pixels")
@@ -267,7 +283,9 @@ def _noise(report: Report, pairs: list[tuple[np.ndarray, np.ndarray]], levels: N
     return factor
 
 
-def _described(report: Report, model: measures.Model, pairs: list[tuple[np.ndarray, np.ndarray]], whose: str) -> None:
+def _described(
+    report: InspectionReport, model: noise_model.NoiseModel, pairs: list[tuple[np.ndarray, np.ndarray]], whose: str
+) -> None:
     """The line about the noise."""
     sigma = float(np.sqrt(model.variance))
     numbers: dict[str, Any] = {"sigma": sigma, "a": model.a, "b": model.b, "counts": False}
@@ -290,7 +308,7 @@ def _described(report: Report, model: measures.Model, pairs: list[tuple[np.ndarr
     report.add("noise", text, **numbers)
 
 
-def _single(report: Report, looked: Looked) -> None:
+def _single(report: InspectionReport, looked: SceneSample) -> None:
     """The noise of single images."""
     report.correlations, sigma = noise_of_singles(looked)
     report.numbers |= {"sigma": sigma, "a": None, "b": None, "counts": are_counts(looked)}
@@ -304,7 +322,7 @@ def _single(report: Report, looked: Looked) -> None:
         report.add("noise", line)
 
 
-def _white(report: Report, noises: list[np.ndarray], limit: float) -> None:
+def _white(report: InspectionReport, noises: list[np.ndarray], limit: float) -> None:
     if noises:
         report.correlations = measures.correlations(noises)
     found = report.correlations
@@ -324,7 +342,7 @@ def _white(report: Report, noises: list[np.ndarray], limit: float) -> None:
     report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: not white {direction}; {follows}")
 
 
-def _channels(report: Report, noises: list[np.ndarray]) -> None:
+def _channels(report: InspectionReport, noises: list[np.ndarray]) -> None:
     value = measures.between_channels(noises)
     report.numbers["between_channels"] = value
     if len(noises[0]) > 1:
@@ -332,9 +350,9 @@ def _channels(report: Report, noises: list[np.ndarray]) -> None:
         report.add("channels", f"correlation of their noise {value:+.2f}: {kind}")
 
 
-def _ends(report: Report, looked: Looked) -> None:
+def _ends(report: InspectionReport, looked: SceneSample) -> None:
     images = [image for captures in looked.known for image in captures.values()]
-    found = {} if report.numbers.get("counts") else measures.ends(images)
+    found = {} if report.numbers.get("counts") else measures.clipped_ends(images)
     report.numbers["ends"] = {name: list(values) for name, values in found.items()}
     large = {name: values for name, values in found.items() if values[1] >= CUT}
     if not large:
@@ -347,7 +365,7 @@ def _ends(report: Report, looked: Looked) -> None:
     report.add("ends", f"{text}: clipped noise is biased; {', '.join(meaning[name] for name in large)}", bad=True)
 
 
-def _outliers(report: Report, looked: Looked) -> None:
+def _outliers(report: InspectionReport, looked: SceneSample) -> None:
     report.numbers["wild"] = looked.wild
     if not looked.wild:
         report.add("outliers", "no hot or dead pixels")
@@ -355,10 +373,10 @@ def _outliers(report: Report, looked: Looked) -> None:
         report.add("outliers", f"{looked.wild:.2g} of the pixels are hot or dead: they are filled, and do not count")
 
 
-def _amount(report: Report, scenes: Scenes | Mixed, looked: Looked) -> None:
+def _amount(report: InspectionReport, scenes: SceneSet, looked: SceneSample) -> None:
     everything = torch.arange(len(scenes.names))
     pixels = int((scenes.sizes(everything).prod(1) * scenes.captures(everything)).sum())
-    few = pixels < FEW
+    few = pixels < MIN_PIXELS
     text = f"{pixels:,} pixels to learn from"
     follows = ": few; expect a gain over filters from a million on" if few else ""
     report.add("amount", text + follows, pixels=pixels)

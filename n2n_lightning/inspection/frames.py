@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import torch
 
-from n2n_lightning.data.captures import Scenes
-from n2n_lightning.frame_checks import FrameReview, review
-from n2n_lightning.inspection.reports import Report
+from n2n_lightning.arrays.frame_checks import FrameReview, review
+from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.inspection.reports import InspectionReport
 
 
-def frames_that_count(report: Report, scenes: Scenes) -> Scenes:
+def frames_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> EqualSizeScenes:
     """Leave out dead frames and copies, so that nothing else is measured on them, and report them.
 
     Args:
@@ -29,10 +29,10 @@ def frames_that_count(report: Report, scenes: Scenes) -> Scenes:
     if len(live) < 3 or len(live) == count:
         return scenes
     frames = torch.stack([scenes.image(0, t) for t in live])
-    return Scenes([frames], scenes.names, torch.tensor([len(live)]), scenes.fills)
+    return EqualSizeScenes([frames], scenes.names, torch.tensor([len(live)]), scenes.nodata_values)
 
 
-def pages_that_count(report: Report, scenes: Scenes) -> Scenes:
+def pages_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> EqualSizeScenes:
     """Leave out the dead pages of a stack of single images, and report channels that take turns.
 
     Args:
@@ -57,7 +57,7 @@ def pages_that_count(report: Report, scenes: Scenes) -> Scenes:
     return scenes.part(torch.tensor(live))
 
 
-def _reported(report: Report, found: FrameReview, first: str) -> None:
+def _reported(report: InspectionReport, found: FrameReview, first: str) -> None:
     """Lines for what was left out, and for channels that take turns."""
     dead = [*report.numbers.get("dead_frames", []), *found.dead]
     report.numbers |= {"dead_frames": dead, "copied_frames": list(found.copies), "turns": found.period}

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from n2n_lightning.data.capture_noise import levels_of
-from n2n_lightning.data.captures import Mixed, Scenes
-from n2n_lightning.data.values import Seen
-from n2n_lightning.inspection.measures import Model
-from n2n_lightning.inspection.reports import Report
-from n2n_lightning.noise_levels import NoiseLevels, named
+from n2n_lightning.data.intensity import IntensityStats
+from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.inspection.reports import InspectionReport
+from n2n_lightning.metrics.noise_levels import NoiseLevels, named
+from n2n_lightning.metrics.noise_model import NoiseModel
 
 
-def compare_noise(report: Report, scenes: Scenes | Mixed, seen: Seen) -> NoiseLevels | None:
+def compare_noise(report: InspectionReport, scenes: SceneSet, seen: IntensityStats) -> NoiseLevels | None:
     """Add a line with the noise of each capture by itself, and the ratio of the highest to the lowest.
 
     Args:
@@ -53,7 +53,7 @@ def compare_noise(report: Report, scenes: Scenes | Mixed, seen: Seen) -> NoiseLe
     return levels
 
 
-def of_the_noisier(model: Model | None, levels: NoiseLevels | None) -> tuple[Model | None, float]:
+def of_the_noisier(model: NoiseModel | None, levels: NoiseLevels | None) -> tuple[NoiseModel | None, float]:
     """The noise of the noisier of the first two captures, from that of the mean of both.
 
     Returns:

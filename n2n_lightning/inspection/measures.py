@@ -5,29 +5,14 @@ scene and noise of their own, so that their difference is noise alone.
 """
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 8  # pixels, for the noise at one brightness
+from n2n_lightning.arrays.blocks import blocks_of, plane_of
+from n2n_lightning.metrics.noise_model import NoiseModel
+
 COARSE = 32  # pixels, for means that differ between places
 LAGS = {"along a row": ((0, 1), (0, 2)), "along a column": ((1, 0), (2, 0))}
-
-
-def plane_of(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels, without gaps: (H, W)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where all channels are unknown
-        plane: np.ndarray = np.nanmean(image, 0)
-        return np.where(np.isnan(plane), np.nanmean(plane), plane)
-
-
-def blocks_of(image: np.ndarray, side: int) -> np.ndarray:
-    """Whole blocks of an image: (blocks, side * side)."""
-    channels, height, width = image.shape
-    rows, columns = height // side, width // side
-    cut = image[:, : rows * side, : columns * side].reshape(channels, rows, side, columns, side)
-    return cut.transpose(0, 1, 3, 2, 4).reshape(-1, side * side)
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -89,66 +74,6 @@ def between_channels(noises: list[np.ndarray]) -> float:
     return largest
 
 
-@dataclass
-class Model:
-    """variance = a + b brightness, in stored units; b is None where the brightness hardly differs.
-
-    Attributes:
-        variance: the mean variance.
-        points: brightness and variance of 24 classes of blocks, (n, 2), for a picture.
-    """
-
-    a: float
-    b: float | None
-    variance: float
-    points: np.ndarray
-
-
-def noise_model(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Model | None:
-    """The noise against the brightness, over blocks of 8 x 8 pixels; None where no block is known whole.
-
-    The mean of a block's variances is a + b times its mean brightness whatever is in the block, so that edges do no
-    harm. The brightness of a block has noise, too, which would flatten the line: what that adds is taken off (Fuller,
-    Measurement Error Models, 1987, section 1.2).
-    """
-    bright, spread = [], []
-    for first, second in pairs:
-        side = min(BLOCK, *first.shape[1:])
-        one, other = blocks_of(first, side), blocks_of(second, side)
-        known = ~np.isnan(one + other).any(1)
-        bright.append((one[known] + other[known]).mean(1) / 2)
-        spread.append((one[known] - other[known]).var(1, ddof=1) / 2)
-    x, v = np.concatenate(bright), np.concatenate(spread)
-    if len(x) < 8:
-        return None
-    return _line(x, v, 2 * side * side)
-
-
-def _line(x: np.ndarray, v: np.ndarray, values: int) -> Model:
-    """The line through brightness x and variance v of blocks, each a mean of so many values."""
-    mean = float(v.mean())
-    a, b = mean, 0.0
-    if not mean:
-        return Model(0.0, None, 0.0, _classes(x, v))
-    for _ in range(10):  # the variance of a variance grows with its square
-        expected = np.maximum(a + b * x, 0.05 * mean)
-        weight = 1 / expected**2
-        weight /= weight.sum()
-        cx, cv = float((weight * x).sum()), float((weight * v).sum())
-        own = float((weight * expected).sum()) / values
-        across = float((weight * (x - cx) ** 2).sum()) - own
-        if across < 4 * own:
-            return Model(mean, None, mean, _classes(x, v))
-        b = float((weight * (x - cx) * (v - cv)).sum()) / across
-        a = cv - b * cx
-    return Model(a, b, mean, _classes(x, v))
-
-
-def _classes(x: np.ndarray, v: np.ndarray) -> np.ndarray:
-    parts = np.array_split(np.argsort(x), min(24, len(x)))
-    return np.array([(x[part].mean(), v[part].mean()) for part in parts])
-
-
 def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], float]:
     """Of one capture: correlations of its noise as `correlations` has them, and its deviation.
 
@@ -179,7 +104,7 @@ def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], flo
     return found, sigma
 
 
-def ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
+def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     """Values that pile up at an end: `lowest` or `highest`, the value, and the share of the pixels that have it.
 
     Where a tail was cut off, its end has all that lay beyond: half as many pixels again as the value beside it, and 1
@@ -201,7 +126,7 @@ def _step(values: np.ndarray) -> float:
     return float(np.diff(some).min()) if len(some) > 1 else 1.0
 
 
-def is_counts(model: Model | None, images: list[np.ndarray]) -> bool:
+def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
     """Whether images are photon counts: whole numbers from 0 on whose variance is their mean, to 15%."""
     if model is None or model.b is None or not all(are_whole(image) for image in images):
         return False

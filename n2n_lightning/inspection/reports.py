@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.inspection import measures
+from n2n_lightning.metrics import noise_model
 
 # From these sizes on a finding matters; below, it is in the numbers alone.
 SHIFTED = 0.25  # pixels
@@ -13,7 +13,7 @@ DRIFTED = 0.02  # of the brightness
 COLOURED = 0.1  # correlation of neighbouring pixels or of channels
 COLOURED_SINGLE = 0.25  # the same of one capture, whose texture looks like it
 CUT = 0.005  # of the pixels, at an end of the values
-FEW = 200_000  # pixels to learn from
+MIN_PIXELS = 200_000  # pixels to learn from
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Finding:
 
 
 @dataclass
-class Report:
+class InspectionReport:
     """All that was found.
 
     Attributes:
@@ -46,7 +46,7 @@ class Report:
     why: str = ""
     reversed: bool = False
     example: tuple[np.ndarray, np.ndarray] | None = None
-    model: measures.Model | None = None
+    model: noise_model.NoiseModel | None = None
     correlations: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:

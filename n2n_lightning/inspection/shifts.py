@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.inspection.measures import BLOCK, blocks_of, dispersion_noise, plane_of
+from n2n_lightning.arrays.blocks import BLOCK, blocks_of, plane_of
+from n2n_lightning.inspection.measures import dispersion_noise
 
 BLURS = (0.7, 1.5, 3.0)  # deviations in pixels
 

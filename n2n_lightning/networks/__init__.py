@@ -9,11 +9,11 @@ from n2n_lightning.networks.dncnn import DnCNN
 from n2n_lightning.networks.network import (
     Network,
     apply,
-    channels_last,
-    described,
     multiple_of,
     multiply_accumulates,
+    network_spec,
     pad_to_multiple,
+    to_channels_last,
 )
 from n2n_lightning.networks.noise2noise import Noise2NoiseUNet
 from n2n_lightning.networks.report import EncoderDecoder, UNet
@@ -29,9 +29,9 @@ __all__ = [
     "ResidualUNet",
     "UNet",
     "apply",
-    "channels_last",
-    "described",
     "multiple_of",
     "multiply_accumulates",
+    "network_spec",
     "pad_to_multiple",
+    "to_channels_last",
 ]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning import axes
-from n2n_lightning.networks.network import CONVOLUTION, Network, reach_of, sizes, spatial
+from n2n_lightning.arrays import axes
+from n2n_lightning.networks.network import CONVOLUTION, Network, checked_dims, receptive_radius_of, sizes
 
 
 class _NAFBlock(nn.Module):
@@ -20,7 +20,7 @@ class _NAFBlock(nn.Module):
     Both branches start at nothing, as in the paper.
     """
 
-    reach = 1
+    receptive_radius = 1
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 class _ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, without normalisation (Lim et al., CVPRW 2017)."""
 
-    reach = 2
+    receptive_radius = 2
 
     def __init__(self, width: int, dims: int = 2) -> None:
         super().__init__()
@@ -111,14 +111,16 @@ class _BlockUNet(Network):
     ) -> None:
         super().__init__()
         self.equivariant = equivariant
-        convolution = CONVOLUTION[spatial(dims)]
+        convolution = CONVOLUTION[checked_dims(dims)]
         self.out_channels = out_channels or channels
         sizes(widths=widths)
         sizes(0, blocks=blocks)
         if len(widths) != len(blocks):
             raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
         self.multiple = 2 ** (len(widths) - 1)
-        self.reach = reach_of([reach * count for count in blocks]) + 2  # the first convolution and the last
+        self.receptive_radius = (
+            receptive_radius_of([reach * count for count in blocks]) + 2
+        )  # the first convolution and the last
         steps = list(pairwise(widths))
 
         def chain(width: int, count: int) -> nn.Sequential:
@@ -167,7 +169,7 @@ class NAFNet(_BlockUNet):
         blocks: Sequence[int] = (2, 2, 2),
         out_channels: int | None = None,
     ) -> None:
-        super().__init__(_NAFBlock, _NAFBlock.reach, channels, widths, blocks, out_channels)
+        super().__init__(_NAFBlock, _NAFBlock.receptive_radius, channels, widths, blocks, out_channels)
 
 
 @final
@@ -192,4 +194,6 @@ class DRUNet(_BlockUNet):
         dims: int = 2,
     ) -> None:
         block = partial(_ResidualBlock, dims=dims)
-        super().__init__(block, _ResidualBlock.reach, channels, widths, blocks, out_channels, equivariant, dims)
+        super().__init__(
+            block, _ResidualBlock.receptive_radius, channels, widths, blocks, out_channels, equivariant, dims
+        )

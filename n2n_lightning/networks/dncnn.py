@@ -4,7 +4,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import BATCH_NORM, CONVOLUTION, Network, sizes, spatial
+from n2n_lightning.networks.network import BATCH_NORM, CONVOLUTION, Network, checked_dims, sizes
 
 
 @final
@@ -33,7 +33,7 @@ class DnCNN(Network):
         dims: int = 2,
     ) -> None:
         super().__init__()
-        convolution, normalisation = CONVOLUTION[spatial(dims)], BATCH_NORM[dims]
+        convolution, normalisation = CONVOLUTION[checked_dims(dims)], BATCH_NORM[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, layers=layers)
         if layers < 3:
@@ -44,7 +44,7 @@ class DnCNN(Network):
             body += [normalisation(width)] if batch_norm else []
             body.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*body, convolution(width, self.out_channels, 3, padding=1))
-        self.reach = layers  # a pixel for each 3x3 convolution
+        self.receptive_radius = layers  # a pixel for each 3x3 convolution
         for module in self.layers:
             if isinstance(module, convolution):
                 nn.init.kaiming_normal_(module.weight)

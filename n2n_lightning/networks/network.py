@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning import axes
+from n2n_lightning.arrays import axes
 
 # Layers by the number of spatial axes: images have 2, volumes 3.
 CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -29,7 +29,7 @@ class Network(nn.Module):
 
     multiple = 1
     dims = 2  # spatial axes: 2 for images, 3 for volumes
-    reach: int | None = None
+    receptive_radius: int | None = None
     arguments: dict[str, Any]  # with which the network was made: what a checkpoint needs to make it again
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -73,7 +73,7 @@ class Network(nn.Module):
         return output
 
 
-def channels_last(network: nn.Module) -> nn.Module:
+def to_channels_last(network: nn.Module) -> nn.Module:
     """A network in the order of memory that convolutions of images on a CPU are fastest with; of volumes as it is."""
     flat = all(len(parameter.shape) != 5 for parameter in network.parameters())
     return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
@@ -184,20 +184,20 @@ def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
             raise ValueError(f"model.{name}={value}: must be {wanted}, {least} or more")
 
 
-def spatial(dims: int) -> int:
+def checked_dims(dims: int) -> int:
     """The number of spatial axes; raises ValueError unless it is 2 or 3."""
     if dims not in (2, 3) or isinstance(dims, bool):
         raise ValueError(f"model.dims={dims}: must be 2 (images) or 3 (volumes)")
     return dims
 
 
-def reach_of(levels: Sequence[int]) -> int:
+def receptive_radius_of(levels: Sequence[int]) -> int:
     """How many pixels away from a change of its input a U-Net can change its output.
 
     Args:
         levels: how far the layers of each size reach, on the way down and again on the way up.
 
-    >>> reach_of([4, 2, 2])
+    >>> receptive_radius_of([4, 2, 2])
     27
     """
     *upper, reach = levels
@@ -213,7 +213,7 @@ def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
     return nn.Sequential(first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True))
 
 
-def described(network: nn.Module) -> dict[str, Any]:
+def network_spec(network: nn.Module) -> dict[str, Any]:
     """What builds a network of this package, or one made like them, again."""
     if not isinstance(network, Network):
         return {}

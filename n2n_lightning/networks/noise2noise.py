@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, spatial, two_convolutions
+from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, checked_dims, two_convolutions
 
 
 @final
@@ -29,7 +29,7 @@ class Noise2NoiseUNet(Network):
 
     def __init__(self, channels: int = 3, out_channels: int | None = None, dims: int = 2) -> None:
         super().__init__()
-        convolution, self._pool = CONVOLUTION[spatial(dims)], MAX_POOL[dims]
+        convolution, self._pool = CONVOLUTION[checked_dims(dims)], MAX_POOL[dims]
         self.conv0 = convolution(channels, 48, 3, padding=1)
         self.encoder = nn.ModuleList(convolution(48, 48, 3, padding=1) for _ in range(6))
         inputs = (96, 144, 144, 144)

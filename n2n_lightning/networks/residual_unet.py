@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, reach_of, sizes, spatial, two_convolutions
+from n2n_lightning.networks.network import (
+    CONVOLUTION,
+    MAX_POOL,
+    Network,
+    checked_dims,
+    receptive_radius_of,
+    sizes,
+    two_convolutions,
+)
 
 
 @final
@@ -29,11 +37,13 @@ class ResidualUNet(Network):
         self, channels: int = 3, width: int = 32, levels: int = 3, out_channels: int | None = None, dims: int = 2
     ) -> None:
         super().__init__()
-        convolution, self._pool = CONVOLUTION[spatial(dims)], MAX_POOL[dims]
+        convolution, self._pool = CONVOLUTION[checked_dims(dims)], MAX_POOL[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
-        self.reach = reach_of([2] * levels) + 1  # two convolutions of 3x3 at each size, and the last
+        self.receptive_radius = (
+            receptive_radius_of([2] * levels) + 1
+        )  # two convolutions of 3x3 at each size, and the last
         widths = [width * 2**level for level in range(levels)]
         steps = zip([channels, *widths], widths, strict=False)
         self.encoder = nn.ModuleList(two_convolutions(a, b, dims) for a, b in steps)

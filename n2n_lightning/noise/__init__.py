@@ -8,7 +8,7 @@ passed in, which lives on the device of the image; two calls with it give two in
 A strength is a number, or a range [lowest, highest] from which each image draws its own ("blind" denoising).
 """
 
-from n2n_lightning.noise.base import Noise, Strength, generator
+from n2n_lightning.noise.base import Noise, Strength
 from n2n_lightning.noise.bernoulli import Bernoulli
 from n2n_lightning.noise.brown import Brown
 from n2n_lightning.noise.camera import Camera
@@ -33,5 +33,4 @@ __all__ = [
     "Strength",
     "Text",
     "Varied",
-    "generator",
 ]

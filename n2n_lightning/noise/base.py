@@ -1,29 +1,13 @@
 """What the corruptions have in common: their randomness and their strengths."""
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from n2n_lightning import axes
+from n2n_lightning.arrays import axes
 
 Strength = float | Sequence[float]
-
-
-def generator(*key: Any, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers depend on `key` alone: the same key gives the same bits in every process.
-
-    A key such as (seed, "noise", epoch, batch) makes every draw a pure function of where it is used, so that a resumed
-    run, or one with other data loader workers, draws what an uninterrupted one draws.
-
-    >>> one, other = (torch.rand(1, generator=generator(0, "noise", epoch)).item() for epoch in (1, 2))
-    >>> one == torch.rand(1, generator=generator(0, "noise", 1)).item(), one == other
-    (True, False)
-    """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 class Noise:
@@ -54,15 +38,15 @@ class Noise:
 
 def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tensor:
     """The strength of each image of the batch, (B,), in the shape that it has beside the batch: (B, 1, 1, 1)."""
-    low, high = ends(strength)
+    low, high = strength_bounds(strength)
     u = axes.per_image(torch.rand(len(image), generator=generator, device=image.device), image)
     return low + (high - low) * u
 
 
-def ends(strength: Strength) -> tuple[float, float]:
+def strength_bounds(strength: Strength) -> tuple[float, float]:
     """The lowest and the highest strength.
 
-    >>> ends(25), ends([0, 50])
+    >>> strength_bounds(25), strength_bounds([0, 50])
     ((25, 25), (0, 50))
     """
     if isinstance(strength, int | float):
@@ -71,14 +55,14 @@ def ends(strength: Strength) -> tuple[float, float]:
     return low, high
 
 
-def checked(name: str, strength: Strength, least: float, most: float) -> Strength:
+def checked_strength(name: str, strength: Strength, least: float, most: float) -> Strength:
     """The strength itself; raises ValueError unless it is a number or a range within [least, most].
 
-    >>> checked("sigma", [0, 50], 0, 255)
+    >>> checked_strength("sigma", [0, 50], 0, 255)
     (0, 50)
     """
     try:
-        low, high = ends(strength)
+        low, high = strength_bounds(strength)
         valid = least <= low <= high <= most
     except (TypeError, ValueError):
         valid = False

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, uniform_like
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, uniform_like
 
 
 class Bernoulli(Noise):
@@ -16,7 +16,7 @@ class Bernoulli(Noise):
         p: probability that a pixel is missing.
         masked: mark missing target pixels; without it they are 0 and the network learns (1 - p) * clean.
 
-    >>> from n2n_lightning.noise import generator
+    >>> from n2n_lightning.randomness import generator
     >>> image = torch.ones(1, 1, 100, 100)
     >>> half = Bernoulli(0.5)
     >>> half(image, generator(0)).min().item(), half.target(image, generator(0)).isnan().any().item()
@@ -25,7 +25,7 @@ class Bernoulli(Noise):
 
     def __init__(self, p: Strength = 0.5, masked: bool = True, frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.p, self.masked = checked("p", p, 0, 1), masked
+        self.p, self.masked = checked_strength("p", p, 0, 1), masked
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         return image * self._present(image, generator)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
 class Brown(Noise):
@@ -20,7 +20,7 @@ class Brown(Noise):
 
     def __init__(self, sigma: Strength = 25.0, width: float = 1.5, frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.sigma = checked("sigma", sigma, 0, 255)
+        self.sigma = checked_strength("sigma", sigma, 0, 255)
         if not 0 < width <= 50:
             raise ValueError(f"noise.width={width}: must be larger than 0 and at most 50 pixels")
         self.width = width

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning import axes
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, share
+from n2n_lightning.arrays import axes
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, share, strength_bounds
 from n2n_lightning.noise.brown import blurred_normal
 
 
@@ -36,12 +36,12 @@ class Camera(Noise):
     ) -> None:
         super().__init__(frozen)
         self.developed = share("developed", developed)
-        self.sigma = checked("sigma", sigma, 0, 255)
-        self.shot, self.shared = checked("shot", shot, 0, 1), checked("shared", shared, 0, 1)
-        self.width = checked("width", width, 0, 50)
+        self.sigma = checked_strength("sigma", sigma, 0, 255)
+        self.shot, self.shared = checked_strength("shot", shot, 0, 1), checked_strength("shared", shared, 0, 1)
+        self.width = checked_strength("width", width, 0, 50)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        low, high = ends(self.sigma)
+        low, high = strength_bounds(self.sigma)
         sigma = low + (high - low) * drawn((0, 1), image, generator).square()
         shot, shared = drawn(self.shot, image, generator), drawn(self.shared, image, generator)
         width = drawn(self.width, image, generator).flatten()

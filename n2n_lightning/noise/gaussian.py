@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, with_gaussian
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, with_gaussian
 
 
 class Gaussian(Noise):
@@ -12,7 +12,7 @@ class Gaussian(Noise):
     Args:
         sigma: standard deviation in units of 1/255.
 
-    >>> from n2n_lightning.noise import generator
+    >>> from n2n_lightning.randomness import generator
     >>> noisy = Gaussian(25)(torch.full((1, 1, 256, 256), 0.5), generator("example"))
     >>> round(noisy.std().item() * 255), round(noisy.mean().item(), 2)
     (25, 0.5)
@@ -20,7 +20,7 @@ class Gaussian(Noise):
 
     def __init__(self, sigma: Strength = 25.0, frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.sigma = checked("sigma", sigma, 0, 255)
+        self.sigma = checked_strength("sigma", sigma, 0, 255)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         return with_gaussian(image, self.sigma, generator)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, uniform_like
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, uniform_like
 
 
 class Impulse(Noise):
@@ -17,7 +17,7 @@ class Impulse(Noise):
 
     def __init__(self, p: Strength = 0.5, frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.p = checked("p", p, 0, 1)
+        self.p = checked_strength("p", p, 0, 1)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         hit = uniform_like(image, generator, channels=1) < drawn(self.p, image, generator)

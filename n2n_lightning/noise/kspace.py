@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning.axes import size
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn
+from n2n_lightning.arrays.axes import size
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
 class KSpace(Noise):
@@ -19,7 +19,7 @@ class KSpace(Noise):
 
     def __init__(self, decay: Strength = 0.03, frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.decay = checked("decay", decay, 0, 1)
+        self.decay = checked_strength("decay", decay, 0, 1)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         h, w = size(image)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, with_gaussian
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, with_gaussian
 
 
 class Pixelate(Noise):
@@ -24,7 +24,7 @@ class Pixelate(Noise):
         if not isinstance(block, int) or block < 1:
             raise ValueError(f"noise.block={block}: must be a whole number, 1 or more")
         self.block = block
-        self.sigma = checked("sigma", sigma, 0, 255)
+        self.sigma = checked_strength("sigma", sigma, 0, 255)
 
     def offsets(self, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Where in its block each noisy pixel is sampled: dy and dx, each (count, height, width), in 0..block-1."""

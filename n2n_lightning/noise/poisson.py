@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
 class Poisson(Noise):
@@ -15,7 +15,7 @@ class Poisson(Noise):
 
     def __init__(self, peak: Strength = 30.0, frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.peak = checked("peak", peak, 0.001, 1e6)
+        self.peak = checked_strength("peak", peak, 0.001, 1e6)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         peak = drawn(self.peak, image, generator)

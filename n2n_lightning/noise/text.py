@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, generator
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
+from n2n_lightning.randomness import generator
 
 
 class Text(Noise):
@@ -26,7 +27,7 @@ class Text(Noise):
 
     def __init__(self, p: Strength = 0.25, heights: Sequence[int] = (8, 24), frozen: bool = False) -> None:
         super().__init__(frozen)
-        self.p, self.heights = checked("p", p, 0, 0.95), (heights[0], heights[1])
+        self.p, self.heights = checked_strength("p", p, 0, 0.95), (heights[0], heights[1])
         if not 4 <= heights[0] <= heights[1] <= 200:
             raise ValueError(f"noise.heights={list(heights)}: must be two font sizes, 4 <= smallest <= largest <= 200")
 

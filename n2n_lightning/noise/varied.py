@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from n2n_lightning import axes
+from n2n_lightning.arrays import axes
 from n2n_lightning.files import InputError
-from n2n_lightning.noise.base import Noise, Strength, checked, drawn, ends, normal_like, share
+from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, normal_like, share, strength_bounds
 from n2n_lightning.noise.camera import camera_noise
 
 
@@ -45,8 +45,8 @@ class Varied(Noise):
         frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
-        self.sigma, self.peak = checked("sigma", sigma, 0, 255), checked("peak", peak, 1e-3, 1e9)
-        self.width = checked("width", width, 0, 50)
+        self.sigma, self.peak = checked_strength("sigma", sigma, 0, 255), checked_strength("peak", peak, 1e-3, 1e9)
+        self.width = checked_strength("width", width, 0, 50)
         self.steps, self.clipped = share("steps", steps), share("clipped", clipped)
         self.developed = share("developed", developed)
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
@@ -54,12 +54,12 @@ class Varied(Noise):
         self.shares = tuple(shares)
 
     def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        low, high = ends(self.sigma)
+        low, high = strength_bounds(self.sigma)
         sigma = (low + (high - low) * drawn((0, 1), image, generator) ** 1.5) / 255
         u = torch.rand(4, len(image), generator=generator, device=image.device)
         kind, read, shot, shared = (axes.per_image(part, image) for part in u)
 
-        few, many = ends(self.peak)
+        few, many = strength_bounds(self.peak)
         peak = drawn((math.log(few), math.log(many)), image, generator).exp()
         counted = torch.poisson(image.clamp(min=0) * peak, generator=generator) / peak
         counted = counted + sigma * (2 * read - 1).clamp(min=0) ** 2 * normal_like(image, generator)

@@ -18,9 +18,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from n2n_lightning import locks
 from n2n_lightning.files import InputError
-from n2n_lightning.runs import alive, read_result
+from n2n_lightning.runs import locks
+from n2n_lightning.runs.folder import alive, read_result
 
 PARENT = "N2N_LIGHTNING_SWEEP"  # in the environment of the jobs: host:process that started the sweep
 
@@ -97,7 +97,7 @@ def job(launcher: str, n_jobs: int, jobs_per_gpu: int, folder: Path) -> Iterator
         yield
 
 
-def stored(folder: Path, overrides: list[str], retry_failed: bool) -> dict[str, Any] | None:
+def stored_result(folder: Path, overrides: list[str], retry_failed: bool) -> dict[str, Any] | None:
     """The result of a job that needs no run any more; None where it has to be run or continued.
 
     Raises:

@@ -5,9 +5,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from n2n_lightning.config.overrides import unquoted
 from n2n_lightning.files import natural
-from n2n_lightning.runs import for_all_jobs, merit, read_result
-from n2n_lightning.typed import unquoted
+from n2n_lightning.runs.folder import for_all_jobs, ranking_score, read_result
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def _number(text: str | None) -> Any:
 
 def score_text(row: dict[str, Any], unit: str = "") -> str:
     """How far a job is and what it scores, for its line on the terminal."""
-    value = merit(row)
+    value = ranking_score(row)
     return f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{_KINDS[_kind([row])][1]}" if value is not None else ""
 
 
@@ -90,7 +90,7 @@ def jobs_table(rows: list[dict[str, Any]]) -> Any:
         wide = column in ("point", "reason")
         table.add_column(column, justify="left" if wide or column == "state" else "right", overflow="fold")
     for row in rows:
-        scores = [f"{value:.2f}" if value is not None else "" for value in (merit(row), row["val_psnr_total"])]
+        scores = [f"{value:.2f}" if value is not None else "" for value in (ranking_score(row), row["val_psnr_total"])]
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
         table.add_row(
             row["job"], row["point"], row["state"], str(row["epochs"] or ""), *scores, seconds, row["reason"] or ""
@@ -115,7 +115,7 @@ def picture(rows: list[dict[str, Any]], axis: str) -> Any:
 
     lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        if (value := merit(row)) is not None:
+        if (value := ranking_score(row)) is not None:
             others = " ".join(f"{n}={v}" for n, v in row["parameters"].items() if n not in (axis, "seed"))
             lines.setdefault(others, {}).setdefault(row["parameters"][axis], []).append(value)
     figure = Figure(figsize=(6.4, 4), layout="constrained", dpi=120)

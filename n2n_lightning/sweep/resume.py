@@ -5,12 +5,12 @@ import json
 import shlex
 from pathlib import Path
 
+from n2n_lightning.config.overrides import keep_default_network, quote, unquoted
 from n2n_lightning.files import InputError
 from n2n_lightning.sweep.jobs import set_aside
 from n2n_lightning.sweep.results import read_sweep
-from n2n_lightning.typed import as_begun, quote, unquoted
 
-EXTRAS = {
+PLUGIN_EXTRAS = {
     "hydra/launcher=ray": ("ray", "hydra_plugins.hydra_ray_launcher"),
     "hydra/launcher=slurm": ("slurm", "hydra_plugins.hydra_submitit_launcher"),
     "hydra/sweeper=n2n_optuna": ("optuna", "hydra_plugins.hydra_optuna_sweeper"),
@@ -27,7 +27,7 @@ def resumed(arguments: list[str]) -> list[str]:
     arguments.sort(
         key=lambda a: a not in ("-m", "--multirun")
     )  # Hydra takes -m before the overrides or after them only
-    for choice, (extra, package) in EXTRAS.items():
+    for choice, (extra, package) in PLUGIN_EXTRAS.items():
         if choice in arguments and importlib.util.find_spec(package) is None:
             raise InputError(f"{choice.replace('n2n_', '')}: needs pip install 'n2n_lightning[{extra}]'")
     given = [a.removeprefix("sweep.resume=") for a in arguments if a.startswith("sweep.resume=")]
@@ -41,7 +41,7 @@ def resumed(arguments: list[str]) -> list[str]:
     except (OSError, ValueError, KeyError):
         raise InputError(f"sweep.resume={folder}: not the folder of a sweep; it has no readable sweep.json") from None
     for job in sorted(folder.glob("*/.hydra/hydra.yaml"))[:1]:
-        as_begun(job.parent.parent)
+        keep_default_network(job.parent.parent)
     own = [a for a in arguments if not a.startswith("sweep.resume=")]
     if not points(own):
         own = [*stored_arguments, *own]

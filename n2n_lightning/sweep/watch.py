@@ -17,9 +17,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning import locks
 from n2n_lightning.files import InputError, replacing
-from n2n_lightning.runs import merit
+from n2n_lightning.runs import locks
+from n2n_lightning.runs.folder import ranking_score
 from n2n_lightning.sweep.jobs import PARENT, gpus
 from n2n_lightning.sweep.results import jobs_table, numeric_axis, picture, read_sweep, score_text
 from n2n_lightning.sweep.resume import points
@@ -163,8 +163,8 @@ class Sweep:
         self._end()
         rows = read_sweep(self.folder)
         before = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
-        ranked = sorted(rows, key=lambda row: -(-1e9 if (value := merit(row)) is None else value))
-        best = ranked[0] if ranked and merit(ranked[0]) is not None else None
+        ranked = sorted(rows, key=lambda row: -(-1e9 if (value := ranking_score(row)) is None else value))
+        best = ranked[0] if ranked and ranking_score(ranked[0]) is not None else None
         self._write({**before, "jobs": ranked, "best": best and best["command"]})
         with (
             replacing(self.folder / "sweep.csv") as temporary,

@@ -1,0 +1,1 @@
+"""Generated pictures: dead leaves, fabrics, specimens."""

@@ -1,0 +1,1 @@
+"""From a checkpoint and an array to a denoised array."""

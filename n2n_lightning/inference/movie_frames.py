@@ -1,0 +1,200 @@
+"""The frames of a stack that is denoised: which are dead, and which the network is shown around each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from n2n_lightning.arrays.axes import as_pages, in_space
+from n2n_lightning.arrays.frame_checks import FrameReview, review
+from n2n_lightning.files import InputError, natural
+from n2n_lightning.formats import Picture, opened
+from n2n_lightning.formats.selected import Selected
+from n2n_lightning.inference.page import PageInput
+from n2n_lightning.inference.plan import Job
+
+
+@dataclass(frozen=True)
+class MovieFrames:
+    """All frames of a movie, of which some are denoised.
+
+    Attributes:
+        pages: (T, ..., H, W, C), or (T, ..., D, H, W, C).
+        masks: True where a pixel of `pages` is missing; None where the file does not say it.
+        review: what was found in the frames.
+        numbers: of each frame that is denoised its number in `pages`.
+    """
+
+    pages: np.ndarray
+    masks: np.ndarray | None
+    review: FrameReview
+    numbers: Sequence[int]
+
+    def is_dead(self, place: tuple[int, ...]) -> bool:
+        """Tell whether a page belongs to a dead frame, which stays as it is."""
+        return bool(place) and self.numbers[place[0]] in self.review.dead
+
+    def around(self, place: tuple[int, ...], context: int) -> list[tuple[int, ...]]:
+        """Where the pages around one lie in `pages`."""
+        return [(t, *place[1:]) for t in self.review.neighbours(self.numbers[place[0]], context)]
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Tell whether all frames are denoised."""
+        return list(self.numbers) == list(range(len(self.pages)))
+
+    def input(self, place: tuple[int, ...]) -> PageInput:
+        """The page at a place of `pages`, for the network."""
+        return PageInput(self.pages[place], None if self.masks is None else self.masks[place])
+
+    def line(self) -> str:
+        """What stays as it was, in words; empty where nothing does."""
+        named = {self.numbers.index(t): why for t, why in self.review.dead.items() if t in self.numbers}
+        lines = FrameReview(len(self.numbers), named).lines("it")
+        return "; ".join(line.replace(" of it (", " left as before: ").removesuffix(")") for line in lines)
+
+
+def movie_of(
+    array: np.ndarray,
+    axes: str,
+    dims: int,
+    context: int,
+    invalid: np.ndarray | None = None,
+    numbers: Sequence[int] | None = None,
+    choice: str = "array[{}]",
+) -> MovieFrames:
+    """Look at the frames of a stack before it is denoised.
+
+    Args:
+        array: the stack, of which the first axis that is neither colour nor space is time.
+        axes: its axes (axes.LETTERS).
+        dims: 2, or 3 for a stack of volumes.
+        context: how many frames before and after one the network sees in its place; 0: frames are denoised alone, and
+            only those of one value or mostly saturated are searched for.
+        invalid: True where a pixel of `array` is missing.
+        numbers: the frames that are denoised; None: all.
+        choice: how frames are chosen, with {} for them, for messages.
+
+    Raises:
+        InputError: the network sees the frames around one, and these are several channels in turn.
+    """
+    axes = in_space(axes) if dims == 3 else axes
+    pages = as_pages(array, axes, dims)
+    masks = None if invalid is None else as_pages(invalid, axes, dims)
+    count = len(pages) if len(pages.shape) > dims + 1 else 1
+    seen = FrameReview(count)
+    if count > 2:
+        inner = (0,) * (len(pages.shape) - dims - 2)
+        seen = review([np.moveaxis(pages[(t, *inner)], -1, 0) for t in range(count)], movie=context > 0)
+    check_live(seen, context, choice)
+    if len(seen.live) < 2:  # one frame again and again, or none: as it is
+        seen = FrameReview(count)
+    return MovieFrames(pages, masks, seen, numbers if numbers is not None else range(count))
+
+
+def check_live(seen: FrameReview, context: int, choice: str) -> None:
+    """Raise InputError where a network that sees the frames around one cannot be shown them.
+
+    Args:
+        seen: what was found.
+        context: of the network.
+        choice: how frames are chosen, with {} for them.
+    """
+    if context and (line := seen.turns("", choice)):
+        raise InputError(line)
+
+
+def movies_of_picture(picture: Picture, axes: Sequence[str], dims: int, context: int) -> list[MovieFrames]:
+    """Look at the frames of each array of a picture; of chosen frames the others are there to be shown.
+
+    Args:
+        picture: as it was opened.
+        axes: those of its arrays.
+        dims, context: see `movie_of`.
+    """
+    found = []
+    for i, (values, letters) in enumerate(zip(picture.values, axes, strict=True)):
+        array, invalid, numbers = values.array, values.invalid, None
+        if context and isinstance(picture, Selected) and len(picture.whole.values) == len(picture.values):
+            whole, frames = picture.whole.values[i], picture.frames
+            index = (slice(None),) * picture.axis + (slice(frames.start % frames.step, None, frames.step),)
+            array = whole.array[index]
+            invalid = None if whole.invalid is None else whole.invalid[index]
+            numbers = [t // frames.step for t in frames]
+        found.append(movie_of(array, letters, dims, context, invalid, numbers, f"'{picture.path}[{{}}]'"))
+    return found
+
+
+class Files(Sequence[np.ndarray]):
+    """The frames of a folder with a file for each, read when they are asked for.
+
+    Args:
+        paths: the files, in order.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, t: int) -> np.ndarray:  # type: ignore[override]
+        picture = opened(self.paths[t])
+        values = picture.values[0]
+        letters, _ = picture.meaning(values)
+        pages = as_pages(values.array, letters)
+        if len(pages.shape) > 3:
+            raise InputError(f"{self.paths[t]}: holds several frames")
+        return np.moveaxis(pages, -1, 0)
+
+
+def review_files(paths: Sequence[Path], context: int) -> FrameReview:
+    """Look at the frames of a folder; they are not judged where they differ in size or cannot be read.
+
+    Raises:
+        InputError: they are several channels in turn.
+    """
+    frames = Files(paths)
+    try:
+        if len({frames[t].shape for t in (0, len(paths) // 2, len(paths) - 1)}) > 1:
+            return FrameReview(len(paths))
+        seen = review(frames)
+    except (InputError, ValueError):  # said of the file when it is denoised
+        return FrameReview(len(paths))
+    if len(seen.live) < 2:
+        return FrameReview(len(paths))
+    check_live(seen, context, f"'{paths[0].parent}[{{}}]'")
+    return seen
+
+
+class Series:
+    """Files of a folder that are frames of one movie, in the order of their names.
+
+    Args:
+        paths: the files.
+        context: how many frames before and after one the network sees in its place.
+
+    Attributes:
+        places: the number of each file.
+        review: which of them are dead, or copies.
+    """
+
+    def __init__(self, paths: Sequence[Path], context: int) -> None:
+        self.paths = sorted(paths, key=natural)
+        self.places = {path: t for t, path in enumerate(self.paths)}
+        self.review = review_files(self.paths, context)
+
+    def dead(self, path: Path) -> str:
+        """Why a file is no frame of the movie; empty where it is one."""
+        return self.review.dead.get(self.places.get(path, -1), "")
+
+
+def series_of(jobs: list[Job], context: int) -> dict[Path, Series]:
+    """The movie that each folder holds, where files are frames of one."""
+    folders: dict[Path, list[Path]] = {}
+    for job in jobs:
+        folders.setdefault(job.source.parent, []).append(job.source)
+    chosen = {job.source.parent: list(job.series) for job in jobs if job.series}
+    return {folder: Series(paths, context) for folder, paths in (folders | chosen).items() if len(paths) > 1}

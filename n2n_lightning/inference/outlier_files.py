@@ -1,0 +1,145 @@
+"""Isolated outliers of files: what a folder of pictures says about its detector, masks of defects, maps of outliers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from n2n_lightning.arrays.axes import evenly
+from n2n_lightning.arrays.outliers import LOOKED, defects_of
+from n2n_lightning.files import InputError, replacing
+from n2n_lightning.formats import opened, stem
+from n2n_lightning.formats.picture import AskedAxes
+from n2n_lightning.inference.outlier_search import reader
+from n2n_lightning.inference.page import Page
+from n2n_lightning.inference.plan import Job, refuse_inputs
+
+Shape = tuple[int, ...]
+MAP = ".outliers.tif"  # ending of the maps, which are never inputs of a folder (paths.OWN_FILES)
+
+
+@dataclass(frozen=True)
+class DetectorDefects:
+    """Pixels that are known to be defective.
+
+    Attributes:
+        mask: coordinates from a mask, (n, 2): row, column; None: no mask was given.
+        size: height and width of the mask.
+        folders: of a folder and the shape of its pictures, coordinates (n, 3): channel, row, column.
+    """
+
+    mask: np.ndarray | None = None
+    size: Shape = ()
+    folders: dict[tuple[Path, Shape], np.ndarray] = field(default_factory=dict)
+
+    def of(self, source: Path, shape: Shape) -> np.ndarray | None:
+        """Return the defects of a file whose pages are (H, W, C): (n, 3); None where nothing is known.
+
+        Raises:
+            InputError: the mask is of another size.
+        """
+        if self.mask is None:
+            return self.folders.get((source.parent, shape))
+        if shape[:2] != self.size:
+            wanted, given = (" x ".join(map(str, size)) for size in (shape[:2], self.size))
+            raise InputError(f"{source}: is {wanted}, and the mask of --bad-pixels {given}")
+        channels = np.repeat(np.arange(shape[2]), len(self.mask))
+        return np.column_stack((channels, np.tile(self.mask, (shape[2], 1))))
+
+
+def read_mask(path: Path) -> DetectorDefects:
+    """Read a mask of defective pixels: an image (H, W) that is not 0 there.
+
+    Raises:
+        InputError: it cannot be read or is no image of one channel.
+    """
+    picture = opened(path)
+    array = np.squeeze(picture.values[0].array)
+    if len(array.shape) != 2:
+        raise InputError(f"--bad-pixels {path}: must be one grey image, not of shape {array.shape}")
+    return DetectorDefects(np.argwhere(array != 0), array.shape)
+
+
+def defects_of_folders(model: Any, jobs: Sequence[Job], options: Any) -> DetectorDefects:
+    """Find the pixels that stand out in most of several pictures of a folder, where these show different scenes.
+
+    Args:
+        model: the denoiser.TrainedDenoiser that denoises them.
+        jobs: the pictures; of each folder some are looked at.
+        options: of the command: `axes`, `scale`, `black`.
+
+    Returns:
+        The defects; none of folders with fewer than three pictures of one size.
+    """
+    folders: dict[Path, list[Job]] = {}
+    for job in jobs:
+        folders.setdefault(job.source.parent, []).append(job)
+    found: dict[tuple[Path, Shape], np.ndarray] = {}
+    for folder, own in folders.items():
+        pages: dict[Shape, list[Page]] = {}
+        for i in evenly(len(own), LOOKED) if len(own) > 2 else ():
+            page = _only_page(model, own[i], options)
+            if page is not None:
+                pages.setdefault(page.source.shape, []).append(page)
+        for shape, looked in pages.items():
+            points = defects_of([reader(page) for page in looked], shape[:2])
+            if len(points):
+                found[folder, shape] = points
+    return DetectorDefects(folders=found)
+
+
+def _only_page(model: Any, job: Job, options: Any) -> Page | None:
+    """Return the one page of a file; None where it holds several, or cannot be read, which is said later."""
+    try:
+        picture = opened(job.source, job.part)
+        (values,) = picture.values
+        read = picture.read_as(values, AskedAxes.of(options))
+        array = values.array
+        fixed = {"scale": options.scale, "black": options.black}
+        masks = {"nodata_values": values.nodata_values, "invalid": values.invalid}
+        how = (read.axes, read.alpha, read.colour)
+        pages, _ = model.pages_of(array, array, *how, unit=values.unit, **fixed, **masks)
+    except ValueError:  # an InputError, or several arrays
+        return None
+    return None if pages.stacked or pages.volumes else pages.at(())
+
+
+def map_of(target: Path) -> Path:
+    """Return the file of the map of a result.
+
+    >>> map_of(Path("clean/a.fits")).as_posix()
+    'clean/a.outliers.tif'
+    """
+    return target.with_name(stem(target) + MAP)
+
+
+def refuse_maps(jobs: Sequence[Job]) -> None:
+    """Raise InputError where the map of a result would be written over one of the pictures."""
+    inputs = [job.source for job in jobs if job.source.name.endswith(MAP)]  # folders do not yield them
+    for job in jobs if inputs else ():
+        refuse_inputs(map_of(job.target), inputs, "--outlier-map:")
+
+
+def write_map(target: Path, marks: Sequence[np.ndarray]) -> None:
+    """Write the map of the outliers of a result, `a.outliers.tif` for `a.tif`.
+
+    Args:
+        target: the result.
+        marks: uint8, of each of its arrays: 1 where an outlier was left and 2 where one was replaced.
+    """
+    with replacing(map_of(target)) as temporary, tifffile.TiffWriter(temporary) as file:
+        for page in marks:
+            file.write(page, compression="zlib", photometric="minisblack", metadata=None)
+
+
+def page_shape(shape: Shape, axes: str) -> Shape:
+    """Return height, width and channels of an array.
+
+    >>> page_shape((3, 40, 50), "CHW"), page_shape((7, 40, 50), "NHW")
+    ((40, 50, 3), (40, 50, 1))
+    """
+    lengths = dict(zip(axes, shape, strict=True))
+    return lengths["H"], lengths["W"], lengths.get("C", 1)

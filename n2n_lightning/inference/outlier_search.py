@@ -1,0 +1,90 @@
+"""Which outliers of the pages of an array are replaced: the evidence of other captures, and of other scenes."""
+
+import numpy as np
+
+from n2n_lightning.arrays.axes import evenly
+from n2n_lightning.arrays.outliers import LOOKED, PageOutliers, Read, defects_of, find_outliers, lacking_at
+from n2n_lightning.inference.page import Page, PageInput, PageStack
+
+KEPT = 16  # pages whose outliers are remembered: of movies, neighbouring frames ask for them
+
+
+class OutlierSearch:
+    """Find the outliers of the pages of an array, and decide which are replaced.
+
+    Args:
+        choice: one of choices.OUTLIERS.
+        pages: the array.
+        letters: what its stacked axes are, one each. Captures (K) are evidence against one another, and so are
+            images (N) of different scenes; frames of a movie are not, for an event is in one of them alone.
+        defects: pixels that are known to be defective, (n, 3): channel, row, column.
+        second: another capture of each page, of the same shape; None: there is none.
+    """
+
+    def __init__(
+        self,
+        choice: str,
+        pages: PageStack,
+        letters: str,
+        defects: np.ndarray | None = None,
+        second: np.ndarray | None = None,
+    ) -> None:
+        self.second = second
+        self.choice = choice
+        self.pages = pages
+        self.letters = letters
+        self.defects = defects
+        self._known: dict[tuple[int, ...], PageOutliers] = {}
+        stacked = pages.stacked
+        if defects is None and choice == "auto" and letters == "N" and stacked[0] >= 3 and not pages.volumes:
+            self.defects = defects_of([reader(pages.at((i,))) for i in evenly(stacked[0], LOOKED)], pages.size)
+
+    def of(self, page: Page, other: PageInput | None = None) -> np.ndarray:
+        """Return the outliers of a page, or of another one that is read as it is."""
+        if self.choice == "keep":
+            return np.zeros((0, len(page.size) + 1), np.int64)
+        return find_outliers(reader(page, other), page.size, flanks=self.choice == "auto")
+
+    def at(self, place: tuple[int, ...]) -> PageOutliers:
+        """Return the outliers of the page at a place."""
+        if place not in self._known:
+            while len(self._known) >= KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[place] = self._decided(place)
+        return self._known[place]
+
+    def as_input(self, place: tuple[int, ...]) -> PageInput:
+        """Return the page at a place as the network is shown it beside another."""
+        page = self.pages.at(place)
+        return PageInput(page.source, page.invalid, self.at(place).all)
+
+    def _decided(self, place: tuple[int, ...]) -> PageOutliers:
+        page = self.pages.at(place)
+        points = self.of(page)
+        gone = np.full(len(points), self.choice == "replace")
+        if self.choice == "auto" and len(points):
+            gone = self._lacking(page, points, place)
+        replaced = points[gone]
+        if self.defects is not None and len(self.defects) and not self.pages.volumes:
+            replaced = np.unique(np.concatenate((replaced, self.defects)), axis=0)
+            known = {tuple(point) for point in replaced.tolist()}
+            gone = np.array([tuple(point) in known for point in points.tolist()], bool)
+        return PageOutliers(points[~gone], replaced)
+
+    def _lacking(self, page: Page, points: np.ndarray, place: tuple[int, ...]) -> np.ndarray:
+        """Tell which outliers of a page all other captures of its scene that are asked lack: those next to it."""
+        others = [] if self.second is None else [reader(page, PageInput(self.second[place]))]
+        if "K" in self.letters:
+            axis = self.letters.index("K")
+            for k in (place[axis] - 1, place[axis] + 1):
+                if 0 <= k < self.pages.stacked[axis]:
+                    others.append(reader(self.pages.at((*place[:axis], k, *place[axis + 1 :]))))
+        result = np.full(len(points), bool(others))
+        for other in others:
+            result &= lacking_at(points, reader(page), other, page.size)
+        return result
+
+
+def reader(page: Page, other: PageInput | None = None) -> Read:
+    """Return what gives the pixels of a page, or of another one read as it is, to `outliers.find_outliers`."""
+    return lambda place: page.normalized(place, other)

@@ -1,0 +1,247 @@
+"""Whether whole numbers can hold a denoised picture, judged on a sample of it before the picture is denoised.
+
+Rounding adds an error of 0.29 (1/12 of a squared step) and moves flat places to the next whole number. That does not
+matter where the error of the result is larger than a step, as in photographs. Photon counts of 0.1 a pixel become 0.
+
+The error of the result follows from what was removed: for an estimate f that errs least, the squared error is v times
+the mean of df/dy (Stein, Ann. Statist. 1981), and the mean square of what was removed, r, is v less that error. So it
+is r d / (1 - d), with the mean derivative d by one random perturbation, as in n2n_lightning.metrics.sure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from n2n_lightning.arrays.axes import around, as_pages, evenly, in_space, of_pages
+from n2n_lightning.arrays.bad_pixels import invalid_mask
+from n2n_lightning.arrays.normalization import IntensityScaling
+from n2n_lightning.formats import mosaics
+from n2n_lightning.inference.page import gaps
+
+SIDE, DEPTH = 64, 16  # of the blocks that are looked at, in pixels and planes
+BLOCKS = 8  # that are looked at, from the darkest to the brightest
+PLACES = 3  # pages, or channels that go through the network alone, that blocks are taken from
+STRONG = 32.0  # counts: where so much was removed, the error of the result is above a step
+MEAN = 0.01  # share by which rounding may change a mean
+FAINT = 2.0  # counts: in regions with less noise than this their mean is looked at, too
+CLEAN = 0.1  # noise variance over brightness: below it, and below a step, rounding has been the source's largest error
+STEP = 0.1  # of the perturbation, in units of what was removed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Blocks of a picture and their results, float64 (n, pixels), NaN where a pixel is missing.
+
+    Attributes:
+        source, result: stored values; the result is not rounded.
+        moved: the result for the source plus `step` times `sign`; None where it was not needed.
+    """
+
+    source: np.ndarray
+    result: np.ndarray
+    moved: np.ndarray | None = None
+    sign: np.ndarray | None = None
+    step: float = 0.0
+
+    @property
+    def removed(self) -> float:
+        """The root mean square of what was removed."""
+        return float(np.sqrt(np.nanmean((self.source - self.result) ** 2)))
+
+    @property
+    def error(self) -> float:
+        """The expected root mean square error of the result."""
+        if self.moved is None or self.sign is None:
+            return self.removed
+        slope = float(np.nanmean(self.sign * (self.moved - self.result))) / self.step
+        slope = min(max(slope, 1e-4), 0.9)
+        return self.removed * (slope / (1 - slope)) ** 0.5
+
+
+def lossy(model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **known: Any) -> str | None:
+    """What rounding to whole numbers would do to the result of an array of integers; None where that is no harm.
+
+    Args:
+        model: a denoiser.TrainedDenoiser.
+        array: the picture.
+        axes: its letters.
+        mosaic: its four planes are denoised apart, so that each is judged by itself.
+        **known: alpha, colour, fills, invalid, near, scale, black and what else `denoise_into` takes.
+    """
+    if array.dtype.kind not in "iu":
+        return None
+    if mosaic:
+        for place in mosaics.planes(axes):
+            part = {**known, "near": [frame[place] for frame in known.get("near", ())]}
+            part["invalid"] = None if known.get("invalid") is None else known["invalid"][place]
+            if why := lossy(model, array[place], axes, **part):
+                return why
+        return None
+    display = _is_display(array, axes, known)
+    if display and float(array[tuple(slice(None, None, max(1, n // 200)) for n in array.shape)].mean()) * MEAN > 0.5:
+        return None  # an ordinary photograph: no rounding changes its mean by so much
+    sample = sampled(model, array, axes, **known)
+    return None if sample is None else reason(sample, display)
+
+
+def reason(sample: Sample, display: bool = False) -> str | None:
+    """See `lossy`.
+
+    Args:
+        sample: of the picture.
+        display: the values are colours of a screen, 0 to 255.
+    """
+    source, result, rounded = sample.source, sample.result, np.rint(sample.result)
+    whole, after = float(np.nanmean(result)), float(np.nanmean(rounded))
+    if abs(after - whole) > _noticeable(float(np.nanmean(source)), int(np.isfinite(result).sum())):
+        return f"change the mean from {whole:.3g} to {after:.3g}"
+    if display:
+        return None
+    removed = np.sqrt(np.nanmean((source - result) ** 2, axis=1))
+    means, before, then = (np.nanmean(part, axis=1) for part in (source, result, rounded))
+    least = np.array([_noticeable(mean, len(result[0])) for mean in means])
+    changed = (np.abs(then - before) > least) & (removed < FAINT) & (removed > 0)
+    changed &= means != 0  # nothing was counted there, as in dead frames: 0 is right
+    if changed.any():
+        worst = int(np.argmax(np.where(changed, np.abs(then - before) / np.maximum(np.abs(means), 1e-9), 0)))
+        return f"change the mean of a faint region from {before[worst]:.3g} to {then[worst]:.3g}"
+    clean = sample.removed < 1 and sample.removed**2 < CLEAN * abs(float(np.nanmean(source)))
+    if sample.error < 1 and not clean:
+        return f"add an error of 0.29 to one of about {sample.error:.2g}"
+    return None
+
+
+def _noticeable(mean: float, count: int) -> float:
+    """Return the change of a mean of so many values that matters: MEAN of it, and more than chance in rounding."""
+    chance = 4 * (1 / 12 / max(count, 1)) ** 0.5
+    return max(MEAN * abs(mean), chance)
+
+
+def _is_display(array: np.ndarray, axes: str, known: dict[str, Any]) -> bool:
+    channels = array.shape[axes.index("C")] if "C" in axes else 1
+    return array.dtype == np.uint8 and bool(known.get("colour", True)) and channels - bool(known.get("alpha")) == 3
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A page (H, W, C) or volume (D, H, W, C), between the frames that the network sees with it, and their masks."""
+
+    frames: list[np.ndarray]
+    masks: list[np.ndarray | None]
+
+    @property
+    def page(self) -> np.ndarray:
+        """The one in the middle."""
+        return self.frames[len(self.frames) // 2]
+
+    def cut(self, place: tuple[slice, ...], nodata_values: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """A block of each frame, and which of its pixels are missing."""
+        gone = []
+        for frame, mask in zip(self.frames, self.masks, strict=True):
+            pixels = frame[place]
+            found = invalid_mask(pixels, nodata_values)
+            found = np.zeros(pixels.shape, bool) if found is None else found
+            gone.append(found if mask is None else found | mask[place])
+        return np.stack([frame[place] for frame in self.frames]), np.stack(gone)
+
+
+def sampled(model: Any, array: np.ndarray, axes: str, **known: Any) -> Sample | None:
+    """Blocks of a picture of evenly spread brightness and their results; None where there is nothing to measure."""
+    nodata_values = tuple(known.get("fills", ()))
+    found = _blocks(_stacks(model, array, axes, known), nodata_values)
+    if found is None:
+        return None
+    blocks, gone = found
+    options: dict[str, Any] = {
+        name: known[name] for name in ("tta", "strength", "uneven", "outliers", "unit") if name in known
+    }
+    scale, black = known.get("scale"), known.get("black", 0.0)
+    if scale is None and model.range is None:  # of the integers, for floats are judged otherwise
+        limits = IntensityScaling.of(blocks[len(blocks) // 2], None, True, (), model.equivariant, gone[len(gone) // 2])
+        black, scale = float(limits.black[0]), float(limits.black[0] + limits.span[0])
+    options |= {"scale": scale, "black": black, "invalid": gone}
+    letters = "TNHWC" if model.dims == 2 else "TNDHWC"
+
+    def flat(values: np.ndarray) -> np.ndarray:
+        middle = len(values) // 2
+        known_ones = np.where(gone[middle], np.nan, values[middle].astype(np.float64))
+        return known_ones.reshape(len(known_ones), -1)
+
+    def denoised(values: np.ndarray) -> np.ndarray:
+        result = np.empty(values.shape, np.float32)
+        model.denoise_into(result, values.astype(np.float32), letters, **options)
+        return flat(result)
+
+    sample = Sample(flat(blocks), denoised(blocks))
+    if not 0 < sample.removed < STRONG:
+        return sample
+    sign, step = np.random.default_rng(0).choice([-1.0, 1.0], blocks.shape), STEP * sample.removed
+    return Sample(sample.source, sample.result, denoised(blocks + step * sign), flat(sign), step)
+
+
+def _stacks(model: Any, array: np.ndarray, axes: str, known: dict[str, Any]) -> list[Stack]:
+    """Some pages of a picture, without transparency; channels that the network sees alone are pages of their own."""
+    axes = in_space(axes) if model.dims == 3 else axes
+    invalid = known.get("invalid")
+    pages, masks = (None if a is None else as_pages(a, axes, model.dims) for a in (array, invalid))
+    assert pages is not None
+    stacked, _, channels = of_pages(pages.shape, model.dims)
+    colours = channels - (bool(known.get("alpha")) and channels != model.channels)
+    together = colours == model.channels and (known.get("colour", True) or model.range is not None)
+    groups = [slice(colours)] if together else [slice(c, c + 1) for c in range(colours)]
+    places = [(place, group) for place in np.ndindex(*stacked) for group in groups]
+    shifts = range(-model.context, model.context + 1)
+    near = [as_pages(frame, axes, model.dims) for frame in known.get("near", ())]
+    found = []
+    for number in evenly(len(places), PLACES):
+        place, group = places[number]
+        where = [(around(place[0], k, stacked[0]), *place[1:]) if k else place for k in shifts if not near]
+        frames = [pages[p][..., group] for p in where]
+        mask = [None if masks is None else masks[p][..., group] for p in where]
+        if near:
+            half = len(near) // 2
+            frames = [page[..., group] for page in (*near[:half], pages, *near[half:])]
+            mask = [None] * len(frames)
+        found.append(Stack(frames, mask))
+    return found
+
+
+def _blocks(stacks: Sequence[Stack], nodata_values: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Blocks (T, n, H, W, C) of evenly spread brightness, and their missing pixels; None where no block is known."""
+    size = stacks[0].page.shape[:-1]
+    sides = [min(n, SIDE) for n in size[-2:]]
+    sides = [min(size[0], DEPTH), *sides] if len(size) == 3 else sides
+    steps = [max(side, n // 16 // side * side) for n, side in zip(size, sides, strict=True)]
+    corners = list(product(*(range(0, n - side + 1, step) for n, side, step in zip(size, sides, steps, strict=True))))
+    candidates = []
+    for stack in stacks:
+        declared = gaps(stack.page, nodata_values)
+        for corner in corners:
+            place = tuple(slice(a, a + side) for a, side in zip(corner, sides, strict=True))
+            few = stack.page[tuple(slice(p.start, p.stop, 4) for p in place)]
+            missing = invalid_mask(few, declared)
+            if missing is None or missing.mean() < 0.5:
+                bright = float(few.mean() if missing is None else few[~missing].mean())
+                candidates.append((bright, stack, place, declared))
+    if not candidates:
+        return None
+    candidates.sort(key=lambda candidate: candidate[0])
+    chosen = [candidates[i] for i in _spread(len(candidates))]
+    cut = [stack.cut(place, declared) for _, stack, place, declared in chosen]
+    cut = [(pixels, gone) for pixels, gone in cut if not gone[len(gone) // 2].all((-1, -2, -3)).any()]
+    if not cut:
+        return None
+    return np.stack([pixels for pixels, _ in cut], 1), np.stack([gone for _, gone in cut], 1)
+
+
+def _spread(count: int) -> list[int]:
+    """The middles of up to BLOCKS equal parts of `count` numbers: each stands for as many.
+
+    >>> _spread(16), _spread(3)
+    ([1, 3, 5, 7, 9, 11, 13, 15], [0, 1, 2])
+    """
+    parts = min(BLOCKS, count)
+    return [int((k + 0.5) * count / parts) for k in range(parts)]

@@ -1,0 +1,116 @@
+"""Texture that a network took for noise, put back: for networks that are told nothing of the noise.
+
+Such a network takes some knitwear, sand or foliage for weak noise. But the noise of one exposure goes with brightness:
+of all surfaces of about one brightness about as much is removed. Where much more is, and what is left has structure,
+most of what was removed is picture. Of what was removed, with the mean square E, only a share s is taken then. Where
+all of the noise, of variance N, is in it, and the rest has nothing to do with the noise, the squared error becomes
+(1 - s)^2 N + s^2 (E - N) on average: least for s = N / E, and for s up to 2 N / E no more than N, that of the picture
+as it was. So s = min(1, 2 N / E), which begins to fall where most of what was removed is picture.
+"""
+
+import numpy as np
+
+from n2n_lightning.inference.page import Page
+
+BLOCK_SIDE = 16  # pixels: of blocks that are compared with one another
+FEWEST = 16  # blocks that can say what is usual
+MAX_BLOCKS = 500  # blocks at most for the line of their noise: its time grows with their square
+TINY = 1e-12  # mean square that is next to nothing, of the network's range
+HOT = 0.02  # share of a block's pixels that may be hot ones and do not count
+SURFACE = (0.2, 0.5)  # variance of the result over that removed: of surfaces it is below, of texture above
+STRONG = (0.1, 0.2)  # deviation of what was removed over the picture's range: beyond, noise is too strong to stay
+PEAK = 5.0  # deviations of what was removed: less is put back of pixels that were further off; of hot ones nothing
+NEAR, LOW = 0.1, 25  # share of the blocks nearest in brightness, and the percentile of them that is usual at least
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of huge values: of their blocks nothing is known
+def put_back(page: Page, together: bool) -> None:
+    """Puts texture back into the result of a page (H, W, C), in place.
+
+    Args:
+        together: whether the channels are colours, which are judged together, or else each alone.
+    """
+    height, width = page.sink.shape[:2]
+    if (height // BLOCK_SIDE) * (width // BLOCK_SIDE) < FEWEST:
+        return
+    strips = page.strips(BLOCK_SIDE)
+    measured = [_measured(*page.both(strip), together) for strip in strips]
+    removed, left, bright = (np.concatenate(parts, 1) for parts in zip(*measured, strict=True))
+    taken = np.stack([_taken(*values) for values in zip(removed, left, bright, strict=True)])
+    if taken.min() == 1:
+        return
+    peaks = PEAK * np.sqrt(np.nan_to_num(removed))
+    for strip in strips:
+        share, peak = (_between(values, strip, width) for values in (taken, peaks))
+        if share.min() < 1:
+            difference = page.removed(strip)
+            calm = (2 - np.abs(difference) / np.maximum(peak, 1e-12)).clip(0, 1)
+            page.mend(strip, (1 - share) * calm * difference)
+
+
+def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean square of what was removed, variance (but for a slope) and mean of what is left, of each block.
+
+    Args:
+        before, after: (H, W, C), NaN where pixels are missing: so are variance and mean of their blocks then.
+
+    Returns:
+        Each (C, h, w), or (1, h, w) for colours together.
+    """
+    squares, values = _blocks((before - after) ** 2), _blocks(after)
+    calm = round(BLOCK_SIDE * BLOCK_SIDE * (1 - HOT))
+    left = values.var(-1)
+    for axis in np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE].reshape(2, -1).astype(np.float32):
+        across = axis - axis.mean()
+        left -= (values @ across) ** 2 / (across**2).sum() / across.size
+    found = np.partition(squares, calm - 1)[..., :calm].mean(-1), left, values.mean(-1)
+    return tuple(part.mean(0, keepdims=True) for part in found) if together else found
+
+
+def _blocks(values: np.ndarray) -> np.ndarray:
+    """(H, W, C) as whole blocks, (C, h, w, BLOCK_SIDE * BLOCK_SIDE)."""
+    height, width, channels = values.shape[0] // BLOCK_SIDE, values.shape[1] // BLOCK_SIDE, values.shape[2]
+    inside = values[: height * BLOCK_SIDE, : width * BLOCK_SIDE].reshape(
+        height, BLOCK_SIDE, width, BLOCK_SIDE, channels
+    )
+    return inside.transpose(4, 0, 2, 1, 3).reshape(channels, height, width, BLOCK_SIDE * BLOCK_SIDE)
+
+
+def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
+    """What share of what was removed is to be taken from each block, (h, w): 1 where it is noise."""
+    from scipy.ndimage import percentile_filter
+    from scipy.stats import siegelslopes
+
+    share = np.ones(removed.shape)
+    known = np.isfinite(removed + left + bright) & (removed > TINY)  # not beside missing pixels, or in graphics
+    if known.sum() < FEWEST:
+        return share
+    square, light = removed[known].astype(np.float64), bright[known].astype(np.float64)
+    few = np.random.default_rng(0).permutation(len(square))[:MAX_BLOCKS]
+    few = few[np.argsort(light[few], kind="stable")]
+    slope, base = siegelslopes(square[few], light[few]) if np.ptp(light[few]) else (0.0, 0.0)
+    near = percentile_filter(square[few], LOW, max(1, round(NEAR * len(few))))
+    # Of three guesses the largest: what is put back has to stand out of all of them.
+    usual = np.maximum(np.maximum(base + slope * light, np.median(square)), np.interp(light, light[few], near))
+    texture = _rising(left[known] / square, *SURFACE)
+    low, high = np.quantile(light, (0.02, 0.98))
+    weak = 1 - _rising(np.sqrt(square) / max(high - low, 1e-12), *STRONG)
+    share[known] -= texture * weak * (1 - np.minimum(1, 2 * usual / square))
+    return share
+
+
+def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 up to `low`, 1 from `high` on, a line between them."""
+    return ((values - low) / (high - low)).clip(0, 1)
+
+
+def _between(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
+    """Values of blocks (C, h, w) at some rows of pixels, (rows, width, C), on lines between the middles of blocks."""
+    for axis, pixels in ((1, np.arange(rows.start, rows.stop)), (2, np.arange(width))):
+        last = values.shape[axis] - 1
+        place = ((pixels + 0.5) / BLOCK_SIDE - 0.5).clip(0, last)
+        low = place.astype(int)
+        part = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        above = np.take(values, np.minimum(low + 1, last), axis)
+        values = (1 - part) * np.take(values, low, axis) + part * above
+    return np.moveaxis(values, 0, -1)

@@ -1,0 +1,1 @@
+"""How good denoised images are: PSNR, estimates without clean images, SURE, FSC, classical references."""

@@ -1,0 +1,1 @@
+"""Run folders, their locks and their processes."""

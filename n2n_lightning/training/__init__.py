@@ -1,0 +1,1 @@
+"""Training: the module, callbacks, checkpoints, loggers, schedules, and the run that puts them together."""

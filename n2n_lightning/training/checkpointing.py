@@ -1,0 +1,122 @@
+"""Checkpoints of a run: written whole, read without running code, and the one to resume from."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
+
+from n2n_lightning.files import InputError, load_torch, replacing
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoint files that appear whole or not at all, and that are read without running any code in them.
+
+    What `last.ckpt` was stays as `previous.ckpt`.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        with replacing(path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load_torch(Path(path))
+
+
+class _Checkpoint(ModelCheckpoint):
+    """A checkpoint of the run folder, after every epoch; a run folder that was moved keeps what it knew."""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(folder, name, save_on_train_epoch_end=True, enable_version_counter=False, **options)
+        self.path = str(folder / f"{name}.ckpt")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = {**state_dict, "dirpath": self.dirpath}
+        if state["best_model_path"]:
+            state |= {"best_model_path": self.path, "kth_best_model_path": self.path}
+            state["best_k_models"] = dict.fromkeys(state["best_k_models"] and [self.path], state["best_model_score"])
+        super().load_state_dict(state)
+
+
+RESUMABLE = ("last", "previous", "best")  # checkpoints that a run can continue from, in this order
+
+
+def resumable(folder: Path) -> Path | None:
+    """The checkpoint to continue from: the first of RESUMABLE that is whole.
+
+    Damaged ones before it are renamed to `.damaged`, so that none of them takes the place of a whole one later, and a
+    line on standard error says so.
+
+    Raises:
+        InputError: there are checkpoints, and all of them are damaged.
+    """
+    damage, damaged = None, []
+    for path in (folder / f"{name}.ckpt" for name in RESUMABLE):
+        if not path.exists():
+            continue
+        try:
+            state = load_torch(path)
+            if not isinstance(state, dict) or "n2n_lightning" not in state:
+                raise InputError(f"{path}: not a checkpoint of this program")
+        except InputError as error:
+            damage = damage or error
+            damaged.append(path)
+            continue
+        for name in damaged:
+            name.replace(name.with_suffix(".damaged"))
+        if damage:
+            _warn(f"{damage}; continuing from {path.name}, epoch {state['epoch'] + 1}")
+        return path
+    if damage:
+        raise InputError(f"{damage}; without {folder} the run would start anew")
+    return None
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    print("warning:", message, file=sys.stderr)
+
+
+class Best(_Checkpoint):
+    """`best.ckpt`, of the epoch with the highest val_psnr; without clean images, with the least estimated error.
+
+    It holds the weights that had that score: those that validation ran with, whatever other callbacks exchange for it
+    or change between it and the end of the epoch.
+    """
+
+    def __init__(self, folder: Path, reference: str = "clean") -> None:
+        watched, mode = {"clean": ("val_psnr", "max"), "noisy": ("val_mse_estimate", "min")}[reference]
+        super().__init__(folder, "best", monitor=watched, mode=mode)
+        self._validated: dict[str, torch.Tensor] = {}
+        self._saving = False
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            weights = pl_module.network.state_dict()  # type: ignore[union-attr]
+            self._validated = {f"network.{name}": value.clone() for name, value in weights.items()}
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        self._saving = True
+        try:
+            super()._save_checkpoint(trainer, filepath)
+        finally:
+            self._saving = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._saving:
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **self._validated}
+
+
+class Last(_Checkpoint):
+    """`last.ckpt`. It has no monitor: with one, Lightning leaves the best epoch in it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "last")
