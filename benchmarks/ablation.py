@@ -1,10 +1,12 @@
 """What each choice of the recipe of `experiment=fast` is worth: a sweep over seeds for each, with that one changed.
 
-    python benchmarks/ablation.py --root data/course [--seeds 1,2,3] [--pairs 5000] [--epochs 4] [--out FOLDER]
+    python benchmarks/ablation.py --root data/course [--seeds 1,2,3] [--pairs 5000] [--epochs 4]
+    [--out FOLDER]
 
-With --photos FOLDER, those of `experiment=best`, with the network of `experiment=fast`: fresh draws from the
-photographs of the folder, every ninth kept out, validated on the file in --root. Sweeps that are there already go on,
-so that it can be stopped at any time; differences are taken seed by seed.
+With --photos FOLDER, those of `experiment=best`, with the network of `experiment=fast`: fresh draws
+from the photographs of the folder, every ninth kept out, validated on the file in --root. Sweeps
+that are there already go on, so that it can be stopped at any time; differences are taken seed by
+seed.
 """
 
 import argparse
@@ -33,7 +35,13 @@ CHOICES = {
 FRESH = {
     "recipe": [],
     "frozen": [
-        *("experiment=fast", "data.root={root}", "data.swap=false,true", "data.batch_size=16", "optim.lr=0.001"),
+        *(
+            "experiment=fast",
+            "data.root={root}",
+            "data.swap=false,true",
+            "data.batch_size=16",
+            "optim.lr=0.001",
+        ),
         *("optim.betas=[0.9,0.99]", "trainer.gradient_clip_val=0.02"),
     ],
     "batch": ["data.batch_size=4,32"],
@@ -53,9 +61,16 @@ SOME = (200, 800)  # photographs
 
 def sweeps(args: argparse.Namespace) -> dict[str, list[str]]:
     """The overrides of each choice's sweep, with the folders filled in."""
-    budget = [f"seed={args.seeds}", f"data.train_pairs={args.pairs}", f"trainer.max_epochs={args.epochs}"]
+    budget = [
+        f"seed={args.seeds}",
+        f"data.train_pairs={args.pairs}",
+        f"trainer.max_epochs={args.epochs}",
+    ]
     if not args.photos:
-        return {n: ["experiment=fast", f"data.root={args.root}", *budget, *c] for n, c in CHOICES.items()}
+        return {
+            n: ["experiment=fast", f"data.root={args.root}", *budget, *c]
+            for n, c in CHOICES.items()
+        }
     photos = sorted(p for p in args.photos.iterdir() if p.is_file())
     learnt = [p for i, p in enumerate(photos) if not args.held or i % args.held]
     some = []
@@ -66,7 +81,12 @@ def sweeps(args: argparse.Namespace) -> dict[str, list[str]]:
             if not (folder / photo.name).is_symlink():
                 (folder / photo.name).symlink_to(photo.resolve())
         some.append(str(folder))
-    recipe = ["experiment=best", "model.widths=[16,32,64]", "model.blocks=[2,1,1]", f"data.root={args.photos}"]
+    recipe = [
+        "experiment=best",
+        "model.widths=[16,32,64]",
+        "model.blocks=[2,1,1]",
+        f"data.root={args.photos}",
+    ]
     recipe += [f"data.val={args.root}/val_data.pkl", f"data.held={args.held or 'null'}"]
     found = {}
     for name, changes in FRESH.items():
@@ -78,12 +98,21 @@ def sweeps(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", required=True, help="the folder of the report's files or the stand-in")
+    parser.add_argument(
+        "--root", required=True, help="the folder of the report's files or the stand-in"
+    )
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--pairs", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--photos", type=Path, help="a folder of photographs: the choices of experiment=best")
-    parser.add_argument("--held", type=int, default=9, help="every so many-th photograph is validated on (0: none is)")
+    parser.add_argument(
+        "--photos", type=Path, help="a folder of photographs: the choices of experiment=best"
+    )
+    parser.add_argument(
+        "--held",
+        type=int,
+        default=9,
+        help="every so many-th photograph is validated on (0: none is)",
+    )
     parser.add_argument("--choices", nargs="+", choices=sorted({*CHOICES, *FRESH}))
     parser.add_argument("--out", type=Path, default=Path("outputs/sweeps/ablation"))
     args = parser.parse_args()
@@ -94,15 +123,23 @@ def main() -> None:
         new = [*choices[name], f"hydra.sweep.dir={folder}"]
         asked = [f"sweep.resume={folder}"] if (folder / "sweep.json").exists() else new
         command = [sys.executable, "-m", "n2n_lightning.train", "-m", *asked]
-        subprocess.run(command, stdout=subprocess.DEVNULL)  # unchecked: a diverged job is a row, and ends with 1
+        # unchecked: a diverged job is a row, and ends with 1
+        subprocess.run(command, stdout=subprocess.DEVNULL)
         for job in json.loads((folder / "sweep.json").read_text())["jobs"]:
             point = {n: v for n, v in job["parameters"].items() if n != "seed"}
-            key = " ".join(f"{n}={v}" for n, v in point.items()) or (name if name != "recipe" else "the recipe")
+            key = " ".join(f"{n}={v}" for n, v in point.items()) or (
+                name if name != "recipe" else "the recipe"
+            )
             if job["val_psnr"] is not None:
                 row = scores.setdefault(key, {})
-                row[str(job["parameters"].get("seed", args.seeds))] = job["val_psnr"], job["val_psnr_total"]
+                row[str(job["parameters"].get("seed", args.seeds))] = (
+                    job["val_psnr"],
+                    job["val_psnr_total"],
+                )
     recipe = scores["the recipe"]
-    print("| changed | seeds | Mn / T | difference, Mn, mean and deviation over seeds |\n|---|---|---|---|")
+    print(
+        "| changed | seeds | Mn / T | difference, Mn, mean and deviation over seeds |\n|---|---|---|---|"
+    )
     for key, row in scores.items():
         values = [mean(v[i] for v in row.values()) for i in (0, 1)]
         steps = [row[s][0] - recipe[s][0] for s in row if s in recipe]

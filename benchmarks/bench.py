@@ -1,7 +1,8 @@
 """All measurements of speed and memory, in under ten minutes: `make bench`, or `python benchmarks/bench.py --out FILE`.
 
-Runs the other programs of this folder with sizes that fit the time, and collects what they found in one JSON file with
-the machine, the versions and the commit. docs/performance.md says how to read it.
+Runs the other programs of this folder with sizes that fit the time, and collects what they found in
+one JSON file with the machine, the versions and the commit. docs/performance.md says how to read
+it.
 """
 
 import argparse
@@ -51,7 +52,10 @@ def main() -> None:
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "torchmetrics", "hydra-core")},
+        "versions": {
+            name: version(name)
+            for name in ("torch", "pytorch-lightning", "torchmetrics", "hydra-core")
+        },
         "commit": git_commit(),
     }
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
@@ -60,7 +64,9 @@ def main() -> None:
             print(f"\n{name}", flush=True)
             out = Path(temporary) / f"{name}.json"
             started = time.perf_counter()
-            done = subprocess.run([sys.executable, HERE / f"{name}.py", *PARTS[name], "--out", out], check=False)
+            done = subprocess.run(
+                [sys.executable, HERE / f"{name}.py", *PARTS[name], "--out", out], check=False
+            )
             if done.returncode:
                 sys.exit(f"error: benchmarks/{name}.py ended with status {done.returncode}")
             found[name] = json.loads(out.read_text())

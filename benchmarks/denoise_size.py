@@ -1,9 +1,11 @@
 """Seconds and peak memory of `denoise` against the size of the picture, beside non-local means.
 
-    python benchmarks/denoise_size.py [--megapixels 1 10 100] [--formats tif png npy] [--out FILE.json]
+    python benchmarks/denoise_size.py [--megapixels 1 10 100] [--formats tif png npy] [--out
+    FILE.json]
 
-Each picture is denoised by the command, in a process of its own, whose peak resident memory the kernel reports.
-Non-local means takes the smallest size only; its memory and time are proportional to the size.
+Each picture is denoised by the command, in a process of its own, whose peak resident memory the
+kernel reports. Non-local means takes the smallest size only; its memory and time are proportional
+to the size.
 """
 
 import argparse
@@ -50,7 +52,9 @@ def measured(command: list[str]) -> tuple[float, float]:
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)"
     )
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    )
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return time.perf_counter() - started, int(done.stdout) / unit
 
@@ -67,8 +71,17 @@ def main() -> None:
             for suffix in args.formats:
                 path = Path(temporary) / f"noisy.{suffix}"
                 picture(path, megapixels)
-                command = [sys.executable, "-m", "n2n_lightning.denoise", str(path), "-o", str(path.parent / "out")]
-                rows.append(("n2n_lightning", suffix, megapixels, *measured([*command, "--overwrite"])))
+                command = [
+                    sys.executable,
+                    "-m",
+                    "n2n_lightning.denoise",
+                    str(path),
+                    "-o",
+                    str(path.parent / "out"),
+                ]
+                rows.append(
+                    ("n2n_lightning", suffix, megapixels, *measured([*command, "--overwrite"]))
+                )
                 print("{:16}{:5}{:7.0f} MP {:8.1f} s {:8.0f} MiB".format(*rows[-1]), flush=True)
         small = Path(temporary) / "small.npy"
         picture(small, min(args.megapixels))
@@ -77,7 +90,9 @@ def main() -> None:
         rows.append(("non-local means", "npy", min(args.megapixels), *measured(command)))
         print("{:16}{:5}{:7.0f} MP {:8.1f} s {:8.0f} MiB".format(*rows[-1]))
     names = ("method", "format", "megapixels", "seconds", "peak_mib")
-    args.out.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2) + "\n")
+    args.out.write_text(
+        json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Measure how densely a package is written: `python benchmarks/density.py n2n_lightning [torchmetrics ...]`.
 
-Counts with the standard library alone what a reader meets: syntax nodes per line and per function, comprehensions,
-branches, documented parameters, names that stand for two things. `--json` prints the numbers with all their digits.
+Counts with the standard library alone what a reader meets: syntax nodes per line and per function,
+comprehensions, branches, documented parameters, names that stand for two things. `--json` prints
+the numbers with all their digits.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Any
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-QUESTIONS = ("What", "Which", "Whether", "How")  # first words that name a thing in place of the field's term for it
+# first words that name a thing in place of the field's term for it
+QUESTIONS = ("What", "Which", "Whether", "How")
 LAYOUT = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -41,15 +43,19 @@ class Counts:
         lines: lines with code: no blank lines, comments or docstrings.
         nodes: nodes of the syntax trees without expression contexts (Load, Store, Del).
         functions: functions and methods, nested ones among them.
-        nodes_in_functions: nodes of functions, with expression contexts; those of a nested function count in both.
+        nodes_in_functions: nodes of functions, with expression contexts; those of a nested function
+            count in both.
         comprehensions: of lists, sets and dictionaries, and generator expressions.
         conditionals: conditional expressions, `a if b else c`.
         tuple_assignments: assignments of a tuple to a tuple, `a, b = 1, 2`.
-        complex_10: functions of complexity over 10, counting each branch of an expression, too (as radon does).
+        complex_10: functions of complexity over 10, counting each branch of an expression, too (as
+            radon does).
         complex_12: functions of complexity over 12, counted likewise.
-        branches_10: functions of complexity over 10, counting branches of statements alone (ruff's C901).
+        branches_10: functions of complexity over 10, counting branches of statements alone (ruff's
+            C901).
         branches_12: functions of complexity over 12, counted likewise.
-        several_parameters: public functions and methods with two parameters or more beside self and cls.
+        several_parameters: public functions and methods with two parameters or more beside self and
+            cls.
         with_args: those of them whose docstring has a section Args.
         returning: public functions and methods that return or yield a value.
         with_returns: those of them whose docstring has a section Returns or Yields.
@@ -93,7 +99,9 @@ def files_of(package: str) -> list[Path]:
         if spec is None or not spec.submodule_search_locations:
             sys.exit(f"error: {package}: neither a folder nor an installed package")
         folder = Path(spec.submodule_search_locations[0])
-    return sorted(path for path in folder.rglob("*.py") if "tests" not in path.relative_to(folder).parts[:-1])
+    return sorted(
+        path for path in folder.rglob("*.py") if "tests" not in path.relative_to(folder).parts[:-1]
+    )
 
 
 def count(files: list[Path]) -> Counts:
@@ -131,7 +139,11 @@ def docstring_node(node: ast.AST) -> ast.Expr | None:
     if not isinstance(node, Function | ast.ClassDef | ast.Module) or not node.body:
         return None
     first = node.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         return first
     return None
 
@@ -144,7 +156,11 @@ def top_level_names(tree: ast.Module) -> Iterator[str]:
             names = [node.name]
         elif isinstance(node, ast.Assign):
             parts = [part for target in node.targets for part in ast.walk(target)]
-            names = [part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
+            names = [
+                part.id
+                for part in parts
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+            ]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names = [node.target.id]
         yield from (name for name in names if not name.startswith("_"))
@@ -208,7 +224,9 @@ def has_section(docstring: str | None, *titles: str) -> bool:
         for title in titles:
             if words in (title, f"{title}:") or words.startswith(f":{title.lower().rstrip('s')}"):
                 return True
-        if "Args" in titles and (words in ("Parameters", "Arguments:") or words.startswith(":param")):
+        if "Args" in titles and (
+            words in ("Parameters", "Arguments:") or words.startswith(":param")
+        ):
             return True
     return False
 
@@ -233,7 +251,16 @@ def _branches_of_all(node: Function) -> int:
     """Count the branches of statements and expressions: McCabe's complexity as radon counts it, less 1."""
     total = 0
     for part in ast.walk(node):
-        if isinstance(part, ast.If | ast.IfExp | ast.For | ast.AsyncFor | ast.While | ast.ExceptHandler | ast.Assert):
+        if isinstance(
+            part,
+            ast.If
+            | ast.IfExp
+            | ast.For
+            | ast.AsyncFor
+            | ast.While
+            | ast.ExceptHandler
+            | ast.Assert,
+        ):
             total += 1
         elif isinstance(part, ast.BoolOp):
             total += len(part.values) - 1
@@ -255,7 +282,11 @@ def _branches(body: list[ast.stmt]) -> int:
         elif isinstance(node, ast.Match):
             total += sum(1 + _branches(case.body) for case in node.cases)
             last = node.cases[-1]
-            total -= isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None and last.guard is None
+            total -= (
+                isinstance(last.pattern, ast.MatchAs)
+                and last.pattern.pattern is None
+                and last.guard is None
+            )
         elif isinstance(node, ast.With | ast.AsyncWith):
             total += _branches(node.body)
         elif isinstance(node, Function):
@@ -297,17 +328,27 @@ def figures(counts: Counts) -> dict[str, float]:
 def main() -> None:
     """Print a table with a column for each package, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("packages", nargs="*", default=["n2n_lightning"], help="folders or importable names")
+    parser.add_argument(
+        "packages", nargs="*", default=["n2n_lightning"], help="folders or importable names"
+    )
     parser.add_argument("--json", action="store_true", help="print every count and figure as JSON")
-    parser.add_argument("--names", action="store_true", help="list the names that stand in two files or more")
+    parser.add_argument(
+        "--names", action="store_true", help="list the names that stand in two files or more"
+    )
     arguments = parser.parse_args()
     counted = {package: count(files_of(package)) for package in arguments.packages}
     if arguments.names:
         for counts in counted.values():
-            print(*(f"{number} {name}" for name, number in counts.names.most_common() if number > 1), sep="\n")
+            print(
+                *(f"{number} {name}" for name, number in counts.names.most_common() if number > 1),
+                sep="\n",
+            )
         return
     if arguments.json:
-        rows = {package: {**figures(counts), "counts": vars(counts)} for package, counts in counted.items()}
+        rows = {
+            package: {**figures(counts), "counts": vars(counts)}
+            for package, counts in counted.items()
+        }
         print(json.dumps(rows, indent=1))
         return
     columns = {package: figures(counts) for package, counts in counted.items()}

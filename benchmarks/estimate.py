@@ -3,11 +3,12 @@
     python benchmarks/estimate.py epochs [--root PHOTOS] [--seeds 1 2 3]
     python benchmarks/estimate.py real --root FMD [--seconds 300] [key=value ...]
 
-`epochs` trains on noisy pairs of photographs (Gaussian 25, or Poisson 30; those of scikit-image where no folder is
-named) and scores every epoch against noisy captures and against the clean images of other photographs: what the epoch
-that the estimate picks has less than the best one. `real` trains on 7 of 10 fields of a folder with a folder of
-captures for each, and scores on the other 3: the estimate from captures 0 and 1, with its interval, beside an
-independent figure, the error against the mean of captures 2 and 3 less the noise of that mean.
+`epochs` trains on noisy pairs of photographs (Gaussian 25, or Poisson 30; those of scikit-image
+where no folder is named) and scores every epoch against noisy captures and against the clean images
+of other photographs: what the epoch that the estimate picks has less than the best one. `real`
+trains on 7 of 10 fields of a folder with a folder of captures for each, and scores on the other 3:
+the estimate from captures 0 and 1, with its interval, beside an independent figure, the error
+against the mean of captures 2 and 3 less the noise of that mean.
 """
 
 import argparse
@@ -22,13 +23,17 @@ import numpy as np
 import torch
 
 NOISES = {
-    "Gaussian 25": lambda clean, draws: clean + torch.randn(clean.shape, generator=draws) * 25 / 255,
+    "Gaussian 25": lambda clean, draws: (
+        clean + torch.randn(clean.shape, generator=draws) * 25 / 255
+    ),
     "Poisson 30": lambda clean, draws: torch.poisson(clean * 30, generator=draws) / 30,
 }
 
 
 def python(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def crops(root: Path | None, side: int = 128) -> torch.Tensor:
@@ -41,12 +46,18 @@ def crops(root: Path | None, side: int = 128) -> torch.Tensor:
         train, val = Photos(Gaussian(25)).photos()
         images = [*train.values(), *val.values()]
     else:
-        images = [read_picture(path) for path in sorted(root.iterdir()) if path.suffix.lower() in (".png", ".jpg")]
+        images = [
+            read_picture(path)
+            for path in sorted(root.iterdir())
+            if path.suffix.lower() in (".png", ".jpg")
+        ]
     found = []
     for image in images:
         grey = image.float().mean(0) / torch.iinfo(image.dtype).max
         for y in range(0, grey.shape[0] - side + 1, side):
-            found += [grey[y : y + side, x : x + side] for x in range(0, grey.shape[1] - side + 1, side)]
+            found += [
+                grey[y : y + side, x : x + side] for x in range(0, grey.shape[1] - side + 1, side)
+            ]
     return torch.stack(found)
 
 
@@ -56,7 +67,9 @@ def epochs(args: argparse.Namespace) -> None:
     clean = clean[:: max(1, len(clean) // 120)]
     held = clean[::4]
     rest = clean[[i for i in range(len(clean)) if i % 4]]
-    print("| noise | seed | picked by the estimate | true PSNR there | best true PSNR | less | estimate - true, mean |")
+    print(
+        "| noise | seed | picked by the estimate | true PSNR there | best true PSNR | less | estimate - true, mean |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, corrupt in NOISES.items():
         for seed in args.seeds:
@@ -70,27 +83,60 @@ def epochs(args: argparse.Namespace) -> None:
                 keep = "+callbacks.all"
                 python(
                     "n2n_lightning.train",
-                    *("data=pairs", f"data.noisy={folder}/train1.npy", f"data.target={folder}/train2.npy"),
-                    *(f"data.val_noisy={folder}/held1.npy", f"data.val_target={folder}/held2.npy", "data.scale=1"),
-                    *("model=drunet", "model.widths=[16,32,64]", "model.blocks=[1,1,1]", f"seed={seed}"),
+                    *(
+                        "data=pairs",
+                        f"data.noisy={folder}/train1.npy",
+                        f"data.target={folder}/train2.npy",
+                    ),
+                    *(
+                        f"data.val_noisy={folder}/held1.npy",
+                        f"data.val_target={folder}/held2.npy",
+                        "data.scale=1",
+                    ),
+                    *(
+                        "model=drunet",
+                        "model.widths=[16,32,64]",
+                        "model.blocks=[1,1,1]",
+                        f"seed={seed}",
+                    ),
                     *(
                         "scheduler=constant",
                         "optim.lr=0.002",
                         "data.train_pairs=480",
                         f"trainer.max_epochs={args.epochs}",
                     ),
-                    *(f"{keep}._target_=pytorch_lightning.callbacks.ModelCheckpoint", f"{keep}.save_top_k=-1"),
+                    *(
+                        f"{keep}._target_=pytorch_lightning.callbacks.ModelCheckpoint",
+                        f"{keep}.save_top_k=-1",
+                    ),
                     *(f"{keep}.dirpath={folder}/all", f"hydra.run.dir={run}", *args.overrides),
                 )
-                files = sorted((folder / "all").glob("*.ckpt"), key=lambda p: int(p.stem.split("=")[1].split("-")[0]))
-                pairs = ["--data", "pairs", "--val-noisy", folder / "held1.npy", "--json", folder / "s.json"]
+                files = sorted(
+                    (folder / "all").glob("*.ckpt"),
+                    key=lambda p: int(p.stem.split("=")[1].split("-")[0]),
+                )
+                pairs = [
+                    "--data",
+                    "pairs",
+                    "--val-noisy",
+                    folder / "held1.npy",
+                    "--json",
+                    folder / "s.json",
+                ]
                 true = [_true(path, folder, held.numpy()) for path in files]
-                python("n2n_lightning.evaluate", *files, *pairs, "--val-target", folder / "held2.npy")
+                python(
+                    "n2n_lightning.evaluate", *files, *pairs, "--val-target", folder / "held2.npy"
+                )
                 estimate = [row["psnr_estimate"] for row in _scores(folder / "s.json").values()][1:]
             picked = int(np.argmax(estimate))
             error = mean(e - t for e, t in zip(estimate, true, strict=True))
             less = max(true) - true[picked]
-            cells = (f"epoch {picked + 1} of {len(true)}", f"{true[picked]:.3f}", f"{max(true):.3f}", f"{less:.3f} dB")
+            cells = (
+                f"epoch {picked + 1} of {len(true)}",
+                f"{true[picked]:.3f}",
+                f"{max(true):.3f}",
+                f"{less:.3f} dB",
+            )
             print(f"| {name} | {seed} | {' | '.join(cells)} | {error:+.3f} dB |", flush=True)
 
 
@@ -123,18 +169,31 @@ def real(args: argparse.Namespace) -> None:
         for field in fields[7:10]:
             (folder / "scored" / field.name).mkdir(parents=True)
             for k in (0, 1):
-                (folder / "scored" / field.name / f"{k}.png").symlink_to((field / f"{k}.png").resolve())
+                (folder / "scored" / field.name / f"{k}.png").symlink_to(
+                    (field / f"{k}.png").resolve()
+                )
         run = args.out or folder / "run"
         python(
             "n2n_lightning.train",
-            *("data=pairs", f"data.noisy={folder}/train", f"data.val_noisy={folder}/scored", "model=drunet"),
+            *(
+                "data=pairs",
+                f"data.noisy={folder}/train",
+                f"data.val_noisy={folder}/scored",
+                "model=drunet",
+            ),
             *("model.widths=[16,32,64]", "model.blocks=[2,1,1]", "optim.lr=0.002"),
-            *(f"trainer.max_epochs={args.epochs}", f"data.train_pairs={args.pairs}", f"hydra.run.dir={run}"),
+            *(
+                f"trainer.max_epochs={args.epochs}",
+                f"data.train_pairs={args.pairs}",
+                f"hydra.run.dir={run}",
+            ),
             *args.overrides,
         )
         result = json.loads((run / "result.json").read_text())
         captures = ["--val-noisy", folder / "scored", "--noisy", folder / "train", "--classical"]
-        python("n2n_lightning.evaluate", run, "--data", "pairs", *captures, "--json", folder / "s.json")
+        python(
+            "n2n_lightning.evaluate", run, "--data", "pairs", *captures, "--json", folder / "s.json"
+        )
         scores = _scores(folder / "s.json")
     network = load(run)
     independent = []

@@ -1,11 +1,13 @@
 """What indifference to units and black levels costs: by the network's construction, or by measuring each picture.
 
-    python benchmarks/indifference.py --photos FOLDER [FOLDER ...] [--crops 12000] [--seeds 0] [--out FILE.json]
+    python benchmarks/indifference.py --photos FOLDER [FOLDER ...] [--crops 12000] [--seeds 0]
+    [--out FILE.json]
 
-The same small DRUNet learns from the same crops with `noise=varied` in four ways: as it is, with biases, which knows
-pictures between 0 and 1 alone; without biases and blind to black levels (`model.equivariant=true`); and with biases,
-where each picture is moved and scaled by numbers that are measured on it, in training and in use: its median and the
-range of its middle 98%, or its median and an estimate of its noise. Scored on photographs that were kept back.
+The same small DRUNet learns from the same crops with `noise=varied` in four ways: as it is, with
+biases, which knows pictures between 0 and 1 alone; without biases and blind to black levels
+(`model.equivariant=true`); and with biases, where each picture is moved and scaled by numbers that
+are measured on it, in training and in use: its median and the range of its middle 98%, or its
+median and an estimate of its noise. Scored on photographs that were kept back.
 """
 
 import argparse
@@ -35,13 +37,15 @@ class Measured(nn.Module):
     """A DRUNet that is shown (x - offset) / scale, both measured on each picture; what it returns is taken back.
 
     Args:
-        by: `range`, of the middle 98% of the values, or `noise`: the median of differences of differences, along rows
-            and columns, which smooth surfaces do not have, in standard deviations of white noise (after Immerkaer,
-            CVIU 1996).
+        by: `range`, of the middle 98% of the values, or `noise`: the median of differences of
+            differences, along rows and columns, which smooth surfaces do not have, in standard
+            deviations of white noise (after Immerkaer, CVIU 1996).
         widths, blocks, equivariant: see DRUNet.
     """
 
-    def __init__(self, by: str, widths: Sequence[int], blocks: Sequence[int], equivariant: bool = False) -> None:
+    def __init__(
+        self, by: str, widths: Sequence[int], blocks: Sequence[int], equivariant: bool = False
+    ) -> None:
         super().__init__()
         self.by, self.network = by, DRUNet(3, widths, blocks, equivariant=equivariant)
         self.multiple = self.network.multiple
@@ -53,7 +57,12 @@ class Measured(nn.Module):
             low, high = values.quantile(torch.tensor([0.01, 0.99]).to(values), 1)
             scale = high - low
         else:
-            second = image[..., :-1, :-1] - image[..., 1:, :-1] - image[..., :-1, 1:] + image[..., 1:, 1:]
+            second = (
+                image[..., :-1, :-1]
+                - image[..., 1:, :-1]
+                - image[..., :-1, 1:]
+                + image[..., 1:, 1:]
+            )
             scale = second.flatten(1).abs().median(1).values / 0.6745 / 2
         offset, scale = (part.view(-1, 1, 1, 1) for part in (offset, scale.clamp(min=1e-3)))
         result: Tensor = self.network((image - offset) / scale) * scale + offset
@@ -83,7 +92,9 @@ def main() -> None:
         *args.overrides,
     ]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        )
     }
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -91,10 +102,19 @@ def main() -> None:
             for number, (way, chosen) in enumerate(WAYS.items()):
                 folder = Path(temporary) / f"{number}-{seed}"
                 command = [*common, *chosen, f"seed={seed}", f"hydra.run.dir={folder}"]
-                subprocess.run([sys.executable, "-m", "n2n_lightning.train", *command], check=True, env=environment)
+                subprocess.run(
+                    [sys.executable, "-m", "n2n_lightning.train", *command],
+                    check=True,
+                    env=environment,
+                )
                 result = json.loads((folder / "result.json").read_text())
-                found.setdefault(way, []).append({name: result[name] for name in ("val_psnr", "val_psnr_total")})
-                print(f"{way:44} seed {seed}: {result['val_psnr']:.2f} / {result['val_psnr_total']:.2f} dB", flush=True)
+                found.setdefault(way, []).append(
+                    {name: result[name] for name in ("val_psnr", "val_psnr_total")}
+                )
+                print(
+                    f"{way:44} seed {seed}: {result['val_psnr']:.2f} / {result['val_psnr_total']:.2f} dB",
+                    flush=True,
+                )
     args.out.write_text(json.dumps(found, indent=2) + "\n")
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/kinds.py [--checkpoint RUN] --out kinds.jpg
 
-Two photographs of scikit-image that it was not trained on (both in the public domain or CC0), and a generated one.
+Two photographs of scikit-image that it was not trained on (both in the public domain or CC0), and a
+generated one.
 """
 
 import argparse
@@ -26,11 +27,27 @@ def cases() -> list[tuple[str, np.ndarray, np.ndarray, float, float]]:
     cat = data.chelsea()[60:260, 120:320].astype(np.float32) / 255
     cells = (specimens(3, 256, 99)[1][0, :200, :200] / 255).numpy()
     tensor = torch.from_numpy(cat).permute(2, 0, 1)[None]
-    camera = Camera(sigma=25, shot=0.7, width=0.7, shared=0.5)(tensor, generator(3))[0].permute(1, 2, 0).numpy()
+    camera = (
+        Camera(sigma=25, shot=0.7, width=0.7, shared=0.5)(tensor, generator(3))[0]
+        .permute(1, 2, 0)
+        .numpy()
+    )
     counts = (draws.poisson(30 * cells) * 20 + 400).astype(np.uint16)
     return [
-        ("Gaussian, 25 of 255", face + draws.normal(0, 25 / 255, face.shape).astype(np.float32), face, 0, 1),
-        ("photon counts, 10 at white", (draws.poisson(10 * cat) / 10).astype(np.float32), cat, 0, 1),
+        (
+            "Gaussian, 25 of 255",
+            face + draws.normal(0, 25 / 255, face.shape).astype(np.float32),
+            face,
+            0,
+            1,
+        ),
+        (
+            "photon counts, 10 at white",
+            (draws.poisson(10 * cat) / 10).astype(np.float32),
+            cat,
+            0,
+            1,
+        ),
         ("as a camera makes it", camera, cat, 0, 1),
         ("fluorescence (generated),\n16 bit, black level 400", counts, cells, 400, 600),
     ]

@@ -2,10 +2,11 @@
 
     python benchmarks/memory.py [--gigabytes 4] [--out memory.json]
 
-The report's file of 50,000 pairs (307 MB of uint8, generated) beside a loop by hand that makes floats of it, as most
-programs do, and 1,000 pairs for what the network and the libraries need alone; then noisy pairs in a .npy file of so
-many gigabytes. `resident` is the peak of all memory in use; `own` that of memory which no file backs, sampled, so
-without the pages of a mapped file, which the kernel takes back when it needs them. Linux only.
+The report's file of 50,000 pairs (307 MB of uint8, generated) beside a loop by hand that makes
+floats of it, as most programs do, and 1,000 pairs for what the network and the libraries need
+alone; then noisy pairs in a .npy file of so many gigabytes. `resident` is the peak of all memory in
+use; `own` that of memory which no file backs, sampled, so without the pages of a mapped file, which
+the kernel takes back when it needs them. Linux only.
 """
 
 import argparse
@@ -32,12 +33,19 @@ for step, (noisy, target) in enumerate(DataLoader(TensorDataset(first, second), 
     optimiser.zero_grad(); loss.backward(); optimiser.step()
     if step == 9: break
 """
-SHORT = ["model=unet", "data.batch_size=100", "trainer.max_epochs=1", "+trainer.limit_train_batches=10"]
+SHORT = [
+    "model=unet",
+    "data.batch_size=100",
+    "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=10",
+]
 
 
 def course(folder: Path, count: int) -> str:
     draws = torch.Generator().manual_seed(0)
-    pairs = tuple(torch.randint(256, (count, 3, 32, 32), generator=draws).to(torch.uint8) for _ in range(2))
+    pairs = tuple(
+        torch.randint(256, (count, 3, 32, 32), generator=draws).to(torch.uint8) for _ in range(2)
+    )
     folder.mkdir()
     torch.save(pairs, folder / "train_data.pkl")
     torch.save(tuple(images[:100].clone() for images in pairs), folder / "val_data.pkl")
@@ -86,12 +94,20 @@ def main() -> None:
             "1,000 pairs": [*train, "data=course", f"data.root={few}"],
             "50,000 pairs": [*train, "data=course", f"data.root={many}"],
             "50,000 pairs, loop by hand, float32": [sys.executable, "-c", BY_HAND, many],
-            f"{args.gigabytes:g} GB of pairs, mapped": [*train, "data=pairs", f"data.noisy={large}", "data.crop=32"],
+            f"{args.gigabytes:g} GB of pairs, mapped": [
+                *train,
+                "data=pairs",
+                f"data.noisy={large}",
+                "data.crop=32",
+            ],
         }
         found = {}
         for name, command in cases.items():
             found[name] = peak(command, folder)
-            print(f"{name}: {found[name]['resident']:.0f} MB resident, {found[name]['own']:.0f} MB own", flush=True)
+            print(
+                f"{name}: {found[name]['resident']:.0f} MB resident, {found[name]['own']:.0f} MB own",
+                flush=True,
+            )
     args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

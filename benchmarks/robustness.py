@@ -2,8 +2,9 @@
 
     python benchmarks/robustness.py RUN [RUN ...] --root PHOTOS --val PHOTOS [--out robustness.json]
 
-Every candidate gets the same noisy photographs. The filters are tuned on noisy pairs of the photographs in --root, so
-they are told the kind and the strength of the noise; the networks are not.
+Every candidate gets the same noisy photographs. The filters are tuned on noisy pairs of the
+photographs in --root, so they are told the kind and the strength of the noise; the networks are
+not.
 """
 
 import argparse
@@ -31,20 +32,48 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scores = Path(temporary) / "scores.json"
         for noise in args.noises:
-            command = [sys.executable, "-m", "n2n_lightning.evaluate", *args.runs, "--data", "images", "--classical"]
-            command += ["--root", args.root, "--val", args.val, "--noise", noise, "--json", str(scores)]
+            command = [
+                sys.executable,
+                "-m",
+                "n2n_lightning.evaluate",
+                *args.runs,
+                "--data",
+                "images",
+                "--classical",
+            ]
+            command += [
+                "--root",
+                args.root,
+                "--val",
+                args.val,
+                "--noise",
+                noise,
+                "--json",
+                str(scores),
+            ]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             rows = json.loads(scores.read_text())["scores"]
-            filters = [name for name, row in rows.items() if name not in (*args.runs, "noisy input")]
+            filters = [
+                name for name, row in rows.items() if name not in (*args.runs, "noisy input")
+            ]
             best = max(filters, key=lambda name: rows[name]["psnr"])
-            found[noise] = {"noisy input": rows["noisy input"], "best filter": {"name": best, **rows[best]}}
+            found[noise] = {
+                "noisy input": rows["noisy input"],
+                "best filter": {"name": best, **rows[best]},
+            }
             found[noise] |= {run: rows[run] for run in args.runs}
-            text = ", ".join(f"{n} {r['psnr']:.2f} / {r['psnr_total']:.2f}" for n, r in found[noise].items())
+            text = ", ".join(
+                f"{n} {r['psnr']:.2f} / {r['psnr_total']:.2f}" for n, r in found[noise].items()
+            )
             print(f"{noise} ({best}): {text}", flush=True)
     names = list(found[args.noises[0]])
     print("\nMn / T, dB\n\n| noise | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for noise, rows in found.items():
-        print(f"| {noise} | " + " | ".join(f"{r['psnr']:.2f} / {r['psnr_total']:.2f}" for r in rows.values()) + " |")
+        print(
+            f"| {noise} | "
+            + " | ".join(f"{r['psnr']:.2f} / {r['psnr_total']:.2f}" for r in rows.values())
+            + " |"
+        )
     args.out.write_text(json.dumps(found, indent=1))
 
 

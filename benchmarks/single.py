@@ -1,15 +1,15 @@
 """One noisy image of each thing against pairs: neighbours, masks, counts, movies, adaptation, warm starts.
 
     python benchmarks/single.py photos --photos PHOTOS --kodak KODAK [--seeds 1 2 3] [--steps 2000]
-    python benchmarks/single.py captures --root FMD      # seven fields to learn from, three to score
-    python benchmarks/single.py adapt --root FMD --kodak KODAK [--minutes 5]
-    python benchmarks/single.py rows --photos PHOTOS --kodak KODAK
-    python benchmarks/single.py counts --photos PHOTOS --kodak KODAK
-    python benchmarks/single.py movie [--seeds 1 2 3]
-    python benchmarks/single.py init --root FMD
+    python benchmarks/single.py captures --root FMD      # seven fields to learn from, three to
+    score python benchmarks/single.py adapt --root FMD --kodak KODAK [--minutes 5] python
+    benchmarks/single.py rows --photos PHOTOS --kodak KODAK python benchmarks/single.py counts
+    --photos PHOTOS --kodak KODAK python benchmarks/single.py movie [--seeds 1 2 3] python
+    benchmarks/single.py init --root FMD
 
-Every table trains the same network (DRUNet 16, 32, 64) for the same number of windows on one thread. FMD is a folder
-with a folder of captures 0.png ... 3.png for each of ten fields. Noise is written once, as floats, and never redrawn.
+Every table trains the same network (DRUNet 16, 32, 64) for the same number of windows on one
+thread. FMD is a folder with a folder of captures 0.png ... 3.png for each of ten fields. Noise is
+written once, as floats, and never redrawn.
 """
 
 import argparse
@@ -27,7 +27,9 @@ NETWORK = ["model=drunet", "model.widths=[16,32,64]", "model.blocks=[2,1,1]", "o
 
 
 def python(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def train(folder: Path, *overrides: object, network: list[str] = NETWORK) -> dict:
@@ -57,7 +59,11 @@ def files(folder: Path, most: int) -> list[Path]:
 def written(images: list[np.ndarray], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
-        tifffile.imwrite(folder / f"{i:04}.tif", image, photometric="rgb" if len(image.shape) == 3 else "minisblack")
+        tifffile.imwrite(
+            folder / f"{i:04}.tif",
+            image,
+            photometric="rgb" if len(image.shape) == 3 else "minisblack",
+        )
     return folder
 
 
@@ -73,7 +79,9 @@ def table(rows: dict[str, list[dict]], names: tuple[str, ...]) -> None:
         cells = []
         for name in names:
             values = [r[name] for r in results]
-            cells.append(f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else ""))
+            cells.append(
+                f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+            )
         print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
 
@@ -88,10 +96,17 @@ def photos(args: argparse.Namespace, place: Path) -> None:
         def noisy(images: list[np.ndarray], draws: np.random.Generator = draws) -> list[np.ndarray]:
             return [i + draws.normal(0, 25 / 255, i.shape).astype(np.float32) for i in images]
 
-        first, second = (written(noisy(clean), place / f"{seed}" / name) for name in ("first", "second"))
+        first, second = (
+            written(noisy(clean), place / f"{seed}" / name) for name in ("first", "second")
+        )
         scored = ["--val-noisy", written(noisy(kodak), place / f"{seed}" / "kodak")]
         scored += ["--clean", written(kodak, place / "clean")]
-        budget = [f"data.train_pairs={args.steps * 4}", "trainer.max_epochs=4", f"seed={seed}", "data.scale=1"]
+        budget = [
+            f"data.train_pairs={args.steps * 4}",
+            "trainer.max_epochs=4",
+            f"seed={seed}",
+            "data.scale=1",
+        ]
         budget += ["data.val_share=0", "data.limits=[0,1]"]
         sources = {
             "Noise2Noise": ["data=pairs", f"data.noisy={first}", f"data.target={second}"],
@@ -113,7 +128,11 @@ def fields(root: Path, place: Path) -> dict[str, Path]:
     from n2n_lightning.files import natural
 
     those = sorted((p for p in root.iterdir() if p.is_dir()), key=natural)
-    parts = {"train": (those[:7], range(4)), "held": (those[7:10], (0, 1)), "one": (those[:7], (0,))}
+    parts = {
+        "train": (those[:7], range(4)),
+        "held": (those[7:10], (0, 1)),
+        "one": (those[:7], (0,)),
+    }
     parts |= {"two": (those[:2], range(4)), "heldone": (those[7:10], (0,))}
     for name, (some, captures) in parts.items():
         for field in some:
@@ -128,14 +147,32 @@ def captures(args: argparse.Namespace, place: Path) -> None:
     at = fields(args.root, place)
     held = f"data.val_noisy={at['held']}"
     runs = {
-        "Noise2Noise": ["data=pairs", f"data.noisy={at['train']}", "data.train_pairs=6000", "trainer.max_epochs=12"],
-        "neighbours": ["data=single", f"data.noisy={at['one']}", "data.train_pairs=2400", "trainer.max_epochs=10"],
-        "masked": ["data=single", f"data.noisy={at['one']}", "data.method=masked", "data.train_pairs=4800"],
+        "Noise2Noise": [
+            "data=pairs",
+            f"data.noisy={at['train']}",
+            "data.train_pairs=6000",
+            "trainer.max_epochs=12",
+        ],
+        "neighbours": [
+            "data=single",
+            f"data.noisy={at['one']}",
+            "data.train_pairs=2400",
+            "trainer.max_epochs=10",
+        ],
+        "masked": [
+            "data=single",
+            f"data.noisy={at['one']}",
+            "data.method=masked",
+            "data.train_pairs=4800",
+        ],
     }
     runs["masked"].append("trainer.max_epochs=10")
     for label, options in runs.items():
         result = train(place / label, *options, held)
-        print(f"{label:12} {result['seconds']:.0f} s, {result['val_psnr_estimate']:.2f} dB", flush=True)
+        print(
+            f"{label:12} {result['seconds']:.0f} s, {result['val_psnr_estimate']:.2f} dB",
+            flush=True,
+        )
     scored = ["--data", "pairs", "--noisy", at["train"], "--val-noisy", at["held"], "--classical"]
     scores = evaluate(place, *(place / label for label in runs), *scored)
     for label, row in scores.items():
@@ -154,17 +191,27 @@ def adapt(args: argparse.Namespace, place: Path) -> None:
         for field in sorted(at["heldone"].iterdir()):
             f, y, other = (
                 skimage.io.imread(p).astype(np.float64) / 255
-                for p in (place / label / field.name / "0.png", field / "0.png", at["held"] / field.name / "1.png")
+                for p in (
+                    place / label / field.name / "0.png",
+                    field / "0.png",
+                    at["held"] / field.name / "1.png",
+                )
             )
-            # Capture 1 was not learnt from: its distance is the error and its noise, half of the captures' difference.
+            # Capture 1 was not learnt from: its distance is the error and its noise, half of the
+            # captures' difference.
             errors.append(np.mean((f - other) ** 2) - np.mean((y - other) ** 2) / 2)
         print(f"| captures, {label} | {-10 * np.log10(mean(errors)):.2f} |", flush=True)
     draws = np.random.default_rng(0)
     kodak = [middle(read(p), 256) for p in files(args.kodak, 24)]
-    noisy = written([i + draws.normal(0, 25 / 255, i.shape).astype(np.float32) for i in kodak], place / "kodak")
+    noisy = written(
+        [i + draws.normal(0, 25 / 255, i.shape).astype(np.float32) for i in kodak], place / "kodak"
+    )
     for label, more in (("as it is", []), ("adapted", ["--adapt", "--minutes", args.minutes])):
         python("n2n_lightning.denoise", noisy, "-o", place / f"kodak {label}", *more)
-        found = [tifffile.imread(place / f"kodak {label}" / f"{i:04}.tif").clip(0, 1) for i in range(len(kodak))]
+        found = [
+            tifffile.imread(place / f"kodak {label}" / f"{i:04}.tif").clip(0, 1)
+            for i in range(len(kodak))
+        ]
         each = [np.mean((a - b) ** 2) for a, b in zip(found, kodak, strict=True)]
         values = mean(-10 * np.log10(e) for e in each), -10 * np.log10(mean(each))
         print(f"| Kodak, Gaussian 25, {label} | {values[0]:.2f} / {values[1]:.2f} |", flush=True)
@@ -186,7 +233,12 @@ def rows(args: argparse.Namespace, place: Path) -> None:
     scored = ["--data", "pairs", "--val-noisy", written([noisy(i) for i in kodak], place / "kodak")]
     scored += ["--clean", written(kodak, place / "clean")]
     masks = {"mask [1,1]": "[1,1]", "mask [1,9]": "[1,9]"}
-    common = [f"data.noisy={source}", "data.method=masked", "data.train_pairs=6400", "trainer.max_epochs=4"]
+    common = [
+        f"data.noisy={source}",
+        "data.method=masked",
+        "data.train_pairs=6400",
+        "trainer.max_epochs=4",
+    ]
     common += ["data.scale=1", "data.val_share=0"]
     for label, mask in masks.items():
         train(place / label, "data=single", *common, f"data.mask={mask}")
@@ -205,14 +257,19 @@ def counts(args: argparse.Namespace, place: Path) -> None:
 
     clean = [middle(read(p, colour=False), 256) for p in files(args.photos, 150)]
     kodak = [middle(read(p, colour=False), 256) for p in files(args.kodak, 24)]
-    first, second = (written([shot(i) for i in clean], place / name) for name in ("first", "second"))
+    first, second = (
+        written([shot(i) for i in clean], place / name) for name in ("first", "second")
+    )
     test = [shot(i) for i in kodak]
     common = ["data.train_pairs=6400", "trainer.max_epochs=4", "data.val_share=0"]
     train(place / "thinned", "data=single", f"data.noisy={first}", "data.method=thinned", *common)
     train(place / "pairs", "data=pairs", f"data.noisy={first}", f"data.target={second}", *common)
 
     def score(results: list[np.ndarray]) -> str:
-        each = [np.mean((r / 10 - c).astype(np.float64) ** 2) for r, c in zip(results, kodak, strict=True)]
+        each = [
+            np.mean((r / 10 - c).astype(np.float64) ** 2)
+            for r, c in zip(results, kodak, strict=True)
+        ]
         return f"{mean(-10 * np.log10(e) for e in each):.2f} / {-10 * np.log10(mean(each)):.2f}"
 
     def run(model: object, images: list[np.ndarray]) -> list[np.ndarray]:
@@ -244,38 +301,74 @@ def movie(args: argparse.Namespace, place: Path) -> None:
                     y, x, r = draws.uniform(0, 128), draws.uniform(0, 400), draws.uniform(2, 7)
                     yy, xx = np.mgrid[:128, :400]
                     wide[(yy - y) ** 2 + (xx - x) ** 2 < r * r] = draws.uniform(0.1, 0.9)
-                clean = np.stack([shift(wide, (0, -speed * t), order=1)[:, :128] for t in range(60)]).astype(np.float32)
+                clean = np.stack(
+                    [shift(wide, (0, -speed * t), order=1)[:, :128] for t in range(60)]
+                ).astype(np.float32)
                 noisy = clean + draws.normal(0, sigma / 255, clean.shape).astype(np.float32)
                 tifffile.imwrite(place / "movie.tif", noisy, photometric="minisblack")
                 for context in (0, 1, 2):
                     run = place / f"{speed}-{sigma}-{seed}-{context}"
-                    common = ["data.train_pairs=1200", "trainer.max_epochs=4", f"seed={seed}", "data.val_share=0"]
-                    train(run, "data=movie", f"data.noisy={place / 'movie.tif'}", f"data.context={context}", *common)
-                    python("n2n_lightning.denoise", place / "movie.tif", "-o", run / "out", "--checkpoint", run)
+                    common = [
+                        "data.train_pairs=1200",
+                        "trainer.max_epochs=4",
+                        f"seed={seed}",
+                        "data.val_share=0",
+                    ]
+                    train(
+                        run,
+                        "data=movie",
+                        f"data.noisy={place / 'movie.tif'}",
+                        f"data.context={context}",
+                        *common,
+                    )
+                    python(
+                        "n2n_lightning.denoise",
+                        place / "movie.tif",
+                        "-o",
+                        run / "out",
+                        "--checkpoint",
+                        run,
+                    )
                     result = tifffile.imread(run / "out" / "movie.tif")
                     each = ((result - clean) ** 2).mean((1, 2))
                     ends = np.concatenate([each[:2], each[-2:]]).mean()
-                    score = {"psnr": float(np.mean(-10 * np.log10(each))), "total": -10 * np.log10(each.mean())}
-                    found.setdefault(f"{speed} pixels a frame, sigma {sigma}, context {context}", []).append(
-                        {**score, "first and last two": -10 * np.log10(ends)}
-                    )
+                    score = {
+                        "psnr": float(np.mean(-10 * np.log10(each))),
+                        "total": -10 * np.log10(each.mean()),
+                    }
+                    found.setdefault(
+                        f"{speed} pixels a frame, sigma {sigma}, context {context}", []
+                    ).append({**score, "first and last two": -10 * np.log10(ends)})
             table(found, ("psnr", "total", "first and last two"))
 
 
 def init(args: argparse.Namespace, place: Path) -> None:
     """Two fields of captures and about 100 s of one thread: from the built-in checkpoint, and from nothing."""
     at = fields(args.root, place)
-    common = ["data=pairs", f"data.noisy={at['two']}", f"data.val_noisy={at['held']}", "trainer.max_epochs=4"]
+    common = [
+        "data=pairs",
+        f"data.noisy={at['two']}",
+        f"data.val_noisy={at['held']}",
+        "trainer.max_epochs=4",
+    ]
     for label, options in {
         "DRUNet from nothing": [*NETWORK, "data.train_pairs=8000"],
         "the built-in's network, from nothing": [
-            *("model=drunet", "model.widths=[24,48,96,128]", "model.blocks=[2,2,2,1]", "model.equivariant=true"),
+            *(
+                "model=drunet",
+                "model.widths=[24,48,96,128]",
+                "model.blocks=[2,2,2,1]",
+                "model.equivariant=true",
+            ),
             *("optim.lr=0.001", "data.train_pairs=1600"),
         ],
         "init=pretrained": ["init=pretrained", "optim.lr=0.0005", "data.train_pairs=1600"],
     }.items():
         result = train(place / label.replace(" ", "_"), *options, *common, network=[])
-        print(f"| {label} | {result['seconds']:.0f} s | {result['val_psnr_estimate']:.2f} |", flush=True)
+        print(
+            f"| {label} | {result['seconds']:.0f} s | {result['val_psnr_estimate']:.2f} |",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
     python benchmarks/stars.py [--epochs 4] [--seed 0] [--out FOLDER] [--checkpoint FILE ...]
 
-200 stars for each width (full width at half maximum, pixels) and signal to noise (peak over the sky's deviation), on
-a jittered grid of their own picture, integrated over the pixels, sky 100, Gaussian noise of deviation 5. Flux within
-max(2.5, 1.5 FWHM) pixels, and the pixel that is brightest in the truth, less the sky, relative to the truth: mean over
-the stars, noisy and denoised by the bundled checkpoint, by a network that was trained on pairs of such fields (other
-stars), and by one that was trained on single ones (data=single). `--checkpoint` adds others.
+200 stars for each width (full width at half maximum, pixels) and signal to noise (peak over the
+sky's deviation), on a jittered grid of their own picture, integrated over the pixels, sky 100,
+Gaussian noise of deviation 5. Flux within max(2.5, 1.5 FWHM) pixels, and the pixel that is
+brightest in the truth, less the sky, relative to the truth: mean over the stars, noisy and denoised
+by the bundled checkpoint, by a network that was trained on pairs of such fields (other stars), and
+by one that was trained on single ones (data=single). `--checkpoint` adds others.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def profile(size: int, y: float, x: float, width: float) -> np.ndarray:
     return np.outer(*along)
 
 
-def grid_field(width: float, signal: float, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def grid_field(
+    width: float, signal: float, draws: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the truth of 200 stars, and their places (y, x)."""
     clean = np.full((ROWS * PITCH, COLUMNS * PITCH), SKY)
     places = []
@@ -41,7 +44,10 @@ def grid_field(width: float, signal: float, draws: np.random.Generator) -> tuple
         for column in range(COLUMNS):
             y, x = draws.uniform(PITCH / 2 - 2, PITCH / 2 + 2, 2)
             star = profile(PITCH, y, x, width)
-            corner = (slice(row * PITCH, (row + 1) * PITCH), slice(column * PITCH, (column + 1) * PITCH))
+            corner = (
+                slice(row * PITCH, (row + 1) * PITCH),
+                slice(column * PITCH, (column + 1) * PITCH),
+            )
             clean[corner] += signal * SIGMA * star / star.max()
             places.append((row * PITCH + y, column * PITCH + x))
     return clean, np.array(places)
@@ -62,7 +68,9 @@ def noisy(clean: np.ndarray, draws: np.random.Generator) -> np.ndarray:
     return (clean + draws.normal(0, SIGMA, clean.shape)).astype(np.float32)
 
 
-def measured(image: np.ndarray, clean: np.ndarray, places: np.ndarray, width: float) -> tuple[float, float, float]:
+def measured(
+    image: np.ndarray, clean: np.ndarray, places: np.ndarray, width: float
+) -> tuple[float, float, float]:
     """Return mean flux and mean peak over the true ones, and the standard error of the former."""
     radius = max(2.5, 1.5 * width)
     fluxes, peaks = [], []
@@ -82,7 +90,12 @@ def trained(epochs: int, seed: int, out: Path) -> dict[str, object]:
     draws = np.random.default_rng(seed + 1000)
     fields = training_fields(12, 256, draws)
     first, second = noisy(fields, draws), noisy(fields, draws)
-    options = [f"seed={seed}", f"trainer.max_epochs={epochs}", "data.train_pairs=2000", "data.layout=NHW"]
+    options = [
+        f"seed={seed}",
+        f"trainer.max_epochs={epochs}",
+        "data.train_pairs=2000",
+        "data.layout=NHW",
+    ]
     pairs = fit(first, second, *options, folder=out / "pairs")
     single = fit(first, "data=single", *options, folder=out / "single")
     return {"pairs": pairs.model, "single": single.model}
@@ -113,7 +126,9 @@ def main() -> None:
                 result = model.denoise(image, axes="HW", outliers=args.outliers)
                 found[name] = measured(result, clean, places, width)
             rows.append({"fwhm": width, "snr": signal, **found})
-            cells = [f"{flux:.3f} ± {error:.3f}, {peak:.3f}" for flux, peak, error in found.values()]
+            cells = [
+                f"{flux:.3f} ± {error:.3f}, {peak:.3f}" for flux, peak, error in found.values()
+            ]
             print(f"| {width} | {signal} | " + " | ".join(cells) + " |", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "stars.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

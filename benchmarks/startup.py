@@ -1,7 +1,8 @@
 """Seconds until a command answers: `python benchmarks/startup.py [--rounds 5] [--out startup.json]`.
 
-`--help` and `--cfg job` of train, the end of the first optimiser step of a run on the embedded photographs, `import
-torch` for comparison, and the imports that cost most before that step. The commands take turns; medians are printed.
+`--help` and `--cfg job` of train, the end of the first optimiser step of a run on the embedded
+photographs, `import torch` for comparison, and the imports that cost most before that step. The
+commands take turns; medians are printed.
 """
 
 import argparse
@@ -42,7 +43,13 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess[st
         paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
         environment = {**os.environ, "PYTHONPATH": paths}
         return subprocess.run(
-            [*command, *place], env=environment, cwd=folder, check=True, capture_output=True, text=True, **options
+            [*command, *place],
+            env=environment,
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            **options,
         )
 
 

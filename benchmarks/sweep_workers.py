@@ -1,6 +1,7 @@
 """Wall time of a sweep of 8 jobs on one worker and on two: `python benchmarks/sweep_workers.py [--rounds 3]`.
 
-Alternates hydra/launcher=basic and joblib, so that a busy hour meets both; prints medians and their ratio.
+Alternates hydra/launcher=basic and joblib, so that a busy hour meets both; prints medians and their
+ratio.
 """
 
 import argparse
@@ -12,7 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-JOB = ["data.train_pairs=600", "data.val_pairs=100", "trainer.max_epochs=1", "model=residual_unet", "model.width=16"]
+JOB = [
+    "data.train_pairs=600",
+    "data.val_pairs=100",
+    "trainer.max_epochs=1",
+    "model=residual_unet",
+    "model.width=16",
+]
 LAUNCHERS = {
     "one after another": ["hydra/launcher=basic"],
     "joblib, 2 workers": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -28,9 +35,19 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, launcher in LAUNCHERS.items():
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "n2n_lightning.train", "-m", "seed=1,2,3,4,5,6,7,8", *JOB, *launcher]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "n2n_lightning.train",
+                    "-m",
+                    "seed=1,2,3,4,5,6,7,8",
+                    *JOB,
+                    *launcher,
+                ]
                 started = time.perf_counter()
-                subprocess.run([*command, f"hydra.sweep.dir={folder}/s"], check=True, capture_output=True)
+                subprocess.run(
+                    [*command, f"hydra.sweep.dir={folder}/s"], check=True, capture_output=True
+                )
                 seconds[name].append(time.perf_counter() - started)
                 print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
     one, two = (statistics.median(s) for s in seconds.values())

@@ -1,10 +1,12 @@
 """Seconds of training until the validation PSNR passes the report's and a linear filter's.
 
-    python benchmarks/time_to_quality.py --root DIR [--recipes experiment=fast model=unet] [--seconds 60] [--seed 0]
+    python benchmarks/time_to_quality.py --root DIR [--recipes experiment=fast model=unet]
+    [--seconds 60] [--seed 0]
 
-DIR holds the report's files (or those that prepare writes). Each recipe trains on them for one pass, or until its
-seconds are over; the validation set is scored every so many seconds while the clock stands still. 22.96 dB is the
-report's U-Net, 25.26 dB the best 7 x 7 linear filter on files made as prepare makes them.
+DIR holds the report's files (or those that prepare writes). Each recipe trains on them for one
+pass, or until its seconds are over; the validation set is scored every so many seconds while the
+clock stands still. 22.96 dB is the report's U-Net, 25.26 dB the best 7 x 7 linear filter on files
+made as prepare makes them.
 """
 
 import argparse
@@ -55,7 +57,9 @@ class Watch(Callback):
         each = []
         pl_module.eval()
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            for noisy, clean in zip(pairs.noisy.split(250), pairs.reference.split(250), strict=True):
+            for noisy, clean in zip(
+                pairs.noisy.split(250), pairs.reference.split(250), strict=True
+            ):
                 output = pl_module(to_float(noisy).to(pl_module.device)).clamp(0, 1).cpu()
                 each.append((output - to_float(clean)).square().mean((1, 2, 3)))
         pl_module.train()
@@ -73,7 +77,13 @@ def main() -> None:
     args = parser.parse_args()
     found = {}
     for recipe in args.recipes:
-        asked = ["data=course", *recipe.split(), f"data.root={args.root}", "trainer.max_epochs=1", f"seed={args.seed}"]
+        asked = [
+            "data=course",
+            *recipe.split(),
+            f"data.root={args.root}",
+            "trainer.max_epochs=1",
+            f"seed={args.seed}",
+        ]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config: Any = OmegaConf.to_container(compose("config", asked), resolve=True)
         config["callbacks"] = {
@@ -87,7 +97,9 @@ def main() -> None:
             result = train(config, Path(folder) / "run", "benchmark")
         curve = Watch.curve
         passed = {mark: next((s for s, value in curve if value > mark), None) for mark in MARKS}
-        text = ", ".join(f"{mark} dB {f'after {s:.0f} s' if s else 'never'}" for mark, s in passed.items())
+        text = ", ".join(
+            f"{mark} dB {f'after {s:.0f} s' if s else 'never'}" for mark, s in passed.items()
+        )
         print(
             f"{recipe}: {text}; {curve[-1][1]:.2f} dB after {curve[-1][0]:.1f} s"
             f" ({result['val_psnr']:.2f} / {result['val_psnr_total']:.2f} dB at the end)",

@@ -1,12 +1,15 @@
 """Training throughput: this project beside two loops written by hand, on the same network, batch and data.
 
-    python benchmarks/training.py [--networks unet noise2noise best] [--batch 100] [--rounds 3] [--out training.json]
+    python benchmarks/training.py [--networks unet noise2noise best] [--batch 100] [--rounds 3]
+    [--out training.json]
 
-`plain`: what one would write first: float32, DataLoader over TensorDataset, Adam. `bare`: the best of which we know
-without any framework: tensors indexed on the device, channels_last, bfloat16 where the device is fast at it, fused Adam
-and no logging. `project`: a run of this project, by its own clock, without validation. The three take turns; printed
-are medians of images per second, their ratios and spread, and the share of the fastest measured 3x3 convolution of the
-same precision.
+`plain`: what one would write first: float32, DataLoader over TensorDataset, Adam. `bare`: the best
+    of which we know
+without any framework: tensors indexed on the device, channels_last, bfloat16 where the device is
+    fast at it, fused Adam
+and no logging. `project`: a run of this project, by its own clock, without validation. The three
+take turns; printed are medians of images per second, their ratios and spread, and the share of the
+fastest measured 3x3 convolution of the same precision.
 """
 
 import argparse
@@ -41,7 +44,13 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def configuration(network: str, root: Path, batch: int) -> dict[str, Any]:
     """A run of two epochs, of which the second is measured."""
-    asked = ["data=course", *NETWORKS[network], f"data.root={root}", f"data.batch_size={batch}", "trainer.max_epochs=2"]
+    asked = [
+        "data=course",
+        *NETWORKS[network],
+        f"data.root={root}",
+        f"data.batch_size={batch}",
+        "trainer.max_epochs=2",
+    ]
     asked += ["data.augment=false", "data.colour=null"]  # the loops by hand have none either
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", asked), resolve=True)
@@ -101,7 +110,11 @@ def measured(epoch: Any, images: int) -> float:
 
 
 def project(config: dict[str, Any], pairs: tuple[Tensor, Tensor], batch: int) -> float:
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as quiet,
+        contextlib.redirect_stdout(quiet),
+    ):
         train(config, Path(folder) / "run", "benchmark")
         with (Path(folder) / "run" / "metrics.csv").open() as file:
             return float(list(csv.DictReader(file))[1]["images_per_second"])
@@ -112,7 +125,9 @@ def fastest_convolution(half: bool) -> float:
     best = 0.0
     for width in (32, 64, 96, 128):
         layer = nn.Conv2d(width, width, 3, padding=1).to(DEVICE, memory_format=torch.channels_last)
-        images = torch.rand(64, width, 32, 32, device=DEVICE).contiguous(memory_format=torch.channels_last)
+        images = torch.rand(64, width, 32, 32, device=DEVICE).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
             if half:
                 layer, images = layer.bfloat16(), images.bfloat16()
@@ -123,7 +138,10 @@ def fastest_convolution(half: bool) -> float:
                 for _ in range(4):
                     layer(images)
                 wait()
-                best = max(best, 4 * 2 * 9 * width**2 * images[:, 0].numel() / (time.perf_counter() - started))
+                best = max(
+                    best,
+                    4 * 2 * 9 * width**2 * images[:, 0].numel() / (time.perf_counter() - started),
+                )
     return best
 
 
@@ -140,7 +158,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("training.json"))
     args = parser.parse_args()
     draws = torch.Generator().manual_seed(0)
-    pairs = tuple(torch.randint(256, (args.images, 3, 32, 32), generator=draws).to(torch.uint8) for _ in range(2))
+    pairs = tuple(
+        torch.randint(256, (args.images, 3, 32, 32), generator=draws).to(torch.uint8)
+        for _ in range(2)
+    )
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as root:
         torch.save(pairs, Path(root) / "train_data.pkl")
@@ -154,14 +175,24 @@ def main() -> None:
             half = precision(config["trainer"]) == "bf16-mixed"
             limit = fastest_convolution(half)
             operations = 3 * 2 * multiply_accumulates(instantiate(config["model"]), 3) * 32 * 32
-            found[name] = {"images_per_second": rates, "batch": args.batch, "limit_flops": limit, "flops": operations}
-            text = ", ".join(f"{w} {statistics.median(r):.0f} ({min(r):.0f}-{max(r):.0f})" for w, r in rates.items())
+            found[name] = {
+                "images_per_second": rates,
+                "batch": args.batch,
+                "limit_flops": limit,
+                "flops": operations,
+            }
+            text = ", ".join(
+                f"{w} {statistics.median(r):.0f} ({min(r):.0f}-{max(r):.0f})"
+                for w, r in rates.items()
+            )
             middle = {way: statistics.median(values) for way, values in rates.items()}
             if set(middle) == set(WAYS):
                 text += f"; project / plain {middle['project'] / middle['plain']:.2f}"
                 text += f", project / bare {middle['project'] / middle['bare']:.2f}"
             if "project" in middle:
-                text += f", {middle['project'] * operations / limit:.0%} of {limit / 1e9:.0f} GFLOP/s"
+                text += (
+                    f", {middle['project'] * operations / limit:.0%} of {limit / 1e9:.0f} GFLOP/s"
+                )
             print(f"{name}, batch {args.batch}, images/s: {text}", flush=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n")
 

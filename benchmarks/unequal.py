@@ -2,11 +2,12 @@
 
     python benchmarks/unequal.py [--root PHOTOS] [--images 8000] [--seed 0]
 
-Pairs of captures of grey crops (128 x 128) of photographs: those of a folder (`kodak24` of N2N_DATA where that is
-set), or of scikit-image. The first capture has Gaussian noise of sigma 20, or Poisson noise of 30 photons at white; the
-second has noise whose deviation is 1, 1.5, 3 or 10 times smaller, or none. A small network is trained on half of the
-crops, with data.swap=true and with data.swap=auto (of equal captures: false), and scored on the captures of the others:
-what the run prints beside PSNR of the denoised first captures against the clean crops, in both definitions.
+Pairs of captures of grey crops (128 x 128) of photographs: those of a folder (`kodak24` of N2N_DATA
+where that is set), or of scikit-image. The first capture has Gaussian noise of sigma 20, or Poisson
+noise of 30 photons at white; the second has noise whose deviation is 1, 1.5, 3 or 10 times smaller,
+or none. A small network is trained on half of the crops, with data.swap=true and with
+data.swap=auto (of equal captures: false), and scored on the captures of the others: what the run
+prints beside PSNR of the denoised first captures against the clean crops, in both definitions.
 8,000 windows take about a minute of one thread.
 """
 
@@ -73,7 +74,11 @@ def trained(folder: Path, swap: str, args: argparse.Namespace) -> dict:
             f"seed={args.seed}",
             f"data.train_pairs={args.images}",
         ),
-        *(f"data.val_noisy={folder}/held1.npy", f"data.val_target={folder}/held2.npy", "optim.lr=0.003"),
+        *(
+            f"data.val_noisy={folder}/held1.npy",
+            f"data.val_target={folder}/held2.npy",
+            "optim.lr=0.003",
+        ),
         *("model=residual_unet", "model.width=8", "data.batch_size=4", "trainer.max_epochs=1"),
         "trainer.accelerator=cpu",
         folder=folder / f"run_{swap}",
@@ -99,7 +104,8 @@ def row(kind: str, ratio: float, args: argparse.Namespace, clean: np.ndarray) ->
             result, held = found["result"], captures["held1"]
             output = found["model"].denoise(held, axes="NHW")
             printed = result["val_psnr_estimate"] or result["val_psnr_total"]
-            if result["val_psnr"] is not None:  # clean images lie between black and white: so does what is scored
+            # clean images lie between black and white: so does what is scored
+            if result["val_psnr"] is not None:
                 output = output.clip(0, WHITE)
             ends = result["val_psnr_estimate_interval"]
             shown = f"{printed:.2f}" + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "")
@@ -115,7 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = os.environ.get("N2N_DATA")
     parser.add_argument("--root", type=Path, default=Path(data) / "kodak24" if data else None)
-    parser.add_argument("--images", type=int, default=8000, help="windows of 64 x 64 that each network is trained on")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=8000,
+        help="windows of 64 x 64 that each network is trained on",
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)

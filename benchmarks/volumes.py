@@ -1,12 +1,13 @@
 """Volumes: a network in three dimensions against the same one plane by plane, and the memory that large ones take.
 
-    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3] [--noise white rows]
-    python benchmarks/volumes.py memory [--shape 512 1024 1024]
+    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3] [--noise white
+    rows] python benchmarks/volumes.py memory [--shape 512 1024 1024]
 
-quality: blobs, filaments and membranes with strong noise, white or along rows (AR(1) of 0.8), voxels alike in all
-directions and three times as deep; each network learns for about the same processor time, one thread. memory: two
-mapped halves, of 2 GB each by default, on which a network is trained for some steps, and one of which is denoised; the
-peak is of memory that the process does not share with files (RssAnon), asked for every tenth of a second.
+quality: blobs, filaments and membranes with strong noise, white or along rows (AR(1) of 0.8),
+voxels alike in all directions and three times as deep; each network learns for about the same
+processor time, one thread. memory: two mapped halves, of 2 GB each by default, on which a network
+is trained for some steps, and one of which is denoised; the peak is of memory that the process does
+not share with files (RssAnon), asked for every tenth of a second.
 """
 
 import argparse
@@ -24,7 +25,12 @@ import mrcfile
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-NETWORK = ["model=drunet", "model.widths=[16,32,64]", "model.blocks=[1,1,1]", "model.equivariant=true"]
+NETWORK = [
+    "model=drunet",
+    "model.widths=[16,32,64]",
+    "model.blocks=[1,1,1]",
+    "model.equivariant=true",
+]
 
 
 def specimen(side: int, draws: np.random.Generator, deep: float = 1.0) -> np.ndarray:
@@ -43,7 +49,9 @@ def specimen(side: int, draws: np.random.Generator, deep: float = 1.0) -> np.nda
     return ((volume - volume.mean()) / volume.std()).astype(np.float32)
 
 
-def noise(shape: tuple[int, ...], kind: str, sigma: float, draws: np.random.Generator) -> np.ndarray:
+def noise(
+    shape: tuple[int, ...], kind: str, sigma: float, draws: np.random.Generator
+) -> np.ndarray:
     """White noise, or noise that each voxel has in common with those beside it in its row."""
     found = draws.normal(0, sigma, shape).astype(np.float32)
     if kind == "rows":
@@ -82,13 +90,32 @@ def quality(args: argparse.Namespace) -> None:
                     noisy = clean + noise(clean.shape, kind, args.sigma, draws)
                     save(place / f"{half}.mrc", noisy, (1, 1, deep))
                 np.save(place / "clean.npy", clean)
-                for dims, size in ((3, ["data.batch_size=4", "data.crop=[16,32,32]"]), (2, ["data.batch_size=16"])):
-                    source = ["data=pairs", f"data.noisy={place / 'a.mrc'}", f"data.target={place / 'b.mrc'}"]
-                    common = [*NETWORK, *source, *size, f"model.dims={dims}", f"seed={seed}", "optim.lr=0.002"]
+                for dims, size in (
+                    (3, ["data.batch_size=4", "data.crop=[16,32,32]"]),
+                    (2, ["data.batch_size=16"]),
+                ):
+                    source = [
+                        "data=pairs",
+                        f"data.noisy={place / 'a.mrc'}",
+                        f"data.target={place / 'b.mrc'}",
+                    ]
+                    common = [
+                        *NETWORK,
+                        *source,
+                        *size,
+                        f"model.dims={dims}",
+                        f"seed={seed}",
+                        "optim.lr=0.002",
+                    ]
                     pairs = args.pairs[0 if dims == 3 else 1]
                     folder_of = f"hydra.run.dir={place / str(dims)}"
                     spent = run(
-                        *("n2n_lightning.train", *common, f"data.train_pairs={pairs}", "trainer.max_epochs=4"),
+                        *(
+                            "n2n_lightning.train",
+                            *common,
+                            f"data.train_pairs={pairs}",
+                            "trainer.max_epochs=4",
+                        ),
                         folder_of,
                     )
                     run(
@@ -103,7 +130,10 @@ def quality(args: argparse.Namespace) -> None:
                     label = "in three dimensions" if dims == 3 else "plane by plane"
                     score = 10 * np.log10(1 / error.mean())
                     found.setdefault(label, []).append(float(score))
-                    print(f"{name}, seed {seed}, {label}: {score:.2f} dB, {spent:.0f} s; scale {scale}", flush=True)
+                    print(
+                        f"{name}, seed {seed}, {label}: {score:.2f} dB, {spent:.0f} s; scale {scale}",
+                        flush=True,
+                    )
         for label, values in found.items():
             spread = f" +- {stdev(values):.2f}" if len(values) > 1 else ""
             print(f"| {name} | {label} | {mean(values):.2f}{spread} |", flush=True)
@@ -143,17 +173,35 @@ def memory(args: argparse.Namespace) -> None:
             with mrcfile.new_mmap(place / f"{half}.mrc", tuple(args.shape), mrc_mode=2) as file:
                 for plane in file.data:
                     plane[...] = draws.normal(size=plane.shape)
-        source = ["data=pairs", f"data.noisy={place / 'a.mrc'}", f"data.target={place / 'b.mrc'}", "data.batch_size=2"]
-        options = [*NETWORK, *source, "data.train_pairs=40", "trainer.max_epochs=1", f"hydra.run.dir={place / 'run'}"]
+        source = [
+            "data=pairs",
+            f"data.noisy={place / 'a.mrc'}",
+            f"data.target={place / 'b.mrc'}",
+            "data.batch_size=2",
+        ]
+        options = [
+            *NETWORK,
+            *source,
+            "data.train_pairs=40",
+            "trainer.max_epochs=1",
+            f"hydra.run.dir={place / 'run'}",
+        ]
         peak, seconds = watched("n2n_lightning.train", *options)
-        print(f"training on two halves of {np.prod(args.shape) * 4 / 2**30:.2f} GiB: {peak:.0f} MiB, {seconds:.0f} s")
+        print(
+            f"training on two halves of {np.prod(args.shape) * 4 / 2**30:.2f} GiB: {peak:.0f} MiB, {seconds:.0f} s"
+        )
         if args.planes:  # of the whole volume it would take hours on one thread
             with mrcfile.mmap(place / "a.mrc") as file:
                 save(place / "part.mrc", np.array(file.data[: args.planes]))
             (place / "part.mrc").replace(place / "a.mrc")
             args.shape[0] = args.planes
         peak, seconds = watched(
-            "n2n_lightning.denoise", place / "a.mrc", "-o", place / "c.mrc", "--checkpoint", place / "run"
+            "n2n_lightning.denoise",
+            place / "a.mrc",
+            "-o",
+            place / "c.mrc",
+            "--checkpoint",
+            place / "run",
         )
         voxels = np.prod(args.shape) / 1e6
         print(
@@ -166,10 +214,14 @@ def main() -> None:
     parser.add_argument("what", choices=("quality", "memory"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--deep", type=float, nargs="+", default=[1, 3], help="depth of a voxel, in its widths")
+    parser.add_argument(
+        "--deep", type=float, nargs="+", default=[1, 3], help="depth of a voxel, in its widths"
+    )
     parser.add_argument("--noise", nargs="+", choices=("white", "rows"), default=["white", "rows"])
     parser.add_argument("--sigma", type=float, default=2.0)
-    parser.add_argument("--pairs", type=int, nargs=2, default=[1200, 9600], help="windows an epoch, in 3D and in 2D")
+    parser.add_argument(
+        "--pairs", type=int, nargs=2, default=[1200, 9600], help="windows an epoch, in 3D and in 2D"
+    )
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 1024, 1024])
     parser.add_argument("--planes", type=int, help="memory: denoise so many planes alone")
     parser.add_argument("--place", help="memory: the folder for the files")

@@ -2,9 +2,9 @@
 
     python benchmarks/wild_pixels.py [--seeds 1,2,3] [--epochs 6] [--out FOLDER]
 
-24 pairs of 128 x 128 (photons of peak 60, gain 2.17, read noise 1.6); PSNR against the frame without noise, 255 counts
-are white. Kinds: plain, a level of 1000 on every value, three hot pixels of 60000 in each frame, the same three places
-in every frame, and a cluster of 3 x 3.
+24 pairs of 128 x 128 (photons of peak 60, gain 2.17, read noise 1.6); PSNR against the frame
+without noise, 255 counts are white. Kinds: plain, a level of 1000 on every value, three hot pixels
+of 60000 in each frame, the same three places in every frame, and a cluster of 3 x 3.
 """
 
 import argparse
@@ -24,7 +24,11 @@ def scene(seed: int) -> np.ndarray:
     draws, (y, x) = np.random.default_rng(seed), np.mgrid[:SIDE, :SIDE]
     image = np.zeros((SIDE, SIDE))
     for _ in range(25):
-        cy, cx, size, bright = *draws.uniform(0, SIDE, 2), draws.uniform(2, 12), draws.uniform(0.2, 1)
+        cy, cx, size, bright = (
+            *draws.uniform(0, SIDE, 2),
+            draws.uniform(2, 12),
+            draws.uniform(0.2, 1),
+        )
         image += bright * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * size**2))
     for _ in range(6):
         angle, shift = draws.uniform(0, np.pi), draws.uniform(-SIDE / 2, SIDE / 2)
@@ -69,20 +73,38 @@ def main() -> None:
         for seed in args.seeds.split(","):
             run = folder / f"run{seed}"
             if not (run / "result.json").exists():
-                asked = [f"data.{n}={folder / f}.npy" for n, f in (("noisy", "first"), ("target", "second"))]
-                asked += [f"data.clean={folder}/clean.npy", "data.scale=255", "data.train_pairs=1536", f"seed={seed}"]
-                asked += ["model=drunet", "model.widths=[16,32,64]", "model.blocks=[1,1,1]", "optim.lr=0.002"]
+                asked = [
+                    f"data.{n}={folder / f}.npy"
+                    for n, f in (("noisy", "first"), ("target", "second"))
+                ]
+                asked += [
+                    f"data.clean={folder}/clean.npy",
+                    "data.scale=255",
+                    "data.train_pairs=1536",
+                    f"seed={seed}",
+                ]
+                asked += [
+                    "model=drunet",
+                    "model.widths=[16,32,64]",
+                    "model.blocks=[1,1,1]",
+                    "optim.lr=0.002",
+                ]
                 asked += [f"trainer.max_epochs={args.epochs}", f"hydra.run.dir={run}"]
-                subprocess.run([sys.executable, "-m", "n2n_lightning.train", "data=pairs", *asked], check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "n2n_lightning.train", "data=pairs", *asked], check=True
+                )
             rows.setdefault(kind, []).append(json.loads((run / "result.json").read_text()))
     print("| frames | noisy input, Mn / T | denoised, Mn / T | difference, Mn |\n|---|---|---|---|")
     for kind, results in rows.items():
         value = {
-            n: mean(r[n] for r in results) for n in ("noisy_psnr", "noisy_psnr_total", "val_psnr", "val_psnr_total")
+            n: mean(r[n] for r in results)
+            for n in ("noisy_psnr", "noisy_psnr_total", "val_psnr", "val_psnr_total")
         }
         change = value["val_psnr"] - mean(r["val_psnr"] for r in rows["plain"])
         noisy = f"{value['noisy_psnr']:.2f} / {value['noisy_psnr_total']:.2f}"
-        print(f"| {kind} | {noisy} | {value['val_psnr']:.2f} / {value['val_psnr_total']:.2f} | {change:+.2f} dB |")
+        print(
+            f"| {kind} | {noisy} | {value['val_psnr']:.2f} / {value['val_psnr_total']:.2f} | {change:+.2f} dB |"
+        )
 
 
 if __name__ == "__main__":

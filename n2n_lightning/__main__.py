@@ -11,7 +11,8 @@ COMMANDS = ("train", "check", "denoise", "evaluate", "report", "prepare", "expor
 def main() -> None:
     """Run `n2n COMMAND ...` as `python -m n2n_lightning.COMMAND ...`; without a command, list them.
 
-    The command's module runs as `__main__`, so that the processes that it starts itself find it again.
+    The command's module runs as `__main__`, so that the processes that it starts itself find it
+    again.
     """
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
@@ -19,7 +20,9 @@ def main() -> None:
         runpy.run_module(f"n2n_lightning.{words[0]}", run_name="__main__", alter_sys=True)
         return
     if words and words[0] not in ("-h", "--help"):
-        print(f"error: {words[0]}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(
+            f"error: {words[0]}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr
+        )
         sys.exit(2)
     for name in COMMANDS:
         source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 """Look at noisy data before training: `python -m n2n_lightning.check NOISY [TARGET]`.
 
-Says what captures and their noise are like, what follows from it, and, last, the command that trains on them. NOISY and
-TARGET are what `data.noisy=` and `data.target=` take: files or folders of any format and layout (docs/data.md).
+Says what captures and their noise are like, what follows from it, and, last, the command that
+trains on them. NOISY and TARGET are what `data.noisy=` and `data.target=` take: files or folders of
+any format and layout (docs/data.md).
 """
 
 import json
@@ -20,11 +21,24 @@ if TYPE_CHECKING:
 
 def parser() -> Parser:
     p = Parser(prog="python -m n2n_lightning.check", description=__doc__.splitlines()[0])
-    p.add_argument("noisy", metavar="NOISY", help="file or folder with the first captures, or with all of them")
-    p.add_argument("target", nargs="?", metavar="TARGET", help="file or folder with the second captures")
-    p.add_argument("--layout", "--axes", default="auto", help="the axes of the arrays, e.g. NKHW (data.layout=)")
-    p.add_argument("--exclude", action="append", default=[], help="a pattern of names that are left out")
-    p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
+    p.add_argument(
+        "noisy", metavar="NOISY", help="file or folder with the first captures, or with all of them"
+    )
+    p.add_argument(
+        "target", nargs="?", metavar="TARGET", help="file or folder with the second captures"
+    )
+    p.add_argument(
+        "--layout",
+        "--axes",
+        default="auto",
+        help="the axes of the arrays, e.g. NKHW (data.layout=)",
+    )
+    p.add_argument(
+        "--exclude", action="append", default=[], help="a pattern of names that are left out"
+    )
+    p.add_argument(
+        "--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all"
+    )
     p.add_argument("--out", type=Path, help="a folder for a page, check.html, and its picture")
     p.add_argument("--json", type=Path, help="write all numbers here")
     return p
@@ -46,7 +60,8 @@ def read(args: Any, volumes: bool) -> Any:
         if path is not None and ":" not in path and not (Path(path).exists() or is_pattern(path)):
             raise InputError(f"{path}: no such file or folder")
     with good_flags(parsed(args.dq_good, "--dq-good ")):
-        if volumes and args.target and not is_one(Path(args.noisy)):  # halves, a file each, as training reads them
+        # halves, a file each, as training reads them
+        if volumes and args.target and not is_one(Path(args.noisy)):
             return read_scenes(args.noisy, args.target, args.layout, args.exclude, 3)
         return read_any(args.noisy, args.target, args.layout, args.exclude)
 
@@ -95,7 +110,9 @@ def page(report: "InspectionReport", out: Path, last: str) -> None:
     content.heading("A look at the data", 1)
     for finding in report.findings:
         content.paragraph(f"{finding.name}: {finding.line}", "failed" if finding.bad else "")
-    content.figure("check.png", figure(report), "One capture, its noise, and what the noise is like")
+    content.figure(
+        "check.png", figure(report), "One capture, its noise, and what the noise is like"
+    )
     if report.advice is None:
         content.paragraph(last, "failed")
     else:
@@ -116,7 +133,9 @@ def refuse(args: Any) -> None:
             raise InputError(f"--out {args.out}: is a file; name a folder")
         for path in inputs:
             if path.is_dir() and args.out.resolve().is_relative_to(path.resolve()):
-                raise InputError(f"--out {args.out}: its check.png would be among the inputs; name another folder")
+                raise InputError(
+                    f"--out {args.out}: its check.png would be among the inputs; name another folder"
+                )
 
 
 def main() -> int:
@@ -129,7 +148,9 @@ def main() -> int:
     report = inspect(captures, volumes)
     for finding in report.findings:
         head = f"{'!' if finding.bad else ' '} {finding.name:12}"
-        print(textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head)))
+        print(
+            textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head))
+        )
     if captures.layout and (line := captures.layout.line()):
         print(f"  axes        {Path(args.noisy).name}: {line}; --layout says otherwise")
     if volumes:
@@ -137,7 +158,11 @@ def main() -> int:
         if not args.target:
             what = "planes, directions and time points of it are no captures of one scene, and no movie"
         print(f"  volumes     looked at plane by plane; {what}")
-    last = f"no command fits: {report.why}" if report.advice is None else train_command(args, report, volumes)
+    last = (
+        f"no command fits: {report.why}"
+        if report.advice is None
+        else train_command(args, report, volumes)
+    )
     if args.json:
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Denoise pictures: `python -m n2n_lightning.denoise PICTURES... -o OUT`.
 
-PNG, JPEG, TIFF and .npy, of any size, bit depth and number of channels; what goes in comes out. Without --checkpoint it
-takes the one that the package brings along, for photographs with noise of any strength.
+PNG, JPEG, TIFF and .npy, of any size, bit depth and number of channels; what goes in comes out.
+Without --checkpoint it takes the one that the package brings along, for photographs with noise of
+any strength.
 """
 
 import sys
@@ -28,46 +29,119 @@ CHOICES = {"outliers": OUTLIERS, "dtype": DTYPES, "label_images": LABEL_IMAGES} 
 def parser() -> Parser:
     p = Parser(prog="python -m n2n_lightning.denoise", description=__doc__)
     p.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="files, folders (with all in them) or 'patterns*.tif'"
+        "pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="files, folders (with all in them) or 'patterns*.tif'",
     )
-    p.add_argument("-o", "--out", type=Path, required=True, help="a folder; for a single picture also a file name")
-    p.add_argument("--checkpoint", type=Path, help="a run folder or a checkpoint file; default: the built-in one")
-    p.add_argument("--adapt", action="store_true", help="let the checkpoint learn from the pictures first")
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="a folder; for a single picture also a file name",
+    )
+    p.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a run folder or a checkpoint file; default: the built-in one",
+    )
+    p.add_argument(
+        "--adapt", action="store_true", help="let the checkpoint learn from the pictures first"
+    )
     p.add_argument("--minutes", type=float, help="how long --adapt may take (default 5)")
     p.add_argument(
-        "--halves", action="store_true", help="of two pictures, halves of one specimen, write the mean result"
+        "--halves",
+        action="store_true",
+        help="of two pictures, halves of one specimen, write the mean result",
     )
-    p.add_argument("--strength", type=float, default=1.0, help="0 to 1: a mix of picture and result (default 1)")
-    p.add_argument("--uneven", action="store_true", help="the noise differs from place to place: put no texture back")
+    p.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="0 to 1: a mix of picture and result (default 1)",
+    )
+    p.add_argument(
+        "--uneven",
+        action="store_true",
+        help="the noise differs from place to place: put no texture back",
+    )
     p.add_argument(
         "--outliers",
         default="auto",
         help="isolated pixels that stand out: auto keeps their values, unless there is evidence against them; replace;"
         " keep treats them as any pixel",
     )
-    p.add_argument("--outlier-map", action="store_true", help="write OUT/NAME.outliers.tif: 1 left, 2 replaced")
-    p.add_argument("--bad-pixels", type=Path, help="a mask of the detector, not 0 where a pixel is defective")
-    p.add_argument("--page", action="store_true", help="write OUT/page.html, with a slider between before and after")
-    p.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
-    p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns: 8 times slower")
     p.add_argument(
-        "--tile", type=int, help="tile size in pixels (default 1024, of volumes 112); smaller needs less memory"
+        "--outlier-map", action="store_true", help="write OUT/NAME.outliers.tif: 1 left, 2 replaced"
     )
-    p.add_argument("--fast", action="store_true", help="compute in bfloat16: half the time where the device has it")
-    p.add_argument("--batch", type=int, default=1, help="tiles at a time (default 1); more may be faster on a GPU")
-    p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
+    p.add_argument(
+        "--bad-pixels", type=Path, help="a mask of the detector, not 0 where a pixel is defective"
+    )
+    p.add_argument(
+        "--page",
+        action="store_true",
+        help="write OUT/page.html, with a slider between before and after",
+    )
+    p.add_argument(
+        "--overwrite", action="store_true", help="replace pictures that are there already"
+    )
+    p.add_argument(
+        "--tta",
+        action="store_true",
+        help="average over the 8 flips and quarter turns: 8 times slower",
+    )
+    p.add_argument(
+        "--tile",
+        type=int,
+        help="tile size in pixels (default 1024, of volumes 112); smaller needs less memory",
+    )
+    p.add_argument(
+        "--fast",
+        action="store_true",
+        help="compute in bfloat16: half the time where the device has it",
+    )
+    p.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        help="tiles at a time (default 1); more may be faster on a GPU",
+    )
+    p.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one"
+    )
     p.add_argument("--scale", type=float, help="the stored value that is white; default: judged")
-    p.add_argument("--black", type=float, default=0.0, help="with --scale: the stored value that is black (default 0)")
     p.add_argument(
-        "--axes", "--layout", help="what the axes of the arrays are, as NHW: images, height, width; C: channels"
+        "--black",
+        type=float,
+        default=0.0,
+        help="with --scale: the stored value that is black (default 0)",
     )
-    p.add_argument("--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all")
-    p.add_argument("--mosaic", default="auto", help="RGGB, BGGR, GRBG, GBRG: a colour camera's raw frame; none")
     p.add_argument(
-        "--label-images", default="copy", help="what becomes of label images and masks: copy (default) or denoise"
+        "--axes",
+        "--layout",
+        help="what the axes of the arrays are, as NHW: images, height, width; C: channels",
     )
-    p.add_argument("--dtype", default="auto", help="of whole numbers: auto, keep or float32 (docs/denoise.md)")
-    p.add_argument("--allow", action="append", default=[], help="a module whose networks the checkpoint may name")
+    p.add_argument(
+        "--dq-good", help="bits of FITS data quality flags that are harmless, as 4+8, or all"
+    )
+    p.add_argument(
+        "--mosaic", default="auto", help="RGGB, BGGR, GRBG, GBRG: a colour camera's raw frame; none"
+    )
+    p.add_argument(
+        "--label-images",
+        default="copy",
+        help="what becomes of label images and masks: copy (default) or denoise",
+    )
+    p.add_argument(
+        "--dtype", default="auto", help="of whole numbers: auto, keep or float32 (docs/denoise.md)"
+    )
+    p.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        help="a module whose networks the checkpoint may name",
+    )
     return p
 
 
@@ -114,13 +188,17 @@ class Denoised:
 
     def __str__(self) -> str:
         said = "; ".join(note for note in (*self.notes, str(self.counts)) if note)
-        return "\n".join([*self.lines, f"{self.target}{f' ({said})' if said else ''}  {self.seconds:.1f} s"])
+        return "\n".join(
+            [*self.lines, f"{self.target}{f' ({said})' if said else ''}  {self.seconds:.1f} s"]
+        )
 
 
 def _explained(error: Exception, source: Path, target: Path) -> InputError:
     """Why a picture could not be denoised, in a line."""
     if isinstance(error, InputError):
-        return InputError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}")
+        return InputError(
+            str(error) if str(error).startswith(str(source)) else f"{source}: {error}"
+        )
     if isinstance(error, DiskFull):
         return InputError(str(error))
     if isinstance(error, OSError):
@@ -151,7 +229,12 @@ def denoise_file(
     import numpy as np
 
     from n2n_lightning.arrays.outliers import OutlierCounts
-    from n2n_lightning.inference.array_plans import are_mosaics, copied_ones, copy_file, result_types
+    from n2n_lightning.inference.array_plans import (
+        are_mosaics,
+        copied_ones,
+        copy_file,
+        result_types,
+    )
     from n2n_lightning.inference.movie_frames import movies_of_picture
     from n2n_lightning.inference.outlier_files import page_shape, write_map
 
@@ -175,16 +258,28 @@ def denoise_file(
             return Denoised(target, [], counts, marks, time.perf_counter() - started, lines)
         for reading in readings:
             say_once(args, source, reading.line)
-        total = sum(model.tiles(v.array, r.axes, args.tile) for v, r in zip(picture.values, readings, strict=True))
+        total = sum(
+            model.tiles(v.array, r.axes, args.tile)
+            for v, r in zip(picture.values, readings, strict=True)
+        )
         task = progress.add_task(source.name, total=total)
-        options = {"tile": args.tile, "tta": args.tta, "scale": args.scale, "batch": args.batch, "black": args.black}
+        options = {
+            "tile": args.tile,
+            "tta": args.tta,
+            "scale": args.scale,
+            "batch": args.batch,
+            "black": args.black,
+        }
         options |= {"strength": args.strength, "uneven": args.uneven, "outliers": args.outliers}
         options["advance"] = lambda tiles: progress.advance(task, tiles)
         frames = movies_of_picture(picture, [r.axes for r in readings], model.dims, model.context)
         near = _near(model, job, readings[0].axes, series, picture.values[0])
         apart = are_mosaics(picture, readings, args.mosaic, copied, lines)
         dtypes = result_types(model, picture, readings, args, near, lines, copied, apart)
-        with replacing(target, folder=source.is_dir()) as temporary, picture.written(temporary, dtypes) as results:
+        with (
+            replacing(target, folder=source.is_dir()) as temporary,
+            picture.written(temporary, dtypes) as results,
+        ):
             for number, reading in enumerate(readings):
                 values = picture.values[number]
                 if dead or copied[number]:
@@ -192,17 +287,38 @@ def denoise_file(
                     results[number][...] = values.array
                     continue
                 options["near"] = _near(model, job, reading.axes, series, values)
-                options |= {"nodata_values": values.nodata_values, "invalid": values.invalid, "unit": values.unit}
-                options["second"] = None if second is None else in_unit_of(values, second.values[number])
+                options |= {
+                    "nodata_values": values.nodata_values,
+                    "invalid": values.invalid,
+                    "unit": values.unit,
+                }
+                options["second"] = (
+                    None if second is None else in_unit_of(values, second.values[number])
+                )
                 page = page_shape(values.shape, reading.axes)
                 options["defects"] = None if defects is None else defects.of(source, page)
-                options["outlier_map"] = np.zeros(values.shape, np.uint8) if args.outlier_map else None
+                options["outlier_map"] = (
+                    np.zeros(values.shape, np.uint8) if args.outlier_map else None
+                )
                 marks.append(options["outlier_map"])
-                run = model.denoise_mosaic if apart[number] else partial(model.denoise_into, movie=frames[number])
-                counts += run(results[number], values.array, reading.axes, reading.alpha, reading.colour, **options)
+                run = (
+                    model.denoise_mosaic
+                    if apart[number]
+                    else partial(model.denoise_into, movie=frames[number])
+                )
+                counts += run(
+                    results[number],
+                    values.array,
+                    reading.axes,
+                    reading.alpha,
+                    reading.colour,
+                    **options,
+                )
         if args.outlier_map:
             write_map(target, marks)
-    except Exception as error:  # of a library that writes, of a device without memory: the other pictures go on
+    except (
+        Exception
+    ) as error:  # of a library that writes, of a device without memory: the other pictures go on
         raise _explained(error, source, target) from error
     finally:
         if task is not None:
@@ -225,21 +341,30 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
     first, second = jobs
     first.target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=first.target.parent, prefix=".halves") as folder:
-        parts = [Job(j.source, Path(folder, f"{k}{ending(j.target)}"), j.part) for k, j in enumerate(jobs)]
+        parts = [
+            Job(j.source, Path(folder, f"{k}{ending(j.target)}"), j.part)
+            for k, j in enumerate(jobs)
+        ]
         pictures = [opened(job.source, job.part) for job in jobs]
         shapes = [[(v.shape, v.dtype) for v in picture.values] for picture in pictures]
         for picture in pictures:
             refuse_inputs(first.target, [*picture.sources, args.bad_pixels])
         lines: list[str] = []
         if shapes[0] != shapes[1]:
-            raise InputError(f"{first.source} and {second.source}: differ in shape or type, so they are no two halves")
+            raise InputError(
+                f"{first.source} and {second.source}: differ in shape or type, so they are no two halves"
+            )
         started = time.perf_counter()
-        readings = [pictures[0].read_as(values, AskedAxes.of(args)) for values in pictures[0].values]
+        readings = [
+            pictures[0].read_as(values, AskedAxes.of(args)) for values in pictures[0].values
+        ]
         dtypes = result_types(model, pictures[0], readings, args, [], lines)
         same = copy(args)
         same.label_images = "denoise"
         if "float32" in dtypes:  # one decision for both halves and all arrays
-            dtypes = ["float32" if values.dtype.kind in "iu" else None for values in pictures[0].values]
+            dtypes = [
+                "float32" if values.dtype.kind in "iu" else None for values in pictures[0].values
+            ]
         same.dtype = "float32" if "float32" in dtypes else "keep"
         first_half, second_half = (
             denoise_file(model, part, same, progress, None, defects, other)
@@ -248,8 +373,13 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
         results = [opened(part.target, part.part) for part in parts]
         as_folder = first.source.is_dir()
         written = pictures[0].written
-        with replacing(first.target, folder=as_folder) as temporary, written(temporary, dtypes) as means:
-            for mean, a, b, source in zip(means, *(result.values for result in (*results, pictures[0])), strict=True):
+        with (
+            replacing(first.target, folder=as_folder) as temporary,
+            written(temporary, dtypes) as means,
+        ):
+            for mean, a, b, source in zip(
+                means, *(result.values for result in (*results, pictures[0])), strict=True
+            ):
                 mean_of_halves(mean, a, b)
                 if a.unit != source.unit:  # floats of FITS are stored in the unit itself
                     mean[...] = rescaled(mean, a.unit, source.unit)
@@ -258,7 +388,9 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
     marks = [np.maximum(*both) for both in both_marks] if args.outlier_map else []
     if args.outlier_map:
         write_map(first.target, marks)
-    return Denoised(first.target, first_half.notes, counts, marks, time.perf_counter() - started, lines)
+    return Denoised(
+        first.target, first_half.notes, counts, marks, time.perf_counter() - started, lines
+    )
 
 
 def page(jobs: list[Job], args: Any) -> str | None:
@@ -290,19 +422,28 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     from n2n_lightning.training import adaptation
 
     if args.scale is not None:
-        raise InputError("--scale: goes without --adapt, which finds the range of the pictures itself")
+        raise InputError(
+            "--scale: goes without --adapt, which finds the range of the pictures itself"
+        )
     folder = args.out if jobs[0].target != args.out else args.out.parent
     kept, minutes = folder / "adapted.ckpt", args.minutes or 5.0
-    refuse_inputs(kept, [args.checkpoint and checkpoint_of(args.checkpoint), *(job.source for job in jobs)])
+    refuse_inputs(
+        kept, [args.checkpoint and checkpoint_of(args.checkpoint), *(job.source for job in jobs)]
+    )
     if kept.exists() and not args.overwrite:
-        raise InputError(f"{kept}: is there already; --checkpoint takes it, --overwrite adapts anew")
+        raise InputError(
+            f"{kept}: is there already; --checkpoint takes it, --overwrite adapts anew"
+        )
     held, arrays, nodata_values = [], [], set()
-    for job in jobs[:: -(-len(jobs) // adaptation.MAX_IMAGES)]:  # no more are learnt from, so no more are read
+    # no more are learnt from, so no more are read
+    for job in jobs[:: -(-len(jobs) // adaptation.MAX_IMAGES)]:
         picture = opened(job.source, job.part)
         for values in picture.values:
             read = picture.read_as(values, AskedAxes.of(args))
             say_once(args, job.source, read.line)
-            if args.label_images == "copy" and (picture.mask or is_label_image(values.array, read.axes)):
+            if args.label_images == "copy" and (
+                picture.mask or is_label_image(values.array, read.axes)
+            ):
                 continue
             held.append((values, read, str(job.source)))
     if not held:
@@ -317,13 +458,17 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
         more = {"allow": args.allow, "advance": advance, "outliers": args.outliers}
-        found = adaptation.adapt(checkpoint, images, names, minutes, device, tuple(sorted(nodata_values)), **more)
+        found = adaptation.adapt(
+            checkpoint, images, names, minutes, device, tuple(sorted(nodata_values)), **more
+        )
     found.model.unit = units.pop() if len(units) == 1 else (1.0, 0.0)
     found.described["unit"] = list(found.model.unit)
     adaptation.save(found.model, found.described, kept)
     learnt = f"learnt from {len(images)} image{'s'[: len(images) > 1]} for {time.perf_counter() - started:.0f} s"
     if found.share == 0:
-        print(f"{learnt}, which improved nothing by Stein's estimate: the checkpoint is used as it was")
+        print(
+            f"{learnt}, which improved nothing by Stein's estimate: the checkpoint is used as it was"
+        )
     else:
         far = "" if found.share == 1 else f", of which {found.share:.0%} is used (more was worse)"
         print(f"{learnt}{far}: --checkpoint {kept} takes it")
@@ -341,7 +486,9 @@ def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
     defects = defects_of_folders(model, jobs, args)
     for (folder, _), points in defects.folders.items():
         pixels = len({tuple(point[1:]) for point in points.tolist()})
-        print(f"{folder}: {pixels} pixels stand out in most of its different pictures: detector defects, replaced")
+        print(
+            f"{folder}: {pixels} pixels stand out in most of its different pictures: detector defects, replaced"
+        )
     return defects
 
 
@@ -359,7 +506,9 @@ def checked_arguments(args: Any) -> None:
     if args.scale is not None and not args.black < args.scale:
         raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
     if args.halves and args.adapt:
-        raise InputError("--halves: the result is the mean of two; --adapt learns from single pictures")
+        raise InputError(
+            "--halves: the result is the mean of two; --adapt learns from single pictures"
+        )
     if args.minutes is not None and not 0 < args.minutes <= 1e4:
         raise InputError(f"--minutes {args.minutes:g}: must be larger than 0")
     if args.minutes is not None and not args.adapt:
@@ -378,14 +527,22 @@ def main() -> int:
 def run(args: Any) -> int:
     """Denoises all pictures; returns the exit status."""
     jobs, skipped = (
-        (halves_of(args.pictures, args.out), []) if args.halves else planned(args.pictures, args.out, args.overwrite)
+        (halves_of(args.pictures, args.out), [])
+        if args.halves
+        else planned(args.pictures, args.out, args.overwrite)
     )
     if args.page:
         refuse_inputs(folder_of(args.out) / "page.html", [job.source for job in jobs], "--page")
 
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from n2n_lightning.inference.checkpoint import PRETRAINED
     from n2n_lightning.inference.denoiser import load
@@ -401,7 +558,13 @@ def run(args: Any) -> int:
     args.tile = tile
     device = args.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
     if args.adapt and missing:
         model = adapted(missing, args, device)
@@ -409,10 +572,14 @@ def run(args: Any) -> int:
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: cannot be used here; cpu, cuda, cuda:1 or mps, as there are") from error
+        raise InputError(
+            f"--device {device}: cannot be used here; cpu, cuda, cuda:1 or mps, as there are"
+        ) from error
 
     if model.context and len(missing) > 1 and all(job.part is None for job in missing):
-        print("the files of a folder are taken for frames of one movie, in the order of their names")
+        print(
+            "the files of a folder are taken for frames of one movie, in the order of their names"
+        )
     defects = _defects(model, missing, args)
     from n2n_lightning.inference.movie_frames import series_of
 
@@ -432,7 +599,12 @@ def run(args: Any) -> int:
                 if args.halves:
                     print(halves(model, jobs, args, progress, defects), flush=True)
                     continue
-                print(denoise_file(model, job, args, progress, series.get(job.source.parent), defects), flush=True)
+                print(
+                    denoise_file(
+                        model, job, args, progress, series.get(job.source.parent), defects
+                    ),
+                    flush=True,
+                )
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1

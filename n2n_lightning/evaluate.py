@@ -1,8 +1,9 @@
 """Score checkpoints on the same noisy images: `python -m n2n_lightning.evaluate RUN ... --data course --root DIR`.
 
-For each run folder or checkpoint: both PSNRs, SSIM, the PSNRs after rounding to 8 bit, parameters, speed, a 95%
-bootstrap interval over the images, and the paired difference to the first one. Without clean images (--data pairs
---val-noisy A --val-target B) an estimate of the total PSNR from pairs of noisy captures.
+For each run folder or checkpoint: both PSNRs, SSIM, the PSNRs after rounding to 8 bit, parameters,
+speed, a 95% bootstrap interval over the images, and the paired difference to the first one. Without
+clean images (--data pairs --val-noisy A --val-target B) an estimate of the total PSNR from pairs of
+noisy captures.
 """
 
 import csv
@@ -26,27 +27,61 @@ def parser() -> Parser:
     p = Parser(prog="python -m n2n_lightning.evaluate", description=__doc__.splitlines()[0])
     p.add_argument("candidates", nargs="*", metavar="RUN", help="run folders or checkpoint files")
     p.add_argument(
-        "--data", choices=tuple(GOES_WITH), help="what to score on (photos; pairs where their files are named)"
+        "--data",
+        choices=tuple(GOES_WITH),
+        help="what to score on (photos; pairs where their files are named)",
     )
     p.add_argument("--root", help="folder of --data course or images")
-    p.add_argument("--val", help="--data images: folder of the photographs to score on (the last tenth of --root)")
-    p.add_argument("--noise", help="corruption of photos and images, e.g. gaussian:sigma=25 (pixelate)")
-    p.add_argument("--noisy", help="--data pairs: file or folder with noisy captures, for the tuning of --classical")
+    p.add_argument(
+        "--val",
+        help="--data images: folder of the photographs to score on (the last tenth of --root)",
+    )
+    p.add_argument(
+        "--noise", help="corruption of photos and images, e.g. gaussian:sigma=25 (pixelate)"
+    )
+    p.add_argument(
+        "--noisy",
+        help="--data pairs: file or folder with noisy captures, for the tuning of --classical",
+    )
     p.add_argument("--target", help="--data pairs: the second captures")
     p.add_argument("--val-noisy", help="--data pairs: the noisy images to score on")
-    p.add_argument("--val-target", help="--data pairs, without --clean: the second captures of the same scenes")
-    p.add_argument("--clean", help="--data pairs: their clean images; without them PSNR is estimated")
+    p.add_argument(
+        "--val-target", help="--data pairs, without --clean: the second captures of the same scenes"
+    )
+    p.add_argument(
+        "--clean", help="--data pairs: their clean images; without them PSNR is estimated"
+    )
     p.add_argument("--layout", "--axes", help="--data pairs: the axes of the arrays, e.g. NKHW")
-    p.add_argument("--exclude", action="append", default=[], help="--data pairs: a pattern of names that are left out")
-    p.add_argument("--dq-good", help="--data pairs: bits of FITS data quality flags that are harmless, as 4+8, or all")
+    p.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        help="--data pairs: a pattern of names that are left out",
+    )
+    p.add_argument(
+        "--dq-good",
+        help="--data pairs: bits of FITS data quality flags that are harmless, as 4+8, or all",
+    )
     p.add_argument("--tta", action="store_true", help="average over the 8 flips and quarter turns")
-    p.add_argument("--classical", action="store_true", help="add classical filters, tuned on noisy training pairs only")
+    p.add_argument(
+        "--classical",
+        action="store_true",
+        help="add classical filters, tuned on noisy training pairs only",
+    )
     p.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    p.add_argument("--allow", action="append", default=[], help="a module whose networks checkpoints may name")
+    p.add_argument(
+        "--allow", action="append", default=[], help="a module whose networks checkpoints may name"
+    )
     p.add_argument("--json", type=Path, help="write the scores here")
     p.add_argument("--csv", type=Path, help="write the scores of each image here")
-    p.add_argument("--fsc", type=Path, help="draw the Fourier shell correlation of the captures here (PNG)")
-    p.add_argument("--picture", type=Path, help="draw the worst and best images of the first candidate here (PNG)")
+    p.add_argument(
+        "--fsc", type=Path, help="draw the Fourier shell correlation of the captures here (PNG)"
+    )
+    p.add_argument(
+        "--picture",
+        type=Path,
+        help="draw the worst and best images of the first candidate here (PNG)",
+    )
     return p
 
 
@@ -59,12 +94,16 @@ def arguments(words: Sequence[str] | None = None) -> Any:
     from n2n_lightning.formats import split
 
     args = parser().parse_args(words)
-    given = [name for name in {n for names in GOES_WITH.values() for n in names} if getattr(args, name)]
+    given = [
+        name for name in {n for names in GOES_WITH.values() for n in names} if getattr(args, name)
+    ]
     args.data = args.data or ("pairs" if set(given) & set(OWN_DATA_OPTIONS) else "photos")
     for name in sorted(given):
         if name not in GOES_WITH[args.data]:
             where = " or ".join(data for data, names in GOES_WITH.items() if name in names)
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: goes with --data {where}")
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(args, name)}: goes with --data {where}"
+            )
     own = (args.noisy, args.target, args.val_noisy, args.val_target, args.clean)
     inputs = [*args.candidates, args.root, args.val, *(split(path)[0] for path in own if path)]
     for name in ("json", "csv", "fsc", "picture"):
@@ -89,12 +128,18 @@ def trained_layout(args: Any, networks: dict[str, Any]) -> str:
         return str(args.layout)
     (layout,) = layouts
     paths = (
-        [scored] if is_one(Path(scored)) else [str(path) for path in pictures(Path(scored), args.exclude, deep=True)]
+        [scored]
+        if is_one(Path(scored))
+        else [str(path) for path in pictures(Path(scored), args.exclude, deep=True)]
     )
     if layout is None or not paths:
         return "auto"
     values = opened(paths[0]).values[0]
-    return layout.axes if layout.axes != values.axes and layout.suits(values.shape, values.axes) else "auto"
+    return (
+        layout.axes
+        if layout.axes != values.axes and layout.suits(values.shape, values.axes)
+        else "auto"
+    )
 
 
 def scored_on(args: Any, data: Any) -> str:
@@ -152,26 +197,44 @@ def make_data(args: Any, scale: float | None = None, dims: int | str = "auto") -
 def _as_options(message: str, args: Any) -> str:
     """A message about `data.target=` and the like in the words of this command."""
     scored = {"noisy": "val-noisy", "target": "val-target"} if args.noisy is None else {}
-    return re.sub(r"data\.(\w+)=", lambda m: f"--{scored.get(m[1], m[1].replace('_', '-'))} ", message)
+    return re.sub(
+        r"data\.(\w+)=", lambda m: f"--{scored.get(m[1], m[1].replace('_', '-'))} ", message
+    )
 
 
-def _own_pairs(args: Any, scale: float | None, dims: int | str, needed: Callable[[str], str]) -> Any:
+def _own_pairs(
+    args: Any, scale: float | None, dims: int | str, needed: Callable[[str], str]
+) -> Any:
     from n2n_lightning.data import PairedImages
 
     if args.classical and args.noisy is None:
-        raise InputError("--classical: the filters are tuned on noisy pairs of other scenes; name them with --noisy")
+        raise InputError(
+            "--classical: the filters are tuned on noisy pairs of other scenes; name them with --noisy"
+        )
     if args.clean is not None and args.val_target is not None:
-        raise InputError(f"--val-target {args.val_target}: goes with --val-noisy, where there is no --clean")
+        raise InputError(
+            f"--val-target {args.val_target}: goes with --val-noisy, where there is no --clean"
+        )
     scored = args.val_noisy if args.noisy and args.clean else needed("val-noisy")
-    options = {"val_noisy": scored, "val_target": args.val_target, "clean": args.clean, "layout": args.layout}
+    options = {
+        "val_noisy": scored,
+        "val_target": args.val_target,
+        "clean": args.clean,
+        "layout": args.layout,
+    }
     options["dq_good"] = args.dq_good
     noisy, target = args.noisy, args.target
-    if noisy is None:  # nothing to train or tune on: the scored images stand in, and are not looked at
+    # nothing to train or tune on: the scored images stand in, and are not looked at
+    if noisy is None:
         noisy, target = scored, scored if args.clean else args.val_target
-    return PairedImages(noisy, target, batch_size=1, exclude=args.exclude, scale=scale, dims=dims, **options)
+    return PairedImages(
+        noisy, target, batch_size=1, exclude=args.exclude, scale=scale, dims=dims, **options
+    )
 
 
-def in_its_range(network: Any, run: Any, scale: float | None, unit: tuple[float, float] | None = None) -> Any:
+def in_its_range(
+    network: Any, run: Any, scale: float | None, unit: tuple[float, float] | None = None
+) -> Any:
     """A network that takes images in units of white, the stored value `scale`, and shows them to itself in its range.
 
     Args:
@@ -224,12 +287,25 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
         if estimated:
             found = [_measured(row["psnr_estimate"], row["psnr_estimate_interval"], "{:.2f}")]
         else:
-            found = [_measured(row["psnr"], row["psnr_interval"], "{:.2f}"), f"{row['psnr_total']:.2f}"]
-            found += [f"{row['ssim']:.4f}", f"{row['psnr_uint8']:.2f}", f"{row['psnr_total_uint8']:.2f}"]
+            found = [
+                _measured(row["psnr"], row["psnr_interval"], "{:.2f}"),
+                f"{row['psnr_total']:.2f}",
+            ]
+            found += [
+                f"{row['ssim']:.4f}",
+                f"{row['psnr_uint8']:.2f}",
+                f"{row['psnr_total_uint8']:.2f}",
+            ]
         if outliers:
-            value = row.get("psnr_estimate_without_outliers" if estimated else "psnr_without_outliers")
+            value = row.get(
+                "psnr_estimate_without_outliers" if estimated else "psnr_without_outliers"
+            )
             found.append("not measurable" if value is None else f"{value:.2f}")
-        difference = _measured(row["difference"], row["difference_interval"], "{:+.2f}") if "difference" in row else ""
+        difference = (
+            _measured(row["difference"], row["difference_interval"], "{:+.2f}")
+            if "difference" in row
+            else ""
+        )
         parameters = f"{row['parameters']:,}" if row.get("parameters") else ""
         speed = f"{row['images_per_second']:.3g}" if name != "noisy input" else ""
         table.add_row(name, *found, difference, parameters, speed)
@@ -254,16 +330,24 @@ def extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> No
     estimated = "estimates" in found
     order = sorted(range(len(found["mse"])), key=lambda i: -found["mse"][i])
     chosen = list(dict.fromkeys([*order[:count], *order[-count:]]))
-    everything = [(n, c) for noisy, clean in validation_batches(data) for n, c in zip(noisy, clean, strict=True)]
+    everything = [
+        (n, c)
+        for noisy, clean in validation_batches(data)
+        for n, c in zip(noisy, clean, strict=True)
+    ]
     side = min(min(everything[i][1].shape[1:]) for i in chosen)
-    noisy, clean = (torch.stack([everything[i][k][..., :side, :side] for i in chosen]) for k in (0, 1))
+    noisy, clean = (
+        torch.stack([everything[i][k][..., :side, :side] for i in chosen]) for k in (0, 1)
+    )
     denoised = torch.stack([found["images"][i][..., :side, :side] for i in chosen])
     with replacing(path) as temporary:
         errors = [found["errors"][i] for i in chosen] if estimated else None
         draw_images(noisy, denoised, clean, errors=errors).savefig(temporary)
 
 
-def _candidates(args: Any, networks: dict[str, Any], data: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def _candidates(
+    args: Any, networks: dict[str, Any], data: Any
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """What is scored beside the noisy input: name, what denoises a batch, and notes for the row."""
     from n2n_lightning.inference.tiling import averaged, in_tiles
 
@@ -295,14 +379,18 @@ def _correlate(args: Any, data: Any, runs: dict[str, Any], rows: dict[str, dict[
         )
 
 
-def _write(args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> None:
+def _write(
+    args: Any, data: Any, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]
+) -> None:
     """The files that were asked for."""
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if args.csv:
-        columns = [(name, what) for name in found for what in ("mse", "ssim") if what in found[name]]
+        columns = [
+            (name, what) for name in found for what in ("mse", "ssim") if what in found[name]
+        ]
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["image", *(f"{name} {what}" for name, what in columns)])
@@ -337,7 +425,9 @@ def main() -> int:
     if args.candidates and not networks:
         return 2
     if args.data == "pairs" and len(scales) > 1:
-        raise InputError(f"the checkpoints were trained with different data.scale: {sorted(scales)}; score them apart")
+        raise InputError(
+            f"the checkpoints were trained with different data.scale: {sorted(scales)}; score them apart"
+        )
     kinds = {network.dims for network in networks.values()}
     if len(kinds) > 1:
         raise InputError("some checkpoints are for images, some for volumes; score them apart")
@@ -345,7 +435,9 @@ def main() -> int:
     data = make_data(args, next(iter(scales), None), next(iter(kinds), "auto"))
     clean = data.reference == "clean"
     if args.fsc and clean:
-        raise InputError(f"--fsc {args.fsc}: needs two captures, --data pairs --val-noisy A --val-target B")
+        raise InputError(
+            f"--fsc {args.fsc}: needs two captures, --data pairs --val-noisy A --val-target B"
+        )
     if data.val is None:
         raise InputError(f"--data {args.data}: there is nothing to score on")
     measure = score_clean if clean else score_noisy
@@ -366,7 +458,8 @@ def main() -> int:
     if scored := data.score_of:
         shown = " and ".join(f"{sigma:.3g}" for sigma in scored.get("sigmas", []))
         print(
-            f"the score is that of {scored['captures']}" + (f" (noise of the captures: sigma {shown})" if shown else "")
+            f"the score is that of {scored['captures']}"
+            + (f" (noise of the captures: sigma {shown})" if shown else "")
         )
     for line in remarks(args, list(networks)):
         print("note:", line)

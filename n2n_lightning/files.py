@@ -36,15 +36,20 @@ class DiskFull(OSError):
 def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends and removed when the block fails.
 
-    The file is flushed to the disk before the rename, so that a crash leaves the old file or the new one. The old file
-    gets the name `keep`, if that is given. With `folder` it is an empty folder that is to be filled.
+    The file is flushed to the disk before the rename, so that a crash leaves the old file or the
+    new one. The old file gets the name `keep`, if that is given. With `folder` it is an empty
+    folder that is to be filled.
 
     Raises:
         DiskFull: the file does not fit on the disk, or into the person's share of it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        where: dict[str, Any] = {"dir": path.parent, "prefix": f".{path.name[:40]}.", "suffix": path.suffix}
+        where: dict[str, Any] = {
+            "dir": path.parent,
+            "prefix": f".{path.name[:40]}.",
+            "suffix": path.suffix,
+        }
         if folder:
             name = tempfile.mkdtemp(**where)
         else:
@@ -67,7 +72,8 @@ def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Ite
     except (OSError, RuntimeError) as error:
         full = disk_full(path, error)
         with suppress(OSError):
-            os.truncate(temporary, 0)  # whoever wrote it may hold it open still, and then it would keep its space
+            # whoever wrote it may hold it open still, and then it would keep its space
+            os.truncate(temporary, 0)
         if full:
             raise full from error
         raise
@@ -110,10 +116,13 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def copy_folder(source: Path, target: Path, left_out: Callable[[Path], bool] = lambda path: False) -> list[str]:
+def copy_folder(
+    source: Path, target: Path, left_out: Callable[[Path], bool] = lambda path: False
+) -> list[str]:
     """Copy the files of a folder into an empty one, as new files that may be written to.
 
-    Links are followed and become files and folders; a folder that leads back to one that holds it is left out.
+    Links are followed and become files and folders; a folder that leads back to one that holds it
+    is left out.
 
     Args:
         source: the folder; it is only read.
@@ -129,7 +138,11 @@ def copy_folder(source: Path, target: Path, left_out: Callable[[Path], bool] = l
         copy = target / folder.relative_to(source)
         copy.mkdir(exist_ok=True)
         above = {os.path.realpath(p) for p in (folder, *folder.parents)}
-        folders[:] = [n for n in folders if not left_out(folder / n) and os.path.realpath(folder / n) not in above]
+        folders[:] = [
+            n
+            for n in folders
+            if not left_out(folder / n) and os.path.realpath(folder / n) not in above
+        ]
         for name in files:
             if left_out(folder / name):
                 continue
@@ -168,7 +181,9 @@ def _rename(path: Path, target: Path, patience: float = 2.0) -> None:
             return
         except PermissionError as error:
             if time.monotonic() > deadline:
-                raise PermissionError(error.errno, f"{target} is open in another program") from error
+                raise PermissionError(
+                    error.errno, f"{target} is open in another program"
+                ) from error
             time.sleep(0.05)
 
 
@@ -177,10 +192,15 @@ def disk_full(path: Path, error: Exception) -> DiskFull | None:
     if isinstance(error, DiskFull):
         return None
     full = getattr(error, "errno", None) in FULL
-    if type(error) is RuntimeError:  # of torch.save, among others; the unfinished file still fills the disk
+    # of torch.save, among others; the unfinished file still fills the disk
+    if type(error) is RuntimeError:
         with suppress(OSError):
             full = shutil.disk_usage(path.parent).free < 2**16
-    return DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched") if full else None
+    return (
+        DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched")
+        if full
+        else None
+    )
 
 
 def _umask() -> int:
@@ -193,13 +213,15 @@ def load_torch(path: Path) -> Any:
     """What `torch.save` wrote to `path`, on the CPU, without running any code that the file may carry.
 
     Raises:
-        InputError: the file is missing, is damaged, or holds more than tensors and plain containers.
+        InputError: the file is missing, is damaged, or holds more than tensors and plain
+            containers.
     """
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of the pickle protocol of files that it then refuses
+            # torch warns of the pickle protocol of files that it then refuses
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
         if zipfile.is_zipfile(path):  # torch does not look at the checksums
             with zipfile.ZipFile(path) as archive:
@@ -210,9 +232,13 @@ def load_torch(path: Path) -> Any:
         raise InputError(f"{path}: no such file") from None
     except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, OSError, ...
+    except (
+        Exception
+    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, OSError, ...
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise InputError(f"{path}: holds more than tensors, which could run code; it is not read") from error
+            raise InputError(
+                f"{path}: holds more than tensors, which could run code; it is not read"
+            ) from error
         raise InputError(f"{path}: damaged, incomplete, or not written by torch.save") from error
 
 
@@ -230,7 +256,8 @@ def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= share * psutil.virtual_memory().available or size <= SMALL:
         return np.empty(shape, dtype)
-    if os.name == "posix":  # there a file may lose its name while it is mapped, and the map needs no descriptor
+    # there a file may lose its name while it is mapped, and the map needs no descriptor
+    if os.name == "posix":
         import torch
 
         handle, name = tempfile.mkstemp()
@@ -249,8 +276,8 @@ def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
 def mapped(path: Path, dtype: Any, offset: int, shape: Sequence[int], order: Any = "C") -> Any:
     """Map an array of a file into memory, without holding the file open; writing changes the copy in memory alone.
 
-    `np.memmap` keeps a descriptor for each map, so a folder of 1,400 files exceeds the usual limit of 1,024. Small
-    arrays are read.
+    `np.memmap` keeps a descriptor for each map, so a folder of 1,400 files exceeds the usual limit
+    of 1,024. Small arrays are read.
 
     Args:
         path: the file, which is opened for reading.
@@ -284,7 +311,10 @@ def mapped(path: Path, dtype: Any, offset: int, shape: Sequence[int], order: Any
 def out_of_descriptors(error: BaseException | None) -> bool:
     """Tell whether an exception, or one of those that caused it, came from the limit on open files."""
     while error is not None:
-        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error):
+        if getattr(error, "errno", None) in (
+            errno.EMFILE,
+            errno.ENFILE,
+        ) or "Too many open files" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -312,7 +342,8 @@ def one_of(value: Any, choices: Sequence[str], option: str) -> str:
     Args:
         value: what was typed.
         choices: those that there are.
-        option: its name as it is typed, with what stands before the value: `data.outliers=`, `--dtype `.
+        option: its name as it is typed, with what stands before the value: `data.outliers=`,
+            `--dtype `.
 
     Raises:
         InputError: it is none of them.
@@ -331,7 +362,10 @@ def natural(path: Path) -> list[tuple[int, str]]:
     >>> sorted([Path("s10"), Path("s2")], key=natural) == [Path("s2"), Path("s10")]
     True
     """
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part)
+        for part in re.split(r"(\d+)", path.name)
+    ]
 
 
 def _at_home(value: Any) -> Any:

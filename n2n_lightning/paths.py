@@ -11,7 +11,14 @@ from n2n_lightning.files import InputError
 # Folders and files that programs leave among pictures, in small letters.
 CLUTTER = frozenset(
     [
-        *("@eadir", "__macosx", "lost+found", "$recycle.bin", "system volume information", "#recycle"),
+        *(
+            "@eadir",
+            "__macosx",
+            "lost+found",
+            "$recycle.bin",
+            "system volume information",
+            "#recycle",
+        ),
         *("thumbs.db", "desktop.ini", "ehthumbs.db"),
     ]
 )
@@ -19,7 +26,17 @@ CLUTTER = frozenset(
 OWN_FILES = (".outliers.tif",)
 # Folders of small copies of the pictures beside them.
 PREVIEWS = frozenset(
-    ["preview", "previews", "thumb", "thumbs", "thumbnail", "thumbnails", "icons", "quicklook", "snapshots"]
+    [
+        "preview",
+        "previews",
+        "thumb",
+        "thumbs",
+        "thumbnail",
+        "thumbnails",
+        "icons",
+        "quicklook",
+        "snapshots",
+    ]
 )
 _FRAMES = re.compile(r"(.+)\[\s*(-?\d*)\s*(?:(:)\s*(-?\d*)\s*(?::\s*(-?\d*)\s*)?)?\]", re.DOTALL)
 
@@ -126,7 +143,8 @@ def split_frames(text: str) -> tuple[str, slice | None]:
         return text, None
     colons = [found.start() for found in re.finditer(":", match[1])]  # data.h5:run1/noisy[10:50]
     there = any(os.path.exists(match[1][:end]) for end in (*colons, len(match[1])))
-    if not there and (glob.has_magic(match[1]) or match[3] is None):  # a pattern such as img[0-9].tif
+    # a pattern such as img[0-9].tif
+    if not there and (glob.has_magic(match[1]) or match[3] is None):
         return text, None
     return match[1], parse_frames(text[len(match[1]) :])
 
@@ -143,7 +161,9 @@ def parse_frames(text: str) -> slice:
     inside = text.strip().removeprefix("[").removesuffix("]")
     match = re.fullmatch(r"\s*(-?\d*)\s*(?:(:)\s*(-?\d*)\s*(?::\s*(-?\d*)\s*)?)?", inside)
     if not match or "-" in (match[1], match[3], match[4]) or not (match[1] or match[2]):
-        raise InputError(f"frames {text}: must be START:STOP or START:STOP:STEP, as 10:50, 0::2 or -20:, or one number")
+        raise InputError(
+            f"frames {text}: must be START:STOP or START:STOP:STEP, as 10:50, 0::2 or -20:, or one number"
+        )
     start, stop, step = (int(part) if part else None for part in (match[1], match[3], match[4]))
     if match[2] is None:
         assert start is not None
@@ -159,5 +179,7 @@ def shown_frames(frames: slice) -> str:
     >>> shown_frames(slice(10, 50)), shown_frames(slice(None, None, 2))
     ('10:50', '::2')
     """
-    start, stop, step = ("" if part is None else str(part) for part in (frames.start, frames.stop, frames.step))
+    start, stop, step = (
+        "" if part is None else str(part) for part in (frames.start, frames.stop, frames.step)
+    )
     return f"{start}:{stop}" + (f":{step}" if step else "")

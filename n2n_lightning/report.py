@@ -1,6 +1,7 @@
 """Run folders and sweeps as the report's figures and tables: `python -m n2n_lightning.report outputs --out report`.
 
-Writes one page, `report.html`, that needs no other file and no network, and the same as PNG, CSV and Markdown.
+Writes one page, `report.html`, that needs no other file and no network, and the same as PNG, CSV
+and Markdown.
 """
 
 import sys
@@ -14,8 +15,8 @@ from n2n_lightning.reporting.sample_images import Samples
 from n2n_lightning.reporting.slider import Compared
 from n2n_lightning.runs.folder import ranking_score, read_history
 
-# What the report "Noise2Noise PyTorch Implementation" gives, by the network: its PSNR (it does not say which
-# definition), and the budget behind it.
+# What the report "Noise2Noise PyTorch Implementation" gives, by the network: its PSNR (it does not
+# say which definition), and the budget behind it.
 PUBLISHED = {
     "EncoderDecoder": (12.11, "1,000 pairs, 25 epochs, batch 100, rate 0.1"),
     "UNet": (22.96, "50,000 pairs, 100 epochs, batch 100, rate 0.01"),
@@ -89,7 +90,9 @@ def collect(paths: list[Path]) -> tuple[list[ReportedRun], list[Path], list[str]
     runs, sweeps, notes = [], [], []
     for path in paths:
         if not path.is_dir():
-            notes.append(f"{path}: no such folder" if not path.exists() else f"{path}: not a folder of runs")
+            notes.append(
+                f"{path}: no such folder" if not path.exists() else f"{path}: not a folder of runs"
+            )
             continue
         # What a sweep repeated lies in its folder `failed`, and is no run of its own any more.
         marks = [*path.rglob("result.json"), *path.rglob(".hydra/overrides.yaml")]
@@ -125,7 +128,9 @@ def loss_figure(run: ReportedRun) -> Any:
     ):
         points = [(row["epoch"], row[name]) for row in run.history if name in row]
         if points:
-            ax.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=label)
+            ax.plot(
+                *zip(*points, strict=True), marker="." if len(points) < 30 else None, label=label
+            )
     scale = "log" if ax.dataLim.ymax > 0 else "linear"  # what is drawn may have no logarithm
     ax.set(xlabel="epoch", ylabel="mean squared error", yscale=scale)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -151,7 +156,12 @@ def rate_figure(folder: Path) -> Any:
     figure = picture(rows, axis)
     if axis == "optim.lr" and all(_of_the_course(read_result(folder / row["job"])) for row in rows):
         ax = figure.axes[0]
-        ax.plot(*zip(*sorted(PUBLISHED_RATES.items()), strict=True), "s--", color="gray", label="the report's Figure 2")
+        ax.plot(
+            *zip(*sorted(PUBLISHED_RATES.items()), strict=True),
+            "s--",
+            color="gray",
+            label="the report's Figure 2",
+        )
         ax.legend()
     return figure
 
@@ -171,7 +181,9 @@ def fsc_figure(curves: dict[str, list[float]]) -> Any:
     """Fourier shell correlation of two halves, before and after, as `result.json` has it."""
     from n2n_lightning.metrics import fsc
 
-    named: dict[str, Any] = {f"{name} halves": values for name, values in curves.items() if name != "frequency"}
+    named: dict[str, Any] = {
+        f"{name} halves": values for name, values in curves.items() if name != "frequency"
+    }
     return fsc.draw_curves(named, curves["frequency"])
 
 
@@ -192,7 +204,10 @@ def layers(run: ReportedRun) -> list[tuple[str, int, str, int]]:
             if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d):
                 text += " " + "x".join(map(str, module.kernel_size))
             count = sum(p.numel() for p in module.parameters())
-            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d | nn.LeakyReLU | nn.ReLU) and rows:
+            if (
+                isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d | nn.LeakyReLU | nn.ReLU)
+                and rows
+            ):
                 before = rows.pop()  # one row with the layer that it follows
                 rows.append((before[0], before[1], f"{before[2]}, {text}", before[3] + count))
             else:
@@ -242,7 +257,9 @@ def results(runs: list[ReportedRun]) -> list[dict[str, Any]]:
     return rows
 
 
-def in_full(page: HtmlReport, run: ReportedRun, number: int, room: float, tables: dict[str, str]) -> list[str]:
+def in_full(
+    page: HtmlReport, run: ReportedRun, number: int, room: float, tables: dict[str, str]
+) -> list[str]:
     """One run: its figures, its samples, Table 1 and its command; returns a line for each part that cannot be made.
 
     Args:
@@ -257,7 +274,11 @@ def in_full(page: HtmlReport, run: ReportedRun, number: int, room: float, tables
     if run.state != "finished":
         page.paragraph(f"This run is {run.state}. {run.result.get('reason') or ''}", "failed")
     if run.history:
-        page.figure(f"figure1_{number}.png", loss_figure(run), "Figure 1: mean squared error against the epoch")
+        page.figure(
+            f"figure1_{number}.png",
+            loss_figure(run),
+            "Figure 1: mean squared error against the epoch",
+        )
     if (run.folder / "samples.png").is_file():
         estimated = run.result.get("noisy_psnr_estimate") is not None
         last = "another noisy capture, with the estimated" if estimated else "clean, with the"
@@ -265,12 +286,16 @@ def in_full(page: HtmlReport, run: ReportedRun, number: int, room: float, tables
         page.picture(f"figure3_{number}.png", (run.folder / "samples.png").read_bytes(), caption)
     if (run.folder / "samples.npz").is_file():
         try:
-            pictures = sample_images.most_of(sample_images.compared(Samples.load(run.folder / "samples.npz")), room)
+            pictures = sample_images.most_of(
+                sample_images.compared(Samples.load(run.folder / "samples.npz")), room
+            )
             page.compared(slider.content(pictures, room), "The same images with a slider")
         except InputError as error:
             notes.append(str(error))
     if isinstance(curves := run.result.get("fsc"), dict):
-        page.figure(f"fsc_{number}.png", fsc_figure(curves), "Fourier shell correlation of the two halves")
+        page.figure(
+            f"fsc_{number}.png", fsc_figure(curves), "Fourier shell correlation of the two halves"
+        )
     if run.network not in tables and (run.folder / "checkpoints").is_dir():
         try:
             names = ("layer", "channels", "function", "parameters")
@@ -279,7 +304,11 @@ def in_full(page: HtmlReport, run: ReportedRun, number: int, room: float, tables
             page.heading("Table 1: the network as built", 3)
             page.table(f"table1_{number}", rows)
         except Exception as error:  # a network of one's own may fail in its own way
-            notes.append(str(error) if isinstance(error, InputError) else f"{run.folder}: no Table 1 ({error})")
+            notes.append(
+                str(error)
+                if isinstance(error, InputError)
+                else f"{run.folder}: no Table 1 ({error})"
+            )
     elif run.network in tables:
         page.paragraph(f"Table 1: as for {tables[run.network]}.", "note")
     if run.result.get("command"):
@@ -313,18 +342,25 @@ def build(runs: list[ReportedRun], sweeps: list[Path], out: Path, most: int) -> 
             if figure := rate_figure(folder):
                 page.heading(f"Figure 2: PSNR against the swept value, {folder.name}")
                 page.figure(
-                    f"figure2_{number}.png", figure, "PSNR against the swept value; mean and deviation over seeds"
+                    f"figure2_{number}.png",
+                    figure,
+                    "PSNR against the swept value; mean and deviation over seeds",
                 )
             if pictures := sample_images.most_of(of_sweep(folder), room):
                 page.heading(f"Side by side: {folder.name}")
-                page.compared(slider.content(pictures, room), "What the best jobs made of the same noisy image")
+                page.compared(
+                    slider.content(pictures, room),
+                    "What the best jobs made of the same noisy image",
+                )
         except Exception as error:
             notes.append(f"{folder}: its sweep cannot be drawn ({type(error).__name__}: {error})")
     tables: dict[str, str] = {}
     for number, run in enumerate(best):
         notes += in_full(page, run, number, room, tables)
     if len(best) < len(runs):
-        page.paragraph(f"The {len(best)} best of {len(runs)} runs in full; --most shows more.", "note")
+        page.paragraph(
+            f"The {len(best)} best of {len(runs)} runs in full; --most shows more.", "note"
+        )
     if notes:
         page.heading("What could not be read")
         for note in notes:
@@ -335,9 +371,15 @@ def build(runs: list[ReportedRun], sweeps: list[Path], out: Path, most: int) -> 
 
 def main() -> int:
     parser = Parser(prog="python -m n2n_lightning.report", description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, help="run folders, sweeps, or folders with them inside")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (report)")
-    parser.add_argument("--most", type=int, default=8, help="runs that are shown in full, the best ones (8)")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, help="run folders, sweeps, or folders with them inside"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report"), help="folder to write to (report)"
+    )
+    parser.add_argument(
+        "--most", type=int, default=8, help="runs that are shown in full, the best ones (8)"
+    )
     args = parser.parse_args()
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out}: is a file; name a folder")
@@ -347,7 +389,10 @@ def main() -> int:
     notes = missing + build(runs, sweeps, args.out, args.most)
     for note in notes:
         print("error:", note, file=sys.stderr)
-    counts = [f"{len(part)} {name}{'s' * (len(part) != 1)}" for part, name in ((runs, "run"), (sweeps, "sweep"))]
+    counts = [
+        f"{len(part)} {name}{'s' * (len(part) != 1)}"
+        for part, name in ((runs, "run"), (sweeps, "sweep"))
+    ]
     print(f"{args.out / 'report.html'}: {', '.join(counts)}")
     return 1 if notes else 0
 

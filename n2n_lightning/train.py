@@ -1,7 +1,8 @@
 """Train a denoiser: `python -m n2n_lightning.train model=unet optim.lr=0.01`, with `-m` for sweeps.
 
-Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` (what was asked), `result.json`,
-`metrics.csv`, TensorBoard events, `samples.png`, `checkpoints/best.ckpt` and `checkpoints/last.ckpt`.
+Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` (what was asked),
+`result.json`, `metrics.csv`, TensorBoard events, `samples.png`, `checkpoints/best.ckpt` and
+`checkpoints/last.ckpt`.
 """
 
 import errno
@@ -45,7 +46,10 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             " may be a worse picture. data.val_noisy= with a few scenes taken twice would estimate PSNR."
         )
     elif result["noisy_psnr_estimate"] is not None:
-        low, high = (f"{end:.2f}" if end else "?" for end in result["val_psnr_estimate_interval"] or (None, None))
+        low, high = (
+            f"{end:.2f}" if end else "?"
+            for end in result["val_psnr_estimate_interval"] or (None, None)
+        )
         value = result["val_psnr_estimate"]
         found = f"{value:.2f} dB [{low}, {high}]" if value else "not measurable with so few pixels"
         table = Table(title=None, show_header=True)
@@ -62,11 +66,23 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
         console.print(table)
     if pixels := result.get("outlier_pixels"):
-        name = "val_psnr_without_outliers" if result["val_psnr"] is not None else "val_psnr_estimate_without_outliers"
-        print(f"without {pixels:.0f} isolated pixels that stand out (docs/denoise.md#outliers): {result[name]:.2f} dB")
-    if scored := (result.get("score_of") or {}).get("captures", "mean of both").removeprefix("mean of both"):
+        name = (
+            "val_psnr_without_outliers"
+            if result["val_psnr"] is not None
+            else "val_psnr_estimate_without_outliers"
+        )
         print(
-            f"the score is that of {scored}" if scored[0] != ":" else f"the score is the mean of both captures{scored}"
+            f"without {pixels:.0f} isolated pixels that stand out (docs/denoise.md#outliers): {result[name]:.2f} dB"
+        )
+    if (
+        scored := (result.get("score_of") or {})
+        .get("captures", "mean of both")
+        .removeprefix("mean of both")
+    ):
+        print(
+            f"the score is that of {scored}"
+            if scored[0] != ":"
+            else f"the score is the mean of both captures{scored}"
         )
     score = next((n for n in ("psnr_estimate", "psnr") if result[f"val_{n}"] is not None), None)
     if score and result[f"val_{score}"] < result[f"noisy_{score}"]:
@@ -74,11 +90,15 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             "worse than the noisy input: train longer (trainer.max_epochs=, trainer.max_time=), or at another optim.lr="
         )
     rate = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
-    scored = score is not None or (result["noisy_psnr_estimate"] is not None and result["best_epoch"])
+    scored = score is not None or (
+        result["noisy_psnr_estimate"] is not None and result["best_epoch"]
+    )
     best = f"best epoch {result['best_epoch']} of" if scored else "epochs:"
     console.print(f"{best} {result['epochs']}, {result['seconds']:.0f} s of training{rate}")
     if not any((folder / "checkpoints").glob("*.ckpt")):
-        print(f"run folder:  {folder}; nothing else was kept: no checkpoint, no curves (trainer.fast_dev_run)")
+        print(
+            f"run folder:  {folder}; nothing else was kept: no checkpoint, no curves (trainer.fast_dev_run)"
+        )
         return
     program, place = Path(sys.executable).name, shlex.quote(str(folder))
     print(f"run folder:  {folder}")
@@ -94,11 +114,16 @@ def _main(cfg: DictConfig) -> float | None:
     if job.mode == RunMode.RUN:
         try:
             if cfg.resume is None and (folder / "result.json").exists() and not is_worker_rank():
-                raise InputError(f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew")
+                raise InputError(
+                    f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew"
+                )
             before = run_folder.read_result(folder) if cfg.resume is not None else {}
             finished = _run(cfg, folder)
             if not is_worker_rank():
-                if before.get("status") == "finished" and before.get("epochs") == finished["epochs"]:
+                if (
+                    before.get("status") == "finished"
+                    and before.get("epochs") == finished["epochs"]
+                ):
                     print(
                         "it was finished already; a larger trainer.max_epochs= or max_time= beside resume= goes further"
                     )
@@ -109,7 +134,12 @@ def _main(cfg: DictConfig) -> float | None:
     overrides = [o for o in job.overrides.task if not o.startswith("sweep.")]
     result = stored_result(folder, overrides, cfg.sweep.retry_failed)
     if result is None:
-        with sweep_job(job.launcher["_target_"], int(job.launcher.get("n_jobs", 1)), cfg.sweep.jobs_per_gpu, folder):
+        with sweep_job(
+            job.launcher["_target_"],
+            int(job.launcher.get("n_jobs", 1)),
+            cfg.sweep.jobs_per_gpu,
+            folder,
+        ):
             result = _run_of_sweep(cfg, folder)
     return run_folder.ranking_score(result) if result["status"] == "finished" else None
 
@@ -132,13 +162,20 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     def accepted() -> None:
         if is_worker_rank():
             return
-        for name, content in {"config": cfg, "overrides": overrides, "hydra": {"hydra": job}}.items():
+        for name, content in {
+            "config": cfg,
+            "overrides": overrides,
+            "hydra": {"hydra": job},
+        }.items():
             with replacing(folder / ".hydra" / f"{name}.yaml") as temporary:
                 OmegaConf.save(content, temporary)
 
     if job.mode == RunMode.MULTIRUN:
-        accepted()  # the folder is this job's own, and a failed job is a row with its overrides, too
-    command = shlex.join(["python", "-m", "n2n_lightning.train", *map(override_syntax.bare, overrides)])
+        # the folder is this job's own, and a failed job is a row with its overrides, too
+        accepted()
+    command = shlex.join(
+        ["python", "-m", "n2n_lightning.train", *map(override_syntax.bare, overrides)]
+    )
     from n2n_lightning.training import warm_start  # after all that needs no torch
     from n2n_lightning.training.run import train
 
@@ -151,10 +188,13 @@ def _run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def _as_begun(cfg: Any, folder: Path, overrides: list[str]) -> Any:
     """The configuration of a run that goes on: what it began with, and what was typed since then.
 
-    The defaults in conf/ may be others by now, and what a checkpoint holds fits those of its own time.
+    The defaults in conf/ may be others by now, and what a checkpoint holds fits those of its own
+    time.
     """
     stored = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "overrides")]
-    if not all(path.is_file() for path in stored) or not any((folder / "checkpoints").glob("*.ckpt")):
+    if not all(path.is_file() for path in stored) or not any(
+        (folder / "checkpoints").glob("*.ckpt")
+    ):
         return cfg
     begun: Any = OmegaConf.load(stored[0])
     asked: Any = OmegaConf.load(stored[1])
@@ -190,7 +230,9 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             sys.exit(128 + signum)  # not an Exception: it ends the sweep, not only this job
         result = run_folder.read_result(folder)
         if result.get("status") != "failed":
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            reason = (
+                str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            )
             result = {"status": "failed", "reason": " ".join(reason.split())}
             run_folder.write_result(folder, result)
         traceback.print_exc(file=sys.stdout)  # into the job's log.txt
@@ -199,7 +241,11 @@ def _run_of_sweep(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def _resumed(arguments: list[str]) -> list[str]:
     """The command line with `resume=FOLDER` replaced by what the run in FOLDER was started with, then the rest."""
-    given = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=") and a != "resume=null"]
+    given = [
+        a.removeprefix("resume=")
+        for a in arguments
+        if a.startswith("resume=") and a != "resume=null"
+    ]
     folders = [override_syntax.unquoted(value) for value in given]
     if not folders:
         return arguments
@@ -208,7 +254,9 @@ def _resumed(arguments: list[str]) -> list[str]:
     if not asked.is_file():
         raise InputError(f"resume={folder}: not a run folder; it has no .hydra/overrides.yaml")
     if {"-m", "--multirun"} & {*arguments}:
-        raise InputError(f"resume={folder}: continues a single run; a sweep is continued with sweep.resume=")
+        raise InputError(
+            f"resume={folder}: continues a single run; a sweep is continued with sweep.resume="
+        )
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
     override_syntax.keep_default_network(folder)
@@ -217,7 +265,9 @@ def _resumed(arguments: list[str]) -> list[str]:
     after = [a for a in after if a not in before]  # what is as it was need not be said, and may be
     fixed = [a for a in after if a.lstrip("+~").startswith(("optim", "scheduler", "model", "seed"))]
     if fixed:
-        raise InputError(f"{fixed[0]}: cannot change when a run goes on, its checkpoint has it; start a new run")
+        raise InputError(
+            f"{fixed[0]}: cannot change when a run goes on, its checkpoint has it; start a new run"
+        )
     value = override_syntax.quote(str(folder))
     return [*before, *after, f"resume={value}", f"hydra.run.dir={value}"]
 
@@ -250,7 +300,12 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Diverged | DiskFull | PeerProcessDied):
         print("error:", error, file=sys.stderr)
         return 1
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+    if isinstance(error, OSError) and error.errno in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+    ):
         print("error:", _unwritable(error), file=sys.stderr)
         return 2
     raise error
@@ -263,7 +318,8 @@ def _unwritable(error: OSError) -> InputError:
 
 def main() -> None:
     """The command line: exit status 0, 1 for what broke, 2 for what cannot work as asked, 128+n after signal n."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises, and _explain's line is all that is shown
+    # Hydra then raises, and _explain's line is all that is shown
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     status: Any = 0
     folder: Path | None = None
     try:

@@ -12,12 +12,15 @@ from PIL import Image
 
 from tests import forks
 
-# Seconds that a command may take: ten times and more what it needs on an idle machine, for no test is about speed.
+# Seconds that a command may take: ten times and more what it needs on an idle machine, for no test
+# is about speed.
 LIMIT = 900
 
 # What a test needs of its system.
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are those of Linux and macOS")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, tmpfs, or memory as Linux counts it")
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="needs /proc, tmpfs, or memory as Linux counts it"
+)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has none
 
 # The workers of pytest-xdist share two cores.
@@ -35,7 +38,11 @@ def course_files(folder: Path, train: int = 24, val: int = 6, side: int = 32) ->
         return (clean.int() + noise).clamp(0, 255).to(torch.uint8)
 
     for name, count in (("train_data.pkl", train), ("val_data.pkl", val)):
-        clean = torch.randint(60, 196, (count, 3, 1, 1), generator=draws).expand(-1, -1, side, side).to(torch.uint8)
+        clean = (
+            torch.randint(60, 196, (count, 3, 1, 1), generator=draws)
+            .expand(-1, -1, side, side)
+            .to(torch.uint8)
+        )
         pair = (noisy(clean), noisy(clean) if name.startswith("train") else clean.clone())
         torch.save(pair, folder / name)
     return folder
@@ -47,7 +54,9 @@ def photographs(folder: Path, count: int, side: int = 64) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         coarse = torch.rand(1, 3, 6, 6, generator=draws)
-        image = torch.nn.functional.interpolate(coarse, (side + i, side + 2 * i), mode="bilinear")[0]
+        image = torch.nn.functional.interpolate(coarse, (side + i, side + 2 * i), mode="bilinear")[
+            0
+        ]
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f"photo{i}.png")
     return folder
@@ -70,7 +79,11 @@ def no_process_stays():
     """What a test started ends with it, also where it fails: nothing is left that could disturb the next one."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
-    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    left = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.pid not in before
+    ]
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -88,7 +101,9 @@ def run(*arguments: object, cwd: Path, **options: object) -> subprocess.Complete
     if FORKS and FORKS[0].process.poll() is None and not options:
         return FORKS[0].run([f"n2n_lightning.{module}", *rest], cwd, LIMIT)
     command = [sys.executable, "-m", f"n2n_lightning.{module}", *rest]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT, **options)  # type: ignore[call-overload]
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT, **options
+    )  # type: ignore[call-overload]
     if os.name == "nt":  # the tests expect paths as other systems write them
         done.stdout, done.stderr = (text.replace("\\", "/") for text in (done.stdout, done.stderr))
     return done

@@ -1,7 +1,7 @@
 """Commands in a fork of a process that has imported the libraries already: importing them takes longer than most tests.
 
-The process itself computes nothing, so that no thread is lost in a fork. Where systems do not fork safely, and with
-N2N_FORK=0, commands are processes of their own (conftest.run).
+The process itself computes nothing, so that no thread is lost in a fork. Where systems do not fork
+safely, and with N2N_FORK=0, commands are processes of their own (conftest.run).
 """
 
 import json
@@ -17,8 +17,24 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    *("torch", "torch.utils.tensorboard", "pytorch_lightning", "torchmetrics", "torchmetrics.image"),
-    *("hydra", "omegaconf", "rich.table", "rich.progress", "rich.live", "tifffile", "imagecodecs", "PIL.Image", "h5py"),
+    *(
+        "torch",
+        "torch.utils.tensorboard",
+        "pytorch_lightning",
+        "torchmetrics",
+        "torchmetrics.image",
+    ),
+    *(
+        "hydra",
+        "omegaconf",
+        "rich.table",
+        "rich.progress",
+        "rich.live",
+        "tifffile",
+        "imagecodecs",
+        "PIL.Image",
+        "h5py",
+    ),
     *("matplotlib.figure", "matplotlib.backends.backend_agg"),
     *("scipy.ndimage", "scipy.signal", "skimage.metrics", "skimage.restoration"),
 )
@@ -30,8 +46,14 @@ class Forks:
 
     def __init__(self) -> None:
         here = Path(__file__).resolve()
-        command = [sys.executable, "-c", f"import runpy; runpy.run_path({str(here)!r}, run_name='forks')"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-c",
+            f"import runpy; runpy.run_path({str(here)!r}, run_name='forks')",
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def run(self, command: list[str], cwd: Path, limit: float) -> subprocess.CompletedProcess[str]:
         """`python -m command`, as subprocess.run does it with capture_output and text."""

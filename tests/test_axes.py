@@ -32,7 +32,9 @@ def test_scores_take_volumes():
     for part in (slice(0, 3), slice(3, 4)):
         metrics.update(VOLUMES[part], clean[part])
         flat.update(VOLUMES[part].flatten(2, 3), clean[part].flatten(2, 3))
-    assert {n: v.item() for n, v in metrics.compute().items()} == {n: v.item() for n, v in flat.compute().items()}
+    assert {n: v.item() for n, v in metrics.compute().items()} == {
+        n: v.item() for n, v in flat.compute().items()
+    }
     assert len({round(v.item(), 3) for v in metrics.compute().values()}) == 2
 
 
@@ -44,7 +46,12 @@ def test_flips_and_turns_of_volumes_are_the_same_for_both_of_a_pair():
     assert len(found) == 16  # 8 flips, each with the plane turned or not
     flat = VOLUMES[..., :5]  # not square in the plane: flips alone
     assert (
-        len({tuple(v.flatten().tolist()) for v in turn([flat[:1].expand(200, -1, -1, -1, -1)], torch.Generator())[0]})
+        len(
+            {
+                tuple(v.flatten().tolist())
+                for v in turn([flat[:1].expand(200, -1, -1, -1, -1)], torch.Generator())[0]
+            }
+        )
         == 8
     )
 

@@ -15,7 +15,13 @@ from n2n_lightning.formats import opened
 from n2n_lightning.formats.picture import AskedAxes
 from tests.conftest import run
 
-SMALL = ["model=residual_unet", "model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
+SMALL = [
+    "model=residual_unet",
+    "model.width=4",
+    "data.train_pairs=8",
+    "data.batch_size=4",
+    "trainer.max_epochs=1",
+]
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -57,9 +63,12 @@ def test_said_axes_count_for_files_that_state_others(tmp_path):
     fits.PrimaryHDU(noise(1, 6, 40, 50)).writeto(tmp_path / "b.fits")
     picture = opened(tmp_path / "b.fits")
     (values,) = picture.values
-    assert picture.read_as(values, AskedAxes("TCHW")).axes == "CHW"  # the axis of length 1 may be named
+    # the axis of length 1 may be named
+    assert picture.read_as(values, AskedAxes("TCHW")).axes == "CHW"
     assert picture.read_as(values, AskedAxes("DHW")).axes == "DHW"
-    with pytest.raises(InputError, match=r"b\.fits: its shape is \(6, 40, 50\) .*--axes HW does not fit; NHW, CHW"):
+    with pytest.raises(
+        InputError, match=r"b\.fits: its shape is \(6, 40, 50\) .*--axes HW does not fit; NHW, CHW"
+    ):
         picture.read_as(values, AskedAxes("HW"))
 
 
@@ -92,7 +101,9 @@ def test_three_planes_of_a_fits_file_are_colours_unless_the_header_says_what_the
 def test_the_fourth_channel_of_an_array_is_judged_by_its_values():
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:80, :100]
-    bands = (np.stack([x + y, 2 * x, 90 + y, 150 + 0 * x], -1) + rng.normal(0, 10, (80, 100, 4))).clip(0, 255)
+    bands = (
+        np.stack([x + y, 2 * x, 90 + y, 150 + 0 * x], -1) + rng.normal(0, 10, (80, 100, 4))
+    ).clip(0, 255)
     disc = ((x - 50) ** 2 + (y - 40) ** 2 < 900) * 255.0
     for kind in (np.uint8, np.uint16, np.float32):
         infrared = bands.astype(kind)
@@ -116,8 +127,14 @@ def test_a_near_infrared_band_is_denoised_and_transparency_is_not(tmp_path):
     np.save(tmp_path / "rgba.npy", opaque)
     done = run("denoise", "rgbn.npy", "rgba.npy", "-o", "out", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "rgbn.npy: read as an image of 48 x 64 with 4 channels (HWC); --axes says otherwise" in done.stdout
-    assert "rgba.npy: read as an image of 48 x 64 with 3 channels and transparency (HWC)" in done.stdout
+    assert (
+        "rgbn.npy: read as an image of 48 x 64 with 4 channels (HWC); --axes says otherwise"
+        in done.stdout
+    )
+    assert (
+        "rgba.npy: read as an image of 48 x 64 with 3 channels and transparency (HWC)"
+        in done.stdout
+    )
     result = np.load(tmp_path / "out/rgbn.npy")
     assert result[..., 3].std() < bands[..., 3].std() / 2
     assert np.array_equal(np.load(tmp_path / "out/rgba.npy")[..., 3], opaque[..., 3])
@@ -137,7 +154,10 @@ def test_layout_counts_for_folders(tmp_path):
     assert read_single(first, "CHW").channels == 2
     with pytest.raises(InputError, match=r"holds 2 images; .*data\.layout=CHW"):
         PairedImages(first, second, batch_size=1).setup()
-    with pytest.raises(InputError, match=r"data\.layout=NCHW: does not fit .*0\.tif of shape \(2, 48, 64\); NHW, CHW"):
+    with pytest.raises(
+        InputError,
+        match=r"data\.layout=NCHW: does not fit .*0\.tif of shape \(2, 48, 64\); NHW, CHW",
+    ):
         PairedImages(first, second, layout="NCHW", batch_size=1).setup()
 
 
@@ -146,9 +166,14 @@ def test_the_line_before_training_says_how_arrays_were_read(tmp_path):
     data = SingleImages(str(tmp_path / "cube.npy"), batch_size=1, crop=32)
     data.setup()
     assert data.channels == 12
-    assert data.notes == ["cube.npy: read as an image of 48 x 64 with 12 channels (HWC); data.layout= says otherwise"]
+    assert data.notes == [
+        "cube.npy: read as an image of 48 x 64 with 12 channels (HWC); data.layout= says otherwise"
+    ]
     done = run("check", "cube.npy", cwd=tmp_path)
-    assert "cube.npy: read as an image of 48 x 64 with 12 channels (HWC); --layout says otherwise" in done.stdout
+    assert (
+        "cube.npy: read as an image of 48 x 64 with 12 channels (HWC); --layout says otherwise"
+        in done.stdout
+    )
     said = run("check", "cube.npy", "--axes", "HWC", cwd=tmp_path)
     assert "read as" not in said.stdout
     assert "data.layout=HWC" in said.stdout
@@ -159,21 +184,52 @@ def test_a_checkpoint_is_applied_as_it_was_trained(tmp_path):
         (tmp_path / side).mkdir()
         for k in range(3):
             pages(tmp_path / side / f"{k}.tif", noise(2, 48, 64, seed=k))
-    source = ["data=pairs", "data.noisy=first", "data.target=second", "data.layout=CHW", "data.crop=32"]
+    source = [
+        "data=pairs",
+        "data.noisy=first",
+        "data.target=second",
+        "data.layout=CHW",
+        "data.crop=32",
+    ]
     done = run("train", *source, *SMALL, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     model = load(tmp_path / "run")
     assert (model.channels, model.layout) == (2, Layout("CHW", (2, 48, 64), "NHW"))
-    done = run("denoise", "first/0.tif", "-o", "out", "--checkpoint", "run", "--device", "cpu", cwd=tmp_path)
+    done = run(
+        "denoise",
+        "first/0.tif",
+        "-o",
+        "out",
+        "--checkpoint",
+        "run",
+        "--device",
+        "cpu",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    assert "read as an image of 48 x 64 with 2 channels (CHW), as the checkpoint was trained" in done.stdout
+    assert (
+        "read as an image of 48 x 64 with 2 channels (CHW), as the checkpoint was trained"
+        in done.stdout
+    )
     array = tifffile.imread(tmp_path / "first/0.tif")
-    np.testing.assert_allclose(tifffile.imread(tmp_path / "out/0.tif"), model.denoise(array, axes="CHW"), atol=1e-3)
+    np.testing.assert_allclose(
+        tifffile.imread(tmp_path / "out/0.tif"), model.denoise(array, axes="CHW"), atol=1e-3
+    )
     np.testing.assert_allclose(model.denoise(array), model.denoise(array, axes="CHW"), atol=1e-3)
     tensor = torch.from_numpy(array)
     np.testing.assert_allclose(model.denoise(tensor).numpy(), model.denoise(array), atol=1e-3)
     refused = run(
-        "denoise", "first/0.tif", "-o", "two", "--checkpoint", "run", "--axes", "NHW", "--device", "cpu", cwd=tmp_path
+        "denoise",
+        "first/0.tif",
+        "-o",
+        "two",
+        "--checkpoint",
+        "run",
+        "--axes",
+        "NHW",
+        "--device",
+        "cpu",
+        cwd=tmp_path,
     )
     assert refused.returncode == 1
     assert "the checkpoint is for images with 2" in refused.stderr

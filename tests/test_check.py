@@ -60,15 +60,25 @@ def test_nothing_wrong_is_said_of_good_data(kind):
         if kind == "poisson":
             captures = [draws.poisson(clean / 4).astype(np.uint16) for _ in range(2)]
         elif kind == "uint8":
-            captures = [shot.round().clip(0, 255).astype(np.uint8) for shot in shots(clean, seed, 8)]
+            captures = [
+                shot.round().clip(0, 255).astype(np.uint8) for shot in shots(clean, seed, 8)
+            ]
         elif kind == "uint16":
-            captures = [(1000 + 7 * shot).round().astype(np.uint16) for shot in shots(clean, seed, 12, count=3)]
+            captures = [
+                (1000 + 7 * shot).round().astype(np.uint16)
+                for shot in shots(clean, seed, 12, count=3)
+            ]
         else:
             captures = shots(clean, seed, 25)
         found = as_scenes(*captures)
         if kind == "colour":
-            others = [as_scenes(*shots(scenes(seed) * f, seed + s, 15)).frames for f, s in ((0.5, 100), (0.8, 200))]
-            found = EqualSizeScenes([torch.cat(c, 1) for c in zip(found.frames, *others, strict=True)], found.names)
+            others = [
+                as_scenes(*shots(scenes(seed) * f, seed + s, 15)).frames
+                for f, s in ((0.5, 100), (0.8, 200))
+            ]
+            found = EqualSizeScenes(
+                [torch.cat(c, 1) for c in zip(found.frames, *others, strict=True)], found.names
+            )
         report = inspect(found)
         assert bad(report) == set(), [f for f in report.findings if f.bad]
         assert report.numbers["white"] is True
@@ -120,17 +130,23 @@ def test_a_duplicate():
     assert "duplicates" in bad(report)
     assert report.numbers["duplicates"] == ["scene 0"]
     assert report.advice is None
-    assert "same values" in " ".join(unfit(as_scenes(first, second), intensity_stats(as_scenes(first, second))))
+    assert "same values" in " ".join(
+        unfit(as_scenes(first, second), intensity_stats(as_scenes(first, second)))
+    )
 
 
 def test_correlation_of_neighbouring_pixels_is_measured_and_only_a_large_one_is_said():
     clean = scenes(4)
-    for weight, expected in ((0.335, 0.3), (0.04, 0.04)):  # of a moving average (1, weight): weight / (1 + weight^2)
+    # of a moving average (1, weight): weight / (1 + weight^2)
+    for weight, expected in ((0.335, 0.3), (0.04, 0.04)):
         draws = np.random.default_rng(4)
         noises = [draws.normal(0, 10, (3, SIDE, SIDE + 1)) for _ in range(2)]
         captures = [(clean + n[..., 1:] + weight * n[..., :-1]).astype(np.float32) for n in noises]
         report = inspect(as_scenes(*captures))
-        along, across = report.numbers["correlations"]["along a row"], report.numbers["correlations"]["along a column"]
+        along, across = (
+            report.numbers["correlations"]["along a row"],
+            report.numbers["correlations"]["along a column"],
+        )
         assert along[0] == pytest.approx(expected, abs=0.02)
         assert max(map(abs, [along[1], *across])) < 0.02
         assert report.numbers["white"] is (expected < 0.1)
@@ -155,7 +171,9 @@ def test_clipped_noise_at_zero():
 def test_gain_and_read_noise_within_five_per_cent(gain, read):
     clean = scenes(6, count=8, side=256)
     draws = np.random.default_rng(6)
-    captures = [(gain * draws.poisson(clean / gain) + draws.normal(0, read, clean.shape)) for _ in range(2)]
+    captures = [
+        (gain * draws.poisson(clean / gain) + draws.normal(0, read, clean.shape)) for _ in range(2)
+    ]
     report = inspect(as_scenes(*[c.astype(np.float32) for c in captures]))
     assert report.numbers["b"] == pytest.approx(gain, rel=0.05)
     assert np.sqrt(report.numbers["a"]) == pytest.approx(read, rel=0.05)
@@ -200,8 +218,21 @@ def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
     first, second = shots(scenes(12), 12)
     np.save(tmp_path / "first.npy", first)
     np.save(tmp_path / "second.npy", np.roll(second, 1, 2))
-    small = ["model=residual_unet", "model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
-    done = run("train", "data=pairs", "data.noisy=first.npy", "data.target=second.npy", *small, cwd=tmp_path)
+    small = [
+        "model=residual_unet",
+        "model.width=4",
+        "data.train_pairs=8",
+        "data.batch_size=4",
+        "trainer.max_epochs=1",
+    ]
+    done = run(
+        "train",
+        "data=pairs",
+        "data.noisy=first.npy",
+        "data.target=second.npy",
+        *small,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "shift" in line]
     assert line.startswith("warning: shift: 1.0")
@@ -210,7 +241,14 @@ def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
 def test_only_near_captures_are_pairs_where_within_says_so():
     frames = [torch.full((5, 1, 16, 16), float(k)) for k in range(7)]
     for within, distances in ((1, {1}), (2, {1, 2}), (None, {1, 2, 3, 4, 5, 6})):
-        source = Captures(EqualSizeScenes(frames, ["s"] * 5), seed=0, swap=True, crop=(8, 8), count=1000, within=within)
+        source = Captures(
+            EqualSizeScenes(frames, ["s"] * 5),
+            seed=0,
+            swap=True,
+            crop=(8, 8),
+            count=1000,
+            within=within,
+        )
         from n2n_lightning.data import BatchIndex
 
         batch = source[BatchIndex(0, 0, torch.arange(1000))]
@@ -225,12 +263,28 @@ def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
             Image.fromarray(image).save(tmp_path / name / f"{i}.png")
-    done = run("check", "first shots", "second", "--out", "page", "--json", "found.json", cwd=tmp_path)
+    done = run(
+        "check", "first shots", "second", "--out", "page", "--json", "found.json", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
-    assert last == "python -m n2n_lightning.train data=pairs 'data.noisy=first shots' data.target=second"
+    assert (
+        last
+        == "python -m n2n_lightning.train data=pairs 'data.noisy=first shots' data.target=second"
+    )
     assert not any(line.startswith("!") for line in lines)
-    for name in ("read", "shift", "brightness", "noise", "pixels", "ends", "outliers", "input", "amount", "unseen"):
+    for name in (
+        "read",
+        "shift",
+        "brightness",
+        "noise",
+        "pixels",
+        "ends",
+        "outliers",
+        "input",
+        "amount",
+        "unseen",
+    ):
         assert any(line.strip().startswith(name) for line in lines), name
     numbers = json.loads((tmp_path / "found.json").read_text())
     assert numbers["sigma"] == pytest.approx(10, rel=0.05)
@@ -240,7 +294,13 @@ def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_
     assert "data.target=second" in content
     with Image.open(tmp_path / "page" / "check.png") as picture:
         assert picture.size[0] > 500
-    small = ["model=residual_unet", "model.width=4", "data.train_pairs=8", "data.batch_size=4", "trainer.max_epochs=1"]
+    small = [
+        "model=residual_unet",
+        "model.width=4",
+        "data.train_pairs=8",
+        "data.batch_size=4",
+        "trainer.max_epochs=1",
+    ]
     done = run("train", *shlex.split(last)[3:], *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
@@ -250,7 +310,10 @@ def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
     image = shots(scenes(11), 11)[0]
     tifffile.imwrite(tmp_path / "one.tif", image[0])
     done = run("check", "one.tif", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "python -m n2n_lightning.train data=single data.noisy=one.tif"
+    assert (
+        done.stdout.splitlines()[-1]
+        == "python -m n2n_lightning.train data=single data.noisy=one.tif"
+    )
     done = run("check", "one.tif", "one.tif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no command fits" in done.stdout.splitlines()[-1]
@@ -279,13 +342,24 @@ def test_a_movie_is_known_and_how_far_it_moves(tmp_path):
 
     wide = scenes(13, 1, 240)[0]
     for speed in (0.0, 0.5):
-        frames = np.stack([shift(wide, (0, -speed * t), order=3, mode="nearest")[20:180, 20:180] for t in range(24)])
+        frames = np.stack(
+            [
+                shift(wide, (0, -speed * t), order=3, mode="nearest")[20:180, 20:180]
+                for t in range(24)
+            ]
+        )
         tifffile.imwrite(tmp_path / "movie.tif", shots(frames, 13, 20)[0], photometric="minisblack")
         done = run("check", "movie.tif", "--json", "m.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("python -m n2n_lightning.train data=movie data.noisy=movie.tif")
-        assert json.loads((tmp_path / "m.json").read_text())["movement"] == pytest.approx(speed, abs=0.05)
-    tifffile.imwrite(tmp_path / "different.tif", shots(scenes(14, 6), 14, 20)[0], photometric="minisblack")
+        assert done.stdout.splitlines()[-1].startswith(
+            "python -m n2n_lightning.train data=movie data.noisy=movie.tif"
+        )
+        assert json.loads((tmp_path / "m.json").read_text())["movement"] == pytest.approx(
+            speed, abs=0.05
+        )
+    tifffile.imwrite(
+        tmp_path / "different.tif", shots(scenes(14, 6), 14, 20)[0], photometric="minisblack"
+    )
     done = run("check", "different.tif", cwd=tmp_path)
     assert "data=single" in done.stdout.splitlines()[-1]
 
@@ -321,14 +395,20 @@ def test_single_photographs_with_white_noise_are_neither_counts_nor_movies_nor_l
 
 def test_blank_and_tiny_images_get_an_answer_and_no_warning(tmp_path):
     draws = np.random.default_rng(0)
-    images = {"flat": np.full((3, 40, 40), 7.0), "nan": np.full((3, 40, 40), np.nan), "tiny": draws.random((3, 6, 6))}
+    images = {
+        "flat": np.full((3, 40, 40), 7.0),
+        "nan": np.full((3, 40, 40), np.nan),
+        "tiny": draws.random((3, 6, 6)),
+    }
     for name, values in images.items():
         np.save(tmp_path / f"{name}.npy", values.astype(np.float32))
         for arguments in ([f"{name}.npy"], [f"{name}.npy", f"{name}.npy"]):
             done = run("check", *arguments, "--out", "page", cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             assert done.stderr.splitlines() == ["page: page/check.html"]
-            assert (name == "tiny" and len(arguments) == 1) is ("no command fits" not in done.stdout)
+            assert (name == "tiny" and len(arguments) == 1) is (
+                "no command fits" not in done.stdout
+            )
 
 
 def test_volumes_are_named_as_such(tmp_path):
@@ -336,23 +416,34 @@ def test_volumes_are_named_as_such(tmp_path):
     volume = np.random.default_rng(0).normal(size=(12, 48, 48)).astype(np.float32)
     for name in ("even", "odd"):
         with mrcfile.new(tmp_path / f"{name}.mrc") as file:
-            file.set_data(volume + np.random.default_rng(len(name)).normal(size=volume.shape).astype(np.float32))
+            file.set_data(
+                volume
+                + np.random.default_rng(len(name)).normal(size=volume.shape).astype(np.float32)
+            )
             file.set_volume()
     np.save(tmp_path / "stack.npy", volume)
-    lines = {a: run("check", *a.split(), cwd=tmp_path).stdout for a in ("even.mrc odd.mrc", "stack.npy stack.npy")}
+    lines = {
+        a: run("check", *a.split(), cwd=tmp_path).stdout
+        for a in ("even.mrc odd.mrc", "stack.npy stack.npy")
+    }
     assert ["half_volumes" in found for found in lines.values()] == [True, False]
 
 
 def test_brightness_changes_by_no_more_than_itself():
     clean = scenes(30) - 30
     dark = np.full_like(clean, 8.0)
-    report = inspect(as_scenes(*(shot.astype(np.float32) for shot in (shots(clean, 30)[0], shots(dark, 31)[0]))))
+    report = inspect(
+        as_scenes(*(shot.astype(np.float32) for shot in (shots(clean, 30)[0], shots(dark, 31)[0])))
+    )
     assert -1 <= report.numbers["brightness_near"]["mean"] < -0.8
     frames = [
-        gain * clean[:1] + shot for gain, shot in zip((1, 0.95, 1, 0.9), shots(0 * clean[:1], 32, 3, 4), strict=True)
+        gain * clean[:1] + shot
+        for gain, shot in zip((1, 0.95, 1, 0.9), shots(0 * clean[:1], 32, 3, 4), strict=True)
     ]
     movie = EqualSizeScenes(
-        [torch.from_numpy(np.concatenate(frames))[:, None].float()], ["m.tif, image 0"], torch.tensor([4])
+        [torch.from_numpy(np.concatenate(frames))[:, None].float()],
+        ["m.tif, image 0"],
+        torch.tensor([4]),
     )
     found = inspect(EqualSizeScenes(movie.frames, [f"m.tif, image {i}" for i in range(4)]))
     assert found.source == "movie"
@@ -365,7 +456,11 @@ def test_dead_frames_are_named_and_not_clipped():
     frames = np.concatenate(shots(clean, 33, 8, 12)).round().clip(0, 65535).astype(np.uint16)
     frames[5] = 0
     frames[9] = frames[8]
-    found = inspect(EqualSizeScenes([torch.from_numpy(frames)[:, None]], [f"m.tif, image {i}" for i in range(12)]))
+    found = inspect(
+        EqualSizeScenes(
+            [torch.from_numpy(frames)[:, None]], [f"m.tif, image {i}" for i in range(12)]
+        )
+    )
     lines = {finding.name: finding.line for finding in found.findings}
     assert found.source == "movie"
     assert "frame 5 of m.tif (every pixel 0)" in str(found)
@@ -382,7 +477,10 @@ def test_files_of_several_scenes_are_no_movie():
         for part, shot in zip("ab", shots(scenes(34 + i, 1), i), strict=True)
     ]
     found = inspect(
-        EqualSizeScenes([torch.from_numpy(np.concatenate([shot for _, shot in files]))[:, None]], [n for n, _ in files])
+        EqualSizeScenes(
+            [torch.from_numpy(np.concatenate([shot for _, shot in files]))[:, None]],
+            [n for n, _ in files],
+        )
     )
     assert found.source == "single"
 
@@ -418,8 +516,15 @@ def test_channels_in_turn_get_the_command_that_trains_on_one_of_them(tmp_path):
     draws = np.random.default_rng(0)
     y, x = np.mgrid[:96, :96]
     one, other = 1000 + 400 * np.sin(y / 7), 1000 + 400 * np.sin(x / 5 + y / 11)
-    stack = np.stack([(other if t % 2 else one) + draws.normal(0, 30, one.shape) for t in range(16)])
-    tifffile.imwrite(tmp_path / "turn.tif", stack.round().astype(np.uint16), imagej=True, metadata={"axes": "TYX"})
+    stack = np.stack(
+        [(other if t % 2 else one) + draws.normal(0, 30, one.shape) for t in range(16)]
+    )
+    tifffile.imwrite(
+        tmp_path / "turn.tif",
+        stack.round().astype(np.uint16),
+        imagej=True,
+        metadata={"axes": "TYX"},
+    )
     done = run("check", "turn.tif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]

@@ -80,17 +80,35 @@ BAD_FILES = {
     "plain pickle": (lambda p: p.write_bytes(pickle.dumps(Evil())), DAMAGED),
     "code": (write((Evil(), images(4, 3, 8, 8))), CODE),
     "code, old format": (write((Evil(), 1), legacy=True), CODE),
-    "one tensor": (write(images(4, 3, 8, 8)), "{path}: should hold a tuple of two tensors, found Tensor"),
+    "one tensor": (
+        write(images(4, 3, 8, 8)),
+        "{path}: should hold a tuple of two tensors, found Tensor",
+    ),
     "three": (write((1, 2, 3)), "{path}: should hold a tuple of two tensors, found 3 items"),
-    "list inside": (write(([1], [2])), "{path}: should hold a tuple of two tensors, found a list in it"),
+    "list inside": (
+        write(([1], [2])),
+        "{path}: should hold a tuple of two tensors, found a list in it",
+    ),
     "float": (
         write((images(4, 3, 8, 8, dtype=torch.float32),) * 2),
         "{path}: should hold uint8 values 0..255, found float32",
     ),
-    "grey": (write((images(4, 8, 8),) * 2), "{path}: should hold RGB images (N, 3, H, W), found shape (4, 8, 8)"),
-    "channels last": (write((images(4, 8, 8, 3),) * 2), "{path}: should hold RGB images (N, 3, H, W), found shape "),
-    "no images": (write((images(0, 3, 8, 8),) * 2), "{path}: should hold RGB images (N, 3, H, W), found shape (0, "),
-    "unequal": (write((images(4, 3, 8, 8), images(5, 3, 8, 8))), "{path}: the two tensors differ in shape: (4, 3, 8, "),
+    "grey": (
+        write((images(4, 8, 8),) * 2),
+        "{path}: should hold RGB images (N, 3, H, W), found shape (4, 8, 8)",
+    ),
+    "channels last": (
+        write((images(4, 8, 8, 3),) * 2),
+        "{path}: should hold RGB images (N, 3, H, W), found shape ",
+    ),
+    "no images": (
+        write((images(0, 3, 8, 8),) * 2),
+        "{path}: should hold RGB images (N, 3, H, W), found shape (0, ",
+    ),
+    "unequal": (
+        write((images(4, 3, 8, 8), images(5, 3, 8, 8))),
+        "{path}: the two tensors differ in shape: (4, 3, 8, ",
+    ),
 }
 
 
@@ -170,7 +188,11 @@ STORES = {
         [torch.arange(50).view(50, 1, 1, 1) + 100 * k for k in range(4)], [""] * 50
     ),
     "numbers of captures that differ": EqualSizeScenes(
-        [torch.tensor([i + 100 * k for i in range(50) for k in range(2 + i % 3)]).view(-1, 1, 1, 1)],
+        [
+            torch.tensor([i + 100 * k for i in range(50) for k in range(2 + i % 3)]).view(
+                -1, 1, 1, 1
+            )
+        ],
         [""] * 50,
         torch.tensor([2 + i % 3 for i in range(50)]),
     ),
@@ -185,7 +207,9 @@ def test_captures_draw_pairs_of_different_captures_of_the_same_scene(name):
     batches = [data[BatchIndex(0, number, everything)] for number in range(60)]
     drawn = {i: set() for i in range(50)}
     for batch in batches:
-        for i, a, b in zip(range(50), batch["input"].flatten(), batch["target"].flatten(), strict=True):
+        for i, a, b in zip(
+            range(50), batch["input"].flatten(), batch["target"].flatten(), strict=True
+        ):
             assert a % 100 == b % 100 == i  # value = scene + 100 * capture
             drawn[i].add((int(a) // 100, int(b) // 100))
     for i, count in enumerate(scenes.captures(everything).tolist()):
@@ -221,14 +245,24 @@ def test_turns_are_the_eight_symmetries_and_the_same_for_both():
     assert torch.equal(a + 100, b)
     found = {tuple(x.flatten().tolist()) for x in a}
     base = image[0, 0]
-    expected = {tuple(x.flatten().tolist()) for k in range(4) for x in (base.rot90(k), base.rot90(k).T)}
+    expected = {
+        tuple(x.flatten().tolist()) for k in range(4) for x in (base.rot90(k), base.rot90(k).T)
+    }
     assert found == expected
     (wide,) = turn([torch.rand(5, 3, 4, 6)], generator(0))
     assert wide.shape == (5, 3, 4, 6)
 
 
 def test_colours_come_before_noise_that_is_generated():
-    data = Photos(Bernoulli(0.5), train_pairs=40, val_pairs=4, size=16, zoom=None, colour=(0.5, 2), batch_size=20)
+    data = Photos(
+        Bernoulli(0.5),
+        train_pairs=40,
+        val_pairs=4,
+        size=16,
+        zoom=None,
+        colour=(0.5, 2),
+        batch_size=20,
+    )
     data.setup()
     data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
     batch = data.on_after_batch_transfer(data.train[BatchIndex(0, 0, torch.arange(20))], 0)
@@ -247,7 +281,9 @@ def test_recolouring_is_the_same_for_both_and_keeps_means():
     gains = contrast.std((1, 2, 3)) / grey.std((1, 2, 3))  # no colour, so contrast alone is seen
     assert 1 / 1.4 - 1e-3 <= gains.min() < 0.8
     assert 1.2 < gains.max() <= 1.4 + 1e-3
-    colours = (mean - mean.mean(1, keepdim=True)).std((1, 2, 3)) / (clean - grey).std((1, 2, 3)) / gains
+    colours = (
+        (mean - mean.mean(1, keepdim=True)).std((1, 2, 3)) / (clean - grey).std((1, 2, 3)) / gains
+    )
     assert 0.5 - 1e-3 <= colours.min() < 0.6
     assert 1.7 < colours.max() <= 2 + 1e-3
     assert torch.equal(clean[:, :, 0, 0].argmax(1), mean[:, :, 0, 0].argmax(1))
@@ -269,7 +305,9 @@ def test_crops_without_blocks_or_zoom_are_the_photo():
 
 
 def test_everything_is_visited_by_epochs_that_are_shorter_than_its_number():
-    frames = [torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 8, 8) for _ in range(3)]
+    frames = [
+        torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 8, 8) for _ in range(3)
+    ]
     scenes = EqualSizeScenes(frames, [""] * 10)
     sources = [
         Crops(list(frames[0]), 4, size=4, noise=Gaussian(25), seed=0, zoom=None),
@@ -279,15 +317,23 @@ def test_everything_is_visited_by_epochs_that_are_shorter_than_its_number():
     ]
     for source in sources:
         batches = [source[BatchIndex(epoch, 0, torch.arange(4))] for epoch in range(3)]
-        seen = [batch["image" if isinstance(source, Crops) else "input"][:, 0, 0, 0].tolist() for batch in batches]
+        seen = [
+            batch["image" if isinstance(source, Crops) else "input"][:, 0, 0, 0].tolist()
+            for batch in batches
+        ]
         assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
     frozen = Crops(list(frames[0]), 4, size=4, noise=Gaussian(25, frozen=True), seed=0, zoom=None)
-    assert torch.equal(*(frozen[BatchIndex(epoch, 0, torch.arange(4))]["image"] for epoch in (0, 1)))
+    assert torch.equal(
+        *(frozen[BatchIndex(epoch, 0, torch.arange(4))]["image"] for epoch in (0, 1))
+    )
 
 
 def test_crops_through_pixelate_are_pixels_of_whole_crops():
     draws = generator("photos")
-    photos = [torch.randint(256, (3, h, w), generator=draws).to(torch.uint8) for h, w in ((30, 40), (50, 25))]
+    photos = [
+        torch.randint(256, (3, h, w), generator=draws).to(torch.uint8)
+        for h, w in ((30, 40), (50, 25))
+    ]
     crops = Crops(photos, 6, size=4, noise=Pixelate(5), seed=0, zoom=(0.5, 1.0))
     key = BatchIndex(0, 0, torch.arange(6))
     where = crops._place(key.images, generator(0, "crops", 0, 0))
@@ -295,12 +341,15 @@ def test_crops_through_pixelate_are_pixels_of_whole_crops():
     blocks = whole.unfold(2, 5, 5).unfold(3, 5, 5).flatten(4)
     batch = crops[key]
     for image in (batch["input"], batch["target"]):
-        assert (blocks == image[..., None]).all(1).any(-1).all()  # some pixel of the block, all channels together
+        # some pixel of the block, all channels together
+        assert (blocks == image[..., None]).all(1).any(-1).all()
     assert not torch.equal(batch["input"], batch["target"])
     assert not torch.equal(batch["input"], crops[BatchIndex(1, 0, key.images)]["input"])
     noisy, clean = crops.reference()
     assert noisy.shape == clean.shape == (6, 3, 4, 4)
-    with_gaussian = Crops(photos, 6, size=4, noise=Pixelate(5, sigma=25), seed=0, zoom=(0.5, 1.0))[key]
+    with_gaussian = Crops(photos, 6, size=4, noise=Pixelate(5, sigma=25), seed=0, zoom=(0.5, 1.0))[
+        key
+    ]
     first, second = (with_gaussian[name] - to_float(batch[name]) for name in ("input", "target"))
     assert first.std().item() == pytest.approx(25 / 255, rel=0.15)
     assert not torch.allclose(first, second, atol=0.01)
@@ -342,7 +391,14 @@ def test_real_samples_are_scored_as_published():
 
 
 def test_generated_images_and_grey_photographs_can_be_trained_on():
-    data = Photos(Pixelate(7), names=["coffee.png", "camera.png"], leaves=2, train_pairs=8, val_pairs=4, batch_size=4)
+    data = Photos(
+        Pixelate(7),
+        names=["coffee.png", "camera.png"],
+        leaves=2,
+        train_pairs=8,
+        val_pairs=4,
+        batch_size=4,
+    )
     data.setup()
     assert list(data.photos()[0]) == ["coffee.png", "camera.png", "dead leaves 0", "dead leaves 1"]
     assert {photo.shape[0] for photo in data.photos()[0].values()} == {3}
@@ -350,13 +406,19 @@ def test_generated_images_and_grey_photographs_can_be_trained_on():
     assert first.shape == (3, 96, 96)
     assert torch.equal(first, dead_leaves(1, 96, [data.photos()[0]["coffee.png"]], seed=0)[0])
     assert not torch.equal(first, second)
-    # The density r^-3 makes the spectrum fall about as 1/f^2, as that of natural images does; white noise is flat.
+    # The density r^-3 makes the spectrum fall about as 1/f^2, as that of natural images does; white
+    # noise is flat.
     power = torch.stack(
-        [torch.fft.rfft(i.float().mean(0) - i.float().mean()).abs().square().mean(0) for i in (first, second)]
+        [
+            torch.fft.rfft(i.float().mean(0) - i.float().mean()).abs().square().mean(0)
+            for i in (first, second)
+        ]
     )
     low, high = power.mean(0)[1:4].mean(), power.mean(0)[16:32].mean()
     assert 20 < low / high < 2000
-    with pytest.raises(InputError, match=r"^data.names: chelsea.png is none of the photographs: .*coffee.png"):
+    with pytest.raises(
+        InputError, match=r"^data.names: chelsea.png is none of the photographs: .*coffee.png"
+    ):
         Photos(Pixelate(7), names=["chelsea.png"]).setup()
 
 
@@ -380,14 +442,23 @@ def test_generated_fabrics_are_fine_beside_smooth_surfaces_and_repeat():
     rough = blocks.diff(dim=-1).std((-1, -2)).flatten(2)  # what differs between neighbours
     assert rough[:, 0].quantile(0.1) < 2
     assert rough[:, 0].quantile(0.75) > 10
-    assert rough[:, 0].mean() > 3 * rough[:, 1].mean()  # the texture is of the colour of its surface
+    # the texture is of the colour of its surface
+    assert rough[:, 0].mean() > 3 * rough[:, 1].mean()
 
 
 def test_several_folders_and_generated_images_are_one_source_and_lose_their_colour(tmp_path):
     roots = [str(photographs(tmp_path / name, 3, 64)) for name in ("a", "b, c")]
     options = {"train_pairs": 8, "size": 16, "batch_size": 8}
     data = Images(
-        Gaussian(25), roots, names=["coffee.png"], leaves=1, specimens=2, fabrics=3, held=3, grey=0.5, **options
+        Gaussian(25),
+        roots,
+        names=["coffee.png"],
+        leaves=1,
+        specimens=2,
+        fabrics=3,
+        held=3,
+        grey=0.5,
+        **options,
     )
     data.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0)
     data.setup()
@@ -410,7 +481,8 @@ def test_generated_images_are_as_deep_as_the_photographs(tmp_path):
         tifffile.imwrite(tmp_path / f"{number}.tif", image, photometric="rgb")
     train, _ = Images(Gaussian(25), str(tmp_path), leaves=1, fabrics=2, specimens=1).photos()
     assert {image.dtype for image in train.values()} == {torch.uint16}
-    assert 0.2 < (train["fabric 0"].int().float() / 40000).median() < 1.5  # as bright as what it has its colours from
+    # as bright as what it has its colours from
+    assert 0.2 < (train["fabric 0"].int().float() / 40000).median() < 1.5
 
 
 def test_no_colours_may_be_said_in_two_ways():
@@ -419,7 +491,11 @@ def test_no_colours_may_be_said_in_two_ways():
 
 
 @pytest.mark.parametrize("option", ["colour", "zoom"])
-@pytest.mark.parametrize("value", [True, 2, [0.5], [1, 0.5], [0, 1], [1, 101], ["a", "b"], "ab", [0.5, float("nan")]])
+@pytest.mark.parametrize(
+    "value", [True, 2, [0.5], [1, 0.5], [0, 1], [1, 101], ["a", "b"], "ab", [0.5, float("nan")]]
+)
 def test_a_range_that_cannot_be_is_refused(option, value):
-    with pytest.raises(InputError, match=rf"data\.{option}=.*: must be two numbers, 0 < smallest .* or null"):
+    with pytest.raises(
+        InputError, match=rf"data\.{option}=.*: must be two numbers, 0 < smallest .* or null"
+    ):
         Photos(Bernoulli(0.5), **{option: value})

@@ -41,14 +41,20 @@ RNG = np.random.default_rng(0)
 def smooth(height: int, width: int, channels: int = 3) -> np.ndarray:
     """A smooth picture, float (H, W, C), values in 0.1..0.9."""
     coarse = torch.rand(1, channels, 5, 6, generator=torch.Generator().manual_seed(height + width))
-    image = nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
+    image = nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[
+        0
+    ]
     return image.clamp(0, 1).permute(1, 2, 0).numpy() * 0.8 + 0.1
 
 
 def noisy(height: int, width: int, channels: int, dtype: str) -> np.ndarray:
     """The same with noise of 0.05, in a type's own range: (H, W, C), or (H, W) for one channel."""
     image = smooth(height, width, channels) + RNG.normal(0, 0.05, (height, width, channels))
-    image = image if dtype.startswith("float") else (image * np.iinfo(dtype).max).round().clip(0, np.iinfo(dtype).max)
+    image = (
+        image
+        if dtype.startswith("float")
+        else (image * np.iinfo(dtype).max).round().clip(0, np.iinfo(dtype).max)
+    )
     image = image.astype(dtype)
     return image[..., 0] if channels == 1 else image
 
@@ -95,7 +101,9 @@ def cloth(side: int = 256) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]
     plain, threads = smooth(side, side), np.zeros((side, side, 3), np.float32)
     here = (slice(80, 160), slice(96, 192))
     rows, columns = np.mgrid[:side, :side]
-    threads[here] = 0.08 * (np.sin(1.9 * rows + 0.4 * columns) * np.cos(0.2 * rows))[here][..., None]
+    threads[here] = (
+        0.08 * (np.sin(1.9 * rows + 0.4 * columns) * np.cos(0.2 * rows))[here][..., None]
+    )
     return plain, threads, here
 
 
@@ -112,7 +120,8 @@ def test_texture_that_was_taken_for_noise_is_put_back(together, shot):
     assert gain(result[here], picture[here], clean[here]) < -6
     assert gain(page.sink[here], picture[here], clean[here]) > -2
     inside = (slice(96, 144), slice(112, 176))  # blocks with threads on all sides
-    assert gain(page.sink[inside], picture[inside], clean[inside]) > -1  # about as close as the picture was
+    # about as close as the picture was
+    assert gain(page.sink[inside], picture[inside], clean[inside]) > -1
     away = np.ones((256, 256), bool)
     away[64:176, 80:208] = False
     assert np.array_equal(page.sink[away], result[away])
@@ -155,7 +164,9 @@ def test_huge_values_and_flat_pictures_do_not_stop_it():
     page = page_of(picture, result)
     put_back(page, True)
     assert np.abs(page.sink - result)[here].max() > 0.03
-    page = page_of(0.5 + 0.01 * RNG.normal(0, 1, plain.shape).astype(np.float32), np.full_like(plain, 0.5))
+    page = page_of(
+        0.5 + 0.01 * RNG.normal(0, 1, plain.shape).astype(np.float32), np.full_like(plain, 0.5)
+    )
     put_back(page, True)
     assert (page.sink == 0.5).all()
 
@@ -169,11 +180,16 @@ def test_noise_beside_a_backdrop_without_any_is_not_put_back(share):
     clean[away] = 1
     sigma = np.full((256, 1, 1), 4 / 255)
     sigma[away] = 0.05 / 255
-    picture, result = (clean + sigma * noise).astype(np.float32), (clean + 0.1 * sigma * noise).astype(np.float32)
+    picture, result = (
+        (clean + sigma * noise).astype(np.float32),
+        (clean + 0.1 * sigma * noise).astype(np.float32),
+    )
     page = page_of(picture, result)
     put_back(page, True)
     inside = slice(away.stop + 16, None)
-    left = [np.sqrt(np.square(image - clean)[inside].mean()) * 255 for image in (page.sink, picture)]
+    left = [
+        np.sqrt(np.square(image - clean)[inside].mean()) * 255 for image in (page.sink, picture)
+    ]
     assert left[0] < 0.35 * left[1]
 
 
@@ -206,7 +222,9 @@ def test_the_checkpoint_that_comes_along_puts_back_what_it_took_of_cloth(model, 
 
     Image.fromarray(array).save(tmp_path / "cloth.png")
     for name, more in (("one", []), ("other", ["--uneven"])):
-        done = run("denoise", tmp_path / "cloth.png", "-o", tmp_path / f"{name}.png", *more, cwd=tmp_path)
+        done = run(
+            "denoise", tmp_path / "cloth.png", "-o", tmp_path / f"{name}.png", *more, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         shown = np.asarray(Image.open(tmp_path / f"{name}.png"))
         assert np.array_equal(shown, model.denoise(array, uneven=bool(more)))
@@ -223,7 +241,12 @@ def test_only_networks_that_have_to_guess_put_texture_back(tmp_path):
             f"noise={noise}",
             "data.zoom=null",
         ]
-        arguments += ["data.train_pairs=8", "data.val_pairs=4", "data.batch_size=4", "trainer.max_epochs=1"]
+        arguments += [
+            "data.train_pairs=8",
+            "data.val_pairs=4",
+            "data.batch_size=4",
+            "trainer.max_epochs=1",
+        ]
         done = run("train", *arguments, f"hydra.run.dir={folder}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         small = folder / "small.ckpt"
@@ -249,7 +272,17 @@ def test_the_weights_of_the_tiles_add_up_to_one_everywhere(multiple):
         spans(1000, 100, multiple)
 
 
-SIZES = [(1, 1), (700, 300), (300, 700), (500, 500), (5, 1200), (1201, 3), (1, 1, 1), (9, 200, 150), (300, 193, 20)]
+SIZES = [
+    (1, 1),
+    (700, 300),
+    (300, 700),
+    (500, 500),
+    (5, 1200),
+    (1201, 3),
+    (1, 1, 1),
+    (9, 200, 150),
+    (300, 193, 20),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -263,10 +296,21 @@ def test_every_pixel_is_written_once(size, batch):
         times[place] += 1
 
     done = []
-    tiled(lambda x: x, lambda place: image[(slice(None), *place)], write, size, 192, 4, batch, done.append)
+    tiled(
+        lambda x: x,
+        lambda place: image[(slice(None), *place)],
+        write,
+        size,
+        192,
+        4,
+        batch,
+        done.append,
+    )
     assert torch.allclose(result, image, atol=1e-6)
     assert (times == 1).all()
-    assert sum(done) == math.prod(len(spans(length, 192, 4, OVERLAPS[len(size)])) for length in size)
+    assert sum(done) == math.prod(
+        len(spans(length, 192, 4, OVERLAPS[len(size)])) for length in size
+    )
 
 
 @pytest.mark.slow
@@ -277,8 +321,11 @@ def test_tiles_cannot_be_seen(model):
     photo = data.retina()[300:1068, 200:1224].astype(np.float32) / 255
     white = photo + RNG.normal(0, 0.1, photo.shape).astype(np.float32)
     assert np.abs(model.denoise(white, tile=512) - model.denoise(white, tile=None)).max() < 1e-4
-    photo = Camera(sigma=40, width=1.6, shared=0.9)(torch.from_numpy(photo).permute(2, 0, 1)[None], generator(0))
-    photo = photo[0].permute(1, 2, 0).numpy()  # what is alike over many pixels, the network asks many for
+    photo = Camera(sigma=40, width=1.6, shared=0.9)(
+        torch.from_numpy(photo).permute(2, 0, 1)[None], generator(0)
+    )
+    # what is alike over many pixels, the network asks many for
+    photo = photo[0].permute(1, 2, 0).numpy()
     assert np.abs(model.denoise(photo, tile=384) - model.denoise(photo, tile=None)).max() < 1e-4
     part = white[:501, :450]
     difference = model.denoise(part, tile=384, tta=True) - model.denoise(part, tile=None, tta=True)
@@ -319,9 +366,12 @@ def test_memory_does_not_grow_with_the_image(model, tmp_path):
     for side in (1000, 4000):
         path = tmp_path / f"{side}.npy"
         np.lib.format.open_memmap(path, "w+", np.uint8, (side, side, 3)).flush()
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        )
         peaks.append(int(done.stdout))
-    stored = 2 * 4000 * 4000 * 3 / 2**20  # the pages of both files that the kernel has mapped, at most
+    # the pages of both files that the kernel has mapped, at most
+    stored = 2 * 4000 * 4000 * 3 / 2**20
     assert peaks[1] - peaks[0] < stored + 40
 
 
@@ -337,7 +387,9 @@ def tiff(path: Path, array: np.ndarray, **options: object) -> None:
     options = {"photometric": "rgb" if colour else "minisblack", **options}
     if colour and array.shape[-1] == 4:
         options["extrasamples"] = ["unassalpha"]
-    tifffile.imwrite(path, array, resolution=(300, 300), resolutionunit=2, description="of a cell", **options)
+    tifffile.imwrite(
+        path, array, resolution=(300, 300), resolutionunit=2, description="of a cell", **options
+    )
 
 
 def planar(path: Path, array: np.ndarray, **options: object) -> None:
@@ -346,7 +398,11 @@ def planar(path: Path, array: np.ndarray, **options: object) -> None:
 
 FORMATS = {
     **{f"{d}-{c}.png": (png, d, c, {}) for d in ("uint8", "uint16") for c in (1, 2, 3, 4)},
-    **{f"{d}-{c}.npy": (np.save, d, c, {}) for d in ("uint8", "uint16", "float16", "float64") for c in (1, 3)},
+    **{
+        f"{d}-{c}.npy": (np.save, d, c, {})
+        for d in ("uint8", "uint16", "float16", "float64")
+        for c in (1, 3)
+    },
     **{f"{d}-{c}.tif": (tiff, d, c, {}) for d in ("uint8", "uint16", "float32") for c in (1, 3)},
     "uint16-4.tif": (tiff, "uint16", 4, {}),
     "lzw.tif": (tiff, "uint16", 3, {"compression": "lzw", "predictor": True}),
@@ -400,7 +456,10 @@ def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
 def tags(file: tifffile.TiffFile) -> list[dict[int, object]]:
     """All tags of all pages but where and how long the parts are."""
     places = (273, 279, 324, 325)
-    return [{(t.code, i): t.value for i, t in enumerate(p.aspage().tags) if t.code not in places} for p in file.pages]
+    return [
+        {(t.code, i): t.value for i, t in enumerate(p.aspage().tags) if t.code not in places}
+        for p in file.pages
+    ]
 
 
 def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
@@ -408,7 +467,14 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
     with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
         for i, page in enumerate(stack):
             own = [(65000, "s", 0, f"page {i}", True)]
-            file.write(page, compression="zlib", description=f"z = {i}", metadata=None, contiguous=False, extratags=own)
+            file.write(
+                page,
+                compression="zlib",
+                description=f"z = {i}",
+                metadata=None,
+                contiguous=False,
+                extratags=own,
+            )
     tifffile.imwrite(
         tmp_path / "imagej.tif",
         stack[:, None],
@@ -416,29 +482,41 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
         resolution=(2.0, 2.0),
         metadata={"unit": "um", "axes": "ZCYX"},
     )
-    tifffile.imwrite(tmp_path / "ome.ome.tif", stack, metadata={"axes": "TYX", "PhysicalSizeX": 0.25})
+    tifffile.imwrite(
+        tmp_path / "ome.ome.tif", stack, metadata={"axes": "TYX", "PhysicalSizeX": 0.25}
+    )
     for name in ("pages.tif", "imagej.tif", "ome.ome.tif"):
         picture = opened(tmp_path / name)
         assert picture.values[0].axes in ("NHW", "DHW", "THW")
         with picture.written(tmp_path / f"out-{name}") as (result,):
             model.denoise_into(result, picture.values[0].array, picture.values[0].axes)
-        with tifffile.TiffFile(tmp_path / name) as old, tifffile.TiffFile(tmp_path / f"out-{name}") as new:
+        with (
+            tifffile.TiffFile(tmp_path / name) as old,
+            tifffile.TiffFile(tmp_path / f"out-{name}") as new,
+        ):
             assert tags(old) == tags(new)
             assert old.series[0].axes == new.series[0].axes
             assert old.imagej_metadata == new.imagej_metadata
             after = new.asarray()
         # Pages do not see one another.
         alone = model.denoise(stack[1], scale=levels(stack)[1])
-        assert np.abs(after.reshape(stack.shape)[1].astype(int) - alone).max() <= 1  # rounded in another range
+        # rounded in another range
+        assert np.abs(after.reshape(stack.shape)[1].astype(int) - alone).max() <= 1
 
 
 def test_pages_of_several_sizes(tmp_path, model):
     """In the order of the file, whatever series they belong to."""
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
         for height in (40, 24):
-            file.write(noisy(40, 50, 1, "uint8"), compression="zlib", contiguous=False, metadata=None)
-            file.write(noisy(30, height, 3, "uint8"), compression="zlib", photometric="rgb", metadata=None)
-    assert run("denoise", tmp_path / "mixed.tif", "-o", tmp_path / "out", cwd=tmp_path).returncode == 0
+            file.write(
+                noisy(40, 50, 1, "uint8"), compression="zlib", contiguous=False, metadata=None
+            )
+            file.write(
+                noisy(30, height, 3, "uint8"), compression="zlib", photometric="rgb", metadata=None
+            )
+    assert (
+        run("denoise", tmp_path / "mixed.tif", "-o", tmp_path / "out", cwd=tmp_path).returncode == 0
+    )
     with tifffile.TiffFile(tmp_path / "out" / "mixed.tif") as file:
         assert [p.shape for p in file.pages] == [(40, 50), (30, 40, 3), (40, 50), (30, 24, 3)]
 
@@ -452,7 +530,13 @@ def test_tags_that_are_not_as_they_should_be_are_kept_as_they_are(tmp_path):
     ]
     for name, compression in (("plain.tif", None), ("deflated.tif", "zlib")):
         with tifffile.TiffWriter(tmp_path / name, byteorder="<") as file:
-            file.write(noisy(16, 20, 1, "uint8"), compression=compression, extratags=odd, metadata=None, software=False)
+            file.write(
+                noisy(16, 20, 1, "uint8"),
+                compression=compression,
+                extratags=odd,
+                metadata=None,
+                software=False,
+            )
         with tifffile.TiffFile(tmp_path / name, mode="r+b") as file:
             file.pages[0].tags[282].overwrite((72, 0))  # a resolution without a unit of length
     done = run("denoise", "plain.tif", "deflated.tif", "-o", "out", cwd=tmp_path)
@@ -475,7 +559,14 @@ def test_jpeg_and_png_keep_their_metadata(tmp_path, model):
     exif = Image.Exif()
     exif[274], exif[271] = 6, "a camera"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture.save(tmp_path / "a.jpg", exif=exif, dpi=(300, 300), icc_profile=profile, subsampling=2, progressive=True)
+    picture.save(
+        tmp_path / "a.jpg",
+        exif=exif,
+        dpi=(300, 300),
+        icc_profile=profile,
+        subsampling=2,
+        progressive=True,
+    )
     text = PngImagePlugin.PngInfo()
     text.add_itxt("Title", "Möwe")
     picture.save(tmp_path / "a.png", exif=exif, dpi=(300, 300), icc_profile=profile, pnginfo=text)
@@ -516,12 +607,16 @@ def test_arrays_of_any_layout(model):
     assert of_picture((3, 50, 3), channels_first=True) == "CHW"
     assert of_picture((7, 3, 40, 50)) == "NCHW"
     assert of_picture((7, 40, 50, 1)) == "NHWC"
-    with pytest.raises(InputError, match=r"an array of shape \(5, 6, 7, 8, 9\): which axis is what"):
+    with pytest.raises(
+        InputError, match=r"an array of shape \(5, 6, 7, 8, 9\): which axis is what"
+    ):
         of_picture((5, 6, 7, 8, 9))
     plain = model.denoise(colour)
     assert np.array_equal(model.denoise(colour.transpose(2, 0, 1)), plain.transpose(2, 0, 1))
     assert np.array_equal(model.denoise(np.stack([colour, colour]))[1], plain)
-    assert np.array_equal(model.denoise(colour.transpose(1, 2, 0), axes="WCH"), plain.transpose(1, 2, 0))
+    assert np.array_equal(
+        model.denoise(colour.transpose(1, 2, 0), axes="WCH"), plain.transpose(1, 2, 0)
+    )
     tensor = model.denoise(torch.from_numpy(colour).permute(2, 0, 1))
     assert isinstance(tensor, torch.Tensor)
     assert np.array_equal(tensor.permute(1, 2, 0).numpy(), plain)
@@ -598,10 +693,12 @@ def test_one_channel_and_many_channel_networks():
     with torch.no_grad():
         nn.init.normal_(two.network.output.weight, std=0.05)
     pair = noisy(24, 32, 2, "uint8")
-    assert (two.denoise(pair)[..., 1] != pair[..., 1]).any()  # a channel of its own, not transparency
+    # a channel of its own, not transparency
+    assert (two.denoise(pair)[..., 1] != pair[..., 1]).any()
     with pytest.raises(InputError, match="3 channels: the checkpoint is for images with 2"):
         two.denoise(colour)
-    result = np.empty_like(pair)  # as the command does, for which a file may call the channel transparency
+    # as the command does, for which a file may call the channel transparency
+    result = np.empty_like(pair)
     two.denoise_into(result, pair, "HWC", alpha=True)
     assert np.array_equal(result, two.denoise(pair))
 
@@ -609,7 +706,11 @@ def test_one_channel_and_many_channel_networks():
 @pytest.mark.parametrize(
     "model",
     [
-        {"_target_": "n2n_lightning.inference.denoiser.load", "path": "other.ckpt", "allow": ["os"]},
+        {
+            "_target_": "n2n_lightning.inference.denoiser.load",
+            "path": "other.ckpt",
+            "allow": ["os"],
+        },
         {"_target_": "n2n_lightning.train.main"},
         {"_target_": "os.system", "command": "touch hello"},
         {"_target_": "tests.test_denoise.touch", "path": "hello"},
@@ -623,7 +724,10 @@ def test_one_channel_and_many_channel_networks():
 )
 def test_a_checkpoint_calls_nothing_but_networks(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, spec in (("best.ckpt", model), ("other.ckpt", {"_target_": "os.system", "command": "touch hello"})):
+    for name, spec in (
+        ("best.ckpt", model),
+        ("other.ckpt", {"_target_": "os.system", "command": "touch hello"}),
+    ):
         torch.save({"state_dict": {}, "n2n_lightning": {"format": 1, "model": spec}}, name)
     with pytest.raises(InputError, match=r"^best\.ckpt: "):
         load("best.ckpt", allow=["tests.test_denoise"])
@@ -683,7 +787,9 @@ def test_an_equivariant_checkpoint_gives_the_same_in_any_unit(channels):
     torch.nn.init.normal_(network.output.weight, std=0.1)
     model = TrainedDenoiser(network, 3)
     draws = np.random.default_rng(0)
-    image = smooth(210, 230, channels).astype(np.float32) + draws.normal(0, 0.05, (210, 230, channels))
+    image = smooth(210, 230, channels).astype(np.float32) + draws.normal(
+        0, 0.05, (210, 230, channels)
+    )
     image = image.astype(np.float32)
     image[40, 50], image[100, 100:102], image[:20] = 60, -30, 1.5  # hot, dead, a margin
     plain = model.denoise(image)
@@ -695,7 +801,9 @@ def test_an_equivariant_checkpoint_gives_the_same_in_any_unit(channels):
     whole = (image[110:] * 2000 + 9000).round().clip(0, 65535).astype(np.uint16)
     counts = model.denoise(whole.astype(np.float32))
     assert np.abs(model.denoise(whole).astype(float) - counts).max() <= 0.51
-    assert np.abs(model.denoise((2 * whole + 300).astype(np.int32)) - (2 * counts + 300)).max() <= 0.6
+    assert (
+        np.abs(model.denoise((2 * whole + 300).astype(np.int32)) - (2 * counts + 300)).max() <= 0.6
+    )
     assert np.abs(model.denoise(image, tile=192) - plain).max() < 1e-4
     assert np.array_equal(model.denoise(np.full((40, 40), 7.5)), np.full((40, 40), 7.5))
 
@@ -717,9 +825,16 @@ def test_strength_mixes_the_picture_and_its_result(model, tmp_path, monkeypatch)
     image = noisy(50, 60, 3, "float32")
     image[5, 5] = np.nan
     full = model.denoise(image)
-    assert np.allclose(model.denoise(image, strength=0.25), image + 0.25 * (full - image), atol=1e-5, equal_nan=True)
+    assert np.allclose(
+        model.denoise(image, strength=0.25),
+        image + 0.25 * (full - image),
+        atol=1e-5,
+        equal_nan=True,
+    )
     assert np.allclose(model.denoise(image, strength=0), image, atol=1e-6, equal_nan=True)
-    woven = fabrics(1, 128, [torch.full((3, 8, 8), 128, dtype=torch.uint8)], seed=8)[0].float() / 255
+    woven = (
+        fabrics(1, 128, [torch.full((3, 8, 8), 128, dtype=torch.uint8)], seed=8)[0].float() / 255
+    )
     full = model.denoise(woven)
     assert (full - model.denoise(woven, uneven=True)).abs().max() > 1e-3  # texture was put back
     assert torch.allclose(model.denoise(woven, strength=0.5), (woven + full) / 2, atol=1e-5)
@@ -727,7 +842,10 @@ def test_strength_mixes_the_picture_and_its_result(model, tmp_path, monkeypatch)
     done = run("denoise", "a.npy", "-o", "out", "--strength", "0.25", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.allclose(
-        np.load(tmp_path / "out" / "a.npy"), model.denoise(image, strength=0.25), atol=1e-5, equal_nan=True
+        np.load(tmp_path / "out" / "a.npy"),
+        model.denoise(image, strength=0.25),
+        atol=1e-5,
+        equal_nan=True,
     )
     done = run("denoise", "a.npy", "-o", "other", "--strength", "2", cwd=tmp_path)
     assert done.returncode == 2
@@ -736,7 +854,10 @@ def test_strength_mixes_the_picture_and_its_result(model, tmp_path, monkeypatch)
 
 def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
     """Fluorescence: each channel has a range of its own, and nothing of the others."""
-    bright, dim = (smooth(48, 52, 1)[..., 0] * 50000).astype(np.uint16), noisy(48, 52, 1, "uint8").astype(np.uint16) * 2
+    bright, dim = (
+        (smooth(48, 52, 1)[..., 0] * 50000).astype(np.uint16),
+        noisy(48, 52, 1, "uint8").astype(np.uint16) * 2,
+    )
     stack = np.stack([bright, dim, bright // 2])
     tifffile.imwrite(tmp_path / "cells.tif", stack, imagej=True, metadata={"axes": "CYX"})
     values = opened(tmp_path / "cells.tif").values[0]
@@ -745,18 +866,22 @@ def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
     result = tifffile.imread(tmp_path / "out" / "cells.tif")
     for i in range(3):
         assert np.array_equal(result[i], model.denoise(stack[i]))
-    own = TrainedDenoiser(Half(), 3, scale=65535.0)  # a network that was trained on such captures takes them together
+    # a network that was trained on such captures takes them together
+    own = TrainedDenoiser(Half(), 3, scale=65535.0)
     own.denoise_into(np.empty_like(stack), stack, "CHW", colour=False)
     assert np.array_equal(own.network.seen[0][0].numpy() * 65535, stack.astype(np.float32))
 
 
 def test_axes_of_npy_files_can_be_said(tmp_path, model):
-    frames = np.stack([noisy(24, 28, 1, "uint8") for _ in range(3)])  # three frames look like a colour picture
+    # three frames look like a colour picture
+    frames = np.stack([noisy(24, 28, 1, "uint8") for _ in range(3)])
     np.save(tmp_path / "frames.npy", frames)
     assert run("denoise", "frames.npy", "-o", "out", "--axes", "NHW", cwd=tmp_path).returncode == 0
     assert np.array_equal(np.load(tmp_path / "out" / "frames.npy")[1], model.denoise(frames[1]))
     done = run("denoise", "frames.npy", "-o", "more", "--axes", "HW", cwd=tmp_path)
-    assert done.stderr.startswith("error: frames.npy: its shape is (3, 24, 28); --axes HW does not fit")
+    assert done.stderr.startswith(
+        "error: frames.npy: its shape is (3, 24, 28); --axes HW does not fit"
+    )
 
 
 def test_the_scale_of_training_is_used(tmp_path):
@@ -803,7 +928,9 @@ def test_the_examples_run():
 
 
 def test_the_package_is_imported_without_torch():
-    code = "import sys, n2n_lightning.denoise, n2n_lightning.export; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, n2n_lightning.denoise, n2n_lightning.export; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -826,11 +953,15 @@ def test_a_folder_with_a_broken_file(tmp_path):
     folder_of_pictures(tmp_path / "pictures")
     done = run("denoise", "pictures", "-o", "out", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0].startswith("error: pictures/broken.png: damaged, or not the PNG file")
+    assert done.stderr.splitlines()[0].startswith(
+        "error: pictures/broken.png: damaged, or not the PNG file"
+    )
     assert done.stderr.splitlines()[1] == "1 of 6 pictures failed"
     assert len(done.stderr.splitlines()) == 2
     assert "left alone: notes.txt" in done.stdout
-    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    found = sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
     assert found == ["a.png", "c.TIF", "d.jpeg", "deeper/b.png", "e.npy"]
 
     # Again: nothing is overwritten, and what is there is not touched.
@@ -848,22 +979,35 @@ def test_a_folder_with_a_broken_file(tmp_path):
         itself = run("denoise", "pictures/a.png", "-o", "pictures", *overwrite, cwd=tmp_path)
         assert itself.stderr.startswith("error: pictures/a.png: would replace itself")
         assert itself.returncode == 2
-    assert run("denoise", "pictures/e.npy", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
+    assert (
+        run("denoise", "pictures/e.npy", "-o", "out", "--overwrite", cwd=tmp_path).returncode == 0
+    )
     assert (tmp_path / "out" / "e.npy").stat().st_mtime_ns > stamps[tmp_path / "out" / "e.npy"]
 
 
 def test_where_results_go_among_the_pictures(tmp_path):
     (tmp_path / "raw").mkdir()
     png(tmp_path / "raw" / "a.png", noisy(8, 9, 3, "uint8"))
-    assert run("denoise", "raw", "-o", ".", cwd=tmp_path).returncode == 0  # the pictures lie below the results
+    # the pictures lie below the results
+    assert run("denoise", "raw", "-o", ".", cwd=tmp_path).returncode == 0
     assert (tmp_path / "a.png").is_file()
     for target, names in (("raw/clean", ["a.png"]), ("raw/more", ["a.png", "clean/a.png"])):
         assert run("denoise", "raw", "-o", target, cwd=tmp_path).returncode == 0
-        found = sorted(str(p.relative_to(tmp_path / target)) for p in (tmp_path / target).rglob("*.png"))
+        found = sorted(
+            str(p.relative_to(tmp_path / target)) for p in (tmp_path / target).rglob("*.png")
+        )
         assert found == names
     png(tmp_path / "raw" / "b.png", noisy(8, 9, 3, "uint8"))
-    done = run("denoise", "raw/**/b.png", "../" + tmp_path.name + "/raw/b.png", "-o", "raw/clean", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr  # the same file by two names; results of before are no pictures
+    done = run(
+        "denoise",
+        "raw/**/b.png",
+        "../" + tmp_path.name + "/raw/b.png",
+        "-o",
+        "raw/clean",
+        cwd=tmp_path,
+    )
+    # the same file by two names; results of before are no pictures
+    assert done.returncode == 0, done.stderr
     done = run("denoise", "raw/**/b.png", "-o", "raw/clean", "--overwrite", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -874,11 +1018,24 @@ def test_one_picture_to_one_name_and_patterns(tmp_path):
     done = run("denoise", "pictures/a.png", "-o", "clean.png", cwd=tmp_path)
     assert done.returncode == 0
     assert (tmp_path / "clean.png").is_file()
-    assert run("denoise", "pictures/**/*.png", "-o", "all", cwd=tmp_path).returncode == 1  # broken.png is among them
+    # broken.png is among them
+    assert run("denoise", "pictures/**/*.png", "-o", "all", cwd=tmp_path).returncode == 1
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["a.png", "b.png"]
     png(tmp_path / "x[1].png", noisy(8, 9, 3, "uint8"))
     assert (
-        run("denoise", "x[1].png", "-o", "odd", "--tta", "--batch", "2", "--tile", "384", cwd=tmp_path).returncode == 0
+        run(
+            "denoise",
+            "x[1].png",
+            "-o",
+            "odd",
+            "--tta",
+            "--batch",
+            "2",
+            "--tile",
+            "384",
+            cwd=tmp_path,
+        ).returncode
+        == 0
     )
     os.rename(tmp_path / "x[1].png", os.fsencode(tmp_path / "pictures") + b"/\xff.png")
     odd = run("denoise", "pictures", "-o", "bytes", cwd=tmp_path)
@@ -890,7 +1047,11 @@ def test_one_picture_to_one_name_and_patterns(tmp_path):
 BAD = {
     "no such file": (["nothing.png", "-o", "out"], 1, "error: nothing.png: no such file"),
     "no match": (["*.webp", "-o", "out"], 2, "error: *.webp: matches no file"),
-    "another kind": (["pictures/notes.txt", "-o", "out"], 1, "error: pictures/notes.txt: is none of .png, .jpg"),
+    "another kind": (
+        ["pictures/notes.txt", "-o", "out"],
+        1,
+        "error: pictures/notes.txt: is none of .png, .jpg",
+    ),
     "empty folder": (["empty", "-o", "out"], 2, "error: empty: holds no pictures"),
     "clash": (
         ["pictures/a.png", "other/a.png", "-o", "out"],
@@ -902,30 +1063,58 @@ BAD = {
         2,
         "error: out.jpg: a .png picture stays one; name it out.png",
     ),
-    "tile": (["pictures/a.png", "-o", "out", "--tile", "64"], 2, "error: tile=64: must be 384 or more"),
+    "tile": (
+        ["pictures/a.png", "-o", "out", "--tile", "64"],
+        2,
+        "error: tile=64: must be 384 or more",
+    ),
     "batch": (
         ["pictures/a.png", "-o", "out", "--batch", "0"],
         2,
         "error: --batch 0: must be larger than 0",
     ),
-    "scale": (["pictures/a.png", "-o", "out", "--scale", "nan"], 2, "error: --scale nan: must be larger than 0"),
-    "checkpoint": (["pictures/a.png", "-o", "out", "--checkpoint", "pictures"], 2, "error: pictures: not a run folder"),
-    "device": (["pictures/a.png", "-o", "out", "--device", "quantum"], 2, "error: --device quantum: "),
+    "scale": (
+        ["pictures/a.png", "-o", "out", "--scale", "nan"],
+        2,
+        "error: --scale nan: must be larger than 0",
+    ),
+    "checkpoint": (
+        ["pictures/a.png", "-o", "out", "--checkpoint", "pictures"],
+        2,
+        "error: pictures: not a run folder",
+    ),
+    "device": (
+        ["pictures/a.png", "-o", "out", "--device", "quantum"],
+        2,
+        "error: --device quantum: ",
+    ),
     "out": (["pictures/a.png"], 2, "error: the following arguments are required: -o/--out"),
     "out is a file": (
         ["pictures", "-o", "pictures/notes.txt"],
         2,
         "error: pictures/notes.txt: is a file",
     ),
-    "out cannot be made": (["pictures/a.png", "-o", "/proc/x"], 1, "error: /proc/x/a.png: cannot be written"),
+    "out cannot be made": (
+        ["pictures/a.png", "-o", "/proc/x"],
+        1,
+        "error: /proc/x/a.png: cannot be written",
+    ),
     "two to one": (
         ["pictures/a.png", "pictures/d.jpeg", "-o", "out.png"],
         2,
         "error: out.png: is the name of a picture, for 2 pictures; name a folder",
     ),
-    "a name of another kind": (["pictures/a.png", "-o", "out.bmp"], 2, "error: out.bmp: a .png picture stays one"),
+    "a name of another kind": (
+        ["pictures/a.png", "-o", "out.bmp"],
+        2,
+        "error: out.bmp: a .png picture stays one",
+    ),
     "no name": (["", "-o", "out"], 2, "error: a picture without a name"),
-    "infinite scale": (["pictures/a.png", "-o", "out", "--scale", "inf"], 2, "error: --scale inf: must be larger"),
+    "infinite scale": (
+        ["pictures/a.png", "-o", "out", "--scale", "inf"],
+        2,
+        "error: --scale inf: must be larger",
+    ),
 }
 
 
@@ -949,7 +1138,9 @@ def bomb(path: Path) -> None:
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     body = zlib.compress(bytes(100))
     parts = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
-    chunks = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts]
+    chunks = [
+        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts
+    ]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
@@ -963,38 +1154,63 @@ def wide_tiff(path: Path, compressed: bool) -> None:
 
 DAMAGED = {
     "bomb.png": (bomb, "which no photograph does; it is not read"),
-    "wide.tif": (lambda p: wide_tiff(p, False), "damaged, or not the TIFF file|which no photograph does"),
+    "wide.tif": (
+        lambda p: wide_tiff(p, False),
+        "damaged, or not the TIFF file|which no photograph does",
+    ),
     "deflated.tif": (lambda p: wide_tiff(p, True), "which no photograph does; it is not read"),
     "text.png": (lambda p: p.write_text("hello"), "is no PNG file"),
     "empty.png": (lambda p: p.write_bytes(b""), "is no PNG file"),
     "empty.tif": (lambda p: p.write_bytes(b""), "damaged, or not the TIFF file"),
     "empty.npy": (lambda p: p.write_bytes(b""), "damaged, or not the NPY file"),
     "empty.jpg": (lambda p: p.write_bytes(b""), "damaged, or not the JPEG file"),
-    "objects.npy": (lambda p: np.save(p, np.array([{}, None]), allow_pickle=True), "damaged, or not the NPY file"),
-    "complex.npy": (lambda p: np.save(p, np.zeros((4, 4), complex)), "values of type complex128: must be one of uint8"),
+    "objects.npy": (
+        lambda p: np.save(p, np.array([{}, None]), allow_pickle=True),
+        "damaged, or not the NPY file",
+    ),
+    "complex.npy": (
+        lambda p: np.save(p, np.zeros((4, 4), complex)),
+        "values of type complex128: must be one of uint8",
+    ),
     "axes.npy": (lambda p: np.save(p, np.zeros((5,) * 5)), "which axis is what"),
     "none.npy": (lambda p: np.save(p, np.zeros((0, 4))), "holds no pixels"),
-    "short.npy": (lambda p: (np.save(p, np.zeros((40, 40))), os.truncate(p, 500)), "damaged, or not the NPY file"),
+    "short.npy": (
+        lambda p: (np.save(p, np.zeros((40, 40))), os.truncate(p, 500)),
+        "damaged, or not the NPY file",
+    ),
     "cmyk.jpg": (lambda p: Image.new("CMYK", (8, 8)).save(p), "is a CMYK JPEG; convert it to RGB"),
     "moving.png": (
-        lambda p: Image.new("L", (8, 8)).save(p, save_all=True, append_images=[Image.new("L", (8, 8), 9)]),
+        lambda p: Image.new("L", (8, 8)).save(
+            p, save_all=True, append_images=[Image.new("L", (8, 8), 9)]
+        ),
         "is an animation",
     ),
     "palette.tif": (
         lambda p: tifffile.imwrite(
-            p, np.zeros((8, 8), np.uint8), photometric="palette", colormap=np.zeros((3, 256), np.uint16)
+            p,
+            np.zeros((8, 8), np.uint8),
+            photometric="palette",
+            colormap=np.zeros((3, 256), np.uint16),
         ),
         "is a palette TIFF",
     ),
     "pyramid.tif": (lambda p: pyramid(p), "has its image in several resolutions"),
-    "ycbcr.tif": (lambda p: Image.new("YCbCr", (8, 8)).save(p, compression="tiff_lzw"), "is a YCbCr TIFF"),
+    "ycbcr.tif": (
+        lambda p: Image.new("YCbCr", (8, 8)).save(p, compression="tiff_lzw"),
+        "is a YCbCr TIFF",
+    ),
     "volume.tif": (
-        lambda p: tifffile.imwrite(p, np.zeros((16, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16)),
+        lambda p: tifffile.imwrite(
+            p, np.zeros((16, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16)
+        ),
         "is a volumetric TIFF",
     ),
     "cut.tif": (lambda p: cut(p), "is truncated"),
     "planes.ome.tif": (lambda p: fewer_planes(p), "its description and its pages disagree"),
-    "png.jpg": (lambda p: Image.new("L", (8, 8)).save(p, format="PNG"), "damaged, or not the JPEG file"),
+    "png.jpg": (
+        lambda p: Image.new("L", (8, 8)).save(p, format="PNG"),
+        "damaged, or not the JPEG file",
+    ),
 }
 
 
@@ -1020,14 +1236,20 @@ def cut(path: Path) -> None:
 
 def fewer_planes(path: Path) -> None:
     """An OME description of three planes in a file that holds two."""
-    tifffile.imwrite(path, np.zeros((3, 16, 16), np.uint8), metadata={"axes": "ZYX"}, compression="zlib")
+    tifffile.imwrite(
+        path, np.zeros((3, 16, 16), np.uint8), metadata={"axes": "ZYX"}, compression="zlib"
+    )
     with tifffile.TiffFile(path) as file:
         description = file.pages[0].description.encode()
     with tifffile.TiffWriter(path, ome=False) as file:
         for i in range(2):
             text = description if i == 0 else None
             file.write(
-                np.zeros((16, 16), np.uint8), compression="zlib", description=text, metadata=None, contiguous=False
+                np.zeros((16, 16), np.uint8),
+                compression="zlib",
+                description=text,
+                metadata=None,
+                contiguous=False,
             )
 
 
@@ -1042,7 +1264,11 @@ def test_pictures_that_cannot_be_read(name, tmp_path):
     make, message = DAMAGED[name]
     make(tmp_path / name)
     with pytest.raises(InputError, match=message) as caught:
-        [picture.meaning(values) for picture in [opened(tmp_path / name)] for values in picture.values]
+        [
+            picture.meaning(values)
+            for picture in [opened(tmp_path / name)]
+            for values in picture.values
+        ]
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
     assert "\n" not in str(caught.value)
 
@@ -1092,7 +1318,9 @@ def test_export(suffix, tmp_path):
             "import sys, torch; network = torch.export.load(sys.argv[1]).module()\n"
             "print(tuple(network(torch.rand(1, 3, 5, 64)).shape), 'n2n_lightning' in sys.modules)"
         )
-        alone = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
+        alone = subprocess.run(
+            [sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True
+        )
         assert alone.stdout.split("\n")[0] == "(1, 3, 5, 64) False"
         found = torch.export.load(out).module()(image)
     else:
@@ -1100,11 +1328,16 @@ def test_export(suffix, tmp_path):
         assert set(torch.load(out, weights_only=True)) == {"state_dict", "n2n_lightning"}
     assert torch.allclose(found, expected, atol=1e-5)
     again = run("export", checkpoint_files.PRETRAINED, out, cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (2, f"error: {out}: exists; --overwrite replaces it\n")
+    assert (again.returncode, again.stderr) == (
+        2,
+        f"error: {out}: exists; --overwrite replaces it\n",
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["EncoderDecoder", "UNet", "Noise2NoiseUNet", "DnCNN", "NAFNet", "DRUNet"])
+@pytest.mark.parametrize(
+    "name", ["EncoderDecoder", "UNet", "Noise2NoiseUNet", "DnCNN", "NAFNet", "DRUNet"]
+)
 def test_export_of_every_network(name, tmp_path):
     network = getattr(networks, name)()
     for parameter in network.parameters():
@@ -1112,7 +1345,9 @@ def test_export_of_every_network(name, tmp_path):
             nn.init.normal_(parameter, std=0.05)
     spec = {"_target_": f"n2n_lightning.networks.{name}", "channels": 3}
     state = {f"network.{key}": value for key, value in network.state_dict().items()}
-    torch.save({"state_dict": state, "n2n_lightning": {"format": 1, "model": spec}}, tmp_path / "a.ckpt")
+    torch.save(
+        {"state_dict": state, "n2n_lightning": {"format": 1, "model": spec}}, tmp_path / "a.ckpt"
+    )
     done = run("export", "a.ckpt", "a.pt2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     exported = torch.export.load(tmp_path / "a.pt2").module()
@@ -1127,7 +1362,10 @@ def test_export_of_every_network(name, tmp_path):
 def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, tmp_path):
     """Offline, on stored values: black 100, and 900 above it white."""
     network = networks.DRUNet(2, [4, 6], [1, 1], dims=dims)
-    spec = {"model": {"_target_": "n2n_lightning.networks.DRUNet", **network.arguments}, "range": [100.0, 900.0]}
+    spec = {
+        "model": {"_target_": "n2n_lightning.networks.DRUNet", **network.arguments},
+        "range": [100.0, 900.0],
+    }
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     torch.save({"state_dict": state, "n2n_lightning": {"format": 1, **spec}}, tmp_path / "a.ckpt")
     done = run("export", "a.ckpt", "zoo.zip", "--author", "Ada", "--license", "MIT", cwd=tmp_path)
@@ -1144,9 +1382,13 @@ def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, 
         "described = zoo.load_model_description('zoo.zip')\n"
         "assert (described.authors[0].name, str(described.license)) == ('Ada', 'MIT')\n"
     )
-    done = subprocess.run([sys.executable, "-c", theirs], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(
+        [sys.executable, "-c", theirs], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 0, done.stderr
-    expected = load(tmp_path / "a.ckpt").denoise(stored, axes="NCDHW" if dims == 3 else "NCHW", tile=None)
+    expected = load(tmp_path / "a.ckpt").denoise(
+        stored, axes="NCDHW" if dims == 3 else "NCHW", tile=None
+    )
     assert np.allclose(np.load(tmp_path / "clean.npy"), expected, atol=0.1)
     done = run("export", "a.ckpt", "other.zip", "--license", "none of these", cwd=tmp_path)
     assert done.returncode == 2
@@ -1165,11 +1407,16 @@ def test_export_refuses_what_it_does_not_know(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif("N2N_DATA" not in os.environ, reason="N2N_DATA names no folder with photographs")
+@pytest.mark.skipif(
+    "N2N_DATA" not in os.environ, reason="N2N_DATA names no folder with photographs"
+)
 def test_real_camera_noise_becomes_less(model):
     scores = []
     for path in sorted(Path(os.environ["N2N_DATA"], "cc15_real").glob("*_real.png")):
-        before, clean = (opened(p).values[0].array / 255 for p in (path, Path(str(path).replace("_real.p", "_mean.p"))))
+        before, clean = (
+            opened(p).values[0].array / 255
+            for p in (path, Path(str(path).replace("_real.p", "_mean.p")))
+        )
         scores.append(gain(model.denoise(before), before, clean))
     assert min(scores) > 0
     assert np.mean(scores) > 0.5, json.dumps(scores)

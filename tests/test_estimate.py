@@ -69,7 +69,8 @@ def test_the_estimate_is_the_true_error_on_average(corrupt, kind):
         reference = noises.Pixelate(block=3).clean(clean) if corrupt is pixelate else clean
         estimate = squared_errors(outputs, captures)
         true = torch.stack([(f - reference).double().square() for f in outputs]).mean(0)
-        rest = (estimate - true).flatten(1).mean(1)  # of each scene: what the noise alone makes of it
+        # of each scene: what the noise alone makes of it
+        rest = (estimate - true).flatten(1).mean(1)
         differences.append(psnr(float(estimate.mean())) - psnr(float(true.mean())))
         widths.append(4.34 * float(rest.std()) / len(rest) ** 0.5 / float(true.mean()))
     spread = float(np.mean(widths))
@@ -80,7 +81,9 @@ def test_the_estimate_is_the_true_error_on_average(corrupt, kind):
 
 @pytest.mark.parametrize("count", [12, 30])
 @pytest.mark.parametrize("corrupt", [gaussian, poisson])
-def test_ninety_five_per_cent_of_the_intervals_hold_the_expected_error_of_new_scenes(corrupt, count):
+def test_ninety_five_per_cent_of_the_intervals_hold_the_expected_error_of_new_scenes(
+    corrupt, count
+):
     draws = torch.Generator().manual_seed(2)
     many = clouds(4000, 32, draws)
     captures = corrupt(many, draws)
@@ -131,7 +134,10 @@ def test_missing_pixels_do_not_count_and_scenes_weigh_the_same_whatever_their_si
     assert part.error == pytest.approx(whole.error, rel=0.1)
     assert np.isfinite(part.interval()).all()
     mixed = Estimates()
-    mixed.add([torch.zeros(1, 1, 64, 64), torch.full((1, 1, 64, 64), 2.0)], [torch.zeros(1, 1, 64, 64)] * 2)
+    mixed.add(
+        [torch.zeros(1, 1, 64, 64), torch.full((1, 1, 64, 64), 2.0)],
+        [torch.zeros(1, 1, 64, 64)] * 2,
+    )
     mixed.add([torch.zeros(1, 1, 8, 8)] * 2, [torch.ones(1, 1, 8, 8)] * 2)
     assert mixed.error == pytest.approx(0.5)  # the large scene's is 0, the small one's 1
     unknown = Estimates()
@@ -158,7 +164,8 @@ def test_volumes():
 def test_too_few_pixels_are_said_to_be_too_few():
     found = Estimates()
     y = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1, 1).expand(2, 1, 1, 4, 4)
-    found.add(list(y), [y[0] * 0, y[1] * 0])  # the mean of the captures, which is much nearer than any denoiser gets
+    # the mean of the captures, which is much nearer than any denoiser gets
+    found.add(list(y), [y[0] * 0, y[1] * 0])
     summary = summarise_estimates(found)
     assert found.error <= 0
     assert summary["psnr_estimate"] is None
@@ -182,7 +189,9 @@ def test_paired_differences_are_surer_than_the_scores():
 # In training
 
 
-def own_pairs(folder: Path, scenes: int = 8, side: int = 32, captures: int = 2, seed: int = 0) -> torch.Tensor:
+def own_pairs(
+    folder: Path, scenes: int = 8, side: int = 32, captures: int = 2, seed: int = 0
+) -> torch.Tensor:
     """captures.npy (N, K, H, W), float, in the folder, and the clean images, (N, 1, H, W)."""
     draws = torch.Generator().manual_seed(seed)
     clean = clouds(scenes, side, draws)
@@ -218,9 +227,20 @@ def test_the_best_epoch_is_the_one_with_the_least_estimated_error(tmp_path):
 
 def test_the_estimate_drives_early_stopping_and_schedules(tmp_path):
     own_pairs(tmp_path)
-    stop = ["+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", "+callbacks.stop.mode=max"]
-    stop += ["+callbacks.stop.monitor=val_psnr_estimate", "+callbacks.stop.patience=1", "+callbacks.stop.min_delta=50"]
-    plateau = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "+scheduler.mode=max"]
+    stop = [
+        "+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping",
+        "+callbacks.stop.mode=max",
+    ]
+    stop += [
+        "+callbacks.stop.monitor=val_psnr_estimate",
+        "+callbacks.stop.patience=1",
+        "+callbacks.stop.min_delta=50",
+    ]
+    plateau = [
+        "scheduler=own",
+        "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+        "+scheduler.mode=max",
+    ]
     plateau += ["+scheduler.patience=0", "+scheduler.threshold=50", "+scheduler.threshold_mode=abs"]
     options = ["trainer.max_epochs=9", "data.train_pairs=8", "hydra.run.dir=out"]
     done = run("train", *SOURCE, *SMALL, *stop, *plateau, *options, cwd=tmp_path)
@@ -233,7 +253,12 @@ def test_the_estimate_drives_early_stopping_and_schedules(tmp_path):
 
 def test_a_sweep_is_ranked_by_the_estimate_and_the_report_shows_it(tmp_path):
     own_pairs(tmp_path)
-    options = ["trainer.max_epochs=2", "data.train_pairs=16", "optim.lr=0.003,0.05", "hydra.sweep.dir=grid"]
+    options = [
+        "trainer.max_epochs=2",
+        "data.train_pairs=16",
+        "optim.lr=0.003,0.05",
+        "hydra.sweep.dir=grid",
+    ]
     done = run("train", "-m", *SOURCE, *SMALL, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = json.loads((tmp_path / "grid" / "sweep.json").read_text())
@@ -254,10 +279,19 @@ def test_what_is_scored_is_never_trained_on(tmp_path, monkeypatch):
     data = PairedImages("captures.npy", layout="NKHW", val_share=0.4, crop=None, batch_size=1)
     data.setup()
     values = np.load("captures.npy")
-    trained = {float(v) for e in range(30) for v in data.train[BatchIndex(e, 0, torch.arange(4))]["input"][:, 0, 0, 0]}
-    scored = [data.val[BatchIndex(0, 0, torch.arange(len(data.val)))][side] for side in ("input", "target")]
+    trained = {
+        float(v)
+        for e in range(30)
+        for v in data.train[BatchIndex(e, 0, torch.arange(4))]["input"][:, 0, 0, 0]
+    }
+    scored = [
+        data.val[BatchIndex(0, 0, torch.arange(len(data.val)))][side]
+        for side in ("input", "target")
+    ]
     assert trained == {float(v) for v in values[:4, :, 0, 0].ravel()}
-    assert {float(v) for side in scored for v in side[:, 0, 0, 0]} == {float(v) for v in values[4:, :4, 0, 0].ravel()}
+    assert {float(v) for side in scored for v in side[:, 0, 0, 0]} == {
+        float(v) for v in values[4:, :4, 0, 0].ravel()
+    }
     assert len(data.val) == 4  # two disjoint pairs of each of two scenes
     batch = next(iter(data.val_dataloader()))
     assert batch["scene"].tolist() == [0, 0, 1, 1][: len(batch["scene"])]
@@ -284,7 +318,14 @@ def test_other_scenes_taken_twice_score_what_is_trained(tmp_path):
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["data"]["val"] == 8
     assert result["noisy_psnr_estimate"] is not None
-    done = run("train", "data=pairs", "data.noisy=c.npy", "data.target=d.npy", "data.val_target=b.npy", cwd=tmp_path)
+    done = run(
+        "train",
+        "data=pairs",
+        "data.noisy=c.npy",
+        "data.target=d.npy",
+        "data.val_target=b.npy",
+        cwd=tmp_path,
+    )
     assert done.returncode == 2
     assert "data.val_target=b.npy" in done.stderr
 
@@ -292,18 +333,37 @@ def test_other_scenes_taken_twice_score_what_is_trained(tmp_path):
 def test_evaluate_without_clean_images(tmp_path):
     clean = own_pairs(tmp_path, scenes=30, side=48)
     noisy = np.load(tmp_path / "captures.npy")
-    for name, values in {"c": noisy[:15, 0], "d": noisy[:15, 1], "a": noisy[15:, 0], "b": noisy[15:, 1]}.items():
+    for name, values in {
+        "c": noisy[:15, 0],
+        "d": noisy[:15, 1],
+        "a": noisy[15:, 0],
+        "b": noisy[15:, 1],
+    }.items():
         np.save(tmp_path / f"{name}.npy", values)
     np.save(tmp_path / "truth.npy", clean[15:, 0].numpy())
     quick = ["data.train_pairs=32", "trainer.max_epochs=2", "hydra.run.dir=out", "data.scale=1"]
-    done = run("train", "data=pairs", "data.noisy=c.npy", "data.target=d.npy", *SMALL, *quick, cwd=tmp_path)
+    done = run(
+        "train", "data=pairs", "data.noisy=c.npy", "data.target=d.npy", *SMALL, *quick, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     pairs = ["--data", "pairs", "--noisy", "c.npy", "--target", "d.npy", "--val-noisy", "a.npy"]
     files = ["--json", "e.json", "--csv", "e.csv", "--picture", "e.png"]
-    done = run("evaluate", "out", *pairs, "--val-target", "b.npy", "--classical", *files, cwd=tmp_path)
+    done = run(
+        "evaluate", "out", *pairs, "--val-target", "b.npy", "--classical", *files, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     estimated = json.loads((tmp_path / "e.json").read_text())["scores"]
-    done = run("evaluate", "out", *pairs, "--clean", "truth.npy", "--classical", "--json", "t.json", cwd=tmp_path)
+    done = run(
+        "evaluate",
+        "out",
+        *pairs,
+        "--clean",
+        "truth.npy",
+        "--classical",
+        "--json",
+        "t.json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     true = json.loads((tmp_path / "t.json").read_text())["scores"]
     assert estimated.keys() == true.keys()
@@ -314,7 +374,17 @@ def test_evaluate_without_clean_images(tmp_path):
     blur = next(row for name, row in estimated.items() if "Gaussian" in name)
     assert blur["difference_interval"][0] < blur["difference"] < blur["difference_interval"][1]
     assert len((tmp_path / "e.csv").read_text().splitlines()) == 16
-    done = run("evaluate", "out", "--data", "pairs", "--val-noisy", "a.npy", "--val-target", "b.npy", cwd=tmp_path)
+    done = run(
+        "evaluate",
+        "out",
+        "--data",
+        "pairs",
+        "--val-noisy",
+        "a.npy",
+        "--val-target",
+        "b.npy",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -40,10 +40,21 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     course_files(folder / "course", train=24, val=9)
     photographs(folder / "pictures", 3, 40)
-    done = run("train", *SMALL, "trainer.max_epochs=2", "hydra.run.dir=outputs/runs/one", cwd=folder)
+    done = run(
+        "train", *SMALL, "trainer.max_epochs=2", "hydra.run.dir=outputs/runs/one", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
-    sweep = ["-m", "optim.lr=0.01,0.001,-1", "data=course", "data.root=course", *SMALL[0:1], *SMALL[2:]]
-    done = run("train", *sweep, "trainer.max_epochs=1", "hydra.sweep.dir=outputs/sweeps/grid", cwd=folder)
+    sweep = [
+        "-m",
+        "optim.lr=0.01,0.001,-1",
+        "data=course",
+        "data.root=course",
+        *SMALL[0:1],
+        *SMALL[2:],
+    ]
+    done = run(
+        "train", *sweep, "trainer.max_epochs=1", "hydra.sweep.dir=outputs/sweeps/grid", cwd=folder
+    )
     assert done.returncode == 1, done.stderr
     return folder
 
@@ -66,7 +77,11 @@ class Fixed:
 @pytest.mark.parametrize("kind", ["random", "constant"])
 def test_scores_agree_with_skimage_and_the_courses_formula(kind):
     draws = torch.Generator().manual_seed(0)
-    clean = torch.rand(5, 3, 24, 20, generator=draws) if kind == "random" else torch.full((5, 3, 24, 20), 0.4)
+    clean = (
+        torch.rand(5, 3, 24, 20, generator=draws)
+        if kind == "random"
+        else torch.full((5, 3, 24, 20), 0.4)
+    )
     noisy = (clean + 0.1 * torch.randn(clean.shape, generator=draws)).clamp(0, 1)
     found = scoring.score_clean(lambda image: image, Fixed(noisy, clean))
     summary = scoring.summarise(found, None)
@@ -81,7 +96,8 @@ def test_scores_agree_with_skimage_and_the_courses_formula(kind):
     rounded = [(c, (n * 255).round() / 255) for c, n in zip(clean, noisy, strict=True)]
     eight_bit = [peak_signal_noise_ratio(c.numpy(), n.numpy(), data_range=1.0) for c, n in rounded]
     assert summary["psnr_uint8"] == pytest.approx(np.mean(eight_bit), abs=1e-4)
-    course = (-10 * torch.log10((noisy - clean).square().mean((1, 2, 3)))).mean().item()  # its test.py, max_range 1
+    # its test.py, max_range 1
+    course = (-10 * torch.log10((noisy - clean).square().mean((1, 2, 3)))).mean().item()
     assert summary["psnr"] == pytest.approx(course, abs=1e-4)
     low, high = summary["psnr_interval"]
     assert low <= summary["psnr"] <= high
@@ -91,7 +107,10 @@ def test_paired_difference_knows_that_images_are_the_same():
     draws = torch.Generator().manual_seed(0)
     clean = torch.rand(40, 3, 12, 12, generator=draws)
     noise = torch.rand(40, 1, 1, 1, generator=draws) * torch.randn(clean.shape, generator=draws)
-    one, two = ({**scoring.score_clean(lambda x, f=f: x, Fixed(clean + f * noise * 0.1, clean))} for f in (1.0, 0.9))
+    one, two = (
+        {**scoring.score_clean(lambda x, f=f: x, Fixed(clean + f * noise * 0.1, clean))}
+        for f in (1.0, 0.9)
+    )
     summary = scoring.summarise(two, one)
     assert summary["difference"] == pytest.approx(20 * np.log10(1 / 0.9), abs=0.05)
     low, high = summary["difference_interval"]
@@ -124,12 +143,21 @@ def test_evaluate_writes_table_json_csv_and_picture(place):
     files = ["--json", "scores.json", "--csv", "scores.csv", "--picture", "worst.png"]
     done = run("evaluate", *arguments, "--tta", "--classical", *files, cwd=place)
     assert done.returncode == 0, done.stderr
-    for name in ("noisy input", "Gaussian blur", "median", "total variation", "non-local means", "wavelet"):
+    for name in (
+        "noisy input",
+        "Gaussian blur",
+        "median",
+        "total variation",
+        "non-local means",
+        "wavelet",
+    ):
         assert name in done.stdout
     scores = json.loads((place / "scores.json").read_text())["scores"]
     noisy, clean = (x.float() / 255 for x in torch.load(place / "course" / "val_data.pkl"))
     mse = (noisy - clean).square().mean((1, 2, 3))
-    assert scores["noisy input"]["psnr"] == pytest.approx((-10 * mse.log10()).mean().item(), abs=1e-4)
+    assert scores["noisy input"]["psnr"] == pytest.approx(
+        (-10 * mse.log10()).mean().item(), abs=1e-4
+    )
     assert scores["outputs/runs/one"]["parameters"] > 1000
     assert "difference" in scores["outputs/sweeps/grid/0"]
     with (place / "scores.csv").open() as file:
@@ -139,16 +167,28 @@ def test_evaluate_writes_table_json_csv_and_picture(place):
     assert (place / "worst.png").read_bytes().startswith(b"\x89PNG")
     # The same noise for every candidate and every call.
     again = run(
-        "evaluate", *arguments[:2], "--data", "photos", "--noise", "gaussian:sigma=25", "--json", "a.json", cwd=place
+        "evaluate",
+        *arguments[:2],
+        "--data",
+        "photos",
+        "--noise",
+        "gaussian:sigma=25",
+        "--json",
+        "a.json",
+        cwd=place,
     )
-    once_more = run("evaluate", arguments[1], "--noise", "gaussian:sigma=25", "--json", "b.json", cwd=place)
+    once_more = run(
+        "evaluate", arguments[1], "--noise", "gaussian:sigma=25", "--json", "b.json", cwd=place
+    )
     assert (again.returncode, once_more.returncode) == (0, 0), again.stderr
     a, b = (json.loads((place / name).read_text())["scores"] for name in ("a.json", "b.json"))
     assert a[arguments[1]]["psnr"] == b[arguments[1]]["psnr"]
 
 
 def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypatch):
-    data = evaluate.make_data(evaluate.arguments(["--data", "course", "--root", str(place / "course")]))
+    data = evaluate.make_data(
+        evaluate.arguments(["--data", "course", "--root", str(place / "course")])
+    )
     data.val = None
     tuned = classical.classical(data)
     assert len(tuned) >= 5
@@ -158,7 +198,11 @@ def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypat
 
 
 def test_tuning_pairs_are_both_noisy_with_every_noise():
-    for noise, sigma in (("gaussian:sigma=25", 25), ("brown:sigma=25", 25), ("pixelate:block=7", None)):
+    for noise, sigma in (
+        ("gaussian:sigma=25", 25),
+        ("brown:sigma=25", 25),
+        ("pixelate:block=7", None),
+    ):
         data = evaluate.make_data(evaluate.arguments(["--noise", noise]))
         first, second = data.noisy_pair(data.train[BatchIndex(0, 0, torch.arange(64))])
         assert not torch.equal(first, second)
@@ -169,8 +213,14 @@ def test_tuning_pairs_are_both_noisy_with_every_noise():
 def test_own_images_are_scored_at_the_scale_of_the_checkpoint(place):
     arguments = ["--data", "pairs", "--val-noisy", "a.npy", "--clean", "b.npy"]
     args = evaluate.arguments(arguments)
-    np.save(place / "a.npy", np.random.default_rng(0).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16))
-    np.save(place / "b.npy", np.random.default_rng(1).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16))
+    np.save(
+        place / "a.npy",
+        np.random.default_rng(0).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16),
+    )
+    np.save(
+        place / "b.npy",
+        np.random.default_rng(1).integers(0, 1500, (4, 3, 16, 16)).astype(np.uint16),
+    )
     args.val_noisy, args.clean = str(place / "a.npy"), str(place / "b.npy")
     assert evaluate.make_data(args).scale == 2047
     assert evaluate.make_data(args, scale=4095.0).scale == 4095
@@ -188,7 +238,9 @@ class Noisy:
     """Training data for classical(): random pairs."""
 
     def __init__(self, channels: int) -> None:
-        self.train = type("Train", (), {"__len__": lambda _: 3, "__getitem__": lambda _, key: key})()
+        self.train = type(
+            "Train", (), {"__len__": lambda _: 3, "__getitem__": lambda _, key: key}
+        )()
         self.channels = channels
 
     def noisy_pair(self, key):
@@ -204,12 +256,18 @@ class Noisy:
         (["--data", "course"], "--data course: needs --root"),
         (["--data", "pairs"], "--data pairs: needs --val-noisy"),
         (["--data", "pairs", "--clean", "course"], "--data pairs: needs --val-noisy"),
-        (["--data", "pairs", "--val-noisy", "course", "--classical"], "--classical: the filters are tuned on noisy"),
+        (
+            ["--data", "pairs", "--val-noisy", "course", "--classical"],
+            "--classical: the filters are tuned on noisy",
+        ),
         (["--data", "nonsense"], "argument --data: invalid choice"),
         (["--noise", "fog"], "--noise fog: is none of"),
         (["--noise", "gaussian:sigma=much"], "--noise gaussian:sigma=much"),
         (["--noise", "gaussian:25"], "should be NAME=VALUE, as in gaussian:sigma=25"),
-        (["--data", "photos", "--val-noisy", "course"], "--val-noisy course: goes with --data pairs"),
+        (
+            ["--data", "photos", "--val-noisy", "course"],
+            "--val-noisy course: goes with --data pairs",
+        ),
         (["--root", "course"], "--root course: goes with --data course or images"),
         (["--noise", "fog", "--clean", "course"], "--noise fog: goes with --data photos or images"),
         (["--val-noisy", "pictures"], "name the other one with --val-target"),
@@ -227,7 +285,9 @@ def test_it_says_what_is_scored_on_and_what_makes_that_mean_less(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     for run_, noisy in (("a", "A"), ("b", "B"), ("c", None)):
         (tmp_path / run_).mkdir()
-        (tmp_path / run_ / "result.json").write_text(json.dumps({"data": {"name": "x", "noisy": noisy}}))
+        (tmp_path / run_ / "result.json").write_text(
+            json.dumps({"data": {"name": "x", "noisy": noisy}})
+        )
     scored = SimpleNamespace(val=[0] * 7)
     args = evaluate.arguments(["--val-noisy", "./A", "--val-target", "T"])
     assert evaluate.scored_on(args, scored) == "scored on ./A against T: 7 images"
@@ -236,15 +296,23 @@ def test_it_says_what_is_scored_on_and_what_makes_that_mean_less(tmp_path, monke
     ]
     args = evaluate.arguments(["--noise", "gaussian:sigma=5"])
     assert (
-        evaluate.scored_on(args, scored) == "scored on crops of embedded photographs, noise gaussian:sigma=5: 7 images"
+        evaluate.scored_on(args, scored)
+        == "scored on crops of embedded photographs, noise gaussian:sigma=5: 7 images"
     )
-    assert [line.partition(",")[0] for line in evaluate.remarks(args, ["a", "c"])] == ["a has learnt from A"]
+    assert [line.partition(",")[0] for line in evaluate.remarks(args, ["a", "c"])] == [
+        "a has learnt from A"
+    ]
 
 
 def test_checkpoints_of_strangers(place, tmp_path):
-    state = torch.load(place / "outputs" / "runs" / "one" / "checkpoints" / "best.ckpt", weights_only=True)
+    state = torch.load(
+        place / "outputs" / "runs" / "one" / "checkpoints" / "best.ckpt", weights_only=True
+    )
     assert isinstance(load(place / "outputs" / "runs" / "one").network, ResidualUNet)
-    foreign = {**state, "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "antigravity.Network"}}}
+    foreign = {
+        **state,
+        "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "antigravity.Network"}},
+    }
     torch.save(foreign, tmp_path / "foreign.ckpt")
     with pytest.raises(InputError, match="--allow antigravity"):
         load(tmp_path / "foreign.ckpt")
@@ -253,14 +321,21 @@ def test_checkpoints_of_strangers(place, tmp_path):
     assert "antigravity" not in sys.modules
     other = {
         **state,
-        "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "n2n_lightning.files.InputError"}},
+        "n2n_lightning": {
+            **state["n2n_lightning"],
+            "model": {"_target_": "n2n_lightning.files.InputError"},
+        },
     }
     torch.save(other, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"its network is from n2n_lightning\.files"):
         load(tmp_path / "other.ckpt")
-    own = {**state, "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "tests.test_train.Tiny"}}}
+    own = {
+        **state,
+        "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "tests.test_train.Tiny"}},
+    }
     torch.save(own, tmp_path / "own.ckpt")
-    with pytest.raises(InputError, match="cannot be built"):  # allowed, but these are another network's weights
+    # allowed, but these are another network's weights
+    with pytest.raises(InputError, match="cannot be built"):
         load(tmp_path / "own.ckpt", allow=["tests.test_train"])
 
 
@@ -285,7 +360,16 @@ def test_report_of_runs_sweeps_and_failures(place, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
     assert re.findall(r'(?:src|href)="?(?!data:)[^">]+', page) == []
-    for text in ("runs/one", "grid/0", "failed", "Figure 1", "Figure 2", "Figure 3", "Table 1", "To repeat it"):
+    for text in (
+        "runs/one",
+        "grid/0",
+        "failed",
+        "Figure 1",
+        "Figure 2",
+        "Figure 3",
+        "Table 1",
+        "To repeat it",
+    ):
         assert text in page, text
     assert "optim.lr=-1: must be a number" in page
     markdown = (tmp_path / "report.md").read_text()
@@ -309,7 +393,9 @@ def test_report_survives_damage_and_says_so(place, tmp_path):
     (copy / "two" / "checkpoints" / "best.ckpt").write_bytes(b"another program's")
     (copy / "two" / "result.json").write_text("{")
     (copy / "three" / "samples.png").unlink()
-    done = run("report", str(copy), str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), cwd=tmp_path)
+    done = run(
+        "report", str(copy), str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), cwd=tmp_path
+    )
     assert done.returncode == 1
     for text in ("metrics.csv: damaged", "result.json cannot be read", "nowhere: no such folder"):
         assert text in done.stderr
@@ -332,7 +418,11 @@ def test_report_mistakes(tmp_path):
 
 def test_page_in_a_browser(place, tmp_path):
     """No console message, every picture loaded, nothing asked of the network."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browser = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if browser is None:
         pytest.skip("no Chromium")
     run("report", "outputs", "--out", str(tmp_path), cwd=place)
@@ -344,10 +434,17 @@ def test_page_in_a_browser(place, tmp_path):
     page.write_text(page.read_text().replace("</body>", probe))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=400,800", "--enable-logging=stderr", "--v=0"]
+    options += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=400,800",
+        "--enable-logging=stderr",
+        "--v=0",
+    ]
     command = [browser, *options, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1].replace("&quot;", '"'))
+    seen = json.loads(
+        re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1].replace("&quot;", '"')
+    )
     assert seen["pictures"]
     assert all(seen["pictures"])
     assert seen["asked"] == []
@@ -358,6 +455,8 @@ def test_page_in_a_browser(place, tmp_path):
 def test_images_option(tmp_path, place):
     photographs(tmp_path / "photos", 4)
     source = ["--data", "images", "--root", "photos", "--noise", "poisson:peak=30"]
-    done = run("evaluate", str(place / "outputs/runs/one"), *source, "--json", "s.json", cwd=tmp_path)
+    done = run(
+        "evaluate", str(place / "outputs/runs/one"), *source, "--json", "s.json", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "s.json").read_text())["scores"]["noisy input"]["images"] == 1

@@ -31,7 +31,9 @@ def flags(seed: int = 4, kind: type = np.int16) -> np.ndarray:
     return found
 
 
-def hst(path: Path, garbage: float | None = None, header: dict[str, str] | None = None) -> np.ndarray:
+def hst(
+    path: Path, garbage: float | None = None, header: dict[str, str] | None = None
+) -> np.ndarray:
     """A file of two chips as HST writes it; returns the flags of the first."""
     hdus = [fits.PrimaryHDU()]
     hdus[0].header.update(header or {})
@@ -39,7 +41,10 @@ def hst(path: Path, garbage: float | None = None, header: dict[str, str] | None 
         image, dq = sky(version), flags(version)
         if garbage is not None:
             image[dq != 0] = garbage
-        hdus += [fits.ImageHDU(image, name="SCI", ver=version), fits.ImageHDU(np.sqrt(image), name="ERR", ver=version)]
+        hdus += [
+            fits.ImageHDU(image, name="SCI", ver=version),
+            fits.ImageHDU(np.sqrt(image), name="ERR", ver=version),
+        ]
         hdus += [fits.ImageHDU(dq, name="DQ", ver=version)]
     fits.HDUList(hdus).writeto(path)
     return flags(1)
@@ -68,7 +73,9 @@ def test_planes_stay_and_flagged_pixels_touch_nothing(tmp_path: Path) -> None:
             assert (one["SCI", version].data[gone] == source["SCI", version].data[gone]).all()
             assert (other["SCI", version].data[gone] == 1e6).all()
             assert (one["SCI", version].data[~gone] == other["SCI", version].data[~gone]).all()
-            assert (one["SCI", version].data[~gone] != source["SCI", version].data[~gone]).mean() > 0.9
+            assert (
+                one["SCI", version].data[~gone] != source["SCI", version].data[~gone]
+            ).mean() > 0.9
 
 
 @pytest.mark.parametrize("part", ["SCI,2", "sci,2", "4"])
@@ -76,8 +83,15 @@ def test_parts_by_name_and_number(tmp_path: Path, part: str) -> None:
     hst(tmp_path / "flt.fits")
     found = denoise(f"{tmp_path / 'flt.fits'}:{part}", "-o", tmp_path / "out")
     assert found.returncode == 0, found.stderr
-    with fits.open(tmp_path / "flt.fits") as source, fits.open(tmp_path / "out" / "flt.fits") as result:
-        changed = [number for number, hdu in enumerate(source) if number and (hdu.data != result[number].data).any()]
+    with (
+        fits.open(tmp_path / "flt.fits") as source,
+        fits.open(tmp_path / "out" / "flt.fits") as result,
+    ):
+        changed = [
+            number
+            for number, hdu in enumerate(source)
+            if number and (hdu.data != result[number].data).any()
+        ]
     assert changed == [4]
     assert len(read_array(f"{tmp_path / 'flt.fits'}:{part}")) == 1
 
@@ -85,7 +99,9 @@ def test_parts_by_name_and_number(tmp_path: Path, part: str) -> None:
 def test_a_plane_is_denoised_where_it_is_named(tmp_path: Path) -> None:
     hst(tmp_path / "flt.fits")
     assert opened(f"{tmp_path / 'flt.fits'}:ERR,1").values[0].shape == (64, 80)
-    with pytest.raises(InputError, match=r"no image 'WHT'; name one: flt.fits:SCI,1, flt.fits:ERR,1"):
+    with pytest.raises(
+        InputError, match=r"no image 'WHT'; name one: flt.fits:SCI,1, flt.fits:ERR,1"
+    ):
         opened(f"{tmp_path / 'flt.fits'}:WHT")
 
 
@@ -134,7 +150,9 @@ def test_bits_of_lsst_by_name(tmp_path: Path) -> None:
 
 def test_too_many_flags_name_the_option(tmp_path: Path) -> None:
     dq = np.full((64, 80), 8, np.int16)
-    fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(dq, name="DQ")]).writeto(tmp_path / "a.fits")
+    fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(dq, name="DQ")]).writeto(
+        tmp_path / "a.fits"
+    )
     found = denoise(tmp_path / "a.fits", "-o", tmp_path / "out")
     assert found.returncode == 1
     assert "DQ,1 flags 100% of the pixels" in found.stderr
@@ -150,7 +168,9 @@ def test_too_many_flags_name_the_option(tmp_path: Path) -> None:
 
 
 def test_a_file_of_flags_alone(tmp_path: Path) -> None:
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(flags(), name="DQ")]).writeto(tmp_path / "a.fits")
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(flags(), name="DQ")]).writeto(
+        tmp_path / "a.fits"
+    )
     with pytest.raises(InputError, match="by the names of its HDUs"):
         opened(tmp_path / "a.fits")
 
@@ -158,9 +178,14 @@ def test_a_file_of_flags_alone(tmp_path: Path) -> None:
 def test_names_of_two_words_and_of_several_detectors(tmp_path: Path) -> None:
     hdus = [fits.PrimaryHDU()]
     for k in (1, 2):
-        hdus += [fits.ImageHDU(sky(k), name=f"CCD{k}.SCI"), fits.ImageHDU(flags(k), name=f"CCD{k}.FLG")]
+        hdus += [
+            fits.ImageHDU(sky(k), name=f"CCD{k}.SCI"),
+            fits.ImageHDU(flags(k), name=f"CCD{k}.FLG"),
+        ]
     fits.HDUList(hdus).writeto(tmp_path / "several.fits")
-    fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(flags(), name="DATA QUALITY")]).writeto(tmp_path / "one.fits")
+    fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(flags(), name="DATA QUALITY")]).writeto(
+        tmp_path / "one.fits"
+    )
     for name, expected in (("several.fits", [flags(1), flags(2)]), ("one.fits", [flags()])):
         found = opened(tmp_path / name).values
         assert len(found) == len(expected)

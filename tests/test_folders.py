@@ -26,7 +26,12 @@ def tiff(path: Path, seed: int = 0) -> Path:
 
 
 CLUTTER = (
-    *(".ipynb_checkpoints/a-checkpoint.tif", ".thumbnails/t.tif", "@eaDir/a.tif/SYNO_THUMB.tif", "._a.tif"),
+    *(
+        ".ipynb_checkpoints/a-checkpoint.tif",
+        ".thumbnails/t.tif",
+        "@eaDir/a.tif/SYNO_THUMB.tif",
+        "._a.tif",
+    ),
     *(".AppleDouble/a.tif", "__MACOSX/sub/._a.tif", "lost+found/x.tif", "sub/@eaDir/b.tif"),
 )
 
@@ -50,7 +55,9 @@ def test_links_to_nothing_are_named_and_others_are_denoised(tmp_path):
     (tmp_path / "annex/away.tif").symlink_to(".git/annex/objects/x/x.tif")
     jobs, _ = planned([str(tmp_path / "annex")], tmp_path / "out")
     assert sorted(job.source.name for job in jobs) == ["away.tif", "here.tif"]
-    with pytest.raises(InputError, match=r"away.tif: is a link to .git/annex/objects/x/x.tif, which is not there"):
+    with pytest.raises(
+        InputError, match=r"away.tif: is a link to .git/annex/objects/x/x.tif, which is not there"
+    ):
         opened(tmp_path / "annex/away.tif")
 
 
@@ -79,14 +86,20 @@ def captures(folder: Path, *names: str, count: int = 4) -> None:
     ("first", "second", "sums"),
     [
         ("grid_{}_EVN.tif", "grid_{}_ODD.tif", ["grid_{}.tif", "grid_{}_DW.tif"]),
-        ("run{}_half1_class001_unfil.tif", "run{}_half2_class001_unfil.tif", ["run{}_class001.tif"]),
+        (
+            "run{}_half1_class001_unfil.tif",
+            "run{}_half2_class001_unfil.tif",
+            ["run{}_class001.tif"],
+        ),
         ("emd_{}_half_map_1.tif", "emd_{}_half_map_2.tif", []),
         ("J{}_map_half_A.tif", "J{}_map_half_B.tif", ["J{}_map.tif"]),
         ("a{}-even.tif", "a{}-odd.tif", ["a{}.tif"]),
         ("a{}_h1.tif", "a{}_h2.tif", []),
     ],
 )
-def test_halves_in_one_folder_are_pairs_by_their_names_and_sums_are_left_out(tmp_path, first, second, sums):
+def test_halves_in_one_folder_are_pairs_by_their_names_and_sums_are_left_out(
+    tmp_path, first, second, sums
+):
     captures(tmp_path / "all", first, second, *sums)
     found = read_scenes(str(tmp_path / "all"))
     expected = [str(tmp_path / "all" / first.format(s)) for s in range(4)]
@@ -113,18 +126,25 @@ def test_folders_of_halves_are_pairs(tmp_path):
     captures(tmp_path / "EVN", "ts{}.tif")
     captures(tmp_path / "ODD", "ts{}.tif")
     found = read_scenes(str(tmp_path))
-    assert [Path(name).parts[-2:] for name in found.names] == [("EVN", f"ts{s}.tif") for s in range(4)]
+    assert [Path(name).parts[-2:] for name in found.names] == [
+        ("EVN", f"ts{s}.tif") for s in range(4)
+    ]
 
 
 def test_patterns_are_sources_like_folders(tmp_path, monkeypatch, capsys):
     captures(tmp_path / "mics", "g{}_EVN.tif", "g{}_ODD.tif", "g{}.tif")
     captures(tmp_path / "clean", "g{}.tif")
     monkeypatch.chdir(tmp_path)
-    for noisy, target in (("mics/*_EVN.tif", "mics/*_ODD.tif"), ("m*/*_?VN.tif", str(tmp_path / "mics/*_ODD.tif"))):
+    for noisy, target in (
+        ("mics/*_EVN.tif", "mics/*_ODD.tif"),
+        ("m*/*_?VN.tif", str(tmp_path / "mics/*_ODD.tif")),
+    ):
         found = read_scenes(noisy, target)
         assert [Path(name).name for name in found.names] == [f"g{s}_EVN.tif" for s in range(4)]
         assert (found.image(1, 1)[0].numpy() == tifffile.imread("mics/g1_ODD.tif")).all()
-    data = PairedImages("mics/*_EVN.tif", "mics/*_ODD.tif", clean="clean/*.tif", batch_size=2, crop=16)
+    data = PairedImages(
+        "mics/*_EVN.tif", "mics/*_ODD.tif", clean="clean/*.tif", batch_size=2, crop=16
+    )
     data.setup()
     assert data.reference == "clean"
     assert len(data.val) == 1
@@ -160,7 +180,9 @@ def test_previews_beside_captures_and_links_to_nothing_are_left_out_by_name(tmp_
 def test_images_beside_folders_that_pair_with_nothing_are_refused_or_named(tmp_path):
     for name in ("overview.tif", "small/1.tif", "small/2.tif"):
         tiff(tmp_path / "one" / name)
-    with pytest.raises(InputError, match=r"holds images itself and in folders \(small\); data.exclude='small/\*'"):
+    with pytest.raises(
+        InputError, match=r"holds images itself and in folders \(small\); data.exclude='small/\*'"
+    ):
         read_scenes(str(tmp_path / "one"))
     for name in ("overview.tif", *(f"s{s}/{k}.tif" for s in range(3) for k in (1, 2))):
         tiff(tmp_path / "many" / name)
@@ -184,7 +206,13 @@ def test_home_folders_are_expanded_in_every_command(tmp_path, monkeypatch):
     done = run("train", "resume=~/runs/1", "trainer.max_epochs=2", cwd=tmp_path / "work")
     assert done.returncode == 0, done.stderr
     again = ["init=~/runs/1", "hydra.run.dir=~/runs/2"]
-    done = run("train", *data, *[o for o in options if not o.startswith("model")], *again, cwd=tmp_path / "work")
+    done = run(
+        "train",
+        *data,
+        *[o for o in options if not o.startswith("model")],
+        *again,
+        cwd=tmp_path / "work",
+    )
     assert done.returncode == 0, done.stderr
     done = run("denoise", "~/a", "-o", "~/out", "--checkpoint", "~/runs/1", cwd=tmp_path / "work")
     assert done.returncode == 0, done.stderr
@@ -199,7 +227,13 @@ def test_home_folders_are_expanded_in_every_command(tmp_path, monkeypatch):
 def test_paths_mean_what_they_meant_where_the_command_was_typed(tmp_path, several):
     captures(tmp_path / "a", "g{}.tif")
     captures(tmp_path / "b", "g{}.tif")
-    options = ["data.batch_size=4", "data.train_pairs=8", "data.crop=16", "trainer.max_epochs=1", "model=dncnn"]
+    options = [
+        "data.batch_size=4",
+        "data.train_pairs=8",
+        "data.crop=16",
+        "trainer.max_epochs=1",
+        "model=dncnn",
+    ]
     options += ["model.width=4", "model.layers=3", "hydra.job.chdir=true"]
     data = ["data=pairs", "data.noisy=a/*.tif", "data.target=b"]
     place = ["-m", "hydra.sweep.dir=runs", "seed=0,1"] if several else ["hydra.run.dir=runs/0"]

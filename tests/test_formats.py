@@ -60,14 +60,18 @@ def save(path: Path, array: np.ndarray) -> None:
         np.savez_compressed(path, noisy=array, other=np.arange(3))
     elif suffix in (".h5", ".hdf5", ".hdf"):
         with h5py.File(path, "w") as file:
-            file.create_dataset("run/noisy", data=array, compression="gzip" if suffix == ".h5" else None)
+            file.create_dataset(
+                "run/noisy", data=array, compression="gzip" if suffix == ".h5" else None
+            )
             file["other"] = np.arange(3)
             file["run/noisy"].attrs["unit"] = "counts"
     elif suffix in (".pt", ".pth", ".pkl"):
         torch.save((torch.from_numpy(array), torch.from_numpy(array[::-1].copy())), path)
     elif suffix in (".tif", ".tiff"):
         colour = array.shape[-1] in (3, 4)
-        tifffile.imwrite(path, array, photometric="rgb" if colour else "minisblack", compression=None)
+        tifffile.imwrite(
+            path, array, photometric="rgb" if colour else "minisblack", compression=None
+        )
     elif suffix in (".mrc", ".map", ".rec", ".mrcs", ".st", ".ali", ".preali"):
         with mrcfile.new(path) as file:
             file.set_data(array)
@@ -78,7 +82,9 @@ def save(path: Path, array: np.ndarray) -> None:
         header = fits.Header({"OBJECT": "M 13", "EXPTIME": 30.0})
         fits.HDUList([fits.PrimaryHDU(array, header)]).writeto(path)
     elif suffix == ".zarr":
-        store = zarr.create_array(store=str(path), shape=array.shape, chunks=(4, 16, 16), dtype=array.dtype)
+        store = zarr.create_array(
+            store=str(path), shape=array.shape, chunks=(4, 16, 16), dtype=array.dtype
+        )
         store[...] = array
         store.attrs["unit"] = "counts"
     elif suffix == ".png":
@@ -97,14 +103,19 @@ def save_dicom(path: Path, array: np.ndarray) -> None:
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = (
+        pydicom.uid.generate_uid(),
+        pydicom.uid.generate_uid(),
+    )
     dataset.PatientName, dataset.ImageType = "Doe^Jane", ["ORIGINAL", "PRIMARY"]
     colour = array.shape[-1] == 3
     *frames, height, width = array.shape[:-1] if colour else array.shape
     dataset.Rows, dataset.Columns = height, width
     if frames:
         dataset.NumberOfFrames = frames[0]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (3, "RGB") if colour else (1, "MONOCHROME2")
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
+        (3, "RGB") if colour else (1, "MONOCHROME2")
+    )
     if colour:
         dataset.PlanarConfiguration = 0
     bits = 8 * array.itemsize
@@ -136,9 +147,15 @@ def types_of(ending: str) -> tuple[str, ...]:
 
 
 FLAT = [ending for ending in ENDINGS if ending not in BECOMES]
-# Kinds of files for volumes and of instruments, which hold no colours; as images here, their planes.
+# Kinds of files for volumes and of instruments, which hold no colours; as images here, their
+# planes.
 GREY = tuple(e for e, kind in ENDINGS.items() if kind in ("Mrc", "Nifti", "Fits", "Zarr"))
-WALK = [(ending, dtype, channels) for ending in FLAT for dtype in types_of(ending) for channels in (1, 3)]
+WALK = [
+    (ending, dtype, channels)
+    for ending in FLAT
+    for dtype in types_of(ending)
+    for channels in (1, 3)
+]
 WALK = [w for w in WALK if w[0] not in GREY or w[2] == 1]
 WALK = [w for w in WALK if ENDINGS[w[0]] != "Dicom" or w[1] == "uint8" or w[2] == 1]
 WALK = [w for w in WALK if (w[0], w[2]) not in ((".pgm", 3), (".ppm", 1), (".webp", 1))]
@@ -152,10 +169,18 @@ def checkpoints(tmp_path_factory) -> dict[int, Path]:
     for channels in (1, 3):
         network = ResidualUNet(channels, 2, 2)
         torch.nn.init.normal_(network.output.weight, std=0.01)
-        spec = {"_target_": "n2n_lightning.networks.ResidualUNet", "channels": channels, "width": 2, "levels": 2}
+        spec = {
+            "_target_": "n2n_lightning.networks.ResidualUNet",
+            "channels": channels,
+            "width": 2,
+            "levels": 2,
+        }
         state = {f"network.{key}": value for key, value in network.state_dict().items()}
         found[channels] = tmp_path_factory.mktemp("checkpoints") / f"{channels}.ckpt"
-        torch.save({"state_dict": state, "n2n_lightning": {"format": 1, "model": spec, "scale": None}}, found[channels])
+        torch.save(
+            {"state_dict": state, "n2n_lightning": {"format": 1, "model": spec, "scale": None}},
+            found[channels],
+        )
     return found
 
 
@@ -167,11 +192,15 @@ def command(main, monkeypatch, *arguments: object) -> int:
 
 def part_of(ending: str) -> str:
     """What names the array in a file with several."""
-    return {".h5": ":run/noisy", ".hdf5": ":run/noisy", ".hdf": ":run/noisy", ".npz": ":noisy"}.get(ending, "")
+    return {".h5": ":run/noisy", ".hdf5": ":run/noisy", ".hdf": ":run/noisy", ".npz": ":noisy"}.get(
+        ending, ""
+    )
 
 
 @pytest.mark.parametrize(("ending", "dtype", "channels"), WALK)
-def test_what_is_trained_on_can_be_scored_and_denoised(ending, dtype, channels, tmp_path, monkeypatch, checkpoints):
+def test_what_is_trained_on_can_be_scored_and_denoised(
+    ending, dtype, channels, tmp_path, monkeypatch, checkpoints
+):
     array, part = scenes(6, channels, dtype), part_of(ending)
     if ending in PICTURES and ending not in (".npy", *GREY):  # a folder with an image in each file
         for side in "ab":
@@ -185,7 +214,8 @@ def test_what_is_trained_on_can_be_scored_and_denoised(ending, dtype, channels, 
         first, second = (f"{tmp_path / name}{ending}{part}" for name in "ab")
         file = first
 
-    if ending in (".pt", ".pth", ".pkl"):  # both captures are in the file, and images to score are one
+    # both captures are in the file, and images to score are one
+    if ending in (".pt", ".pth", ".pkl"):
         data = PairedImages(first, batch_size=2)
         for name in "ab":
             torch.save(torch.from_numpy(array), f"{tmp_path / name}1{ending}")
@@ -197,21 +227,39 @@ def test_what_is_trained_on_can_be_scored_and_denoised(ending, dtype, channels, 
     if ending not in (".jpg", ".jpeg"):
         stored = data.val.noisy[0].numpy()
         assert stored.dtype == dtype
-        assert np.array_equal(stored, array[-1][None] if channels == 1 else array[-1].transpose(2, 0, 1))
+        assert np.array_equal(
+            stored, array[-1][None] if channels == 1 else array[-1].transpose(2, 0, 1)
+        )
     batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
     assert batch["input"].isfinite().all()
 
-    scored = ["--data", "pairs", "--val-noisy", first, "--clean", second, "--json", tmp_path / "scores.json"]
+    scored = [
+        "--data",
+        "pairs",
+        "--val-noisy",
+        first,
+        "--clean",
+        second,
+        "--json",
+        tmp_path / "scores.json",
+    ]
     assert command(evaluate.main, monkeypatch, checkpoints[channels], *scored) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
     assert scores[str(checkpoints[channels])]["images"] == 6
 
     asked = [file, "-o", tmp_path / "out", "--checkpoint", checkpoints[channels]]
     assert command(denoise.main, monkeypatch, *asked) == 0
-    before, after = opened(file), opened(f"{tmp_path / 'out'}/{Path(file.removesuffix(part)).name}{part}")
+    before, after = (
+        opened(file),
+        opened(f"{tmp_path / 'out'}/{Path(file.removesuffix(part)).name}{part}"),
+    )
     assert len(before.values) == len(after.values) == (2 if before.tuples else 1)
     for old, new in zip(before.values, after.values, strict=True):
-        assert (old.array.shape, old.array.dtype, old.axes) == (new.array.shape, new.array.dtype, new.axes)
+        assert (old.array.shape, old.array.dtype, old.axes) == (
+            new.array.shape,
+            new.array.dtype,
+            new.axes,
+        )
         assert not np.array_equal(old.array, new.array)
 
 
@@ -227,7 +275,9 @@ def test_the_other_arrays_of_a_file_stay(tmp_path, monkeypatch, checkpoints):
                 assert set(arrays) == {"noisy", "other"}
                 assert np.array_equal(arrays["other"], np.arange(3))
             with zipfile.ZipFile(path) as old, zipfile.ZipFile(result) as new:
-                assert [m.compress_type for m in old.infolist()] == [m.compress_type for m in new.infolist()]
+                assert [m.compress_type for m in old.infolist()] == [
+                    m.compress_type for m in new.infolist()
+                ]
         else:
             with h5py.File(path) as old, h5py.File(result) as new:
                 assert np.array_equal(new["other"], np.arange(3))
@@ -239,14 +289,18 @@ def test_two_arrays_of_a_file_cannot_become_one_file(tmp_path, monkeypatch, chec
     save(tmp_path / "a.npz", scenes(3, 1, "uint16"))
     both = [f"{tmp_path}/a.npz:noisy", f"{tmp_path}/a.npz:other"]
     with pytest.raises(InputError, match=r"a\.npz:noisy and .*a\.npz:other would both become"):
-        command(denoise.main, monkeypatch, *both, "-o", tmp_path / "out", "--checkpoint", checkpoints[1])
+        command(
+            denoise.main, monkeypatch, *both, "-o", tmp_path / "out", "--checkpoint", checkpoints[1]
+        )
     assert command(denoise.main, monkeypatch, tmp_path / "a.npz", "-o", tmp_path / "out") == 1
     assert "holds several arrays; name one: a.npz:noisy, a.npz:other" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def grey_palette(path: Path, array: np.ndarray, ramp: np.ndarray) -> None:
-    tifffile.imwrite(path, array, photometric="palette", colormap=np.stack([ramp] * 3).astype(np.uint16))
+    tifffile.imwrite(
+        path, array, photometric="palette", colormap=np.stack([ramp] * 3).astype(np.uint16)
+    )
 
 
 def test_a_grey_palette_is_grey_and_others_are_refused(tmp_path, monkeypatch, checkpoints):
@@ -255,7 +309,18 @@ def test_a_grey_palette_is_grey_and_others_are_refused(tmp_path, monkeypatch, ch
         path = tmp_path / f"{name}.tif"
         grey_palette(path, array, ramp)
         assert np.array_equal(read_picture(path)[0].numpy(), array)
-        assert command(denoise.main, monkeypatch, path, "-o", tmp_path / "out", "--checkpoint", checkpoints[1]) == 0
+        assert (
+            command(
+                denoise.main,
+                monkeypatch,
+                path,
+                "-o",
+                tmp_path / "out",
+                "--checkpoint",
+                checkpoints[1],
+            )
+            == 0
+        )
         with tifffile.TiffFile(tmp_path / "out" / path.name) as file:
             assert file.pages[0].photometric.name == "PALETTE"
             assert np.array_equal(file.pages[0].colormap[0], ramp)
@@ -271,7 +336,9 @@ def test_a_grey_palette_is_grey_and_others_are_refused(tmp_path, monkeypatch, ch
 def test_twelve_bits(tmp_path, monkeypatch, checkpoints):
     """Packed, as cameras write them: read as they are, written as 16 bits, which is said."""
     array = np.random.default_rng(0).integers(0, 4096, (24, 20)).astype(np.uint16)
-    packed = imagecodecs.packints_encode(array, 12) if hasattr(imagecodecs, "packints_encode") else None
+    packed = (
+        imagecodecs.packints_encode(array, 12) if hasattr(imagecodecs, "packints_encode") else None
+    )
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
         page = file.pages[0]
@@ -290,7 +357,11 @@ def test_twelve_bits(tmp_path, monkeypatch, checkpoints):
 def _packed(array: np.ndarray) -> bytes:
     """Two values of 12 bits in three bytes, rows of whole bytes."""
     first, second = array[:, ::2], array[:, 1::2]
-    return np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8).tobytes()
+    return (
+        np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1)
+        .astype(np.uint8)
+        .tobytes()
+    )
 
 
 @pytest.mark.parametrize(("ending", "largest"), [(".pgm", 4095), (".pgm", 100), (".pam", 1023)])
@@ -313,7 +384,9 @@ def test_pictures_with_metadata_and_transparency(tmp_path, monkeypatch, checkpoi
     exif[271] = "a camera"
     Image.fromarray(pixels).save(tmp_path / "a.webp", lossless=True, exact=True, exif=exif)
     Image.fromarray(pixels[..., :3]).save(tmp_path / "a.bmp", dpi=(300, 300))
-    netpbmfile.imwrite(tmp_path / "a.pam", pixels, magicnumber="P7", maxval=255, tupltype="RGB_ALPHA")
+    netpbmfile.imwrite(
+        tmp_path / "a.pam", pixels, magicnumber="P7", maxval=255, tupltype="RGB_ALPHA"
+    )
     for name in ("a.webp", "a.bmp", "a.pam"):
         assert read_picture(tmp_path / name).shape == (3, 24, 20)
         asked = [tmp_path / name, "-o", tmp_path / "out", "--checkpoint", checkpoints[3]]
@@ -327,7 +400,9 @@ def test_pictures_with_metadata_and_transparency(tmp_path, monkeypatch, checkpoi
     assert opened(tmp_path / "deep.bmp").note == "without the fourth byte of its pixels"
     with Image.open(tmp_path / "out" / "a.bmp") as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-    for name, options in (("moving.webp", {"save_all": True, "append_images": [Image.new("RGB", (8, 8), 9)]}),):
+    for name, options in (
+        ("moving.webp", {"save_all": True, "append_images": [Image.new("RGB", (8, 8), 9)]}),
+    ):
         Image.new("RGB", (8, 8)).save(tmp_path / name, **options)
         with pytest.raises(InputError, match="is an animation"):
             opened(tmp_path / name)
@@ -362,8 +437,12 @@ def test_scanner_files_keep_their_header_byte_by_byte(name, tmp_path, monkeypatc
     assert np.abs(new.mean() - old.mean()) < 0.5 * old.std()  # random weights
 
 
-@pytest.mark.parametrize("name", ["test0.fits", "scale.fits", "checksum.fits", "o4sp040b0_raw.fits", "arange.fits"])
-def test_files_of_telescopes_keep_their_headers_and_tables(name, tmp_path, monkeypatch, checkpoints):
+@pytest.mark.parametrize(
+    "name", ["test0.fits", "scale.fits", "checksum.fits", "o4sp040b0_raw.fits", "arange.fits"]
+)
+def test_files_of_telescopes_keep_their_headers_and_tables(
+    name, tmp_path, monkeypatch, checkpoints
+):
     source = Path(astropy.__file__).parent / "io" / "fits" / "tests" / "data" / name
     if not source.exists():
         pytest.skip(f"this astropy has no {name}")
@@ -374,7 +453,11 @@ def test_files_of_telescopes_keep_their_headers_and_tables(name, tmp_path, monke
         assert re.search("no image of two axes|images and cubes are read", str(error))  # noqa: PT017
         return
     result = denoised(tmp_path / name, monkeypatch, checkpoints[1])
-    with warnings.catch_warnings(), fits.open(source) as before, fits.open(result, checksum=True) as after:
+    with (
+        warnings.catch_warnings(),
+        fits.open(source) as before,
+        fits.open(result, checksum=True) as after,
+    ):
         assert len(before) == len(after)
         for old, new in zip(before, after, strict=True):
             cards = [[str(c) for c in h.header.cards if "SUM" not in c.keyword] for h in (old, new)]
@@ -392,7 +475,9 @@ def test_telescopes_with_black_levels_blanks_and_several_images(tmp_path, monkey
     blank[5, 5] = -9999
     third = fits.ImageHDU(blank)
     third.header["BLANK"] = -9999
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(stars), fits.ImageHDU(deep), third]).writeto(tmp_path / "a.fits")
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(stars), fits.ImageHDU(deep), third]).writeto(
+        tmp_path / "a.fits"
+    )
     values = opened(tmp_path / "a.fits").values
     assert [v.array.dtype.name for v in values] == ["uint16", "float32", "int16"]
     assert np.array_equal(values[0].array, stars)
@@ -409,7 +494,9 @@ def test_telescopes_with_black_levels_blanks_and_several_images(tmp_path, monkey
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 6, 12])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_electron_microscopes_of_any_mode_and_order_of_bytes(mode, order, tmp_path, monkeypatch, checkpoints):
+def test_electron_microscopes_of_any_mode_and_order_of_bytes(
+    mode, order, tmp_path, monkeypatch, checkpoints
+):
     dtype = np.dtype({0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}[mode])
     volume = np.random.default_rng(0).integers(20, 100, (6, 20, 24)).astype(dtype)
     path = tmp_path / "a.mrc"
@@ -426,37 +513,56 @@ def test_electron_microscopes_of_any_mode_and_order_of_bytes(mode, order, tmp_pa
             header, extended = file.header.copy(), file.extended_header.tobytes()
         header.machst = [17, 17, 0, 0]
         swapped = header.astype(header.dtype.newbyteorder(">"))
-        path.write_bytes(swapped.tobytes() + extended + volume.astype(dtype.newbyteorder(">")).tobytes())
+        path.write_bytes(
+            swapped.tobytes() + extended + volume.astype(dtype.newbyteorder(">")).tobytes()
+        )
     (values,) = opened(path).values
     assert np.array_equal(values.array, volume)
     assert values.axes == "DHW"
     assert values.spacing == pytest.approx((3, 2, 1.5))
     result = denoised(path, monkeypatch, checkpoints[1])
-    assert mrcfile.validate(result) == mrcfile.validate(path)  # which fails for float16 whatever it holds
+    # which fails for float16 whatever it holds
+    assert mrcfile.validate(result) == mrcfile.validate(path)
     assert mode == 12 or mrcfile.validate(result)
     with mrcfile.open(path) as before, mrcfile.open(result) as after:
-        same = [name for name in before.header.dtype.names if name not in ("dmin", "dmax", "dmean", "rms")]
+        same = [
+            name
+            for name in before.header.dtype.names
+            if name not in ("dmin", "dmax", "dmean", "rms")
+        ]
         assert all(before.header[name].tobytes() == after.header[name].tobytes() for name in same)
         assert before.extended_header.tobytes() == after.extended_header.tobytes()
         assert after.data.dtype == dtype.newbyteorder(order)
-        assert float(after.header.dmean) == pytest.approx(float(after.data.astype(float).mean()), rel=1e-4)
+        assert float(after.header.dmean) == pytest.approx(
+            float(after.data.astype(float).mean()), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_microscope_store_keeps_its_chunks_and_labels(version, tmp_path, monkeypatch, checkpoints):
+def test_a_microscope_store_keeps_its_chunks_and_labels(
+    version, tmp_path, monkeypatch, checkpoints
+):
     array = scenes(12, 1, "uint16").reshape(1, 2, 6, 24, 20)
     store = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
     for level, step in ((0, 1), (1, 2)):
         part = array[..., ::step, ::step]
-        made = store.create_array(str(level), shape=part.shape, chunks=(1, 1, 3, 16, 16), dtype="u2")
+        made = store.create_array(
+            str(level), shape=part.shape, chunks=(1, 1, 3, 16, 16), dtype="u2"
+        )
         made[...] = part
-    labels = store.create_group("labels").create_array("cells", shape=(24, 20), chunks=(24, 20), dtype="u1")
+    labels = store.create_group("labels").create_array(
+        "cells", shape=(24, 20), chunks=(24, 20), dtype="u1"
+    )
     labels[...] = 7
     names = [{"name": n, "type": "space"} for n in "tczyx"]
     size = [{"type": "scale", "scale": [1, 1, 0.5, 0.1, 0.1]}]
     levels = [{"path": "0", "coordinateTransformations": size}, {"path": "1"}]
     scales = [{"version": "0.4", "axes": names, "datasets": levels}]
-    store.attrs.update({"multiscales": scales} if version == 2 else {"ome": {"version": "0.5", "multiscales": scales}})
+    store.attrs.update(
+        {"multiscales": scales}
+        if version == 2
+        else {"ome": {"version": "0.5", "multiscales": scales}}
+    )
     picture = opened(tmp_path / "a.zarr")
     assert (picture.values[0].axes, picture.values[0].spacing) == ("CDHW", (0.5, 0.1, 0.1))
     result = denoised(tmp_path / "a.zarr", monkeypatch, checkpoints[1])
@@ -469,7 +575,14 @@ def test_a_microscope_store_keeps_its_chunks_and_labels(version, tmp_path, monke
     kept = dict(after.attrs)
     assert len((kept if version == 2 else kept["ome"])["multiscales"][0]["datasets"]) == 1
     first = (result / "0").stat().st_mtime_ns
-    asked = [tmp_path / "a.zarr", "-o", tmp_path / "out", "--checkpoint", checkpoints[1], "--overwrite"]
+    asked = [
+        tmp_path / "a.zarr",
+        "-o",
+        tmp_path / "out",
+        "--checkpoint",
+        checkpoints[1],
+        "--overwrite",
+    ]
     assert command(denoise.main, monkeypatch, *asked) == 0
     assert (result / "0").stat().st_mtime_ns > first
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.zarr"]
@@ -500,7 +613,8 @@ def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoint
 
     monkeypatch.setattr(czifile, "CziFile", type("CziFile", (File,), {"shape": (2, 3, 24, 20, 1)}))
     monkeypatch.setattr(nd2, "ND2File", File)
-    for ending in (".czi", ".nd2"):  # .ims and videos are written by their libraries in test_instrument_files
+    # .ims and videos are written by their libraries in test_instrument_files
+    for ending in (".czi", ".nd2"):
         (tmp_path / f"a{ending}").write_bytes(b"x")
         assert opened(tmp_path / f"a{ending}").values[0].axes == "TDHW"
         out = tmp_path / ending[1:]
@@ -522,7 +636,9 @@ def test_what_is_packed_is_unpacked_when_its_values_are_asked_for(ending, tmp_pa
     path = tmp_path / f"a{ending}"
     if ending == ".zarr":
         zarr.create_array(str(path), data=np.ones((4, 24, 20), np.float32), chunks=(2, 24, 20))
-        next(p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json").write_bytes(b"damaged")
+        next(p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json").write_bytes(
+            b"damaged"
+        )
     else:
         nibabel.save(nibabel.Nifti1Image(np.ones((20, 24, 4), np.float32), np.eye(4)), path)
         path.write_bytes(path.read_bytes()[:-12])
@@ -536,5 +652,7 @@ def test_a_missing_library_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "a.mrc").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "mrcfile", None)
     monkeypatch.delitem(sys.modules, "n2n_lightning.formats.mrc", raising=False)
-    with pytest.raises(InputError, match=r"a\.mrc: needs mrcfile, .* pip install 'n2n_lightning\[mrc\]'"):
+    with pytest.raises(
+        InputError, match=r"a\.mrc: needs mrcfile, .* pip install 'n2n_lightning\[mrc\]'"
+    ):
         opened(tmp_path / "a.mrc")

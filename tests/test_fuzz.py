@@ -47,9 +47,16 @@ def _saved(content: object) -> bytes:
 
 
 def _checkpoint() -> bytes:
-    model = {"_target_": "n2n_lightning.networks.ResidualUNet", "width": 2, "levels": 2, "channels": 3}
+    model = {
+        "_target_": "n2n_lightning.networks.ResidualUNet",
+        "width": 2,
+        "levels": 2,
+        "channels": 3,
+    }
     weights = {f"network.{k}": v for k, v in ResidualUNet(3, 2, 2).state_dict().items()}
-    return _saved({"state_dict": weights, "n2n_lightning": {"format": 1, "model": model, "scale": None}})
+    return _saved(
+        {"state_dict": weights, "n2n_lightning": {"format": 1, "model": model, "scale": None}}
+    )
 
 
 def _npz() -> bytes:
@@ -88,7 +95,9 @@ def _nifti(path: Path) -> None:
 
 
 def _fits(path: Path) -> None:
-    fits.HDUList([fits.PrimaryHDU(PIXELS.astype(np.float32)), fits.ImageHDU(PIXELS[0])]).writeto(path)
+    fits.HDUList([fits.PrimaryHDU(PIXELS.astype(np.float32)), fits.ImageHDU(PIXELS[0])]).writeto(
+        path
+    )
 
 
 def _picture(path: Path) -> None:

@@ -15,7 +15,12 @@ from tests.conftest import run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA knows")
 
-SMALL = ("data.train_pairs=256", "data.val_pairs=32", "data.batch_size=32", "trainer.accelerator=gpu")
+SMALL = (
+    "data.train_pairs=256",
+    "data.val_pairs=32",
+    "data.batch_size=32",
+    "trainer.accelerator=gpu",
+)
 
 
 def trained(place: Path, *arguments: str, folder: str = "out") -> dict[str, Any]:
@@ -27,12 +32,17 @@ def trained(place: Path, *arguments: str, folder: str = "out") -> dict[str, Any]
 def test_a_run_takes_the_gpu_and_the_precision_that_suits_it(tmp_path):
     result = trained(tmp_path, "trainer.max_epochs=1", "trainer.accelerator=auto")
     assert result["device"] == device_name(torch.device("cuda", 0))
-    assert result["precision"] == ("bf16-mixed" if torch.cuda.get_device_capability() >= (8, 0) else "32-true")
+    assert result["precision"] == (
+        "bf16-mixed" if torch.cuda.get_device_capability() >= (8, 0) else "32-true"
+    )
 
 
 def test_the_gpu_learns_what_the_cpu_learns(tmp_path):
     same = ("trainer.max_epochs=2", "trainer.precision=32-true")
-    scores = [trained(tmp_path, *same, f"trainer.accelerator={a}", folder=a)["val_psnr"] for a in ("gpu", "cpu")]
+    scores = [
+        trained(tmp_path, *same, f"trainer.accelerator={a}", folder=a)["val_psnr"]
+        for a in ("gpu", "cpu")
+    ]
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
@@ -43,17 +53,25 @@ def test_a_run_goes_on_as_if_it_had_not_ended(tmp_path):
     assert done.returncode == 0, done.stderr
     parts = json.loads((tmp_path / "parts" / "result.json").read_text())
     assert parts["epochs"] == whole["epochs"] == 4
-    assert parts["val_psnr"] == pytest.approx(whole["val_psnr"], abs=0.1)  # not every kernel repeats bit by bit
+    # not every kernel repeats bit by bit
+    assert parts["val_psnr"] == pytest.approx(whole["val_psnr"], abs=0.1)
 
 
 def test_jobs_of_a_sweep_share_a_gpu(tmp_path):
-    how = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep.jobs_per_gpu=2", "hydra.sweep.dir=sweep")
+    how = (
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "sweep.jobs_per_gpu=2",
+        "hydra.sweep.dir=sweep",
+    )
     done = run("train", "-m", "seed=1,2", *how, *SMALL, "trainer.max_epochs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "sweep" / "sweep.csv").open() as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["finished", "finished"]
     for job in ("0", "1"):
-        assert not json.loads((tmp_path / "sweep" / job / "result.json").read_text())["device"].startswith("cpu")
+        assert not json.loads((tmp_path / "sweep" / job / "result.json").read_text())[
+            "device"
+        ].startswith("cpu")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -19,7 +19,9 @@ def frames(count: int = 3, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(50, 1000, (count, 20, 24)).astype(np.uint16)
 
 
-def result_of(source: str, target: Path, change: Callable[[np.ndarray], np.ndarray] = lambda x: x + 1) -> str:
+def result_of(
+    source: str, target: Path, change: Callable[[np.ndarray], np.ndarray] = lambda x: x + 1
+) -> str:
     """Writes a file like `source` with changed values; returns what is said of it."""
     picture = opened(source)
     with replacing(target) as temporary, picture.written(temporary) as results:
@@ -29,7 +31,11 @@ def result_of(source: str, target: Path, change: Callable[[np.ndarray], np.ndarr
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     """The content and the time of change of all files of a folder."""
-    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p): (p.read_bytes(), p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def virtual(path: Path, source: str, count: int = 3, name: str = "data", mode: str = "w") -> None:
@@ -62,7 +68,12 @@ def test_a_virtual_dataset_becomes_a_real_one_and_its_raw_file_stays(
     with h5py.File(tmp_path / "out" / "scan.h5") as file:
         data = file["data"]
         assert not data.is_virtual
-        assert (data.dtype, data.shape, data.chunks, data.compression) == (raw.dtype, raw.shape, (1, 20, 24), "gzip")
+        assert (data.dtype, data.shape, data.chunks, data.compression) == (
+            raw.dtype,
+            raw.shape,
+            (1, 20, 24),
+            "gzip",
+        )
         assert (data.attrs["unit"], data.fillvalue) == ("counts", 7)
         assert not np.array_equal(data, raw)
         assert abs(float(data[()].mean()) - raw.mean()) < 100
@@ -96,7 +107,9 @@ def master(folder: Path) -> None:
     """A master file of a detector: external links to files with the frames, and a soft link."""
     for k in (1, 2):
         with h5py.File(folder / f"data_{k}.h5", "w") as file:
-            file.create_dataset("entry/data/data", data=frames(2, k), chunks=(1, 20, 24), compression="gzip")
+            file.create_dataset(
+                "entry/data/data", data=frames(2, k), chunks=(1, 20, 24), compression="gzip"
+            )
             file["entry/data/data"].attrs["number"] = k
             file["entry/data/mask"] = np.zeros((20, 24), np.uint8)
             file["entry/data"].attrs["NX_class"] = "NXdata"
@@ -110,7 +123,9 @@ def master(folder: Path) -> None:
         file["entry/round"] = h5py.SoftLink("/entry/round")
 
 
-@pytest.mark.parametrize("name", ["entry/data/1", "/entry/data/1", "entry/first", "entry/all/data/data"])
+@pytest.mark.parametrize(
+    "name", ["entry/data/1", "/entry/data/1", "entry/first", "entry/all/data/data"]
+)
 def test_parts_are_found_through_links_and_nothing_is_written_through_them(name, tmp_path):
     scan = tmp_path / "scan"
     scan.mkdir()
@@ -174,7 +189,10 @@ def test_other_views_of_a_result_show_what_they_showed(tmp_path, monkeypatch):
     virtual(Path("scan.h5"), ".", name="own", mode="r+")
     before = state(scan)
     monkeypatch.chdir(tmp_path)
-    assert result_of("scan/scan.h5:frames", Path("out/scan.h5")) == "alias still reads the original files"
+    assert (
+        result_of("scan/scan.h5:frames", Path("out/scan.h5"))
+        == "alias still reads the original files"
+    )
     with h5py.File("out/scan.h5") as file:
         assert file["view"].is_virtual
         assert np.array_equal(file["view"], frames())
@@ -199,22 +217,35 @@ def test_a_view_without_its_files_is_not_denoised_as_zeros(tmp_path):
         file.create_virtual_dataset("data", layout, fillvalue=7)
     assert np.array_equal(opened(tmp_path / "scan.h5").values[0].array[2:], frames(2, 2))
     (tmp_path / "raw2.h5").unlink()
-    assert opened(tmp_path / "scan.h5").note == "1 of 2 files of data are not there, as raw2.h5: 7 there"
+    assert (
+        opened(tmp_path / "scan.h5").note
+        == "1 of 2 files of data are not there, as raw2.h5: 7 there"
+    )
     (tmp_path / "raw1.h5").unlink()
-    with pytest.raises(InputError, match=r"scan\.h5: data: its values are in raw1\.h5, which is not there"):
+    with pytest.raises(
+        InputError, match=r"scan\.h5: data: its values are in raw1\.h5, which is not there"
+    ):
         opened(tmp_path / "scan.h5")
 
 
-@pytest.mark.parametrize("options", [{}, {"chunks": (1, 20, 24), "scaleoffset": 0, "shuffle": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"chunks": (1, 20, 24), "scaleoffset": 0, "shuffle": True}]
+)
 def test_counts_can_become_floats_under_all_names(options, tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("data", data=frames(), **options).attrs["unit"] = "counts"
         file["alias"] = file["data"]
     picture = opened(f"{tmp_path}/a.h5:data")
-    with replacing(tmp_path / "b.h5") as temporary, picture.written(temporary, [np.dtype("float32")]) as results:
+    with (
+        replacing(tmp_path / "b.h5") as temporary,
+        picture.written(temporary, [np.dtype("float32")]) as results,
+    ):
         results[0][...] = picture.values[0].array + 0.25
     with h5py.File(tmp_path / "b.h5") as file:
         assert file["alias"] == file["data"]
         assert np.array_equal(file["data"], (frames() + 0.25).astype(np.float32))
         assert (file["data"].dtype.name, file["data"].attrs["unit"]) == ("float32", "counts")
-        assert (file["data"].chunks, file["data"].shuffle) == (options.get("chunks"), "shuffle" in options)
+        assert (file["data"].chunks, file["data"].shuffle) == (
+            options.get("chunks"),
+            "shuffle" in options,
+        )

@@ -44,12 +44,24 @@ def state(folder: Path) -> Seen:
     found: Seen = {}
     for path in sorted(folder.rglob("*")):
         about = path.lstat()
-        content = path.read_bytes() if path.is_file() else os.readlink(path).encode() if path.is_symlink() else b""
-        found[str(path)] = hashlib.sha256(content).hexdigest(), about.st_size, about.st_mtime_ns, about.st_nlink
+        content = (
+            path.read_bytes()
+            if path.is_file()
+            else os.readlink(path).encode()
+            if path.is_symlink()
+            else b""
+        )
+        found[str(path)] = (
+            hashlib.sha256(content).hexdigest(),
+            about.st_size,
+            about.st_mtime_ns,
+            about.st_nlink,
+        )
     return found
 
 
-# What the audit hook, which cannot be removed, records while this is a list: what was opened for writing, or changed.
+# What the audit hook, which cannot be removed, records while this is a list: what was opened for
+# writing, or changed.
 RECORDED: list[list[str]] = []
 CHANGES = (
     "os.rename",
@@ -71,7 +83,12 @@ def _record(line: str) -> None:
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if RECORDED and event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] & WRITING:
+    if (
+        RECORDED
+        and event == "open"
+        and isinstance(arguments[0], str | bytes)
+        and arguments[2] & WRITING
+    ):
         _record(f"open {os.fsdecode(arguments[0])}")
     elif RECORDED and event in CHANGES:
         paths = [os.fsdecode(a) for a in arguments if isinstance(a, str | bytes)]
@@ -119,7 +136,14 @@ def modes(monkeypatch) -> list[tuple[str, str]]:
 
     made = np.memmap.__new__
 
-    def mapped(kind: Any, file: Any, dtype: Any = np.uint8, mode: Any = "r+", *arguments: Any, **options: Any) -> Any:
+    def mapped(
+        kind: Any,
+        file: Any,
+        dtype: Any = np.uint8,
+        mode: Any = "r+",
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         if mode not in ("r", "c"):
             found.append((mode, str(file)))
         return made(kind, file, dtype, mode, *arguments, **options)
@@ -191,7 +215,9 @@ WRITERS = (".mrc", ".npy", ".png", ".nii.gz", ".zarr", ".h5", ".npz")
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("options", [["--page"], ["--tta"], ["--halves"]], ids=lambda o: o[0])
-def test_inputs_are_only_read_with_every_option(kind, options, tmp_path, monkeypatch, checkpoints, modes):  # noqa: F811
+def test_inputs_are_only_read_with_every_option(
+    kind, options, tmp_path, monkeypatch, checkpoints, modes
+):  # noqa: F811
     source = source_of(tmp_path / "in", kind)
     sources = [source]
     if options == ["--halves"]:
@@ -205,11 +231,22 @@ def test_inputs_are_only_read_with_every_option(kind, options, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("kind", [".npy", ".h5", ".nii.gz", ".zarr"])
-def test_inputs_are_only_read_by_check_and_evaluate(kind, tmp_path, monkeypatch, checkpoints, modes, capsys):  # noqa: F811
+def test_inputs_are_only_read_by_check_and_evaluate(
+    kind, tmp_path, monkeypatch, checkpoints, modes, capsys
+):  # noqa: F811
     first = source_of(tmp_path / "in" / "a", kind, 16)
     second = source_of(tmp_path / "in" / "b", kind, 16)
     with untouched(tmp_path / "in", modes):
-        command(check.main, monkeypatch, first, second, "--json", tmp_path / "check.json", "--out", tmp_path / "page")
+        command(
+            check.main,
+            monkeypatch,
+            first,
+            second,
+            "--json",
+            tmp_path / "check.json",
+            "--out",
+            tmp_path / "page",
+        )
         scored = ["--val-noisy", first, "--val-target", second, "--json", tmp_path / "scores.json"]
         command(evaluate.main, monkeypatch, checkpoints[1], *scored)
     assert (tmp_path / "check.json").is_file()
@@ -218,7 +255,10 @@ def test_inputs_are_only_read_by_check_and_evaluate(kind, tmp_path, monkeypatch,
 @pytest.mark.slow
 def test_inputs_are_only_read_by_adapt(tmp_path, monkeypatch, modes):
     (tmp_path / "in").mkdir()
-    np.save(tmp_path / "in" / "a.npy", np.random.default_rng(0).normal(100, 10, (64, 64)).astype(np.float32))
+    np.save(
+        tmp_path / "in" / "a.npy",
+        np.random.default_rng(0).normal(100, 10, (64, 64)).astype(np.float32),
+    )
     with untouched(tmp_path / "in", modes):
         asked = [tmp_path / "in" / "a.npy", "-o", tmp_path / "out", "--adapt", "--minutes", "0.05"]
         assert command(denoise.main, monkeypatch, *asked) == 0
@@ -238,7 +278,9 @@ def write(source: str, target: Path, then: Any = None) -> None:
 
 @posix
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_full_disk_leaves_inputs_and_earlier_results(kind, tmp_path, monkeypatch, checkpoints, modes, capsys):  # noqa: F811
+def test_a_full_disk_leaves_inputs_and_earlier_results(
+    kind, tmp_path, monkeypatch, checkpoints, modes, capsys
+):  # noqa: F811
     source = source_of(tmp_path / "in", kind, 40)
     model = checkpoints[1]
     asked = [source, "-o", tmp_path / "out", "--checkpoint", model, "--overwrite"]
@@ -252,14 +294,19 @@ def test_a_full_disk_leaves_inputs_and_earlier_results(kind, tmp_path, monkeypat
             assert command(denoise.main, monkeypatch, *asked) == 1
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "no space left on the disk for it; what was there before is untouched" in capsys.readouterr().err
+    assert (
+        "no space left on the disk for it; what was there before is untouched"
+        in capsys.readouterr().err
+    )
     assert state(tmp_path / "out") == earlier
 
 
 @posix
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("moment", ["writing", "written"])
-def test_a_killed_run_leaves_inputs_earlier_results_and_a_hidden_file(kind, moment, tmp_path, modes):
+def test_a_killed_run_leaves_inputs_earlier_results_and_a_hidden_file(
+    kind, moment, tmp_path, modes
+):
     source = source_of(tmp_path / "in", kind, 40)
     target = tmp_path / "out" / f"a{kind}"
     write(source, target)
@@ -272,7 +319,8 @@ def test_a_killed_run_leaves_inputs_earlier_results_and_a_hidden_file(kind, mome
         pid = os.fork()
         if pid == 0:
             try:
-                if moment == "writing":  # the system ends a process that writes more than it may, as kill -9 would
+                # the system ends a process that writes more than it may, as kill -9 would
+                if moment == "writing":
                     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
                     resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
                 write(source, target, killed if moment == "written" else None)
@@ -299,16 +347,26 @@ def test_the_result_of_a_link_is_a_new_file(kind, link, tmp_path, monkeypatch, c
     (tmp_path / "in").mkdir()
     link(tmp_path / "store" / f"a{kind}", tmp_path / "in" / f"a{kind}")
     with untouched(tmp_path / "store", modes), untouched(tmp_path / "in", []):
-        asked = [f"{tmp_path}/in/a{kind}{part_of(kind)}", "-o", tmp_path / "out", "--checkpoint", checkpoints[1]]
+        asked = [
+            f"{tmp_path}/in/a{kind}{part_of(kind)}",
+            "-o",
+            tmp_path / "out",
+            "--checkpoint",
+            checkpoints[1],
+        ]
         assert command(denoise.main, monkeypatch, *asked) == 0
     result = tmp_path / "out" / f"a{kind}"
     assert not result.is_symlink()
     assert result.stat().st_nlink == 1
-    assert not np.array_equal(opened(source).values[0].array, opened(f"{result}{part_of(kind)}").values[0].array)
+    assert not np.array_equal(
+        opened(source).values[0].array, opened(f"{result}{part_of(kind)}").values[0].array
+    )
 
 
 @posix
-def test_a_store_with_links_inside_becomes_one_of_files(tmp_path, monkeypatch, checkpoints, modes, capsys):  # noqa: F811
+def test_a_store_with_links_inside_becomes_one_of_files(
+    tmp_path, monkeypatch, checkpoints, modes, capsys
+):  # noqa: F811
     store = zarr.open_group(str(tmp_path / "in" / "raw.zarr"), mode="w")
     store.create_array("0", data=scenes(6, 1, "uint16"), chunks=(2, 24, 20))
     store.create_array("labels", data=np.ones((24, 20), np.uint8), chunks=(24, 20))
@@ -326,7 +384,9 @@ def test_a_store_with_links_inside_becomes_one_of_files(tmp_path, monkeypatch, c
         asked = [f"{linked}:0", "-o", tmp_path / "out", "--checkpoint", checkpoints[1]]
         assert command(denoise.main, monkeypatch, *asked) == 0
     result = tmp_path / "out" / "a.zarr"
-    assert [p for p in result.rglob("*") if p.is_symlink() or (p.is_file() and p.stat().st_nlink > 1)] == []
+    assert [
+        p for p in result.rglob("*") if p.is_symlink() or (p.is_file() and p.stat().st_nlink > 1)
+    ] == []
     after = zarr.open_group(str(result), mode="r")
     assert not np.array_equal(after["0"][...], scenes(6, 1, "uint16"))
     assert (after["labels"][...] == 1).all()
@@ -341,19 +401,24 @@ def test_a_result_that_is_a_link(tmp_path, monkeypatch, checkpoints, capsys):  #
     out.mkdir()
     asked = [source, "-o", out, "--checkpoint", checkpoints[1], "--overwrite"]
     before = state(tmp_path / "elsewhere"), state(tmp_path / "in")
-    (out / "a.npy").symlink_to(other)  # not an input of this run: the link is replaced, not what it leads to
+    # not an input of this run: the link is replaced, not what it leads to
+    (out / "a.npy").symlink_to(other)
     assert command(denoise.main, monkeypatch, *asked) == 0
     assert not (out / "a.npy").is_symlink()
     assert (state(tmp_path / "elsewhere"), state(tmp_path / "in")) == before
     for link in (os.symlink, os.link):
         (out / "a.npy").unlink()
         link(source, out / "a.npy")
-        with pytest.raises(InputError, match=r"in/a\.npy: would replace itself; name another folder with -o"):
+        with pytest.raises(
+            InputError, match=r"in/a\.npy: would replace itself; name another folder with -o"
+        ):
             command(denoise.main, monkeypatch, *asked)
     shutil.copy(other, tmp_path / "in" / "b.npy")
     (out / "a.npy").unlink()
     (out / "a.npy").symlink_to(tmp_path / "in" / "b.npy")
-    with pytest.raises(InputError, match=r"out/a\.npy: is an input, .*in/b\.npy; name another folder"):
+    with pytest.raises(
+        InputError, match=r"out/a\.npy: is an input, .*in/b\.npy; name another folder"
+    ):
         command(denoise.main, monkeypatch, tmp_path / "in", *asked[1:])
     (tmp_path / "same").symlink_to(tmp_path / "in")
     with pytest.raises(InputError, match="would replace itself"):
@@ -388,13 +453,17 @@ def test_where_results_must_not_go(tmp_path, monkeypatch):
     (tmp_path / "more" / "a.czi").touch()
     assert plan.planned(["more/a.czi"], Path("more"), overwrite=True)[0]
     (tmp_path / "more" / "a.tif").touch()
-    with pytest.raises(InputError, match=r"more/a\.tif: exists in the folder of the inputs, .* may be an original"):
+    with pytest.raises(
+        InputError, match=r"more/a\.tif: exists in the folder of the inputs, .* may be an original"
+    ):
         plan.planned(["more/a.czi"], Path("more"), overwrite=True)
     assert plan.planned(["more/a.czi"], Path("more/a.tif"), overwrite=True)[0]  # named
     (tmp_path / "in" / "out").mkdir()
     np.save("in/out/a.npy", np.zeros((8, 8)))
     found, _ = plan.planned(["in"], Path("in/out"), overwrite=True)  # earlier results are no inputs
-    assert sorted(str(job.target) for job in found) == [f"in/out/{n}" for n in ("a.npy", "a.zarr", "b.npy", "c.npy")]
+    assert sorted(str(job.target) for job in found) == [
+        f"in/out/{n}" for n in ("a.npy", "a.zarr", "b.npy", "c.npy")
+    ]
     found, _ = plan.planned(["in/out"], Path("."))
     assert [(str(job.source), str(job.target)) for job in found] == [("in/out/a.npy", "a.npy")]
     with pytest.raises(InputError, match=r"in/a\.npy: would replace itself"):
@@ -408,7 +477,8 @@ def test_two_inputs_that_would_have_one_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"x/a\.tif and x/a\.czi would both become out/a\.tif"):
         plan.planned(["x/a.tif", "x/a.czi"], Path("out"))
-    assert plan.one_name(Path("out/a.tif"), Path("out/A.tif")) == Path("X").exists()  # as this disk has it
+    # as this disk has it
+    assert plan.one_name(Path("out/a.tif"), Path("out/A.tif")) == Path("X").exists()
     for first, second in (("x/a.tif", "y/A.tif"), ("x/Pra\u0308parat.tif", "y/Pr\u00e4parat.tif")):
         for one in (False, True):
             monkeypatch.setattr(plan, "one_name", lambda *_, one=one: one)
@@ -441,17 +511,29 @@ def test_no_option_that_names_a_file_writes_over_an_input(tmp_path, monkeypatch,
         (evaluate.main, *scored, "--fsc", model),
         (evaluate.main, *scored, "--picture", first),
         (export.main, model, model, "--overwrite"),
-        (denoise.main, first, "-o", tmp_path, "--overwrite", "--adapt", "--checkpoint", tmp_path / "adapted.ckpt"),
+        (
+            denoise.main,
+            first,
+            "-o",
+            tmp_path,
+            "--overwrite",
+            "--adapt",
+            "--checkpoint",
+            tmp_path / "adapted.ckpt",
+        ),
         (prepare.main, tmp_path / "train_data.pkl", "-o", tmp_path, "--overwrite"),
     ):
         with pytest.raises(
-            InputError, match=r"is the input|is among the inputs|would be among|is a file; name a folder"
+            InputError,
+            match=r"is the input|is among the inputs|would be among|is a file; name a folder",
         ):
             command(main, monkeypatch, *asked)
         assert state(tmp_path) == before, asked
 
 
-def test_the_raw_file_of_a_view_is_not_a_place_for_its_result(tmp_path, monkeypatch, checkpoints, capsys):  # noqa: F811
+def test_the_raw_file_of_a_view_is_not_a_place_for_its_result(
+    tmp_path, monkeypatch, checkpoints, capsys
+):  # noqa: F811
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         file["frames"] = scenes(3, 1, "uint16")
     layout = h5py.VirtualLayout((3, 24, 20), np.uint16)
@@ -459,7 +541,14 @@ def test_the_raw_file_of_a_view_is_not_a_place_for_its_result(tmp_path, monkeypa
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_virtual_dataset("data", layout)
     before = state(tmp_path)
-    asked = [tmp_path / "scan.h5", "-o", tmp_path / "raw.h5", "--overwrite", "--checkpoint", checkpoints[1]]
+    asked = [
+        tmp_path / "scan.h5",
+        "-o",
+        tmp_path / "raw.h5",
+        "--overwrite",
+        "--checkpoint",
+        checkpoints[1],
+    ]
     assert command(denoise.main, monkeypatch, *asked) == 1
     assert "raw.h5: is the input" in capsys.readouterr().err
     assert state(tmp_path) == before

@@ -39,10 +39,17 @@ def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network = ResidualUNet(1, 2, 2)
     torch.nn.init.normal_(network.output.weight, std=0.01)
-    spec = {"_target_": "n2n_lightning.networks.ResidualUNet", "channels": 1, "width": 2, "levels": 2}
+    spec = {
+        "_target_": "n2n_lightning.networks.ResidualUNet",
+        "channels": 1,
+        "width": 2,
+        "levels": 2,
+    }
     state = {f"network.{key}": value for key, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("checkpoint") / "grey.ckpt"
-    torch.save({"state_dict": state, "n2n_lightning": {"format": 1, "model": spec, "scale": None}}, path)
+    torch.save(
+        {"state_dict": state, "n2n_lightning": {"format": 1, "model": spec, "scale": None}}, path
+    )
     return path
 
 
@@ -77,7 +84,8 @@ def many(folder: Path, count: int, ending: str, side: int) -> np.ndarray:
 
 
 @linux
-@pytest.mark.parametrize(("ending", "side"), [(".tif", 16), (".npy", 16), (".npy", 600)])  # the last is mapped
+# the last is mapped
+@pytest.mark.parametrize(("ending", "side"), [(".tif", 16), (".npy", 16), (".npy", 600)])
 def test_more_files_than_may_be_open(ending, side, tmp_path, monkeypatch, checkpoint, capsys):
     assert (side * side > SMALL) == (side == 600)
     pictures = many(tmp_path / "many", 80, ending, side)
@@ -100,12 +108,16 @@ def test_more_files_than_may_be_open(ending, side, tmp_path, monkeypatch, checkp
 def test_twenty_thousand_files(tmp_path, monkeypatch, capsys):
     pictures = many(tmp_path / "many", 20_000, ".npy", 8)
     with few_descriptors(60):
-        assert np.array_equal(read_movies(str(tmp_path / "many")).image(0, 19_999)[0].numpy(), pictures[-1])
+        assert np.array_equal(
+            read_movies(str(tmp_path / "many")).image(0, 19_999)[0].numpy(), pictures[-1]
+        )
         assert command(check.main, monkeypatch, tmp_path / "many") == 0
     assert "20000 scenes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error")]
+)
 def test_what_the_machine_lacks_is_not_called_damage(error, tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.zeros((8, 8), np.uint8))
 
@@ -149,7 +161,9 @@ def test_endings_of_two_parts(tmp_path):
     names = [Path(f"cell{scene}_{k}.ome.tif") for scene in (1, 2, 3) for k in (1, 2)]
     assert grouped(names) == [names[:2], names[2:4], names[4:]]
     for path in names:
-        tifffile.imwrite(tmp_path / path, np.random.default_rng(0).integers(0, 99, (16, 16)).astype(np.uint16))
+        tifffile.imwrite(
+            tmp_path / path, np.random.default_rng(0).integers(0, 99, (16, 16)).astype(np.uint16)
+        )
     scenes = read_scenes(str(tmp_path))
     assert len(scenes.names) == 3
     assert scenes.captures(torch.arange(3)).tolist() == [2, 2, 2]
@@ -184,7 +198,9 @@ def test_scans_of_other_slopes_are_compared_in_the_files_units(tmp_path):
     assert (alone.dtype, alone.unit) == (torch.int16, units[0])  # as stored where all agree
 
 
-def test_halves_of_other_slopes_have_their_mean_in_the_first_ones_unit(tmp_path, monkeypatch, checkpoint):
+def test_halves_of_other_slopes_have_their_mean_in_the_first_ones_unit(
+    tmp_path, monkeypatch, checkpoint
+):
     clean = scans(tmp_path, (1000, 6000))
     first, second = (tmp_path / name / "sub1.nii" for name in ("first", "second"))
     asked = ["--halves", "-o", tmp_path / "mean.nii", "--checkpoint", checkpoint, "--strength", "0"]
@@ -218,7 +234,12 @@ def test_the_range_of_a_checkpoint_follows_the_unit_of_a_file(tmp_path, monkeypa
     torch.manual_seed(0)
     network = ResidualUNet(1, 2, 2)
     torch.nn.init.normal_(network.output.weight, std=0.3)
-    spec = {"_target_": "n2n_lightning.networks.ResidualUNet", "channels": 1, "width": 2, "levels": 2}
+    spec = {
+        "_target_": "n2n_lightning.networks.ResidualUNet",
+        "channels": 1,
+        "width": 2,
+        "levels": 2,
+    }
     state = {f"network.{key}": value for key, value in network.state_dict().items()}
     ours = {"format": 1, "model": spec, "scale": None, "range": [0.0, 1000.0], "unit": [1.0, 0.0]}
     torch.save({"state_dict": state, "n2n_lightning": ours}, tmp_path / "a.ckpt")
@@ -229,7 +250,13 @@ def test_the_range_of_a_checkpoint_follows_the_unit_of_a_file(tmp_path, monkeypa
         hdu = fits.PrimaryHDU(((values - zero) / scale).astype(np.float32))
         hdu.header["BSCALE"], hdu.header["BZERO"] = scale, zero
         hdu.writeto(tmp_path / f"{name}.fits")
-        asked = [tmp_path / f"{name}.fits", "-o", tmp_path / "out", "--checkpoint", tmp_path / "a.ckpt"]
+        asked = [
+            tmp_path / f"{name}.fits",
+            "-o",
+            tmp_path / "out",
+            "--checkpoint",
+            tmp_path / "a.ckpt",
+        ]
         assert command(denoise.main, monkeypatch, *asked) == 0
         results.append(opened(tmp_path / "out" / f"{name}.fits").values[0].array * scale + zero)
     assert np.abs(results[0] - values).max() > 1
@@ -258,18 +285,32 @@ def save_mrc(path: Path, array: np.ndarray, edits: dict[int, bytes]) -> bytes:
         ({28: struct.pack("<3i", 0, 0, 0)}, "voxel size is unknown"),
     ],
 )
-def test_headers_of_electron_microscopes_that_are_a_little_wrong(edits, note, tmp_path, monkeypatch, checkpoint):
+def test_headers_of_electron_microscopes_that_are_a_little_wrong(
+    edits, note, tmp_path, monkeypatch, checkpoint
+):
     volume = np.random.default_rng(10).normal(0, 1, (4, 24, 20)).astype(np.float32)
     header = save_mrc(tmp_path / "a.mrc", volume, edits)
     picture = opened(tmp_path / "a.mrc")
     assert np.array_equal(picture.values[0].array, volume)
     assert note in picture.note
     assert picture.values[0].spacing == (None if 28 in edits else (1.0, 1.0, 1.0))
-    assert command(denoise.main, monkeypatch, tmp_path / "a.mrc", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / "a.mrc",
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
     after = (tmp_path / "o" / "a.mrc").read_bytes()
     assert len(after) == 1024 + volume.nbytes
     assert header != after[:1024]
-    assert all(76 <= i < 88 or 216 <= i < 220 for i in range(1024) if header[i] != after[i])  # the statistics
+    # the statistics
+    assert all(76 <= i < 88 or 216 <= i < 220 for i in range(1024) if header[i] != after[i])
 
 
 def test_big_endian_without_a_stamp(tmp_path):
@@ -293,7 +334,18 @@ def test_bytes_are_signed_as_imod_says(flags, dtype, tmp_path, monkeypatch, chec
     (values,) = opened(tmp_path / "a.mrc").values
     assert values.dtype == dtype
     assert np.array_equal(values.array, volume.view(dtype))
-    assert command(denoise.main, monkeypatch, tmp_path / "a.mrc", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / "a.mrc",
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
     after = opened(tmp_path / "o" / "a.mrc").values[0]
     assert after.dtype == dtype
     if dtype == "uint8":
@@ -309,7 +361,9 @@ def test_gzip_by_name_and_inside_of_a_plain_name(tmp_path, monkeypatch, checkpoi
     mrcfile.write(tmp_path / "t.map", np.stack([sky] * 3).astype(np.float32), voxel_size=1)
     (tmp_path / "half.map.gz").write_bytes(gzip.compress((tmp_path / "t.map").read_bytes()))
     for name in ("a.fits.gz", "inside.fits", "half.map.gz"):
-        assert np.array_equal(np.atleast_3d(opened(tmp_path / name).values[0].array.T)[..., 0].T, sky)
+        assert np.array_equal(
+            np.atleast_3d(opened(tmp_path / name).values[0].array.T)[..., 0].T, sky
+        )
         asked = [tmp_path / name, "-o", tmp_path / "out", "--checkpoint", checkpoint]
         assert command(denoise.main, monkeypatch, *asked) == 0
         assert (tmp_path / "out" / name).read_bytes()[:2] == b"\x1f\x8b"
@@ -339,23 +393,42 @@ def test_fits_with_an_unfilled_last_block(tmp_path, monkeypatch, checkpoint):
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("first", ["picture", "mask"])
-def test_masks_and_previews_inside_of_a_tiff_stay(compression, first, tmp_path, monkeypatch, checkpoint):
+def test_masks_and_previews_inside_of_a_tiff_stay(
+    compression, first, tmp_path, monkeypatch, checkpoint
+):
     picture = np.random.default_rng(38).normal(1000, 60, (48, 52)).astype(np.uint16)
     pages = [
         (picture, {}),
         (picture > 950, {"subfiletype": 4, "photometric": "mask"}),
         (picture[::4, ::4], {"subfiletype": 1}),
-        ((picture > 950).astype(np.uint16), {"extratags": [(254, 4, 1, 4, True)]}),  # like the picture but for its tag
+        # like the picture but for its tag
+        ((picture > 950).astype(np.uint16), {"extratags": [(254, 4, 1, 4, True)]}),
     ]
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for array, options in pages if first == "picture" else [*pages[1:], pages[0]]:
-            writer.write(np.ascontiguousarray(array), metadata=None, compression=compression, **options)
+            writer.write(
+                np.ascontiguousarray(array), metadata=None, compression=compression, **options
+            )
     opening = opened(tmp_path / "a.tif")
     assert [v.shape for v in opening.values] == [(48, 52)]
     assert np.array_equal(opening.values[0].array, picture)
     assert "2 masks, 1 page of reduced resolution left as they are" in opening.note
-    assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
-    with tifffile.TiffFile(tmp_path / "a.tif") as before, tifffile.TiffFile(tmp_path / "o" / "a.tif") as after:
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / "a.tif",
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
+    with (
+        tifffile.TiffFile(tmp_path / "a.tif") as before,
+        tifffile.TiffFile(tmp_path / "o" / "a.tif") as after,
+    ):
         for old, new in zip(before.pages, after.pages, strict=True):
             assert (old.shape, old.dtype, old.subfiletype, old.photometric) == (
                 *(new.shape, new.dtype),
@@ -372,7 +445,16 @@ def odd_tiles(path: Path, picture: np.ndarray, height: int, width: int) -> None:
             tile = picture[y : y + height, x : x + width]
             padded = np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1])))
             tiles.append(zlib.compress(padded.tobytes()))
-    shape = {256: picture.shape[1], 257: picture.shape[0], 258: 16, 259: 8, 262: 1, 277: 1, 322: width, 323: height}
+    shape = {
+        256: picture.shape[1],
+        257: picture.shape[0],
+        258: 16,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: width,
+        323: height,
+    }
     extra = 8 + 2 + 12 * (len(shape) + 2) + 4
     offsets = np.cumsum([extra + 8 * len(tiles), *map(len, tiles[:-1])]).tolist()
     entries = b"".join(struct.pack("<HHIHH", code, 3, 1, value, 0) for code, value in shape.items())
@@ -390,14 +472,27 @@ def test_tiles_of_odd_sides_are_rounded_up(tmp_path, monkeypatch, checkpoint, ca
     picture = np.random.default_rng(38).normal(1000, 60, (192, 208)).astype(np.uint16)
     odd_tiles(tmp_path / "a.tif", picture, 100, 120)
     assert np.array_equal(opened(tmp_path / "a.tif").values[0].array, picture)
-    assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / "a.tif",
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
     assert "its tiles of 100 x 120 became 112 x 128" in capsys.readouterr().out
     with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:
         assert file.pages[0].tile == (112, 128)
         assert abs(float(file.asarray().mean()) - 1000) < 50
 
 
-def test_what_cannot_be_written_again_is_found_before_the_work(tmp_path, monkeypatch, checkpoint, capsys):
+def test_what_cannot_be_written_again_is_found_before_the_work(
+    tmp_path, monkeypatch, checkpoint, capsys
+):
     picture = np.random.default_rng(38).normal(1000, 60, (48, 52)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", picture, compression="zstd")
     compress = tifffile.TIFF.COMPRESSORS
@@ -413,7 +508,18 @@ def test_what_cannot_be_written_again_is_found_before_the_work(tmp_path, monkeyp
 
     monkeypatch.setitem(vars(tifffile.TIFF), "COMPRESSORS", Without())
     assert "its ZSTD compression became deflate" in opened(tmp_path / "a.tif").note
-    assert command(denoise.main, monkeypatch, tmp_path / "a.tif", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / "a.tif",
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
     with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:
         assert file.pages[0].compression.name == "ADOBE_DEFLATE"
 
@@ -425,8 +531,14 @@ def ct_series(folder: Path, slopes: tuple[float, ...]) -> np.ndarray:
     planes = []
     for k, slope in enumerate(slopes):
         dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
-        dataset.SeriesInstanceUID, dataset.InstanceNumber, dataset.RescaleSlope = series, k + 1, slope
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        dataset.SeriesInstanceUID, dataset.InstanceNumber, dataset.RescaleSlope = (
+            series,
+            k + 1,
+            slope,
+        )
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
+            pydicom.uid.generate_uid()
+        )
         dataset.ImagePositionPatient = [0, 0, -2.5 * k]
         stored = (draws.normal(1000 + 100 * k, 20, (24, 20)) / slope).round().astype("<i2")
         dataset.Rows, dataset.Columns, dataset.PixelData = 24, 20, stored.tobytes()
@@ -436,14 +548,27 @@ def ct_series(folder: Path, slopes: tuple[float, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("slopes", [(1.0,) * 5, (1.0, 0.5, 0.25, 2.0)])
-def test_a_dicom_series_is_a_volume_and_comes_out_derived(slopes, tmp_path, monkeypatch, checkpoint):
+def test_a_dicom_series_is_a_volume_and_comes_out_derived(
+    slopes, tmp_path, monkeypatch, checkpoint
+):
     volume = ct_series(tmp_path / "scan", slopes)
     (values,) = opened(tmp_path / "scan").values
     assert (values.axes, values.unit) == ("DHW", (1.0, -1024.0 if slopes[1] == 1 else 0.0))
     assert np.allclose(values.array, volume)
     assert values.spacing == pytest.approx((2.5, 0.661468, 0.661468))
     before = {p.name: p.read_bytes() for p in (tmp_path / "scan").iterdir()}
-    assert command(denoise.main, monkeypatch, tmp_path / "scan", "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / "scan",
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
     assert {p.name: p.read_bytes() for p in (tmp_path / "scan").iterdir()} == before
     made = [pydicom.dcmread(p) for p in sorted((tmp_path / "o" / "scan").iterdir())]
     old = [pydicom.dcmread(p) for p in sorted((tmp_path / "scan").iterdir())]
@@ -456,7 +581,13 @@ def test_a_dicom_series_is_a_volume_and_comes_out_derived(slopes, tmp_path, monk
         assert b.SourceImageSequence[0].ReferencedSOPInstanceUID == a.SOPInstanceUID
         changed = {e.keyword for e in b if e.keyword and e != a.get(e.tag)}
         assert changed <= {
-            *("ImageType", "SOPInstanceUID", "SeriesInstanceUID", "PixelData", "DerivationDescription"),
+            *(
+                "ImageType",
+                "SOPInstanceUID",
+                "SeriesInstanceUID",
+                "PixelData",
+                "DerivationDescription",
+            ),
             *("SourceImageSequence", "SmallestImagePixelValue", "LargestImagePixelValue"),
         }
         assert (b.PatientName, b.StudyInstanceUID, b.RescaleSlope) == (
@@ -471,7 +602,13 @@ def test_a_dicom_series_is_a_volume_and_comes_out_derived(slopes, tmp_path, monk
 
 
 def test_dicom_of_other_syntaxes_and_kinds(tmp_path):
-    for name in ("MR_small_RLE.dcm", "MR_small_bigendian.dcm", "JPEG2000.dcm", "image_dfl.dcm", "SC_rgb_rle.dcm"):
+    for name in (
+        "MR_small_RLE.dcm",
+        "MR_small_bigendian.dcm",
+        "JPEG2000.dcm",
+        "image_dfl.dcm",
+        "SC_rgb_rle.dcm",
+    ):
         source = Path(get_testdata_file(name, download=False))
         picture = opened(source)
         expected = pydicom.dcmread(source).pixel_array
@@ -498,7 +635,8 @@ def test_dicom_of_other_syntaxes_and_kinds(tmp_path):
     assert picture.values[0].nodata_values == (-2000.0,)
     with picture.written(tmp_path / "out.dcm") as (result,):
         result[...] = 5000
-    assert (pydicom.dcmread(tmp_path / "out.dcm").pixel_array == 2047).all()  # no more than the stored bits hold
+    # no more than the stored bits hold
+    assert (pydicom.dcmread(tmp_path / "out.dcm").pixel_array == 2047).all()
 
 
 def test_imaris_files_lose_the_padding_of_their_chunks(tmp_path, monkeypatch, checkpoint):
@@ -539,21 +677,36 @@ def test_imaris_files_lose_the_padding_of_their_chunks(tmp_path, monkeypatch, ch
 def test_videos_become_tiff(name, codec, pixels, shape, tmp_path, monkeypatch, checkpoint, capsys):
     draws = np.random.default_rng(0)
     deep = pixels == "gray16le"
-    frames = draws.integers(0, 60_000 if deep else 250, shape).astype(np.uint16 if deep else np.uint8)
+    frames = draws.integers(0, 60_000 if deep else 250, shape).astype(
+        np.uint16 if deep else np.uint8
+    )
     given = np.stack([frames] * 3, -1) if name == "equal.mkv" else frames
     with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 48, pixels
         for frame in given:
             kind = pixels if frame.ndim == 2 else "rgb24"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), kind)))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), kind))
+            )
         container.mux(stream.encode())
     (values,) = opened(tmp_path / name).values
     assert values.shape == shape
     assert values.axes == ("THWC" if len(shape) == 4 else "THW")
     if codec != "mpeg4":
         assert np.array_equal(values.array, frames)
-    assert command(denoise.main, monkeypatch, tmp_path / name, "-o", tmp_path / "o", "--checkpoint", checkpoint) == 0
+    assert (
+        command(
+            denoise.main,
+            monkeypatch,
+            tmp_path / name,
+            "-o",
+            tmp_path / "o",
+            "--checkpoint",
+            checkpoint,
+        )
+        == 0
+    )
     assert "as OME-TIFF" in capsys.readouterr().out
     assert opened(tmp_path / "o" / f"{Path(name).stem}.tif").values[0].shape == shape
 
@@ -562,7 +715,12 @@ def test_other_kinds_name_what_converts_them(tmp_path, monkeypatch, checkpoint, 
     for name in ("a.lif", "b.dng", "c.heic", "d.wmv", "e.mgz", "notes.xyz", "f.fits.fz"):
         (tmp_path / name).write_bytes(bytes(200))
     asked = ["-o", tmp_path / "out", "--checkpoint", checkpoint]
-    for name, word in (("a.lif", "Fiji"), ("b.dng", "darktable"), ("c.heic", "magick"), ("d.wmv", "ffmpeg")):
+    for name, word in (
+        ("a.lif", "Fiji"),
+        ("b.dng", "darktable"),
+        ("c.heic", "magick"),
+        ("d.wmv", "ffmpeg"),
+    ):
         assert command(denoise.main, monkeypatch, tmp_path / name, *asked) == 1
         assert word in capsys.readouterr().err
     np.save(tmp_path / "picture.npy", np.random.default_rng(0).random((24, 20), np.float32))

@@ -14,7 +14,13 @@ from n2n_lightning.files import InputError
 from tests.conftest import LIMIT, run
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ("model.widths=[4,8]", "model.blocks=[1,1]", "data.train_pairs=16", "data.batch_size=4", "trainer.max_epochs=2")
+QUICK = (
+    "model.widths=[4,8]",
+    "model.blocks=[1,1]",
+    "data.train_pairs=16",
+    "data.batch_size=4",
+    "trainer.max_epochs=2",
+)
 
 
 def captures(count: int = 4, side: int = 48) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -22,7 +28,9 @@ def captures(count: int = 4, side: int = 48) -> tuple[np.ndarray, list[np.ndarra
     draws = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     scenes = np.stack([1000 + 400 * np.sin((x * (k + 1) + y) / 9) for k in range(count)])
-    return scenes, [(scenes + draws.normal(0, 60, scenes.shape)).round().astype(np.uint16) for _ in range(2)]
+    return scenes, [
+        (scenes + draws.normal(0, 60, scenes.shape)).round().astype(np.uint16) for _ in range(2)
+    ]
 
 
 def test_from_arrays_to_a_denoised_array(tmp_path, monkeypatch, capsys):
@@ -42,10 +50,13 @@ def test_from_arrays_to_a_denoised_array(tmp_path, monkeypatch, capsys):
     assert np.array_equal(clean, load("out").denoise(first, axes="NHW"))
     done = run("denoise", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert not {p.suffix for p in Path("out").iterdir()} & {".npy"}  # arrays were in files of their own for a while
+    # arrays were in files of their own for a while
+    assert not {p.suffix for p in Path("out").iterdir()} & {".npy"}
     with pytest.raises(InputError, match="out holds a run"):
         fit(first, second, *QUICK, folder="out")
-    alone = fit(first, None, *QUICK, "data.layout=NHW", "data.crop=32", "data.val_share=0", lines=False)
+    alone = fit(
+        first, None, *QUICK, "data.layout=NHW", "data.crop=32", "data.val_share=0", lines=False
+    )
     assert alone.folder.parent == Path("outputs", "runs")
     assert alone.result["data"]["method"] == "neighbours"
 
@@ -57,7 +68,9 @@ def test_the_score_is_near_the_truth():
         """Half of the image, half of its mean over a few pixels."""
 
         def denoise(self, array, axes="auto", outlier_map=False, **_):  # type: ignore[override]
-            smooth = torch.nn.functional.avg_pool2d(array[None], 5, 1, 2, count_include_pad=False)[0]
+            smooth = torch.nn.functional.avg_pool2d(array[None], 5, 1, 2, count_include_pad=False)[
+                0
+            ]
             result = (array + smooth) / 2
             return (result, torch.zeros(result.shape)) if outlier_map else result
 
@@ -80,7 +93,8 @@ def test_mistakes_are_input_errors(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"first captures|as many|differ|shape"):
         fit(first, first[:2], *QUICK, "data.layout=NHW", folder="out")
     assert not (tmp_path / "out" / "result.json").exists()
-    with pytest.raises(InputError, match=r"^trainer.max_time=3: should be"):  # an option, not a second stack
+    # an option, not a second stack
+    with pytest.raises(InputError, match=r"^trainer.max_time=3: should be"):
         fit(first, "trainer.max_time=3", folder="out")
 
 
@@ -101,11 +115,15 @@ def test_the_notebook_runs_from_end_to_end(tmp_path):
     book = nbformat.read(path, 4)
     for cell in book.cells:  # as short as a test may be
         cell.source = cell.source.replace("trainer.max_epochs=5", "trainer.max_epochs=2")
-    client = NotebookClient(book, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(
+        book, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
     client.execute()
     shown = json.dumps(book)
     assert len(re.findall("image/png", shown)) == 2
-    noisy, denoised = map(float, re.search(r"noisy ([\d.]+) dB, denoised ([\d.]+) dB", shown).groups())
+    noisy, denoised = map(
+        float, re.search(r"noisy ([\d.]+) dB, denoised ([\d.]+) dB", shown).groups()
+    )
     assert denoised > noisy + 3
     stored = path.read_text(encoding="utf-8")
     assert "image/png" in stored  # who looks at it in a browser sees what came of it

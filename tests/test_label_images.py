@@ -32,7 +32,9 @@ def test_pictures_are_no_labels() -> None:
     for name in ("camera", "coins", "text", "page", "clock"):
         clean = getattr(data, name)()
         for sigma in (0, 0.3, 1, 5, 20):
-            noisy = (clean + draws.normal(0, sigma, clean.shape)).round().clip(0, 255).astype(np.uint8)
+            noisy = (
+                (clean + draws.normal(0, sigma, clean.shape)).round().clip(0, 255).astype(np.uint8)
+            )
             assert not is_label_image(noisy, "HW"), (name, sigma)
             bright = (noisy * 4.0 - 200).clip(0, 255).astype(np.uint8)  # black and white clipped
             assert not is_label_image(bright, "HW"), (name, sigma, "clipped")
@@ -55,7 +57,10 @@ def test_the_command_copies_them(tmp_path: Path) -> None:
     Image.fromarray(discs > 0).save(tmp_path / "bits.png")
     Image.fromarray(discs > 0).save(tmp_path / "bits.bmp")
     np.save(tmp_path / "bits.npy", discs > 0)
-    tifffile.imwrite(tmp_path / "photo.tif", (data.camera()[:128, :128] + draws.normal(0, 20, (128, 128))).clip(0, 255))
+    tifffile.imwrite(
+        tmp_path / "photo.tif",
+        (data.camera()[:128, :128] + draws.normal(0, 20, (128, 128))).clip(0, 255),
+    )
     found = run("denoise", ".", "-o", "../out", cwd=tmp_path)
     assert found.returncode == 0, found.stderr + found.stdout
     assert "labels.tif: a label image, copied" in found.stdout

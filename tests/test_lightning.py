@@ -49,7 +49,9 @@ def configured(pictures: Path, *options: str, clean: bool = True) -> dict[str, A
     data += [f"data.clean={pictures / 'clean'}"] if clean else []
     network = [] if any(option.startswith("model=") for option in options) else NETWORK
     with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("config", [*data, *network, *DATA, *options]), resolve=True)
+        config: Any = OmegaConf.to_container(
+            compose("config", [*data, *network, *DATA, *options]), resolve=True
+        )
     override_syntax.apply_time_budget(config, list(options))
     return config
 
@@ -71,11 +73,17 @@ def weights(folder: Path, name: str = "best") -> dict[str, torch.Tensor]:
 def score_of(folder: Path, pictures: Path) -> float:
     """The PSNR of best.ckpt on the validation images, measured anew."""
     config = configured(pictures)
-    data = PairedImages(**{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2)
+    data = PairedImages(
+        **{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2
+    )
     data.setup()
     module = Denoiser.load_from_checkpoint(folder, bounds=data.bounds, unit=data.unit)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return float(pl.Trainer(accelerator="cpu", **quiet).validate(module, data, verbose=False)[0]["val_psnr"])  # type: ignore[arg-type]
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    return float(
+        pl.Trainer(accelerator="cpu", **quiet).validate(module, data, verbose=False)[0]["val_psnr"]
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -87,11 +95,25 @@ def score_of(folder: Path, pictures: Path) -> float:
             *("model=dncnn", "model.width=4", "model.layers=3"),
         ),
         ("callbacks=ema", "callbacks.ema.decay=0.7"),
-        (callback("EMAWeightAveraging", decay=0.5, update_starting_at_step=6, update_starting_at_epoch=1),),
+        (
+            callback(
+                "EMAWeightAveraging",
+                decay=0.5,
+                update_starting_at_step=6,
+                update_starting_at_epoch=1,
+            ),
+        ),
         (callback("WeightAveraging"), "+trainer.val_check_interval=0.5"),
         ("+trainer.val_check_interval=3",),
     ],
-    ids=["swa", "swa with batch normalisation", "ema", "ema from a step on", "mean", "inside an epoch"],
+    ids=[
+        "swa",
+        "swa with batch normalisation",
+        "ema",
+        "ema from a step on",
+        "mean",
+        "inside an epoch",
+    ],
 )
 def test_the_score_the_best_checkpoint_and_denoise_are_the_same_weights(
     options: tuple[str, ...], pictures: Path, tmp_path: Path
@@ -100,7 +122,8 @@ def test_the_score_the_best_checkpoint_and_denoise_are_the_same_weights(
     assert score_of(tmp_path / "run", pictures) == pytest.approx(result["val_psnr"], abs=2e-4)
     trained = load(tmp_path / "run").network.state_dict()
     assert all(
-        torch.equal(trained[key.removeprefix("network.")], value) for key, value in weights(tmp_path / "run").items()
+        torch.equal(trained[key.removeprefix("network.")], value)
+        for key, value in weights(tmp_path / "run").items()
     )
 
 
@@ -116,7 +139,9 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_weights_that_epochs_end_
 
     swa = callback("StochasticWeightAveraging", swa_lrs=0.01, swa_epoch_start=2)
     silence_lightning()
-    built = TrainingRun(configured(pictures, swa, "trainer.max_epochs=4"), tmp_path / "run", "test", True)
+    built = TrainingRun(
+        configured(pictures, swa, "trainer.max_epochs=4"), tmp_path / "run", "test", True
+    )
     built.trainer.callbacks.insert(0, Recorder())
     built.fit(lambda: None)
     last = weights(tmp_path / "run", "last")
@@ -157,23 +182,40 @@ def test_the_rate_that_was_found_is_trained_with(
     assert len(rows) == 1
     assert float(rows[0]["lr"]) == pytest.approx(rate, rel=0.01)
     assert rate != 0.002
-    assert (int(float(rows[0]["images"])), result["epochs"]) == (16, 1)  # those of the search do not count
+    # those of the search do not count
+    assert (int(float(rows[0]["images"])), result["epochs"]) == (16, 1)
     assert not list((tmp_path / "run").glob(".lr_find*"))
 
 
 @pytest.mark.parametrize(
     ("asked", "clean", "line"),
     [
-        (callback("EarlyStopping", monitor="val_psnr"), False, "no clean images .* val_psnr_estimate"),
-        (callback("EarlyStopping", monitor="nothing"), True, "no such score in this run; it has val_psnr"),
+        (
+            callback("EarlyStopping", monitor="val_psnr"),
+            False,
+            "no clean images .* val_psnr_estimate",
+        ),
+        (
+            callback("EarlyStopping", monitor="nothing"),
+            True,
+            "no such score in this run; it has val_psnr",
+        ),
         (
             callback("EarlyStopping", monitor="val_psnr", mode="min"),
             True,
             "best where it is highest; mode=max is right",
         ),
         (callback("EarlyStopping"), True, "missing 1 required positional argument: 'monitor'"),
-        (callback("ModelCheckpoint", monitor="val_loss", mode="max"), True, "best where it is lowest"),
-        (callback("EarlyStoping", monitor="val_psnr"), True, "did you mean pytorch_lightning.callbacks.EarlyStopping"),
+        (
+            callback("ModelCheckpoint", monitor="val_loss", mode="max"),
+            True,
+            "best where it is lowest",
+        ),
+        (
+            callback("EarlyStoping", monitor="val_psnr"),
+            True,
+            "did you mean pytorch_lightning.callbacks.EarlyStopping",
+        ),
         (callback("BatchSizeFinder"), True, "data.batch_size= says it"),
         (callback("ModelPruning", pruning_fn="l1_unstructured"), True, "channels_last"),
         (callback("LambdaCallback", on_train_start=3), True, "must be a function"),
@@ -183,7 +225,11 @@ def test_the_rate_that_was_found_is_trained_with(
             True,
             "the run has trainer.max_epochs=8",
         ),
-        (callback("EMAWeightAveraging", update_starting_at_step=100), True, "the run ends before, after 32 steps"),
+        (
+            callback("EMAWeightAveraging", update_starting_at_step=100),
+            True,
+            "the run ends before, after 32 steps",
+        ),
         ("+callbacks.it=3", True, "must name a class"),
         ("+callbacks.it={_target_: torch.nn.Identity}", True, "is no pytorch_lightning.Callback"),
     ],
@@ -214,7 +260,9 @@ def test_a_callback_that_cannot_work_is_one_line(
         ("trainer.precision=16-true", "float16"),
     ],
 )
-def test_an_option_of_the_trainer_that_cannot_work_is_one_line(option: str, line: str, pictures: Path) -> None:
+def test_an_option_of_the_trainer_that_cannot_work_is_one_line(
+    option: str, line: str, pictures: Path
+) -> None:
     with pytest.raises(InputError, match=line) as caught:
         validation.refuse_config(configured(pictures, *option.split()))
     assert "\n" not in str(caught.value)
@@ -225,10 +273,13 @@ def test_an_option_of_the_trainer_that_cannot_work_is_one_line(option: str, line
     [
         "+trainer.val_check_interval=100",
         "+trainer.overfit_batches=0.01",
-        callback("GradientAccumulationScheduler", scheduling="{0: 2}") + " +trainer.accumulate_grad_batches=2",
+        callback("GradientAccumulationScheduler", scheduling="{0: 2}")
+        + " +trainer.accumulate_grad_batches=2",
     ],
 )
-def test_what_lightning_itself_refuses_is_one_line(option: str, pictures: Path, tmp_path: Path) -> None:
+def test_what_lightning_itself_refuses_is_one_line(
+    option: str, pictures: Path, tmp_path: Path
+) -> None:
     words = option.split(" +")
     options = [words[0], *(f"+{word}" for word in words[1:])]
     with pytest.raises(InputError, match="trainer"):
@@ -255,26 +306,46 @@ def test_the_training_loss_can_be_watched(pictures: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_weights_of_another_precision(precision: str, pictures: Path, tmp_path: Path) -> None:
-    result = fitted(pictures, tmp_path / "run", f"trainer.precision={precision}", "trainer.max_epochs=1")
-    plain = fitted(pictures, tmp_path / "plain", "trainer.precision=32-true", "trainer.max_epochs=1")
+    result = fitted(
+        pictures, tmp_path / "run", f"trainer.precision={precision}", "trainer.max_epochs=1"
+    )
+    plain = fitted(
+        pictures, tmp_path / "plain", "trainer.precision=32-true", "trainer.max_epochs=1"
+    )
     assert result["val_psnr"] == pytest.approx(plain["val_psnr"], abs=0.5)
     noisy = np.random.default_rng(1).normal(100, 10, (24, 24)).astype(np.float32)
     assert load(tmp_path / "run").denoise(noisy).std() < noisy.std()
 
 
-def test_no_validation_and_no_logger(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_validation_and_no_logger(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = fitted(
-        pictures, tmp_path / "run", "+trainer.limit_val_batches=0", "trainer.max_epochs=1", "+trainer.logger=false"
+        pictures,
+        tmp_path / "run",
+        "+trainer.limit_val_batches=0",
+        "trainer.max_epochs=1",
+        "+trainer.logger=false",
     )
     assert result["val_psnr"] is None
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "last.ckpt"
+    ]
     assert "written all the same" in capsys.readouterr().out
     assert (tmp_path / "run" / "metrics.csv").is_file()
 
 
 def test_profiler_and_progress_bar_of_ones_own(pictures: Path, tmp_path: Path) -> None:
-    fitted(pictures, tmp_path / "run", "+trainer.profiler=simple", callback("TQDMProgressBar"), "trainer.max_epochs=1")
-    assert "run_training_batch" in (tmp_path / "run" / "fit-profile.txt").read_text(encoding="utf-8")
+    fitted(
+        pictures,
+        tmp_path / "run",
+        "+trainer.profiler=simple",
+        callback("TQDMProgressBar"),
+        "trainer.max_epochs=1",
+    )
+    assert "run_training_batch" in (tmp_path / "run" / "fit-profile.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_fast_dev_run_keeps_no_checkpoint_and_says_so(pictures: Path, tmp_path: Path) -> None:
@@ -284,17 +355,31 @@ def test_fast_dev_run_keeps_no_checkpoint_and_says_so(pictures: Path, tmp_path: 
     assert "no checkpoint" in done.stdout
     assert "--checkpoint" not in done.stdout
     with pytest.raises(InputError, match="keeps no network"):
-        fit(pictures / "a", pictures / "b", *SMALL, "+trainer.fast_dev_run=true", folder=tmp_path / "run")
+        fit(
+            pictures / "a",
+            pictures / "b",
+            *SMALL,
+            "+trainer.fast_dev_run=true",
+            folder=tmp_path / "run",
+        )
 
 
 def test_by_hand_a_trainer_with_our_module_and_our_data(pictures: Path, tmp_path: Path) -> None:
     silence_lightning()
     config = configured(pictures)
-    data = PairedImages(**{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2)
+    data = PairedImages(
+        **{key: value for key, value in config["data"].items() if key != "_target_"}, dims=2
+    )
     data.setup()
-    module = Denoiser(DRUNet(channels=1, widths=(4, 8), blocks=(1, 1)), bounds=data.bounds, unit=data.unit)
+    module = Denoiser(
+        DRUNet(channels=1, widths=(4, 8), blocks=(1, 1)), bounds=data.bounds, unit=data.unit
+    )
     trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, enable_progress_bar=False, logger=False
+        max_epochs=1,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        logger=False,
     )
     trainer.fit(module, datamodule=data)
     validated = trainer.validate(module, data, verbose=False)[0]
@@ -307,7 +392,8 @@ def test_by_hand_a_trainer_with_our_module_and_our_data(pictures: Path, tmp_path
 @linux
 @pytest.mark.parametrize("words", [[], ["-m"]], ids=["run", "sweep"])
 def test_a_working_folder_that_cannot_be_written_to(words: list[str]) -> None:
-    done = run("train", "trainer.max_epochs=1", *words, cwd=Path("/sys"))  # where nobody, not even root, writes
+    # where nobody, not even root, writes
+    done = run("train", "trainer.max_epochs=1", *words, cwd=Path("/sys"))
     assert done.returncode == 2
     assert "names another place" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -315,7 +401,12 @@ def test_a_working_folder_that_cannot_be_written_to(words: list[str]) -> None:
 
 @linux
 def test_a_run_folder_elsewhere_needs_no_working_folder(pictures: Path, tmp_path: Path) -> None:
-    words = [f"data.noisy={pictures / 'a'}", f"data.target={pictures / 'b'}", *SMALL, "trainer.max_epochs=1"]
+    words = [
+        f"data.noisy={pictures / 'a'}",
+        f"data.target={pictures / 'b'}",
+        *SMALL,
+        "trainer.max_epochs=1",
+    ]
     done = run("train", "data=pairs", *words, f"hydra.run.dir={tmp_path / 'run'}", cwd=Path("/sys"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

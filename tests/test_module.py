@@ -13,12 +13,18 @@ from n2n_lightning.training.schedulers import warmup_cosine
 def test_both_psnr_definitions_agree_with_skimage():
     draws = torch.Generator().manual_seed(0)
     clean = torch.rand(7, 3, 16, 16, generator=draws)
-    noisy = clean + torch.rand(7, 1, 1, 1, generator=draws) * torch.randn(clean.shape, generator=draws)
+    noisy = clean + torch.rand(7, 1, 1, 1, generator=draws) * torch.randn(
+        clean.shape, generator=draws
+    )
     metrics = psnr_metrics("val")
-    for part in torch.arange(7).split(3):  # batches of 3, 3 and 1: no batch may weigh more than its images
+    # batches of 3, 3 and 1: no batch may weigh more than its images
+    for part in torch.arange(7).split(3):
         metrics.update(noisy[part], clean[part])
     score = metrics.compute()
-    each = [peak_signal_noise_ratio(c.numpy(), n.numpy(), data_range=1.0) for c, n in zip(clean, noisy, strict=True)]
+    each = [
+        peak_signal_noise_ratio(c.numpy(), n.numpy(), data_range=1.0)
+        for c, n in zip(clean, noisy, strict=True)
+    ]
     total = peak_signal_noise_ratio(clean.numpy(), noisy.numpy(), data_range=1.0)
     assert score["val_psnr"] == pytest.approx(np.mean(each), abs=1e-4)
     assert score["val_psnr_total"] == pytest.approx(total, abs=1e-4)

@@ -59,7 +59,9 @@ def test_photographs_are_no_mosaics() -> None:
     assert mosaics.looks_like_one(frame()[1], "HW")
 
 
-def save_raw(path: Path, image: np.ndarray, colours: bytes = bytes([1, 0, 2, 1]), **options: object) -> None:
+def save_raw(
+    path: Path, image: np.ndarray, colours: bytes = bytes([1, 0, 2, 1]), **options: object
+) -> None:
     """A TIFF as cameras write them: GRBG by its tags."""
     import tifffile
 
@@ -87,11 +89,18 @@ def test_other_colours_are_refused(tmp_path: Path) -> None:
     save_raw(tmp_path / "raw.tif", frame()[1], bytes([3, 4, 5, 1]))
     found = run("denoise", "raw.tif", "-o", "out", cwd=tmp_path)
     assert found.returncode == 1
-    assert "is a raw frame of the colours 2x2 ???G; those of RGGB, BGGR, GRBG, GBRG are read" in found.stderr
+    assert (
+        "is a raw frame of the colours 2x2 ???G; those of RGGB, BGGR, GRBG, GBRG are read"
+        in found.stderr
+    )
 
 
 def test_rounding_is_judged_by_the_planes() -> None:
-    dark = np.random.default_rng(2).poisson(np.tile([[0.1, 30.0], [30.0, 12.0]], (64, 64))).astype(np.uint16)
+    dark = (
+        np.random.default_rng(2)
+        .poisson(np.tile([[0.1, 30.0], [30.0, 12.0]], (64, 64)))
+        .astype(np.uint16)
+    )
     assert load().denoise(dark, mosaic="RGGB").dtype == np.float32
 
 

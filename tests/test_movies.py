@@ -27,8 +27,12 @@ def scene(side: int = 64, seed: int = 1) -> np.ndarray:
 def movie(count: int = 24, side: int = 64, sigma: float = 25) -> np.ndarray:
     """Frames (T, H, W) of a scene that moves by 0.4 pixels a frame, with noise, uint16."""
     draws = np.random.default_rng(22)
-    clean = np.stack([shift(scene(side), (0.4 * t, 0.2 * t), order=1, mode="nearest") for t in range(count)])
-    return (clean + draws.normal(0, sigma, clean.shape) + 100).clip(0, 65535).round().astype(np.uint16)
+    clean = np.stack(
+        [shift(scene(side), (0.4 * t, 0.2 * t), order=1, mode="nearest") for t in range(count)]
+    )
+    return (
+        (clean + draws.normal(0, sigma, clean.shape) + 100).clip(0, 65535).round().astype(np.uint16)
+    )
 
 
 def taking_turns(channels: int = 2, count: int = 24) -> np.ndarray:
@@ -48,7 +52,11 @@ def test_dead_frames_are_found_with_their_reason():
     assert found(frames).dead == dict.fromkeys((5, 12, 13), "every pixel 0")
     assert found(frames).lines("dead.tif") == ["frames 5, 12, 13 of dead.tif (every pixel 0)"]
     noise = np.random.default_rng(0).normal(0, 3, frames[0].shape)
-    for value, words in ((65535, "every pixel 65535"), (noise + 100, "blank at"), (noise + 900, "blank at")):
+    for value, words in (
+        (65535, "every pixel 65535"),
+        (noise + 100, "blank at"),
+        (noise + 900, "blank at"),
+    ):
         frames = movie()
         frames[7] = value
         assert list(found(frames).dead) == [7]
@@ -133,7 +141,9 @@ def test_copies_are_no_pairs_and_channels_in_turn_are_refused(tmp_path):
     assert numbers(data) == list(range(0, 24, 2))
     assert "a copy of the frame before" in data.dropped[0]
     turns = write(tmp_path / "turns.tif", taking_turns())
-    with pytest.raises(InputError, match=r"turns.tif: two channels in turn .* data.frames=0::2 or data.frames=1::2"):
+    with pytest.raises(
+        InputError, match=r"turns.tif: two channels in turn .* data.frames=0::2 or data.frames=1::2"
+    ):
         loaded(turns)
     assert numbers(loaded(turns, frames="1::2")) == list(range(1, 24, 2))
     assert numbers(loaded(turns, frames="all")) == list(range(24))
@@ -167,7 +177,10 @@ def test_chosen_frames_are_the_targets_and_their_neighbours_come_from_the_whole_
 def test_frames_reach_the_data_as_they_were_typed(typed_as):
     with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
         config = compose(
-            "config", override_syntax.quoted(["data=movie", "data.noisy=a.tif[10:50]", f"data.frames={typed_as}"])
+            "config",
+            override_syntax.quoted(
+                ["data=movie", "data.noisy=a.tif[10:50]", f"data.frames={typed_as}"]
+            ),
         )
     assert config.data.frames == typed_as
     assert config.data.noisy == "a.tif[10:50]"
@@ -197,7 +210,14 @@ def test_dead_frames_come_out_as_they_were_and_are_nobodys_neighbours():
     frames[[5, 12, 13]] = 0
     result = averaging().denoise(frames, axes="THW")
     assert (result[[5, 12, 13]] == 0).all()
-    for t, around in ((4, (3, 6)), (6, (4, 7)), (11, (10, 14)), (14, (11, 15)), (0, (1, 1)), (20, (19, 21))):
+    for t, around in (
+        (4, (3, 6)),
+        (6, (4, 7)),
+        (11, (10, 14)),
+        (14, (11, 15)),
+        (0, (1, 1)),
+        (20, (19, 21)),
+    ):
         np.testing.assert_allclose(result[t], frames[list(around)].mean(0), rtol=1e-4)
     twice = np.repeat(movie(12), 2, 0).astype(np.float32)
     result = averaging().denoise(twice, axes="THW")
@@ -224,7 +244,13 @@ def checkpoint(tmp_path_factory):
     frames = movie(side=32)
     frames[[5, 12, 13]] = 0
     write(folder / "dead.tif", frames)
-    options = ["data.context=1", "data.train_pairs=8", "data.batch_size=4", "data.crop=16", "trainer.max_epochs=1"]
+    options = [
+        "data.context=1",
+        "data.train_pairs=8",
+        "data.batch_size=4",
+        "data.crop=16",
+        "trainer.max_epochs=1",
+    ]
     options += ["model=dncnn", "model.width=4", "model.layers=3", "hydra.run.dir=run"]
     done = run("train", "data=movie", "data.noisy=dead.tif", *options, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -247,7 +273,9 @@ def test_chosen_frames_are_denoised_with_neighbours_from_the_whole_movie(tmp_pat
         assert file.series[0].axes == "TYX"
         assert file.imagej_metadata["finterval"] == 0.5
     np.testing.assert_array_equal(some, tifffile.imread(tmp_path / "all/movie.tif")[5:10])
-    np.testing.assert_array_equal(np.load(tmp_path / "some/movie.npy")[0], np.load(tmp_path / "all/movie.npy")[7])
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "some/movie.npy")[0], np.load(tmp_path / "all/movie.npy")[7]
+    )
     assert tifffile.imread(tmp_path / "some/odd[1].tif").shape == (3, 32, 32)
     done = run(*denoise, "none", "movie.tif[40:]", cwd=tmp_path)
     assert done.returncode == 1
@@ -261,7 +289,9 @@ def test_a_folder_of_frames_with_a_dead_one(tmp_path, checkpoint):
     for t, frame in enumerate(frames):
         tifffile.imwrite(tmp_path / f"frames/t{t}.tif", frame)
     write(tmp_path / "frames.tif", frames)
-    done = run("denoise", "frames", "frames.tif", "-o", "out", "--checkpoint", checkpoint, cwd=tmp_path)
+    done = run(
+        "denoise", "frames", "frames.tif", "-o", "out", "--checkpoint", checkpoint, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "t3.tif (left as it was: every pixel 0)" in done.stdout
     assert "frames.tif (frame 3 left as before: every pixel 0)" in done.stdout

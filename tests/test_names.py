@@ -43,7 +43,10 @@ def test_the_root_of_the_package_has_few_files():
 def test_the_console_script_runs_commands_in_processes_of_their_own_name(tmp_path):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"n2n": "n2n_lightning.__main__:main"}
-    np.save(tmp_path / "noisy.npy", np.random.default_rng(0).normal(90, 9, (24, 32)).clip(0, 255).astype(np.uint8))
+    np.save(
+        tmp_path / "noisy.npy",
+        np.random.default_rng(0).normal(90, 9, (24, 32)).clip(0, 255).astype(np.uint8),
+    )
     done = n2n("denoise", "noisy.npy", "-o", "clean.npy", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "clean.npy").shape == (24, 32)

@@ -14,15 +14,41 @@ from n2n_lightning.networks import (
     pad_to_multiple,
 )
 
-# The report's Table 1: layer, output channels, function. `up` is counted after nearest upsampling and concatenation.
+# The report's Table 1: layer, output channels, function. `up` is counted after nearest upsampling
+# and concatenation.
 ENCODER = [("c0", 48), ("c1", 48), ("c2", 48), ("c3", 48), ("c4", 48), ("c5", 48), ("c6", 48)]
 TABLE_1 = [
     *[(name, n, "conv 3x3") for name, n in ENCODER],
-    *[("up", 96, "up"), ("ct5", 144, "transposed"), ("dec5a", 96, "conv 3x3"), ("dec5b", 96, "conv 3x3")],
-    *[("up", 144, "up"), ("ct4", 144, "transposed"), ("dec4a", 96, "conv 3x3"), ("dec4b", 96, "conv 3x3")],
-    *[("up", 144, "up"), ("ct3", 144, "transposed"), ("dec3a", 96, "conv 3x3"), ("dec3b", 96, "conv 3x3")],
-    *[("up", 144, "up"), ("ct2", 144, "transposed"), ("dec2a", 64, "conv 3x3"), ("dec2b", 64, "conv 3x3")],
-    *[("up", 64, "up"), ("ct1", 64, "transposed"), ("dec1a", 32, "conv 3x3"), ("dec1b", 32, "conv 3x3")],
+    *[
+        ("up", 96, "up"),
+        ("ct5", 144, "transposed"),
+        ("dec5a", 96, "conv 3x3"),
+        ("dec5b", 96, "conv 3x3"),
+    ],
+    *[
+        ("up", 144, "up"),
+        ("ct4", 144, "transposed"),
+        ("dec4a", 96, "conv 3x3"),
+        ("dec4b", 96, "conv 3x3"),
+    ],
+    *[
+        ("up", 144, "up"),
+        ("ct3", 144, "transposed"),
+        ("dec3a", 96, "conv 3x3"),
+        ("dec3b", 96, "conv 3x3"),
+    ],
+    *[
+        ("up", 144, "up"),
+        ("ct2", 144, "transposed"),
+        ("dec2a", 64, "conv 3x3"),
+        ("dec2b", 64, "conv 3x3"),
+    ],
+    *[
+        ("up", 64, "up"),
+        ("ct1", 64, "transposed"),
+        ("dec1a", 32, "conv 3x3"),
+        ("dec1b", 32, "conv 3x3"),
+    ],
     ("output", 3, "conv 1x1"),
 ]
 
@@ -30,7 +56,8 @@ TABLE_1 = [
 def walk(network: nn.Module, size: int = 32) -> list[tuple[str, int, str, int]]:
     """What the network does to one image: layer, channels, function and map size, in the order of execution.
 
-    The channels of `up` are those of the layer that follows it, which takes its output after the concatenation.
+    The channels of `up` are those of the layer that follows it, which takes its output after the
+    concatenation.
     """
     rows: list[tuple[str, int, str, int]] = []
 
@@ -42,7 +69,11 @@ def walk(network: nn.Module, size: int = 32) -> list[tuple[str, int, str, int]]:
             if isinstance(module, nn.Upsample):
                 kind = "up"
             elif isinstance(layers[0], nn.ConvTranspose2d):
-                kind = "transposed" if layers[0].stride == (1, 1) and layers[0].kernel_size == (3, 3) else "other"
+                kind = (
+                    "transposed"
+                    if layers[0].stride == (1, 1) and layers[0].kernel_size == (3, 3)
+                    else "other"
+                )
             else:
                 kind = f"conv {layers[0].kernel_size[0]}x{layers[0].kernel_size[1]}"
             assert len(layers) <= 1
@@ -60,7 +91,20 @@ def walk(network: nn.Module, size: int = 32) -> list[tuple[str, int, str, int]]:
 def test_unet_is_table_1():
     rows = walk(UNet())
     assert [row[:3] for row in rows] == TABLE_1
-    assert [row[3] for row in rows] == [32, 32, 16, 8, 4, 2, 1, *[2] * 4, *[4] * 4, *[8] * 4, *[16] * 4, *[32] * 5]
+    assert [row[3] for row in rows] == [
+        32,
+        32,
+        16,
+        8,
+        4,
+        2,
+        1,
+        *[2] * 4,
+        *[4] * 4,
+        *[8] * 4,
+        *[16] * 4,
+        *[32] * 5,
+    ]
 
 
 def test_transposed_convolutions_are_torchs():
@@ -82,7 +126,8 @@ def test_every_layer_has_its_own_weights_and_is_trained(network):
     assert (
         len({id(m) for m in norms})
         == len(norms)
-        == len(walk(network)) - sum(row[2] in ("up", "transposed") or row[0] == "output" for row in walk(network))
+        == len(walk(network))
+        - sum(row[2] in ("up", "transposed") or row[0] == "output" for row in walk(network))
     )
     network.train()(torch.rand(4, 3, 32, 32)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
@@ -97,8 +142,18 @@ def test_networks_have_leaky_relu_and_report_output():
 @pytest.mark.parametrize(
     "network",
     [
-        *(UNet(), EncoderDecoder(), UNet(channels=1), ResidualUNet(levels=4), Noise2NoiseUNet(channels=2)),
-        *(DnCNN(channels=1), NAFNet(), DRUNet(channels=5, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1))),
+        *(
+            UNet(),
+            EncoderDecoder(),
+            UNet(channels=1),
+            ResidualUNet(levels=4),
+            Noise2NoiseUNet(channels=2),
+        ),
+        *(
+            DnCNN(channels=1),
+            NAFNet(),
+            DRUNet(channels=5, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1)),
+        ),
     ],
     ids=["unet", "baseline", "grey", "residual_unet", "noise2noise", "dncnn", "nafnet", "drunet"],
 )
@@ -169,7 +224,8 @@ def test_the_reach_of_a_network_is_how_far_it_sees(network):
 @pytest.mark.parametrize("network", [NAFNet(), DRUNet(), DnCNN(), DnCNN(batch_norm=False)])
 def test_every_part_of_a_network_is_trained(network):
     if hasattr(network, "output"):
-        nn.init.normal_(network.output.weight)  # it starts at zero, which hides the rest in the first step
+        # it starts at zero, which hides the rest in the first step
+        nn.init.normal_(network.output.weight)
     for module in network.modules():
         for name in ("beta", "gamma"):
             if hasattr(module, name):
@@ -184,15 +240,20 @@ def test_dncnn_is_the_papers_at_its_depth():
     assert kinds == ["Conv2d", "ReLU", *["Conv2d", "BatchNorm2d", "ReLU"] * 15, "Conv2d"]
     with pytest.raises(ValueError, match=r"model.layers=2: must be 3 or more"):
         DnCNN(layers=2)
-    with pytest.raises(ValueError, match=r"model.widths=\[8\] and model.blocks=\[1, 1\]: must be equally many"):
+    with pytest.raises(
+        ValueError, match=r"model.widths=\[8\] and model.blocks=\[1, 1\]: must be equally many"
+    ):
         NAFNet(widths=[8], blocks=[1, 1])
 
 
 def test_multiply_accumulates_are_counted():
-    assert multiply_accumulates(DnCNN(width=64, layers=7)) == 3 * 64 * 9 + 5 * 64 * 64 * 9 + 64 * 3 * 9
+    assert (
+        multiply_accumulates(DnCNN(width=64, layers=7)) == 3 * 64 * 9 + 5 * 64 * 64 * 9 + 64 * 3 * 9
+    )
     # Half the size has a quarter of the pixels.
     assert (
-        multiply_accumulates(DRUNet(widths=(8, 16), blocks=(0, 1))) == 2 * 3 * 8 * 9 + 2 * (8 * 16) + 16 * 16 * 9 // 2
+        multiply_accumulates(DRUNet(widths=(8, 16), blocks=(0, 1)))
+        == 2 * 3 * 8 * 9 + 2 * (8 * 16) + 16 * 16 * 9 // 2
     )
 
 

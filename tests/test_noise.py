@@ -4,7 +4,18 @@ import torch
 
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import HDR, L0, L1, L2, LogL2
-from n2n_lightning.noise import Bernoulli, Brown, Camera, Gaussian, Impulse, KSpace, Pixelate, Poisson, Text, Varied
+from n2n_lightning.noise import (
+    Bernoulli,
+    Brown,
+    Camera,
+    Gaussian,
+    Impulse,
+    KSpace,
+    Pixelate,
+    Poisson,
+    Text,
+    Varied,
+)
 from n2n_lightning.randomness import generator
 
 ZERO_MEAN = {
@@ -106,7 +117,12 @@ def test_brown_noise_is_correlated_as_stated():
 
 
 def test_camera_noise_has_the_stated_moments():
-    levels = torch.tensor([0.1, 0.5, 0.9]).view(1, 1, 1, 3).repeat_interleave(40, -1).expand(200, 3, 40, 120)
+    levels = (
+        torch.tensor([0.1, 0.5, 0.9])
+        .view(1, 1, 1, 3)
+        .repeat_interleave(40, -1)
+        .expand(200, 3, 40, 120)
+    )
     noise = (Camera(sigma=20, shot=0.5, width=0, shared=0.4)(levels, generator(0)) - levels) * 255
     for i, level in enumerate((0.1, 0.5, 0.9)):
         part = noise[..., 40 * i : 40 * i + 40]
@@ -115,16 +131,21 @@ def test_camera_noise_has_the_stated_moments():
         assert (part[..., 1:] * part[..., :-1]).mean() / part.var() == pytest.approx(0, abs=0.01)
     blurred = Camera(sigma=20, shot=0, width=[1, 1], shared=0)(levels, generator(0)) - levels
     assert blurred.std() * 255 == pytest.approx(20, rel=0.02)
-    assert (blurred[..., 1:] * blurred[..., :-1]).mean() / blurred.var() == pytest.approx(np.exp(-1 / 4), abs=0.02)
+    assert (blurred[..., 1:] * blurred[..., :-1]).mean() / blurred.var() == pytest.approx(
+        np.exp(-1 / 4), abs=0.02
+    )
     each = Camera(sigma=[0, 50], shot=0)(levels[..., :40], generator(0)).std((1, 2, 3)) * 255
     assert each.median() == pytest.approx(12.5, rel=0.25)  # of u^2, u uniform, the median is 1/4
 
 
 def test_noise_of_developed_pictures_is_coarse_in_its_colours_and_weaker_towards_white():
-    levels = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).repeat_interleave(64, -1).expand(100, 3, 64, 128)
+    levels = (
+        torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).repeat_interleave(64, -1).expand(100, 3, 64, 128)
+    )
     options = {"sigma": 20, "shot": 0, "width": 0, "shared": 0}
     plain, developed, half = (
-        (Camera(**options, developed=share)(levels, generator(0)) - levels) * 255 for share in (0, 1, 0.5)
+        (Camera(**options, developed=share)(levels, generator(0)) - levels) * 255
+        for share in (0, 1, 0.5)
     )
     dark, bright = developed.split(64, -1)
     assert 0.5 < (bright.std() / dark.std()) < 0.75  # 1 - U(0, 0.8)
@@ -137,16 +158,23 @@ def test_noise_of_developed_pictures_is_coarse_in_its_colours_and_weaker_towards
     assert colour.mean(1).std() < 0.6 * (plain / 20).mean(1).std()  # of three independent channels
     assert 0.2 < ((colour[..., 3:] * colour[..., :-3]).mean((2, 3))).median() < 0.6
     bright_alone = Camera(**options | {"shared": 1}, developed=1)(levels, generator(0)) - levels
-    next_to = (bright_alone[..., 1:60] * bright_alone[..., :59]).mean((2, 3)) / bright_alone[..., :60].var((2, 3))
+    next_to = (bright_alone[..., 1:60] * bright_alone[..., :59]).mean((2, 3)) / bright_alone[
+        ..., :60
+    ].var((2, 3))
     assert next_to.abs().max() < 0.1  # brightness stays as fine as it was
     changed = (half != plain).flatten(1).any(1)
     assert 30 < changed.sum() < 70
     assert torch.isfinite(Camera(developed=1)(levels[:, :1], generator(0))).all()
     of_cameras = {"sigma": 40, "shares": [0, 0, 1], "width": 0}
-    varied = [Varied(**of_cameras, developed=share).target(levels, generator(0)) - levels for share in (0, 1)]
+    varied = [
+        Varied(**of_cameras, developed=share).target(levels, generator(0)) - levels
+        for share in (0, 1)
+    ]
     assert varied[1][..., 64:].std() < 0.9 * varied[0][..., 64:].std()
     for wrong in (2, [0, 0.5], True, "much"):
-        with pytest.raises(ValueError, match=r"^noise.developed=.*: must be a share, a number within 0..1"):
+        with pytest.raises(
+            ValueError, match=r"^noise.developed=.*: must be a share, a number within 0..1"
+        ):
             Camera(developed=wrong)
 
 
@@ -208,8 +236,14 @@ def test_generator_depends_on_its_key_alone():
         (lambda: Gaussian("much"), "noise.sigma=much: must be a number or a range"),
         (lambda: Gaussian([1, 2, 3]), "noise.sigma=[1, 2, 3]: must be a number or a range"),
         (lambda: Brown(25, width=0), "noise.width=0: must be larger than 0 and at most 50 pixels"),
-        (lambda: Camera(shared=1.5), "noise.shared=1.5: must be a number or a range [a, b] within 0..1"),
-        (lambda: Poisson(0), "noise.peak=0: must be a number or a range [a, b] within 0.001..1e+06"),
+        (
+            lambda: Camera(shared=1.5),
+            "noise.shared=1.5: must be a number or a range [a, b] within 0..1",
+        ),
+        (
+            lambda: Poisson(0),
+            "noise.peak=0: must be a number or a range [a, b] within 0.001..1e+06",
+        ),
         (lambda: Bernoulli(1.5), "noise.p=1.5: must be a number or a range [a, b] within 0..1"),
         (lambda: Text(0.99), "noise.p=0.99: must be a number or a range [a, b] within 0..0.95"),
         (lambda: Text(heights=[1, 2]), "noise.heights=[1, 2]: must be two font sizes"),
@@ -248,12 +282,17 @@ def test_log_l2_is_the_mean_psnr_and_each_image_counts_alike():
     errors = torch.tensor([0.3, 0.03, 0.01]).view(3, 1, 1, 1)
     output = (target + errors).requires_grad_()
     loss = LogL2()(output, target)
-    assert loss.item() == pytest.approx((errors.square() + (0.5 / 255) ** 2).log().mean().item(), abs=1e-5)
+    assert loss.item() == pytest.approx(
+        (errors.square() + (0.5 / 255) ** 2).log().mean().item(), abs=1e-5
+    )
     loss.backward()
-    shares = (output.grad * errors).flatten(1).sum(1)  # what a relative change of each error would change
+    # what a relative change of each error would change
+    shares = (output.grad * errors).flatten(1).sum(1)
     assert shares.max() / shares.min() < 1.05
     half = torch.cat([target[..., :4], torch.full_like(target[..., :4], torch.nan)], -1)
-    assert LogL2()(output, half).item() == pytest.approx(LogL2()(output[..., :4], target[..., :4]).item())
+    assert LogL2()(output, half).item() == pytest.approx(
+        LogL2()(output[..., :4], target[..., :4]).item()
+    )
 
 
 @pytest.mark.parametrize("loss", [L2(), L1(), L0(), HDR()], ids=["l2", "l1", "l0", "hdr"])

@@ -16,7 +16,13 @@ from n2n_lightning.data import PairedImages
 from n2n_lightning.files import InputError
 from tests.conftest import run
 
-TRAIN = ["model=residual_unet", "model.width=4", "model.levels=2", "trainer.max_epochs=1", "data.train_pairs=16"]
+TRAIN = [
+    "model=residual_unet",
+    "model.width=4",
+    "model.levels=2",
+    "trainer.max_epochs=1",
+    "data.train_pairs=16",
+]
 TRAIN += ["data.batch_size=8", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 
@@ -33,7 +39,8 @@ def star_field(fwhm, count, size, peak, seed=0, sigma=5.0, sky=100.0):
     clean = np.full((size, size), sky)
     for y, x in place:
         along = [
-            0.5 * (erf((edge + 0.5 - c) / width / 2**0.5) - erf((edge - 0.5 - c) / width / 2**0.5)) for c in (y, x)
+            0.5 * (erf((edge + 0.5 - c) / width / 2**0.5) - erf((edge - 0.5 - c) / width / 2**0.5))
+            for c in (y, x)
         ]
         profile = np.outer(*along)
         clean += peak * profile / profile.max()
@@ -42,13 +49,17 @@ def star_field(fwhm, count, size, peak, seed=0, sigma=5.0, sky=100.0):
 
 def flux(image, place, sky=100.0, radius=2.5):
     y, x = np.indices(image.shape)
-    return np.array([(image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] - sky).sum() for cy, cx in place])
+    return np.array(
+        [(image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] - sky).sum() for cy, cx in place]
+    )
 
 
 @pytest.mark.parametrize("fwhm", [1.0, 1.3, 1.6])
 def test_undersampled_stars_keep_their_flux(fwhm, model):
     noisy, _, place = star_field(fwhm, 25, 256, 1000.0)
-    kept, replaced = (model.denoise(noisy, axes="HW", outliers=choice) for choice in ("auto", "replace"))
+    kept, replaced = (
+        model.denoise(noisy, axes="HW", outliers=choice) for choice in ("auto", "replace")
+    )
     wanted = flux(noisy, place)
     assert abs((flux(kept, place) / wanted).mean() - 1) < 0.03
     assert (flux(replaced, place) / wanted).mean() < 0.9  # what they are kept from
@@ -102,7 +113,8 @@ def test_another_capture_is_evidence(model):
     assert np.abs(result[1, 10, 12:15] - 1000).max() < 30
     assert (marks[0] == 2).sum() == 1
     assert (marks[1] == 2).sum() == 3
-    frames, marks = model.denoise(pair, axes="THW", outlier_map=True)  # of a movie it may be an event
+    # of a movie it may be an event
+    frames, marks = model.denoise(pair, axes="THW", outlier_map=True)
     assert frames[0, 60, 61] == pair[0, 60, 61]
     assert (marks == 2).sum() == 0
 
@@ -146,7 +158,9 @@ def test_the_command_says_what_it_left_and_writes_a_map(tmp_path):
     done = run("denoise", "a.tif", "-o", "out", "--outlier-map", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 isolated pixel keeps its stored value" in done.stdout
-    result, marks = (tifffile.imread(tmp_path / "out" / name) for name in ("a.tif", "a.outliers.tif"))
+    result, marks = (
+        tifffile.imread(tmp_path / "out" / name) for name in ("a.tif", "a.outliers.tif")
+    )
     assert result[20, 30] == 60_000
     assert marks[20, 30] == 1
     mask = np.zeros((64, 64), np.uint8)
@@ -155,7 +169,8 @@ def test_the_command_says_what_it_left_and_writes_a_map(tmp_path):
     done = run("denoise", "a.tif", "-o", "masked", "--bad-pixels", "mask.tif", cwd=tmp_path)
     assert "1 isolated pixel replaced" in done.stdout, done.stdout + done.stderr
     assert abs(int(tifffile.imread(tmp_path / "masked/a.tif")[20, 30]) - 1000) < 30
-    again = run("denoise", "out", "-o", "again", cwd=tmp_path)  # the map is no picture of the person's
+    # the map is no picture of the person's
+    again = run("denoise", "out", "-o", "again", cwd=tmp_path)
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == ["a.tif"], again.stdout
 
 
@@ -176,13 +191,17 @@ def test_a_folder_of_different_scenes_shows_the_defects_of_its_detector(tmp_path
     for i, image in enumerate(different_scenes(3)):
         tifffile.imwrite(tmp_path / "in" / f"{i}.tif", image)
     done = run("denoise", "in", "-o", "out", cwd=tmp_path)
-    assert "1 pixels stand out in most of its different pictures" in done.stdout, done.stdout + done.stderr
+    assert "1 pixels stand out in most of its different pictures" in done.stdout, (
+        done.stdout + done.stderr
+    )
     assert tifffile.imread(tmp_path / "out" / "1.tif")[20, 70] < 3000
     halves = np.random.default_rng(0).normal(1000, 20, (2, 64, 64)).astype(np.float32)
     halves[0, 9, 9] = 50_000
     for name, image in zip("ab", halves, strict=True):
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
-    done = run("denoise", "a.tif", "b.tif", "--halves", "-o", "mean.tif", "--outlier-map", cwd=tmp_path)
+    done = run(
+        "denoise", "a.tif", "b.tif", "--halves", "-o", "mean.tif", "--outlier-map", cwd=tmp_path
+    )
     assert "1 isolated pixel replaced" in done.stdout, done.stdout + done.stderr
     assert abs(tifffile.imread(tmp_path / "mean.tif")[9, 9] - 1000) < 30
     assert tifffile.imread(tmp_path / "mean.outliers.tif")[9, 9] == 2
@@ -201,7 +220,9 @@ def test_points_of_pages_strips_and_volumes():
     found = find_outliers(lambda place: volume[(slice(None), *place)], (5, 64, 64), flanks=True)
     assert (1, 4, 30, 31) in set(map(tuple, found.tolist()))
     assert len(found) == 6
-    assert [part.tolist() for part in inside(found[-1:], (slice(3, 5), slice(20, 40), slice(20, 40)))] == [
+    assert [
+        part.tolist() for part in inside(found[-1:], (slice(3, 5), slice(20, 40), slice(20, 40)))
+    ] == [
         [1],
         [1],
         [10],
@@ -226,33 +247,54 @@ def test_scores_count_what_is_left_with_its_stored_value_and_again_without():
     assert listed.without(first).isnan().sum() == 2
     erased = Listed.of(first, second, "replace", repeats=True)
     assert erased.restored(smooth)[0, 0, 20, 20] == 0.5
-    assert Listed.of(first, second, "auto", repeats=False).left.sum() == 2  # of a movie it may be an event
-    assert bad_pixels.lacking(first, second, bad_pixels.outlier_mask(first)).nonzero().tolist() == [[0, 0, 40, 40]]
+    # of a movie it may be an event
+    assert Listed.of(first, second, "auto", repeats=False).left.sum() == 2
+    assert bad_pixels.lacking(first, second, bad_pixels.outlier_mask(first)).nonzero().tolist() == [
+        [0, 0, 40, 40]
+    ]
 
 
 def test_evaluate_and_python_show_both_scores(tmp_path, model):
     truth = np.stack([star_field(1.0, 2, 96, 20_000.0, seed=i)[1] for i in range(3)])
     draws = np.random.default_rng(0)
     for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", (truth + draws.normal(0, 20, truth.shape)).astype(np.float32))
+        np.save(
+            tmp_path / f"{name}.npy", (truth + draws.normal(0, 20, truth.shape)).astype(np.float32)
+        )
     np.save(tmp_path / "clean.npy", truth.astype(np.float32))
     estimated = score(model, tmp_path / "a.npy", tmp_path / "b.npy", layout="NHW")
     assert estimated["outlier_pixels"] >= 6
     assert estimated["psnr_estimate_without_outliers"] > estimated["psnr_estimate"] - 0.5
-    for name, options in (("psnr", ["--clean", "clean.npy"]), ("psnr_estimate", ["--val-target", "b.npy"])):
-        asked = ["evaluate", "--data", "pairs", "--val-noisy", "a.npy", *options, "--json", f"{name}.json"]
+    for name, options in (
+        ("psnr", ["--clean", "clean.npy"]),
+        ("psnr_estimate", ["--val-target", "b.npy"]),
+    ):
+        asked = [
+            "evaluate",
+            "--data",
+            "pairs",
+            "--val-noisy",
+            "a.npy",
+            *options,
+            "--json",
+            f"{name}.json",
+        ]
         done = run(*asked, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         row = json.loads((tmp_path / f"{name}.json").read_text())["scores"]["noisy input"]
         assert f"without {row['outlier_pixels']} outliers" in done.stdout
-        assert row[name] == pytest.approx(row[f"{name}_without_outliers"], abs=0.5)  # both have the noise alone
+        # both have the noise alone
+        assert row[name] == pytest.approx(row[f"{name}_without_outliers"], abs=0.5)
 
 
 def test_training_prints_both_scores_and_replacing_points_costs_the_first(tmp_path):
     scenes = np.stack([star_field(1.0, 2, 96, 20_000.0, seed=i)[1] for i in range(8)])
     draws = np.random.default_rng(0)
     for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", (scenes + draws.normal(0, 20, scenes.shape)).astype(np.float32))
+        np.save(
+            tmp_path / f"{name}.npy",
+            (scenes + draws.normal(0, 20, scenes.shape)).astype(np.float32),
+        )
     results = {}
     for choice in ("auto", "replace"):
         asked = [
@@ -269,7 +311,9 @@ def test_training_prints_both_scores_and_replacing_points_costs_the_first(tmp_pa
         assert f"without {results[choice]['outlier_pixels']:.0f} isolated pixels" in done.stdout
     assert results["auto"]["outlier_pixels"] >= 2
     assert results["replace"]["val_psnr_estimate"] < results["auto"]["val_psnr_estimate"] - 3
-    known = [results[choice]["val_psnr_estimate_without_outliers"] for choice in ("auto", "replace")]
+    known = [
+        results[choice]["val_psnr_estimate_without_outliers"] for choice in ("auto", "replace")
+    ]
     assert known[1] == pytest.approx(known[0], abs=1.5)
     with pytest.raises(InputError, match=r"data\.outliers=some"):
         PairedImages("a.npy", outliers="some")

@@ -17,11 +17,23 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_wheel_trains_from_any_folder(tmp_path):
     """conf/ stands at the top level and still reaches the wheel."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    build = [
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("n2n_lightning-*.whl")
     site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", str(site), str(wheel)],
+        check=True,
+        capture_output=True,
+    )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site)}
@@ -43,7 +55,8 @@ def test_wheel_trains_from_any_folder(tmp_path):
         cwd=elsewhere, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    np.save(elsewhere / "noisy.npy", np.full((8, 9), 7, np.uint8))  # with the checkpoint that came along
+    # with the checkpoint that came along
+    np.save(elsewhere / "noisy.npy", np.full((8, 9), 7, np.uint8))
     denoise = [sys.executable, "-m", "n2n_lightning.denoise", "noisy.npy", "-o", "clean.npy"]
     subprocess.run(denoise, cwd=elsewhere, env=environment, check=True, capture_output=True)
     assert np.load(elsewhere / "clean.npy").shape == (8, 9)
@@ -56,7 +69,9 @@ def test_sdist_holds_conf(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     (sdist,) = tmp_path.glob("*.tar.gz")
-    names = subprocess.run(["tar", "tzf", str(sdist)], capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["tar", "tzf", str(sdist)], capture_output=True, text=True, check=True
+    ).stdout
     assert "/conf/config.yaml" in names
     assert "/conf/data/photos.yaml" in names
     assert "/n2n_lightning/inference/pretrained.ckpt" in names
@@ -65,17 +80,25 @@ def test_sdist_holds_conf(tmp_path):
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
     targets = set(re.search(r"\.PHONY: (.*)", text)[1].split())
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert targets == set(re.findall(r"make (\w+)", shown))
 
 
 def test_the_package_lists_its_commands_and_train_its_options(tmp_path):
     module = [sys.executable, "-m", "n2n_lightning"]
     shown = subprocess.run(module, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    commands = {p.stem for p in (ROOT / "n2n_lightning").glob("*.py") if 'if __name__ == "__main__"' in p.read_text()}
+    commands = {
+        p.stem
+        for p in (ROOT / "n2n_lightning").glob("*.py")
+        if 'if __name__ == "__main__"' in p.read_text()
+    }
     assert set(re.findall(r"python -m n2n_lightning\.(\w+)", shown)) == commands - {"__main__"}
     module[2] += ".train"
-    shown = subprocess.run([*module, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [*module, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
     assert "data=pairs data.noisy=FIRST data.target=SECOND" in shown
     assert "data: course, images, movie, pairs, photos, single" in shown
     assert "train_pairs: 2000" in shown
@@ -83,14 +106,22 @@ def test_the_package_lists_its_commands_and_train_its_options(tmp_path):
 
 
 def test_constraints_pin_every_dependency():
-    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pinned = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
     assert pinned["torch"] == "2.13.0"
-    wanted = re.findall(r'^  "([a-zA-Z0-9-]+)[><=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    wanted = re.findall(
+        r'^  "([a-zA-Z0-9-]+)[><=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
     assert {"torch", "pytorch-lightning", "hydra-core"} <= set(wanted)
     assert set(wanted) <= set(pinned)
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
 def test_documentation_names_what_exists(page):
     text = (ROOT / page).read_text()
     for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
@@ -98,8 +129,12 @@ def test_documentation_names_what_exists(page):
             there = (ROOT / page).parent / target if target else ROOT / page
             assert there.exists(), target
             titles = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE) if anchor else []
-            assert not anchor or anchor in [re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles], anchor
-    for group, name in re.findall(r"\b(data|noise|model|optim|scheduler|loss|trainer|experiment)=(\w+)", text):
+            assert not anchor or anchor in [
+                re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles
+            ], anchor
+    for group, name in re.findall(
+        r"\b(data|noise|model|optim|scheduler|loss|trainer|experiment)=(\w+)", text
+    ):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists(), f"{group}={name}"
     for module in re.findall(r"python -m n2n_lightning\.(\w+)", text):
         assert (ROOT / "n2n_lightning" / f"{module}.py").exists(), module

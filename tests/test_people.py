@@ -50,11 +50,19 @@ def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
 def frame(clean: np.ndarray, seed: int, offset: int = 100) -> np.ndarray:
     """A frame of a scientific camera: photons, gain, read noise, black level; uint16."""
     draws = np.random.default_rng(seed)
-    return (draws.poisson(clean * 60) * 2.2 + draws.normal(0, 1.6, clean.shape) + offset).round().astype(np.uint16)
+    return (
+        (draws.poisson(clean * 60) * 2.2 + draws.normal(0, 1.6, clean.shape) + offset)
+        .round()
+        .astype(np.uint16)
+    )
 
 
 def noisy8(clean: np.ndarray, seed: int) -> np.ndarray:
-    return (clean * 180 + 30 + np.random.default_rng(seed).normal(0, 20, clean.shape)).clip(0, 255).astype(np.uint8)
+    return (
+        (clean * 180 + 30 + np.random.default_rng(seed).normal(0, 20, clean.shape))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +72,8 @@ def no_noise_from_lightning():
 
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings(
-        "ignore", ".*(does not have many workers|num_workers|Checkpoint directory|logging interval).*"
+        "ignore",
+        ".*(does not have many workers|num_workers|Checkpoint directory|logging interval).*",
     )
 
 
@@ -78,7 +87,9 @@ def denoised(path: Path, model) -> np.ndarray:
     with picture.written(path.with_stem(f"{path.stem}-out")) as results:
         for values, result in zip(picture.values, results, strict=True):
             axes, alpha = picture.meaning(values)
-            model.denoise_into(result, values.array, axes, alpha, values.colour, nodata_values=values.nodata_values)
+            model.denoise_into(
+                result, values.array, axes, alpha, values.colour, nodata_values=values.nodata_values
+            )
     return opened(path.with_stem(f"{path.stem}-out")).values[0].array
 
 
@@ -103,7 +114,9 @@ def test_a_wild_pixel_touches_nothing_beyond_its_surroundings(kind, model):
     before, after = (model.denoise(image).astype(int) for image in (plain, spoilt))
     y, x = np.mgrid[:160, :160]
     changed = (spoilt != plain).nonzero()
-    distance = np.min([np.maximum(abs(y - cy), abs(x - cx)) for cy, cx in zip(*changed, strict=True)], 0)
+    distance = np.min(
+        [np.maximum(abs(y - cy), abs(x - cx)) for cy, cx in zip(*changed, strict=True)], 0
+    )
     difference = np.abs(after - before)
     assert difference[distance > 16].max() <= 2
     assert difference[distance > 70].max() == 0  # the receptive field of the network
@@ -117,7 +130,9 @@ def test_stars_stay_and_hot_pixels_do_not():
     y, x = np.mgrid[:400, :400]
     for i in range(60):
         cy, cx, sigma = draws.uniform(10, 390), draws.uniform(10, 390), (2 + i % 2) / 2.355
-        sky[0, 0] += draws.uniform(2, 30) * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * sigma**2))
+        sky[0, 0] += draws.uniform(2, 30) * np.exp(
+            -((y - cy) ** 2 + (x - cx) ** 2) / (2 * sigma**2)
+        )
     image = torch.from_numpy(sky).float()
     assert bad_pixels.outlier_mask(image) is None
     spots = draws.integers(0, 400, (40, 2))
@@ -178,7 +193,10 @@ def camera(folder: Path, offset: int = 100, hot: int = 0) -> dict[str, str]:
             for _ in range(hot):
                 image[draws.integers(64), draws.integers(64)] = 60_000
         np.save(folder / f"{name}.npy", stack)
-    np.save(folder / "clean.npy", np.stack([(c * 132 + offset).round() for c in cleans]).astype(np.uint16))
+    np.save(
+        folder / "clean.npy",
+        np.stack([(c * 132 + offset).round() for c in cleans]).astype(np.uint16),
+    )
     return {name: str(folder / f"{name}.npy") for name in ("noisy", "target", "clean")}
 
 
@@ -186,13 +204,29 @@ def test_black_levels_and_hot_pixels_cost_nothing_in_training(tmp_path):
     scores = {}
     for name, options in (("plain", {}), ("offset", {"offset": 1100}), ("hot", {"hot": 2})):
         source = [f"data.{k}={v}" for k, v in camera(tmp_path / name, **options).items()]
-        asked = ["data=pairs", *source, "data.scale=4095", "data.crop=32", "data.batch_size=8", "data.train_pairs=256"]
+        asked = [
+            "data=pairs",
+            *source,
+            "data.scale=4095",
+            "data.crop=32",
+            "data.batch_size=8",
+            "data.train_pairs=256",
+        ]
         small = ["model=residual_unet", "model.width=8", "model.levels=2", "optim.lr=0.003", *EXACT]
-        done = run("train", *asked, *small, "trainer.max_epochs=4", "hydra.run.dir=out/" + name, cwd=tmp_path)
+        done = run(
+            "train",
+            *asked,
+            *small,
+            "trainer.max_epochs=4",
+            "hydra.run.dir=out/" + name,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         scores[name] = json.loads((tmp_path / "out" / name / "result.json").read_text())
-    assert scores["offset"]["train_loss"] == scores["plain"]["train_loss"]  # to the bit: the level is subtracted
-    assert scores["offset"]["val_psnr"] == pytest.approx(scores["plain"]["val_psnr"], abs=0.05)  # clamped at 0 counts
+    # to the bit: the level is subtracted
+    assert scores["offset"]["train_loss"] == scores["plain"]["train_loss"]
+    # clamped at 0 counts
+    assert scores["offset"]["val_psnr"] == pytest.approx(scores["plain"]["val_psnr"], abs=0.05)
     found = {name: scores["hot"][name] for name in ("val_psnr", "val_psnr_without_outliers")}
     assert found["val_psnr_without_outliers"] == pytest.approx(scores["plain"]["val_psnr"], abs=0.3)
     assert scores["plain"]["val_psnr"] > scores["plain"]["noisy_psnr"] + 2
@@ -200,13 +234,17 @@ def test_black_levels_and_hot_pixels_cost_nothing_in_training(tmp_path):
 
 
 def test_the_white_of_psnr_does_not_come_from_a_hot_pixel(tmp_path):
-    plain, hot = (PairedImages(batch_size=2, **camera(tmp_path / n, hot=h)) for n, h in (("a", 0), ("b", 3)))
+    plain, hot = (
+        PairedImages(batch_size=2, **camera(tmp_path / n, hot=h)) for n, h in (("a", 0), ("b", 3))
+    )
     for data in (plain, hot):
         data.setup()
     assert plain.scale == hot.scale
     assert plain.limits[0] == pytest.approx(hot.limits[0], abs=3)
     assert plain.limits[1] == pytest.approx(hot.limits[1], rel=0.05)
-    low, high = normalization.robust_percentiles(*normalization.sampled(np.load(hot.noisy)[..., None]))
+    low, high = normalization.robust_percentiles(
+        *normalization.sampled(np.load(hot.noisy)[..., None])
+    )
     assert 90 < low < high < 400
 
 
@@ -229,7 +267,9 @@ def test_ome_files_that_name_one_another_are_each_their_own_picture(tmp_path, mo
     for t in range(3):
         values = np.full((64, 64), 40 + 80 * t, np.uint8)
         values[::2] += 1
-        tifffile.imwrite(tmp_path / f"s{t}.ome.tif", values, description=text if t == 0 else None, metadata=None)
+        tifffile.imwrite(
+            tmp_path / f"s{t}.ome.tif", values, description=text if t == 0 else None, metadata=None
+        )
     for t in range(3):
         before = opened(tmp_path / f"s{t}.ome.tif").values[0].array
         assert before.shape == (64, 64)
@@ -238,10 +278,14 @@ def test_ome_files_that_name_one_another_are_each_their_own_picture(tmp_path, mo
         assert abs(result.mean() - 40.5 - 80 * t) < 1
 
 
-@pytest.mark.parametrize(("photometric", "name"), [("cielab", "CIELAB"), ("separated", "CMYK"), ("icclab", "ICCLAB")])
+@pytest.mark.parametrize(
+    ("photometric", "name"), [("cielab", "CIELAB"), ("separated", "CMYK"), ("icclab", "ICCLAB")]
+)
 def test_other_colour_models_are_refused(photometric, name, tmp_path):
     channels = 4 if photometric == "separated" else 3
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16, channels), np.uint8), photometric=photometric)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((16, 16, channels), np.uint8), photometric=photometric
+    )
     for read in (opened, read_picture):
         with pytest.raises(InputError, match=f"is a {name} TIFF"):
             read(tmp_path / "a.tif")
@@ -250,7 +294,9 @@ def test_other_colour_models_are_refused(photometric, name, tmp_path):
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
 def test_transparency_stays_in_any_layout_and_is_not_trained_on(planar, kind, tmp_path, model):
-    image = np.stack([noisy8(scene(48, 40, i), i) for i in range(3)] + [np.full((48, 40), 200, np.uint8)], -1)
+    image = np.stack(
+        [noisy8(scene(48, 40, i), i) for i in range(3)] + [np.full((48, 40), 200, np.uint8)], -1
+    )
     stored = image if planar == "contig" else image.transpose(2, 0, 1)
     options = {"photometric": "rgb", "planarconfig": planar, "extrasamples": [kind]}
     tifffile.imwrite(tmp_path / "a.tif", stored, **options)
@@ -285,7 +331,8 @@ def test_one_pair_and_one_burst_of_a_single_scene(tmp_path):
     data = own(str(tmp_path / "scan1.tif"), str(tmp_path / "scan2.tif"))
     assert data.train.scenes.smallest == (180, 100)
     assert data.val.noisy.shape == (1, 1, 20, 100)
-    assert np.array_equal(data.val.reference[0, 0].numpy(), noisy8(clean, 2)[180:])  # never trained on
+    # never trained on
+    assert np.array_equal(data.val.reference[0, 0].numpy(), noisy8(clean, 2)[180:])
     burst = np.stack([noisy8(clean, k) for k in range(5)])
     np.save(tmp_path / "burst.npy", burst)
     data = own(str(tmp_path / "burst.npy"), layout="KHW", val_share=0.5)
@@ -321,7 +368,8 @@ def test_scenes_of_several_sizes(tmp_path):
     assert [tuple(v["input"].shape[2:]) for v in data.val_dataloader()] == [(33, 64)]
     Image.fromarray(sides["b"]["im1.png"][:40]).save(tmp_path / "b" / "im1.png")
     with pytest.raises(
-        InputError, match=r"b/im1\.png: is 1x40x48 uint8, but its partner .*a/im1\.png is 1x64x48 uint8"
+        InputError,
+        match=r"b/im1\.png: is 1x40x48 uint8, but its partner .*a/im1\.png is 1x64x48 uint8",
     ):
         own(a, b)
 
@@ -346,7 +394,9 @@ def test_partners_by_the_common_part_of_their_names(first, second, tmp_path):
 
 
 def test_captures_by_the_last_part_of_their_names(tmp_path):
-    images = {f"cell{i}_{k}.png": noisy8(scene(40, 40, i), 10 * i + k) for i in range(5) for k in (1, 2)}
+    images = {
+        f"cell{i}_{k}.png": noisy8(scene(40, 40, i), 10 * i + k) for i in range(5) for k in (1, 2)
+    }
     scenes = read_scenes(folder_of(tmp_path / "one", images))
     assert len(scenes.names) == 5
     assert np.array_equal(scenes.image(3, 1)[0].numpy(), images["cell3_2.png"])
@@ -361,10 +411,16 @@ def test_clean_images_in_the_layout_of_the_noisy_ones_and_files_that_are_no_capt
         for k in range(3):
             folder_of(tmp_path / "raw", {f"{i}/{k}.png": noisy8(scene(40, 40, i), 10 * i + k)})
         folder_of(tmp_path / "raw", {f"{i}/avg3.png": noisy8(scene(40, 40, i), 99)})
-        folder_of(tmp_path / "gt", {f"{i}/avg50.png": (scene(40, 40, i) * 180 + 30).astype(np.uint8)})
-    data = own(str(tmp_path / "raw"), clean=str(tmp_path / "gt"), exclude="avg*", val_share=0.25, scale=200)
+        folder_of(
+            tmp_path / "gt", {f"{i}/avg50.png": (scene(40, 40, i) * 180 + 30).astype(np.uint8)}
+        )
+    data = own(
+        str(tmp_path / "raw"), clean=str(tmp_path / "gt"), exclude="avg*", val_share=0.25, scale=200
+    )
     assert data.train.scenes.captures(torch.arange(3)).tolist() == [3, 3, 3]
-    assert np.array_equal(data.val.reference[0, 0].numpy(), (scene(40, 40, 4) * 180 + 30).astype(np.uint8))
+    assert np.array_equal(
+        data.val.reference[0, 0].numpy(), (scene(40, 40, 4) * 180 + 30).astype(np.uint8)
+    )
     both = own(str(tmp_path / "raw"), exclude=["avg*", "2/*"])
     assert len(both.train.scenes.names) == 2
 
@@ -373,10 +429,20 @@ def test_blank_tiles_are_left_out_and_named(tmp_path):
     for side, k in (("a", 0), ("b", 1)):
         images = {f"t{i}.png": noisy8(scene(40, 40, i), 10 * i + k) for i in range(8)}
         folder_of(tmp_path / side, images | {"t3.png": np.zeros((40, 40), np.uint8)})
-    done = run("train", "data=pairs", "data.noisy=a", "data.target=b", *QUICK, "hydra.run.dir=out", cwd=tmp_path)
+    done = run(
+        "train",
+        "data=pairs",
+        "data.noisy=a",
+        "data.target=b",
+        *QUICK,
+        "hydra.run.dir=out",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "left out: 1 that cannot be learnt from (a/t3.png)" in done.stdout
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["data"]["left_out"] == ["a/t3.png"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["data"]["left_out"] == [
+        "a/t3.png"
+    ]
     blank = {f"{i}.png": np.zeros((40, 40), np.uint8) for i in range(4)}
     with pytest.raises(InputError, match="every image is blank"):
         own(folder_of(tmp_path / "c", blank), folder_of(tmp_path / "d", blank))
@@ -405,7 +471,9 @@ def test_photographs_are_turned_as_exif_says(tmp_path):
         exif = Image.Exif()
         exif[274] = orientation
         for name in ("a.jpg", "a.png", "a.webp"):
-            Image.fromarray(pixels).save(tmp_path / name, exif=exif, **({"lossless": True} if "webp" in name else {}))
+            Image.fromarray(pixels).save(
+                tmp_path / name, exif=exif, **({"lossless": True} if "webp" in name else {})
+            )
             image = read_picture(tmp_path / name)
             assert image.shape[1:] == ((20, 30) if orientation < 5 else (30, 20))
             assert image[0][corner] > 200, (name, orientation)
@@ -415,10 +483,15 @@ def test_photographs_are_turned_as_exif_says(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Zürich, run (1) x=y", "it's [a] {b}", "データ", "plus+at@ 100%", "a,b"])
+@pytest.mark.parametrize(
+    "name", ["Zürich, run (1) x=y", "it's [a] {b}", "データ", "plus+at@ 100%", "a,b"]
+)
 def test_paths_as_typed(name, tmp_path):
     for side, k in (("a", 0), ("b", 1)):
-        folder_of(tmp_path / name / side, {f"{i}.png": noisy8(scene(40, 40, i), 10 * i + k) for i in range(6)})
+        folder_of(
+            tmp_path / name / side,
+            {f"{i}.png": noisy8(scene(40, 40, i), 10 * i + k) for i in range(6)},
+        )
     source = ["data=pairs", f"data.noisy={name}/a", f"data.target={name}/b"]
     done = run("train", *source, *QUICK, f"hydra.run.dir={name}/run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -426,19 +499,28 @@ def test_paths_as_typed(name, tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / name / "run" / "result.json").read_text())
     assert result["epochs"] == 2
-    assert f"data.noisy={name}/a" in result["data"]["noisy"] or result["data"]["noisy"] == f"{name}/a"
-    done = run("train", "-m", *source, *QUICK, "seed=1,2", f"hydra.sweep.dir={name}/sweep", cwd=tmp_path)
+    assert (
+        f"data.noisy={name}/a" in result["data"]["noisy"] or result["data"]["noisy"] == f"{name}/a"
+    )
+    done = run(
+        "train", "-m", *source, *QUICK, "seed=1,2", f"hydra.sweep.dir={name}/sweep", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     (tmp_path / name / "sweep" / "1" / "result.json").unlink()
     done = run("train", "-m", f"sweep.resume={name}/sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / name / "sweep" / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+    rows = json.loads((tmp_path / name / "sweep" / "sweep.json").read_text(encoding="utf-8"))[
+        "jobs"
+    ]
     assert [set(row["parameters"]) for row in rows] == [{"seed"}] * 2
 
 
 def test_a_list_of_paths_in_a_sweep_is_a_list(tmp_path):
     for name in ("first set", "second set"):
-        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (6, 2, 1, 40, 40)).astype(np.uint8))
+        np.save(
+            tmp_path / f"{name}.npy",
+            np.random.default_rng(0).integers(0, 255, (6, 2, 1, 40, 40)).astype(np.uint8),
+        )
     asked = ["data=pairs", "data.noisy=first set.npy,second set.npy", *QUICK, "hydra.sweep.dir=s"]
     done = run("train", "-m", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -453,7 +535,11 @@ def test_runs_and_sweeps_that_begin_together_have_a_folder_each(tmp_path):
     for mode, base in (([], "runs"), (["-m", "seed=1,2"], "sweeps")):
         started = [
             subprocess.Popen(
-                [*command, *mode, *small], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                [*command, *mode, *small],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
             for _ in range(3)
         ]
@@ -478,7 +564,10 @@ class Narrow(torch.nn.Module):
 
     def __init__(self, width: int = 4):
         super().__init__()
-        self.down, self.up = torch.nn.Conv2d(3, width, 4, 4), torch.nn.ConvTranspose2d(width, 3, 4, 4)
+        self.down, self.up = (
+            torch.nn.Conv2d(3, width, 4, 4),
+            torch.nn.ConvTranspose2d(width, 3, 4, 4),
+        )
 
     def forward(self, image):
         if image.shape[2] % 4 or image.shape[3] % 4:
@@ -509,14 +598,22 @@ REPOSITORY = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1
 
 def pairs(count: int = 12) -> list[tuple[torch.Tensor, torch.Tensor]]:
     clean = torch.rand(count, 3, 1, 1).expand(-1, -1, 16, 16)
-    return [(image + 0.1 * torch.randn_like(image), image + 0.1 * torch.randn_like(image)) for image in clean]
+    return [
+        (image + 0.1 * torch.randn_like(image), image + 0.1 * torch.randn_like(image))
+        for image in clean
+    ]
 
 
 def test_own_trainer_own_loader_our_module(tmp_path):
     """docs/train.md's fifteen lines, then what people do next."""
     loader = DataLoader(pairs(), batch_size=4)
     module = Denoiser(ResidualUNet(3, width=4, levels=2))
-    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = pl.Trainer(max_epochs=2, default_root_dir=tmp_path, **options)
     trainer.fit(module, loader, loader)
     assert len(module.history) == 2
@@ -531,18 +628,31 @@ def test_own_trainer_own_loader_our_module(tmp_path):
     again = Denoiser.load_from_checkpoint(tmp_path / "mine.ckpt")
     assert torch.allclose(again.eval()(image), expected, atol=1e-6)
     assert len(again.history) == 2
-    pl.Trainer(max_epochs=1, default_root_dir=tmp_path, **options).fit(again.train(), loader, loader)
+    pl.Trainer(max_epochs=1, default_root_dir=tmp_path, **options).fit(
+        again.train(), loader, loader
+    )
 
 
 @pytest.mark.parametrize(
     "asked",
     [
         ["+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateMonitor"],
-        ["+trainer.logger._target_=pytorch_lightning.loggers.CSVLogger", "+trainer.logger.save_dir=more"],
+        [
+            "+trainer.logger._target_=pytorch_lightning.loggers.CSVLogger",
+            "+trainer.logger.save_dir=more",
+        ],
         ["+trainer.overfit_batches=1"],
         ["+trainer.fast_dev_run=true"],
-        ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "+scheduler.mode=max"],
-        ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=1"],
+        [
+            "scheduler=own",
+            "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+            "+scheduler.mode=max",
+        ],
+        [
+            "scheduler=own",
+            "scheduler._target_=torch.optim.lr_scheduler.StepLR",
+            "+scheduler.step_size=1",
+        ],
         ["optim=own", "optim._target_=torch.optim.SGD", "+optim.momentum=0.9"],
     ],
     ids=lambda asked: asked[0].split("=")[0] + asked[-1].split("=")[-1],
@@ -568,7 +678,9 @@ def test_callbacks_loggers_schedules_and_optimisers_of_lightning_and_torch(asked
 def test_an_argument_of_the_trainer_that_is_typed_without_a_plus(tmp_path):
     done = run("train", "trainer.fast_dev_run=true", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: trainer.fast_dev_run: is given as +trainer.fast_dev_run=VALUE")
+    assert done.stderr.startswith(
+        "error: trainer.fast_dev_run: is given as +trainer.fast_dev_run=VALUE"
+    )
 
 
 # Small ones
@@ -585,7 +697,10 @@ def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_pa
         "model.width=4",
         "trainer.accelerator=cpu",
     ]
-    assert run("train", *quick, "trainer.max_epochs=1", "hydra.run.dir=out", cwd=tmp_path).returncode == 0
+    assert (
+        run("train", *quick, "trainer.max_epochs=1", "hydra.run.dir=out", cwd=tmp_path).returncode
+        == 0
+    )
     done = run("train", "model=dncnn", "trainer.max_epochs=2", "resume=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     refused = run("train", "model=unet", "resume=out", cwd=tmp_path)
@@ -597,7 +712,9 @@ def test_another_batch_size_inside_an_epoch_goes_on_after_the_same_share(tmp_pat
     from n2n_lightning.data.samplers import BatchSampler, Loader
 
     images = torch.arange(24.0).view(24, 1, 1, 1)
-    first, second = (Loader(Pairs(images, images), BatchSampler(24, size, 0, True), 0) for size in (6, 3))
+    first, second = (
+        Loader(Pairs(images, images), BatchSampler(24, size, 0, True), 0) for size in (6, 3)
+    )
     batches = iter(first)
     for _ in range(3):
         next(batches)
@@ -618,10 +735,22 @@ def test_evaluate_needs_what_it_scores_alone_and_shows_grey_images_to_a_colour_c
     assert "train_data.pkl" in done.stderr
     clean = np.stack([scene(48, 40, i) for i in range(3)])
     np.save(tmp_path / "clean.npy", clean.astype(np.float32))
-    np.save(tmp_path / "noisy.npy", (clean + np.random.default_rng(0).normal(0, 0.1, clean.shape)).astype(np.float32))
+    np.save(
+        tmp_path / "noisy.npy",
+        (clean + np.random.default_rng(0).normal(0, 0.1, clean.shape)).astype(np.float32),
+    )
     from n2n_lightning.inference.checkpoint import PRETRAINED
 
-    scored = ["--data", "pairs", "--val-noisy", "noisy.npy", "--clean", "clean.npy", "--json", "s.json"]
+    scored = [
+        "--data",
+        "pairs",
+        "--val-noisy",
+        "noisy.npy",
+        "--clean",
+        "clean.npy",
+        "--json",
+        "s.json",
+    ]
     done = run("evaluate", PRETRAINED, *scored, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "s.json").read_text())["scores"]
@@ -659,7 +788,9 @@ trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False,
 trainer.validate(Denoiser(ResidualUNet(1)), DataLoader(big), verbose=False)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])  # ru_maxrss counts the parent, too
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 1200 * 1024
 
@@ -738,32 +869,47 @@ def test_nested_folders_are_in_one_order_and_have_their_own_clean_images(tmp_pat
     for place in ("a/1", "a/2", "b/1", "b/2"):
         seed = 10 * (place[0] == "b") + int(place[2])
         for k in range(2):
-            folder_of(tmp_path / "noisy", {f"{place}/{k}.png": noisy8(scene(40, 40, seed), 100 * seed + k)})
-        folder_of(tmp_path / "gt", {f"{place}/m.png": (scene(40, 40, seed) * 180 + 30).astype(np.uint8)})
+            folder_of(
+                tmp_path / "noisy",
+                {f"{place}/{k}.png": noisy8(scene(40, 40, seed), 100 * seed + k)},
+            )
+        folder_of(
+            tmp_path / "gt", {f"{place}/m.png": (scene(40, 40, seed) * 180 + 30).astype(np.uint8)}
+        )
     code = "from n2n_lightning.data.reading import read_scenes; print(read_scenes('noisy').names)"
     options = {"cwd": tmp_path, "capture_output": True, "text": True}
     found = set()
     for seed in "1234":
-        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, **options)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, **options
+        )
         found.add(done.stdout)
     assert len(found) == 1
     data = own(str(tmp_path / "noisy"), clean=str(tmp_path / "gt"), val_share=0.5)
     assert [Path(name).parent.name for name in data.train.scenes.names] == ["a", "a"]
-    assert np.array_equal(data.val.reference[0, 0].numpy(), (scene(40, 40, 11) * 180 + 30).astype(np.uint8))
+    assert np.array_equal(
+        data.val.reference[0, 0].numpy(), (scene(40, 40, 11) * 180 + 30).astype(np.uint8)
+    )
     shutil.rmtree(tmp_path / "gt" / "b")
     (tmp_path / "gt" / "a" / "2" / "m.png").unlink()
     part = own(str(tmp_path / "noisy"), clean=str(tmp_path / "gt"))
-    assert np.array_equal(part.val.reference[0, 0].numpy(), (scene(40, 40, 1) * 180 + 30).astype(np.uint8))
+    assert np.array_equal(
+        part.val.reference[0, 0].numpy(), (scene(40, 40, 1) * 180 + 30).astype(np.uint8)
+    )
     assert len(part.train.scenes.names) == 3
 
 
 def test_clean_images_of_blank_scenes_are_left_out_with_them(tmp_path):
     clean = np.stack([(scene(40, 40, i) * 180 + 30).astype(np.uint8) for i in range(6)])
-    noisy = np.stack([np.stack([noisy8(scene(40, 40, i), 10 * i + k) for k in range(2)]) for i in range(6)])[:, :, None]
+    noisy = np.stack(
+        [np.stack([noisy8(scene(40, 40, i), 10 * i + k) for k in range(2)]) for i in range(6)]
+    )[:, :, None]
     noisy[2] = 7
     np.save(tmp_path / "noisy.npy", noisy)
     np.save(tmp_path / "clean.npy", clean[:, None])
-    data = own(str(tmp_path / "noisy.npy"), clean=str(tmp_path / "clean.npy"), val_share=0.6, scale=255)
+    data = own(
+        str(tmp_path / "noisy.npy"), clean=str(tmp_path / "clean.npy"), val_share=0.6, scale=255
+    )
     assert len(data.train.scenes.names) == 2
     assert np.array_equal(data.val.reference[:, 0].numpy(), clean[3:])
 
@@ -771,13 +917,21 @@ def test_clean_images_of_blank_scenes_are_left_out_with_them(tmp_path):
 @pytest.mark.parametrize("name", ["2024", "1_0", "1e5", "true"])
 def test_names_that_look_like_something_else(name, tmp_path):
     for side in "ab":
-        folder_of(tmp_path / name / side, {f"{i}.png": noisy8(scene(40, 40, i), i) for i in range(6)})
+        folder_of(
+            tmp_path / name / side, {f"{i}.png": noisy8(scene(40, 40, i), i) for i in range(6)}
+        )
     shutil.copytree(tmp_path / name / "a", tmp_path / "second")
     shutil.move(tmp_path / name / "a", tmp_path / "moved")
     shutil.rmtree(tmp_path / name)
     shutil.move(tmp_path / "moved", tmp_path / name)
     done = run(
-        "train", "data=pairs", f"data.noisy={name}", "data.target=second", *QUICK, "hydra.run.dir=o", cwd=tmp_path
+        "train",
+        "data=pairs",
+        f"data.noisy={name}",
+        "data.target=second",
+        *QUICK,
+        "hydra.run.dir=o",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "o" / "result.json").read_text())["data"]["noisy"] == name
@@ -786,7 +940,11 @@ def test_names_that_look_like_something_else(name, tmp_path):
 def test_a_constant_picture_stays_about_what_it_is(model):
     for value, kind in ((-300, np.int16), (7, np.uint8), (1000, np.uint16), (-2.5, np.float32)):
         result = model.denoise(np.full((40, 40), value, kind)).astype(float)
-        assert np.abs(result - value).max() <= max(1, 0.05 * abs(value)), (value, result.min(), result.max())
+        assert np.abs(result - value).max() <= max(1, 0.05 * abs(value)), (
+            value,
+            result.min(),
+            result.max(),
+        )
 
 
 def test_gaps_are_filled_alike_in_any_order_of_memory():
@@ -798,7 +956,10 @@ def test_gaps_are_filled_alike_in_any_order_of_memory():
 
 def test_one_photograph_in_an_array_is_a_photograph_in_training_too(tmp_path):
     for name in "ab":
-        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (80, 96, 3), np.uint8))
+        np.save(
+            tmp_path / f"{name}.npy",
+            np.random.default_rng(0).integers(0, 255, (80, 96, 3), np.uint8),
+        )
     data = own(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"))
     assert (data.channels, len(data.train.scenes.names)) == (3, 1)
     for name in ("1.png", "1.bmp"):

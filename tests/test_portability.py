@@ -19,7 +19,9 @@ SMALL = "data.train_pairs=8 data.val_pairs=4 data.batch_size=4 data.size=8 train
 SMALL += " model=residual_unet model.width=2"
 SYSTEMS = ("windows", "macos", "nolocks")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems are pretended on Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems are pretended on Linux"
+)
 
 
 def run(system: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -36,7 +38,9 @@ def run(system: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str
 def test_a_run_its_report_and_its_use(system, tmp_path):
     done = run(system, f"train {SMALL} trainer.accelerator=cpu hydra.run.dir=out", tmp_path)
     assert done.returncode == 0, done.stderr
-    warnings = done.stderr.count("its file system has no locks; two runs in one folder would not notice one another")
+    warnings = done.stderr.count(
+        "its file system has no locks; two runs in one folder would not notice one another"
+    )
     # Where fcntl is missing but the system is not Windows, filelock has no locks either.
     assert warnings == (system in ("nolocks", "windows"))
     assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "finished"
@@ -60,7 +64,13 @@ def test_a_run_its_report_and_its_use(system, tmp_path):
         file["noisy"] = stack
     done = run(system, "denoise a.npy b.npz c.tif d.tif e.h5 -o clean --checkpoint out", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "clean").iterdir()) == ["a.npy", "b.npz", "c.tif", "d.tif", "e.h5"]
+    assert sorted(p.name for p in (tmp_path / "clean").iterdir()) == [
+        "a.npy",
+        "b.npz",
+        "c.tif",
+        "d.tif",
+        "e.h5",
+    ]
     done = run(system, "denoise a.npy -o clean --checkpoint out --overwrite", tmp_path)
     assert done.returncode == 0, done.stderr
     done = run(system, "report out --out page", tmp_path)
@@ -71,9 +81,7 @@ def test_a_run_its_report_and_its_use(system, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_joblib_sweep(system, tmp_path):
-    asked = (
-        "optim.lr=0.01,0.001 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.dir=s trainer.accelerator=cpu"
-    )
+    asked = "optim.lr=0.01,0.001 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.dir=s trainer.accelerator=cpu"
     done = run(system, f"train -m {SMALL} {asked}", tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "s" / "sweep.json").read_text())["jobs"]

@@ -99,7 +99,9 @@ def test_what_cannot_be_taken_is_refused_in_a_line_that_says_what_to_pass(array,
     with pytest.raises(InputError) as refused:
         model.denoise(array)
     assert "\n" not in str(refused.value)
-    refused.match(said if any(c in said for c in "\\*") else said.replace("(", r"\(").replace(")", r"\)"))
+    refused.match(
+        said if any(c in said for c in "\\*") else said.replace("(", r"\(").replace(")", r"\)")
+    )
 
 
 def test_an_array_of_a_library_that_hides_a_mask_is_refused():

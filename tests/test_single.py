@@ -27,7 +27,15 @@ from n2n_lightning.data.self_supervised import CountSplitting, Neighbor2Neighbor
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2, Neighbor2NeighborRegularizer, subsampled
 from n2n_lightning.metrics import sure
-from n2n_lightning.networks import DnCNN, DRUNet, EncoderDecoder, NAFNet, Noise2NoiseUNet, ResidualUNet, UNet
+from n2n_lightning.networks import (
+    DnCNN,
+    DRUNet,
+    EncoderDecoder,
+    NAFNet,
+    Noise2NoiseUNet,
+    ResidualUNet,
+    UNet,
+)
 from n2n_lightning.training import adaptation
 from n2n_lightning.training.module import Denoiser
 from tests.conftest import LIMIT, linux, posix, run
@@ -62,9 +70,12 @@ def test_neighbours_are_two_different_pixels_side_by_side_of_each_cell():
         assert (columns // 2 == torch.arange(6)).all()
         distance = (rows - other[:, 0] // 12 % 8).abs() + (columns - other[:, 0] % 12).abs()
         assert (distance == 1).all()
-        seen |= {(int(r) % 2, int(c) % 2) for r, c in zip(rows.flatten(), columns.flatten(), strict=True)}
+        seen |= {
+            (int(r) % 2, int(c) % 2) for r, c in zip(rows.flatten(), columns.flatten(), strict=True)
+        }
     assert seen == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert torch.equal(ready["input"][:, 1], ready["input"][:, 0] + 96)  # channels of one pixel stay together
+    # channels of one pixel stay together
+    assert torch.equal(ready["input"][:, 1], ready["input"][:, 0] + 96)
     assert y.max() == 7
     assert x.max() == 11
     odd = Neighbor2Neighbor()(torch.rand(1, 1, 7, 9), torch.rand(1, 1, 7, 9), draws())
@@ -92,7 +103,8 @@ def test_what_fills_gaps_knows_nothing_of_the_hidden_pixels(mask):
     again = Noise2Void(0.02, mask)(inpaint(other), other, draws())
     assert targets.sum() > 20
     assert (again["target"][targets] > 99).all()
-    changed = again["input"] != ready["input"]  # one target may be what is shown in place of another
+    # one target may be what is shown in place of another
+    changed = again["input"] != ready["input"]
     assert changed[targets].float().mean() < 0.1
     assert changed[truth.isnan()].float().mean() < 0.02
 
@@ -111,7 +123,8 @@ def test_a_hidden_pixel_is_never_seen_nor_what_noise_along_its_line_would_show(m
             columns = slice(max(0, x - width // 2), x + width // 2 + 1)
             shown = ready["input"][0, 0, rows, columns]
             own = image[0, 0, rows, columns].reshape(-1)
-            assert not torch.isin(own, shown.reshape(-1)).any()  # all of its rectangle came from outside
+            # all of its rectangle came from outside
+            assert not torch.isin(own, shown.reshape(-1)).any()
     assert hidden > 500
     image = torch.rand(1, 1, 256, 256)
     chosen = Noise2Void(0.1)(image, image, draws())["target"].isfinite()
@@ -127,11 +140,16 @@ def test_thinned_counts_are_independent_and_add_up():
     for half in (first, second):
         assert float(half.mean()) == pytest.approx(3, rel=0.02)
         assert float(half.var()) == pytest.approx(3, rel=0.03)
-    again, other = (CountSplitting(0.0, 1.0)(counts, counts, draws(seed))["input"] for seed in (1, 2))
+    again, other = (
+        CountSplitting(0.0, 1.0)(counts, counts, draws(seed))["input"] for seed in (1, 2)
+    )
     assert torch.equal(again, ready["input"])
     assert not torch.equal(other, ready["input"])
     lost = torch.where(counts == 7, torch.nan, counts)
-    assert CountSplitting(0.0, 1.0)(counts, lost, draws(1))["target"].isnan().sum() == (counts == 7).sum()
+    assert (
+        CountSplitting(0.0, 1.0)(counts, lost, draws(1))["target"].isnan().sum()
+        == (counts == 7).sum()
+    )
 
 
 def test_the_second_pass_corrects_what_neighbours_differ_by_and_its_weight_rises():
@@ -142,7 +160,9 @@ def test_the_second_pass_corrects_what_neighbours_differ_by_and_its_weight_rises
     # A network that changes nothing: f(g1) - g2 and g1(f(y)) - g2(f(y)) are the same.
     for share in (0.0, 0.5, 1.0):
         part.progress = share
-        assert float(part.second_pass(nn.Identity(), ready, ready["input"])) == pytest.approx(0, abs=1e-12)
+        assert float(part.second_pass(nn.Identity(), ready, ready["input"])) == pytest.approx(
+            0, abs=1e-12
+        )
     scale = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.constant_(scale.weight, 0.5)
     first, second = (subsampled(whole, ready["cells"][:, i]) for i in (0, 1))
@@ -154,7 +174,8 @@ def test_the_second_pass_corrects_what_neighbours_differ_by_and_its_weight_rises
     assert [v.item() for v in values] == pytest.approx([0, expected, 2 * expected], rel=1e-5)
     (gradient,) = torch.autograd.grad(values[2], scale.weight)
     residual = 0.5 * first - second - (0.5 * first - 0.5 * second)
-    assert float(gradient) == pytest.approx(float((2 * 2 * residual * first).mean()), rel=1e-4)  # none through f(y)
+    # none through f(y)
+    assert float(gradient) == pytest.approx(float((2 * 2 * residual * first).mean()), rel=1e-4)
 
 
 class Own(nn.Module):
@@ -182,8 +203,12 @@ def test_a_loss_of_ones_own_may_pass_through_the_network_twice():
     Own.seen = []
     pairs = [(torch.rand(1, 16, 16), torch.rand(1, 16, 16)) for _ in range(8)]
     module = Denoiser(ResidualUNet(channels=1, width=4), loss=Own())
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    pl.Trainer(max_epochs=1, accelerator="cpu", limit_val_batches=0, **off).fit(module, DataLoader(pairs, batch_size=4))
+    off = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    pl.Trainer(max_epochs=1, accelerator="cpu", limit_val_batches=0, **off).fit(
+        module, DataLoader(pairs, batch_size=4)
+    )
     assert [share for share, _, _ in Own.seen] == [0.0, 0.5]
     assert all(same and names == ["input", "target"] for _, same, names in Own.seen)
 
@@ -202,9 +227,15 @@ def test_every_image_is_a_scene_of_its_own(tmp_path):
         found = read_single(str(tmp_path / name))
         assert len(found.names) == 5, name
         values = torch.stack([found.image(i, 0)[0] for i in range(5)]).numpy()
-        assert sorted(values.sum((1, 2)).tolist()) == sorted(images.astype(int).sum((1, 2)).tolist())
+        assert sorted(values.sum((1, 2)).tolist()) == sorted(
+            images.astype(int).sum((1, 2)).tolist()
+        )
     tifffile.imwrite(tmp_path / "folder" / "large.tif", np.zeros((30, 40), np.uint8))
-    assert {found.image(i, 0).shape for found in [read_single(str(tmp_path / "folder"))] for i in range(6)} == {
+    assert {
+        found.image(i, 0).shape
+        for found in [read_single(str(tmp_path / "folder"))]
+        for i in range(6)
+    } == {
         (1, 12, 16),
         (1, 30, 40),
     }
@@ -227,7 +258,9 @@ def test_movies_are_files_folders_of_files_or_folders_of_frames(tmp_path):
     for name, count in (("movie.npy", 1), ("several", 2), ("frames", 1)):
         found = read_movies(str(tmp_path / name))
         assert found.captures(torch.arange(len(found.names))).tolist() == [6] * count
-        assert torch.equal(torch.stack([found.image(0, k)[0] for k in range(6)]), torch.from_numpy(movie))
+        assert torch.equal(
+            torch.stack([found.image(0, k)[0] for k in range(6)]), torch.from_numpy(movie)
+        )
     tifffile.imwrite(tmp_path / "one.tif", movie[0])
     with pytest.raises(InputError, match="holds one frame"):
         read_movies(str(tmp_path / "one.tif"))
@@ -236,7 +269,9 @@ def test_movies_are_files_folders_of_files_or_folders_of_frames(tmp_path):
 # Training
 
 
-def singles(folder: Path, count: int = 6, side: int = 48, sigma: float = 20, seed: int = 0) -> np.ndarray:
+def singles(
+    folder: Path, count: int = 6, side: int = 48, sigma: float = 20, seed: int = 0
+) -> np.ndarray:
     """noisy.npy, (N, H, W), a.npy and b.npy, three scenes taken twice, in the folder; the clean images."""
     folder.mkdir(exist_ok=True)
     clean = scenes(seed, count + 3, side)
@@ -266,9 +301,14 @@ CASES = {
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("single")
     singles(folder)
-    frames_of_one = np.repeat(scenes(1, 1, 48), 6, 0) + np.random.default_rng(1).normal(0, 20, (6, 48, 48))
+    frames_of_one = np.repeat(scenes(1, 1, 48), 6, 0) + np.random.default_rng(1).normal(
+        0, 20, (6, 48, 48)
+    )
     np.save(folder / "movie.npy", frames_of_one.astype(np.float32))
-    np.save(folder / "counts.npy", np.random.default_rng(0).poisson(scenes(0, 6, 48) / 10).astype(np.uint16))
+    np.save(
+        folder / "counts.npy",
+        np.random.default_rng(0).poisson(scenes(0, 6, 48) / 10).astype(np.uint16),
+    )
     return folder
 
 
@@ -313,8 +353,17 @@ def test_every_source_goes_on_after_kill_minus_nine_to_the_same_bits(case, place
     longer = [*SMALL, "trainer.max_epochs=4"]
     done = run("train", *CASES[case], *longer, f"hydra.run.dir={tmp_path / 'whole'}", cwd=place)
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-m", "n2n_lightning.train", *CASES[case], *longer, f"hydra.run.dir={tmp_path / 'cut'}"]
-    process = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "n2n_lightning.train",
+        *CASES[case],
+        *longer,
+        f"hydra.run.dir={tmp_path / 'cut'}",
+    ]
+    process = subprocess.Popen(
+        command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
     while not last.exists() and process.poll() is None:
         time.sleep(0.02)
@@ -335,7 +384,13 @@ def test_a_missing_pixel_and_an_odd_size_spoil_nothing(tmp_path):
     for case in ("neighbours", "masked", "context"):
         whole = [o.replace("movie.npy", "noisy.npy") for o in CASES[case] if "crop" not in o]
         done = run(
-            "train", *whole, "data.crop=null", *SMALL, "data.train_pairs=6", f"hydra.run.dir={case}", cwd=tmp_path
+            "train",
+            *whole,
+            "data.crop=null",
+            *SMALL,
+            "data.train_pairs=6",
+            f"hydra.run.dir={case}",
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
         result = json.loads((tmp_path / case / "result.json").read_text())
@@ -376,7 +431,9 @@ def test_the_range_of_values_is_the_same_in_training_and_in_use(tmp_path):
     ]
     done = run("train", *SINGLE, *options, "data.crop=32", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    result = (load(tmp_path / "out").denoise(np.load(tmp_path / "noisy.npy"), axes="NHW") - 3000) / 10
+    result = (
+        load(tmp_path / "out").denoise(np.load(tmp_path / "noisy.npy"), axes="NHW") - 3000
+    ) / 10
     before, after = (float(((x - clean) ** 2).mean()) for x in (noisy, result))
     assert after < before / 4  # 6 dB
 
@@ -398,7 +455,13 @@ def test_lines_are_learnt_away_by_a_mask_along_them_and_not_by_a_pixel(tmp_path)
             "model.width=8",
             "data.batch_size=8",
         ]
-        source = [*SINGLE, "data.method=masked", f"data.mask={mask}", "data.crop=48", f"hydra.run.dir={mask[1:4]}"]
+        source = [
+            *SINGLE,
+            "data.method=masked",
+            f"data.mask={mask}",
+            "data.crop=48",
+            f"hydra.run.dir={mask[1:4]}",
+        ]
         done = run("train", *source, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert ("data.mask=[1,9] fits" in done.stderr) is (mask == "[1,1]")
@@ -426,7 +489,9 @@ def test_what_is_no_count_is_refused_or_said(tmp_path):
     done = run("train", *thin[:-1], "hydra.run.dir=good", "data.noisy=counts.npy", cwd=tmp_path)
     assert "warning" not in done.stderr
     done = run("check", "counts.npy", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1].endswith("data=single data.noisy=counts.npy data.method=thinned")
+    assert done.stdout.splitlines()[-1].endswith(
+        "data=single data.noisy=counts.npy data.method=thinned"
+    )
 
 
 PLATEAU = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"]
@@ -442,7 +507,11 @@ PLATEAU = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceL
         (["data.val_target=b.npy"], "data.val_target=b.npy"),
         (["target=clean"], "target=clean: data=single knows no clean images"),
         (
-            ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "+scheduler.mode=max"],
+            [
+                "scheduler=own",
+                "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+                "+scheduler.mode=max",
+            ],
             "mode=max",
         ),
         (["data=movie", "data.context=9"], "data.context=9: needs 19 frames"),
@@ -451,7 +520,13 @@ PLATEAU = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceL
 )
 def test_mistakes_are_one_line(options, message, place, tmp_path):
     done = run(
-        "train", "data=single", "data.noisy=noisy.npy", *SMALL, f"hydra.run.dir={tmp_path / 'out'}", *options, cwd=place
+        "train",
+        "data=single",
+        "data.noisy=noisy.npy",
+        *SMALL,
+        f"hydra.run.dir={tmp_path / 'out'}",
+        *options,
+        cwd=place,
     )
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
@@ -465,7 +540,9 @@ def test_mistakes_are_one_line(options, message, place, tmp_path):
 def test_a_frame_is_never_shown_to_the_network_that_learns_it():
     for count in (2, 3, 5, 9):
         for t in range(count):
-            assert all(around(t, k, count) != t and 0 <= around(t, k, count) < count for k in frames(3))
+            assert all(
+                around(t, k, count) != t and 0 <= around(t, k, count) < count for k in frames(3)
+            )
     movie = torch.arange(7.0).view(1, 7, 1, 1, 1).expand(1, 7, 2, 8, 8)[0]
     from n2n_lightning.data.scenes import EqualSizeScenes
 
@@ -475,7 +552,9 @@ def test_a_frame_is_never_shown_to_the_network_that_learns_it():
     assert near[:, ::2, 0, 0].tolist() == [[2, 1, 1, 2], [1, 2, 4, 5]]
 
 
-@pytest.mark.parametrize("kind", [UNet, EncoderDecoder, Noise2NoiseUNet, ResidualUNet, DnCNN, DRUNet, NAFNet])
+@pytest.mark.parametrize(
+    "kind", [UNet, EncoderDecoder, Noise2NoiseUNet, ResidualUNet, DnCNN, DRUNet, NAFNet]
+)
 def test_every_network_may_have_other_channels_in_than_out(kind):
     network = kind(channels=6, out_channels=3).eval()
     image = torch.rand(2, 6, 40, 33)
@@ -500,20 +579,43 @@ def test_a_checkpoint_with_a_context_knows_it_and_says_what_it_needs(place, tmp_
     (tmp_path / "frames").mkdir()
     for t, frame in enumerate(movie):
         tifffile.imwrite(tmp_path / "frames" / f"{t}.tif", frame)
-    done = run("denoise", tmp_path / "frames", "-o", tmp_path / "apart", "--checkpoint", tmp_path / "out", cwd=place)
+    done = run(
+        "denoise",
+        tmp_path / "frames",
+        "-o",
+        tmp_path / "apart",
+        "--checkpoint",
+        tmp_path / "out",
+        cwd=place,
+    )
     assert done.returncode == 0, done.stderr
-    assert all(np.array_equal(tifffile.imread(tmp_path / "apart" / f"{t}.tif"), clean[t]) for t in range(6))
+    assert all(
+        np.array_equal(tifffile.imread(tmp_path / "apart" / f"{t}.tif"), clean[t]) for t in range(6)
+    )
     colour = np.random.default_rng(0).random((4, 2, 3, 24, 24)).astype(np.float32)
     np.save(tmp_path / "rgb.npy", colour)
     source = ["data=pairs", f"data.noisy={tmp_path / 'rgb.npy'}", f"init={tmp_path / 'out'}"]
     done = run(
-        "train", *source, "trainer.max_epochs=1", "data.batch_size=2", f"hydra.run.dir={tmp_path / 'c'}", cwd=place
+        "train",
+        *source,
+        "trainer.max_epochs=1",
+        "data.batch_size=2",
+        f"hydra.run.dir={tmp_path / 'c'}",
+        cwd=place,
     )
     assert done.returncode == 0, done.stderr
     result = load(tmp_path / "c").denoise(colour[:, 0], axes="NCHW")
     assert float(result.std(1).mean()) > 0.01  # in colour
     np.save(tmp_path / "one.npy", movie[0])
-    done = run("denoise", tmp_path / "one.npy", "-o", tmp_path / "c.npy", "--checkpoint", tmp_path / "out", cwd=place)
+    done = run(
+        "denoise",
+        tmp_path / "one.npy",
+        "-o",
+        tmp_path / "c.npy",
+        "--checkpoint",
+        tmp_path / "out",
+        cwd=place,
+    )
     assert done.returncode == 1
     assert "needs a stack of frames" in done.stderr
 
@@ -525,7 +627,9 @@ def test_a_checkpoint_with_a_context_knows_it_and_says_what_it_needs(place, tmp_
 def begun(tmp_path_factory) -> Path:
     """A run on colour images."""
     folder = tmp_path_factory.mktemp("begun")
-    np.save(folder / "rgb.npy", np.random.default_rng(0).random((4, 2, 3, 24, 24)).astype(np.float32))
+    np.save(
+        folder / "rgb.npy", np.random.default_rng(0).random((4, 2, 3, 24, 24)).astype(np.float32)
+    )
     options = ["data=pairs", "data.noisy=rgb.npy", *SMALL, "hydra.run.dir=first", "optim.lr=0.01"]
     done = run("train", *options, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -533,12 +637,24 @@ def begun(tmp_path_factory) -> Path:
 
 
 def test_init_starts_from_the_weights_of_a_run(begun, tmp_path):
-    source = ["data=pairs", f"data.noisy={begun / 'rgb.npy'}", "data.batch_size=4", "data.train_pairs=4"]
-    still = ["optim.lr=1e-12", "trainer.max_epochs=1", "hydra.run.dir=next", "trainer.precision=32-true"]
+    source = [
+        "data=pairs",
+        f"data.noisy={begun / 'rgb.npy'}",
+        "data.batch_size=4",
+        "data.train_pairs=4",
+    ]
+    still = [
+        "optim.lr=1e-12",
+        "trainer.max_epochs=1",
+        "hydra.run.dir=next",
+        "trainer.precision=32-true",
+    ]
     done = run("train", f"init={begun / 'first'}", *source, *still, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "init: the weights of" in done.stdout
-    best = torch.load(begun / "first" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    best = torch.load(begun / "first" / "checkpoints" / "best.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     after = weights(tmp_path / "next")
     assert all(torch.allclose(best[name], after[name], atol=1e-6) for name in best)
     again = run("train", "resume=next", "trainer.max_epochs=2", cwd=tmp_path)
@@ -549,7 +665,12 @@ def test_init_starts_from_the_weights_of_a_run(begun, tmp_path):
 def test_init_fits_other_numbers_of_channels_and_denoises_grey_as_before(begun, tmp_path):
     grey = np.random.default_rng(1).random((4, 2, 1, 24, 24)).astype(np.float32)
     np.save(tmp_path / "grey.npy", grey)
-    still = ["optim.lr=1e-12", "trainer.max_epochs=1", "hydra.run.dir=next", "trainer.precision=32-true"]
+    still = [
+        "optim.lr=1e-12",
+        "trainer.max_epochs=1",
+        "hydra.run.dir=next",
+        "trainer.precision=32-true",
+    ]
     source = ["data=pairs", "data.noisy=grey.npy", "data.batch_size=4", "data.train_pairs=4"]
     done = run("train", f"init={begun / 'first'}", *source, *still, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -568,8 +689,15 @@ def test_init_fits_other_numbers_of_channels_and_denoises_grey_as_before(begun, 
         (["init=nowhere"], "nowhere: no such file"),
     ],
 )
-def test_a_network_that_differs_from_the_one_to_start_from_is_refused(options, message, begun, tmp_path):
-    source = [f"init={begun / 'first'}", "data=pairs", f"data.noisy={begun / 'rgb.npy'}", "hydra.run.dir=out"]
+def test_a_network_that_differs_from_the_one_to_start_from_is_refused(
+    options, message, begun, tmp_path
+):
+    source = [
+        f"init={begun / 'first'}",
+        "data=pairs",
+        f"data.noisy={begun / 'rgb.npy'}",
+        "hydra.run.dir=out",
+    ]
     done = run("train", *source, *options, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
@@ -580,7 +708,12 @@ def test_a_network_that_differs_from_the_one_to_start_from_is_refused(options, m
 
 
 def test_a_sweep_may_start_from_weights(begun, tmp_path):
-    source = [f"init={begun / 'first'}", "data=pairs", f"data.noisy={begun / 'rgb.npy'}", "data.batch_size=2"]
+    source = [
+        f"init={begun / 'first'}",
+        "data=pairs",
+        f"data.noisy={begun / 'rgb.npy'}",
+        "data.batch_size=2",
+    ]
     options = ["optim.lr=0.001,0.0001", "trainer.max_epochs=1", "hydra.sweep.dir=grid"]
     done = run("train", "-m", *source, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -613,12 +746,18 @@ def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_pat
     done = run("denoise", "noisy", "-o", "clean", "--adapt", cwd=tmp_path)
     assert done.returncode == 2
     assert "clean/adapted.ckpt: is there already" in done.stderr
-    done = run("denoise", "noisy", "-o", "clean", "--checkpoint", "clean/adapted.ckpt", cwd=tmp_path)
+    done = run(
+        "denoise", "noisy", "-o", "clean", "--checkpoint", "clean/adapted.ckpt", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    done = run("denoise", "noisy", "-o", "again", "--checkpoint", "clean/adapted.ckpt", cwd=tmp_path)
+    done = run(
+        "denoise", "noisy", "-o", "again", "--checkpoint", "clean/adapted.ckpt", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     for i, image in enumerate(clean):
-        noisy, one, two = (tifffile.imread(tmp_path / d / f"{i}.tif") for d in ("noisy", "clean", "again"))
+        noisy, one, two = (
+            tifffile.imread(tmp_path / d / f"{i}.tif") for d in ("noisy", "clean", "again")
+        )
         assert np.array_equal(one, two)
         assert ((one - image) ** 2).mean() < 0.25 * ((noisy - image) ** 2).mean()
 
@@ -639,13 +778,18 @@ def test_steins_estimate_finds_the_best_of_several_filters():
     assert np.argmin(found) == np.argmin(truth)
     a, b = sure.variances(images, list(clean))
     assert (a, b) == (pytest.approx(200, abs=120), pytest.approx(2, rel=0.1))
-    assert sure.sure(lambda image: image, images[:1], (200.0, 2.0)) == pytest.approx(variance[0].mean(), rel=0.1)
+    assert sure.sure(lambda image: image, images[:1], (200.0, 2.0)) == pytest.approx(
+        variance[0].mean(), rel=0.1
+    )
     assert sure.variances([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
 
 
 def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     clean = pictures(tmp_path / "noisy")
-    images = [torch.from_numpy(tifffile.imread(tmp_path / "noisy" / f"{i}.tif"))[None] for i in range(len(clean))]
+    images = [
+        torch.from_numpy(tifffile.imread(tmp_path / "noisy" / f"{i}.tif"))[None]
+        for i in range(len(clean))
+    ]
     model = load()
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     good = model.denoise(images[0], axes="CHW")
@@ -655,13 +799,17 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     assert adaptation._go_back(model, before, images) == 0
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
     seen = []
-    monkeypatch.setattr(adaptation.sure, "sure", lambda denoise, some, line: seen.extend(some) or 0.0)
+    monkeypatch.setattr(
+        adaptation.sure, "sure", lambda denoise, some, line: seen.extend(some) or 0.0
+    )
     gap = images[0].clone()
     gap[:, 60:70] = 77
     adaptation._go_back(model, before, [gap], (77.0,))
-    assert np.array_equal(np.isnan(seen[0]), (gap == 77).numpy())  # what says "missing" is no brightness
+    # what says "missing" is no brightness
+    assert np.array_equal(np.isnan(seen[0]), (gap == 77).numpy())
     monkeypatch.undo()
-    spoilt = {name: torch.zeros_like(value) for name, value in before.items()}  # which changes nothing
+    # which changes nothing
+    spoilt = {name: torch.zeros_like(value) for name, value in before.items()}
     assert adaptation._go_back(model, spoilt, images) == 1
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
 
@@ -670,10 +818,23 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
 @linux
 def test_ctrl_c_stops_adapting_and_denoises_with_what_there_is(tmp_path):
     pictures(tmp_path / "noisy")
-    command = [sys.executable, "-m", "n2n_lightning.denoise", "noisy", "-o", "clean", "--adapt", "--minutes", "60"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "n2n_lightning.denoise",
+        "noisy",
+        "-o",
+        "clean",
+        "--adapt",
+        "--minutes",
+        "60",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     started, busy = time.monotonic(), 0.0
-    while busy < 12 and time.monotonic() - started < LIMIT:  # seconds of processor time: it is learning by then
+    # seconds of processor time: it is learning by then
+    while busy < 12 and time.monotonic() - started < LIMIT:
         time.sleep(0.2)
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         busy = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -681,7 +842,12 @@ def test_ctrl_c_stops_adapting_and_denoises_with_what_there_is(tmp_path):
     out, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
     assert "learnt from 3 images for " in out
-    assert sorted(p.name for p in (tmp_path / "clean").iterdir()) == ["0.tif", "1.tif", "2.tif", "adapted.ckpt"]
+    assert sorted(p.name for p in (tmp_path / "clean").iterdir()) == [
+        "0.tif",
+        "1.tif",
+        "2.tif",
+        "adapted.ckpt",
+    ]
 
 
 def test_adapt_says_what_it_cannot_learn_from(tmp_path):
@@ -690,7 +856,10 @@ def test_adapt_says_what_it_cannot_learn_from(tmp_path):
     done = run("denoise", "noisy", "-o", "clean", "--adapt", cwd=tmp_path)
     assert done.returncode == 2
     assert "several kinds" in done.stderr
-    cases = [(["--adapt", "--minutes", "0"], "--minutes 0"), (["--adapt", "--scale", "5"], "--scale")]
+    cases = [
+        (["--adapt", "--minutes", "0"], "--minutes 0"),
+        (["--adapt", "--scale", "5"], "--scale"),
+    ]
     for options, message in [*cases, (["--minutes", "3"], "goes with --adapt")]:
         done = run("denoise", "noisy", "-o", "clean", *options, cwd=tmp_path)
         assert done.returncode == 2

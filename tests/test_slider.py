@@ -14,7 +14,9 @@ from PIL import Image
 from n2n_lightning.reporting import slider
 from tests.conftest import run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 # Moves everything that can be moved, and leaves in the page what came of it.
 SCRIPT = """
 <script>
@@ -59,7 +61,14 @@ def looked_at(page: Path, *options: str) -> tuple[dict, str, str]:
     text = page.read_text(encoding="utf-8")
     there = page.with_stem("looked_at")
     there.write_text(text.replace("</body>", SCRIPT + "</body>"), encoding="utf-8")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--v=0",
+    ]
     command += ["--virtual-time-budget=9000", *options, "--dump-dom", there.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
@@ -84,7 +93,9 @@ def page(tmp_path_factory) -> Path:
 
 def test_a_page_holds_everything_and_asks_for_nothing(page):
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"(src|href)\s*=\s*[\"']?http|url\(|@import|<link(?! rel=\"icon\" href=\"data:,\")", text)
+    assert not re.search(
+        r"(src|href)\s*=\s*[\"']?http|url\(|@import|<link(?! rel=\"icon\" href=\"data:,\")", text
+    )
     assert "default-src 'none'" in text
     assert "stack.tif" in text
     assert "zebra.png" in text
@@ -98,7 +109,9 @@ def test_a_page_holds_everything_and_asks_for_nothing(page):
 def test_the_slider_moves_in_a_browser(page, options, dark):
     scheme = ("--blink-settings=preferredColorScheme=0",) if dark else ()
     found, said, _ = looked_at(page, *options, *scheme)
-    assert [found[f"clip{at}"] for at in (0, 250, 1000)] == [f"inset(0px 0px 0px {at}%)" for at in ("0", "25", "100")]
+    assert [found[f"clip{at}"] for at in (0, 250, 1000)] == [
+        f"inset(0px 0px 0px {at}%)" for at in ("0", "25", "100")
+    ]
     assert int(found["key"]) == 980
     assert found["zoomed"] == 2000
     assert found["fits"]
@@ -131,7 +144,9 @@ def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     assert before.dtype == np.uint8
     assert (before[0, 0], before[-1, -1]) == (0, 255)
     assert label.startswith("Shown: -4.99")
-    volume = slider.pair("d", np.zeros((20, 9, 9), np.uint16), np.zeros((20, 9, 9), np.uint16), "DHW")
+    volume = slider.pair(
+        "d", np.zeros((20, 9, 9), np.uint16), np.zeros((20, 9, 9), np.uint16), "DHW"
+    )
     assert len(volume.pages) == slider.PAGES
     labels = [label for _, label in volume.pages]
     assert labels[0].endswith("page 1 of 20.")
@@ -141,7 +156,13 @@ def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_the_report_compares_runs_and_jobs_of_a_sweep(tmp_path):
-    small = ["data.train_pairs=12", "data.val_pairs=8", "model=drunet", "model.widths=[4]", "model.blocks=[1]"]
+    small = [
+        "data.train_pairs=12",
+        "data.val_pairs=8",
+        "model=drunet",
+        "model.widths=[4]",
+        "model.blocks=[1]",
+    ]
     small += ["data.batch_size=6", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
     assert run("train", *small, "hydra.run.dir=outputs/one", cwd=tmp_path).returncode == 0
     sweep = ["-m", "optim.lr=0.01,0.001", *small, "hydra.sweep.dir=outputs/grid"]

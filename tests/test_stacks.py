@@ -22,7 +22,11 @@ TYPES = ["uint8", "uint16", "float32"]
 
 def numbers(*shape: int, dtype: str = "uint16") -> np.ndarray:
     draws = np.random.default_rng(0)
-    return draws.random(shape).astype(dtype) if "float" in dtype else draws.integers(0, 200, shape).astype(dtype)
+    return (
+        draws.random(shape).astype(dtype)
+        if "float" in dtype
+        else draws.integers(0, 200, shape).astype(dtype)
+    )
 
 
 def save(path, array: np.ndarray) -> str:
@@ -82,9 +86,13 @@ def test_tiff_axes(tmp_path):
     tifffile.imwrite(tmp_path / "j.tif", imagej, imagej=True, metadata={"axes": "TZCYX"})
     (images,) = read_array(tmp_path / "j.tif")
     assert np.array_equal(images.numpy(), imagej.reshape(10, 3, 8, 9))
-    tifffile.imwrite(tmp_path / "z.tif", numbers(4, 8, 9), compression="zlib", photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "z.tif", numbers(4, 8, 9), compression="zlib", photometric="minisblack"
+    )
     assert np.array_equal(read_array(tmp_path / "z.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
-    tifffile.imwrite(tmp_path / "big.tif", numbers(4, 8, 9), byteorder=">", photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "big.tif", numbers(4, 8, 9), byteorder=">", photometric="minisblack"
+    )
     assert np.array_equal(read_array(tmp_path / "big.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
 
 
@@ -226,7 +234,10 @@ def spoilt(tmp_path, kind: str) -> dict:
         (a / "two.png").write_bytes(b"\x89PNG\r\n rubbish")
         return {"noisy": first, "target": folder_of(b, names)}
     if kind == "clean count":
-        return {"noisy": save(tmp_path / "x.npy", good), "clean": save(tmp_path / "c.npy", good[:3, 0])}
+        return {
+            "noisy": save(tmp_path / "x.npy", good),
+            "clean": save(tmp_path / "c.npy", good[:3, 0]),
+        }
     if kind == "clean name":
         folder_of(a / "scene1", ["1", "2"])
         folder_of(a / "scene2", ["1", "2"])
@@ -324,7 +335,9 @@ def test_images_below_zero_are_not_clamped(tmp_path):
     noisy = numbers(8, 2, 1, 16, 16, dtype="float32")
     clean = save(tmp_path / "clean.npy", noisy[:, 0] - 0.5)
     assert not own(tmp_path, noisy=save(tmp_path / "a.npy", noisy - 0.5), clean=clean).bounded
-    assert own(tmp_path, noisy=save(tmp_path / "b.npy", noisy), clean=save(tmp_path / "c.npy", noisy[:, 0])).bounded
+    assert own(
+        tmp_path, noisy=save(tmp_path / "b.npy", noisy), clean=save(tmp_path / "c.npy", noisy[:, 0])
+    ).bounded
 
 
 def test_deep_pictures(tmp_path):
@@ -404,9 +417,14 @@ def test_frozen_noise_is_a_fixed_pair_per_image(tmp_path):
             pairs = {}
             for batch in loader:
                 pair = data.on_after_batch_transfer(batch, 0)
-                pairs |= {int(i): (pair["input"][k], pair["target"][k]) for k, i in enumerate(batch["images"])}
+                pairs |= {
+                    int(i): (pair["input"][k], pair["target"][k])
+                    for k, i in enumerate(batch["images"])
+                }
             seen.append(pairs)
-        same = [torch.equal(seen[0][i][side], seen[1][i][side]) for i in range(12) for side in (0, 1)]
+        same = [
+            torch.equal(seen[0][i][side], seen[1][i][side]) for i in range(12) for side in (0, 1)
+        ]
         assert all(same) if noise.frozen else not any(same)
         assert not any(torch.equal(*pair) for pair in seen[0].values())
 
@@ -419,7 +437,9 @@ def test_supervised_targets_are_clean(tmp_path):
         sides = []
         for one in (data, plain):
             one.setup()
-            one.trainer = type("Trainer", (), {"training": True, "global_rank": 0, "world_size": 1})()
+            one.trainer = type(
+                "Trainer", (), {"training": True, "global_rank": 0, "world_size": 1}
+            )()
             (batch, *_) = one.train_dataloader()
             sides.append(one.on_after_batch_transfer(batch, 0))
         assert torch.equal(sides[0]["input"], sides[1]["input"])
@@ -431,7 +451,13 @@ def test_supervised_targets_are_clean(tmp_path):
 # As a person types them
 
 
-QUICK = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "model=residual_unet", "model.width=4", "data.batch_size=4"]
+QUICK = [
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "model=residual_unet",
+    "model.width=4",
+    "data.batch_size=4",
+]
 
 
 def test_a_16_bit_tiff_stack_end_to_end(tmp_path):
@@ -451,7 +477,9 @@ def test_a_16_bit_tiff_stack_end_to_end(tmp_path):
     assert result["data"]["image"] == [1, 40, 40]
     assert result["noisy_psnr_estimate"] == pytest.approx(20 * np.log10(4095 / 300), abs=1.5)
     assert (tmp_path / "out" / "checkpoints" / "best.ckpt").exists()
-    state = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)["n2n_lightning"]
+    state = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)[
+        "n2n_lightning"
+    ]
     assert (state["scale"], state["model"]["channels"]) == (4095, 1)
 
 
@@ -466,7 +494,19 @@ def test_two_folders_end_to_end(tmp_path):
 
 def test_prepare_writes_what_course_reads(tmp_path):
     photographs(tmp_path / "photos", 10, side=80)
-    arguments = ["photos", "-o", "out", "--pairs", "40", "--val", "8", "--block", "3", "--size", "16"]
+    arguments = [
+        "photos",
+        "-o",
+        "out",
+        "--pairs",
+        "40",
+        "--val",
+        "8",
+        "--block",
+        "3",
+        "--size",
+        "16",
+    ]
     done = run("prepare", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     from n2n_lightning.data import Course
@@ -490,7 +530,10 @@ def test_prepare_writes_what_course_reads(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere", "-o", "out"], "error: data.root=nowhere: no such folder"),
-        (["photos", "-o", "out", "--noise", "gaussian"], "error: --noise gaussian: its values do not fit into uint8"),
+        (
+            ["photos", "-o", "out", "--noise", "gaussian"],
+            "error: --noise gaussian: its values do not fit into uint8",
+        ),
         (["photos"], "error: the following arguments are required: -o/--out"),
         (["photos", "-o", "out", "--block", "0"], "error: noise.block=0"),
         (["photos", "-o", "out", "--pairs", "0"], "error: data.train_pairs=0"),
@@ -515,7 +558,13 @@ def test_real_camera_noise_end_to_end(tmp_path):
         stem, _, kind = path.stem.rpartition("_")
         (tmp_path / kind).mkdir(exist_ok=True)
         (tmp_path / kind / f"{stem}.png").symlink_to(path)
-    pair = ["data=pairs", "data.noisy=real", "data.target=mean", "data.clean=mean", "data.train_pairs=64"]
+    pair = [
+        "data=pairs",
+        "data.noisy=real",
+        "data.target=mean",
+        "data.clean=mean",
+        "data.train_pairs=64",
+    ]
     done = run("train", *pair, "hydra.run.dir=out", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())

@@ -65,7 +65,9 @@ class Note(callbacks.Callback):
 
     def on_train_end(self, trainer, pl_module):
         path = Path(trainer.default_root_dir) / "note.json"
-        path.write_text(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], self.started, time.time(), os.getpid()]))
+        path.write_text(
+            json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], self.started, time.time(), os.getpid()])
+        )
 
 
 class Break(callbacks.Callback):
@@ -103,9 +105,9 @@ def test_a_sweep_and_what_it_gives(tmp_path):
     status, out, errors = run("-m", *asked, "hydra.sweep.dir=s", cwd=tmp_path)
     assert (status, errors) == (0, "")
     found = jobs(tmp_path / "s")
-    assert {(row["parameters"]["optim.lr"], row["parameters"]["seed"]) for row in found.values()} == {
-        (lr, seed) for lr in (0.01, 0.001) for seed in (1, 2)
-    }
+    assert {
+        (row["parameters"]["optim.lr"], row["parameters"]["seed"]) for row in found.values()
+    } == {(lr, seed) for lr in (0.01, 0.001) for seed in (1, 2)}
     assert all(set(row["parameters"]) == {"optim.lr", "seed"} for row in found.values())
     scores = [row["val_psnr"] for row in found.values()]
     assert scores == sorted(scores, reverse=True)
@@ -127,9 +129,11 @@ def test_a_sweep_and_what_it_gives(tmp_path):
         assert events.Scalars("final/val_psnr")[0].value == pytest.approx(row["val_psnr"])
         content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         columns = set(HParamsPluginData.FromString(content).session_start_info.hparams)
-        assert columns == {"data", "model", "loss", "optim.lr", "seed"}  # what all jobs have is no column
+        # what all jobs have is no column
+        assert columns == {"data", "model", "loss", "optim.lr", "seed"}
 
-    # The same seed gives the same result as a run of its own: nothing leaks from job to job in one process.
+    # The same seed gives the same result as a run of its own: nothing leaks from job to job in one
+    # process.
     words = best["command"].split()[3:]
     assert run(*words, "hydra.run.dir=alone", cwd=tmp_path)[0] == 0
     alone = json.loads((tmp_path / "alone" / "result.json").read_text())
@@ -138,8 +142,15 @@ def test_a_sweep_and_what_it_gives(tmp_path):
 
 def test_the_reports_grid_without_m(tmp_path):
     course_files(tmp_path / "course")
-    quick = ["data.root=course", "trainer.max_epochs=1", "data.batch_size=12", "trainer.accelerator=cpu"]
-    status, out, errors = run("experiment=report_lr_grid", *quick, "hydra.sweep.dir=s", cwd=tmp_path)
+    quick = [
+        "data.root=course",
+        "trainer.max_epochs=1",
+        "data.batch_size=12",
+        "trainer.accelerator=cpu",
+    ]
+    status, out, errors = run(
+        "experiment=report_lr_grid", *quick, "hydra.sweep.dir=s", cwd=tmp_path
+    )
     assert status == 0, errors
     rates = {row["parameters"]["optim.lr"] for row in jobs(tmp_path / "s").values()}
     assert rates == {0.1, 0.01, 0.001, 0.0001, 0.00001}
@@ -161,7 +172,9 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
     status, out, errors = run("-m", "sweep.resume=s", cwd=tmp_path)
     assert status == 1
     assert jobs(tmp_path / "s")["0"]["state"] == "failed"
-    status, out, errors = run("-m", "seed=1,2,4", *SMALL, "sweep.resume=s", "sweep.retry_failed=true", cwd=tmp_path)
+    status, out, errors = run(
+        "-m", "seed=1,2,4", *SMALL, "sweep.resume=s", "sweep.retry_failed=true", cwd=tmp_path
+    )
     assert status == 2
     assert errors.startswith("error: sweep.resume=s: was started with -m seed=1,2,4")
     assert os.stat(tmp_path / "s" / "2" / "result.json").st_mtime_ns == before
@@ -204,19 +217,28 @@ def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
     assert sorted(set(devices)) == ["4", "6"]
     assert len(devices) == 8
     assert not overlap
-    refused = run("-m", eight, *launcher, "hydra.launcher.n_jobs=3", cwd=tmp_path, CUDA_VISIBLE_DEVICES="4,6")
+    refused = run(
+        "-m", eight, *launcher, "hydra.launcher.n_jobs=3", cwd=tmp_path, CUDA_VISIBLE_DEVICES="4,6"
+    )
     assert refused[0] == 2
-    assert refused[2].startswith("error: hydra.launcher.n_jobs=3: there are 2 GPUs; hydra.launcher.n_jobs=2 would work")
+    assert refused[2].startswith(
+        "error: hydra.launcher.n_jobs=3: there are 2 GPUs; hydra.launcher.n_jobs=2 would work"
+    )
 
 
 @posix
 def test_gpu_lock_ends_with_its_process(tmp_path):
-    code = (
-        "from n2n_lightning.sweep import jobs; jobs.claim_gpu(1); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    code = "from n2n_lightning.sweep import jobs; jobs.claim_gpu(1); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    hold = (
+        f"{code.replace('print', 'print')}; import sys, time; sys.stdout.flush(); sys.stdin.read()"
     )
-    hold = f"{code.replace('print', 'print')}; import sys, time; sys.stdout.flush(); sys.stdin.read()"
     environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
-    options = {"env": environment, "text": True, "stdout": subprocess.PIPE, "stdin": subprocess.PIPE}
+    options = {
+        "env": environment,
+        "text": True,
+        "stdout": subprocess.PIPE,
+        "stdin": subprocess.PIPE,
+    }
     holders = []
     for expected in ("0", "1"):
         holders.append(subprocess.Popen([sys.executable, "-c", hold], **options))
@@ -271,7 +293,8 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
     while left := {pid for pid in below if run_folder.alive(pid)}:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
-    assert not (tmp_path / "s" / "2" / "result.json").exists()  # the sweep is over, not only one job
+    # the sweep is over, not only one job
+    assert not (tmp_path / "s" / "2" / "result.json").exists()
     if signum != KILL:
         assert jobs(tmp_path / "s")["0"]["state"] in ("interrupted", "killed")
 
@@ -281,7 +304,10 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
 @pytest.mark.xdist_group("ray")  # two of Ray's clusters at a time get in one another's way
 @pytest.mark.parametrize("count", [2, 4])
 def test_ray_gives_each_job_one_gpu(count, tmp_path):
-    pretended = [f"+hydra.launcher.ray.init.num_gpus={count}", f"+hydra.launcher.ray.init.num_cpus={count}"]
+    pretended = [
+        f"+hydra.launcher.ray.init.num_gpus={count}",
+        f"+hydra.launcher.ray.init.num_cpus={count}",
+    ]
     one = ["hydra.launcher.ray.remote.num_gpus=1", "trainer.max_epochs=1"]
     arguments = ["-m", "seed=1,2,3,4,5,6,7,8", NOTE, *SMALL, *one, *pretended]
     status, out, errors = run(*arguments, "hydra/launcher=ray", "hydra.sweep.dir=s", cwd=tmp_path)
@@ -301,21 +327,33 @@ def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
     status, out, errors = run(*arguments, cwd=tmp_path)
     assert status == 1
     found = {row["parameters"]["seed"]: row for row in jobs(tmp_path / "s").values()}
-    assert [found[seed]["state"] for seed in (1, 2, 3, 4)] == ["failed", "failed", "finished", "finished"]
+    assert [found[seed]["state"] for seed in (1, 2, 3, 4)] == [
+        "failed",
+        "failed",
+        "finished",
+        "finished",
+    ]
     # The killed one went on from its first epoch, and is what it would have been.
     folder = tmp_path / "s" / found[3]["job"]
     assert (folder / "killed").exists()
     assert (folder / "log.txt").read_text().count("parameters") == 2
     words = [w for w in found[3]["command"].split()[3:] if "callbacks" not in w]
     assert run(*words, "hydra.run.dir=alone", cwd=tmp_path)[0] == 0
-    assert json.loads((tmp_path / "alone" / "result.json").read_text())["val_psnr"] == found[3]["val_psnr"]
+    assert (
+        json.loads((tmp_path / "alone" / "result.json").read_text())["val_psnr"]
+        == found[3]["val_psnr"]
+    )
 
 
 @pytest.mark.slow
 def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     import optuna
 
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "optim.lr=tag(log,interval(1e-5,1e-1))"]
+    search = [
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=5",
+        "optim.lr=tag(log,interval(1e-5,1e-1))",
+    ]
     slow = "+callbacks.slow._target_=tests.test_sweep.Slow"
     process = start("-m", *search, slow, *SMALL, "hydra.sweep.dir=s", cwd=tmp_path)
     while not (tmp_path / "s" / "2" / "metrics.csv").exists():
@@ -326,7 +364,9 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     before = {p: p.read_text() for n in "01" for p in [tmp_path / "s" / n / "result.json"]}
     status, out, errors = run("-m", "sweep.resume=s", cwd=tmp_path)
     assert {p: p.read_text() for p in before} == before
-    study = optuna.load_study(study_name="n2n_lightning", storage=f"sqlite:///{tmp_path}/s/study.db")
+    study = optuna.load_study(
+        study_name="n2n_lightning", storage=f"sqlite:///{tmp_path}/s/study.db"
+    )
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == 5
     assert states.count("RUNNING") == 0
@@ -339,7 +379,9 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     assert len(finished) == 5
     again = run("-m", "sweep.resume=s", cwd=tmp_path)
     assert again[0] == 2
-    assert again[2].startswith("error: sweep.resume=s: all 5 trials are done; hydra.sweeper.n_trials= asks for more")
+    assert again[2].startswith(
+        "error: sweep.resume=s: all 5 trials are done; hydra.sweeper.n_trials= asks for more"
+    )
 
 
 def test_optuna_failed_point_is_a_failed_trial(tmp_path):
@@ -356,7 +398,10 @@ def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
     """Without clean images the best run is the one of the least estimated error."""
     import numpy as np
 
-    np.save(tmp_path / "noisy.npy", np.random.default_rng(0).normal(0.5, 0.1, (20, 2, 1, 16, 16)).astype(np.float32))
+    np.save(
+        tmp_path / "noisy.npy",
+        np.random.default_rng(0).normal(0.5, 0.1, (20, 2, 1, 16, 16)).astype(np.float32),
+    )
     quick = [
         "model=residual_unet",
         "model.width=4",
@@ -367,10 +412,14 @@ def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
     ]
     rates = "optim.lr=choice(0.003,1e-9)" if search else "optim.lr=0.003,1e-9"
     source = ["data=pairs", "data.noisy=noisy.npy", "trainer.precision=32-true"]
-    status, out, errors = run("-m", *search, rates, *source, *quick, "hydra.sweep.dir=s", cwd=tmp_path)
+    status, out, errors = run(
+        "-m", *search, rates, *source, *quick, "hydra.sweep.dir=s", cwd=tmp_path
+    )
     assert status == 0, errors
     found = json.loads((tmp_path / "s" / "sweep.json").read_text())
-    assert found["jobs"][0]["val_mse_estimate"] == min(row["val_mse_estimate"] for row in found["jobs"])
+    assert found["jobs"][0]["val_mse_estimate"] == min(
+        row["val_mse_estimate"] for row in found["jobs"]
+    )
     assert found["jobs"][0]["command"] == found["best"]
     assert "dB estimated" in out
     if not search:
@@ -403,7 +452,10 @@ def test_launchers_compose_and_every_key_has_a_comment(launcher):
         (["-m", "trainer.devices=2"], "error: trainer.devices=2: a job of a sweep uses one device"),
         (["-m", "resume=somewhere"], "error: resume=somewhere: not a run folder"),
         (["-m", "sweep.resume=nowhere"], "error: sweep.resume=nowhere: not the folder of a sweep"),
-        (["-m", "hydra/launcher=nonsense"], "error: hydra/launcher=nonsense: there is no such choice; there are basic"),
+        (
+            ["-m", "hydra/launcher=nonsense"],
+            "error: hydra/launcher=nonsense: there is no such choice; there are basic",
+        ),
     ],
 )
 def test_mistakes(arguments, message, tmp_path):
@@ -431,7 +483,14 @@ def test_picture_needs_a_number(tmp_path):
 
     assert results.numeric_axis(rows({"seed": 1}, {"seed": 2})) is None
     assert results.numeric_axis(rows({"model": "unet"}, {"model": "baseline"})) is None
-    grid = rows(*({"model": m, "optim.lr": lr, "seed": s} for m in "ab" for lr in (0.1, 1e-4) for s in (1, 2)))
+    grid = rows(
+        *(
+            {"model": m, "optim.lr": lr, "seed": s}
+            for m in "ab"
+            for lr in (0.1, 1e-4)
+            for s in (1, 2)
+        )
+    )
     assert results.numeric_axis(grid) == "optim.lr"
     ax = results.picture(grid, "optim.lr").axes[0]
     assert ax.get_xscale() == "log"

@@ -30,7 +30,17 @@ from n2n_lightning.training.module import Diverged
 from n2n_lightning.training.run import train
 from tests.conftest import KILL, LIMIT, linux, photographs, posix, run
 
-GROUPS = ("data", "noise", "model", "optim", "scheduler", "loss", "trainer", "callbacks", "experiment")
+GROUPS = (
+    "data",
+    "noise",
+    "model",
+    "optim",
+    "scheduler",
+    "loss",
+    "trainer",
+    "callbacks",
+    "experiment",
+)
 # A run small enough for a test; float32, so that it is the same on every machine.
 QUICK = ("trainer.accelerator=cpu", "trainer.precision=32-true", "data.batch_size=6", "model=tiny")
 
@@ -71,7 +81,9 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in options(group)])
+@pytest.mark.parametrize(
+    "choice", [f"{group}={name}" for group in GROUPS for name in options(group)]
+)
 def test_every_config_composes_and_says_how_it_is_used(choice):
     config = composed(choice)
     assert set(GROUPS) - {"experiment"} <= set(config)
@@ -96,23 +108,38 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
     data: tuple[str, ...] = (f"data.root={course}",)
     if name == "half_volumes":
         for half in "ab":
-            np.save(tmp_path / f"{half}.npy", np.random.default_rng(ord(half)).normal(size=(40, 64, 64)))
+            np.save(
+                tmp_path / f"{half}.npy", np.random.default_rng(ord(half)).normal(size=(40, 64, 64))
+            )
         data = (f"data.noisy={tmp_path / 'a.npy'}", f"data.target={tmp_path / 'b.npy'}")
     if name == "n2n_single":
         data = (f"data.noisy={photographs(tmp_path / 'photos', 4, 100)}",)
     config = composed(f"experiment={name}", *data, "trainer.accelerator=cpu", *one)
     if name == "pretrained":
         root = [str(photographs(tmp_path / f"photos{i}", 3, 80)) for i in (1, 2)]
-        config["data"] |= {"train_pairs": 8, "batch_size": 8, "leaves": 1, "specimens": 1, "fabrics": 1, "root": root}
+        config["data"] |= {
+            "train_pairs": 8,
+            "batch_size": 8,
+            "leaves": 1,
+            "specimens": 1,
+            "fabrics": 1,
+            "root": root,
+        }
     elif name in ("n2n_single", "half_volumes"):
         config["data"] |= {"batch_size": 2, "train_pairs": 8}
     elif name.startswith("n2n") or name == "best":
-        config["data"] |= {"batch_size": 2, "root": str(photographs(tmp_path / "photos", 3, 260)), "train_pairs": 8}
+        config["data"] |= {
+            "batch_size": 2,
+            "root": str(photographs(tmp_path / "photos", 3, 260)),
+            "train_pairs": 8,
+        }
     else:
         config["data"] |= {"train_pairs": None, "val_pairs": None, "batch_size": 8}
     result = train(config, tmp_path / "run", "test")
     assert result["status"] == "finished"
-    score = {"n2n_single": "val_self_loss", "half_volumes": "noisy_psnr_estimate"}.get(name, "val_psnr")
+    score = {"n2n_single": "val_self_loss", "half_volumes": "noisy_psnr_estimate"}.get(
+        name, "val_psnr"
+    )
     assert result[score] > 0
 
 
@@ -126,9 +153,24 @@ def test_what_a_run_gives(course, tmp_path, capsys):
     assert result["epochs"] == 3
     assert result["data"]["train"] == 24
     assert result["parameters"] == sum(p.numel() for p in Tiny().parameters())
-    for name in ("val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total", "val_loss", "train_loss"):
+    for name in (
+        "val_psnr",
+        "val_psnr_total",
+        "noisy_psnr",
+        "noisy_psnr_total",
+        "val_loss",
+        "train_loss",
+    ):
         assert isinstance(result[name], float), name
-    for name in ("best_epoch", "seed", "seconds", "images_per_second", "versions", "git_commit", "command"):
+    for name in (
+        "best_epoch",
+        "seed",
+        "seconds",
+        "images_per_second",
+        "versions",
+        "git_commit",
+        "command",
+    ):
         assert name in result
 
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
@@ -142,7 +184,14 @@ def test_what_a_run_gives(course, tmp_path, capsys):
     events = EventAccumulator(str(folder), sizes).Reload()
     curve = [(e.step, e.value) for e in events.Scalars("val_psnr")]
     assert curve == [(int(row["epoch"]), pytest.approx(float(row["val_psnr"]))) for row in rows]
-    for tag in ("train_loss", "val_loss", "lr", "images_per_second", "noisy_psnr", "val_psnr_total"):
+    for tag in (
+        "train_loss",
+        "val_loss",
+        "lr",
+        "images_per_second",
+        "noisy_psnr",
+        "val_psnr_total",
+    ):
         assert [e.step for e in events.Scalars(tag)] == [1, 2, 3]
     for tag in ("noisy, denoised, clean", "what was removed"):
         assert [e.step for e in events.Images(tag)] == [1, 2, 3]
@@ -168,8 +217,15 @@ def test_what_a_run_gives(course, tmp_path, capsys):
 
 def test_validation_is_against_clean_images(course, tmp_path):
     """A network that returns its input scores what the noisy input scores."""
-    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", "optim.lr=1e-12", *QUICK)
-    config["model"] = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 1}
+    config = composed(
+        "data=course", f"data.root={course}", "trainer.max_epochs=1", "optim.lr=1e-12", *QUICK
+    )
+    config["model"] = {
+        "_target_": "torch.nn.Conv2d",
+        "in_channels": 3,
+        "out_channels": 3,
+        "kernel_size": 1,
+    }
     config["callbacks"] = {"identity": {"_target_": "tests.test_train.Identity"}}
     result = train(config, tmp_path / "run", "test")
     noisy, clean = (x.float() / 255 for x in torch.load(course / "val_data.pkl"))
@@ -222,7 +278,11 @@ def test_resumed_run_is_the_uninterrupted_one(recipe, course, tmp_path):
     ]
     config = composed(*asked, *([] if recipe == "scheduler=step" else [recipe]))
     if recipe == "scheduler=step":
-        config["scheduler"] = {"_target_": "torch.optim.lr_scheduler.StepLR", "_partial_": True, "step_size": 1}
+        config["scheduler"] = {
+            "_target_": "torch.optim.lr_scheduler.StepLR",
+            "_partial_": True,
+            "step_size": 1,
+        }
     whole = tmp_path / "whole"
     expected = train(config, whole, "test")
     for steps in (1, 3, 4, 5, 8):  # 4 steps are an epoch
@@ -247,7 +307,9 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(course, tmp_path)
     last = torch.load(averaged / "checkpoints" / "last.ckpt", weights_only=True)
     for name, value in weights(plain).items():  # training itself is not touched
         assert torch.equal(last["current_model_state"][name], value)
-    assert not torch.equal(weights(averaged)["network.first.weight"], weights(plain)["network.first.weight"])
+    assert not torch.equal(
+        weights(averaged)["network.first.weight"], weights(plain)["network.first.weight"]
+    )
     # The checkpoint that is used scores what the run says.
     network = load(averaged, ["tests.test_train"])
     noisy, clean = (x / 255 for x in torch.load(course / "val_data.pkl"))
@@ -266,7 +328,11 @@ def test_resume_at_the_end_of_an_epoch_and_further(course, tmp_path):
     assert scores(folder) == scores(whole)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] + 1 == result["best_epoch"]
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    ]
 
 
 class Kill(callbacks.Callback):
@@ -275,13 +341,21 @@ class Kill(callbacks.Callback):
     Args:
         step: after this batch.
         save: in the middle of writing so many checkpoints of this process.
-        gap: when so many `last.ckpt` of this process have given up their name, before the new ones have it.
+        gap: when so many `last.ckpt` of this process have given up their name, before the new ones
+            have it.
         rank: in this process of the run only.
         signum: the signal.
     """
 
-    def __init__(self, step: int = 0, save: int = 0, gap: int = 0, rank: int = 0, signum: int = KILL):
-        self.step, self.left, self.rank, self.signum = step, {"save": save, "gap": gap}, rank, signum
+    def __init__(
+        self, step: int = 0, save: int = 0, gap: int = 0, rank: int = 0, signum: int = KILL
+    ):
+        self.step, self.left, self.rank, self.signum = (
+            step,
+            {"save": save, "gap": gap},
+            rank,
+            signum,
+        )
 
     def _now(self, what: str) -> bool:
         self.left[what] -= 1
@@ -313,7 +387,13 @@ class Kill(callbacks.Callback):
 def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_path):
     quick = [o for o in QUICK if o != "model=tiny"]
     asked = [
-        *("data=course", f"data.root={course}", "data.swap=true", "data.augment=true", "data.colour=[0.5,2]"),
+        *(
+            "data=course",
+            f"data.root={course}",
+            "data.swap=true",
+            "data.augment=true",
+            "data.colour=[0.5,2]",
+        ),
         *("callbacks=ema", "trainer.max_epochs=4", "model=residual_unet", "model.width=8", *quick),
     ]
     repository = Path(__file__).parents[1]
@@ -321,7 +401,13 @@ def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_pat
     assert run("train", *asked, f"hydra.run.dir={whole}", cwd=repository).returncode == 0
     drawn = random.Random(559)
     # An epoch is 4 steps and writes two checkpoints, where the weights are the best yet.
-    moments = ["step: 6", "gap: 1", "save: 2", f"step: {drawn.randint(9, 11)}", f"step: {drawn.randint(12, 15)}"]
+    moments = [
+        "step: 6",
+        "gap: 1",
+        "save: 2",
+        f"step: {drawn.randint(9, 11)}",
+        f"step: {drawn.randint(12, 15)}",
+    ]
     start = [*asked, f"hydra.run.dir={folder}"]
     for moment in moments:
         kill = f"++callbacks.kill={{_target_: tests.test_train.Kill, {moment}}}"
@@ -344,7 +430,13 @@ def test_two_processes_are_one_run(course, tmp_path):
     """trainer=ddp: the same numbers, one folder; a process that dies or is told to stop ends the run in one line."""
     quick = [o for o in QUICK if o != "model=tiny"]
     asked = [
-        *("data=course", f"data.root={course}", "data.train_pairs=23", "data.swap=true", "data.augment=true"),
+        *(
+            "data=course",
+            f"data.root={course}",
+            "data.train_pairs=23",
+            "data.swap=true",
+            "data.augment=true",
+        ),
         *("callbacks=ema", "trainer.max_epochs=6", "model=residual_unet", "model.width=4", *quick),
     ]
     repository = Path(__file__).parents[1]
@@ -358,7 +450,8 @@ def test_two_processes_are_one_run(course, tmp_path):
     for name in ("val_psnr", "val_psnr_total", "train_loss", "noisy_psnr"):
         assert results[0][name] == pytest.approx(results[1][name], abs=1e-4)
     assert [result["processes"] for result in results] == [1, 2]
-    for name, value in weights(one).items():  # sums in another order: 1.5e-5 was seen on a processor with AVX2 alone
+    # sums in another order: 1.5e-5 was seen on a processor with AVX2 alone
+    for name, value in weights(one).items():
         assert torch.allclose(value, weights(two)[name], atol=1e-4), name
 
     def killed(*arguments: str, moment: str):
@@ -373,7 +466,10 @@ def test_two_processes_are_one_run(course, tmp_path):
     result = json.loads((ended / "result.json").read_text())
     assert (result["status"], result["reason"]) == ("failed", line)
     # The processes agree on a signal at every tenth step; 4 steps are an epoch.
-    for step, signum, code, status in ((9, signal.SIGTERM, 143, "interrupted"), (15, KILL, -9, "killed")):
+    for step, signum, code, status in (
+        (9, signal.SIGTERM, 143, "interrupted"),
+        (15, KILL, -9, "killed"),
+    ):
         done = killed(f"resume={ended}", moment=f"step: {step}, rank: 0, signum: {int(signum)}")
         assert done.returncode == code, done.stderr
         assert read_result(ended)["status"] == status
@@ -395,13 +491,16 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path
     train(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), folder, "test")
     damage = f"{last}: damaged, incomplete, or not written by torch.save"
     assert f"warning: {damage}; continuing from previous.ckpt, epoch 2\n" in capsys.readouterr().err
-    assert load_torch(last.with_name("previous.ckpt"))["epoch"] == 2  # not the damaged one, which is kept apart
+    # not the damaged one, which is kept apart
+    assert load_torch(last.with_name("previous.ckpt"))["epoch"] == 2
     assert last.with_name("last.damaged").read_bytes() == bytes(content)
     assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(whole).items())
     assert scores(folder) == scores(whole)
     for name in checkpointing.RESUMABLE:
         (last.parent / f"{name}.ckpt").write_bytes(b"PK")
-    with pytest.raises(InputError, match=rf"{damage}; without .*checkpoints the run would start anew"):
+    with pytest.raises(
+        InputError, match=rf"{damage}; without .*checkpoints the run would start anew"
+    ):
         train(composed(*asked, "trainer.max_epochs=5", "scheduler=constant"), folder, "test")
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
 
@@ -434,15 +533,23 @@ exit 0
 
 
 @pytest.mark.slow
-# Room for nothing, for the best checkpoint of the first epoch alone, and for two epochs: best, last and previous.
+# Room for nothing, for the best checkpoint of the first epoch alone, and for two epochs: best, last
+# and previous.
 @linux
 @pytest.mark.parametrize(
-    ("size", "kept"), [(24, []), (13000, ["best.ckpt"]), (38000, ["best.ckpt", "last.ckpt", "previous.ckpt"])]
+    ("size", "kept"),
+    [(24, []), (13000, ["best.ckpt"]), (38000, ["best.ckpt", "last.ckpt", "previous.ckpt"])],
 )
 def test_a_full_disk_is_one_line_and_loses_nothing(size, kept, course, tmp_path):
     room = tmp_path / "room"
     room.mkdir()
-    asked = ["data=course", f"data.root={course}", "trainer.max_epochs=3", "model=noise2noise", "data.batch_size=24"]
+    asked = [
+        "data=course",
+        f"data.root={course}",
+        "trainer.max_epochs=3",
+        "model=noise2noise",
+        "data.batch_size=24",
+    ]
     command = [sys.executable, "-m", "n2n_lightning.train"]
     train, resume = (
         shlex.join([*command, *asked, "trainer.precision=32-true"]),
@@ -450,12 +557,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing(size, kept, course, tmp_path)
     )
     script = FULL.format(size=size, room=room, out=tmp_path, train=train, resume=resume)
     apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
-    done = subprocess.run(apart, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = subprocess.run(
+        apart, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
     if done.returncode == 77 or "unshare:" in done.stderr:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.splitlines()[0]}")
     errors = [line for line in done.stderr.splitlines() if "error" in line]
     assert errors[0].startswith(f"error: {room}/run")
-    assert errors[0].endswith(": no space left on the disk for it; what was there before is untouched")
+    assert errors[0].endswith(
+        ": no space left on the disk for it; what was there before is untouched"
+    )
     assert [line for line in done.stdout.splitlines() if line.endswith(".ckpt")] == kept
     if kept:
         assert json.loads((tmp_path / "full.json").read_text())["status"] == "failed"
@@ -480,13 +591,19 @@ def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_gradients_are_clipped_under_a_fused_optimiser(precision, algorithm, course, tmp_path):
     config = composed(
-        "data=course", f"data.root={course}", "trainer.max_epochs=1", "trainer.gradient_clip_val=1e-3", *QUICK
+        "data=course",
+        f"data.root={course}",
+        "trainer.max_epochs=1",
+        "trainer.gradient_clip_val=1e-3",
+        *QUICK,
     )
     config["trainer"] |= {"precision": precision, "gradient_clip_algorithm": algorithm}
     config["callbacks"] = {"look": {"_target_": "tests.test_train.Gradients"}}
     assert config["optim"]["fused"]
     train(config, tmp_path / "run", "test")
-    largest = (torch.linalg.vector_norm if algorithm is None else torch.amax)(torch.tensor(Gradients.seen).abs())
+    largest = (torch.linalg.vector_norm if algorithm is None else torch.amax)(
+        torch.tensor(Gradients.seen).abs()
+    )
     assert 0.5e-3 < largest <= 1.001e-3
 
 
@@ -502,7 +619,9 @@ class Gradients(callbacks.Callback):
 
 
 def test_short_last_batch(course, tmp_path):
-    config = composed("data=course", f"data.root={course}", "data.train_pairs=13", "trainer.max_epochs=1", *QUICK)
+    config = composed(
+        "data=course", f"data.root={course}", "data.train_pairs=13", "trainer.max_epochs=1", *QUICK
+    )
     config["model"] = {"_target_": "n2n_lightning.networks.UNet"}
     assert train(config, tmp_path / "run", "test")["status"] == "finished"
 
@@ -552,13 +671,19 @@ class Poison(callbacks.Callback):
     ("override", "message"),
     [
         ("model={_target_:no.such.Network}", "model: Error loading 'no.such.Network'"),
-        ("model={_target_:torch.nn.Linear}", "model: Linear.__init__() got an unexpected keyword argument 'channels'"),
+        (
+            "model={_target_:torch.nn.Linear}",
+            "model: Linear.__init__() got an unexpected keyword argument 'channels'",
+        ),
         ("seed=-1", "seed=-1: must be a whole number, 0 or more"),
         ("seed=null", "seed=None: must be a whole number, 0 or more"),
         ("scheduler.decay=2", "scheduler.warmup=0.02 and scheduler.decay=2 must lie in"),
         ("trainer=ddp data.batch_size=1", "data.batch_size=1: cannot be split among 2 processes"),
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: must be a whole number, 1 or more"),
-        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: must be a whole number, 1 or more"),
+        (
+            "trainer.check_val_every_n_epoch=0",
+            "trainer.check_val_every_n_epoch=0: must be a whole number, 1 or more",
+        ),
         (
             "trainer.check_val_every_n_epoch=9",
             "trainer.check_val_every_n_epoch=9: there would be no validation in trainer.max_epochs=1",
@@ -567,13 +692,22 @@ class Poison(callbacks.Callback):
             "+trainer.accumulate_grad_batches=0",
             "trainer.accumulate_grad_batches=0: must be a whole number, 1 or more",
         ),
-        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number larger than 0, or left out"),
+        (
+            "trainer.gradient_clip_val=-1",
+            "trainer.gradient_clip_val=-1: must be a number larger than 0, or left out",
+        ),
         (
             "+trainer.max_epoch=3",
             "trainer: Trainer.__init__() got an unexpected keyword argument 'max_epoch' (did you mean max_epochs?)",
         ),
-        ("trainer.precision=banana", "trainer: Precision 'banana' is invalid. Allowed precision values:"),
-        ("trainer.precision=16-mixed", "trainer.precision=16-mixed: float16 needs a GPU; bf16-mixed, 32-true or auto"),
+        (
+            "trainer.precision=banana",
+            "trainer: Precision 'banana' is invalid. Allowed precision values:",
+        ),
+        (
+            "trainer.precision=16-mixed",
+            "trainer.precision=16-mixed: float16 needs a GPU; bf16-mixed, 32-true or auto",
+        ),
         (
             "trainer.max_epochs=null",
             "trainer.max_epochs=None: must be a whole number, 1 or more",
@@ -586,9 +720,18 @@ class Poison(callbacks.Callback):
         ("optim.lr=fast", "optim.lr=fast: must be a number, larger than 0 and 1 at most"),
         ("optim.betas=[2,3]", "optim or scheduler: Invalid beta parameter at index 0: 2"),
         ("model=residual_unet model.width=0", "model.width=0: must be a whole number, 1 or more"),
-        ("model=residual_unet model.levels=2.5", "model.levels=2.5: must be a whole number, 1 or more"),
-        ("model=drunet model.widths=[8,0]", "model.widths=[8, 0]: must be a list of whole numbers, 1 or more"),
-        ("model=drunet model.blocks=2", "model.blocks=2: must be a list of whole numbers, 0 or more"),
+        (
+            "model=residual_unet model.levels=2.5",
+            "model.levels=2.5: must be a whole number, 1 or more",
+        ),
+        (
+            "model=drunet model.widths=[8,0]",
+            "model.widths=[8, 0]: must be a list of whole numbers, 1 or more",
+        ),
+        (
+            "model=drunet model.blocks=2",
+            "model.blocks=2: must be a list of whole numbers, 0 or more",
+        ),
         ("model=dncnn model.layers=2", "model.layers=2: must be 3 or more"),
         ("data.batch_size=0", "data.batch_size=0: must be a whole number, 1 or more"),
         ("data.batch_size=25", "data.batch_size=25: there are only 24 training pairs"),
@@ -597,7 +740,13 @@ class Poison(callbacks.Callback):
     ],
 )
 def test_wrong_configuration(override, message, course, tmp_path):
-    config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", *QUICK[:-1], *override.split(" "))
+    config = composed(
+        "data=course",
+        f"data.root={course}",
+        "trainer.max_epochs=1",
+        *QUICK[:-1],
+        *override.split(" "),
+    )
     with pytest.raises(InputError) as caught:
         train(config, tmp_path / "run", "test")
     assert str(caught.value).startswith(message)
@@ -608,8 +757,12 @@ def test_wrong_configuration(override, message, course, tmp_path):
 def test_a_device_that_is_not_there(accelerator, course, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    config = composed("data=course", f"data.root={course}", *QUICK, f"trainer.accelerator={accelerator}")
-    with pytest.raises(InputError, match=rf"trainer\.accelerator={accelerator}: torch .* finds none here"):
+    config = composed(
+        "data=course", f"data.root={course}", *QUICK, f"trainer.accelerator={accelerator}"
+    )
+    with pytest.raises(
+        InputError, match=rf"trainer\.accelerator={accelerator}: torch .* finds none here"
+    ):
         train(config, tmp_path / "run", "test")
     assert not (tmp_path / "run").exists()
 
@@ -651,7 +804,15 @@ def test_the_command(tmp_path):
 
 def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
     assert (
-        run("train", "hydra.run.dir=out", "model=residual_unet", "model.width=4", *SMALL, cwd=tmp_path).returncode == 0
+        run(
+            "train",
+            "hydra.run.dir=out",
+            "model=residual_unet",
+            "model.width=4",
+            *SMALL,
+            cwd=tmp_path,
+        ).returncode
+        == 0
     )
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for wrong, words in (
@@ -664,7 +825,10 @@ def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
         assert words in done.stderr
     with locked(tmp_path / "out"):
         done = run("train", "resume=out", cwd=tmp_path)
-        assert (done.returncode, done.stderr.strip()) == (2, f"error: {tmp_path}/out: its run is still going on")
+        assert (done.returncode, done.stderr.strip()) == (
+            2,
+            f"error: {tmp_path}/out: its run is still going on",
+        )
     assert {path: path.read_bytes() for path in before} == before
     assert run("train", "resume=out", "trainer.max_epochs=2", cwd=tmp_path).returncode == 0
     assert "resume" not in json.loads((tmp_path / "out" / "result.json").read_text())["command"]
@@ -689,7 +853,10 @@ def test_multirun(tmp_path):
     ("arguments", "words"),
     [
         (["data=course", "data.root=nowhere"], "data.root=nowhere: no such folder"),
-        (["data=course", "data.root=.", "noise=gaussian"], "noise=gaussian: data=course are noisy already"),
+        (
+            ["data=course", "data.root=.", "noise=gaussian"],
+            "noise=gaussian: data=course are noisy already",
+        ),
         (["data=images"], "data.root"),
         (["target=nothing"], "target=nothing: must be noisy or clean"),
         (["resume=nowhere"], "resume=nowhere: not a run folder"),
@@ -717,7 +884,9 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
         "hydra.run.dir=out",
     ]
     command = [sys.executable, "-m", "n2n_lightning.train", *asked]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("epoch 1/"):
                 break
@@ -733,8 +902,18 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
 @pytest.mark.slow
 def test_an_amount_of_time_is_a_budget(course, tmp_path):
     """The run ends with its time and the rate falls to 0 till then, whatever a recipe says of epochs."""
-    small = ["experiment=fast", f"data.root={course}", "model.widths=[4]", "model.blocks=[1]", "data.batch_size=6"]
-    small += ["trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.max_time=00:00:00:04"]
+    small = [
+        "experiment=fast",
+        f"data.root={course}",
+        "model.widths=[4]",
+        "model.blocks=[1]",
+        "data.batch_size=6",
+    ]
+    small += [
+        "trainer.precision=32-true",
+        "trainer.accelerator=cpu",
+        "trainer.max_time=00:00:00:04",
+    ]
 
     def rows(name: str) -> list[dict[str, str]]:
         with (tmp_path / name / "metrics.csv").open() as file:
@@ -750,9 +929,16 @@ def test_an_amount_of_time_is_a_budget(course, tmp_path):
     further = run("train", "resume=timed", "trainer.max_time=00:00:00:08", cwd=tmp_path)
     assert further.returncode == 0, further.stderr
     assert len(rows("timed")) > len(rates)
-    assert run("train", *small, "trainer.max_epochs=2", "hydra.run.dir=both", cwd=tmp_path).returncode == 0
+    assert (
+        run("train", *small, "trainer.max_epochs=2", "hydra.run.dir=both", cwd=tmp_path).returncode
+        == 0
+    )
     assert len(rows("both")) == 2
-    own = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler.max_lr=0.01"]
+    own = [
+        "scheduler=own",
+        "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR",
+        "+scheduler.max_lr=0.01",
+    ]
     refused = run("train", *small, *own, "hydra.run.dir=own", cwd=tmp_path)
     assert refused.returncode == 2
     assert "must know how many steps there are; trainer.max_epochs= says it" in refused.stderr
@@ -762,7 +948,13 @@ def test_an_amount_of_time_is_a_budget(course, tmp_path):
 def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
     """A version whose default was levels=2 began it; it had no colour, and an option that there is no more."""
     small = [o for o in SMALL if not o.startswith("trainer.max_epochs")]
-    begin = ["model=residual_unet", "model.width=4", "model.levels=2", *small, "trainer.max_epochs=1"]
+    begin = [
+        "model=residual_unet",
+        "model.width=4",
+        "model.levels=2",
+        *small,
+        "trainer.max_epochs=1",
+    ]
     assert run("train", *begin, "hydra.run.dir=out", cwd=tmp_path).returncode == 0
     hydra = tmp_path / "out" / ".hydra"
     asked = (hydra / "overrides.yaml").read_text()
@@ -773,7 +965,9 @@ def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
     del begun.data.colour
     begun.data.gone = 3
     OmegaConf.save(begun, hydra / "config.yaml")
-    done = run("train", "resume=out", "trainer.max_epochs=2", "loss=l1", "data.batch_size=4", cwd=tmp_path)
+    done = run(
+        "train", "resume=out", "trainer.max_epochs=2", "loss=l1", "data.batch_size=4", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert read_result(tmp_path / "out")["epochs"] == 2
     config = OmegaConf.load(hydra / "config.yaml")
@@ -782,7 +976,8 @@ def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
     assert "colour" in config.data  # with the default of now: then there was none
     assert config.loss._target_.endswith("L1")
     assert "gone" not in config.data
-    again = run("train", "resume=out", "trainer.max_epochs=3", cwd=tmp_path)  # what was typed the last time stays
+    # what was typed the last time stays
+    again = run("train", "resume=out", "trainer.max_epochs=3", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert OmegaConf.load(hydra / "config.yaml").data.batch_size == 4
 
@@ -791,7 +986,9 @@ def test_help_and_config_do_not_import_torch(tmp_path):
     for argument in ("--help", "--cfg=job"):
         code = f"import sys; sys.argv[1:] = ['{argument}']; from n2n_lightning import train\n"
         code += "try: train.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert "optim" in done.stdout
 
@@ -850,5 +1047,7 @@ def test_a_mistyped_sweep_leaves_nothing_behind(tmp_path):
         assert not list(tmp_path.iterdir())
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.txt").write_text("kept")
-    assert run("train", "-m", "optim.lrr=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 2
+    assert (
+        run("train", "-m", "optim.lrr=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 2
+    )
     assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["mine.txt"]

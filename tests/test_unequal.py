@@ -85,7 +85,10 @@ def test_the_noise_of_each_capture_is_measured_by_itself(kind, ratio):
 def test_the_variance_is_unbiased_with_texture_and_its_scatter_is_that_of_chance():
     clean, differences = torch.from_numpy(textured(1, 1, 64)), []
     for seed in range(60):
-        y1, y2 = (torch.from_numpy(shot(clean.numpy(), "gaussian", r, 10 * seed + i)) for i, r in enumerate((1, 4)))
+        y1, y2 = (
+            torch.from_numpy(shot(clean.numpy(), "gaussian", r, 10 * seed + i))
+            for i, r in enumerate((1, 4))
+        )
         differences.append(float(noise_power(y2, y1).mean()) - 25)
     error = float(np.std(differences)) / len(differences) ** 0.5
     assert abs(np.mean(differences)) < 3 * error
@@ -106,11 +109,15 @@ def test_the_score_is_that_of_the_noisier_capture(tmp_path, kind, ratio, noisier
     data.setup("validate")
     data.limits = (0.0, 255.0)
     noisy = torch.from_numpy(captures[0]).double()[:, None]
-    truth = -10 * math.log10(float((blur(noisy)[:, 0] - torch.from_numpy(clean)).square().mean()) / 255**2)
+    truth = -10 * math.log10(
+        float((blur(noisy)[:, 0] - torch.from_numpy(clean)).square().mean()) / 255**2
+    )
     assert data.score_of["captures"] == f"the {'first' if noisier_first else 'second'} captures"
     if ratio == CLEAN:
         assert data.reference == "clean"
-        assert -10 * math.log10(np.mean(against_clean(blur, data)["mse"])) == pytest.approx(truth, abs=0.02)
+        assert -10 * math.log10(np.mean(against_clean(blur, data)["mse"])) == pytest.approx(
+            truth, abs=0.02
+        )
     else:
         assert data.reference == "noisy"
         found = score_noisy(blur, data)["estimates"]
@@ -126,7 +133,9 @@ def test_what_is_asked_for_is_obeyed(tmp_path, swap, inputs):
     clean = textured(3, 4)
     for name, ratio in (("a", 1), ("b", 4)):
         np.save(tmp_path / f"{name}.npy", shot(clean, "gaussian", ratio, int(ratio)))
-    data = PairedImages(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), swap=swap, layout="NHW", dims=2)
+    data = PairedImages(
+        str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), swap=swap, layout="NHW", dims=2
+    )
     data.setup()
     assert _inputs(data) == inputs
     with pytest.raises(InputError, match="auto, true or false"):
@@ -204,7 +213,11 @@ def test_check_says_it_and_names_the_noisier_first(tmp_path, ratio, order):
     assert f"data.noisy={first}.npy data.target={second}.npy" in last
     assert last.endswith("data.swap=false")
     assert numbers["sigma"] == pytest.approx(20, rel=0.05)
-    assert numbers["noise_ratio"] is None if ratio == CLEAN else numbers["noise_ratio"] == pytest.approx(3, rel=0.05)
+    assert (
+        numbers["noise_ratio"] is None
+        if ratio == CLEAN
+        else numbers["noise_ratio"] == pytest.approx(3, rel=0.05)
+    )
     assert ("have no noise" in " ".join(done.stdout.split())) is (ratio == CLEAN)
 
 

@@ -19,7 +19,13 @@ from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.metrics.fsc import Correlation, resolution
 from n2n_lightning.metrics.noisy_reference import Estimates
 from n2n_lightning.metrics.psnr import psnr
-from n2n_lightning.networks import DnCNN, DRUNet, Noise2NoiseUNet, ResidualUNet, multiply_accumulates
+from n2n_lightning.networks import (
+    DnCNN,
+    DRUNet,
+    Noise2NoiseUNet,
+    ResidualUNet,
+    multiply_accumulates,
+)
 from n2n_lightning.training.warm_start import copy
 from tests.conftest import run
 
@@ -46,7 +52,9 @@ def halves(folder: Path, sigma: float = 1.5, **options: object) -> np.ndarray:
     """a.mrc and b.mrc, two noisy halves; the clean volume. Outside of the specimen, a third of it, all is 0."""
     clean = specimen(**options)
     for k, name in enumerate("ab"):
-        noisy = clean + np.random.default_rng(k + 1).normal(0, sigma, clean.shape).astype(np.float32)
+        noisy = clean + np.random.default_rng(k + 1).normal(0, sigma, clean.shape).astype(
+            np.float32
+        )
         noisy[:, :, : clean.shape[2] // 3] = 0
         with mrcfile.new(folder / f"{name}.mrc") as file:
             file.set_data(noisy)
@@ -56,7 +64,9 @@ def halves(folder: Path, sigma: float = 1.5, **options: object) -> np.ndarray:
 
 def randomised(network: torch.nn.Module) -> torch.nn.Module:
     for name, parameter in network.named_parameters():
-        torch.nn.init.normal_(parameter, std=0.1) if "weight" in name else torch.nn.init.normal_(parameter, std=0.01)
+        torch.nn.init.normal_(parameter, std=0.1) if "weight" in name else torch.nn.init.normal_(
+            parameter, std=0.01
+        )
     return network.eval()
 
 
@@ -85,7 +95,9 @@ def test_weights_of_images_do_the_same_in_every_plane(name):
     with torch.no_grad():
         expected = flat(image)
         result = deep.eval()(image[:, :, None].expand(-1, -1, 32, -1, -1))
-    assert (result[:, :, 12:20] - expected[:, :, None]).abs().max() < 3e-5 * expected.abs().max().clamp(min=1)
+    assert (
+        result[:, :, 12:20] - expected[:, :, None]
+    ).abs().max() < 3e-5 * expected.abs().max().clamp(min=1)
 
 
 def test_dims_that_cannot_be():
@@ -100,14 +112,18 @@ def test_quarter_turns_where_voxels_allow_them():
         assert torch.equal(one, other)
         different = {
             tuple(volume.flatten()[:64].tolist())
-            for volume in turn([volumes[0][:1].expand(999, 1, 8, 8, 8)], draws(2), spacing=spacing)[0]
+            for volume in turn([volumes[0][:1].expand(999, 1, 8, 8, 8)], draws(2), spacing=spacing)[
+                0
+            ]
         }
         assert len(different) == planes
 
 
 def test_windows_lie_in_the_specimen_and_are_the_same_of_both_halves(tmp_path):
     clean = halves(tmp_path, sigma=0.01)
-    data = PairedImages(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), crop=[8, 8, 8], val_share=0, batch_size=4)
+    data = PairedImages(
+        str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), crop=[8, 8, 8], val_share=0, batch_size=4
+    )
     data.setup()
     assert data.dims == 3
     assert data.spacing == (2.5, 2.5, 2.5)
@@ -119,11 +135,14 @@ def test_windows_lie_in_the_specimen_and_are_the_same_of_both_halves(tmp_path):
         assert (batch["input"] - batch["target"]).abs().max() < 0.2
         outside += float((batch["input"] == 0).float().mean()) / 20
     assert outside < 0.15  # 0.32 of the volume
-    assert np.isin(np.round(batch["input"][0, 0, 0, 0].numpy(), 0), np.round(np.unique(clean), 0) + 0.0).all()
+    assert np.isin(
+        np.round(batch["input"][0, 0, 0, 0].numpy(), 0), np.round(np.unique(clean), 0) + 0.0
+    ).all()
     assert isinstance(data.train.scenes.frames[0].numpy().base, object)
     whole = PairedImages(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), dims=2, batch_size=4)
     whole.setup()
-    assert (whole.dims, len(whole.train.scenes.names) + 2) == (2, 24)  # planes are scenes, two are kept back
+    # planes are scenes, two are kept back
+    assert (whole.dims, len(whole.train.scenes.names) + 2) == (2, 24)
 
 
 def test_neighbours_and_masks_in_volumes():
@@ -145,7 +164,10 @@ def test_neighbours_and_masks_in_volumes():
         assert torch.equal(ready["target"][hidden], volume[hidden])
         assert not (ready["input"][hidden] == volume[hidden]).any()
         plane = torch.tensor(
-            [bool(torch.isin(ready["input"][b, 0, z, y, x], volume[b, 0, z])) for b, _, z, y, x in hidden.nonzero()]
+            [
+                bool(torch.isin(ready["input"][b, 0, z, y, x], volume[b, 0, z]))
+                for b, _, z, y, x in hidden.nonzero()
+            ]
         )
         assert plane.all() != cubes
 
@@ -154,10 +176,17 @@ def test_neighbours_and_masks_in_volumes():
 def test_denoising_in_tiles_is_denoising(tmp_path):
     torch.manual_seed(0)
     model = TrainedDenoiser(randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3)), 1)
-    volume = specimen((30, 150, 140)) + np.random.default_rng(0).normal(0, 0.3, (30, 150, 140)).astype(np.float32)
+    volume = specimen((30, 150, 140)) + np.random.default_rng(0).normal(
+        0, 0.3, (30, 150, 140)
+    ).astype(np.float32)
     whole = model.denoise(volume, tile=None)
     assert np.abs(model.denoise(volume, tile=64) - whole).max() < 1e-4
-    assert np.abs(model.denoise(volume.transpose(2, 0, 1), axes="WDH").transpose(1, 2, 0) - whole).max() < 1e-5
+    assert (
+        np.abs(
+            model.denoise(volume.transpose(2, 0, 1), axes="WDH").transpose(1, 2, 0) - whole
+        ).max()
+        < 1e-5
+    )
     assert np.abs(model.denoise(np.stack([volume, volume]), axes="NDHW")[1] - whole).max() < 1e-5
     pages = model.denoise(volume, axes="NHW")  # a volume through the checkpoint
     assert np.abs(pages - whole).max() < 1e-4
@@ -183,7 +212,13 @@ def test_fourier_shell_correlation():
     assert min(flat.values) == pytest.approx(1)
 
 
-SMALL = ["model=drunet", "model.widths=[4,8]", "model.blocks=[1,1]", "data.batch_size=2", "data.train_pairs=8"]
+SMALL = [
+    "model=drunet",
+    "model.widths=[4,8]",
+    "model.blocks=[1,1]",
+    "data.batch_size=2",
+    "data.train_pairs=8",
+]
 SMALL += ["trainer.max_epochs=2", "data.crop=[8,16,16]", "trainer.accelerator=cpu"]
 
 
@@ -210,7 +245,17 @@ def test_from_two_halves_to_a_denoised_map(tmp_path):
     assert (tmp_path / "run" / ".hydra" / "config.yaml").exists()
     assert load(tmp_path / "run").dims == 3
 
-    done = run("denoise", "--halves", "a.mrc", "b.mrc", "-o", "map.mrc", "--checkpoint", "run", cwd=tmp_path)
+    done = run(
+        "denoise",
+        "--halves",
+        "a.mrc",
+        "b.mrc",
+        "-o",
+        "map.mrc",
+        "--checkpoint",
+        "run",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     done = run("denoise", "a.mrc", "-o", "out", "--checkpoint", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -225,7 +270,18 @@ def test_from_two_halves_to_a_denoised_map(tmp_path):
     assert errors["map.mrc"] < errors["out/a.mrc"] < errors["a.mrc"] / 2
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".halves")]
 
-    asked = ["--data", "pairs", "--val-noisy", "a.mrc", "--val-target", "b.mrc", "--fsc", "fsc.png", "--json", "s.json"]
+    asked = [
+        "--data",
+        "pairs",
+        "--val-noisy",
+        "a.mrc",
+        "--val-target",
+        "b.mrc",
+        "--fsc",
+        "fsc.png",
+        "--json",
+        "s.json",
+    ]
     done = run("evaluate", "run", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "s.json").read_text())["scores"]
@@ -243,7 +299,8 @@ def test_from_two_halves_to_a_denoised_map(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (
         "Conv3d 3x3x3"
-        in (tmp_path / "report" / "report.md").read_text() + (tmp_path / "report" / "table1_0.csv").read_text()
+        in (tmp_path / "report" / "report.md").read_text()
+        + (tmp_path / "report" / "table1_0.csv").read_text()
     )
     assert (tmp_path / "report" / "fsc_0.png").exists()
 
@@ -302,7 +359,10 @@ def test_what_cannot_be(tmp_path):
     train = ["data=pairs", "data.noisy=a.mrc", "data.target=b.mrc", "hydra.run.dir=run"]
     for options, line in (
         (["model.dims=3", "data.crop=[8,8]"], "data.crop=[8, 8]: 3 numbers, or one, are needed"),
-        (["data.crop=[8,8,2]"], "data.crop=[8, 8, 2]: must be a whole number, 4 or more, or [depth, height, width]"),
+        (
+            ["data.crop=[8,8,2]"],
+            "data.crop=[8, 8, 2]: must be a whole number, 4 or more, or [depth, height, width]",
+        ),
         (["model=unet"], ""),
     ):
         done = run("train", *train, *SMALL[3:6], *options, cwd=tmp_path)
@@ -312,7 +372,9 @@ def test_what_cannot_be(tmp_path):
         else:  # a network of images takes planes
             assert done.returncode == 0, done.stderr
     for clean, slope in (("c.nii", 1.0), ("d.nii", 2.0)):
-        image = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, (20, 20, 8)).astype(np.int16), np.eye(4))
+        image = nibabel.Nifti1Image(
+            np.random.default_rng(0).integers(0, 99, (20, 20, 8)).astype(np.int16), np.eye(4)
+        )
         image.header.set_slope_inter(slope, 0)
         nibabel.save(image, tmp_path / clean)
     data = PairedImages(str(tmp_path / "c.nii"), str(tmp_path / "d.nii"), batch_size=2)
@@ -336,7 +398,9 @@ def test_letters_of_volumes():
     array = np.zeros((3, 4, 5, 6))
     assert axes.as_pages(array, "CDHW", 3).shape == (4, 5, 6, 3)
     assert axes.as_pages(array, "THWC"[:4], 3).shape == (3, 1, 4, 5, 6)
-    assert [c.shape for c in axes.as_captures(torch.zeros(2, 3, 4, 5), "KDHW", 3)] == [(1, 1, 3, 4, 5)] * 2
+    assert [c.shape for c in axes.as_captures(torch.zeros(2, 3, 4, 5), "KDHW", 3)] == [
+        (1, 1, 3, 4, 5)
+    ] * 2
 
 
 def test_the_estimate_of_volumes_is_the_error_to_a_twentieth_of_a_decibel():
@@ -345,9 +409,14 @@ def test_the_estimate_of_volumes_is_the_error_to_a_twentieth_of_a_decibel():
     found, true = Estimates(), []
     for seed in range(6):
         clean = torch.from_numpy(specimen((32, 64, 64), seed))[None, None] / 4
-        captures = [clean + 0.2 * torch.randn(clean.shape, generator=draws(100 * seed + k)) for k in (1, 2)]
+        captures = [
+            clean + 0.2 * torch.randn(clean.shape, generator=draws(100 * seed + k)) for k in (1, 2)
+        ]
         with torch.no_grad():
-            outputs = [0.3 * capture + 0.7 * torch.nn.functional.avg_pool3d(capture, 3, 1, 1) for capture in captures]
+            outputs = [
+                0.3 * capture + 0.7 * torch.nn.functional.avg_pool3d(capture, 3, 1, 1)
+                for capture in captures
+            ]
             outputs = [output + 0.01 * network(output) for output in outputs]
         found.add(captures, outputs, [seed])
         true += [float((output - clean).square().mean()) for output in outputs]
@@ -360,7 +429,9 @@ def test_a_network_of_volumes_is_exported(suffix, tmp_path):
     network = randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3))
     spec = {"_target_": "n2n_lightning.networks.DRUNet", **network.arguments}
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"state_dict": state, "n2n_lightning": {"format": 1, "model": spec}}, tmp_path / "a.ckpt")
+    torch.save(
+        {"state_dict": state, "n2n_lightning": {"format": 1, "model": spec}}, tmp_path / "a.ckpt"
+    )
     done = run("export", "a.ckpt", f"b.{suffix}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "depth, height, width" in done.stdout

@@ -24,12 +24,22 @@ def photograph(sigma: float, colour: bool = False) -> np.ndarray:
     from skimage import data
 
     clean = (data.astronaut() if colour else data.camera())[:192, :192].astype(float)
-    return (clean + np.random.default_rng(0).normal(0, sigma, clean.shape)).clip(0, 255).round().astype(np.uint8)
+    return (
+        (clean + np.random.default_rng(0).normal(0, sigma, clean.shape))
+        .clip(0, 255)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def microscope(sigma: float) -> np.ndarray:
     clean = 100 + 12 * photograph(0).astype(float)
-    return (clean + np.random.default_rng(0).normal(0, sigma, clean.shape)).clip(0, 65535).round().astype(np.uint16)
+    return (
+        (clean + np.random.default_rng(0).normal(0, sigma, clean.shape))
+        .clip(0, 65535)
+        .round()
+        .astype(np.uint16)
+    )
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
@@ -52,7 +62,10 @@ def test_a_faint_background_beside_bright_cells() -> None:
     faint = rounding.Sample(blocks, np.array([[0.25] * 256, [208.75] * 256]))
     assert rounding.reason(faint) == "change the mean of a faint region from 0.25 to 0"
     nothing = np.array([[0.0] * 256, [200.0, 330, 115, 190] * 64])  # a dead frame, and strong noise
-    assert rounding.reason(rounding.Sample(nothing, np.array([[-9e-10] * 256, [208.75] * 256]))) is None
+    assert (
+        rounding.reason(rounding.Sample(nothing, np.array([[-9e-10] * 256, [208.75] * 256])))
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,9 +95,13 @@ def saved(name: str, array: np.ndarray, folder: Path) -> tuple[Path, str | None]
     if name.endswith(".ome.tif"):
         tifffile.imwrite(path, array, ome=True, metadata={"axes": "YX", "SignificantBits": 12})
     elif name == "imagej.tif":
-        tifffile.imwrite(path, np.stack([array, array]), imagej=True, metadata={"axes": "ZYX", "unit": "um"})
+        tifffile.imwrite(
+            path, np.stack([array, array]), imagej=True, metadata={"axes": "ZYX", "unit": "um"}
+        )
     elif name == "tiles.tif":
-        tifffile.imwrite(path, array, tile=(64, 64), compression="zlib", predictor=2, description="kept")
+        tifffile.imwrite(
+            path, array, tile=(64, 64), compression="zlib", predictor=2, description="kept"
+        )
     elif name.endswith(".tif"):
         tifffile.imwrite(path, array, byteorder=">")
     elif name.endswith(".npy"):
@@ -92,7 +109,9 @@ def saved(name: str, array: np.ndarray, folder: Path) -> tuple[Path, str | None]
     elif name.endswith(".h5"):
         h5py, part = pytest.importorskip("h5py"), "run/counts"
         with h5py.File(path, "w") as file:
-            file.create_dataset(part, data=array, chunks=(32, 32), compression="gzip").attrs["unit"] = "photons"
+            file.create_dataset(part, data=array, chunks=(32, 32), compression="gzip").attrs[
+                "unit"
+            ] = "photons"
             file["other"] = np.arange(3)
     elif name.endswith((".nii", ".nii.gz")):
         nibabel = pytest.importorskip("nibabel")
@@ -114,12 +133,25 @@ def saved(name: str, array: np.ndarray, folder: Path) -> tuple[Path, str | None]
         version = 2 if name == "v2.zarr" else 3
         sharded: dict[str, Any] = {"shards": (64, 64)} if name == "sharded.zarr" else {}
         store = zarr.open_group(path, mode="w", zarr_format=version)
-        store.create_array("counts", shape=array.shape, dtype=array.dtype, chunks=(32, 32), **sharded)[:] = array
+        store.create_array(
+            "counts", shape=array.shape, dtype=array.dtype, chunks=(32, 32), **sharded
+        )[:] = array
         store.attrs["kept"], part = True, "counts"
     return path, part
 
 
-NAMES = ("a.npy", "a.tif", "a.ome.tif", "imagej.tif", "tiles.tif", "a.h5", "a.nii", "a.nii.gz", "a.mrc", "a.fits")
+NAMES = (
+    "a.npy",
+    "a.tif",
+    "a.ome.tif",
+    "imagej.tif",
+    "tiles.tif",
+    "a.h5",
+    "a.nii",
+    "a.nii.gz",
+    "a.mrc",
+    "a.fits",
+)
 NAMES += ("v2.zarr", "v3.zarr", "sharded.zarr")
 
 
@@ -144,7 +176,11 @@ def test_files_of_floats(name: str, tmp_path: Path) -> None:
     if name == "tiles.tif":
         with tifffile.TiffFile(target) as file:
             page = file.pages[0].aspage()
-            assert (page.is_tiled, page.compression.name, page.description) == (True, "ADOBE_DEFLATE", "kept")
+            assert (page.is_tiled, page.compression.name, page.description) == (
+                True,
+                "ADOBE_DEFLATE",
+                "kept",
+            )
             assert (int(page.sampleformat), page.bitspersample) == (3, 32)
     if name == "imagej.tif":
         with tifffile.TiffFile(target) as file:
@@ -189,7 +225,10 @@ def test_the_command_says_what_it_writes(tmp_path: Path) -> None:
     Image.fromarray(counts.astype(np.uint8)).save(tmp_path / "counts.png")
     found = run("denoise", "counts.tif", "counts.png", "-o", "out", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
-    assert "counts.tif: written as float32: rounding to whole numbers would change the mean" in found.stdout
+    assert (
+        "counts.tif: written as float32: rounding to whole numbers would change the mean"
+        in found.stdout
+    )
     assert re.search(r"counts\.png: rounded to whole numbers, which may .* TIFF", found.stdout)
     result = tifffile.imread(tmp_path / "out" / "counts.tif")
     assert result.dtype == np.float32

@@ -20,7 +20,9 @@ def image(group, names: str = "tczyx", shape=(1, 2, 3, 32, 40), seed: int = 0) -
         {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
         for k, scale in enumerate(scales)
     ]
-    group.attrs["multiscales"] = [{"version": "0.4", "axes": [{"name": n} for n in names], "datasets": datasets}]
+    group.attrs["multiscales"] = [
+        {"version": "0.4", "axes": [{"name": n} for n in names], "datasets": datasets}
+    ]
 
 
 def stores(tmp_path):
@@ -66,9 +68,13 @@ def test_the_image_of_a_conversion_is_found_and_its_metadata_kept(name, tmp_path
 def test_fields_of_a_plate_go_by_their_names(tmp_path):
     stores(tmp_path)
     place = str(tmp_path / "plate.zarr")
-    with pytest.raises(InputError, match=r"holds several arrays; name one: plate\.zarr:A/1/0, plate\.zarr:A/1/1$"):
+    with pytest.raises(
+        InputError, match=r"holds several arrays; name one: plate\.zarr:A/1/0, plate\.zarr:A/1/1$"
+    ):
         opened(place)
-    with pytest.raises(InputError, match=r"has no array 'B/1'; name one: plate\.zarr:A/1/0, plate\.zarr:A/1/1$"):
+    with pytest.raises(
+        InputError, match=r"has no array 'B/1'; name one: plate\.zarr:A/1/0, plate\.zarr:A/1/1$"
+    ):
         opened(f"{place}:B/1")
     group = denoised(f"{place}:A/1/1", tmp_path / "out.zarr")
     assert sorted(group["A/1/0"].array_keys()) == ["0", "1"]  # the other field is whole
@@ -84,7 +90,9 @@ def test_a_smaller_resolution_is_read_but_not_written_beside_a_denoised_one(tmp_
     source = f"{tmp_path / 'plate.zarr'}:A/1/0/1"
     assert opened(source).values[0].shape == (2, 3, 16, 20)
     assert opened(source).values[0].spacing == (1.0, 1.0, 1.0)
-    with pytest.raises(InputError, match=r"is a smaller resolution of an image; name the image, plate\.zarr:A/1/0"):
+    with pytest.raises(
+        InputError, match=r"is a smaller resolution of an image; name the image, plate\.zarr:A/1/0"
+    ):
         denoised(source, tmp_path / "out.zarr")
     picture = opened(source)
     floats = [np.dtype(np.float32)]
@@ -111,7 +119,11 @@ def test_dimensions_go_by_their_names(version, tmp_path):
     store = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=version)
     array = np.random.default_rng(0).normal(100, 10, (12, 32, 40)).astype(np.float32)
     named = {}
-    for name, names in (("cube", ("band", "lat", "lon")), ("run", ("time", "y", "x")), ("odd", ("a", "b", "c"))):
+    for name, names in (
+        ("cube", ("band", "lat", "lon")),
+        ("run", ("time", "y", "x")),
+        ("odd", ("a", "b", "c")),
+    ):
         options = {"dimension_names": names} if version == 3 else {}
         named[name] = store.create_array(name, data=array, **options)
         if version == 2:

@@ -1,7 +1,8 @@
 """What the axes of arrays are, by letters: the one place that counts them.
 
-N scenes or images, K captures of a scene, T frames of a movie, D depth, C channels, H height, W width. Inside the
-program a batch is (B, C, H, W) or (B, C, D, H, W): the spatial axes are those after the second.
+N scenes or images, K captures of a scene, T frames of a movie, D depth, C channels, H height, W
+width. Inside the program a batch is (B, C, H, W) or (B, C, D, H, W): the spatial axes are those
+after the second.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,11 @@ def channels_last(batch: Any) -> Any:
     """A batch of images in the order of memory that convolutions on a CPU are fastest with; volumes as they are."""
     import torch
 
-    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch.contiguous()
+    return (
+        batch.contiguous(memory_format=torch.channels_last)
+        if batch.ndim == 4
+        else batch.contiguous()
+    )
 
 
 def cropped(batch: Any, size: Sequence[int]) -> Any:
@@ -82,12 +87,15 @@ def evenly(count: int, most: int) -> list[int]:
     return [int(i) for i in np.unique(np.linspace(0, count - 1, most).round().astype(int))]
 
 
-def quarter_turns(size: Sequence[int], spacing: Sequence[float] | None = None) -> list[tuple[int, int]]:
+def quarter_turns(
+    size: Sequence[int], spacing: Sequence[float] | None = None
+) -> list[tuple[int, int]]:
     """Planes that may be turned by a quarter: pairs of spatial axes, counted from the end, that are alike.
 
     Args:
         size: (H, W) or (D, H, W).
-        spacing: the distance of neighbouring voxels along each; without it depth is unlike height and width.
+        spacing: the distance of neighbouring voxels along each; without it depth is unlike height
+            and width.
 
     >>> quarter_turns((64, 64)), quarter_turns((64, 64, 64)), quarter_turns((8, 8, 8), (1.0, 1.0, 1.0))
     ([(-2, -1)], [(-2, -1)], [(-3, -2), (-3, -1), (-2, -1)])
@@ -109,7 +117,14 @@ def upright(image: Any, orientation: int) -> Any:
     """
     if orientation >= 5:
         image = image.transpose(HEIGHT, WIDTH)
-    mirrored = {2: (WIDTH,), 3: (HEIGHT, WIDTH), 4: (HEIGHT,), 6: (WIDTH,), 7: (HEIGHT, WIDTH), 8: (HEIGHT,)}
+    mirrored = {
+        2: (WIDTH,),
+        3: (HEIGHT, WIDTH),
+        4: (HEIGHT,),
+        6: (WIDTH,),
+        7: (HEIGHT, WIDTH),
+        8: (HEIGHT,),
+    }
     return image.flip(mirrored[orientation]) if orientation in mirrored else image
 
 
@@ -143,8 +158,8 @@ def around(frame: int, k: int, count: int) -> int:
 def bands(shape: tuple[int, ...]) -> bool:
     """Whether the last axis of a 3D array is its channels: at most 4, or a quarter of each of the other two.
 
-    Cameras and movies hardly have images that are four times as high as wide, in stacks of four times as many; a cube
-    of (height, width, bands) has far fewer bands than rows and columns.
+    Cameras and movies hardly have images that are four times as high as wide, in stacks of four
+    times as many; a cube of (height, width, bands) has far fewer bands than rows and columns.
 
     >>> [bands(shape) for shape in ((480, 640, 31), (20, 640, 480), (64, 64, 64), (480, 640, 3), (16, 64, 16))]
     [True, False, False, True, False]
@@ -155,8 +170,8 @@ def bands(shape: tuple[int, ...]) -> bool:
 def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
     """The meaning of the axes of an array whose file does not say it, as a picture or several.
 
-    HW; HWC with 1 to 4 channels, or more where they are `bands`, CHW with 1 or 3, else NHW; NHWC or NCHW, NKHWC or
-    NKCHW with 1 to 4.
+    HW; HWC with 1 to 4 channels, or more where they are `bands`, CHW with 1 or 3, else NHW; NHWC or
+    NCHW, NKHWC or NKCHW with 1 to 4.
 
     Args:
         shape: of the array.
@@ -174,7 +189,8 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
         return "HW"
     if len(shape) in (3, 4, 5):
         head = "NK"[: len(shape) - 3]
-        # Two or four images one after the other are captures or frames, not grey or colour with transparency.
+        # Two or four images one after the other are captures or frames, not grey or colour with
+        # transparency.
         first, last = shape[-3] in ((1, 2, 3, 4) if head else (1, 3)), shape[-1] <= 4
         if first or last:
             return head + ("CHW" if first and (channels_first or not last) else "HWC")
@@ -182,7 +198,9 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
             return "HWC" if bands(shape) else "NHW"
     if len(shape) < 2:
         raise InputError(f"an array of shape {shape}: an image has two axes or more")
-    raise InputError(f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told")
+    raise InputError(
+        f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told"
+    )
 
 
 def of_scenes(shape: tuple[int, ...]) -> str | None:
@@ -206,7 +224,8 @@ def of_scenes(shape: tuple[int, ...]) -> str | None:
 def of_volumes(shape: tuple[int, ...]) -> str | None:
     """The same as of volumes: DHW, NDHW, CDHW or DHWC, NCDHW or NDHWC with 1 to 4 channels; None where it is not clear.
 
-    A small last axis (`bands`) is no width here either: it is the depth, HWD, as medical images have it.
+    A small last axis (`bands`) is no width here either: it is the depth, HWD, as medical images
+    have it.
 
     >>> of_volumes((64, 96, 96)), of_volumes((2, 64, 96, 96)), of_volumes((30, 64, 96, 96)), of_volumes((256, 256, 40))
     ('DHW', 'CDHW', 'NDHW', 'HWD')
@@ -242,7 +261,8 @@ def of_one_image(shape: tuple[int, ...]) -> str | None:
 def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """Axes and shape of a TIFF series in our letters, without axes of length 1 that are not height and width.
 
-    Samples of a pixel are channels; where there are both, what the stack calls channels are images of their own.
+    Samples of a pixel are channels; where there are both, what the stack calls channels are images
+    of their own.
 
     >>> of_tiff("TZCYX", (1, 5, 2, 40, 50)), of_tiff("ICYXS", (7, 2, 40, 50, 3))
     (('DCHW', (5, 2, 40, 50)), ('NNHWC', (7, 2, 40, 50, 3)))
@@ -260,23 +280,28 @@ def squeezed(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]
     >>> squeezed("TCDHW", (1, 2, 1, 40, 1))
     ('CHW', (2, 40, 1))
     """
-    kept = [(letter, n) for letter, n in zip(letters, shape, strict=True) if letter in "HW" or n > 1]
+    kept = [
+        (letter, n) for letter, n in zip(letters, shape, strict=True) if letter in "HW" or n > 1
+    ]
     return "".join(letter for letter, _ in kept), tuple(n for _, n in kept)
 
 
 def has_alpha(array: Any, axes: str, looked_at: int = 64) -> bool:
     """Whether the last of four channels is transparency, where its file does not say it, judged by the values.
 
-    Transparency has next to no noise: it is constant, or equal to its neighbours in most places, or a smooth ramp. A
-    fourth band, such as the near infrared of satellites, has noise and texture like the other three.
+    Transparency has next to no noise: it is constant, or equal to its neighbours in most places, or
+    a smooth ramp. A fourth band, such as the near infrared of satellites, has noise and texture
+    like the other three.
 
     Args:
         array: the values, in the axes of `axes`.
         axes: its letters.
-        looked_at: rows that are looked at, evenly spread over those of each of a few stacked images.
+        looked_at: rows that are looked at, evenly spread over those of each of a few stacked
+            images.
 
     Returns:
-        True for transparency; False for other numbers of channels, and for channels that are not the last axis.
+        True for transparency; False for other numbers of channels, and for channels that are not
+        the last axis.
     """
     if not axes.endswith("C") or array.shape[-1] != 4:
         return False
@@ -291,7 +316,8 @@ def has_alpha(array: Any, axes: str, looked_at: int = 64) -> bool:
     edges = ((fourth == 0) | (fourth == fourth.max())).mean()
     others = [_roughness(rows[..., k]) for k in range(3)]
     roughness = _roughness(fourth)
-    if roughness == 0 and min(others) == 0:  # drawings, few photons: neighbours are equal in all channels
+    # drawings, few photons: neighbours are equal in all channels
+    if roughness == 0 and min(others) == 0:
         colours = ((rows[..., :3] == 0) | (rows[..., :3] == np.nanmax(rows[..., :3]))).mean()
         return bool(edges >= 0.9 > colours)
     return bool(roughness < 0.1 * min(others))
@@ -308,7 +334,10 @@ def _roughness(rows: np.ndarray) -> float:
         return 0.0
     with np.errstate(invalid="ignore"):
         steps = np.abs(np.diff(rows, 2, axis=-1))
-        known, deviation = steps[np.isfinite(steps)], float(np.nanstd(np.where(np.isfinite(rows), rows, np.nan)))
+        known, deviation = (
+            steps[np.isfinite(steps)],
+            float(np.nanstd(np.where(np.isfinite(rows), rows, np.nan))),
+        )
     return float(np.median(known)) / deviation if known.size and deviation else 0.0
 
 
@@ -323,7 +352,11 @@ def same_channels(axes: str, stated: str) -> bool:
 
 def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
     """Whether `axes` names each axis of an array once, by some of `letters`, height and width among them."""
-    return len(axes) == len(shape) and len(set(axes)) == len(axes) and set("HW") <= set(axes) <= set(letters)
+    return (
+        len(axes) == len(shape)
+        and len(set(axes)) == len(axes)
+        and set("HW") <= set(axes) <= set(letters)
+    )
 
 
 def fitted(
@@ -332,7 +365,8 @@ def fitted(
     """The letters of an array's axes from those that a person names; None where they do not fit.
 
     Args:
-        letters: one for each axis of the array, or for each axis that the file has, those of length 1 among them.
+        letters: one for each axis of the array, or for each axis that the file has, those of length
+            1 among them.
         shape: of the array, which a reader may have freed of axes of length 1.
         full: the shape in the file, where that differs.
         known: letters that may be used.
@@ -354,8 +388,17 @@ def suggested(shape: tuple[int, ...]) -> str:
     >>> suggested((5, 40, 50))
     'NHW, CHW, HWC or DHW would fit'
     """
-    known = {2: "HW", 3: "NHW, CHW, HWC or DHW", 4: "NCHW, NHWC, NKHW or NDHW", 5: "NKCHW, NKHWC or NCDHW"}
-    return f"{known[len(shape)]} would fit" if len(shape) in known else f"use one letter of {LETTERS} per axis"
+    known = {
+        2: "HW",
+        3: "NHW, CHW, HWC or DHW",
+        4: "NCHW, NHWC, NKHW or NDHW",
+        5: "NKCHW, NKHWC or NCDHW",
+    }
+    return (
+        f"{known[len(shape)]} would fit"
+        if len(shape) in known
+        else f"use one letter of {LETTERS} per axis"
+    )
 
 
 @dataclass(frozen=True)
@@ -378,14 +421,20 @@ class Layout:
     def of(cls, stored: Mapping[str, Any] | None) -> "Layout | None":
         """That of a checkpoint, from plain data; None where it has none that can be used."""
         try:
-            found = cls(str(stored["axes"]), tuple(int(n) for n in stored["shape"]), stored.get("stated"))  # type: ignore[index,union-attr]
+            found = cls(
+                str(stored["axes"]), tuple(int(n) for n in stored["shape"]), stored.get("stated")
+            )  # type: ignore[index,union-attr]
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
         return found if len(found.axes) == len(found.shape) else None
 
     def line(self) -> str:
         """What to say of a 3D or larger array of which nobody said what its axes are."""
-        return f"read as {words(self.axes, self.shape)} ({self.axes})" if self.assumed and len(self.shape) > 2 else ""
+        return (
+            f"read as {words(self.axes, self.shape)} ({self.axes})"
+            if self.assumed and len(self.shape) > 2
+            else ""
+        )
 
     def plain(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
@@ -398,7 +447,11 @@ class Layout:
         """
         if len(shape) != len(self.shape) or stated != self.stated:
             return False
-        same = all(a == b for letter, a, b in zip(self.axes, shape, self.shape, strict=True) if letter == "C")
+        same = all(
+            a == b
+            for letter, a, b in zip(self.axes, shape, self.shape, strict=True)
+            if letter == "C"
+        )
         return same and bands(shape[-3:]) == bands(self.shape[-3:])
 
 
@@ -412,8 +465,14 @@ def words(axes: str, shape: tuple[int, ...], alpha: bool = False) -> str:
     """
     length = dict(zip(axes, shape, strict=True))
     deep = "D" in length
-    nouns = {"N": "scenes" if "K" in length else "volumes" if deep else "images", "K": "captures", "T": "frames"}
-    stacked = [f"{n} {nouns[letter]}" for letter, n in zip(axes, shape, strict=True) if letter in nouns]
+    nouns = {
+        "N": "scenes" if "K" in length else "volumes" if deep else "images",
+        "K": "captures",
+        "T": "frames",
+    }
+    stacked = [
+        f"{n} {nouns[letter]}" for letter, n in zip(axes, shape, strict=True) if letter in nouns
+    ]
     size = " x ".join(str(length[letter]) for letter in "DHW" if letter in length)
     what = f"{' x '.join(stacked) or ('a volume' if deep else 'an image')} of {size}"
     channels = length.get("C", 1) - alpha
@@ -437,7 +496,11 @@ def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
     inside = "CDHW" if dims == 3 else "CHW"
     stacked = [i for i, letter in enumerate(axes) if letter not in inside]
     once = "".join(letter for letter in axes if letter in "CHW")
-    if len(axes) != array.ndim or not set(axes) <= set(LETTERS) or sorted(once) not in (["H", "W"], ["C", "H", "W"]):
+    if (
+        len(axes) != array.ndim
+        or not set(axes) <= set(LETTERS)
+        or sorted(once) not in (["H", "W"], ["C", "H", "W"])
+    ):
         raise InputError(
             f"axes={axes}: does not fit an array of shape {array.shape}; use one letter of {LETTERS} per axis"
         )

@@ -1,7 +1,8 @@
 """Pixels that are no picture: missing ones, margins around a scan, hot and dead ones.
 
-Missing pixels come out of everything as they went in; for the network they are filled from around them, and in training
-they do not count. Wild ones (hot, dead, hit by a cosmic ray) are filled alike, so that they touch no other pixel.
+Missing pixels come out of everything as they went in; for the network they are filled from around
+them, and in training they do not count. Wild ones (hot, dead, hit by a cosmic ray) are filled
+alike, so that they touch no other pixel.
 """
 
 from collections.abc import Sequence
@@ -20,15 +21,17 @@ LONG = 40  # pixels: a track of a cosmic ray is no longer
 MAX_ISOLATED_SHARE = 0.005  # of the pixels: up to so many missing ones stand alone
 BAND = 24  # pixels beside a gap that are mirrored into it
 MARGIN_BLOCK = 8  # pixels: a margin is made of whole blocks of this side
-OUTLIER_LIMITS = (-0.2, 1.2)  # only beyond these, in units of the network's range, a pixel may be wild
+# only beyond these, in units of the network's range, a pixel may be wild
+OUTLIER_LIMITS = (-0.2, 1.2)
 
 
 def margin_value(page: np.ndarray) -> float | None:
     """The value of a margin, or of another place without data, that nobody declared; None where there is none.
 
-    It is the one value of whole blocks of pixels from the border on, 1 in 50 at least, that next to no other pixel
-    has, and that the picture itself does not come near: zeros among photon counts, clipped shadows and blown skies are
-    data. Or, among other values, one below 0 and far below all of them that repeats to the last digit, as -9999 does.
+    It is the one value of whole blocks of pixels from the border on, 1 in 50 at least, that next to
+    no other pixel has, and that the picture itself does not come near: zeros among photon counts,
+    clipped shadows and blown skies are data. Or, among other values, one below 0 and far below all
+    of them that repeats to the last digit, as -9999 does.
 
     Args:
         page: (H, W, C).
@@ -41,7 +44,10 @@ def margin_value(page: np.ndarray) -> float | None:
     first = page[..., 0]
     height, width = first.shape
     corners = [first[y, x] for y in (0, height - 1) for x in (0, width - 1)]
-    middles = [first[y, x] for y, x in ((0, width // 2), (height - 1, width // 2), (height // 2, 0), (height // 2, -1))]
+    middles = [
+        first[y, x]
+        for y, x in ((0, width // 2), (height - 1, width // 2), (height // 2, 0), (height // 2, -1))
+    ]
     for value in dict.fromkeys(float(v) for v in (*corners, *middles) if np.isfinite(v)):
         same = first == value
         for channel in range(1, page.shape[2]):
@@ -56,12 +62,15 @@ def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
     height, width = (n // MARGIN_BLOCK for n in same.shape)
     if not same.any() or min(height, width) < 2:
         return False
-    blocks = same[: height * MARGIN_BLOCK, : width * MARGIN_BLOCK].reshape(height, MARGIN_BLOCK, width, MARGIN_BLOCK)
+    blocks = same[: height * MARGIN_BLOCK, : width * MARGIN_BLOCK].reshape(
+        height, MARGIN_BLOCK, width, MARGIN_BLOCK
+    )
     solid: np.ndarray = np.asarray(blocks.all((1, 3)))
     edge = solid[[0, -1]].any() or solid[:, [0, -1]].any()
     if not edge or not 0.02 <= solid.mean() < 0.98:
         return False
-    # Blocks at the rim of the margin are partly of it; those two from a solid block are inside the picture.
+    # Blocks at the rim of the margin are partly of it; those two from a solid block are inside the
+    # picture.
     inside = ~solid
     for _ in range(2):
         near = ~inside
@@ -69,7 +78,9 @@ def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
             inside &= ~np.roll(near, shift, axis)
     if inside.mean() < 0.05 or blocks.mean((1, 3))[inside].mean() >= 0.002:
         return False
-    whole = plane[: height * MARGIN_BLOCK, : width * MARGIN_BLOCK].reshape(height, MARGIN_BLOCK, width, MARGIN_BLOCK)
+    whole = plane[: height * MARGIN_BLOCK, : width * MARGIN_BLOCK].reshape(
+        height, MARGIN_BLOCK, width, MARGIN_BLOCK
+    )
     others = whole.transpose(0, 2, 1, 3)[
         ~solid
     ].ravel()  # up to the rim: a shade that falls off to the value is no edge
@@ -115,7 +126,9 @@ def invalid_mask(pixels: np.ndarray, nodata_values: Sequence[float]) -> np.ndarr
 
 def mask_invalid(stored: Tensor, values: Tensor, nodata_values: tuple[float, ...]) -> Tensor:
     """`values` with NaN where `stored` is not finite, is larger than any picture's value, or one of `nodata_values`."""
-    gone = ~stored.isfinite() | (stored.float().abs() > HUGE) if stored.is_floating_point() else None
+    gone = (
+        ~stored.isfinite() | (stored.float().abs() > HUGE) if stored.is_floating_point() else None
+    )
     for fill in nodata_values:
         same = stored == fill
         gone = same if gone is None else gone | same
@@ -125,9 +138,9 @@ def mask_invalid(stored: Tensor, values: Tensor, nodata_values: tuple[float, ...
 def inpaint(images: Tensor) -> Tensor:
     """NaN replaced by what is around it.
 
-    A few pixels get the mean of the smallest blocks of 2, 4, 8, ... pixels that know anything. Where more are missing,
-    the picture is mirrored into the gap with its noise: a network that sees a smooth place beside a noisy one takes the
-    noise for texture and leaves it.
+    A few pixels get the mean of the smallest blocks of 2, 4, 8, ... pixels that know anything.
+    Where more are missing, the picture is mirrored into the gap with its noise: a network that sees
+    a smooth place beside a noisy one takes the noise for texture and leaves it.
 
     Args:
         images: (B, C, H, W) or (B, C, D, H, W). Where nothing is known at all, the result is 0.
@@ -181,7 +194,10 @@ def _spread(total: Tensor, weight: Tensor) -> Tensor:
     return torch.where(known, mean, F.interpolate(coarse, size, mode=mode))
 
 
-_RING = {r: [(y, x) for y in range(-r, r + 1) for x in range(-r, r + 1) if max(abs(y), abs(x)) == r] for r in (2, 3)}
+_RING = {
+    r: [(y, x) for y in range(-r, r + 1) for x in range(-r, r + 1) if max(abs(y), abs(x)) == r]
+    for r in (2, 3)
+}
 _BESIDE = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 HALO = 4  # pixels around one that decide whether it stands out, and how far its point reaches
 
@@ -189,16 +205,19 @@ HALO = 4  # pixels around one that decide whether it stands out, and how far its
 def outlier_mask(images: Tensor, whole: bool = False) -> Tensor | None:
     """Which pixels stand out of their surroundings as no lens could make them; None where none do.
 
-    A point of light is spread over its neighbours: two pixels away a star that is two pixels wide (full width at half
-    maximum) still has 3% of its peak in a third of them. A pixel is wild where it has less than 2% there: a hot or
-    dead pixel, a track of a cosmic ray, a cluster of up to 3 x 3, but an undersampled star as well. Asked are only
-    those beyond OUTLIER_LIMITS that stand out by more than the noise lets one tell, about 50 times its deviation;
-    others lie in the range that the network knows. Lines of over 40 pixels are of the picture, and so is everything
-    sharp where it is more than 1 in 100 pixels.
+    A point of light is spread over its neighbours: two pixels away a star that is two pixels wide
+    (full width at half maximum) still has 3% of its peak in a third of them. A pixel is wild where
+    it has less than 2% there: a hot or dead pixel, a track of a cosmic ray, a cluster of up to 3 x
+    3, but an undersampled star as well. Asked are only those beyond OUTLIER_LIMITS that stand out
+    by more than the noise lets one tell, about 50 times its deviation; others lie in the range that
+    the network knows. Lines of over 40 pixels are of the picture, and so is everything sharp where
+    it is more than 1 in 100 pixels.
 
     Args:
-        images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range; NaN does not count.
-        whole: add the pixels next to them that stand out as well: the flanks of an undersampled star.
+        images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range; NaN does not
+            count.
+        whole: add the pixels next to them that stand out as well: the flanks of an undersampled
+            star.
 
     Returns:
         bool, in the shape of `images`.
@@ -237,7 +256,8 @@ def standing_out(planes: Tensor) -> Tensor:
         excess = planes[n, y, x] - ground
         # Five of the ring may be of the same cluster.
         halo = ((ring - ground) * excess.sign()).nan_to_num(0).sort(0).values[-6]
-        sharp.append(excess.abs() * 0.02 > halo + 0.6 * noise)  # False where everything around is NaN
+        # False where everything around is NaN
+        sharp.append(excess.abs() * 0.02 > halo + 0.6 * noise)
     return where[torch.cat(sharp)]
 
 
@@ -313,9 +333,9 @@ def compact(places: Tensor, most: int = LONG) -> Tensor:
 def lacking(image: Tensor, other: Tensor, outliers: Tensor) -> Tensor:
     """Tell which outliers of a capture another capture of the same scene does not have.
 
-    A point of the scene is in both, if at times a pixel away. The other capture lacks it where nothing
-    within one pixel has a fifth of its height over the surroundings: 10 deviations of the noise, for an
-    outlier of the 50 that `outlier_mask` asks for.
+    A point of the scene is in both, if at times a pixel away. The other capture lacks it where
+    nothing within one pixel has a fifth of its height over the surroundings: 10 deviations of the
+    noise, for an outlier of the 50 that `outlier_mask` asks for.
 
     Args:
         image, other: captures of one scene, (B, C, H, W) or (B, C, D, H, W), in one unit.
@@ -343,7 +363,9 @@ def absent(planes: Tensor, others: Tensor, points: Tensor) -> Tensor:
     Returns:
         bool, (n,).
     """
-    padded, beyond = (F.pad(p[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0] for p in (planes, others))
+    padded, beyond = (
+        F.pad(p[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0] for p in (planes, others)
+    )
     n, y, x = points.unbind(1)
     ground, _ = _surroundings(padded, points)
     excess = planes[n, y, x] - ground

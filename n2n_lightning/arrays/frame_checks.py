@@ -13,8 +13,10 @@ from n2n_lightning.arrays.axes import around, evenly
 from n2n_lightning.arrays.axes import frames as around_frames
 from n2n_lightning.files import some_of
 
-BANDS, BLOCK, WIDEST = 6, 8, 512  # rows are looked at in bands of BLOCK; up to so many bands and pixels of a row
-INFORMATIVE = 20  # pixels that differ from the most frequent value; with fewer, equal frames may be chance
+# rows are looked at in bands of BLOCK; up to so many bands and pixels of a row
+BANDS, BLOCK, WIDEST = 6, 8, 512
+# pixels that differ from the most frequent value; with fewer, equal frames may be chance
+INFORMATIVE = 20
 LONGEST_TURN = 4  # channels that may take turns
 DISTINCT = 4.0  # how much more frames of different channels differ than those of one
 
@@ -28,7 +30,8 @@ class FrameReview:
         dead: frames that show nothing, each with the reason in words.
         copies: frames with the values of an earlier one, each with the number of that one.
         period: how many channels take turns, frame by frame; 1: there is one.
-        alternation: by which share of the mean value every second frame is brighter or darker; 0: it does not.
+        alternation: by which share of the mean value every second frame is brighter or darker; 0:
+            it does not.
     """
 
     count: int
@@ -72,7 +75,10 @@ class FrameReview:
         for t, first in self.copies.items():
             near = "a copy of the frame before" if first == t - 1 else "a copy of an earlier frame"
             reasons.setdefault(near, []).append(t)
-        return [f"{shown_numbers(frames, labels)} of {name} ({reason})" for reason, frames in reasons.items()]
+        return [
+            f"{shown_numbers(frames, labels)} of {name} ({reason})"
+            for reason, frames in reasons.items()
+        ]
 
     def turns(self, name: str, choice: str = "data.frames={}") -> str | None:
         """What to do about channels that take turns, in words; None where there is one channel.
@@ -100,7 +106,9 @@ class FrameReview:
         return f"{name}: every second frame is brighter by {share} of the mean value; the result has the mean of both"
 
 
-def shown_numbers(frames: Sequence[int], labels: Sequence[str] | None = None, most: int = 12) -> str:
+def shown_numbers(
+    frames: Sequence[int], labels: Sequence[str] | None = None, most: int = 12
+) -> str:
     """Frames in words, by their numbers or their names.
 
     >>> shown_numbers([5, 12, 13]), shown_numbers([7]), shown_numbers(range(100), most=3)
@@ -133,13 +141,15 @@ class _Sample:
 def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> FrameReview:
     """Find the frames that are dead or copies, and channels that take turns.
 
-    Dead are frames of one value, almost of one value (a tenth or less of what differs in the other frames), saturated
-    in half of their pixels or more, and, in a movie, those without the scene of the others at quite another brightness.
-    Some rows of each frame are read; where these are suspicious, all of it.
+    Dead are frames of one value, almost of one value (a tenth or less of what differs in the other
+    frames), saturated in half of their pixels or more, and, in a movie, those without the scene of
+    the others at quite another brightness. Some rows of each frame are read; where these are
+    suspicious, all of it.
 
     Args:
         frames: (C, H, W) or (C, D, H, W) each, of one size, in order.
-        movie: they show one scene; otherwise only frames of (almost) one value and saturated ones are searched for.
+        movie: they show one scene; otherwise only frames of (almost) one value and saturated ones
+            are searched for.
 
     >>> draws = np.random.default_rng(0)
     >>> frames = 100 + np.cumsum(draws.normal(size=(1, 40, 40)), 2) + draws.normal(size=(9, 1, 40, 40))
@@ -295,7 +305,10 @@ def _turns(blocks: Sequence[np.ndarray]) -> tuple[int, float]:
     stack = np.stack(blocks)
     plain = [(b - b.mean()) / max(float(b.std()), 1e-12) for b in stack]
     lags = range(1, min(LONGEST_TURN, len(blocks) // 2 - 1) + 1)
-    apart = [np.array([np.mean((a - b) ** 2) for a, b in zip(plain, plain[k:], strict=False)]) for k in lags]
+    apart = [
+        np.array([np.mean((a - b) ** 2) for a, b in zip(plain, plain[k:], strict=False)])
+        for k in lags
+    ]
     beside = float(np.median([_correlation(a, b) for a, b in pairwise(stack)]))
     for k in lags[1:]:
         same, others = float(np.median(apart[k - 1])), [float(np.median(d)) for d in apart[: k - 1]]

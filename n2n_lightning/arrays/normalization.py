@@ -35,12 +35,14 @@ class IntensityScaling:
 
         Args:
             pixels: (..., H, W, C).
-            fixed: the stored value that is black, and how much above it is white; None judges by the values, `levels`.
+            fixed: the stored value that is black, and how much above it is white; None judges by
+                the values, `levels`.
             together: whether all channels have one range.
             nodata_values: stored values that mean that a pixel is missing.
-            equivariant: whether the network minds neither units nor black levels: what it is shown goes with the values
-                alone, whatever their type.
-            invalid: bool, in the shape of `pixels`: True where one is missing whatever its value is.
+            equivariant: whether the network minds neither units nor black levels: what it is shown
+                goes with the values alone, whatever their type.
+            invalid: bool, in the shape of `pixels`: True where one is missing whatever its value
+                is.
         """
         if fixed is not None:
             found = [fixed]
@@ -49,7 +51,10 @@ class IntensityScaling:
         else:
             values, calm = sampled(pixels, nodata_values, invalid)
             each = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
-            found = [levels_from_values(v, c) if equivariant else _judged(pixels.dtype, v, c) for v, c in each]
+            found = [
+                levels_from_values(v, c) if equivariant else _judged(pixels.dtype, v, c)
+                for v, c in each
+            ]
         black, span = np.array(found, np.float64).T
         # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
         wide = pixels.dtype.itemsize > 2 and pixels.dtype != np.float32
@@ -59,10 +64,14 @@ class IntensityScaling:
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
         """Stored values as the network takes them, float32; infinite where float32 cannot hold them."""
         with np.errstate(over="ignore", invalid="ignore"):
-            found: np.ndarray = ((pixels.astype(self.span.dtype) - self.black) / self.span).astype(np.float32)
+            found: np.ndarray = ((pixels.astype(self.span.dtype) - self.black) / self.span).astype(
+                np.float32
+            )
         return found
 
-    def denormalize(self, values: np.ndarray, pixels: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+    def denormalize(
+        self, values: np.ndarray, pixels: np.ndarray, dtype: np.dtype | None = None
+    ) -> np.ndarray:
         """What the network made of `pixels` as stored values: integers rounded and kept in the range of their type.
 
         Where `pixels` are NaN or infinite, they stay so.
@@ -86,8 +95,8 @@ def sampled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values at evenly spread places of an array, and the median of the 5 x 5 pixels around each: both (n, C).
 
-    Missing ones (NaN, infinite, of `nodata_values`) are NaN. Pixels of their own, or 3 x 3 of them, do not reach the
-    medians.
+    Missing ones (NaN, infinite, of `nodata_values`) are NaN. Pixels of their own, or 3 x 3 of them,
+    do not reach the medians.
 
     Args:
         pixels: (..., H, W, C).
@@ -96,7 +105,9 @@ def sampled(
     """
     *stacked, height, width, channels = pixels.shape
     few = [np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in stacked]
-    rows, columns = (np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in (height, width))
+    rows, columns = (
+        np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in (height, width)
+    )
     around = []
     for dy in range(-2, 3):
         for dx in range(-2, 3):
@@ -115,7 +126,9 @@ def sampled(
     return values, middle
 
 
-def robust_percentiles(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float] | None:
+def robust_percentiles(
+    values: np.ndarray, calm: np.ndarray | None = None
+) -> tuple[float, float] | None:
     """The lowest and the highest value but for one in 1,000 at either end, and but for what stands alone in a picture.
 
     Args:
@@ -129,7 +142,8 @@ def robust_percentiles(values: np.ndarray, calm: np.ndarray | None = None) -> tu
     quiet = known if calm is None else calm[here]
     noise = _noise(known, quiet)
     alone = np.abs(known - quiet) > 12 * noise
-    if not noise or alone.mean() > 0.005:  # nothing to tell by, or lines, letters, stars: of the picture
+    # nothing to tell by, or lines, letters, stars: of the picture
+    if not noise or alone.mean() > 0.005:
         low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
         return low, high
     low, high = (float(v) for v in np.quantile(np.where(alone, quiet, known), (0.001, 0.999)))
@@ -154,10 +168,11 @@ def highest_plausible(values: np.ndarray, calm: np.ndarray) -> float:
 def levels(array: np.ndarray) -> tuple[float, float]:
     """The stored value that becomes 0 for the network, and how much above it becomes 1.
 
-    0 and 255 for 8 bit. For other integers 0 and the smallest 2^n - 1 (255 or more) that at most one value in 1,000
-    exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 0 and 1. Where values, but for one in
-    1,000 at either end, go below 0 or fill less than a quarter of that range, or go to more than twice of it, they are
-    spread over the middle eight tenths instead: a black level, a dark exposure, a unit of one's own.
+    0 and 255 for 8 bit. For other integers 0 and the smallest 2^n - 1 (255 or more) that at most
+    one value in 1,000 exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 0
+    and 1. Where values, but for one in 1,000 at either end, go below 0 or fill less than a quarter
+    of that range, or go to more than twice of it, they are spread over the middle eight tenths
+    instead: a black level, a dark exposure, a unit of one's own.
 
     >>> levels(np.arange(256, dtype=np.uint8)), levels(np.arange(4096, dtype=np.uint16))
     ((0.0, 255.0), (0.0, 4095.0))
@@ -180,7 +195,9 @@ def levels_from_values(values: np.ndarray, calm: np.ndarray | None = None) -> tu
     return levels_between(low, high) if low < high else (low, abs(low) or 1.0)
 
 
-def _judged(dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float]:
+def _judged(
+    dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None
+) -> tuple[float, float]:
     """See `levels`, of values of a type, and the medians of their surroundings."""
     if dtype == np.uint8:
         return 0.0, 255.0
@@ -195,7 +212,11 @@ def _judged(dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None)
 
 def largest(dtype: np.dtype, high: float) -> float:
     """The white of a type: 1 for floats, else the smallest 2^n - 1 (255 or more) that `high` does not exceed."""
-    return float(2 ** max(8, int(max(high, 0)).bit_length()) - 1) if np.issubdtype(dtype, np.integer) else 1.0
+    return (
+        float(2 ** max(8, int(max(high, 0)).bit_length()) - 1)
+        if np.issubdtype(dtype, np.integer)
+        else 1.0
+    )
 
 
 def levels_between(low: float, high: float) -> tuple[float, float]:

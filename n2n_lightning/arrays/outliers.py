@@ -1,9 +1,9 @@
 """Isolated pixels that stand out: stars, Bragg peaks, scatterers, hot and dead pixels, cosmic rays.
 
-From one picture nobody can tell a hot pixel from an undersampled star. So such pixels keep their stored value in
-results, while the network sees them inpainted, so that nothing around them changes. They are replaced only on
-evidence: another capture of the same scene lacks them, the same pixel of the detector stands out in most of several
-different scenes, or a mask names them.
+From one picture nobody can tell a hot pixel from an undersampled star. So such pixels keep their
+stored value in results, while the network sees them inpainted, so that nothing around them changes.
+They are replaced only on evidence: another capture of the same scene lacks them, the same pixel of
+the detector stands out in most of several different scenes, or a mask names them.
 """
 
 import math
@@ -38,8 +38,8 @@ class Listed:
     """Outliers of a validation batch, and how they count in its scores.
 
     Attributes:
-        first: the first captures, (B, C, H, W) or (B, C, D, H, W), in units of the network; NaN where a pixel is
-            missing, or where there is evidence that it is no part of the scene.
+        first: the first captures, (B, C, H, W) or (B, C, D, H, W), in units of the network; NaN
+            where a pixel is missing, or where there is evidence that it is no part of the scene.
         second: the second captures, likewise; None where the reference is clean.
         left: outliers of the first captures whose result is their stored value, bool.
         other_left: the same of the second ones.
@@ -54,7 +54,12 @@ class Listed:
 
     @classmethod
     def of(
-        cls, first: Tensor, second: Tensor | None, choice: str, repeats: bool, defects: Tensor | None = None
+        cls,
+        first: Tensor,
+        second: Tensor | None,
+        choice: str,
+        repeats: bool,
+        defects: Tensor | None = None,
     ) -> "Listed | None":
         """List the outliers of a batch; None where there are none.
 
@@ -64,7 +69,10 @@ class Listed:
             repeats: whether both captures show the same thing, see `bad_pixels.lacking`.
             defects: bool, (C, H, W): pixels that are known to be defective; None: none are.
         """
-        found = [None if image is None else outlier_mask(image, choice == "auto") for image in (first, second)]
+        found = [
+            None if image is None else outlier_mask(image, choice == "auto")
+            for image in (first, second)
+        ]
         if found[0] is None and found[1] is None:
             return None
         nothing = torch.zeros_like(first, dtype=torch.bool)
@@ -161,7 +169,12 @@ class OutlierCounts:
     @classmethod
     def of(cls, outliers: PageOutliers) -> "OutlierCounts":
         """Count those of a page."""
-        return cls(*(len(np.unique(points[:, 1:], axis=0)) for points in (outliers.left, outliers.replaced)))
+        return cls(
+            *(
+                len(np.unique(points[:, 1:], axis=0))
+                for points in (outliers.left, outliers.replaced)
+            )
+        )
 
     def __str__(self) -> str:
         parts = []
@@ -237,7 +250,8 @@ def lacking_at(points: np.ndarray, read: Read, other: Read, size: Sequence[int])
 class _Part:
     """Rows of a page, or planes of a volume, that are looked at together.
 
-    Points are (plane, row, column): of a page the plane is a channel, of a volume channel * depth + plane.
+    Points are (plane, row, column): of a page the plane is a channel, of a volume channel * depth +
+    plane.
 
     Attributes:
         size: of the whole, (H, W) or (D, H, W).
@@ -276,7 +290,9 @@ class _Part:
         own = points[self.holds(points)].clone()
         if self.deep:
             depth = self.size[0]
-            own[:, 0] = own[:, 0] // depth * (self.stop - self.first) + own[:, 0] % depth - self.first
+            own[:, 0] = (
+                own[:, 0] // depth * (self.stop - self.first) + own[:, 0] % depth - self.first
+            )
         own[:, 1] -= self.top
         return own
 
@@ -293,7 +309,9 @@ class _Part:
 def _parts(size: Sequence[int]) -> list[_Part]:
     """Return the parts of a page or volume, of about PIXELS each."""
     step = max(1, PIXELS // math.prod(size[1:]))
-    return [_Part(tuple(size), start, min(start + step, size[0])) for start in range(0, size[0], step)]
+    return [
+        _Part(tuple(size), start, min(start + step, size[0])) for start in range(0, size[0], step)
+    ]
 
 
 def _split_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -319,8 +337,9 @@ def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
         size: (H, W) of all of them.
 
     Returns:
-        Coordinates, (n, 3); groups of more than 3 x 3 pixels, as burnt-in letters have, are left out. None where
-        there are fewer than 3 pictures, and where some may show the same scene: what they share may be of it.
+        Coordinates, (n, 3); groups of more than 3 x 3 pixels, as burnt-in letters have, are left
+        out. None where there are fewer than 3 pictures, and where some may show the same scene:
+        what they share may be of it.
     """
     nothing = np.zeros((0, 3), np.int64)
     if len(reads) < 3:
@@ -360,7 +379,8 @@ def _differ(first: np.ndarray, second: np.ndarray) -> bool:
     """Tell whether two pictures show different scenes: each has structure, and not the other's.
 
     Args:
-        first, second: see `_structure`. Where the two means of a picture agree, they are structure and not noise.
+        first, second: see `_structure`. Where the two means of a picture agree, they are structure
+            and not noise.
     """
     if any(_correlation(*halves) < 0.8 for halves in (first, second)):
         return False

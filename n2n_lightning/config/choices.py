@@ -1,8 +1,10 @@
 """Choices that a command, a configuration and Python share; without libraries, for commands that check them first."""
 
-# auto: as stored, unless there is evidence against them; replace: inpainted and denoised; keep: treated as any pixel.
+# auto: as stored, unless there is evidence against them; replace: inpainted and denoised; keep:
+# treated as any pixel.
 OUTLIERS = ("auto", "replace", "keep")
-# The type of results of whole numbers; auto: float32 where rounding would do harm (n2n_lightning.rounding).
+# The type of results of whole numbers; auto: float32 where rounding would do harm
+# (n2n_lightning.rounding).
 DTYPES = ("auto", "keep", "float32")
 # What happens to label images and masks.
 LABEL_IMAGES = ("copy", "denoise")

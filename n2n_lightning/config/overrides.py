@@ -17,7 +17,10 @@ CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder
 # Options whose values are paths.
 PATHS = frozenset(
     [
-        *(f"data.{name}" for name in ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")),
+        *(
+            f"data.{name}"
+            for name in ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")
+        ),
         "data.frames",  # colons, and numbers that are text
         *("resume", "init", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir"),
     ]
@@ -25,17 +28,30 @@ PATHS = frozenset(
 _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_./:+%@-]*")  # what Hydra's grammar takes without quotes
 _OTHER = re.compile(r"[+-]?[\d_.]+(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.IGNORECASE)
-_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+_QUESTIONS = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+)
 
 
 def quoted(arguments: list[str]) -> list[str]:
     """The arguments with quotes, as Hydra's grammar wants them, around paths that need them.
 
-    A value with commas is a list only in a sweep, and only where no file or folder has this name. data.root=[a,b] is
-    several folders for one run.
+    A value with commas is a list only in a sweep, and only where no file or folder has this name.
+    data.root=[a,b] is several folders for one run.
 
-    >>> quoted(["data.noisy=Zürich, run (1)/a", "optim.lr=0.1,0.01", "data.root=plain/folder", "data.root=[a, my b]"])
-    ["data.noisy='Zürich, run (1)/a'", 'optim.lr=0.1,0.01', 'data.root=plain/folder', "data.root=['a','my b']"]
+    >>> quoted(["data.noisy=Zürich, run (1)/a", "optim.lr=0.1,0.01"])
+    ["data.noisy='Zürich, run (1)/a'", 'optim.lr=0.1,0.01']
+    >>> quoted(["data.root=plain/folder", "data.root=[a, my b]"])
+    ['data.root=plain/folder', "data.root=['a','my b']"]
     """
     several = bool({"-m", "--multirun"} & {*arguments})
     found = []
@@ -45,11 +61,19 @@ def quoted(arguments: list[str]) -> list[str]:
             argument = f"{match[1]}{match[2]}={expand(match[3])}"
             match = _ARGUMENT.fullmatch(argument)
         if match and match[2] in PATHS and _needs_quotes(match[3]) and not _is_quoted(match[3]):
-            if match[2] == "data.root" and re.fullmatch(r"\[.*\]", match[3]) and not _exists(match[3]):
-                folders = ",".join(quote(unquoted(part.strip())) for part in match[3][1:-1].split(","))
+            if (
+                match[2] == "data.root"
+                and re.fullmatch(r"\[.*\]", match[3])
+                and not _exists(match[3])
+            ):
+                folders = ",".join(
+                    quote(unquoted(part.strip())) for part in match[3][1:-1].split(",")
+                )
                 found.append(f"{match[1]}{match[2]}=[{folders}]")
                 continue
-            one = not (several and match[2].startswith("data.") and "," in match[3]) or _exists(match[3])
+            one = not (several and match[2].startswith("data.") and "," in match[3]) or _exists(
+                match[3]
+            )
             parts = [match[3]] if one else match[3].split(",")
             argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"
         found.append(argument)
@@ -60,8 +84,8 @@ def placed(config: dict[str, Any], folder: Path) -> None:
     """Make the paths of a configuration mean what they meant in the folder where the command was typed.
 
     Args:
-        config: the plain configuration, which is changed: `~` is expanded, and where the program works in another
-            folder by now (hydra.job.chdir=true), relative paths become absolute.
+        config: the plain configuration, which is changed: `~` is expanded, and where the program
+            works in another folder by now (hydra.job.chdir=true), relative paths become absolute.
         folder: where it was typed.
     """
     moved = Path.cwd() != folder
@@ -114,7 +138,9 @@ def bare(override: str) -> str:
     ('data.noisy=my scans/a', 'optim.lr=0.1', 'trainer.max_time=00:01:00:00')
     """
     name, _, value = override.partition("=")
-    return f"{name}={unquoted(value)}" if name.lstrip("+") in PATHS else override.replace("\\:", ":")
+    return (
+        f"{name}={unquoted(value)}" if name.lstrip("+") in PATHS else override.replace("\\:", ":")
+    )
 
 
 def unquoted(text: str) -> str:

@@ -27,7 +27,9 @@ def refuse_trainer_options(options: dict[str, Any]) -> None:
             raise InputError(f"trainer.{name}: is set by the run itself; {instead}")
     tried = "+trainer.fast_dev_run=true tries one batch and keeps nothing"
     if options.get("enable_checkpointing") is False:
-        raise InputError(f"trainer.enable_checkpointing=false: the checkpoint is what a run is for; {tried}")
+        raise InputError(
+            f"trainer.enable_checkpointing=false: the checkpoint is what a run is for; {tried}"
+        )
     if options.get("barebones"):
         raise InputError(
             f"trainer.barebones=true: would leave no checkpoint and no score; {tried}, and images per"
@@ -35,11 +37,15 @@ def refuse_trainer_options(options: dict[str, Any]) -> None:
         )
     strategy = str(options.get("strategy"))
     if strategy.startswith("ddp") and strategy.partition("_")[2] in ("spawn", "fork", "notebook"):
-        raise InputError(f"trainer.strategy={strategy}: its processes cannot share a run here; trainer=ddp can")
+        raise InputError(
+            f"trainer.strategy={strategy}: its processes cannot share a run here; trainer=ddp can"
+        )
     _refuse_lengths(options)
     several = options.get("devices") not in (1, "1") or "ddp" in strategy
     if options.get("use_distributed_sampler") and several:
-        raise InputError("trainer.use_distributed_sampler=true: the processes share every batch already; false works")
+        raise InputError(
+            "trainer.use_distributed_sampler=true: the processes share every batch already; false works"
+        )
     _check_loggers(options.get("logger"))
 
 
@@ -51,7 +57,9 @@ def _refuse_lengths(options: dict[str, Any]) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise InputError(f"trainer.{name}={value}: must be a number")
         if value == 0 and name != "overfit_batches":
-            raise InputError(f"trainer.{name}=0: nothing would be trained on or scored; larger than 0")
+            raise InputError(
+                f"trainer.{name}=0: nothing would be trained on or scored; larger than 0"
+            )
     least, most = options.get("min_epochs"), options.get("max_epochs")
     if isinstance(least, int) and isinstance(most, int) and least > most:
         raise InputError(f"trainer.min_epochs={least}: more than trainer.max_epochs={most}")
@@ -77,5 +85,9 @@ def added_loggers(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[s
     """
     asked = options.pop("logger", None)
     loggers: Sequence[Any] = asked if isinstance(asked, list) else [asked]
-    notes = ["trainer.logger=false: metrics.csv and the curves are written all the same"] if asked is False else []
+    notes = (
+        ["trainer.logger=false: metrics.csv and the curves are written all the same"]
+        if asked is False
+        else []
+    )
     return [logger for logger in loggers if isinstance(logger, dict)], notes

@@ -21,7 +21,8 @@ def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
         conf: the folder of the configuration.
     """
     if match := re.search(
-        r"Could not find '([\w/]+)/([^']+)' Available options in '[^']+': (.+?) Config search", message
+        r"Could not find '([\w/]+)/([^']+)' Available options in '[^']+': (.+?) Config search",
+        message,
     ):
         group, name, options = match[1], match[2], match[3].split()
         return f"{group}={name}: there is no such choice{_nearest(name, options)}; there are {', '.join(options)}"
@@ -30,7 +31,9 @@ def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
         section, _, name = key.rpartition(".")
         beside = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == section]
         others = (
-            [f"{section}={p.stem}" for p in sorted(conf.glob(f"{section}/*.yaml")) if _has(p, name)] if section else []
+            [f"{section}={p.stem}" for p in sorted(conf.glob(f"{section}/*.yaml")) if _has(p, name)]
+            if section
+            else []
         )
         if others:
             return f"{key}: there is no such key here; it belongs to {', '.join(others)}"
@@ -49,9 +52,29 @@ def explained(message: str, arguments: Sequence[str], conf: Path) -> str:
 
 
 # Of Hydra: those that stand alone, and those that take the next word.
-_ALONE = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+_ALONE = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--resolve",
+    "--run",
+    "-r",
+    "--multirun",
+    "-m",
+)
 _TAKING = (
-    *("--cfg", "-c", "--package", "-p", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun"),
+    *(
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+        "--info",
+        "-i",
+        "--shell-completion",
+        "-sc",
+        "--experimental-rerun",
+    ),
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
 
@@ -60,7 +83,11 @@ def foreign(arguments: Sequence[str]) -> None:
     """Raises InputError for arguments as other programs take them: --lr 0.1, lr = 0.1."""
     how = "arguments are NAME=VALUE, without -- and without spaces: data.noisy=FOLDER; --help lists the names"
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        if argument.partition("=")[0] in (*_ALONE, *_TAKING) or before in _TAKING or argument.startswith("~"):
+        if (
+            argument.partition("=")[0] in (*_ALONE, *_TAKING)
+            or before in _TAKING
+            or argument.startswith("~")
+        ):
             continue
         if argument.startswith(("-", "=")) or "=" not in argument:
             raise InputError(f"{argument}: {how}")
@@ -103,26 +130,44 @@ def refuse_config(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
     for name in ("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches"):
         value = trainer.get(name, 1)
-        if name == "max_epochs" and value is None and (trainer.get("max_steps", -1) > 0 or trainer.get("max_time")):
+        if (
+            name == "max_epochs"
+            and value is None
+            and (trainer.get("max_steps", -1) > 0 or trainer.get("max_time"))
+        ):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            free = "; with trainer.max_steps= or max_time= null works" if name == "max_epochs" else ""
+            free = (
+                "; with trainer.max_steps= or max_time= null works" if name == "max_epochs" else ""
+            )
             raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more{free}")
     if trainer.get("num_nodes", 1) != 1:
-        raise InputError(f"trainer.num_nodes={trainer['num_nodes']}: a run uses one machine; a sweep uses several")
+        raise InputError(
+            f"trainer.num_nodes={trainer['num_nodes']}: a run uses one machine; a sweep uses several"
+        )
     if trainer.get("check_val_every_n_epoch", 1) > (trainer.get("max_epochs", 1) or math.inf):
         raise InputError(
             f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: there would be no validation in"
             f" trainer.max_epochs={trainer['max_epochs']}"
         )
     limit = trainer.get("max_time")
-    if limit is not None and not isinstance(limit, dict) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(limit)):
-        raise InputError(f"trainer.max_time={limit}: should be DD:HH:MM:SS; 00:00:30:00 is half an hour")
+    if (
+        limit is not None
+        and not isinstance(limit, dict)
+        and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(limit))
+    ):
+        raise InputError(
+            f"trainer.max_time={limit}: should be DD:HH:MM:SS; 00:00:30:00 is half an hour"
+        )
     clip = trainer.get("gradient_clip_val")
     if clip is not None and (not _is_number(clip) or clip <= 0):
-        raise InputError(f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out")
+        raise InputError(
+            f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out"
+        )
     if clip and config["optim"].get("fused") and str(trainer.get("precision")).startswith("16"):
-        raise InputError(f"trainer.gradient_clip_val={clip}: with float16 optim.fused=false goes with it")
+        raise InputError(
+            f"trainer.gradient_clip_val={clip}: with float16 optim.fused=false goes with it"
+        )
     refuse_trainer_options(trainer)
     _refuse_device(str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto")))
 
@@ -138,7 +183,9 @@ def _refuse_device(accelerator: str, precision: str) -> None:
         )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not found["gpu"])
     if on_cpu and precision in ("16", "16-mixed", "16-true"):
-        raise InputError(f"trainer.precision={precision}: float16 needs a GPU; bf16-mixed, 32-true or auto works")
+        raise InputError(
+            f"trainer.precision={precision}: float16 needs a GPU; bf16-mixed, 32-true or auto works"
+        )
 
 
 def _is_number(value: Any) -> bool:
@@ -158,7 +205,9 @@ def unexpected(message: str, make: Any) -> str:
 
 
 def _has(path: Path, name: str) -> bool:
-    return any(line.startswith(f"{name}:") for line in path.read_text(encoding="utf-8").splitlines())
+    return any(
+        line.startswith(f"{name}:") for line in path.read_text(encoding="utf-8").splitlines()
+    )
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -174,7 +223,9 @@ def _keys(arguments: Sequence[str], conf: Path) -> list[str]:
 
     groups = {path.parent.relative_to(conf).as_posix() for path in conf.rglob("*.yaml")}
     chosen = [
-        a for a in arguments if a.partition("=")[0] in groups and (conf / f"{a.replace('=', '/')}.yaml").is_file()
+        a
+        for a in arguments
+        if a.partition("=")[0] in groups and (conf / f"{a.replace('=', '/')}.yaml").is_file()
     ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):

@@ -9,4 +9,13 @@ from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.data.single_image import SingleImages
 
-__all__ = ["BatchIndex", "Course", "Images", "Movie", "NoisyPairs", "PairedImages", "Photos", "SingleImages"]
+__all__ = [
+    "BatchIndex",
+    "Course",
+    "Images",
+    "Movie",
+    "NoisyPairs",
+    "PairedImages",
+    "Photos",
+    "SingleImages",
+]

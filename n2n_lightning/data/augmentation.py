@@ -11,8 +11,8 @@ from n2n_lightning.arrays import axes
 def to_float(image: Tensor, scale: float | None = None) -> Tensor:
     """Integers to float32 by dividing by `scale`, by default the largest value of their type (255, 65535).
 
-    Floats are divided by `scale` only if one is given; tensors that are float32 already and need no scale are returned
-    as they are.
+    Floats are divided by `scale` only if one is given; tensors that are float32 already and need no
+    scale are returned as they are.
 
     >>> to_float(torch.tensor([51], dtype=torch.uint8)).item(), to_float(torch.tensor([1024.0]), 4096).item()
     (0.20000000298023224, 0.25)
@@ -29,7 +29,8 @@ def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
     0.5
     """
     black, span = limits
-    wide = image.dtype.itemsize > 2 and image.dtype != torch.float32  # float32 does not hold every value of these
+    # float32 does not hold every value of these
+    wide = image.dtype.itemsize > 2 and image.dtype != torch.float32
     return ((image.double() if wide else image.float()) - black).div_(span).float()
 
 
@@ -41,8 +42,8 @@ def turn(
 ) -> list[Tensor]:
     """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
 
-    Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is flipped along D, too,
-    and transposed in each plane whose axes are alike (axes.quarter_turns).
+    Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is
+    flipped along D, too, and transposed in each plane whose axes are alike (axes.quarter_turns).
 
     Args:
         images: of one size.
@@ -52,7 +53,9 @@ def turn(
     """
     spatial = axes.spatial(images[0])
     planes = axes.quarter_turns(axes.size(images[0]), spacing) if transposed else []
-    drawn = (torch.rand(len(spatial) + max(1, len(planes)), len(images[0]), generator=draws) < 0.5).to(images[0].device)
+    drawn = (
+        torch.rand(len(spatial) + max(1, len(planes)), len(images[0]), generator=draws) < 0.5
+    ).to(images[0].device)
     choices = [axes.per_image(choice, images[0]) for choice in drawn]
     flips, transposes = choices[: len(spatial)], choices[len(spatial) :]
     turned = []
@@ -71,17 +74,22 @@ def without_colour(image: Tensor, share: float, draws: torch.Generator) -> Tenso
     return torch.where(grey, image.mean(1, keepdim=True), image)
 
 
-def recolour(images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator) -> list[Tensor]:
+def recolour(
+    images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator
+) -> list[Tensor]:
     """The same random saturation and contrast for each row of all `images` (B, C, H, W).
 
-    Distances from the mean of a pixel's channels are multiplied by a factor between the two of `saturation`, distances
-    from 0.5 by 0.7 to 1.4, both uniform in the logarithm. All of it is affine and nothing is clamped, so that noise of
-    zero mean stays so.
+    Distances from the mean of a pixel's channels are multiplied by a factor between the two of
+    `saturation`, distances from 0.5 by 0.7 to 1.4, both uniform in the logarithm. All of it is
+    affine and nothing is clamped, so that noise of zero mean stays so.
     """
-    u = [axes.per_image(drawn, images[0]) for drawn in torch.rand(2, len(images[0]), generator=draws)]
+    u = [
+        axes.per_image(drawn, images[0]) for drawn in torch.rand(2, len(images[0]), generator=draws)
+    ]
     lowest, highest = saturation
     colour, contrast = (
-        factor.to(images[0].device) for factor in (lowest * (highest / lowest) ** u[0], 1.4 ** (2 * u[1] - 1))
+        factor.to(images[0].device)
+        for factor in (lowest * (highest / lowest) ** u[0], 1.4 ** (2 * u[1] - 1))
     )
     recoloured = []
     for image in images:

@@ -22,11 +22,13 @@ def levels_of(scenes: SceneSet, seen: IntensityStats) -> NoiseLevels | None:
     """Measure the noise of each capture by itself, in the middles of some scenes.
 
     Args:
-        scenes: several captures of each; capture k of one scene is taken to be like capture k of another.
+        scenes: several captures of each; capture k of one scene is taken to be like capture k of
+            another.
         seen: what their values mean.
 
     Returns:
-        None where scenes have different numbers of captures or one, and where the noise is not measurable.
+        None where scenes have different numbers of captures or one, and where the noise is not
+        measurable.
     """
     counts = scenes.captures(torch.arange(len(scenes.names)))
     count = int(counts.max())
@@ -39,7 +41,9 @@ def levels_of(scenes: SceneSet, seen: IntensityStats) -> NoiseLevels | None:
     return measured(_parts(scenes, seen, chosen, side))
 
 
-def _parts(scenes: SceneSet, seen: IntensityStats, chosen: list[int], side: int) -> Iterator[list[Tensor]]:
+def _parts(
+    scenes: SceneSet, seen: IntensityStats, chosen: list[int], side: int
+) -> Iterator[list[Tensor]]:
     """The captures of some scenes, (C, H, W) each; of volumes some planes."""
     for i in chosen:
         count = int(scenes.captures(torch.tensor([i]))[0])
@@ -71,9 +75,11 @@ class Direction:
     """Which captures are scored, and how.
 
     Attributes:
-        pairs: numbers (input, target) of captures; none: neighbours, and the mean of the errors of both is the score.
+        pairs: numbers (input, target) of captures; none: neighbours, and the mean of the errors of
+            both is the score.
         captures: what is scored, in words.
-        reach: of the neighbours that measure the noise of the targets (noise_levels.NEIGHBOURS); None: they have none.
+        reach: of the neighbours that measure the noise of the targets (noise_levels.NEIGHBOURS);
+            None: they have none.
     """
 
     pairs: tuple[tuple[int, int], ...] = ()
@@ -94,10 +100,16 @@ class Direction:
         """The noise of a target, at each pixel; None where both captures are scored."""
         if not self.pairs:
             return None
-        return torch.zeros_like(target) if self.reach is None else noise_power(target, other, self.reach)
+        return (
+            torch.zeros_like(target)
+            if self.reach is None
+            else noise_power(target, other, self.reach)
+        )
 
 
-def scored_direction(levels: NoiseLevels | None, swap: bool | str = "auto", within: int | None = None) -> Direction:
+def scored_direction(
+    levels: NoiseLevels | None, swap: bool | str = "auto", within: int | None = None
+) -> Direction:
     """Choose the captures that are scored: the noisier ones, where the noise differs.
 
     Args:
@@ -111,7 +123,9 @@ def scored_direction(levels: NoiseLevels | None, swap: bool | str = "auto", with
     pairs = [(0, 1)] if swap is False else pairs
     clean = {j for _, j in pairs} <= set(levels.clean)
     if levels.reach is None and not clean:
-        return Direction(captures=f"{BOTH}: noise that is correlated so far does not tell the variance of one")
+        return Direction(
+            captures=f"{BOTH}: noise that is correlated so far does not tell the variance of one"
+        )
     captures = named(sorted({i for i, _ in pairs}), len(levels.variances))
     return Direction(tuple(pairs), captures, None if clean else levels.reach)
 
@@ -139,8 +153,12 @@ def explained(levels: NoiseLevels, way: str, scored: str | None) -> str:
         way: in which direction the network is trained.
         scored: the captures that the score is of; None: there is no score.
     """
-    line = f"noise: {levels.described()}: {way}" + (f", and the score is that of {scored}" if scored else "")
+    line = f"noise: {levels.described()}: {way}" + (
+        f", and the score is that of {scored}" if scored else ""
+    )
     if not levels.clean:
         return line
     clean = named(levels.clean, len(levels.variances))
-    return f"{line}; {clean} have no noise" + (": they are used as clean images to score with" if scored else "")
+    return f"{line}; {clean} have no noise" + (
+        ": they are used as clean images to score with" if scored else ""
+    )

@@ -17,8 +17,9 @@ from n2n_lightning.files import InputError, load_torch, sha256
 class Course(NoisyPairs):
     """The report's files in the folder `root`, as the course wrote them with torch.save.
 
-    `train_data.pkl` is a tuple of two uint8 tensors (N, 3, H, W), two noisy versions of each image; `val_data.pkl` a
-    tuple (noisy, clean) of the same kind. The report has N = 50,000 and 1,000, H = W = 32.
+    `train_data.pkl` is a tuple of two uint8 tensors (N, 3, H, W), two noisy versions of each image;
+    `val_data.pkl` a tuple (noisy, clean) of the same kind. The report has N = 50,000 and 1,000, H =
+    W = 32.
 
     Args:
         root: the folder.
@@ -37,9 +38,16 @@ class Course(NoisyPairs):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.root, self.train_pairs, self.val_pairs, self.swap = Path(root), train_pairs, val_pairs, swap
+        self.root, self.train_pairs, self.val_pairs, self.swap = (
+            Path(root),
+            train_pairs,
+            val_pairs,
+            swap,
+        )
         if self.supervised:
-            raise InputError("target=clean: data=course has no clean training images; data=photos and data=images have")
+            raise InputError(
+                "target=clean: data=course has no clean training images; data=photos and data=images have"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the files; to validate, the one with the training pairs need not be there."""
@@ -48,7 +56,11 @@ class Course(NoisyPairs):
             return
         path = self.root / "val_data.pkl"
         noisy, clean = read_course(path, self.val_pairs, "val_pairs")
-        self.fingerprint = {"name": "course", "val": len(noisy), "sha256": {path.name: sha256(path)}}
+        self.fingerprint = {
+            "name": "course",
+            "val": len(noisy),
+            "sha256": {path.name: sha256(path)},
+        }
         self.val = Pairs(noisy, clean)
 
     def load(self) -> tuple[Dataset, Dataset]:
@@ -68,34 +80,53 @@ class Course(NoisyPairs):
             "name": "course",
             "train": len(first),
             "val": len(noisy),
-            "sha256": {name: sha256(self.root / name) for name in ("train_data.pkl", "val_data.pkl")},
+            "sha256": {
+                name: sha256(self.root / name) for name in ("train_data.pkl", "val_data.pkl")
+            },
         }
         scenes = EqualSizeScenes([first, second], [f"pair {i}" for i in range(len(first))])
         return Captures(scenes, self.seed, self.swap), Pairs(noisy, clean)
 
 
-def read_course(path: Path, count: int | None = None, option: str = "train_pairs") -> tuple[Tensor, Tensor]:
+def read_course(
+    path: Path, count: int | None = None, option: str = "train_pairs"
+) -> tuple[Tensor, Tensor]:
     """The two tensors of a file of the report's data, (N, 3, H, W) uint8, or the first `count` of each.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or `count`, the option's value, does not fit.
+        InputError: the file is missing, damaged or of another kind, or `count`, the option's value,
+            does not fit.
     """
     content = load_torch(path)
     if not isinstance(content, tuple | list) or len(content) != 2:
-        found = f"{len(content)} items" if isinstance(content, tuple | list | dict) else type(content).__name__
+        found = (
+            f"{len(content)} items"
+            if isinstance(content, tuple | list | dict)
+            else type(content).__name__
+        )
         raise InputError(f"{path}: should hold a tuple of two tensors, found {found}")
     for tensor in content:
         if not isinstance(tensor, Tensor):
-            raise InputError(f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it")
+            raise InputError(
+                f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it"
+            )
         if tensor.dtype != torch.uint8:
-            raise InputError(f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}")
+            raise InputError(
+                f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}"
+            )
         if len(tensor.shape) != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
-            raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}")
+            raise InputError(
+                f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}"
+            )
     a, b = content
     if a.shape != b.shape:
-        raise InputError(f"{path}: the two tensors differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+        raise InputError(
+            f"{path}: the two tensors differ in shape: {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if count is None:
         return a, b
     if not 1 <= count <= len(a):
-        raise InputError(f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work")
+        raise InputError(
+            f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work"
+        )
     return a[:count], b[:count]

@@ -1,8 +1,9 @@
 """From stored images to batches of noisy pairs on the training device.
 
-A batch is a dict: `input` and `target`, float (B, C, H, W), values in [0, 1] up to noise. In training the target is
-another noisy version of the input's image; in validation it is the clean image. Stored integers stay integers until
-they are on the device that trains; everything random is a pure function of (seed, epoch, batch number).
+A batch is a dict: `input` and `target`, float (B, C, H, W), values in [0, 1] up to noise. In
+training the target is another noisy version of the input's image; in validation it is the clean
+image. Stored integers stay integers until they are on the device that trains; everything random is
+a pure function of (seed, epoch, batch number).
 """
 
 import math
@@ -33,9 +34,10 @@ class NoisyPairs(pl.LightningDataModule):
         batch_size: noisy pairs per optimiser step.
         val_batch_size: images per validation step; fewer where they are larger than 64 x 64.
         seed: of order, crops, noise and augmentation.
-        augment: give both images of a pair the same random flips and, where they are square, quarter turns.
-        colour: [lowest, highest] factor on the saturation, to give both images of a pair the same random saturation and
-            contrast, see `recolour`; None leaves them as they are.
+        augment: give both images of a pair the same random flips and, where they are square,
+            quarter turns.
+        colour: [lowest, highest] factor on the saturation, to give both images of a pair the same
+            random saturation and contrast, see `recolour`; None leaves them as they are.
         workers: processes that prepare batches; 0 prepares them in the training process.
         grey: share of the clean crops that lose their colour before they get their noise.
         dims: 2 for images, 3 for volumes; `auto` takes what the data are.
@@ -45,23 +47,31 @@ class NoisyPairs(pl.LightningDataModule):
         train, val: the two data sets.
         channels: of the images.
         dims: their spatial axes: 2, or 3 of volumes.
-        spacing: of volumes, the distance of neighbouring voxels along D, H and W, where that is known.
+        spacing: of volumes, the distance of neighbouring voxels along D, H and W, where that is
+            known.
         notes: what should be said of the data before training.
         thinned: whether the network learns from halves of photon counts.
-        context: of movies, how many frames before and after one the network is shown in place of it.
-        scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for floats.
-        limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and `scale`.
+        context: of movies, how many frames before and after one the network is shown in place of
+            it.
+        scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for
+            floats.
+        limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and
+            `scale`.
         nodata_values: stored values that mean that a pixel is missing.
         outliers: what happens to isolated pixels that stand out: choices.OUTLIERS.
-        defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None: not known.
-        stored_unit: (factor, offset) that make physical values of the stored ones; None where files do not say it.
+        defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None:
+            not known.
+        stored_unit: (factor, offset) that make physical values of the stored ones; None where files
+            do not say it.
         left_out: names of images that are not used.
-        array_layout: how the first array was read, for the checkpoint; None where arrays are no files of the user.
+        array_layout: how the first array was read, for the checkpoint; None where arrays are no
+            files of the user.
         dropped: frames and files that are not used, a line in words for each reason.
         reference: what validation compares with, `clean` or `noisy`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: says what the data are, for `result.json`.
-        score_of: of noisy captures, which of them the score is of, and their noise, for `result.json`.
+        score_of: of noisy captures, which of them the score is of, and their noise, for
+            `result.json`.
     """
 
     def __init__(
@@ -80,7 +90,8 @@ class NoisyPairs(pl.LightningDataModule):
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.colour = None if colour is False else ordered("colour", colour, 100)  # false: in runs of older versions
+        # false: in runs of older versions
+        self.colour = None if colour is False else ordered("colour", colour, 100)
         self.seed, self.augment, self.workers = seed, augment, workers
         self.context, self.thinned = 0, False
         self.asked_dims, self.dims = dims, 2
@@ -111,7 +122,8 @@ class NoisyPairs(pl.LightningDataModule):
         """The training and the validation data (None: no validation); also sets what else differs from the above.
 
         Raises:
-            InputError: the data cannot be used; the message says which file or option, and what would work.
+            InputError: the data cannot be used; the message says which file or option, and what
+                would work.
         """
         raise NotImplementedError
 
@@ -120,14 +132,16 @@ class NoisyPairs(pl.LightningDataModule):
             self.train, self.val = self.load()
             size = len(self.train)  # type: ignore[arg-type]
             if size < self.batch_size:
-                raise InputError(f"data.batch_size={self.batch_size}: there are only {size} training pairs")
+                raise InputError(
+                    f"data.batch_size={self.batch_size}: there are only {size} training pairs"
+                )
 
     def captured(self) -> tuple[Any, Any, int | None, str] | None:
         """Captures, what their values mean (intensity.IntensityStats), how far apart pairs may be, and what makes pairs
         of them.
 
-        The last is `pairs`, or a method for single images; `lines` masks them. None where noise is made here, or
-        nothing is learnt from it.
+        The last is `pairs`, or a method for single images; `lines` masks them. None where noise is
+        made here, or nothing is learnt from it.
         """
         return None
 
@@ -173,7 +187,8 @@ class NoisyPairs(pl.LightningDataModule):
         batches = BatchSampler(len(dataset), batch_size, self.seed, shuffle)
         return Loader(dataset, batches, self.workers if shuffle else 0)
 
-    # Lightning restores loaders by itself, but not when the length of the run was asked for before, as schedules do.
+    # Lightning restores loaders by itself, but not when the length of the run was asked for before,
+    # as schedules do.
     def state_dict(self) -> dict[str, Any]:
         return {"position": self._training.state_dict() if self._training else None}
 
@@ -192,20 +207,29 @@ class NoisyPairs(pl.LightningDataModule):
             if recoloured:  # before the noise, which is then of the strength that was asked for
                 image = recoloured([image])[0].clamp(0, 1)
             if training and self.grey:
-                image = without_colour(image, self.grey, generator(self.seed, "grey", batch["epoch"], batch["number"]))
+                image = without_colour(
+                    image, self.grey, generator(self.seed, "grey", batch["epoch"], batch["number"])
+                )
             pair = self._corrupt(image, batch, training)
         else:
             pair = self._shown(batch["input"], batch["target"], training)
             if recoloured:
                 pair = recoloured(pair)
         if training and self.augment:
-            pair = turn(pair, generator(self.seed, "turns", batch["epoch"], batch["number"]), spacing=self.spacing)
+            pair = turn(
+                pair,
+                generator(self.seed, "turns", batch["epoch"], batch["number"]),
+                spacing=self.spacing,
+            )
         if not training:
             ready = self._scored(pair, batch)
             return {**ready, **self.noise_of_target(ready)} if self.reference == "noisy" else ready
         # Each process of a run draws the whole batch and takes its share of it.
         assert self.trainer
-        parts = [images.tensor_split(self.trainer.world_size)[self.trainer.global_rank] for images in pair]
+        parts = [
+            images.tensor_split(self.trainer.world_size)[self.trainer.global_rank]
+            for images in pair
+        ]
         return {"input": parts[0], "target": parts[1], "size": len(pair[0])}
 
     def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -215,7 +239,8 @@ class NoisyPairs(pl.LightningDataModule):
             ready: `input`, `target`, `other_target`, as the network takes them.
 
         Returns:
-            `target_noise`, its variance at each pixel (noise_levels.noise_power), or nothing: both are scored.
+            `target_noise`, its variance at each pixel (noise_levels.noise_power), or nothing: both
+            are scored.
         """
         return {}
 
@@ -236,7 +261,10 @@ class NoisyPairs(pl.LightningDataModule):
         if not self._may_have_outliers(first):
             return [bad_pixels.inpaint(one), other]
         whole = self.outliers == "auto"
-        return [bad_pixels.inpaint_outliers(one, whole), bad_pixels.mask_outliers(other, whole) if noisy else other]
+        return [
+            bad_pixels.inpaint_outliers(one, whole),
+            bad_pixels.mask_outliers(other, whole) if noisy else other,
+        ]
 
     def _normalized(self, stored: Tensor) -> Tensor:
         """Stored values in units of the network; NaN where they are missing."""
@@ -296,13 +324,20 @@ class NoisyPairs(pl.LightningDataModule):
             return [self.noise(image, draws), self.noise.clean(image)]
         if not self.noise.frozen:
             return self._pair(
-                image, generator(self.seed, "noise", batch["epoch"], batch["number"], device=image.device)
+                image,
+                generator(self.seed, "noise", batch["epoch"], batch["number"], device=image.device),
             )
-        keys = [generator(self.seed, "frozen noise", n, device=image.device) for n in batch["images"].tolist()]
+        keys = [
+            generator(self.seed, "frozen noise", n, device=image.device)
+            for n in batch["images"].tolist()
+        ]
         parts = [self._pair(image[i : i + 1], draws) for i, draws in enumerate(keys)]
         return [torch.cat(side) for side in zip(*parts, strict=True)]
 
     def _pair(self, image: Tensor, draws: torch.Generator) -> list[Tensor]:
         assert self.noise is not None
         noisy = self.noise(image, draws)
-        return [noisy, self.noise.clean(image) if self.supervised else self.noise.target(image, draws)]
+        return [
+            noisy,
+            self.noise.clean(image) if self.supervised else self.noise.target(image, draws),
+        ]

@@ -34,10 +34,11 @@ class WholeImages(Dataset):
 class Crops(Dataset):
     """Random crops of clean photographs of any sizes, new in every epoch; photos are (C, H, W), all of one type.
 
-    With `zoom`, a crop is a square of so many times the shorter side of its photo, uniform in the side or, with `area`,
-    in the area. It is sampled without interpolation on size*block pixels per side (interpolation would smooth what the
-    noise is made of), and mirrored half of the time. Without, it is size*block pixels of the photo as they are. A deque
-    of photos is emptied, so that none is held twice.
+    With `zoom`, a crop is a square of so many times the shorter side of its photo, uniform in the
+    side or, with `area`, in the area. It is sampled without interpolation on size*block pixels per
+    side (interpolation would smooth what the noise is made of), and mirrored half of the time.
+    Without, it is size*block pixels of the photo as they are. A deque of photos is emptied, so that
+    none is held twice.
     """
 
     def __init__(
@@ -72,19 +73,28 @@ class Crops(Dataset):
         if not self.noise.frozen:
             photos = key.scene_index(self.count, len(self.starts))
             return {**self._batch(photos, key.epoch, key.number), **key.identity()}
-        # Frozen noise belongs to the image, whatever batch it is in, so each image has a generator of its own.
-        parts = [self._batch(key.images[i : i + 1], "frozen", int(n)) for i, n in enumerate(key.images)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | key.identity()
+        # Frozen noise belongs to the image, whatever batch it is in, so each image has a generator
+        # of its own.
+        parts = [
+            self._batch(key.images[i : i + 1], "frozen", int(n)) for i, n in enumerate(key.images)
+        ]
+        return {
+            name: torch.cat([part[name] for part in parts]) for name in parts[0]
+        } | key.identity()
 
     def _batch(self, images: Tensor, *where_used: Any) -> dict[str, Tensor]:
         draws = generator(self.seed, "crops", *where_used)
         where = self._place(images, draws)
         if not isinstance(self.noise, Pixelate):
             return {"image": self._take(where, *self._grid(len(images)))}
-        # This noise is a way of sampling the photo: only the pixels that it draws are read, not whole crops.
+        # This noise is a way of sampling the photo: only the pixels that it draws are read, not
+        # whole crops.
         noisy = self._sample(where, draws)
         if self.supervised:
-            return {"input": noisy, "target": self.noise.clean(to_float(self._take(where, *self._grid(len(images)))))}
+            return {
+                "input": noisy,
+                "target": self.noise.clean(to_float(self._take(where, *self._grid(len(images))))),
+            }
         return {"input": noisy, "target": self._sample(where, draws)}
 
     def reference(self) -> tuple[Tensor, Tensor]:
@@ -104,7 +114,11 @@ class Crops(Dataset):
         u = torch.rand(4, len(images), generator=draws)
         if self.zoom:
             low, high = self.zoom
-            share = (low**2 + (high**2 - low**2) * u[0]).sqrt() if self.area else low + (high - low) * u[0]
+            share = (
+                (low**2 + (high**2 - low**2) * u[0]).sqrt()
+                if self.area
+                else low + (high - low) * u[0]
+            )
             side = (torch.minimum(height, width) * share).long().clamp(min=1)
         else:
             side = torch.full_like(height, self.size * self.noise.block)
@@ -147,12 +161,16 @@ class Captures(Dataset):
     Args:
         scenes: the captures.
         seed: of the choices below.
-        swap: take a random ordered pair of the captures; otherwise the first is the input, the second the target.
-        clean: train towards these images, one of each scene, instead (supervised training, for comparison).
-        crop: sides of a random window, (H, W) or (D, H, W), the same for both; None takes whole images.
+        swap: take a random ordered pair of the captures; otherwise the first is the input, the
+            second the target.
+        clean: train towards these images, one of each scene, instead (supervised training, for
+            comparison).
+        crop: sides of a random window, (H, W) or (D, H, W), the same for both; None takes whole
+            images.
         count: images per epoch; item i is of scene i modulo their number.
         within: captures that are more than so many apart are no pair; None: all are.
-        pairs: with `swap`, the numbers (input, target) of the captures that are paired; None: all of them, any order.
+        pairs: with `swap`, the numbers (input, target) of the captures that are paired; None: all
+            of them, any order.
     """
 
     def __init__(
@@ -166,11 +184,23 @@ class Captures(Dataset):
         within: int | None = None,
         pairs: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self.scenes, self.seed, self.swap, self.clean, self.within = scenes, seed, swap, clean, within
+        self.scenes, self.seed, self.swap, self.clean, self.within = (
+            scenes,
+            seed,
+            swap,
+            clean,
+            within,
+        )
         self.pairs = torch.tensor(pairs) if pairs else None
         self.count = count or len(scenes.names)
-        self.window = tuple(min(sides) for sides in zip(crop, scenes.smallest, strict=True)) if crop else None
-        self.inside = ForegroundSampler.of(scenes, self.window) if self.window and len(self.window) == 3 else None
+        self.window = (
+            tuple(min(sides) for sides in zip(crop, scenes.smallest, strict=True)) if crop else None
+        )
+        self.inside = (
+            ForegroundSampler.of(scenes, self.window)
+            if self.window and len(self.window) == 3
+            else None
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -194,7 +224,10 @@ class Captures(Dataset):
         first = (u * count).long()
         if self.within is None:
             return first, (first + 1 + (v * (count - 1)).long()) % count
-        low, high = (first - self.within).clamp(min=0), torch.minimum(first + self.within, count - 1)
+        low, high = (
+            (first - self.within).clamp(min=0),
+            torch.minimum(first + self.within, count - 1),
+        )
         second = low + (v * (high - low)).long()  # of those beside the first one, which is left out
         return first, second + (second >= first)
 
@@ -224,8 +257,8 @@ class Captures(Dataset):
 class ForegroundSampler:
     """Where windows of volumes show something: not outside of the specimen, where all voxels are one value or NaN.
 
-    Volumes are cut into cells of the size of a window; a cell counts where some of its voxels, evenly spread, differ.
-    Windows that begin in another cell are moved into one that counts.
+    Volumes are cut into cells of the size of a window; a cell counts where some of its voxels,
+    evenly spread, differ. Windows that begin in another cell are moved into one that counts.
     """
 
     def __init__(self, cells: list[Tensor], window: Sequence[int], limits: Tensor) -> None:
@@ -238,10 +271,19 @@ class ForegroundSampler:
         for i in range(len(scenes.names)):
             volume = scenes.image(i, 0)
             kept = []
-            corners = [range(0, max(n - w, 0) + 1, w) for n, w in zip(volume.shape[1:], window, strict=True)]
+            corners = [
+                range(0, max(n - w, 0) + 1, w)
+                for n, w in zip(volume.shape[1:], window, strict=True)
+            ]
             for corner in product(*corners):
                 part = volume[
-                    (slice(0, 1), *(slice(c, c + w, max(1, w // 6)) for c, w in zip(corner, window, strict=True)))
+                    (
+                        slice(0, 1),
+                        *(
+                            slice(c, c + w, max(1, w // 6))
+                            for c, w in zip(corner, window, strict=True)
+                        ),
+                    )
                 ]
                 part = part.double()  # torch has no minimum of unsigned 16 bit integers
                 known = part[part.isfinite()]
@@ -281,7 +323,12 @@ class MixedSizePairs(Dataset):
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         i = int(key.images)
         scene = key.images if self.scene is None else self.scene[key.images]
-        return {"input": self.noisy[i][None], "target": self.reference[i][None], "scene": scene, **key.identity()}
+        return {
+            "input": self.noisy[i][None],
+            "target": self.reference[i][None],
+            "scene": scene,
+            **key.identity(),
+        }
 
 
 class Pairs(Dataset):
@@ -295,5 +342,9 @@ class Pairs(Dataset):
         return len(self.noisy)
 
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
-        pair = {"input": self.noisy[key.images], "target": self.reference[key.images], "scene": self.scene[key.images]}
+        pair = {
+            "input": self.noisy[key.images],
+            "target": self.reference[key.images],
+            "scene": self.scene[key.images],
+        }
         return {**pair, **key.identity()}

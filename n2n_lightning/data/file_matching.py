@@ -9,7 +9,15 @@ from pathlib import Path
 
 from n2n_lightning.files import InputError, natural, some_of
 from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
-from n2n_lightning.paths import PREVIEWS, composed, in_clutter, is_dangling, is_pattern, matching, pattern_root
+from n2n_lightning.paths import (
+    PREVIEWS,
+    composed,
+    in_clutter,
+    is_dangling,
+    is_pattern,
+    matching,
+    pattern_root,
+)
 
 
 def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> list[Path]:
@@ -17,7 +25,8 @@ def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> l
 
     Args:
         folder: the folder, or a pattern, `tomo/*_EVN.mrc`, for which `deep` does not matter.
-        exclude: patterns of names, or of paths below the folder, that are left out: `*avg*`, `*/mask/*`.
+        exclude: patterns of names, or of paths below the folder, that are left out: `*avg*`,
+            `*/mask/*`.
         deep: those in folders below it, too.
     """
     return [path for path in _listed(folder, exclude, deep) if not is_dangling(path)]
@@ -66,7 +75,9 @@ class Listing:
 
     def without(self, folders: Sequence[Path], reason: str) -> "Listing":
         """Some folders less, for a reason."""
-        counts = [f"{f.relative_to(self.root)} ({len(self.groups[f])} pictures {reason})" for f in folders]
+        counts = [
+            f"{f.relative_to(self.root)} ({len(self.groups[f])} pictures {reason})" for f in folders
+        ]
         rest = {folder: files for folder, files in self.groups.items() if folder not in folders}
         return replace(self, groups=rest, dropped=(*self.dropped, *counts))
 
@@ -90,7 +101,9 @@ def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
         some = some_of([str(path.relative_to(root)) for path in away], 5)
         dropped.append(f"{some} (links to files that are not there)")
     found = Listing(root, groups, tuple(dropped))
-    small = [f for f in groups if any(part.lower() in PREVIEWS for part in f.relative_to(root).parts)]
+    small = [
+        f for f in groups if any(part.lower() in PREVIEWS for part in f.relative_to(root).parts)
+    ]
     if small and len(small) < len(groups):
         found = found.without(small, "in a folder of previews")
     if not found.groups:
@@ -106,7 +119,9 @@ def is_file(source: str | Path) -> bool:
 
 
 def _excluded(path: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(path.as_posix(), p) for p in patterns)
+    return any(
+        fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(path.as_posix(), p) for p in patterns
+    )
 
 
 def key(path: Path, folder: Path) -> str:
@@ -186,7 +201,8 @@ def _without_both(names: Sequence[str]) -> dict[str, str]:
 def grouped(paths: Sequence[Path]) -> list[list[Path]] | None:
     """Files of one folder as captures of scenes, by a last part of the name that each scene has: a_1, a_2, b_1, b_2.
 
-    None where there is no such part, or it may as well number different things: more parts than scenes, or over 9.
+    None where there is no such part, or it may as well number different things: more parts than
+    scenes, or over 9.
     """
     groups: dict[str, dict[str, Path]] = {}
     for path in paths:
@@ -254,7 +270,9 @@ def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
     if len(alone) > len(pairs) or len(rest) - len(sums) > len(pairs):
         return None
     if alone:
-        raise InputError(f"{alone[0]}: its other half is not there; data.exclude={alone[0].name!r} leaves it out")
+        raise InputError(
+            f"{alone[0]}: its other half is not there; data.exclude={alone[0].name!r} leaves it out"
+        )
     return pairs, rest
 
 

@@ -32,14 +32,15 @@ class Images(Photos):
 
     Args:
         root: the folder, or several.
-        val: another folder, for validation, or a file of noisy and clean images as the report's `val_data.pkl`; None
-            keeps the last tenth of `root` for it.
-        held: keep every so many-th photograph, from the first, out of training; without `val` they are validated on.
-            None keeps the last tenth where there is no `val`.
+        val: another folder, for validation, or a file of noisy and clean images as the report's
+            `val_data.pkl`; None keeps the last tenth of `root` for it.
+        held: keep every so many-th photograph, from the first, out of training; without `val` they
+            are validated on. None keeps the last tenth where there is no `val`.
         channels: 3 for colour, 1 for grey; the photographs are converted.
         specimens: how many generated images (specimens.py), 512 x 512, to train on beside them.
         fabrics: likewise, of fabrics.py, 256 x 256, with the colours of the photographs.
-        noise, train_pairs, size, zoom, names, leaves, **common: see Photos; without `names` none of its photos.
+        noise, train_pairs, size, zoom, names, leaves, **common: see Photos; without `names` none of
+            its photos.
     """
 
     def __init__(
@@ -62,35 +63,55 @@ class Images(Photos):
         if channels not in (1, 3):
             raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
         self._bytes, self._free = 0, psutil.virtual_memory().available
-        self.roots = [Path(root)] if isinstance(root, str | Path) else [Path(folder) for folder in root]
+        self.roots = (
+            [Path(root)] if isinstance(root, str | Path) else [Path(folder) for folder in root]
+        )
         self.val_root, self.held, self.channels = Path(val) if val else None, held, channels
         self.specimens, self.fabrics = specimens, fabrics
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         train, val = self._photographs()
         if (self.names or self.leaves or self.specimens or self.fabrics) and self.channels != 3:
-            raise InputError(f"data.channels={self.channels}: names, leaves, specimens and fabrics are of 3")
+            raise InputError(
+                f"data.channels={self.channels}: names, leaves, specimens and fabrics are of 3"
+            )
         train |= self.included(self.names)
         deep = any(image.dtype == torch.uint16 for image in train.values())
-        photographs = [_eight_bit(image) for image in train.values()] if self.leaves or self.fabrics else []
+        photographs = (
+            [_eight_bit(image) for image in train.values()] if self.leaves or self.fabrics else []
+        )
         generated = dead_leaves(self.leaves, 512, photographs, self.seed)
         train |= {f"dead leaves {i}": image for i, image in enumerate(generated)}
-        train |= {f"fabric {i}": image for i, image in enumerate(fabrics(self.fabrics, 256, photographs, self.seed))}
-        train |= {f"specimen {i}": image for i, image in enumerate(specimens(self.specimens, 512, self.seed))}
+        train |= {
+            f"fabric {i}": image
+            for i, image in enumerate(fabrics(self.fabrics, 256, photographs, self.seed))
+        }
+        train |= {
+            f"specimen {i}": image
+            for i, image in enumerate(specimens(self.specimens, 512, self.seed))
+        }
         return {name: _sixteen_bit(image) if deep else image for name, image in train.items()}, val
 
     def _photographs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        train = {name: image for root in self.roots for name, image in self._read("root", root).items()}
-        kept_back = {name: train.pop(name) for name in list(train)[:: self.held]} if self.held else {}
+        train = {
+            name: image for root in self.roots for name, image in self._read("root", root).items()
+        }
+        kept_back = (
+            {name: train.pop(name) for name in list(train)[:: self.held]} if self.held else {}
+        )
         if self.held and not train:
-            raise InputError(f"data.held={self.held}: leaves no photograph of {self._named} to train on")
+            raise InputError(
+                f"data.held={self.held}: leaves no photograph of {self._named} to train on"
+            )
         if self.held and not self.val_root:
             return train, kept_back
         if self.val_root:
             return train, {} if self.val_root.suffix == ".pkl" else self._read("val", self.val_root)
         kept = -(-len(train) // 10)
         if len(train) < 2:
-            raise InputError(f"data.root={self._named}: holds one image; name a folder for validation with data.val=")
+            raise InputError(
+                f"data.root={self._named}: holds one image; name a folder for validation with data.val="
+            )
         names = list(train)
         return {n: train[n] for n in names[:-kept]}, {n: train[n] for n in names[-kept:]}
 
@@ -103,7 +124,9 @@ class Images(Photos):
             raise InputError(f"data.{option}={folder}: no such folder")
         paths = pictures(folder, deep=True)
         if not paths:
-            raise InputError(f"data.{option}={folder}: holds no images ({', '.join(sorted(PICTURES))})")
+            raise InputError(
+                f"data.{option}={folder}: holds no images ({', '.join(sorted(PICTURES))})"
+            )
         images, damage = {}, []
         for path in paths:
             try:
@@ -129,7 +152,9 @@ class Images(Photos):
 
     def _converted(self, image: Tensor, path: Path) -> Tensor:
         if image.dtype not in (torch.uint8, torch.uint16) or image.shape[0] not in (1, 3):
-            raise Unsuitable(f"{path}: should be an 8 or 16 bit image, grey or RGB; data=pairs reads other kinds")
+            raise Unsuitable(
+                f"{path}: should be an 8 or 16 bit image, grey or RGB; data=pairs reads other kinds"
+            )
         if image.shape[0] == self.channels:
             return image
         if self.channels == 3:
@@ -142,14 +167,22 @@ class Images(Photos):
         assert self.noise is not None
         if self.val_root and self.val_root.suffix == ".pkl":
             if self.channels != 3:
-                raise InputError(f"data.val={self.val_root}: holds RGB images; data.channels=3 goes with it")
+                raise InputError(
+                    f"data.val={self.val_root}: holds RGB images; data.channels=3 goes with it"
+                )
             pairs = read_course(self.val_root)
-            self.fingerprint |= {"val": len(pairs[0]), "sha256": {self.val_root.name: sha256(self.val_root)}}
+            self.fingerprint |= {
+                "val": len(pairs[0]),
+                "sha256": {self.val_root.name: sha256(self.val_root)},
+            }
             return Pairs(*pairs)
         block = self.noise.block
         self.fingerprint["val"] = len(photos)
         return WholeImages(
-            [p[:, : p.shape[1] // block * block, : p.shape[2] // block * block] for p in photos.values()]
+            [
+                p[:, : p.shape[1] // block * block, : p.shape[2] // block * block]
+                for p in photos.values()
+            ]
         )
 
 

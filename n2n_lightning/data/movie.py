@@ -28,12 +28,13 @@ class Movie(UserImages):
     Args:
         noisy: a file with a movie, or a folder with movies, or with the frames of one.
         within: frames up to so many apart are a pair, in either order.
-        context: show the network so many frames before and after one in place of it, which is the target
-            (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs; `auto`: 2, or as many as the shortest
-            movie has.
-        frames: which frames are learnt, in Python's slice syntax, `10:50` or `0::2`; None: all. The frames around them
-            come from all of the movie, with a step from those that are whole steps away. `all` takes channels that take
-            turns as they are. `movie.tif[10:50]` as `noisy` is the same.
+        context: show the network so many frames before and after one in place of it, which is the
+            target (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs; `auto`: 2, or
+            as many as the shortest movie has.
+        frames: which frames are learnt, in Python's slice syntax, `10:50` or `0::2`; None: all. The
+            frames around them come from all of the movie, with a step from those that are whole
+            steps away. `all` takes channels that take turns as they are. `movie.tif[10:50]` as
+            `noisy` is the same.
         **options: see Own.
     """
 
@@ -48,7 +49,9 @@ class Movie(UserImages):
         noisy, chosen = split_frames(noisy)
         super().__init__(noisy, **options)
         if chosen and frames is not None:
-            raise InputError(f"data.frames={frames}: {noisy} has frames chosen in brackets already; leave one out")
+            raise InputError(
+                f"data.frames={frames}: {noisy} has frames chosen in brackets already; leave one out"
+            )
         self.as_they_are = frames == "all"
         if frames is not None and not self.as_they_are:
             chosen = _frames(frames)
@@ -59,7 +62,9 @@ class Movie(UserImages):
         if self.supervised:
             raise InputError("target=clean: data=movie knows no clean images")
         if self.val_noisy:
-            raise InputError(f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead")
+            raise InputError(
+                f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead"
+            )
         self.within, self.asked_context = within, context
 
     def _usable(self, scenes: SceneSet) -> SceneSet:
@@ -96,7 +101,9 @@ class Movie(UserImages):
         if back is not None:
             val = FrameWindows(back, self.context) if self.context else validation_pairs(back)
         length = int(scenes.captures(torch.arange(len(scenes.names))).sum())
-        self.fingerprint = self._described("movie", scenes, count, val, frames=length, context=self.context)
+        self.fingerprint = self._described(
+            "movie", scenes, count, val, frames=length, context=self.context
+        )
         if self.context:
             return BlindFrames(train, self.seed, self.context, self.crop, count), val
         return Captures(train, self.seed, True, None, self.crop, count, self.within), val
@@ -123,10 +130,19 @@ class Movie(UserImages):
         shown = self._shown(batch["input"], batch["target"], noisy=True)
         if self.trainer is None or not self.trainer.training:
             other = self._shown(batch["other_input"], batch["other_target"], noisy=True)
-            ready = {"input": shown[0], "target": shown[1], "other_input": other[0], "other_target": other[1]}
+            ready = {
+                "input": shown[0],
+                "target": shown[1],
+                "other_input": other[0],
+                "other_target": other[1],
+            }
             return {**ready, "scene": batch["scene"]}
         if self.augment:
-            shown = turn(shown, generator(self.seed, "turns", batch["epoch"], batch["number"]), spacing=self.spacing)
+            shown = turn(
+                shown,
+                generator(self.seed, "turns", batch["epoch"], batch["number"]),
+                spacing=self.spacing,
+            )
         size, rank = self.trainer.world_size, self.trainer.global_rank
         parts = [images.tensor_split(size)[rank] for images in shown]
         return {"input": parts[0], "target": parts[1], "size": len(shown[0])}
@@ -165,7 +181,9 @@ class BlindFrames(Captures):
         if self.wanted is None:
             return (u * self.scenes.captures(scene)).long()
         each = [self.wanted[i] for i in scene.tolist()]
-        return torch.stack([some[int(x * len(some))] for some, x in zip(each, u.tolist(), strict=True)])
+        return torch.stack(
+            [some[int(x * len(some))] for some, x in zip(each, u.tolist(), strict=True)]
+        )
 
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         scene = key.scene_index(self.count, len(self.scenes.names))
@@ -196,8 +214,9 @@ def surroundings(
 class FrameWindows(Dataset):
     """Validation of a network that sees the frames around one: frames of a movie, and each the next one, one a batch.
 
-    A result does not depend on the noise of its frame, which the frame after it tells: that is how scores without clean
-    images are reckoned, with the two frames the other way round (noisy_reference.squared_errors).
+    A result does not depend on the noise of its frame, which the frame after it tells: that is how
+    scores without clean images are reckoned, with the two frames the other way round
+    (noisy_reference.squared_errors).
     """
 
     def __init__(self, scenes: SceneSet, context: int) -> None:

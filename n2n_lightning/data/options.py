@@ -30,7 +30,9 @@ def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         first = second = 0
     if not 0 < first <= second <= most:
-        raise InputError(f"data.{name}={value}: must be two numbers, 0 < smallest <= largest <= {most:g}, or null")
+        raise InputError(
+            f"data.{name}={value}: must be two numbers, 0 < smallest <= largest <= {most:g}, or null"
+        )
     return first, second
 
 

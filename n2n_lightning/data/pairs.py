@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.data.capture_noise import Direction, as_facts, explained, levels_of, scored_direction
+from n2n_lightning.data.capture_noise import (
+    Direction,
+    as_facts,
+    explained,
+    levels_of,
+    scored_direction,
+)
 from n2n_lightning.data.datasets import Captures, MixedSizePairs, Pairs
 from n2n_lightning.data.file_matching import is_file, key, partners, pictures
 from n2n_lightning.data.intensity import IntensityStats
@@ -30,14 +36,14 @@ class PairedImages(UserImages):
     Args:
         noisy: a file or folder with the first captures, or with all of them.
         target: a file or folder with the second captures.
-        clean: clean images, for validation (and for `target=clean`); None validates on noisy captures kept back, by an
-            estimate (noisy_reference.squared_errors).
-        val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to validate on; None
-            takes the scenes that have a clean image, or some of `noisy`.
+        clean: clean images, for validation (and for `target=clean`); None validates on noisy
+            captures kept back, by an estimate (noisy_reference.squared_errors).
+        val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to
+            validate on; None takes the scenes that have a clean image, or some of `noisy`.
         within: captures that are more than so many apart in a scene are no pair; None: all are.
-        swap: train on a random pair of the captures in random order (true), or always from the first towards the
-            second (false); `auto` measures the noise of each: where it differs by a factor of 1.5 or more, the noisier
-            captures are the input, otherwise any.
+        swap: train on a random pair of the captures in random order (true), or always from the
+            first towards the second (false); `auto` measures the noise of each: where it differs by
+            a factor of 1.5 or more, the noisier captures are the input, otherwise any.
         **options: see Own.
     """
 
@@ -54,7 +60,9 @@ class PairedImages(UserImages):
         if within is not None:
             whole_numbers(1, within=within)
         if self.val_target is not None and clean is not None:
-            raise InputError(f"data.val_target={self.val_target}: takes the place of data.clean=; leave one out")
+            raise InputError(
+                f"data.val_target={self.val_target}: takes the place of data.clean=; leave one out"
+            )
         if not isinstance(swap, bool) and swap != "auto":
             raise InputError(f"data.swap={swap}: must be auto, true or false")
         self.target, self.clean, self.within = target, clean, within
@@ -67,13 +75,21 @@ class PairedImages(UserImages):
         self.levels = levels_of(scenes, self.seen)
         train, val, clean = self._split(scenes)
         pairs = self._count(train)
-        self.fingerprint = self._described("pairs", scenes, pairs, val, target=self.target, clean=self.clean)
+        self.fingerprint = self._described(
+            "pairs", scenes, pairs, val, target=self.target, clean=self.clean
+        )
         directed = self.levels.pairs(self.within) if self.levels and self.swap == "auto" else None
         if self.levels and self.levels.noisier:
-            way = "the noisier ones are the input only" if directed else "trained in both directions"
-            way = "the first captures are the input (data.swap=false)" if self.swap is False else way
+            way = (
+                "the noisier ones are the input only" if directed else "trained in both directions"
+            )
+            way = (
+                "the first captures are the input (data.swap=false)" if self.swap is False else way
+            )
             self.notes.append(explained(self.levels, way, self.score_of.get("captures")))
-        return Captures(train, self.seed, bool(self.swap), clean, self.crop, pairs, self.within, directed), val
+        return Captures(
+            train, self.seed, bool(self.swap), clean, self.crop, pairs, self.within, directed
+        ), val
 
     def _usable(self, scenes: SceneSet) -> SceneSet:
         """The captures that can be used; says which are left out."""
@@ -106,7 +122,9 @@ class PairedImages(UserImages):
             references: list[Tensor] = list(found.reference)  # type: ignore[attr-defined]
             if all(_whole(image, self.nodata_values) for image in references):
                 self.reference = "clean"
-                self.bounded = all(image.min() >= 0 and image.max() <= (self.scale or 1) for image in references)
+                self.bounded = all(
+                    image.min() >= 0 and image.max() <= (self.scale or 1) for image in references
+                )
         return found
 
     def _split(self, scenes: SceneSet) -> tuple[SceneSet, Dataset | None, SceneSet | None]:
@@ -128,7 +146,8 @@ class PairedImages(UserImages):
         if self.val_noisy:
             return scenes, self._separate(scenes, cleans), None
         self._alike(cleans, scenes, owners)
-        if len(owners) == count and count > 1 and kept:  # every scene has a clean image: the last ones are kept back
+        # every scene has a clean image: the last ones are kept back
+        if len(owners) == count and count > 1 and kept:
             held, rest = everything[-kept:], everything[:-kept]
         elif count == 1:
             held = rest = everything  # the one scene is denoised and compared with its clean image
@@ -142,7 +161,11 @@ class PairedImages(UserImages):
             return torch.tensor([position[int(scene)] for scene in which])
 
         towards = cleans.part(of(rest)) if self.supervised else None
-        shot = self.levels.noisier[0] if self.levels and self.levels.noisier and self.swap is not False else 0
+        shot = (
+            self.levels.noisier[0]
+            if self.levels and self.levels.noisier and self.swap is not False
+            else 0
+        )
         if self.levels:
             self.score_of = as_facts(self.levels, named([shot], len(self.levels.variances)))
         return scenes.part(rest), _fixed(scenes, held, cleans, of(held), shot), towards
@@ -161,14 +184,18 @@ class PairedImages(UserImages):
         """Validation pairs of other scenes, data.val_noisy and data.clean."""
         noisy = in_unit(self._images(str(self.val_noisy)), scenes)
         if self.supervised:
-            raise InputError("target=clean: data.clean= then belongs to the training scenes; leave out data.val_noisy=")
+            raise InputError(
+                "target=clean: data.clean= then belongs to the training scenes; leave out data.val_noisy="
+            )
         if len(noisy.names) != len(clean.names):
             raise InputError(
                 f"{self.val_noisy} and {self.clean} differ: {len(noisy.names)} and {len(clean.names)} images"
             )
         everything = torch.arange(len(clean.names))
         if noisy.channels != scenes.channels or noisy.dtype != scenes.dtype:
-            raise InputError(self._unlike(noisy.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
+            raise InputError(
+                self._unlike(noisy.image(0, 0), str(self.val_noisy), scenes.image(0, 0))
+            )
         self._alike(clean, noisy, everything)
         return _fixed(noisy, everything, clean, everything)
 
@@ -178,7 +205,8 @@ class PairedImages(UserImages):
         folder, count = Path(self.clean), len(scenes.names)
         clean = self._images(self.clean)
         if is_file(folder) or self.val_noisy:
-            if not self.val_noisy and len(clean.names) == len(self._all) > count:  # those of blank scenes
+            # those of blank scenes
+            if not self.val_noisy and len(clean.names) == len(self._all) > count:
                 clean = clean.part(self._kept)
             if not self.val_noisy and len(clean.names) != count:
                 raise InputError(
@@ -196,7 +224,9 @@ class PairedImages(UserImages):
         """The scene that each clean image belongs to, by the place and name of both."""
         root, folder = pattern_root(self.noisy), pattern_root(folder)
         scenes = {
-            key(Path(n), root) if Path(n).is_file() else composed(Path(n).relative_to(root).as_posix()): n
+            key(Path(n), root)
+            if Path(n).is_file()
+            else composed(Path(n).relative_to(root).as_posix()): n
             for n in self._all
         }
         whole = [key(path, folder) for path in paths]
@@ -216,18 +246,23 @@ class PairedImages(UserImages):
         folder = Path(source)
         layout = self.layout if "K" not in self.layout else "auto"
         if not is_file(folder):
-            paths = pictures(folder, deep=True)  # exclude= is about captures: an average may be the clean image
+            # exclude= is about captures: an average may be the clean image
+            paths = pictures(folder, deep=True)
             if not paths:
                 raise InputError(f"{source}: holds no images")
             if len({key(path, folder) for path in paths}) < len(paths):
                 raise InputError(f"{source}: holds several images of one name")
             stored = stored_as(paths)
             images = read_images(paths, self.dims, stored.physical, layout)
-            return group_scenes([[image] for image in images], [str(path) for path in paths], stored)
+            return group_scenes(
+                [[image] for image in images], [str(path) for path in paths], stored
+            )
         stored = stored_as([source])
         captures = read_array(source, layout, self.dims, stored.physical)
         if len(captures) > 1:
-            raise InputError(f"{source}: holds {len(captures)} captures of each scene; one is needed here")
+            raise InputError(
+                f"{source}: holds {len(captures)} captures of each scene; one is needed here"
+            )
         names = [f"{source}, image {i}" for i in range(len(captures[0]))]
         return EqualSizeScenes(captures, names, None, stored.nodata_values, stored.unit)
 
@@ -236,18 +271,29 @@ class PairedImages(UserImages):
         sizes = (clean.sizes(torch.arange(len(clean.names))) == noisy.sizes(owners)).all(1)
         if not sizes.all() or clean.channels != noisy.channels or clean.dtype != noisy.dtype:
             i = int((~sizes).nonzero()[0]) if not sizes.all() else 0
-            raise InputError(self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0)))
+            raise InputError(
+                self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0))
+            )
 
 
 def _whole(image: Tensor, nodata_values: Sequence[float]) -> bool:
     """Whether no pixel of a stored image is missing."""
-    return bool(image.isfinite().all()) and not any(bool((image == fill).any()) for fill in nodata_values)
+    return bool(image.isfinite().all()) and not any(
+        bool((image == fill).any()) for fill in nodata_values
+    )
 
 
-def _fixed(noisy: SceneSet, which: Tensor, clean: SceneSet, those: Tensor, shot: int = 0) -> Dataset:
+def _fixed(
+    noisy: SceneSet, which: Tensor, clean: SceneSet, those: Tensor, shot: int = 0
+) -> Dataset:
     """Validation pairs: the captures number `shot` of some scenes, beside clean images."""
-    if isinstance(noisy, EqualSizeScenes) and isinstance(clean, EqualSizeScenes) and len(noisy.smallest) == 2:
+    if (
+        isinstance(noisy, EqualSizeScenes)
+        and isinstance(clean, EqualSizeScenes)
+        and len(noisy.smallest) == 2
+    ):
         return Pairs(noisy.take(which, 0 * which + shot), clean.take(those, 0 * those))
     return MixedSizePairs(
-        [scored(noisy.image(int(i), shot)) for i in which], [scored(clean.image(int(i), 0)) for i in those]
+        [scored(noisy.image(int(i), shot)) for i in which],
+        [scored(clean.image(int(i), 0)) for i in those],
     )

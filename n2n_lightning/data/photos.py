@@ -26,13 +26,21 @@ class Photos(NoisyPairs):
         train_pairs: noisy pairs per epoch, each from a new random crop.
         val_pairs: fixed noisy/clean pairs for validation.
         size: height and width of the noisy images in pixels.
-        zoom: smallest and largest crop, as a share of the photo's shorter side; None takes pixels as they are.
+        zoom: smallest and largest crop, as a share of the photo's shorter side; None takes pixels
+            as they are.
         names: the photos to train on, by file name; grey ones become RGB. None takes TRAIN.
         leaves: how many generated images (leaves.py), 512 x 512, to train on beside them.
         **common: see NoisyPairs.
     """
 
-    TRAIN = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg")
+    TRAIN = (
+        "coffee.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "motorcycle_left.png",
+        "retina.jpg",
+        "rocket.jpg",
+    )
     VAL = ("astronaut.png", "chelsea.png")
 
     def __init__(
@@ -49,7 +57,12 @@ class Photos(NoisyPairs):
         super().__init__(**common)
         whole_numbers(1, train_pairs=train_pairs, val_pairs=val_pairs, size=size)
         whole_numbers(0, leaves=leaves)
-        self.noise, self.train_pairs, self.val_pairs, self.size = noise, train_pairs, val_pairs, size
+        self.noise, self.train_pairs, self.val_pairs, self.size = (
+            noise,
+            train_pairs,
+            val_pairs,
+            size,
+        )
         self.zoom = ordered("zoom", zoom, 1)
         self.names, self.leaves = self.TRAIN if names is None else tuple(names), leaves
 
@@ -72,7 +85,9 @@ class Photos(NoisyPairs):
         known = sorted(p.name for p in pictures(folder) if p.name not in but)
         for name in names:
             if name not in known:
-                raise InputError(f"data.names: {name} is none of the photographs: {', '.join(known)}")
+                raise InputError(
+                    f"data.names: {name} is none of the photographs: {', '.join(known)}"
+                )
         images = {name: read_picture(folder / name) for name in names}
         return {name: image.expand(3, *image.shape[1:]) for name, image in images.items()}
 
@@ -90,7 +105,9 @@ class Photos(NoisyPairs):
         self.fingerprint["val"] = self.val_pairs
         return Pairs(*self._crops(photos, self.val_pairs, self.zoom and (0.8, 1.0)).reference())
 
-    def _crops(self, photos: dict[str, Tensor], count: int, zoom: tuple[float, float] | None) -> Crops:
+    def _crops(
+        self, photos: dict[str, Tensor], count: int, zoom: tuple[float, float] | None
+    ) -> Crops:
         assert self.noise is not None
         side = self.size * self.noise.block
         for name, photo in photos.items():

@@ -1,7 +1,8 @@
 """Reading images of any kind into tensors (N, C, H, W): one file with many, or a folder with one each.
 
-Values keep their type (8 and 16 bit integers, floats). Arrays in .npy, plain TIFF and contiguous HDF5 files are mapped
-into memory, not copied, so that they may be larger than it. With `dims=3` volumes are read, (N, C, D, H, W).
+Values keep their type (8 and 16 bit integers, floats). Arrays in .npy, plain TIFF and contiguous
+HDF5 files are mapped into memory, not copied, so that they may be larger than it. With `dims=3`
+volumes are read, (N, C, D, H, W).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,15 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
-from n2n_lightning.data.file_matching import Listing, grouped, half_of, halves, is_file, listing, matched
+from n2n_lightning.data.file_matching import (
+    Listing,
+    grouped,
+    half_of,
+    halves,
+    is_file,
+    listing,
+    matched,
+)
 from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, room, some_of
@@ -33,11 +42,12 @@ class SingleCaptures(InputError):
 def spatial_axes(source: str, layout: str = "auto", exclude: Sequence[str] = ()) -> tuple[int, Any]:
     """How many spatial axes the images of a file, or of the first file in a folder, have; and their spacing.
 
-    Three where the layout has a D, or where the format is one of volumes and the file has one; pages of a TIFF are
-    images.
+    Three where the layout has a D, or where the format is one of volumes and the file has one;
+    pages of a TIFF are images.
 
     Returns:
-        2 or 3, and the distance of neighbouring voxels along D, H and W, or None where the file does not say it.
+        2 or 3, and the distance of neighbouring voxels along D, H and W, or None where the file
+        does not say it.
     """
     if not is_file(source):
         source = str(listing(Path(source), exclude).files[0])
@@ -58,28 +68,31 @@ def refuse_mosaics(source: str, exclude: Sequence[str] = ()) -> str:
     """
     path = source if is_file(source) else str(listing(Path(source), exclude).files[0])
     values = opened(path).values[0]
-    planes = "save its four planes (image[::2, ::2], image[::2, 1::2], ...) as pictures to train on them"
+    planes = (
+        "save its four planes (image[::2, ::2], image[::2, 1::2], ...) as pictures to train on them"
+    )
     if values.mosaic:
         raise InputError(
             f"{path}: is a raw frame of a colour camera ({values.mosaic}), whose neighbours have different colours;"
             f" {planes}; denoise takes it as it is"
         )
     if len(values.shape) == 2 and looks_like_one(values.array, "HW"):
-        return (
-            f"{Path(path).name}: has a period of 2 pixels, as a colour camera's raw frame has; if it is one, {planes}"
-        )
+        return f"{Path(path).name}: has a period of 2 pixels, as a colour camera's raw frame has; if it is one, {planes}"
     return ""
 
 
-def read_array(path: str | Path, layout: str = "auto", dims: int = 2, physical: bool = False) -> list[Tensor]:
+def read_array(
+    path: str | Path, layout: str = "auto", dims: int = 2, physical: bool = False
+) -> list[Tensor]:
     """The captures in one file: a list of K tensors (N, C, H, W).
 
     Args:
-        path: a file of any kind in n2n_lightning.formats. For a file with several arrays, the array's name follows a
-            colon: `data.h5:noisy`.
-        layout: the meaning of the array's axes, a permutation of letters of NKTCDHW: N scenes, K captures of each, T
-            frames, C channels, D depth, H height, W width. It counts for more than what the file says. `auto` takes
-            what the file says, or else HW, NHW, HWC (axes.bands), NCHW or NHWC, NKCHW or NKHWC, with 1 to 4 channels.
+        path: a file of any kind in n2n_lightning.formats. For a file with several arrays, the
+            array's name follows a colon: `data.h5:noisy`.
+        layout: the meaning of the array's axes, a permutation of letters of NKTCDHW: N scenes, K
+            captures of each, T frames, C channels, D depth, H height, W width. It counts for more
+            than what the file says. `auto` takes what the file says, or else HW, NHW, HWC
+            (axes.bands), NCHW or NHWC, NKCHW or NKHWC, with 1 to 4 channels.
         dims: 3 for volumes, (N, C, D, H, W).
         physical: convert stored values by the file's factor and offset, to float32 (data.units).
 
@@ -88,9 +101,13 @@ def read_array(path: str | Path, layout: str = "auto", dims: int = 2, physical: 
     """
     picture = opened(str(path))
     arrays = _stacked(picture, physical)
-    captures = [capture for values in arrays for capture in _captures(values, layout, picture.path, dims)]
+    captures = [
+        capture for values in arrays for capture in _captures(values, layout, picture.path, dims)
+    ]
     if len({capture.shape for capture in captures}) > 1:
-        raise InputError(f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}")
+        raise InputError(
+            f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}"
+        )
     return captures
 
 
@@ -102,7 +119,9 @@ def _stacked(picture: Picture, physical: bool = False) -> list[Values]:
     if not more or picture.tuples:
         return picture.values
     if any((v.shape, v.dtype, v.axes) != (first.shape, first.dtype, first.axes) for v in more):
-        raise InputError(f"{picture.path}: its pages differ in size or type; make them alike, or a file each")
+        raise InputError(
+            f"{picture.path}: its pages differ in size or type; make them alike, or a file each"
+        )
     invalid = None
     if any(v.invalid is not None for v in picture.values):
         each = [np.zeros(v.shape, bool) if v.invalid is None else v.invalid for v in picture.values]
@@ -115,7 +134,8 @@ def _captures(values: Values, layout: str, path: Path, dims: int = 2) -> list[Te
     """The captures (N, C, H, W) in an array of a file."""
     layout = letters_of(values, layout, path, dims)
     found: list[Tensor] = axes.as_captures(_tensor(values.measured), layout, dims)
-    # Transparency is no picture. Where the file does not say what the channels are, all of them are trained on.
+    # Transparency is no picture. Where the file does not say what the channels are, all of them are
+    # trained on.
     opaque = values.alpha and axes.same_channels(layout, values.axes or layout)
     return [capture[:, :-1] for capture in found] if opaque else found
 
@@ -180,7 +200,8 @@ def _tensor(array: np.ndarray) -> Tensor:
 def read_picture(path: Path, dims: int = 2, physical: bool = False, layout: str = "auto") -> Tensor:
     """One image file as (C, H, W), in its own type, turned as EXIF says; an alpha channel is left out.
 
-    With `dims=3` a volume, (C, D, H, W), which stays mapped where it can be. `physical`: see read_array.
+    With `dims=3` a volume, (C, D, H, W), which stays mapped where it can be. `physical`: see
+    read_array.
 
     Raises:
         InputError: the file is damaged, or holds no single image.
@@ -201,7 +222,9 @@ def read_picture(path: Path, dims: int = 2, physical: bool = False, layout: str 
     return upright.clone()
 
 
-def read_images(paths: Sequence[Path], dims: int = 2, physical: bool = False, layout: str = "auto") -> list[Tensor]:
+def read_images(
+    paths: Sequence[Path], dims: int = 2, physical: bool = False, layout: str = "auto"
+) -> list[Tensor]:
     """Images of one type and number of channels, (C, H, W) each; see read_picture.
 
     Raises:
@@ -210,7 +233,9 @@ def read_images(paths: Sequence[Path], dims: int = 2, physical: bool = False, la
     images = [read_picture(path, dims, physical, layout) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if len(image) != len(images[0]) or image.dtype != images[0].dtype:
-            raise InputError(f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike")
+            raise InputError(
+                f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike"
+            )
     return images
 
 
@@ -224,7 +249,11 @@ def kind(image: Tensor) -> str:
 
 
 def read_scenes(
-    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
+    noisy: str,
+    target: str | None = None,
+    layout: str = "auto",
+    exclude: Sequence[str] = (),
+    dims: int = 2,
 ) -> SceneSet:
     """All captures of all scenes, from one or two files or folders; see `_scenes_of`. `layout` of the result says how.
 
@@ -237,7 +266,11 @@ def read_scenes(
 
 
 def _scenes_of(
-    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
+    noisy: str,
+    target: str | None = None,
+    layout: str = "auto",
+    exclude: Sequence[str] = (),
+    dims: int = 2,
 ) -> SceneSet:
     """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be.
 
@@ -252,11 +285,15 @@ def _scenes_of(
     folder = Path(noisy)
     if is_file(noisy):
         if target is not None and not is_file(target):
-            raise InputError(f"{target}: is a folder, and {noisy} a file; both must be files, or both folders")
+            raise InputError(
+                f"{target}: is a folder, and {noisy} a file; both must be files, or both folders"
+            )
         return _from_files(noisy, target, layout, dims)
     if target is not None:
         pairs = matched(folder, Path(target), exclude)
-        return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims, layout)
+        return _from_images(
+            [list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims, layout
+        )
     return _from_folder(listing(folder, exclude), layout, dims)
 
 
@@ -264,11 +301,21 @@ def _from_folder(found: Listing, layout: str, dims: int) -> SceneSet:
     """Scenes of a folder: its folders with the captures of one each, or captures that their names or stacks pair."""
     top = found.groups.get(found.root, [])
     below = [folder for folder in found.groups if folder != found.root]
-    if not top and len(below) == 2 and {half_of(folder.name) is not None for folder in below} == {True}:
+    if (
+        not top
+        and len(below) == 2
+        and {half_of(folder.name) is not None for folder in below} == {True}
+    ):
         sides = sorted(below, key=lambda folder: (half_of(folder.name) or ("", 0))[1])
         if [(half_of(folder.name) or ("", 0))[1] for folder in sides] == [0, 1]:
             pairs = matched(sides[0], sides[1])
-            return _from_images([list(pair) for pair in pairs], [str(a) for a, _ in pairs], dims, layout, found.dropped)
+            return _from_images(
+                [list(pair) for pair in pairs],
+                [str(a) for a, _ in pairs],
+                dims,
+                layout,
+                found.dropped,
+            )
     if below and not top:
         return _from_folders(found, dims, layout)
     scenes = _from_names(top, layout, dims, found.dropped)
@@ -291,19 +338,27 @@ def _from_folder(found: Listing, layout: str, dims: int) -> SceneSet:
             f"{found.root}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
             " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
         )
-    return replace(scenes, dropped=(*found.dropped, *scenes.dropped[len(found.dropped) :])) if below else scenes
+    return (
+        replace(scenes, dropped=(*found.dropped, *scenes.dropped[len(found.dropped) :]))
+        if below
+        else scenes
+    )
 
 
 def _from_folders(found: Listing, dims: int, layout: str) -> SceneSet:
     """Folders with the captures of one scene each."""
     for scene, captures in found.groups.items():
         if len(captures) < 2:
-            raise SingleCaptures(f"{scene}: holds {len(captures)} images; a scene needs two captures or more")
+            raise SingleCaptures(
+                f"{scene}: holds {len(captures)} images; a scene needs two captures or more"
+            )
     files, names = list(found.groups.values()), [str(scene) for scene in found.groups]
     return _from_images(files, names, dims, layout, found.dropped)
 
 
-def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, ...]) -> SceneSet | None:
+def _from_names(
+    paths: list[Path], layout: str, dims: int, dropped: tuple[str, ...]
+) -> SceneSet | None:
     """Scenes from the files of one folder: halves by their names, stacks, captures by their names; else None."""
     if sides := halves(paths):
         pairs, rest = sides
@@ -317,7 +372,9 @@ def _from_names(paths: list[Path], layout: str, dims: int, dropped: tuple[str, .
     return None
 
 
-def _from_halves(pairs: list[list[Path]], dims: int, layout: str, dropped: tuple[str, ...]) -> SceneSet:
+def _from_halves(
+    pairs: list[list[Path]], dims: int, layout: str, dropped: tuple[str, ...]
+) -> SceneSet:
     """Scenes of two captures, a file each, or a stack of them each, as of a tilt series."""
     first = opened(pairs[0][0]).values
     stacked = len(first) > 1 or (dims == 2 and bool(set(first[0].axes or "") & set("NTD")))
@@ -327,9 +384,13 @@ def _from_halves(pairs: list[list[Path]], dims: int, layout: str, dropped: tuple
     stored = stored_as([path for pair in pairs for path in pair])
     images, each = [], []
     for name, pair in zip(names, pairs, strict=True):
-        sides = [[image for part in _images_of(path, dims, stored) for image in part] for path in pair]
+        sides = [
+            [image for part in _images_of(path, dims, stored) for image in part] for path in pair
+        ]
         if len(sides[0]) != len(sides[1]):
-            raise InputError(f"{pair[1]}: has {len(sides[1])} images, its other half {name} has {len(sides[0])}")
+            raise InputError(
+                f"{pair[1]}: has {len(sides[1])} images, its other half {name} has {len(sides[0])}"
+            )
         images += [list(captures) for captures in zip(*sides, strict=True)]
         each += [f"{name}, image {i}" for i in range(len(sides[0]))]
     return replace(group_scenes(images, each, stored), dropped=dropped)
@@ -339,7 +400,9 @@ def _images_of(path: Path, dims: int, stored: Stored) -> list[Tensor]:
     return read_all(path, "auto", dims=dims, physical=stored.physical)
 
 
-def read_any(noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()) -> SceneSet:
+def read_any(
+    noisy: str, target: str | None = None, layout: str = "auto", exclude: Sequence[str] = ()
+) -> SceneSet:
     """All captures of all scenes; where there is one of each, single images. See `read_scenes`."""
     try:
         return read_scenes(noisy, target, layout, exclude)
@@ -347,7 +410,9 @@ def read_any(noisy: str, target: str | None = None, layout: str = "auto", exclud
         return read_single(noisy, layout, exclude)
 
 
-def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> SceneSet:
+def read_single(
+    noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
+) -> SceneSet:
     """Images of which each is the only one of its scene; see `_singles_of`. `layout` of the result says how they were
     read.
 
@@ -359,11 +424,14 @@ def read_single(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     return scenes
 
 
-def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> SceneSet:
+def _singles_of(
+    noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
+) -> SceneSet:
     """Images of which each is the only one of its scene: of a file, or of all files of a folder and those below it.
 
     Args:
-        noisy, layout, exclude, dims: as of `read_scenes`; captures in one file are taken for different scenes.
+        noisy, layout, exclude, dims: as of `read_scenes`; captures in one file are taken for
+            different scenes.
 
     Raises:
         InputError: they cannot be read, or are not alike in type and channels.
@@ -382,23 +450,33 @@ def _singles_of(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), d
     for path in paths:
         captures = read_all(path, layout, dims=dims, physical=stored.physical)
         here = [image for capture in captures for image in capture]
-        if dims == 2 and all(len(image) == 1 and is_label_image(image[0].numpy(), "HW") for image in here):
+        if dims == 2 and all(
+            len(image) == 1 and is_label_image(image[0].numpy(), "HW") for image in here
+        ):
             labels.append(path.name)
             continue
         if found and (len(here[0]) != len(found[0]) or here[0].dtype != found[0].dtype):
-            raise InputError(f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike")
+            raise InputError(
+                f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike"
+            )
         found += here
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
     if not found:
         raise InputError(f"{noisy}: holds label images alone, from which nothing can be learnt")
     dropped = (*listed.dropped, *([f"{some_of(labels, 5)} (label images)"] if labels else []))
     if dims == 3 or len({image.shape for image in found}) > 1:
-        mixed = MixedSizeScenes([[image] for image in found], names, stored.nodata_values, stored.unit)
+        mixed = MixedSizeScenes(
+            [[image] for image in found], names, stored.nodata_values, stored.unit
+        )
         return replace(mixed, dropped=dropped)
-    return EqualSizeScenes([torch.stack(found)], names, None, stored.nodata_values, stored.unit, dropped=dropped)
+    return EqualSizeScenes(
+        [torch.stack(found)], names, None, stored.nodata_values, stored.unit, dropped=dropped
+    )
 
 
-def read_all(path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False) -> list[Tensor]:
+def read_all(
+    path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False
+) -> list[Tensor]:
     """All images of a file, a picture or a stack of them, (N, C, H, W) each; of three dimensions rather a `stack`."""
     found = []
     picture = opened(str(path))
@@ -413,7 +491,9 @@ def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> E
     """Scenes from one or two files with all captures."""
     files = [noisy] if target is None else [noisy, target]
     stored = stored_as(files)
-    frames = [capture for file in files for capture in read_array(file, layout, dims, stored.physical)]
+    frames = [
+        capture for file in files for capture in read_array(file, layout, dims, stored.physical)
+    ]
     if len({f.shape for f in frames}) > 1:
         shapes = " and ".join(dict.fromkeys(str(tuple(f.shape)) for f in frames))
         raise InputError(f"{noisy} and {target} differ in shape: {shapes}")
@@ -442,7 +522,9 @@ def _from_images(
     for captures, group in zip(scenes, found, strict=True):
         for path, image in zip(captures, group, strict=True):
             if image.shape != group[0].shape:
-                raise InputError(f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}")
+                raise InputError(
+                    f"{path}: is {kind(image)}, but its partner {captures[0]} is {kind(group[0])}"
+                )
     return replace(group_scenes(found, names, stored), dropped=dropped)
 
 
@@ -464,7 +546,9 @@ def _bursts(paths: Sequence[Path], layout: str) -> SceneSet | None:
     return group_scenes(found, [str(path) for path in paths], stored) if found else None
 
 
-def group_scenes(images: list[list[Tensor]], names: list[str], stored: Stored = AS_THEY_ARE) -> SceneSet:
+def group_scenes(
+    images: list[list[Tensor]], names: list[str], stored: Stored = AS_THEY_ARE
+) -> SceneSet:
     """Captures of scenes, (C, H, W) each, in the form that suits their sizes and numbers."""
     volumes = len(images[0][0].shape) == 4  # stay mapped, each where it is
     if volumes or len({image.shape for captures in images for image in captures}) > 1:

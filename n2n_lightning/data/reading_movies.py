@@ -14,14 +14,18 @@ from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import stored_as
 from n2n_lightning.files import InputError
 
-MOST = 4000  # captures of bursts that are looked at; with more, scenes with a blank capture are left out whole
+# captures of bursts that are looked at; with more, scenes with a blank capture are left out whole
+MOST = 4000
 
 
-def read_movies(noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2) -> SceneSet:
+def read_movies(
+    noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
+) -> SceneSet:
     """Movies as scenes whose captures are their frames, in order.
 
     Args:
-        noisy: a file with a movie, a folder of such files, of folders with the frames of a movie each, or of frames.
+        noisy: a file with a movie, a folder of such files, of folders with the frames of a movie
+            each, or of frames.
         layout: the axes of the arrays; all that are not C, H and W are frames.
         exclude: patterns of names that are left out.
         dims: 3 for movies of volumes.
@@ -64,7 +68,12 @@ def _movies_of(noisy: str, layout: str, exclude: Sequence[str], dims: int) -> Sc
     if len(shapes) > 1:
         mixed = [list(frames) for frames in found.values()]
         return MixedSizeScenes(
-            mixed, list(found), stored.nodata_values, stored.unit, frame_names=names, dropped=dropped
+            mixed,
+            list(found),
+            stored.nodata_values,
+            stored.unit,
+            frame_names=names,
+            dropped=dropped,
         )
     movies = list(found.values())
     whole = movies[0] if len(movies) == 1 else torch.cat(movies)  # one stays mapped as it is
@@ -87,30 +96,37 @@ def _alike(folder: Path, frames: list[Tensor]) -> Tensor:
     return torch.stack(frames)
 
 
-def usable_frames(scenes: SceneSet, chosen: slice | None = None) -> tuple[SceneSet, list[FrameReview]]:
+def usable_frames(
+    scenes: SceneSet, chosen: slice | None = None
+) -> tuple[SceneSet, list[FrameReview]]:
     """Leave the dead frames and the copies of movies out; no frame is copied.
 
     Args:
         scenes: movies, whose captures are their frames.
-        chosen: the frames that may be targets; None: all. The frames around them come from all of the movie, with a
-            step from all that are whole steps away.
+        chosen: the frames that may be targets; None: all. The frames around them come from all of
+            the movie, with a step from all that are whole steps away.
 
     Returns:
         The movies, and what was found in each, numbered as in the movie.
 
     Raises:
-        InputError: a movie has fewer than two frames that can be used, or `chosen` takes none of it.
+        InputError: a movie has fewer than two frames that can be used, or `chosen` takes none of
+            it.
     """
     kept, targets, reviews = [], [], []
     for i, count in enumerate(scenes.captures(torch.arange(len(scenes.names))).tolist()):
         wanted = range(count)[chosen] if chosen else range(count)
         if not wanted:
-            raise InputError(f"{scenes.names[i]}: has {count} frames, and data.frames= chooses none of them")
+            raise InputError(
+                f"{scenes.names[i]}: has {count} frames, and data.frames= chooses none of them"
+            )
         every = range(wanted.start % wanted.step, count, wanted.step)
         seen = renumbered(review([scenes.image(i, k).numpy() for k in every]), every, count)
         live = [k for k in every if k not in seen.dead and k not in seen.copies]
         if len(live) < 2:
-            raise InputError(f"{scenes.names[i]}: has {len(live)} frames that can be used; a movie needs two or more")
+            raise InputError(
+                f"{scenes.names[i]}: has {len(live)} frames that can be used; a movie needs two or more"
+            )
         kept.append(torch.tensor(live))
         targets.append(torch.tensor([k in wanted for k in live]))
         reviews.append(seen)

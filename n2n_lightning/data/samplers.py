@@ -20,8 +20,8 @@ class BatchIndex(NamedTuple):
     def scene_index(self, count: int, of: int) -> Tensor:
         """Which of `of` photographs or scenes the images are taken from, in an epoch of `count` images: (B,).
 
-        An epoch with fewer images than there are goes on where the last one ended. A longer one visits all of them,
-        some once more than others.
+        An epoch with fewer images than there are goes on where the last one ended. A longer one
+        visits all of them, some once more than others.
 
         >>> [BatchIndex(epoch, 0, torch.arange(2)).scene_index(2, 5).tolist() for epoch in range(3)]
         [[0, 1], [2, 3], [4, 0]]
@@ -38,8 +38,8 @@ class BatchSampler(SequentialSampler):
 
     It says that it is sequential, so that Lightning leaves it in its place with overfit_batches=.
 
-    Batches differ in size by one at most, so that none is too small for batch normalisation: 1,001 images in batches of
-    100 are 11 batches of 91.
+    Batches differ in size by one at most, so that none is too small for batch normalisation: 1,001
+    images in batches of 100 are 11 batches of 91.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool) -> None:

@@ -18,15 +18,18 @@ class EqualSizeScenes:
     """Captures of N scenes of one size: K tensors (N, C, H, W), or one with all where scenes have different numbers.
 
     Attributes:
-        frames: the K tensors, or one (sum of counts, C, H, W), scene after scene; of volumes (N, C, D, H, W).
+        frames: the K tensors, or one (sum of counts, C, H, W), scene after scene; of volumes (N, C,
+            D, H, W).
         names: of the scenes, for messages.
         counts: captures of each scene, (N,), where `frames` is one tensor; else None.
         nodata_values: stored values that mean, as the files say, that a pixel is missing.
         unit: (factor, offset) that make physical values of the stored ones.
         layout: how the first array was read, on what the functions of data.reading return.
-        rows: with `counts`: which rows of the one tensor the captures are, (sum of counts,); None: all, in order.
+        rows: with `counts`: which rows of the one tensor the captures are, (sum of counts,); None:
+            all, in order.
         targets: with `counts`: whether a capture may be a target, (sum of counts,); None: all may.
-        frame_names: of each scene the names of its captures, where they are files; None: they have numbers.
+        frame_names: of each scene the names of its captures, where they are files; None: they have
+            numbers.
         dropped: what was left out when they were read, in words.
     """
 
@@ -60,7 +63,9 @@ class EqualSizeScenes:
 
     def captures(self, scene: Tensor) -> Tensor:
         """How many captures each of the scenes has: (B,) -> (B,)."""
-        return torch.full_like(scene, len(self.frames)) if self.counts is None else self.counts[scene]
+        return (
+            torch.full_like(scene, len(self.frames)) if self.counts is None else self.counts[scene]
+        )
 
     def take(self, scene: Tensor, capture: Tensor, window: tuple[Tensor, ...] = ()) -> Tensor:
         """Capture capture[i] of scene scene[i], (B,) each: (B, C, H, W), or less where `window` indexes C, H and W."""
@@ -74,7 +79,11 @@ class EqualSizeScenes:
         for k in range(len(self.frames)):
             here = (capture == k).nonzero().flatten()
             if len(here):
-                parts.append(self._frames(k, scene[here], tuple(w[here] if len(w) > 1 else w for w in window)))
+                parts.append(
+                    self._frames(
+                        k, scene[here], tuple(w[here] if len(w) > 1 else w for w in window)
+                    )
+                )
                 places.append(here)
         return torch.cat(parts)[torch.cat(places).argsort()]
 
@@ -166,7 +175,9 @@ class MixedSizeScenes:
         images = [self.image(int(i), int(k)) for i, k in zip(scene, capture, strict=True)]
         if window:
             _, *inside = window
-            places: list[Any] = [(slice(None), *(index[i, 0] for index in inside)) for i in range(len(images))]
+            places: list[Any] = [
+                (slice(None), *(index[i, 0] for index in inside)) for i in range(len(images))
+            ]
             images = [image[place] for image, place in zip(images, places, strict=True)]
         return torch.stack(images)
 

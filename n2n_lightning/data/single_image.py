@@ -14,7 +14,13 @@ from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.reading import read_single
 from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.data.scenes import SLAB, EqualSizeScenes, SceneSet, middle
-from n2n_lightning.data.self_supervised import METHODS, CountSplitting, Neighbor2Neighbor, Noise2Void, SelfSupervision
+from n2n_lightning.data.self_supervised import (
+    METHODS,
+    CountSplitting,
+    Neighbor2Neighbor,
+    Noise2Void,
+    SelfSupervision,
+)
 from n2n_lightning.data.user_images import UserImages
 from n2n_lightning.files import InputError, one_of
 from n2n_lightning.losses import Neighbor2NeighborRegularizer
@@ -29,13 +35,15 @@ class SingleImages(UserImages):
 
     Args:
         noisy: a file or folder; every image in it is a scene of its own.
-        method: what makes input and target of one image: `neighbours` (self_supervised.Neighbor2Neighbor), `masked`
-            (self_supervised.Noise2Void) or `thinned` (self_supervised.CountSplitting, for photon counts).
-        gamma: weight of the second pass of `neighbours` at the end of the run (losses.Neighbor2NeighborRegularizer).
+        method: what makes input and target of one image: `neighbours`
+            (self_supervised.Neighbor2Neighbor), `masked` (self_supervised.Noise2Void) or `thinned`
+            (self_supervised.CountSplitting, for photon counts).
+        gamma: weight of the second pass of `neighbours` at the end of the run
+            (losses.Neighbor2NeighborRegularizer).
         share, mask: of `masked`.
-        val_noisy, val_target: a few scenes taken twice, to estimate PSNR with. Without them validation has a loss of
-            its own, `val_self_loss`, that says how well input and target of the same kind fit, and the checkpoint is
-            the last one.
+        val_noisy, val_target: a few scenes taken twice, to estimate PSNR with. Without them
+            validation has a loss of its own, `val_self_loss`, that says how well input and target
+            of the same kind fit, and the checkpoint is the last one.
         **options: see Own.
     """
 
@@ -101,12 +109,20 @@ class SingleImages(UserImages):
     @property
     def second_pass(self) -> Neighbor2NeighborRegularizer | None:
         """What is added to the loss, with a second pass through the network."""
-        return Neighbor2NeighborRegularizer(self._gamma) if self.kind == "neighbours" and self._gamma else None
+        return (
+            Neighbor2NeighborRegularizer(self._gamma)
+            if self.kind == "neighbours" and self._gamma
+            else None
+        )
 
     def captured(self) -> tuple[SceneSet, IntensityStats, int | None, str] | None:
         """See NoisyPairs."""
         assert isinstance(self.train, Captures)
-        kind = "lines" if isinstance(self.method, Noise2Void) and self.method.mask != (1, 1) else self.kind
+        kind = (
+            "lines"
+            if isinstance(self.method, Noise2Void) and self.method.mask != (1, 1)
+            else self.kind
+        )
         return self.train.scenes, self.seen, None, kind
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
@@ -126,12 +142,20 @@ class SingleImages(UserImages):
             seen, truth = turn([seen, truth], turns, spacing=self.spacing)
         ready = self.method(seen, truth, draws)
         if self.augment and self.kind != "neighbours":
-            square = not isinstance(self.method, Noise2Void) or self.method.mask[0] == self.method.mask[1]
-            pair = turn([ready["input"], ready["target"]], turns, transposed=square, spacing=self.spacing)
+            square = (
+                not isinstance(self.method, Noise2Void)
+                or self.method.mask[0] == self.method.mask[1]
+            )
+            pair = turn(
+                [ready["input"], ready["target"]], turns, transposed=square, spacing=self.spacing
+            )
             ready |= dict(zip(("input", "target"), pair, strict=True))
         assert self.trainer
         size, rank = self.trainer.world_size, self.trainer.global_rank
-        return {**{name: part.tensor_split(size)[rank] for name, part in ready.items()}, "size": len(seen)}
+        return {
+            **{name: part.tensor_split(size)[rank] for name, part in ready.items()},
+            "size": len(seen),
+        }
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
         """Input and target of a batch, whoever asks."""

@@ -34,7 +34,8 @@ class Stored:
 def stored_as(paths: Sequence[str | Path]) -> Stored:
     """Read values as stored where all files have one unit, and as physical ones where they differ.
 
-    Integers of which only some have flags are converted as well: with NaN for missing pixels they are float32.
+    Integers of which only some have flags are converted as well: with NaN for missing pixels they
+        are float32.
 
     Args:
         paths: the files of a data set; as text they may name an array, `data.h5:noisy`.
@@ -46,7 +47,9 @@ def stored_as(paths: Sequence[str | Path]) -> Stored:
         if kind_of(file) in KINDS:
             arrays = opened(path).values
             units |= {values.unit for values in arrays}
-            flagged |= {values.invalid is not None for values in arrays if values.dtype.kind in "iu"}
+            flagged |= {
+                values.invalid is not None for values in arrays if values.dtype.kind in "iu"
+            }
         else:
             units.add(ONE)
     if len(units) > 1 or len(flagged) > 1:
@@ -77,6 +80,8 @@ def in_unit(scenes: SceneSet, like: SceneSet) -> SceneSet:
         return torch.from_numpy(result)
 
     if isinstance(scenes, EqualSizeScenes):
-        return replace(scenes, frames=[changed(f) for f in scenes.frames], nodata_values=(), unit=like.unit)
+        return replace(
+            scenes, frames=[changed(f) for f in scenes.frames], nodata_values=(), unit=like.unit
+        )
     images = [[changed(capture) for capture in captures] for captures in scenes.images]
     return replace(scenes, images=images, nodata_values=(), unit=like.unit)

@@ -27,7 +27,8 @@ from n2n_lightning.formats import fits_planes
 DEFAULT_CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
 MAX_SCENES_CHECKED = 2000  # scenes
 FRAMES = 50  # captures of a scene that are searched for blank ones
-LEAST = 2000, 2000 * 64 * 64  # windows an epoch, or so many pixels in them: a few steps more than nothing
+# windows an epoch, or so many pixels in them: a few steps more than nothing
+LEAST = 2000, 2000 * 64 * 64
 SCORED_PAIRS = 4  # pairs of captures of a scene that validation looks at
 
 
@@ -40,19 +41,24 @@ class UserImages(NoisyPairs):
         val_target: the second captures of the scenes of `val_noisy`.
         layout: what the axes of an array mean, e.g. NKHW; see reading.read_array.
         exclude: patterns of names of files in folders that are no captures: `*avg*`.
-        scale: the stored value that PSNR takes for white; None takes 255 for 8 bit, the smallest 2^n - 1 that no value
-            exceeds for 16 bit, 1 for floats up to 2 and otherwise their largest, wild pixels apart.
-        limits: the stored value that becomes 0 for the network, and how much above it becomes 1; None: what the values
-            fill but for one in 1,000 at either end, so that black levels and units do not matter.
-        train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images, and at least LEAST.
-        val_share: share of the scenes kept back for validation, the last ones; of a single scene, of its pixels; 0:
-            none.
-        crop: sides of the random windows that are trained on, in pixels: one number, or height and width, or depth,
-            height and width; None takes whole images, `auto` what suits, DEFAULT_CROPS.
-        outliers: what happens to isolated pixels that stand out, as undersampled stars and hot pixels do; see
-            choices.OUTLIERS.
-        dq_good: bits of the data quality flags of FITS files that do not make a pixel missing, `4+8`, `all` of them, or
-            None for what is known of the instrument; see formats.fits_planes.
+        scale: the stored value that PSNR takes for white; None takes 255 for 8 bit, the smallest
+            2^n - 1 that no value exceeds for 16 bit, 1 for floats up to 2 and otherwise their
+            largest, wild pixels apart.
+        limits: the stored value that becomes 0 for the network, and how much above it becomes 1;
+            None: what the values fill but for one in 1,000 at either end, so that black levels and
+            units do not matter.
+        train_pairs: pairs per epoch; None takes as many as windows of `crop` fit into the images,
+            and at least LEAST.
+        val_share: share of the scenes kept back for validation, the last ones; of a single scene,
+            of its pixels; 0: none.
+        crop: sides of the random windows that are trained on, in pixels: one number, or height and
+            width, or depth, height and width; None takes whole images, `auto` what suits,
+            DEFAULT_CROPS.
+        outliers: what happens to isolated pixels that stand out, as undersampled stars and hot
+            pixels do; see choices.OUTLIERS.
+        dq_good: bits of the data quality flags of FITS files that do not make a pixel missing,
+            `4+8`, `all` of them, or None for what is known of the instrument; see
+            formats.fits_planes.
         **common: see NoisyPairs.
     """
 
@@ -108,7 +114,9 @@ class UserImages(NoisyPairs):
         elif isinstance(crop, int):
             crop = (crop,) * self.dims
         if crop and len(crop) != self.dims:
-            raise InputError(f"data.crop={list(crop)}: {self.dims} numbers, or one, are needed for these data")
+            raise InputError(
+                f"data.crop={list(crop)}: {self.dims} numbers, or one, are needed for these data"
+            )
         self.crop = crop  # type: ignore[assignment]
         scenes = read(*names, self.layout, self.exclude, self.dims)
         self.array_layout = scenes.layout
@@ -116,7 +124,9 @@ class UserImages(NoisyPairs):
             self.notes.append(f"{Path(self.noisy).name}: {line}; data.layout= says otherwise")
         if self.asked_dims == "auto" and self.dims == 3:
             shown = " x ".join(map(str, scenes.smallest))
-            self.notes.append(f"volumes of {shown} (data.layout= or model.dims=2 would take planes)")
+            self.notes.append(
+                f"volumes of {shown} (data.layout= or model.dims=2 would take planes)"
+            )
         return scenes
 
     def _dims(self, first: int) -> int:
@@ -154,7 +164,12 @@ class UserImages(NoisyPairs):
     def _defects(self, scenes: SceneSet) -> Tensor | None:
         """Return the pixels of the detector that stand out in most of the scenes, bool (C, H, W); None: none do."""
         count = len(scenes.names)
-        if count < 3 or self.outliers != "auto" or not isinstance(scenes, EqualSizeScenes) or len(scenes.smallest) != 2:
+        if (
+            count < 3
+            or self.outliers != "auto"
+            or not isinstance(scenes, EqualSizeScenes)
+            or len(scenes.smallest) != 2
+        ):
             return None
         images = [scenes.image(i, 0) for i in axes.evenly(count, LOOKED)]
         if not self._may_have_outliers(images[0]):
@@ -166,7 +181,9 @@ class UserImages(NoisyPairs):
         mask = torch.zeros(images[0].shape, dtype=torch.bool)
         mask[tuple(torch.from_numpy(points).T)] = True
         pixels = int(mask.any(0).sum())
-        self.notes.append(f"{pixels} pixels stand out in most of {len(images)} different scenes: defects, replaced")
+        self.notes.append(
+            f"{pixels} pixels stand out in most of {len(images)} different scenes: defects, replaced"
+        )
         return mask
 
     @property
@@ -177,16 +194,24 @@ class UserImages(NoisyPairs):
     def _fit(self, train: SceneSet) -> int:
         """How many windows of one capture each fit into the scenes."""
         sizes = train.sizes(torch.arange(len(train.names)))
-        return int((sizes // torch.tensor(self.crop)).clamp(min=1).prod(1).sum()) if self.crop else len(train.names)
+        return (
+            int((sizes // torch.tensor(self.crop)).clamp(min=1).prod(1).sum())
+            if self.crop
+            else len(train.names)
+        )
 
     def _count(self, train: SceneSet) -> int:
         """Images per epoch: what was asked for, or as many as windows fit into the scenes, and no less than LEAST."""
         if self.train_pairs:
             return self.train_pairs
         windows, pixels = LEAST
-        return max(self._fit(train), min(windows, pixels // math.prod(self.crop)) if self.crop else 1)
+        return max(
+            self._fit(train), min(windows, pixels // math.prod(self.crop)) if self.crop else 1
+        )
 
-    def _described(self, name: str, scenes: SceneSet, train: int, val: Any, **more: Any) -> dict[str, Any]:
+    def _described(
+        self, name: str, scenes: SceneSet, train: int, val: Any, **more: Any
+    ) -> dict[str, Any]:
         """The fingerprint."""
         return {
             "name": name,
@@ -216,10 +241,14 @@ class UserImages(NoisyPairs):
 
     def _others(self, scenes: SceneSet) -> Dataset:
         """Validation pairs of other scenes that were taken twice, data.val_noisy and data.val_target."""
-        other = read_scenes(str(self.val_noisy), self.val_target, self.layout, self.exclude, self.dims)
+        other = read_scenes(
+            str(self.val_noisy), self.val_target, self.layout, self.exclude, self.dims
+        )
         other = in_unit(other, scenes)
         if other.channels != scenes.channels or other.dtype != scenes.dtype:
-            raise InputError(self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0)))
+            raise InputError(
+                self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0))
+            )
         return self._validated(other)
 
     def _validated(self, scenes: SceneSet) -> Dataset:
@@ -238,8 +267,11 @@ class UserImages(NoisyPairs):
             else:
                 self.left_out.append(name)
         if not kept:
-            raise InputError(f"{self.noisy}: every image is blank, so there is nothing to learn from them")
-        if len(some) < len(scenes.names):  # a large file stays mapped as it is; blank images harm nothing
+            raise InputError(
+                f"{self.noisy}: every image is blank, so there is nothing to learn from them"
+            )
+        # a large file stays mapped as it is; blank images harm nothing
+        if len(some) < len(scenes.names):
             kept, self.left_out = list(range(len(scenes.names))), []
         self._all, self._kept = scenes.names, torch.tensor(kept)
         return scenes if len(kept) == len(scenes.names) else scenes.part(self._kept)
@@ -279,14 +311,20 @@ def _sides(crop: Any) -> int | str | tuple[int, ...] | None:
     if isinstance(crop, int):
         whole_numbers(4, crop=crop)
         return crop
-    if isinstance(crop, str) or len(crop) not in (2, 3) or any(not isinstance(n, int) or n < 4 for n in crop):
+    if (
+        isinstance(crop, str)
+        or len(crop) not in (2, 3)
+        or any(not isinstance(n, int) or n < 4 for n in crop)
+    ):
         raise InputError(
             f"data.crop={crop}: must be a whole number, 4 or more, or [depth, height, width], null or auto"
         )
     return tuple(crop)
 
 
-def directed_pairs(scenes: SceneSet, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+def directed_pairs(
+    scenes: SceneSet, pairs: Sequence[tuple[int, int]]
+) -> tuple[Tensor, Tensor, Tensor]:
     """List pairs of captures to validate on, from a noisier one to another one.
 
     Args:
@@ -313,7 +351,9 @@ def some_pairs(scenes: SceneSet, most: int = SCORED_PAIRS) -> tuple[Tensor, Tens
             continue
         wanted = scenes.wanted(i)[::2]
         wanted = wanted[wanted < count - 1]  # each with the frame after it
-        firsts.append(wanted[axes.evenly(len(wanted), min(most, len(wanted)))] if len(wanted) else wanted)
+        firsts.append(
+            wanted[axes.evenly(len(wanted), min(most, len(wanted)))] if len(wanted) else wanted
+        )
     counts = torch.tensor([len(first) for first in firsts])
     return torch.repeat_interleave(everything, counts), torch.cat(firsts)
 
@@ -321,12 +361,13 @@ def some_pairs(scenes: SceneSet, most: int = SCORED_PAIRS) -> tuple[Tensor, Tens
 def validation_pairs(scenes: SceneSet, pairs: Sequence[tuple[int, int]] | None = None) -> Dataset:
     """Validation pairs of noisy captures: the first and second, the third and fourth, ... of each scene.
 
-    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene drifts. Of many
-    some are taken, from the first to the last.
+    No capture is in two pairs, and those of a pair are neighbours, which differ least where a scene
+    drifts. Of many some are taken, from the first to the last.
 
     Args:
         scenes: those kept back.
-        pairs: numbers (input, target) of the captures that are paired instead, where their noise differs.
+        pairs: numbers (input, target) of the captures that are paired instead, where their noise
+            differs.
     """
     if pairs:
         scene, first, second = directed_pairs(scenes, pairs)
@@ -336,7 +377,8 @@ def validation_pairs(scenes: SceneSet, pairs: Sequence[tuple[int, int]] | None =
     if isinstance(scenes, EqualSizeScenes) and len(scenes.smallest) == 2:
         return Pairs(scenes.take(scene, first), scenes.take(scene, second), scene)
     sides = [
-        [scored(scenes.image(int(s), int(k))) for s, k in zip(scene, side, strict=True)] for side in (first, second)
+        [scored(scenes.image(int(s), int(k))) for s, k in zip(scene, side, strict=True)]
+        for side in (first, second)
     ]
     return MixedSizePairs(sides[0], sides[1], scene)
 

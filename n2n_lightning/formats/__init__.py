@@ -1,7 +1,8 @@
 """Files that come out as they went in: same size, type, bit depth, channels, transparency and metadata.
 
-`opened(path)` gives a file's values as arrays, mapped where its kind allows that; `Picture.written` makes a file of the
-same kind, with everything that is not a value taken from the first one. Training, scoring and denoising read with it.
+`opened(path)` gives a file's values as arrays, mapped where its kind allows that; `Picture.written`
+makes a file of the same kind, with everything that is not a value taken from the first one.
+Training, scoring and denoising read with it.
 """
 
 import contextlib
@@ -40,15 +41,40 @@ __all__ = [
     "stem",
 ]
 
-# Kinds whose library is an extra, by what pip installs it; and endings of files that are only read, with the result's.
-EXTRAS = {"Mrc": "mrc", "Nifti": "nifti", "Fits": "fits", "Zarr": "zarr", "Czi": "czi", "Nd2": "nd2"}
+# Kinds whose library is an extra, by what pip installs it; and endings of files that are only read,
+# with the result's.
+EXTRAS = {
+    "Mrc": "mrc",
+    "Nifti": "nifti",
+    "Fits": "fits",
+    "Zarr": "zarr",
+    "Czi": "czi",
+    "Nd2": "nd2",
+}
 EXTRAS |= {"Dicom": "dicom", "Video": "video"}
 BECOMES = dict.fromkeys((".czi", ".nd2", ".ims", ".avi", ".mp4", ".mov", ".mkv"), ".tif")
-# Which module reads which ending; it is imported when a file of this kind is met, and has the class of the same name.
+# Which module reads which ending; it is imported when a file of this kind is met, and has the class
+# of the same name.
 ENDINGS = {
-    **{".png": "Png", ".jpg": "Jpeg", ".jpeg": "Jpeg", ".tif": "Tiff", ".tiff": "Tiff", ".npy": "Npy", ".npz": "Npz"},
+    **{
+        ".png": "Png",
+        ".jpg": "Jpeg",
+        ".jpeg": "Jpeg",
+        ".tif": "Tiff",
+        ".tiff": "Tiff",
+        ".npy": "Npy",
+        ".npz": "Npz",
+    },
     **{".bmp": "Bmp", ".webp": "Webp", ".pgm": "Pnm", ".ppm": "Pnm", ".pnm": "Pnm", ".pam": "Pnm"},
-    **{".mrc": "Mrc", ".map": "Mrc", ".rec": "Mrc", ".mrcs": "Mrc", ".st": "Mrc", ".nii": "Nifti", ".nii.gz": "Nifti"},
+    **{
+        ".mrc": "Mrc",
+        ".map": "Mrc",
+        ".rec": "Mrc",
+        ".mrcs": "Mrc",
+        ".st": "Mrc",
+        ".nii": "Nifti",
+        ".nii.gz": "Nifti",
+    },
     **{".ali": "Mrc", ".preali": "Mrc"},
     **dict.fromkeys((".mrc.gz", ".map.gz", ".rec.gz", ".mrcs.gz", ".st.gz"), "Mrc"),
     **dict.fromkeys((".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz"), "Fits"),
@@ -58,15 +84,26 @@ ENDINGS = {
     **{".h5": "Hdf5", ".hdf5": "Hdf5", ".hdf": "Hdf5", ".pt": "Pt", ".pth": "Pt", ".pkl": "Pt"},
 }
 DOUBLE = tuple(name for name in ENDINGS if name.count(".") == 2)
-ZIPPED = ("Mrc", "Fits", "Nifti")  # kinds that people gzip, whatever the name says; Nifti reads .nii.gz itself
+# kinds that people gzip, whatever the name says; Nifti reads .nii.gz itself
+ZIPPED = ("Mrc", "Fits", "Nifti")
 # Folders that are one picture, by their ending; and those with the files of a DICOM series.
 FOLDERS = (".zarr",)
 # Those that may hold one image: files of a folder.
 SEVERAL = ("Npz", "Hdf5", "Pt")
 PICTURES = {ending for ending, kind in ENDINGS.items() if kind not in SEVERAL}
 # Errors of a disk or a machine, which say nothing against the file.
-BROKEN = (errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EACCES, errno.EPERM)
-_NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr", "Fits"))
+BROKEN = (
+    errno.EIO,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ESTALE,
+    errno.EACCES,
+    errno.EPERM,
+)
+_NAMED = "|".join(
+    re.escape(name) for name, kind in ENDINGS.items() if kind in ("Npz", "Hdf5", "Zarr", "Fits")
+)
 _CHOSEN = re.compile(r"(.*)(\[-?\d*:-?\d*(?::\d+)?\])", re.DOTALL)
 _PART = re.compile(rf"(.+(?:{_NAMED})):(.+)")
 
@@ -99,7 +136,9 @@ def kind_of(path: Path) -> str | None:
     """
     found = ENDINGS.get(ending(path))
     if path.is_dir():
-        return found if ending(path) in FOLDERS else "Dicom" if dicom_files.is_series(path) else None
+        return (
+            found if ending(path) in FOLDERS else "Dicom" if dicom_files.is_series(path) else None
+        )
     return "Dicom" if found is None and path.is_file() and dicom_files.is_dicom(path) else found
 
 
@@ -116,7 +155,8 @@ def is_one(path: Path) -> bool:
 def below(folder: Path) -> Iterator[Path]:
     """Everything in a folder and in folders below it; links to folders are followed, each folder once.
 
-    Folders that are one picture are not looked into. What programs leave among pictures (paths.is_clutter) is left out.
+    Folders that are one picture are not looked into. What programs leave among pictures
+    (paths.is_clutter) is left out.
     """
     seen: set[Path] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -148,7 +188,8 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
 
     Args:
         path: the file; as text it may name an array in it, `data.h5:noisy`.
-        part: the name of an array, where `path` does not say it; `[10:50]` at its end chooses frames.
+        part: the name of an array, where `path` does not say it; `[10:50]` at its end chooses
+            frames.
 
     Raises:
         InputError: the file is missing, damaged, or of a kind that cannot come out as it went in.
@@ -166,12 +207,16 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
             return Selected(whole, parse_frames(match[2]))
     if is_dangling(path):
         away = os.readlink(path)
-        raise InputError(f"{path}: is a link to {away}, which is not there (git-annex: git annex get fetches it)")
+        raise InputError(
+            f"{path}: is a link to {away}, which is not there (git-annex: git annex get fetches it)"
+        )
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     kind = _readable_kind(path)
     try:
-        reader: type[Picture] = getattr(importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind)
+        reader: type[Picture] = getattr(
+            importlib.import_module(f"n2n_lightning.formats.{kind.lower()}"), kind
+        )
     except ModuleNotFoundError as error:
         if kind not in EXTRAS:
             raise
@@ -186,14 +231,19 @@ def opened(path: Path | str, part: str | None = None) -> Picture:
     if picture.values and all(values.dtype.kind == "b" for values in picture.values):
         picture.mask = True
         for values in picture.values:
-            values.stored = Packed(values.shape, np.dtype(np.uint8), partial(_whole_numbers, values.stored))
+            values.stored = Packed(
+                values.shape, np.dtype(np.uint8), partial(_whole_numbers, values.stored)
+            )
     for values in picture.values:
         if isinstance(values.stored, Packed):
             values.stored = replace(
-                values.stored, unpacked=partial(_unpacked, path, reader.kind, values.stored.unpacked)
+                values.stored,
+                unpacked=partial(_unpacked, path, reader.kind, values.stored.unpacked),
             )
         if values.dtype.name not in TYPES:
-            raise InputError(f"{path}: values of type {values.dtype}: must be one of {', '.join(TYPES)}")
+            raise InputError(
+                f"{path}: values of type {values.dtype}: must be one of {', '.join(TYPES)}"
+            )
         if 0 in values.shape:
             raise InputError(f"{path}: holds no pixels, its shape is {values.shape}")
     return picture
@@ -203,16 +253,23 @@ def _readable_kind(path: Path) -> str:
     """The kind of a file.
 
     Raises:
-        InputError: it is a folder of pictures, or of a kind that is not read; the message names what converts it.
+        InputError: it is a folder of pictures, or of a kind that is not read; the message names
+            what converts it.
     """
     kind = kind_of(path)
     if path.is_dir() and kind is None:
         raise InputError(f"{path}: is a folder, not a file")
-    if path.suffix.lower() == ".rec" and any(path.with_suffix(s).exists() for s in (".par", ".PAR")):
+    if path.suffix.lower() == ".rec" and any(
+        path.with_suffix(s).exists() for s in (".par", ".PAR")
+    ):
         raise InputError(f"{path}: a Philips PAR/REC file is not read; {converters.NIFTI}")
     if kind is None:
         what = converters.advice(path)
-        raise InputError(f"{path}: is not read here; {what}" if what else f"{path}: is none of {', '.join(ENDINGS)}")
+        raise InputError(
+            f"{path}: is not read here; {what}"
+            if what
+            else f"{path}: is none of {', '.join(ENDINGS)}"
+        )
     return kind
 
 
@@ -222,16 +279,24 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        raise InputError(
+            str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        ) from error
     except (PermissionError, TimeoutError, InterruptedError, DiskFull) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     except Exception as error:  # every library and every kind of damage has an exception of its own
         if out_of_descriptors(error):
-            raise InputError(f"{path}: cannot be read, too many files are open; ulimit -n raises the limit") from error
+            raise InputError(
+                f"{path}: cannot be read, too many files are open; ulimit -n raises the limit"
+            ) from error
         if isinstance(error, OSError) and error.errno in BROKEN:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: damaged, or not the {kind} file that its name says ({reason})") from error
+        raise InputError(
+            f"{path}: damaged, or not the {kind} file that its name says ({reason})"
+        ) from error
 
 
 def _whole_numbers(stored: np.ndarray | Packed) -> np.ndarray:

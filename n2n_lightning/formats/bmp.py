@@ -27,11 +27,15 @@ class Bmp(Picture):
                 self.note, self.mask = "its 1 bit became 8", True
             elif image.mode not in ("L", "RGB", "RGBA"):
                 raise InputError(f"is a {image.mode} BMP; convert it to RGB")
-            elif image.mode == "RGB" and int.from_bytes(path.read_bytes()[self.BITS], "little") == 32:
+            elif (
+                image.mode == "RGB" and int.from_bytes(path.read_bytes()[self.BITS], "little") == 32
+            ):
                 self.note = "without the fourth byte of its pixels"
             mode = {"P": "RGB", "1": "L"}.get(image.mode, image.mode)
             array = np.array(image.convert(mode))
         self.values = [Values(array, "HW" if mode == "L" else "HWC", mode == "RGBA")]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        Image.fromarray(results[0]).save(path, format="BMP", **({"dpi": self.dpi} if self.dpi else {}))
+        Image.fromarray(results[0]).save(
+            path, format="BMP", **({"dpi": self.dpi} if self.dpi else {})
+        )

@@ -30,7 +30,9 @@ ADVICE = {
     "save the array as .npy or .mat version 7.3 as .h5": "mat nc hspy tdms b2nd n5 sif spe",
     "its size and type are not in it: np.fromfile and np.save make .npy of it": "raw bin dat",
 }
-_BY_ENDING = {f".{name.split('.')[0]}": advice for advice, names in ADVICE.items() for name in names.split()}
+_BY_ENDING = {
+    f".{name.split('.')[0]}": advice for advice, names in ADVICE.items() for name in names.split()
+}
 
 
 def advice(path: Path) -> str:
@@ -54,5 +56,7 @@ def left_alone(paths: Iterable[Path], shown: int = 3) -> list[str]:
         groups.setdefault(advice(path), []).append(path)
     lines = []
     for what, files in groups.items():
-        lines.append(f"left alone: {some_of([p.name for p in files], shown)}" + (f": {what}" if what else ""))
+        lines.append(
+            f"left alone: {some_of([p.name for p in files], shown)}" + (f": {what}" if what else "")
+        )
     return lines

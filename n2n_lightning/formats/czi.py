@@ -21,7 +21,8 @@ class Czi(ReadOnlyFormat):
             warnings.simplefilter("ignore")
             with czifile.CziFile(path) as file:
                 letters, shape, dtype = str(file.axes), tuple(file.shape), np.dtype(file.dtype)
-        letters = letters[:-1] + ("S" if letters.endswith("0") else letters[-1])  # samples of a pixel
+        # samples of a pixel
+        letters = letters[:-1] + ("S" if letters.endswith("0") else letters[-1])
         self._take(Packed(shape, dtype, self._unpacked), letters)
 
     def _unpacked(self) -> np.ndarray:

@@ -19,7 +19,14 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 RUN = uuid.uuid4().hex  # files of one series get one new series UID, another in every run
 UNPACK = "`gdcmconv --raw` or `dcmdjpeg` unpack it"
 PURPOSE = ("121322", "DCM", "Source image for image processing operation")  # CID 7202
-LOSSY = ("JPEG Baseline", "JPEG Extended", "JPEG-LS Lossy", "JPEG 2000 Image Compression", "MPEG", "HEVC")
+LOSSY = (
+    "JPEG Baseline",
+    "JPEG Extended",
+    "JPEG-LS Lossy",
+    "JPEG 2000 Image Compression",
+    "MPEG",
+    "HEVC",
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,11 @@ class Volume:
     def units(self) -> list[tuple[float, float]]:
         """(slope, intercept) of each plane, in the order of the array."""
         (first, *_) = self.slices
-        return [first.units[f] for f in self.frames] if self.frames else [s.units[0] for s in self.slices]
+        return (
+            [first.units[f] for f in self.frames]
+            if self.frames
+            else [s.units[0] for s in self.slices]
+        )
 
     def planes(self, array: np.ndarray) -> np.ndarray:
         """A view of the array with one axis of planes, then rows and columns, and colours."""
@@ -83,9 +94,10 @@ class Volume:
 class Dicom(Picture):
     """A file, or a folder with the files of one series or more, each an array; a series is a volume.
 
-    Stored values are read, with RescaleSlope and RescaleIntercept as their unit; where planes differ in these, values
-    are in their unit, as float32. Results have new instance and series UIDs, ImageType DERIVED, a description and a
-    reference to their source; all else is kept. What was compressed is written without compression.
+    Stored values are read, with RescaleSlope and RescaleIntercept as their unit; where planes
+    differ in these, values are in their unit, as float32. Results have new instance and series
+    UIDs, ImageType DERIVED, a description and a reference to their source; all else is kept. What
+    was compressed is written without compression.
     """
 
     kind, volumes = "DICOM", True
@@ -130,7 +142,11 @@ class Dicom(Picture):
                 stored = np.empty_like(planes)
                 stored[list(volume.frames)] = planes
                 units = volume.slices[0].units
-                _write(volume.slices[0], _stored(volume.slices[0], stored, units), path / self._name(volume.slices[0]))
+                _write(
+                    volume.slices[0],
+                    _stored(volume.slices[0], stored, units),
+                    path / self._name(volume.slices[0]),
+                )
                 continue
             for number, here in enumerate(volume.slices):
                 pixels = _stored(here, planes[number : number + 1], here.units)
@@ -150,7 +166,11 @@ def _slice(path: Path) -> Slice:
     signed = bool(header.PixelRepresentation)
     dtype = np.dtype(f"{'i' if signed else 'u'}{header.BitsAllocated // 8}")
     normal, direction = _normal(header)
-    places = tuple(float(np.dot(place, normal)) for place in _places(header, frames)) if normal is not None else ()
+    places = (
+        tuple(float(np.dot(place, normal)) for place in _places(header, frames))
+        if normal is not None
+        else ()
+    )
     numbers = ("AcquisitionNumber", "InstanceNumber")
     order = tuple(float(header.get(name) or 0) for name in ("TemporalPositionIdentifier", *numbers))
     padding = header.get("PixelPaddingValue")
@@ -181,7 +201,9 @@ def _check(header: Any, path: Path) -> None:
     if kind not in (*GREY, "RGB"):
         raise InputError(f"{name}its pixels are {kind}; MONOCHROME1, MONOCHROME2 and RGB are read")
     if int(header.get("BitsAllocated") or 0) not in (8, 16, 32) or header.get("Modality") == "SEG":
-        raise InputError(f"{name}holds a segmentation or values of {header.get('BitsAllocated')} bits, no grey values")
+        raise InputError(
+            f"{name}holds a segmentation or values of {header.get('BitsAllocated')} bits, no grey values"
+        )
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed and syntax.is_encapsulated:
         try:
@@ -268,7 +290,9 @@ def _volume(group: Sequence[Slice]) -> Volume:
         by_place.setdefault(round(here.position or 0.0, 3), []).append(here)
     counts = {len(found) for found in by_place.values()}
     if len(counts) > 1:
-        what = f"its {len(group)} files lie at {len(by_place)} positions, which makes no whole volumes"
+        what = (
+            f"its {len(group)} files lie at {len(by_place)} positions, which makes no whole volumes"
+        )
         raise InputError(f"{what}; dcm2niix sorts them into NIfTI")
     times, depth = counts.pop(), _step(list(by_place))
     ordered = [found[t] for t in range(times) for found in by_place.values()]
@@ -346,7 +370,10 @@ def _write(here: Slice, pixels: np.ndarray, path: Path) -> None:
     element.is_undefined_length = False
     if int(dataset.SamplesPerPixel) > 1:
         dataset.PlanarConfiguration = 0
-    for name, value in (("SmallestImagePixelValue", pixels.min()), ("LargestImagePixelValue", pixels.max())):
+    for name, value in (
+        ("SmallestImagePixelValue", pixels.min()),
+        ("LargestImagePixelValue", pixels.max()),
+    ):
         if name in dataset:
             dataset[name].value = int(value)
     _derive(dataset)
@@ -356,7 +383,11 @@ def _write(here: Slice, pixels: np.ndarray, path: Path) -> None:
 def _range(dataset: Any) -> tuple[int, int]:
     """The lowest and highest value that the stored bits hold."""
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    return (
+        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        if dataset.PixelRepresentation
+        else (0, 2**bits - 1)
+    )
 
 
 def _derive(dataset: Any) -> None:
@@ -364,9 +395,14 @@ def _derive(dataset: Any) -> None:
     from n2n_lightning import __version__
 
     source = pydicom.Dataset()
-    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = (
+        dataset.SOPClassUID,
+        dataset.SOPInstanceUID,
+    )
     purpose = pydicom.Dataset()
-    for name, value in zip(("CodeValue", "CodingSchemeDesignator", "CodeMeaning"), PURPOSE, strict=True):
+    for name, value in zip(
+        ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"), PURPOSE, strict=True
+    ):
         setattr(purpose, name, value)
     source.PurposeOfReferenceCodeSequence = [purpose]
     dataset.SourceImageSequence = [source]

@@ -28,8 +28,12 @@ def slices_of(folder: Path) -> list[Path]:
 def is_series(folder: Path) -> bool:
     """Whether a folder holds the files of a DICOM series: its first two files are of one series."""
     with os.scandir(folder) as entries:
-        files = [Path(folder, e.name) for e in entries if e.is_file() and not e.name.startswith(".")]
-    some = [p for p in files if p.suffix.lower() in ENDINGS or not p.suffix or p.suffix[1:].isdecimal()]
+        files = [
+            Path(folder, e.name) for e in entries if e.is_file() and not e.name.startswith(".")
+        ]
+    some = [
+        p for p in files if p.suffix.lower() in ENDINGS or not p.suffix or p.suffix[1:].isdecimal()
+    ]
     first = [p for p in sorted(some, key=natural)[:3] if p.name.upper() != "DICOMDIR"][:2]
     return len(first) == 2 and all(is_dicom(p) for p in first) and _same_series(first)
 

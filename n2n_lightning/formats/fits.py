@@ -13,17 +13,19 @@ from n2n_lightning.formats import fits_planes
 from n2n_lightning.formats.fits_planes import Plane
 from n2n_lightning.formats.picture import MOSAICS, Picture, Values
 
-UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-128, "int8")}  # by BZERO alone
+# by BZERO alone
+UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-128, "int8")}
 
 
 class Fits(Picture):
     """All images and cubes of a file, each HDU an array; tables stay as they are. The result is a copy of the file.
 
-    HDUs of flags, errors and weights (fits_planes) stay as they are, too, and flags say which pixels are missing.
-    `part` names an HDU: its number, its name, or name and version (`SCI,2`).
+    HDUs of flags, errors and weights (fits_planes) stay as they are, too, and flags say which
+    pixels are missing. `part` names an HDU: its number, its name, or name and version (`SCI,2`).
 
-    Values are those that are stored, mapped; unsigned integers, which FITS stores with an offset (BZERO), are read as
-    such. BSCALE and BZERO stay in the header, as all of it does; checksums are reckoned anew.
+    Values are those that are stored, mapped; unsigned integers, which FITS stores with an offset
+    (BZERO), are read as such. BSCALE and BZERO stay in the header, as all of it does; checksums are
+    reckoned anew.
     """
 
     kind, named, floats = "FITS", True, True
@@ -34,8 +36,11 @@ class Fits(Picture):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of truncated files and headers that are wrong
             warnings.filterwarnings("ignore", category=fits.verify.VerifyWarning)
-            warnings.filterwarnings("ignore", message="File may have been truncated")  # the last block may be unfilled
-            with fits.open(path, memmap=True, do_not_scale_image_data=True, lazy_load_hdus=False) as file:
+            # the last block may be unfilled
+            warnings.filterwarnings("ignore", message="File may have been truncated")
+            with fits.open(
+                path, memmap=True, do_not_scale_image_data=True, lazy_load_hdus=False
+            ) as file:
                 ends = [int(hdu.fileinfo()["datLoc"]) + int(hdu.size) for hdu in file]
                 if max(ends) > path.stat().st_size:
                     raise InputError("is truncated")
@@ -58,11 +63,19 @@ class Fits(Picture):
         dtype = np.dtype(fits.hdu.image.BITPIX2DTYPE[header["BITPIX"]]).newbyteorder(">")
         shape = tuple(int(n) for n in hdu.shape if n != 1)
         if len(shape) < 2 or len(shape) > 3:
-            raise InputError(f"its HDU {number} has the shape {hdu.shape}; images and cubes are read")
-        offset, scale, zero = hdu.fileinfo()["datLoc"], header.get("BSCALE", 1), header.get("BZERO", 0)
+            raise InputError(
+                f"its HDU {number} has the shape {hdu.shape}; images and cubes are read"
+            )
+        offset, scale, zero = (
+            hdu.fileinfo()["datLoc"],
+            header.get("BSCALE", 1),
+            header.get("BZERO", 0),
+        )
         array: np.ndarray = mapped(path, dtype, offset, shape)
         shift, unsigned = UNSIGNED.get(dtype.name, (0, ""))
-        nodata_values: tuple[float, ...] = (float(header["BLANK"]),) if "BLANK" in header and dtype.kind != "f" else ()
+        nodata_values: tuple[float, ...] = (
+            (float(header["BLANK"]),) if "BLANK" in header and dtype.kind != "f" else ()
+        )
         if shift and scale == 1 and zero == shift:
             array = (array.astype(np.int64) + shift).astype(unsigned)
             nodata_values = tuple(fill + shift for fill in nodata_values)
@@ -98,7 +111,8 @@ class Fits(Picture):
         for one in flags:
             header = file[one.number].header
             stored = np.asarray(file[one.number].data).reshape(one.shape)
-            if stored.dtype.kind in "iu":  # bits are read without the offset that unsigned integers are stored with
+            # bits are read without the offset that unsigned integers are stored with
+            if stored.dtype.kind in "iu":
                 stored = stored.astype(np.int64) + int(header.get("BZERO", 0))
             found |= fits_planes.bad(stored, header, file[0].header)
         return fits_planes.checked(found, plane, flags)
@@ -107,7 +121,9 @@ class Fits(Picture):
         """Notes what is copied, and how many pixels are missing."""
         if not others:
             return
-        self.note = f"{', '.join(map(str, others))} copied as {'it is' if len(others) == 1 else 'they are'}"
+        self.note = (
+            f"{', '.join(map(str, others))} copied as {'it is' if len(others) == 1 else 'they are'}"
+        )
         masks = [v.invalid for v in self.values if v.invalid is not None]
         if masks:
             count, total = sum(int(m.sum()) for m in masks), sum(m.size for m in masks)
@@ -115,7 +131,8 @@ class Fits(Picture):
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
-        with path.open("ab") as file:  # a last block that is not filled is filled, as the standard asks
+        # a last block that is not filled is filled, as the standard asks
+        with path.open("ab") as file:
             file.write(bytes(-self.path.stat().st_size % 2880))
         return [
             np.empty(shape, values.dtype) if shift else np.memmap(path, dtype, "r+", offset, shape)
@@ -159,7 +176,9 @@ class Fits(Picture):
                         for name in ("BSCALE", "BZERO", "BLANK"):
                             header.remove(name, ignore_missing=True)
                     kind = fits.PrimaryHDU if plane.number == 0 else fits.ImageHDU
-                    file[plane.number] = kind(stored.reshape(hdu.shape), header, do_not_scale_image_data=True)
+                    file[plane.number] = kind(
+                        stored.reshape(hdu.shape), header, do_not_scale_image_data=True
+                    )
                 file.writeto(path, overwrite=True, output_verify="ignore")
         self._sum(path)
 

@@ -1,7 +1,8 @@
 """Which image HDUs of a FITS file are pictures, which are flags or errors of them, and which pixels flags make missing.
 
-Names are those of HST and JWST (SCI, ERR, DQ), ccdproc (MASK, UNCERT), LSST (IMAGE, MASK, VARIANCE), drizzled images
-(WHT, CTX), MUSE (DATA, STAT, DQ) and the standard of ESO's pipelines (HDUCLAS2).
+Names are those of HST and JWST (SCI, ERR, DQ), ccdproc (MASK, UNCERT), LSST (IMAGE, MASK,
+VARIANCE), drizzled images (WHT, CTX), MUSE (DATA, STAT, DQ) and the standard of ESO's pipelines
+(HDUCLAS2).
 """
 
 import contextlib
@@ -30,12 +31,14 @@ OTHERS = FLAGS | frozenset(_OTHERS.split())
 # Last words of names that say the same after the name of a detector: CCD3.FLG, SCI_MASK
 _SUFFIXES = "DQ MASK BPM FLG FLAGS ERR ERROR VAR VARIANCE IVAR RMS SIGMA UNC UNCERT WHT WEIGHT"
 SUFFIXES = frozenset(_SUFFIXES.split())
-# Flags that these instruments set on pixels whose values are good: what their pipelines accept when they add images.
-# HST, final_bits of AstroDrizzle: full-well saturation 256, warm 64, hot but corrected 16; blobs 512 of WFC3/IR.
-# JWST: resample's good_bits, all but DO_NOT_USE (1) and NON_SCIENCE (512).
+# Flags that these instruments set on pixels whose values are good: what their pipelines accept when
+# they add images. HST, final_bits of AstroDrizzle: full-well saturation 256, warm 64, hot but
+# corrected 16; blobs 512 of WFC3/IR. JWST: resample's good_bits, all but DO_NOT_USE (1) and
+# NON_SCIENCE (512).
 JWST_BAD = 1 | 512
 HST_GOOD = {"ACS": 16 | 64 | 256, "WFC3": 16 | 64 | 256, "WFC3 IR": 64 | 512}
-LSST_BAD = ("BAD", "CR", "NO_DATA", "UNMASKEDNAN", "SAT")  # planes of an LSST mask; DETECTED and others are information
+# planes of an LSST mask; DETECTED and others are information
+LSST_BAD = ("BAD", "CR", "NO_DATA", "UNMASKEDNAN", "SAT")
 ALL = -1
 
 _asked: ContextVar[int | None] = ContextVar("dq_good", default=None)
@@ -75,7 +78,9 @@ def parsed(text: str | int | None, option: str) -> int | None:
         except ValueError:
             bits = -1
         if bits < 0:
-            raise InputError(f"{option}{text}: must be bits as 96, 32+64 or 0x60, or all (no flag counts), or auto")
+            raise InputError(
+                f"{option}{text}: must be bits as 96, 32+64 or 0x60, or all (no flag counts), or auto"
+            )
         total |= bits
     return total
 
@@ -86,7 +91,8 @@ class Plane:
 
     Attributes:
         number: of the HDU in the file.
-        name, version: EXTNAME without its version, in capitals, and EXTVER; PRIMARY where the first HDU has no name.
+        name, version: EXTNAME without its version, in capitals, and EXTVER; PRIMARY where the first
+            HDU has no name.
         shape: of its array, without axes of length 1.
         kind: what ESO's HDUCLAS2 says of it, or empty.
     """
@@ -136,7 +142,11 @@ class Plane:
     @property
     def is_picture(self) -> bool:
         """Whether it is a picture, as far as its name says it."""
-        beside = self.words[1] in OTHERS or self.name.startswith(("VAR_", "ERR_")) or self.kind in ("ERROR", "QUALITY")
+        beside = (
+            self.words[1] in OTHERS
+            or self.name.startswith(("VAR_", "ERR_"))
+            or self.kind in ("ERROR", "QUALITY")
+        )
         return not beside
 
     def called(self, part: str) -> bool:
@@ -147,7 +157,9 @@ class Plane:
         return name.strip() == self.name and (not version or version.strip() == str(self.version))
 
     def __str__(self) -> str:
-        return f"{self.name},{self.version}" if self.name not in ("", "PRIMARY") else str(self.number)
+        return (
+            f"{self.name},{self.version}" if self.name not in ("", "PRIMARY") else str(self.number)
+        )
 
 
 def selected(planes: Sequence[Plane], part: str | None, file: str) -> list[Plane]:
@@ -162,12 +174,18 @@ def selected(planes: Sequence[Plane], part: str | None, file: str) -> list[Plane
     names = ", ".join(f"{file}:{plane}" for plane in planes)
     if part:
         raise InputError(f"has no image {part!r}; name one: {names}")
-    raise InputError(f"holds flags, errors or weights alone, by the names of its HDUs; name one all the same: {names}")
+    raise InputError(
+        f"holds flags, errors or weights alone, by the names of its HDUs; name one all the same: {names}"
+    )
 
 
 def flags_of(plane: Plane, planes: Sequence[Plane], pictures: Sequence[Plane]) -> list[Plane]:
     """The planes whose flags are about a picture: of its detector and version, or the only ones; and of its size."""
-    fitting = [p for p in planes if p.is_flags and p not in pictures and p.shape == plane.shape[-len(p.shape) :]]
+    fitting = [
+        p
+        for p in planes
+        if p.is_flags and p not in pictures and p.shape == plane.shape[-len(p.shape) :]
+    ]
     owners = ("", plane.name, plane.words[0] or plane.name)
     same = [p for p in fitting if p.version == plane.version and p.words[0] in owners]
     return same or (fitting if len(pictures) == 1 else [])

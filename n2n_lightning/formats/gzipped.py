@@ -75,7 +75,9 @@ def _unpack(path: Path, target: Path) -> None:
             while piece := packed.read(PIECE):
                 count += len(piece)
                 if count > LARGE and count > RATIO * stored:
-                    raise InputError(f"would unpack {stored:,} bytes to more than {count:,}; it is not read")
+                    raise InputError(
+                        f"would unpack {stored:,} bytes to more than {count:,}; it is not read"
+                    )
                 _write(plain, piece)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"damaged or incomplete gzip data ({error})") from error
@@ -85,4 +87,6 @@ def _write(file: BinaryIO, piece: bytes) -> None:
     try:
         file.write(piece)
     except OSError as error:
-        raise DiskFull(f"no room to unpack it in {tempfile.gettempdir()}; TMPDIR names another folder") from error
+        raise DiskFull(
+            f"no room to unpack it in {tempfile.gettempdir()}; TMPDIR names another folder"
+        ) from error

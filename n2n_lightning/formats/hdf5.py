@@ -16,15 +16,17 @@ from n2n_lightning.formats.picture import Packed, Picture, Values, check_size, c
 PIECE = 2**26  # bytes that are read or written at a time
 FEW = 3  # names that a line lists
 LINKS = 64  # soft links that lead to one another, before they are called a circle
-SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes that refer to other datasets by their place in the file
+# attributes that refer to other datasets by their place in the file
+SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")
 
 
 class Hdf5(Picture):
     """One array of a file, mapped where it is stored in one piece; the result is a copy of the file with other values.
 
-    The array may be a virtual dataset, have external storage, or be reached through links: all of them are followed for
-    reading. In the result it is a dataset of its own, so that no other file is ever written to. Other links and views
-    stay; where they name files relative to the folder, they lead to the same files as before.
+    The array may be a virtual dataset, have external storage, or be reached through links: all of
+    them are followed for reading. In the result it is a dataset of its own, so that no other file
+    is ever written to. Other links and views stay; where they name files relative to the folder,
+    they lead to the same files as before.
     """
 
     kind, named, floats = "HDF5", True, True
@@ -58,7 +60,9 @@ class Hdf5(Picture):
             raise InputError(f"{self.part}: its values are in {gone[0].name}, which is not there")
         if gone:
             fill = f"{dataset.fillvalue:g} there" if dataset.dtype.kind in "iuf" else "empty there"
-            self._remark(f"{len(gone)} of {len(sources)} files of {self.part} are not there, as {gone[0].name}: {fill}")
+            self._remark(
+                f"{len(gone)} of {len(sources)} files of {self.part} are not there, as {gone[0].name}: {fill}"
+            )
 
     def _remark(self, words: str) -> None:
         self.note = f"{self.note}; {words}" if self.note else words
@@ -96,7 +100,11 @@ class Hdf5(Picture):
     def _store(self, path: Path, result: np.ndarray, same: bool) -> None:
         """Writes the array into a copy of the file: into the `same` dataset, or a new one in its place."""
         with h5py.File(path, "r+") as file, h5py.File(self.path, "r") as original:
-            dataset = file[self.place] if same else _real(file, original, self.place, path.parent, result.dtype)
+            dataset = (
+                file[self.place]
+                if same
+                else _real(file, original, self.place, path.parent, result.dtype)
+            )
             for rows in _rows(dataset):
                 dataset[rows] = result[rows]
         if not self.inside:
@@ -113,7 +121,9 @@ class Hdf5(Picture):
             for name, link in _links(file):
                 if isinstance(link, h5py.ExternalLink):
                     links[name] = link
-                elif isinstance(link, h5py.HardLink) and isinstance(item := file[name], h5py.Dataset):
+                elif isinstance(link, h5py.HardLink) and isinstance(
+                    item := file[name], h5py.Dataset
+                ):
                     address = h5py.h5o.get_info(item.id).addr
                     if _sources(item) and address not in seen and name != self.place:
                         views.append(name)
@@ -152,7 +162,9 @@ def _named(file: h5py.File, path: Path, part: str | None) -> str:
             raise InputError(f"{part}: is a group, {inside if names else 'which holds no arrays'}")
     names, broken_ones = _datasets(file)
     if not names and broken_ones:
-        raise InputError(_broken(file, components(broken_ones[0])) or f"{broken_ones[0]}: leads nowhere")
+        raise InputError(
+            _broken(file, components(broken_ones[0])) or f"{broken_ones[0]}: leads nowhere"
+        )
     return chosen(path, part, names)
 
 
@@ -303,7 +315,9 @@ def _rows(dataset: h5py.Dataset) -> Iterator[slice]:
         yield slice(start, min(start + step, len(dataset)))
 
 
-def _real(file: h5py.File, original: h5py.File, name: str, there: Path, dtype: np.dtype) -> h5py.Dataset:
+def _real(
+    file: h5py.File, original: h5py.File, name: str, there: Path, dtype: np.dtype
+) -> h5py.Dataset:
     """Puts a dataset of its own in the place of a view, of a link into another file, or of a dataset of another type.
 
     Args:
@@ -353,7 +367,8 @@ def _creation(old: h5py.Dataset, dtype: np.dtype) -> Any:
     if old.chunks:  # a stored layout says how large a value is
         made.set_chunk(old.chunks)
         for code, flags, values, _ in (plist.get_filter(k) for k in range(plist.get_nfilters())):
-            if code not in (h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET):  # they pack integers
+            # they pack integers
+            if code not in (h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET):
                 made.set_filter(code, flags, values)
     if old.is_virtual and dtype == old.dtype and (chunked := _chunked_source(old)) is not None:
         made = chunked
@@ -368,7 +383,11 @@ def _chunked_source(old: h5py.Dataset) -> Any | None:
         return None
     with h5py.File(path, "r") as file:
         item = file.get(source.dset_name)
-        if not isinstance(item, h5py.Dataset) or not item.chunks or len(item.chunks) != len(old.shape):
+        if (
+            not isinstance(item, h5py.Dataset)
+            or not item.chunks
+            or len(item.chunks) != len(old.shape)
+        ):
             return None
         plist = item.id.get_create_plist()
         filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
@@ -423,9 +442,13 @@ def _move_view(file: h5py.File, name: str, source: Path, there: Path) -> None:
     if old.is_virtual:
         before = [s.file_name for s in old.virtual_sources()]
         after = [n if n == "." else _moved(n, home, there) or n for n in before]
-        after = ["." if n != "." and _found(n, there).resolve() == source.resolve() else n for n in after]
+        after = [
+            "." if n != "." and _found(n, there).resolve() == source.resolve() else n for n in after
+        ]
         for view, target in zip(old.virtual_sources(), after, strict=True):
-            plist.set_virtual(view.vspace, target.encode(), view.dset_name.encode(), _source_space(view, home))
+            plist.set_virtual(
+                view.vspace, target.encode(), view.dset_name.encode(), _source_space(view, home)
+            )
     else:
         before = [n for n, _, _ in old.external]
         after = [str(_stored(n, home).resolve()) for n in before]
@@ -441,7 +464,10 @@ def _source_space(view: Any, home: Path) -> Any:
     if view.src_space.get_select_type() != h5py.h5s.SEL_ALL:
         return view.src_space
     shape = view.vspace.shape
-    with contextlib.suppress(OSError, KeyError), h5py.File(_found(view.file_name, home), "r") as file:
+    with (
+        contextlib.suppress(OSError, KeyError),
+        h5py.File(_found(view.file_name, home), "r") as file,
+    ):
         shape = file[view.dset_name].shape
     return h5py.h5s.create_simple(shape)
 

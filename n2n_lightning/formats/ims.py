@@ -79,5 +79,7 @@ def _microns(file: Any, sides: tuple[int, int, int]) -> list[float | None]:
     found: list[float | None] = []
     for axis, side in zip("210", sides, strict=True):  # X is 0
         low, high = (_text(image.attrs, f"Ext{end}{axis}") for end in ("Min", "Max"))
-        found.append((float(high) - float(low)) / side if low and high and float(high) > float(low) else None)
+        found.append(
+            (float(high) - float(low)) / side if low and high and float(high) > float(low) else None
+        )
     return found

@@ -17,7 +17,10 @@ class Jpeg(Picture):
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
-        with path.open("rb") as file, contextlib.closing(JpegImagePlugin.JpegImageFile(file)) as image:
+        with (
+            path.open("rb") as file,
+            contextlib.closing(JpegImagePlugin.JpegImageFile(file)) as image,
+        ):
             check_size(path.stat().st_size, image.width * image.height * 3)
             if image.mode not in ("L", "RGB"):
                 raise InputError(f"is a {image.mode} JPEG; convert it to RGB")

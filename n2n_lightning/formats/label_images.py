@@ -5,10 +5,16 @@ import numpy as np
 from n2n_lightning.arrays.axes import as_pages, evenly
 
 LEAST = 200  # pixels that differ from the commonest value
-EQUAL = 0.75  # of the neighbours of these pixels have the same value; of pixels of a clean 8 bit photograph up to 0.6
+# of the neighbours of these pixels have the same value; of pixels of a clean 8 bit photograph up to
+# 0.6
+EQUAL = 0.75
 ALONE = 0.01  # share of these pixels without a neighbour of the same value, at most
-REGIONS = 0.9  # share of the values whose own pixels are regions: a clipped photograph has values between its extremes
-STEPS = 0.9  # share of neighbouring regions whose values differ by 1, at most: more are levels of a smooth picture
+# share of the values whose own pixels are regions: a clipped photograph has values between its
+# extremes
+REGIONS = 0.9
+# share of neighbouring regions whose values differ by 1, at most: more are levels of a smooth
+# picture
+STEPS = 0.9
 FEW = 4  # values that may differ by 1 all the same, as classes of pixels do
 PAGES = 5  # that are looked at
 SIDE = 1200  # pixels of their middle, where there is something in it
@@ -22,7 +28,8 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
         axes: its letters, with H and W.
 
     Returns:
-        True where each page that is looked at has regions of equal values, and at least one has LEAST such pixels.
+        True where each page that is looked at has regions of equal values, and at least one has
+        LEAST such pixels.
 
     >>> labels = np.kron(np.arange(9).reshape(3, 3) * 7, np.ones((20, 20), np.uint16))
     >>> is_label_image(labels, "HW"), is_label_image(labels + np.arange(60, dtype=np.uint16), "HW")
@@ -61,10 +68,14 @@ def _judged(page: np.ndarray) -> bool | None:
     padded = np.pad(numbers, 1, mode="edge")  # what lies outside is like the border
     sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     equal = sum((side == numbers).astype(np.uint8) for side in sides)
-    of_value = np.bincount(numbers.ravel(), equal.ravel(), len(counts)) / (4 * np.maximum(counts, 1))
+    of_value = np.bincount(numbers.ravel(), equal.ravel(), len(counts)) / (
+        4 * np.maximum(counts, 1)
+    )
     regions = of_value[(counts > 0) & (np.arange(len(counts)) != common)] >= 0.5
     if many > FEW:
-        steps = np.concatenate([np.abs(np.diff(page.astype(np.int64), axis=axis)).ravel() for axis in (0, 1)])
+        steps = np.concatenate(
+            [np.abs(np.diff(page.astype(np.int64), axis=axis)).ravel() for axis in (0, 1)]
+        )
         if (steps == 1).sum() > STEPS * (steps > 0).sum():
             return False
     fits = equal[other].mean() >= 4 * EQUAL and (equal[other] == 0).mean() <= ALONE

@@ -6,7 +6,9 @@ from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import MOSAICS
 
 CHOICES = ("auto", "none", *MOSAICS)
-SHARE = 0.5  # of the contrast of neighbours: where the four means of 2 x 2 pixels differ by as much, that is a mosaic
+# of the contrast of neighbours: where the four means of 2 x 2 pixels differ by as much, that is a
+# mosaic
+SHARE = 0.5
 
 
 def checked(mosaic: str, option: str) -> str:
@@ -45,8 +47,11 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     top, left = (max(0, n - 512) // 4 * 2 for n in page.shape)
     part = page[top : top + 512, left : left + 512].astype(np.float64)
     part = part[: len(part) // 2 * 2, : part.shape[1] // 2 * 2]
-    cells = part.reshape(len(part) // 2, 2, part.shape[1] // 2, 2).transpose(1, 3, 0, 2).reshape(4, -1)
-    typical = np.median(cells - np.median(cells, 0), 1)  # of each of the four places, beside its neighbours
+    cells = (
+        part.reshape(len(part) // 2, 2, part.shape[1] // 2, 2).transpose(1, 3, 0, 2).reshape(4, -1)
+    )
+    # of each of the four places, beside its neighbours
+    typical = np.median(cells - np.median(cells, 0), 1)
     spread = np.median(np.abs(cells - np.median(cells, 0) - typical[:, None]))
     rows, columns = np.ptp(typical.reshape(2, 2), 0).max(), np.ptp(typical.reshape(2, 2), 1).max()
     return bool(min(rows, columns) > SHARE * max(spread, 1e-9))

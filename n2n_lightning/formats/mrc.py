@@ -15,11 +15,13 @@ from n2n_lightning.formats.picture import Picture, Values
 
 HEADER = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
 LENGTH = 1024  # bytes of the header
-STATISTICS = (76, "3f"), (216, "f")  # where the header has minimum, maximum and mean, and the deviation
+# where the header has minimum, maximum and mean, and the deviation
+STATISTICS = (76, "3f"), (216, "f")
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 STAMPS = {0x44: "<", 0x11: ">"}  # the first byte of the machine stamp
 USUAL = (b"\x44\x44\0\0", b"\x44\x41\0\0", b"\x11\x11\0\0")
-IMOD = 1146047817  # where IMOD wrote the file, at bytes 152 to 155; bit 0 of the next number: bytes are signed
+# where IMOD wrote the file, at bytes 152 to 155; bit 0 of the next number: bytes are signed
+IMOD = 1146047817
 WORDS = {"<": "little-endian", ">": "big-endian"}
 
 
@@ -66,10 +68,12 @@ MODE, FLOAT32 = 12, 2  # where the header has the mode, and that of float32
 class Mrc(Picture):
     """A volume or a stack of images, mapped, in either order of bytes; the result is a copy with other values.
 
-    What the header says of the values, their minimum, maximum, mean and deviation, is reckoned anew where it was known.
+    What the header says of the values, their minimum, maximum, mean and deviation, is reckoned anew
+    where it was known.
     """
 
-    STACKS = (".mrcs", ".st", ".ali", ".preali")  # endings of images one after the other; others have volumes
+    # endings of images one after the other; others have volumes
+    STACKS = (".mrcs", ".st", ".ali", ".preali")
 
     kind, volumes, floats = "MRC", True, True
 
@@ -84,12 +88,16 @@ class Mrc(Picture):
         if mrcfile.utils.spacegroup_is_volume_stack(fields["ispg"]):
             planes = int(fields["mz"])
             if planes < 1 or shape[0] % planes:
-                raise InputError(f"its {shape[0]} planes are no whole number of volumes of {planes}")
+                raise InputError(
+                    f"its {shape[0]} planes are no whole number of volumes of {planes}"
+                )
             places, letters = (shape[0] // planes, planes, *shape[1:]), "NDHW"
         elif shape[0] == 1:
             places, letters = shape[1:], "HW"
         self.place: tuple[Any, int, tuple[int, ...]] = (header.dtype, header.offset, places)
-        self.values = [Values(mapped(path, *self.place), letters, full=shape if len(places) == 2 else places)]
+        self.values = [
+            Values(mapped(path, *self.place), letters, full=shape if len(places) == 2 else places)
+        ]
         if "D" in letters:
             self.values[0].spacing = header.voxel_size()
 
@@ -176,12 +184,19 @@ def _fits(fields: Any, length: int) -> bool:
     extended = int(fields["nsymbt"])
     if int(fields["mode"]) not in MODES or min(sides) < 1 or extended < 0:
         return False
-    return LENGTH + extended + np.dtype(MODES[int(fields["mode"])]).itemsize * math.prod(sides) <= length
+    return (
+        LENGTH + extended + np.dtype(MODES[int(fields["mode"])]).itemsize * math.prod(sides)
+        <= length
+    )
 
 
 def _why_not(readings: dict[str, Any], orders: list[str]) -> str:
     """What is wrong with a header, in the byte order in which it is nearest to sense."""
-    sensible = [o for o in orders if 0 <= int(readings[o]["mode"]) < 1000 and 0 < int(readings[o]["nx"]) < 2**20]
+    sensible = [
+        o
+        for o in orders
+        if 0 <= int(readings[o]["mode"]) < 1000 and 0 < int(readings[o]["nx"]) < 2**20
+    ]
     fields = readings[(sensible or orders)[0]]
     if (mode := int(fields["mode"])) not in MODES:
         return f"holds values of mode {mode}; it must be one of {', '.join(map(str, MODES))}"

@@ -14,7 +14,8 @@ from n2n_lightning.arrays.axes import squeezed
 from n2n_lightning.files import InputError, mapped, room
 from n2n_lightning.formats.picture import Packed, Picture, Values, check_size
 
-TYPE = {348: 70, 540: 12}  # where the header of this size has datatype and bits of a voxel, two int16
+# where the header of this size has datatype and bits of a voxel, two int16
+TYPE = {348: 70, 540: 12}
 FLOAT32 = 16, 32  # these two of float32
 PIECE = 2**24  # bytes that are copied at a time
 
@@ -51,7 +52,9 @@ class Nifti(Picture):
         slope, inter = (float(n) for n in (proxy.slope, proxy.inter))
         zooms = [float(z) for z in header.get_zooms()[:3]]
         spacing = (zooms[2], zooms[1], zooms[0]) if "D" in letters and min(zooms) > 0 else None
-        self.values = [Values(array, letters, colour=False, spacing=spacing, unit=(slope, inter), full=shape)]
+        self.values = [
+            Values(array, letters, colour=False, spacing=spacing, unit=(slope, inter), full=shape)
+        ]
 
     def _unpacked(self) -> np.ndarray:
         flat = room((math.prod(self.shape),), self.dtype)
@@ -60,7 +63,9 @@ class Nifti(Picture):
             step = max(1, PIECE // self.dtype.itemsize)
             for start in range(0, len(flat), step):
                 part = file.read(step * self.dtype.itemsize)
-                found = np.frombuffer(part[: len(part) // self.dtype.itemsize * self.dtype.itemsize], self.dtype)
+                found = np.frombuffer(
+                    part[: len(part) // self.dtype.itemsize * self.dtype.itemsize], self.dtype
+                )
                 if len(found) < min(step, len(flat) - start):
                     raise InputError("is truncated")
                 flat[start : start + len(found)] = found

@@ -21,7 +21,9 @@ class Npy(Picture):
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         array = self.values[0].array
-        result = np.lib.format.open_memmap(path, "w+", array.dtype, array.shape, np.isfortran(array))
+        result = np.lib.format.open_memmap(
+            path, "w+", array.dtype, array.shape, np.isfortran(array)
+        )
         reserve(path)
         return [result]
 

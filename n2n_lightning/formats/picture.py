@@ -9,10 +9,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import Layout, fitted, has_alpha, of_picture, of_volumes, same_channels, suggested, words
+from n2n_lightning.arrays.axes import (
+    Layout,
+    fitted,
+    has_alpha,
+    of_picture,
+    of_volumes,
+    same_channels,
+    suggested,
+    words,
+)
 from n2n_lightning.files import InputError, room, some_of
 
-# Types of values that are trained on, scored and denoised, in every kind of file that can hold them.
+# Types of values that are trained on, scored and denoised, in every kind of file that can hold
+# them.
 TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 # Colours of each 2 x 2 pixels of a colour camera before demosaicking.
 MOSAICS = ("RGGB", "BGGR", "GRBG", "GBRG")
@@ -40,16 +50,20 @@ class Values:
     """An array of a picture: its pixels, and what the file says of them.
 
     Attributes:
-        stored: an array of a type in TYPES, mapped from the file where its kind allows that, or what unpacks it.
+        stored: an array of a type in TYPES, mapped from the file where its kind allows that, or
+            what unpacks it.
         axes: what the axes are (axes.LETTERS); None where the file does not say it.
-        assumed: the file does not state `axes`: they are what such files mostly hold (pages of a TIFF: images).
+        assumed: the file does not state `axes`: they are what such files mostly hold (pages of a
+            TIFF: images).
         full: the shape in the file, where axes of length 1 were left out.
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
         nodata_values: values that mean, as the file says, that a pixel is missing.
-        spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's unit.
+        spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's
+            unit.
         unit: (factor, offset) that make of stored values what they mean, where the file says them.
-        mosaic: the colours of each 2 x 2 pixels, of a colour camera's frame before demosaicking: RGGB; or empty.
+        mosaic: the colours of each 2 x 2 pixels, of a colour camera's frame before demosaicking:
+            RGGB; or empty.
         invalid: bool, in the array's shape: True where a pixel is missing whatever its value is.
     """
 
@@ -115,7 +129,9 @@ class AskedAxes:
     @classmethod
     def of(cls, options: Any) -> "AskedAxes":
         """That of a command's options: `axes`, and, where a checkpoint was loaded, `trained_layout` and `dims`."""
-        return cls(options.axes, getattr(options, "trained_layout", None), getattr(options, "dims", 2))
+        return cls(
+            options.axes, getattr(options, "trained_layout", None), getattr(options, "dims", 2)
+        )
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,8 @@ class ReadAs:
         axes: its letters.
         alpha: the last channel is transparency.
         colour: the channels are colours of one picture.
-        line: what to say of it, without the file's name; empty where the person or the file said it.
+        line: what to say of it, without the file's name; empty where the person or the file said
+            it.
     """
 
     axes: str
@@ -138,18 +155,22 @@ class ReadAs:
 class Picture:
     """A file that was opened: what it holds, and how a file like it is written.
 
-    A kind of file is a class of its own, which fills `values` when it is made, and says how they are saved.
+    A kind of file is a class of its own, which fills `values` when it is made, and says how they
+    are saved.
 
     Args:
         path: the file.
         part: the name of one of its arrays, where a file has several.
 
     Attributes:
-        values: the arrays: one, but for TIFF files with pages of several kinds, and tuples of captures.
+        values: the arrays: one, but for TIFF files with pages of several kinds, and tuples of
+            captures.
         note: what cannot stay as it is, in words.
-        orientation: EXIF's, 1 to 8: how the pixels are turned to be seen. Written files keep pixels and orientation.
+        orientation: EXIF's, 1 to 8: how the pixels are turned to be seen. Written files keep pixels
+            and orientation.
         sources: files other than `path` that the values come from.
-        mask: its values have 1 bit, so that it is copied; `values` has them as 0 and another number.
+        mask: its values have 1 bit, so that it is copied; `values` has them as 0 and another
+            number.
 
     Raises:
         InputError: the file cannot come out as it went in.
@@ -160,9 +181,12 @@ class Picture:
     named: ClassVar[bool] = False  # files of this kind have several arrays, with names
     tuples: ClassVar[bool] = False  # several arrays of a file are captures of the same scenes
     channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
-    volumes: ClassVar[bool] = False  # what has a depth is meant as a volume, not as a stack of pages
-    floats: ClassVar[bool] = False  # a file like one of integers can hold float32 in their place, see _save_as
-    fixed_axes: ClassVar[bool] = False  # files of this kind cannot hold anything else than they state
+    # what has a depth is meant as a volume, not as a stack of pages
+    volumes: ClassVar[bool] = False
+    # a file like one of integers can hold float32 in their place, see _save_as
+    floats: ClassVar[bool] = False
+    # files of this kind cannot hold anything else than they state
+    fixed_axes: ClassVar[bool] = False
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         self.path, self.part = path, part
@@ -188,8 +212,8 @@ class Picture:
     def read_as(self, values: Values, asked: AskedAxes) -> ReadAs:
         """Decide what the axes of an array are.
 
-        What the person says counts most, then how the checkpoint was trained on arrays of this kind, then what the file
-        states, then what its shape suggests.
+        What the person says counts most, then how the checkpoint was trained on arrays of this
+        kind, then what the file states, then what its shape suggests.
 
         Args:
             values: one of the arrays of this picture.
@@ -203,7 +227,8 @@ class Picture:
         """
         shape, stated, learnt = values.shape, values.axes, asked.layout
         if asked.said and (said := self._said(values, asked)):
-            # What a person calls channels, in a file that has none, are colours, as in an array without a file.
+            # What a person calls channels, in a file that has none, are colours, as in an array
+            # without a file.
             named = stated is not None and "C" in said and "C" not in stated
             return self._decided(values, said, values.colour or named)
         if learnt is not None and learnt.suits(shape, stated):
@@ -213,7 +238,9 @@ class Picture:
             return self._decided(values, stated, values.colour, "" if values.assumed else None)
         try:
             guess = of_volumes(shape) if asked.dims == 3 else None
-            return self._decided(values, guess or of_picture(shape, self.channels_first), values.colour, "")
+            return self._decided(
+                values, guess or of_picture(shape, self.channels_first), values.colour, ""
+            )
         except InputError as error:
             raise InputError(f"{self.path}: {error}; on the command line --axes says it") from None
 
@@ -227,34 +254,44 @@ class Picture:
             return None
         full = "" if values.full in (None, shape) else f" (in the file {values.full})"
         more = f"a {self.kind} picture is {values.axes}" if self.fixed_axes else suggested(shape)
-        raise InputError(f"{self.path}: its shape is {shape}{full}; {asked.option}{said} does not fit; {more}")
+        raise InputError(
+            f"{self.path}: its shape is {shape}{full}; {asked.option}{said} does not fit; {more}"
+        )
 
     def _decided(self, values: Values, axes: str, colour: bool, why: str | None = None) -> ReadAs:
         """How an array is read by some letters; `why` is None where there is nothing to say of them."""
         shape = values.shape
         alpha = values.alpha and values.axes is not None and same_channels(axes, values.axes)
         if values.axes is None and axes.endswith("C") and shape[axes.index("C")] == 4:
-            alpha, why = has_alpha(values.array, axes), why or ""  # judged by the values, so it is said
+            # judged by the values, so it is said
+            alpha, why = has_alpha(values.array, axes), why or ""
         if why is None or len(shape) < 3:
             return ReadAs(axes, alpha, colour)
         line = f"read as {words(axes, shape, alpha)} ({axes})"
         return ReadAs(axes, alpha, colour, f"{line}{', ' * bool(why)}{why}; --axes says otherwise")
 
     @contextlib.contextmanager
-    def written(self, path: Path, dtypes: Sequence[np.dtype | None] | None = None) -> Iterator[list[np.ndarray]]:
+    def written(
+        self, path: Path, dtypes: Sequence[np.dtype | None] | None = None
+    ) -> Iterator[list[np.ndarray]]:
         """Arrays like those of `values`, to be filled; at the end the file `path` has them.
 
-        The list is empty afterwards: where arrays are mapped, nothing may hold the file when it is renamed (Windows).
+        The list is empty afterwards: where arrays are mapped, nothing may hold the file when it is
+            renamed (Windows).
 
         Args:
             path: the file to write.
-            dtypes: of each array the type of its result, float32 in place of an integer type where the class says that
-                its files can hold it (`floats`); None: the type of the source.
+            dtypes: of each array the type of its result, float32 in place of an integer type where
+                the class says that its files can hold it (`floats`); None: the type of the source.
         """
         self._refuse()
         changed = self._changed(dtypes or [None] * len(self.values))
         shapes = [v.shape for v in self.values]
-        results = [room(s, d) for s, d in zip(shapes, changed, strict=True)] if changed else self._begin(path)
+        results = (
+            [room(s, d) for s, d in zip(shapes, changed, strict=True)]
+            if changed
+            else self._begin(path)
+        )
         yield results
         (self._save_as if changed else self._save)(path, results)
         results.clear()
@@ -264,7 +301,9 @@ class Picture:
 
     def _changed(self, dtypes: Sequence[np.dtype | None]) -> list[np.dtype]:
         """The types of the results, where one differs from the source's; else an empty list."""
-        found = [v.dtype if d is None else np.dtype(d) for v, d in zip(self.values, dtypes, strict=True)]
+        found = [
+            v.dtype if d is None else np.dtype(d) for v, d in zip(self.values, dtypes, strict=True)
+        ]
         if [d.name for d in found] == [v.dtype.name for v in self.values]:
             return []
         if not self.floats:
@@ -285,7 +324,9 @@ class Picture:
 def check_size(stored: int, unpacked: int) -> None:
     """Raises InputError for a decompression bomb."""
     if unpacked > LARGE and unpacked > RATIO * stored:
-        raise InputError(f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not read")
+        raise InputError(
+            f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not read"
+        )
 
 
 def components(name: str) -> list[str]:
@@ -305,7 +346,9 @@ def chosen(path: Path, part: str | None, names: list[str]) -> str:
     """
     if part is None and len(names) == 1:
         return names[0]
-    same = [n for n in names if part is not None and (n == part or components(n) == components(part))]
+    same = [
+        n for n in names if part is not None and (n == part or components(n) == components(part))
+    ]
     if same:
         return part if part in same else same[0]
     if not names:

@@ -16,8 +16,21 @@ from n2n_lightning.formats.picture import Picture, Values, check_size
 class Png(Picture):
     """8 or 16 bits, grey or colour, with or without transparency; palettes become colours."""
 
-    # What the chunks say is independent of how the pixels are stored (PNG specification, third edition, chapter 11).
-    KEPT = (b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB", b"pHYs", b"eXIf", b"tIME", b"tEXt", b"zTXt", b"iTXt")
+    # What the chunks say is independent of how the pixels are stored (PNG specification, third
+    # edition, chapter 11).
+    KEPT = (
+        b"cHRM",
+        b"cICP",
+        b"gAMA",
+        b"iCCP",
+        b"sRGB",
+        b"pHYs",
+        b"eXIf",
+        b"tIME",
+        b"tEXt",
+        b"zTXt",
+        b"iTXt",
+    )
 
     kind, fixed_axes = "PNG", True
 
@@ -49,11 +62,17 @@ class Png(Picture):
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         content = memoryview(imagecodecs.png_encode(np.ascontiguousarray(results[0])))
-        head, rest = content[:33], content[33:]  # the signature and the header chunk, before which nothing may come
+        # the signature and the header chunk, before which nothing may come
+        head, rest = content[:33], content[33:]
         with path.open("wb") as file:
             file.write(head)
             for name, data in self.kept:
-                file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+                file.write(
+                    struct.pack(">I", len(data))
+                    + name
+                    + data
+                    + struct.pack(">I", zlib.crc32(name + data))
+                )
             file.write(rest)
 
 

@@ -28,10 +28,14 @@ class Pnm(Picture):
             if file.magicnumber == "P7":
                 self.options["tupltype"] = file.tupltype
         if array.max() > self.options["maxval"]:
-            raise InputError(f"has values above {self.options['maxval']}, the largest that its header allows")
+            raise InputError(
+                f"has values above {self.options['maxval']}, the largest that its header allows"
+            )
         axes, shape = of_tiff(letters, array.shape)
         alpha = str(self.options.get("tupltype", "")).endswith("_ALPHA")
-        self.values = [Values(array.astype(array.dtype.newbyteorder("=")).reshape(shape), axes, alpha)]
+        self.values = [
+            Values(array.astype(array.dtype.newbyteorder("=")).reshape(shape), axes, alpha)
+        ]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         netpbmfile.imwrite(path, results[0].clip(0, self.options["maxval"]), **self.options)

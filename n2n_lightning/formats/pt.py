@@ -25,7 +25,9 @@ class Pt(Picture):
             raise InputError(f"{path}: should hold a tensor or a tuple of tensors")
         for tensor in parts:
             if str(tensor.dtype)[6:] not in TYPES:
-                raise InputError(f"{path}: values of type {tensor.dtype}: must be one of {', '.join(TYPES)}")
+                raise InputError(
+                    f"{path}: values of type {tensor.dtype}: must be one of {', '.join(TYPES)}"
+                )
         self.values = [Values(tensor.numpy()) for tensor in parts]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:

@@ -32,12 +32,23 @@ class ReadOnlyFormat(Picture):
         colour = "S" in long
         if colour and "C" in long:
             raise InputError("has colours and channels; export its channels apart")
-        self.letters, shape = squeezed("".join(AXIS_LETTERS.get(letter, "N") for letter in letters), array.shape)
+        self.letters, shape = squeezed(
+            "".join(AXIS_LETTERS.get(letter, "N") for letter in letters), array.shape
+        )
         stored = replace(array, shape=shape, unpacked=lambda: array.unpacked().reshape(shape))
         self.microns = tuple(float(m) for m in microns if m)
-        spacing = (self.microns[0], self.microns[1], self.microns[2]) if len(self.microns) == 3 else None
+        spacing = (
+            (self.microns[0], self.microns[1], self.microns[2]) if len(self.microns) == 3 else None
+        )
         self.note = "as OME-TIFF"
-        self.values = [Values(stored, self.letters, colour=colour, spacing=spacing if "D" in self.letters else None)]
+        self.values = [
+            Values(
+                stored,
+                self.letters,
+                colour=colour,
+                spacing=spacing if "D" in self.letters else None,
+            )
+        ]
         self.values[0].full = array.shape
 
     def _begin(self, path: Path) -> list[np.ndarray]:
@@ -45,13 +56,17 @@ class ReadOnlyFormat(Picture):
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         names = {"D": "Z", "H": "Y", "W": "X", "N": "Q", "C": "S" if self.values[0].colour else "C"}
-        metadata: dict[str, Any] = {"axes": "".join(names.get(letter, letter) for letter in self.letters)}
+        metadata: dict[str, Any] = {
+            "axes": "".join(names.get(letter, letter) for letter in self.letters)
+        }
         if self.microns:
             sizes = dict(zip("ZYX"[-len(self.microns) :], self.microns, strict=True))
             metadata |= {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
         large = results[0].nbytes > 2**31
         kind = "rgb" if self.values[0].colour else "minisblack"
-        tifffile.imwrite(path, results[0], ome=True, bigtiff=large, photometric=kind, metadata=metadata)
+        tifffile.imwrite(
+            path, results[0], ome=True, bigtiff=large, photometric=kind, metadata=metadata
+        )
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         self._save(path, results)

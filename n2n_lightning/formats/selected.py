@@ -58,12 +58,18 @@ class Selected(Picture):
         import tifffile
 
         options = _resolution(self.path)
-        with tifffile.TiffWriter(path, imagej=options.pop("imagej", False) and _fits_imagej(results[0])) as writer:
+        with tifffile.TiffWriter(
+            path, imagej=options.pop("imagej", False) and _fits_imagej(results[0])
+        ) as writer:
             for values, result in zip(self.values, results, strict=True):
                 letters = values.axes or "NHW"
                 colour = letters.endswith("C") and values.colour and len(letters) > 2
-                names = "".join(TIFF_AXES.get(letter, "C") for letter in letters[: -1 if colour else None])
-                extra: dict[str, Any] = {"photometric": "rgb"} if colour and list(result.shape)[-1] > 2 else {}
+                names = "".join(
+                    TIFF_AXES.get(letter, "C") for letter in letters[: -1 if colour else None]
+                )
+                extra: dict[str, Any] = (
+                    {"photometric": "rgb"} if colour and list(result.shape)[-1] > 2 else {}
+                )
                 extra = extra or {"photometric": "minisblack"}
                 if values.alpha:
                     extra["extrasamples"] = ["unassalpha"]
@@ -90,12 +96,16 @@ def _frame_axis(values: Values) -> tuple[int, int]:
 
 def _part(values: Values, axis: int, frames: range) -> Values:
     """Some frames of an array, a view of it where it is mapped."""
-    index: tuple[slice, ...] = (slice(None),) * axis + (slice(frames.start, frames.stop, frames.step),)
+    index: tuple[slice, ...] = (slice(None),) * axis + (
+        slice(frames.start, frames.stop, frames.step),
+    )
     invalid = None if values.invalid is None else values.invalid[index]
     shape = (*values.shape[:axis], len(frames), *values.shape[axis + 1 :])
     stored = values.stored
     if isinstance(stored, Packed):
-        return replace(values, stored=Packed(shape, stored.dtype, lambda: values.array[index]), invalid=invalid)
+        return replace(
+            values, stored=Packed(shape, stored.dtype, lambda: values.array[index]), invalid=invalid
+        )
     return replace(values, stored=stored[index], invalid=invalid)
 
 

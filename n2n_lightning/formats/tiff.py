@@ -24,22 +24,78 @@ LARGE = 2**32 - 2**26  # bytes that an ordinary TIFF holds
 
 class Tiff(Picture):
     """Scientific and other TIFF files. Where the values lie in the file as they are, the file is copied and only they
-    are changed; where they are compressed, pages are written anew with the same compression and tags.
+    are changed; where they are compressed, pages are written anew with the same compression and
+    tags.
     """
 
-    # Tags that say how pixels are stored, which the writer does itself, and that point to other places of the old file.
+    # Tags that say how pixels are stored, which the writer does itself, and that point to other
+    # places of the old file.
     STRUCTURE = frozenset(
-        [254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 288, 289, 296, 317, 322, 323, 324, 325]
-    ) | {320, 330, 338, 339, 347, 512, 513, 514, 519, 520, 521, 529, 530, 531, 532, 34665, 34853, 40965}
-    LOSSY = ("JPEG", "OJPEG", "JPEG_LOSSY", "JPEGXL", "WEBP", "JPEG2000", "APERIO_JP2000_RGB", "APERIO_JP2000_YCBC")
+        [
+            254,
+            256,
+            257,
+            258,
+            259,
+            262,
+            266,
+            273,
+            277,
+            278,
+            279,
+            282,
+            283,
+            284,
+            288,
+            289,
+            296,
+            317,
+            322,
+            323,
+            324,
+            325,
+        ]
+    ) | {
+        320,
+        330,
+        338,
+        339,
+        347,
+        512,
+        513,
+        514,
+        519,
+        520,
+        521,
+        529,
+        530,
+        531,
+        532,
+        34665,
+        34853,
+        40965,
+    }
+    LOSSY = (
+        "JPEG",
+        "OJPEG",
+        "JPEG_LOSSY",
+        "JPEGXL",
+        "WEBP",
+        "JPEG2000",
+        "APERIO_JP2000_RGB",
+        "APERIO_JP2000_YCBC",
+    )
 
     kind, floats = "TIFF", True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         with _strict(), tifffile.TiffFile(path) as file:
-            foreign = any(p is not None and p.parent is not file for s in file.series for p in s.pages)
-        # An OME description may count the pages of other files as well: each file is its own picture.
+            foreign = any(
+                p is not None and p.parent is not file for s in file.series for p in s.pages
+            )
+        # An OME description may count the pages of other files as well: each file is its own
+        # picture.
         with _strict(), tifffile.TiffFile(path, is_ome=False if foreign else None) as file:
             pages: list[Any] = [page.aspage() for page in file.pages]
             self.copied = _no_pictures(pages)
@@ -48,10 +104,16 @@ class Tiff(Picture):
             self.bigtiff, self.byteorder = file.is_bigtiff, file.byteorder
             self.mapped = all(s.dataoffset is not None for s in series)
             # What a description (OME, for one) says to be the pages must be the pages of this file.
-            found = sorted(p.index for s in series for p in s.pages if p is not None and p.parent is file)
+            found = sorted(
+                p.index for s in series for p in s.pages if p is not None and p.parent is file
+            )
             found = sorted([*found, *self.copied])
-            if found != list(range(len(pages))) or (not self.mapped and any(None in s.pages for s in series)):
-                raise InputError("its description and its pages disagree, or parts are in other files; save it as one")
+            if found != list(range(len(pages))) or (
+                not self.mapped and any(None in s.pages for s in series)
+            ):
+                raise InputError(
+                    "its description and its pages disagree, or parts are in other files; save it as one"
+                )
             if not pages:
                 raise InputError("holds no pages")
             if any(len(s.levels) > 1 for s in series) or any(p.subifds for p in pages):
@@ -61,12 +123,18 @@ class Tiff(Picture):
                 _check_page(page, page.compression.name in self.LOSSY, self.mask)
             check_size(path.stat().st_size, sum(s.nbytes for s in series))
             notes = [_said(self.copied)] if self.copied else []
-            if bits := [p.bitspersample for p in shown if p.bitspersample not in (1, 8, 16, 32, 64)]:
+            if bits := [
+                p.bitspersample for p in shown if p.bitspersample not in (1, 8, 16, 32, 64)
+            ]:
                 notes.append(f"its {bits[0]} bit became 16")
             self.orientation = int(shown[0].tags[274].value) if 274 in shown[0].tags else 1
-            self.places: list[Any] = [(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape) for s in series]
+            self.places: list[Any] = [
+                (s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape) for s in series
+            ]
             for number, s in enumerate(series):
-                self.values.append(_values(s, self._mapped(path, number, "c") if self.mapped else s.asarray()))
+                self.values.append(
+                    _values(s, self._mapped(path, number, "c") if self.mapped else s.asarray())
+                )
             self.foreign = foreign
             if not self.mapped and not self.mask:
                 self.order = [[p.index for p in s.pages if p is not None] for s in series]
@@ -108,23 +176,39 @@ class Tiff(Picture):
         if self.copied:
             with _strict(), tifffile.TiffFile(self.path) as old:
                 pages |= {index: old.pages[index].asarray() for index in self.copied}
-        # The descriptions are the old ones, whatever the name of the file would make the writer say.
-        options = {"bigtiff": self.bigtiff, "byteorder": self.byteorder, "ome": False, "shaped": False}
+        # The descriptions are the old ones, whatever the name of the file would make the writer
+        # say.
+        options = {
+            "bigtiff": self.bigtiff,
+            "byteorder": self.byteorder,
+            "ome": False,
+            "shaped": False,
+        }
         with _strict(), tifffile.TiffWriter(path, **options) as writer:  # type: ignore[arg-type]
             for index, tags in enumerate(self.tags):
                 writer.write(pages[index], metadata=None, software=False, contiguous=False, **tags)
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         """Writes pages of floats with the tags of the old ones; what says that values are integers is changed."""
-        with _strict(), tifffile.TiffFile(self.path, is_ome=False if self.foreign else None) as file:
+        with (
+            _strict(),
+            tifffile.TiffFile(self.path, is_ome=False if self.foreign else None) as file,
+        ):
             old: list[Any] = [page.aspage() for page in file.pages]
             series = _pictures(file, old, self.copied)
-            if any(None in s.pages for s in series):  # the pages of ImageJ's stacks may be in one piece, not listed
-                raise InputError("its pages are not listed; save it as TIFF with a directory for each page")
+            # the pages of ImageJ's stacks may be in one piece, not listed
+            if any(None in s.pages for s in series):
+                raise InputError(
+                    "its pages are not listed; save it as TIFF with a directory for each page"
+                )
             self.order = [[p.index for p in s.pages if p is not None] for s in series]
             self.shapes = [s.keyframe.shape for s in series]
             self.tags = [self._tags(page) for page in old]
-        kinds = {number: r.dtype.kind for r, numbers in zip(results, self.order, strict=True) for number in numbers}
+        kinds = {
+            number: r.dtype.kind
+            for r, numbers in zip(results, self.order, strict=True)
+            for number in numbers
+        }
         for number, tags in enumerate(self.tags):
             if kinds.get(number) == "f":
                 _as_floats(tags)
@@ -151,7 +235,10 @@ class Tiff(Picture):
         if (
             page.subfiletype & 4 and page.bitspersample > 1
         ):  # a mask of 8 bits or more, which the writer refuses as such
-            options |= {"subfiletype": None, "extratags": [(254, 4, 1, int(page.subfiletype), True)]}
+            options |= {
+                "subfiletype": None,
+                "extratags": [(254, 4, 1, int(page.subfiletype), True)],
+            }
         resolution = [page.tags[code].value for code in (282, 283) if code in page.tags]
         if len(resolution) == 2 and all(below for _, below in resolution):
             options["resolution"] = resolution
@@ -182,26 +269,41 @@ class Trials:
         said = []
         if tags["tile"] and any(side % 16 for side in tags["tile"]):
             old, tags["tile"] = tags["tile"], tuple(-(-side // 16) * 16 for side in tags["tile"])
-            said.append(f"its tiles of {old[0]} x {old[1]} became {tags['tile'][0]} x {tags['tile'][1]}")
+            said.append(
+                f"its tiles of {old[0]} x {old[1]} became {tags['tile'][0]} x {tags['tile'][1]}"
+            )
         codes = [tag[:2] for tag in tags["extratags"]]
-        key = repr([page.dtype, page.axes, codes, *(tags[name] for name in sorted(tags) if name != "extratags")])
+        key = repr(
+            [
+                page.dtype,
+                page.axes,
+                codes,
+                *(tags[name] for name in sorted(tags) if name != "extratags"),
+            ]
+        )
         if key in self._done or not (reason := _cannot_write(page, tags)):
             self._done.add(key)
             return said
         name = page.compression.name
         tags |= {"compression": "adobe_deflate", "predictor": None}
         if _cannot_write(page, tags):
-            self.refused = self.refused or f"its page {page.index} cannot be written again ({reason})"
+            self.refused = (
+                self.refused or f"its page {page.index} cannot be written again ({reason})"
+            )
             return said
         return [*said, f"its {name} compression became deflate"]
 
 
 def _cannot_write(page: Any, tags: dict[str, Any]) -> str:
     """Why a page with these options cannot be written; empty where it can."""
-    sides = [min(n, 16) if letter in "YX" else n for letter, n in zip(page.axes, page.shape, strict=True)]
+    sides = [
+        min(n, 16) if letter in "YX" else n for letter, n in zip(page.axes, page.shape, strict=True)
+    ]
     try:
         with tifffile.TiffWriter(io.BytesIO()) as writer:
-            writer.write(np.zeros(sides, page.dtype), metadata=None, software=False, contiguous=False, **tags)
+            writer.write(
+                np.zeros(sides, page.dtype), metadata=None, software=False, contiguous=False, **tags
+            )
     except Exception as error:  # every codec has exceptions of its own
         return " ".join(str(error).split())[:100] or type(error).__name__
     return ""
@@ -223,7 +325,9 @@ def _no_pictures(pages: list[Any]) -> dict[int, str]:
 def _said(copied: dict[int, str]) -> str:
     """What is said of pages that are no pictures."""
     kinds = list(copied.values())
-    counts = [f"{kinds.count(kind)} {kind}{'s'[: kinds.count(kind) > 1]}" for kind in dict.fromkeys(kinds)]
+    counts = [
+        f"{kinds.count(kind)} {kind}{'s'[: kinds.count(kind) > 1]}" for kind in dict.fromkeys(kinds)
+    ]
     return f"{', '.join(counts)} left as {'it is' if len(kinds) == 1 else 'they are'}"
 
 
@@ -235,7 +339,9 @@ def _pictures(file: Any, pages: list[Any], copied: dict[int, str]) -> list[Any]:
     kept, apart = [], False
     for s in series:
         inside = [p.index in copied for p in s.pages if p is not None]
-        apart = apart or (any(inside) and not all(inside)) or (len(s.levels) > 1 and not any(inside))
+        apart = (
+            apart or (any(inside) and not all(inside)) or (len(s.levels) > 1 and not any(inside))
+        )
         kept += [] if all(inside) else [s]
     if not apart:
         return kept
@@ -244,7 +350,9 @@ def _pictures(file: Any, pages: list[Any], copied: dict[int, str]) -> list[Any]:
         if page.index not in copied:
             groups.setdefault(page.hash, []).append(page)
     return [
-        tifffile.TiffPageSeries(group, (len(group), *group[0].shape), group[0].dtype, f"I{group[0].axes}")
+        tifffile.TiffPageSeries(
+            group, (len(group), *group[0].shape), group[0].dtype, f"I{group[0].axes}"
+        )
         for group in groups.values()
     ]
 
@@ -258,11 +366,20 @@ def _values(series: Any, array: Any) -> Values:
         raise InputError("has transparency among other samples; save it apart from them")
     # Samples of a pixel are colours; what a stack calls channels are not.
     # Pages of which nobody says what they are: series of images, mostly.
-    assumed = any(letter in "IQ" and n > 1 for letter, n in zip(series.axes, series.shape, strict=True))
+    assumed = any(
+        letter in "IQ" and n > 1 for letter, n in zip(series.axes, series.shape, strict=True)
+    )
     nodata_values, colour = _no_data(series.keyframe), "S" in series.axes
     mosaic = _pattern(series.keyframe)
     return Values(
-        array.reshape(shape), axes, alpha, colour, nodata_values, mosaic=mosaic, assumed=assumed, full=series.shape
+        array.reshape(shape),
+        axes,
+        alpha,
+        colour,
+        nodata_values,
+        mosaic=mosaic,
+        assumed=assumed,
+        full=series.shape,
     )
 
 
@@ -279,15 +396,27 @@ def _pattern(page: Any) -> str:
     found = "".join("RGB"[n] if n < 3 else "?" for n in colours)
     if size != [2, 2] or found not in MOSAICS:
         shown = f"{'x'.join(map(str, size)) or 'nameless'} {found}".strip()
-        raise InputError(f"is a raw frame of the colours {shown}; those of {', '.join(MOSAICS)} are read")
+        raise InputError(
+            f"is a raw frame of the colours {shown}; those of {', '.join(MOSAICS)} are read"
+        )
     return found
 
 
 def _check_page(page: Any, lossy: bool, mask: bool = False) -> None:
     """Raises InputError for pages that could not come out as they went in."""
     kinds = {3: "palette", 6: "YCbCr", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
-    known = page.photometric in (0, 1, 2, 34892, CFA) or _grey(page) or (page.photometric == 6 and lossy)
-    kind = None if known else kinds.get(page.photometric, getattr(page.photometric, "name", "nameless colour").lower())
+    known = (
+        page.photometric in (0, 1, 2, 34892, CFA)
+        or _grey(page)
+        or (page.photometric == 6 and lossy)
+    )
+    kind = (
+        None
+        if known
+        else kinds.get(
+            page.photometric, getattr(page.photometric, "name", "nameless colour").lower()
+        )
+    )
     if page.bitspersample not in (8, *range(9, 17), 32, 64) and not mask:
         kind = f"{page.bitspersample} bit"
     if page.imagedepth > 1:
@@ -311,7 +440,9 @@ def _grey(page: Any) -> bool:
         return False
     red, green, blue = page.colormap.astype(np.int64)
     steps = np.diff(red)
-    return bool((red == green).all() and (red == blue).all() and steps.min() > 0 and np.ptp(steps) <= 1)
+    return bool(
+        (red == green).all() and (red == blue).all() and steps.min() > 0 and np.ptp(steps) <= 1
+    )
 
 
 @contextlib.contextmanager

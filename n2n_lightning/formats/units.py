@@ -12,7 +12,10 @@ ONE = (1.0, 0.0)  # stored values are physical ones
 
 
 def rescaled(
-    array: np.ndarray, source: tuple[float, float], target: tuple[float, float], nodata_values: Sequence[float] = ()
+    array: np.ndarray,
+    source: tuple[float, float],
+    target: tuple[float, float],
+    nodata_values: Sequence[float] = (),
 ) -> np.ndarray:
     """Convert stored values of one unit to those of another.
 
@@ -27,7 +30,9 @@ def rescaled(
     >>> rescaled(np.array([10, 20]), (0.5, 100.0), (1.0, 0.0)).tolist()
     [105.0, 110.0]
     """
-    result: np.ndarray = (array.astype(np.float64) * source[0] + (source[1] - target[1])) / target[0]
+    result: np.ndarray = (array.astype(np.float64) * source[0] + (source[1] - target[1])) / target[
+        0
+    ]
     if nodata_values:
         result[np.isin(array, nodata_values)] = np.nan
     return result
@@ -52,7 +57,8 @@ def in_unit_of(values: Values, others: Values) -> np.ndarray:
 def mean_of_halves(result: np.ndarray, first: Values, second: Values) -> None:
     """Write the mean of two arrays in the unit of the first, plane by plane, rounded where the type has whole numbers.
 
-    Where a pixel is missing in the first it stays so; where it is missing in the second the first one's value stays.
+    Where a pixel is missing in the first it stays so; where it is missing in the second the first
+    one's value stays.
     """
     for place in range(len(result)):
         one = first.array[place]

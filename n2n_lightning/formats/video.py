@@ -13,7 +13,13 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed
 from n2n_lightning.formats.read_only import ReadOnlyFormat
 
-GREY = {"gray": "gray", "gray8": "gray", "gray10le": "gray16le", "gray12le": "gray16le", "gray16le": "gray16le"}
+GREY = {
+    "gray": "gray",
+    "gray8": "gray",
+    "gray10le": "gray16le",
+    "gray12le": "gray16le",
+    "gray16le": "gray16le",
+}
 
 
 class Video(ReadOnlyFormat):

@@ -24,7 +24,11 @@ class Webp(Picture):
             names = ("icc_profile", "exif", "xmp")
             self.options = {name: image.info[name] for name in names if image.info.get(name)}
             self.orientation = int(image.getexif().get(274, 1))
-            self.options |= {"lossless": lossless, "quality": 100 if lossless else 95, "exact": True}
+            self.options |= {
+                "lossless": lossless,
+                "quality": 100 if lossless else 95,
+                "exact": True,
+            }
             mode = "RGBA" if "A" in image.getbands() else "RGB"
             self.values = [Values(np.array(image.convert(mode)), "HWC", mode == "RGBA")]
 
@@ -36,7 +40,10 @@ def _is_lossless(content: bytes) -> bool:
     """Whether the pixels are in a chunk of the lossless kind."""
     place = 12  # after RIFF, the size and WEBP
     while place + 8 <= len(content):
-        name, length = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        name, length = (
+            content[place : place + 4],
+            int.from_bytes(content[place + 4 : place + 8], "little"),
+        )
         if name in (b"VP8L", b"VP8 "):
             return name == b"VP8L"
         place += 8 + length + length % 2

@@ -23,7 +23,18 @@ NAMES = {
     **NGFF_LETTERS,
     **dict.fromkeys(("time", "frame", "frames"), "T"),
     **dict.fromkeys(
-        ("channel", "channels", "band", "bands", "wavelength", "wavelengths", "wl", "lambda", "spectral"), "C"
+        (
+            "channel",
+            "channels",
+            "band",
+            "bands",
+            "wavelength",
+            "wavelengths",
+            "wl",
+            "lambda",
+            "spectral",
+        ),
+        "C",
     ),
     **dict.fromkeys(("depth", "plane", "planes", "slice", "slices"), "D"),
     **dict.fromkeys(("row", "rows", "height", "lat", "latitude"), "H"),
@@ -52,8 +63,9 @@ class Chosen:
 class Zarr(Picture):
     """One array of a store of version 2 or 3: the highest resolution of an image group (OME-Zarr), or a named array.
 
-    It is unpacked chunk by chunk, to the disk where it is large, and written in the same chunks. Everything else in the
-    store stays as it is, but for smaller resolutions of the same picture, which are left out.
+    It is unpacked chunk by chunk, to the disk where it is large, and written in the same chunks.
+    Everything else in the store stays as it is, but for smaller resolutions of the same picture,
+    which are left out.
     """
 
     kind, named, volumes, floats = "Zarr", True, True, True
@@ -84,7 +96,14 @@ class Zarr(Picture):
         spacing = spacing if letters and "D" in letters else None
         stored, nodata_values = Packed(shape, array.dtype, unpacked), _fills(array)
         self.values = [
-            Values(stored, letters, colour=False, spacing=spacing, nodata_values=nodata_values, full=self.shape)
+            Values(
+                stored,
+                letters,
+                colour=False,
+                spacing=spacing,
+                nodata_values=nodata_values,
+                full=self.shape,
+            )
         ]
 
     def _axes(self, store: Any, array: Any) -> tuple[str | None, tuple[float, float, float] | None]:
@@ -129,7 +148,9 @@ class Zarr(Picture):
             return place in smaller
 
         if dangling := copy_folder(self.path, path, left_out):
-            self.note = f"{self.note}; " * bool(self.note) + f"without {dangling[0]}, a link to nothing"
+            self.note = (
+                f"{self.note}; " * bool(self.note) + f"without {dangling[0]}, a link to nothing"
+            )
 
     def _fill(self, path: Path, result: np.ndarray) -> None:
         """Writes the values into the copy."""
@@ -172,10 +193,13 @@ def _images(group: Any, place: str) -> tuple[dict[str, list[str]], list[str]]:
     groups: dict[str, list[str]] = {}
     arrays: list[str] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of files that are no part of the hierarchy, as OME/METADATA.ome.xml
+        # of files that are no part of the hierarchy, as OME/METADATA.ome.xml
+        warnings.simplefilter("ignore")
         members = dict(group.members(max_depth=None))
     labels = [
-        name for name, item in members.items() if name.split("/")[-1] == "labels" and isinstance(item, zarr.Group)
+        name
+        for name, item in members.items()
+        if name.split("/")[-1] == "labels" and isinstance(item, zarr.Group)
     ]
     for name, item in members.items():
         if any(name == label or name.startswith(f"{label}/") for label in labels):
@@ -203,7 +227,9 @@ def _chosen(path: Path, store: Any, part: str | None) -> Chosen:
     """
     name = (part or "").strip("/")
     if name and _is_label(store, name):
-        raise InputError(f"{name}: is a label image, which is no picture; it is copied with its image as it is")
+        raise InputError(
+            f"{name}: is a label image, which is no picture; it is copied with its image as it is"
+        )
     item: Any = store.get(name) if name else store
     if isinstance(item, zarr.Array):
         return _with_group(store, name)
@@ -234,9 +260,14 @@ def _of_image(group: str, levels: list[str]) -> Chosen:
     return Chosen(levels[0], group, 0, tuple(levels[1:]))
 
 
-def _of_group(scales: Mapping[str, Any], level: int) -> tuple[str | None, tuple[float, float, float] | None]:
+def _of_group(
+    scales: Mapping[str, Any], level: int
+) -> tuple[str | None, tuple[float, float, float] | None]:
     """The letters of the axes of an image group, and the spacing of voxels of one of its resolutions."""
-    names = [str(axis["name"] if isinstance(axis, dict) else axis).lower() for axis in scales.get("axes") or []]
+    names = [
+        str(axis["name"] if isinstance(axis, dict) else axis).lower()
+        for axis in scales.get("axes") or []
+    ]
     if not set(names) <= set(NGFF_LETTERS) or not {"y", "x"} <= set(names):
         return None, None
     factors: dict[str, float] = {}
@@ -244,13 +275,16 @@ def _of_group(scales: Mapping[str, Any], level: int) -> tuple[str | None, tuple[
         if change.get("type") == "scale":
             factors = dict(zip(names, map(float, change["scale"]), strict=False))
     known = [factors.get(name, 0.0) for name in "zyx"]
-    return "".join(NGFF_LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(known) > 0 else None
+    return "".join(NGFF_LETTERS[n] for n in names), (known[0], known[1], known[2]) if min(
+        known
+    ) > 0 else None
 
 
 def _of_dimensions(array: Any) -> str | None:
     """The letters of an array whose dimensions have names: `dimension_names`, or `_ARRAY_DIMENSIONS` of xarray.
 
-    Names that are not known are those of stacked images. None where height and width are not among the names.
+    Names that are not known are those of stacked images. None where height and width are not among
+    the names.
     """
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if not names or len(names) != len(array.shape):
@@ -273,7 +307,9 @@ def _consolidate(path: Path, group: str) -> None:
     for place in (parts[:k] for k in range(len(parts), -1, -1)):
         folder = path.joinpath(*place)
         old, new = folder / ".zmetadata", folder / "zarr.json"
-        kept = old.exists() or (new.exists() and json.loads(new.read_text("utf-8")).get("consolidated_metadata"))
+        kept = old.exists() or (
+            new.exists() and json.loads(new.read_text("utf-8")).get("consolidated_metadata")
+        )
         if not kept:
             continue
         version: Any = 2 if old.exists() else 3
@@ -286,7 +322,9 @@ def _consolidate(path: Path, group: str) -> None:
 def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
     """Places of an array's chunks, or of the shards that hold several of them, one after the other."""
     sides = array.shards or array.chunks
-    starts = (range(0, length, max(1, side)) for length, side in zip(array.shape, sides, strict=True))
+    starts = (
+        range(0, length, max(1, side)) for length, side in zip(array.shape, sides, strict=True)
+    )
     for corner in product(*starts):
         yield tuple(slice(a, a + side) for a, side in zip(corner, sides, strict=True))
 

@@ -12,7 +12,9 @@ from n2n_lightning.formats.selected import Selected
 from n2n_lightning.inference import rounding
 
 
-def are_mosaics(picture: Any, readings: list[Any], asked: str, copied: Sequence[bool], lines: list[str]) -> list[bool]:
+def are_mosaics(
+    picture: Any, readings: list[Any], asked: str, copied: Sequence[bool], lines: list[str]
+) -> list[bool]:
     """Whether the four planes of each array of a picture are denoised apart; `lines` gets what is said of it."""
     arrays = zip(picture.values, readings, copied, strict=True)
     return [not same and is_mosaic(picture, v, r.axes, asked, lines) for v, r, same in arrays]
@@ -25,10 +27,14 @@ def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]
         mosaic = values.mosaic or "none"
         if mosaic == "none" and mosaics.looks_like_one(values.array, axes):
             way = "--mosaic RGGB denoises its four planes apart, --mosaic none is silent"
-            lines.append(f"{picture.path.name}: has a period of 2 pixels, as a colour camera's raw frame has; {way}")
+            lines.append(
+                f"{picture.path.name}: has a period of 2 pixels, as a colour camera's raw frame has; {way}"
+            )
     if mosaic == "none" or "C" in axes:
         return False
-    lines.append(f"{picture.path.name}: denoised as a colour mosaic ({mosaic}), its four planes apart")
+    lines.append(
+        f"{picture.path.name}: denoised as a colour mosaic ({mosaic}), its four planes apart"
+    )
     return True
 
 
@@ -41,8 +47,14 @@ def copied_ones(picture: Any, readings: list[Any], args: Any, lines: list[str]) 
         return [True] * len(readings)
     found = [is_label_image(v.array, r.axes) for v, r in zip(picture.values, readings, strict=True)]
     if any(found):
-        which = "a label image" if len(found) == 1 else f"{sum(found)} of {len(found)} arrays are label images"
-        lines.append(f"{picture.path.name}: {which}, copied; --label-images denoise would denoise it")
+        which = (
+            "a label image"
+            if len(found) == 1
+            else f"{sum(found)} of {len(found)} arrays are label images"
+        )
+        lines.append(
+            f"{picture.path.name}: {which}, copied; --label-images denoise would denoise it"
+        )
     return found
 
 
@@ -76,7 +88,9 @@ def result_types(
     """
     found: list[Any] = []
     none = [False] * len(readings)
-    for values, reading, same, mosaic in zip(picture.values, readings, copied or none, apart or none, strict=True):
+    for values, reading, same, mosaic in zip(
+        picture.values, readings, copied or none, apart or none, strict=True
+    ):
         found.append(None)
         if same or args.dtype == "keep" or values.dtype.kind not in "iu":
             continue
@@ -89,15 +103,24 @@ def result_types(
             "nodata_values": values.nodata_values,
             "invalid": values.invalid,
         }
-        known |= {"scale": args.scale, "black": args.black, "strength": args.strength, "uneven": args.uneven}
+        known |= {
+            "scale": args.scale,
+            "black": args.black,
+            "strength": args.strength,
+            "uneven": args.uneven,
+        }
         known |= {"outliers": args.outliers, "unit": values.unit}
         why = rounding.lossy(model, values.array, reading.axes, mosaic, near=near, **known)
         if why and picture.floats:
             found[-1] = "float32"
-            lines.append(f"{picture.path.name}: written as float32: rounding to whole numbers would {why}")
+            lines.append(
+                f"{picture.path.name}: written as float32: rounding to whole numbers would {why}"
+            )
         elif why:
             to = f"a {picture.kind} file holds whole numbers alone; from a TIFF floats are written"
             lines.append(f"{picture.path.name}: rounded to whole numbers, which may {why}; {to}")
     if "float32" in found and not picture.floats:
-        raise InputError(f"--dtype float32: a {picture.kind} file holds whole numbers alone; save the picture as TIFF")
+        raise InputError(
+            f"--dtype float32: a {picture.kind} file holds whole numbers alone; save the picture as TIFF"
+        )
     return found

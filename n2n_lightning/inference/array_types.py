@@ -28,12 +28,12 @@ def plain(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Take the values of an array of any kind that can be denoised.
 
     Args:
-        array: a NumPy array of a type in TYPES, or of a subclass such as a masked array, an astropy Quantity or a
-            matrix; or a tensor on any device.
+        array: a NumPy array of a type in TYPES, or of a subclass such as a masked array, an astropy
+            Quantity or a matrix; or a tensor on any device.
 
     Returns:
-        The values as a plain array, and bool of the same shape, True where a mask says that they are missing; None
-        where there is no mask.
+        The values as a plain array, and bool of the same shape, True where a mask says that they
+        are missing; None where there is no mask.
 
     Raises:
         InputError: it is of another kind or type; the message says what to pass.
@@ -44,7 +44,9 @@ def plain(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if not isinstance(array, np.ndarray):
         raise InputError(_instead(array))
     if not isinstance(array, np.ma.MaskedArray) and getattr(array, "mask", None) is not None:
-        raise InputError(f"a {type(array).__name__}: pass np.ma.array(values, mask=mask) in its place")
+        raise InputError(
+            f"a {type(array).__name__}: pass np.ma.array(values, mask=mask) in its place"
+        )
     _check_type(array.dtype.name, "array")
     if len(array.shape) < 2:
         raise InputError(f"an array of shape {array.shape}: an image has two axes or more")
@@ -78,7 +80,9 @@ def _check_type(name: str, kind: str) -> None:
     if name in TYPES:
         return
     convert = {"array": "array.astype(np.float32)", "tensor": "tensor.float()"}[kind]
-    hint = {"bool": "a mask is no image", "complex64": "", "complex128": ""}.get(name, f"pass {convert}")
+    hint = {"bool": "a mask is no image", "complex64": "", "complex128": ""}.get(
+        name, f"pass {convert}"
+    )
     if name.startswith("complex"):
         hint = "pass the magnitude, or the real and the imaginary part as two images"
     raise InputError(f"values of type {name}: must be one of {', '.join(TYPES)}; {hint}")

@@ -1,6 +1,7 @@
 """A trained network as the BioImage Model Zoo has them: a .zip that napari, Fiji, deepImageJ and others open.
 
-Ouyang et al., BioImage Model Zoo: a community-driven resource, bioRxiv 2022; its specification is 0.5.
+Ouyang et al., BioImage Model Zoo: a community-driven resource, bioRxiv 2022; its specification is
+    0.5.
 """
 
 import tempfile
@@ -25,7 +26,9 @@ Input: float32, {shape}{range}. Output: the same{outputs}. Made by n2n_lightning
 """
 
 
-def write_package(model: "TrainedDenoiser", weights: Path, out: Path, about: dict[str, str]) -> None:
+def write_package(
+    model: "TrainedDenoiser", weights: Path, out: Path, about: dict[str, str]
+) -> None:
     """Writes the .zip, and lets the zoo's own library try it.
 
     Args:
@@ -50,15 +53,23 @@ def write_package(model: "TrainedDenoiser", weights: Path, out: Path, about: dic
         example, result = _tried(model, weights)
         np.save(place / "input.npy", example)
         np.save(place / "output.npy", result)
-        span = f", of stored values (x - {model.range[0]:g}) / {model.range[1]:g}" if model.range else ""
+        span = (
+            f", of stored values (x - {model.range[0]:g}) / {model.range[1]:g}"
+            if model.range
+            else ""
+        )
         shape = " x ".join(("batch", f"{model.inputs} channels", *SPATIAL_LETTERS[-model.dims :]))
         outputs = f", of {model.channels} channels" if model.context else ""
-        (place / "README.md").write_text(README.format(shape=shape, range=span, outputs=outputs, **about))
+        (place / "README.md").write_text(
+            README.format(shape=shape, range=span, outputs=outputs, **about)
+        )
         try:
             described = _described(model, weights, place, about, FileDescr)
             bioimageio.spec.save_bioimageio_package(described, output_path=out)
         except ValueError as error:  # pydantic's, of what was typed
-            raise InputError(f"the zoo's library says: {' '.join(str(error).split())[:300]}") from error
+            raise InputError(
+                f"the zoo's library says: {' '.join(str(error).split())[:300]}"
+            ) from error
         tested = bioimageio.core.test_model(out, weight_format="onnx")
     if tested.status == "failed":
         reasons = [e.msg for detail in tested.details for e in detail.errors]
@@ -70,7 +81,9 @@ def check_license(name: str) -> None:
     try:
         from bioimageio.spec.model.v0_5 import LicenseId
     except ImportError as error:
-        raise InputError(f"a model for the zoo needs {error.name}: pip install 'n2n_lightning[zoo]'") from error
+        raise InputError(
+            f"a model for the zoo needs {error.name}: pip install 'n2n_lightning[zoo]'"
+        ) from error
     try:
         LicenseId(name)
     except ValueError:
@@ -98,7 +111,9 @@ def _least(model: "TrainedDenoiser") -> int:
     return (model.overlap // model.multiple + 1) * model.multiple
 
 
-def _described(model: "TrainedDenoiser", weights: Path, place: Path, about: dict[str, str], file: Any) -> Any:
+def _described(
+    model: "TrainedDenoiser", weights: Path, place: Path, about: dict[str, str], file: Any
+) -> Any:
     from bioimageio.spec.model import v0_5 as zoo
 
     black, span = model.range or (0.0, 1.0)
@@ -125,14 +140,19 @@ def _described(model: "TrainedDenoiser", weights: Path, place: Path, about: dict
         data=zoo.IntervalOrRatioDataDescr(type="float32"),
         preprocessing=line(1 / span, -black / span),
     )
-    same = {a: zoo.SizeReference(tensor_id=zoo.TensorId("image"), axis_id=zoo.AxisId(a)) for a in space}
+    same = {
+        a: zoo.SizeReference(tensor_id=zoo.TensorId("image"), axis_id=zoo.AxisId(a)) for a in space
+    }
     denoised = zoo.OutputTensorDescr(
         id=zoo.TensorId("denoised"),
         description="denoised",
         axes=[
             zoo.BatchAxis(),
             channels(model.channels if model.context else model.inputs),
-            *(zoo.SpaceOutputAxisWithHalo(id=zoo.AxisId(a), size=same[a], halo=model.overlap // 2) for a in space),
+            *(
+                zoo.SpaceOutputAxisWithHalo(id=zoo.AxisId(a), size=same[a], halo=model.overlap // 2)
+                for a in space
+            ),
         ],
         test_tensor=file(source=place / "output.npy"),
         data=zoo.IntervalOrRatioDataDescr(type="float32"),
@@ -142,17 +162,28 @@ def _described(model: "TrainedDenoiser", weights: Path, place: Path, about: dict
         name=about["name"],
         description=about["description"],
         authors=[zoo.Author(name=about["author"])],
-        cite=[zoo.CiteEntry(text="Lehtinen et al., Noise2Noise, ICML 2018", doi=zoo.Doi("10.48550/arXiv.1803.04189"))],
+        cite=[
+            zoo.CiteEntry(
+                text="Lehtinen et al., Noise2Noise, ICML 2018",
+                doi=zoo.Doi("10.48550/arXiv.1803.04189"),
+            )
+        ],
         license=zoo.LicenseId(about["license"]),
         documentation=file(source=place / "README.md"),
         tags=["denoising", "noise2noise", "restoration"],
         inputs=[image],
         outputs=[denoised],
-        weights=zoo.WeightsDescr(onnx=zoo.OnnxWeightsDescr(source=weights, opset_version=_opset(weights))),
+        weights=zoo.WeightsDescr(
+            onnx=zoo.OnnxWeightsDescr(source=weights, opset_version=_opset(weights))
+        ),
     )
 
 
 def _opset(weights: Path) -> int:
     import onnx
 
-    return max(entry.version for entry in onnx.load(str(weights)).opset_import if entry.domain in ("", "ai.onnx"))
+    return max(
+        entry.version
+        for entry in onnx.load(str(weights)).opset_import
+        if entry.domain in ("", "ai.onnx")
+    )

@@ -6,7 +6,8 @@ from typing import Any
 from n2n_lightning.files import InputError, load_torch
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
-CHECKPOINT_KEYS = ("model", "scale", "range", "unit", "context", "thinned", "blind", "layout")  # what a checkpoint says
+# what a checkpoint says
+CHECKPOINT_KEYS = ("model", "scale", "range", "unit", "context", "thinned", "blind", "layout")
 
 
 def checkpoint_of(path: str | Path) -> Path:
@@ -17,7 +18,9 @@ def checkpoint_of(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix in (".onnx", ".pt2"):
-        raise InputError(f"{path}: an export for other programs; here its run folder or .ckpt is needed")
+        raise InputError(
+            f"{path}: an export for other programs; here its run folder or .ckpt is needed"
+        )
     if not path.is_dir():
         return path
     for name in ("best.ckpt", "last.ckpt"):
@@ -30,6 +33,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint as plain data and tensors: `state_dict`, `n2n_lightning` and what Lightning stores."""
     path = checkpoint_of(path)
     content = load_torch(path)
-    if not isinstance(content, dict) or "state_dict" not in content or "n2n_lightning" not in content:
+    if (
+        not isinstance(content, dict)
+        or "state_dict" not in content
+        or "n2n_lightning" not in content
+    ):
         raise InputError(f"{path}: not a checkpoint of n2n_lightning")
     return content

@@ -37,7 +37,8 @@ from n2n_lightning.inference.page import Page, PageInput, PageStack
 from n2n_lightning.inference.texture import put_back
 from n2n_lightning.inference.tiling import averaged, overlap_of, spans, tile_of, tiled
 
-# What the network is shown of values outside its range: where pictures of any kind come, and where those of its own do.
+# What the network is shown of values outside its range: where pictures of any kind come, and where
+# those of its own do.
 CLAMP_ANY, CLAMP_OWN = (-1.0, 2.0), (-4.0, 8.0)
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -45,23 +46,27 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 class TrainedDenoiser(nn.Module):
     """A trained network, ready to use.
 
-    Called, it takes and returns float images (B, C, H, W), values in [0, 1] up to noise, of any height and width; where
-    it was trained on volumes, (B, C, D, H, W).
+    Called, it takes and returns float images (B, C, H, W), values in [0, 1] up to noise, of any
+    height and width; where it was trained on volumes, (B, C, D, H, W).
 
     Attributes:
         network: the network itself.
         channels: of the images that it takes; `denoise` takes others, too.
         dims: their spatial axes, 2, or 3 of volumes.
         scale: the stored value that PSNR takes for white, where the training data had one.
-        range: the stored value that was 0 for the network in training, and how much above it was 1; None: judged by
-            type and values, see normalization.levels.
-        context: of a movie, how many frames before and after one the network is shown in place of it; 0: the frame.
-        thinned: whether it was trained on halves of photon counts: it is shown such halves, and the mean is the result.
-        blind: whether it was trained on noise of so many kinds that it has to guess which: then texture that it took
-            for noise is put back, see n2n_lightning.inference.texture.
+        range: the stored value that was 0 for the network in training, and how much above it was 1;
+            None: judged by type and values, see normalization.levels.
+        context: of a movie, how many frames before and after one the network is shown in place of
+            it; 0: the frame.
+        thinned: whether it was trained on halves of photon counts: it is shown such halves, and the
+            mean is the result.
+        blind: whether it was trained on noise of so many kinds that it has to guess which: then
+            texture that it took for noise is put back, see n2n_lightning.inference.texture.
         fast: whether it computes in bfloat16, see load.
-        unit: (factor, offset) that make physical values of those of `range`; None where the files did not say it.
-        layout: how the first array that it was trained on was read; arrays of the same kind are read so here, too.
+        unit: (factor, offset) that make physical values of those of `range`; None where the files
+            did not say it.
+        layout: how the first array that it was trained on was read; arrays of the same kind are
+            read so here, too.
     """
 
     def __init__(
@@ -85,7 +90,8 @@ class TrainedDenoiser(nn.Module):
         self.channels, self.scale = channels, scale
         self.range = range or ((0.0, scale) if scale else None)
         self.inputs = channels * (2 * context or 1)  # channels that the network itself takes
-        self.equivariant = bool(getattr(network, "equivariant", False))  # does not mind units and black levels
+        # does not mind units and black levels
+        self.equivariant = bool(getattr(network, "equivariant", False))
         self.dims: int = getattr(network, "dims", 2)
         self.multiple: int = getattr(network, "multiple", 32)
         self.overlap = overlap_of(network, self.dims)
@@ -94,16 +100,20 @@ class TrainedDenoiser(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if self.context:
             if image.shape[1] != self.inputs:
-                raise InputError(f"the checkpoint is for movies: it sees {2 * self.context} frames around each")
+                raise InputError(
+                    f"the checkpoint is for movies: it sees {2 * self.context} frames around each"
+                )
             return self._through(image)
-        if image.shape[1] != self.channels and self.channels in (1, 3):  # each channel as a grey picture
+        # each channel as a grey picture
+        if image.shape[1] != self.channels and self.channels in (1, 3):
             planes = [plane.repeat_interleave(self.channels, 1) for plane in image.split(1, 1)]
             return torch.cat([self(plane).mean(1, keepdim=True) for plane in planes], 1)
         return self._through(image)
 
     def _through(self, image: Tensor) -> Tensor:
         if not self.fast:
-            weights = next(self.network.parameters(), image).dtype  # other than float32 after .half() or .double()
+            # other than float32 after .half() or .double()
+            weights = next(self.network.parameters(), image).dtype
             return networks.apply(self.network, channels_last(image.to(weights))).to(image.dtype)
         with torch.autocast(image.device.type, torch.bfloat16):
             return networks.apply(self.network, channels_last(image)).to(image.dtype)
@@ -127,37 +137,42 @@ class TrainedDenoiser(nn.Module):
         """Denoises one image, or several of one size.
 
         Args:
-            array: a numpy array or torch tensor of a type in TYPES, on any device. Masked values are missing ones;
-                arrays with units (astropy's Quantity) and matrices are taken, too.
-            tile: sides of the tiles of large images, `auto`: 1024, of volumes 112; None: the whole image at once.
+            array: a numpy array or torch tensor of a type in TYPES, on any device. Masked values
+                are missing ones; arrays with units (astropy's Quantity) and matrices are taken,
+                too.
+            tile: sides of the tiles of large images, `auto`: 1024, of volumes 112; None: the whole
+                image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
-            axes: see n2n_lightning.arrays.axes; `auto` takes what the network was trained on, where that was an array
-                like this one, or else axes.of_picture, or axes.of_volumes. Where both would fit, channels are last in
-                numpy arrays and first in tensors.
-            scale: the stored value that is white, 1.0 for the network, where 0 is black. By default the checkpoint's,
-                else both are judged by type and values, see normalization.levels.
+            axes: see n2n_lightning.arrays.axes; `auto` takes what the network was trained on, where
+                that was an array like this one, or else axes.of_picture, or axes.of_volumes. Where
+                both would fit, channels are last in numpy arrays and first in tensors.
+            scale: the stored value that is white, 1.0 for the network, where 0 is black. By default
+                the checkpoint's, else both are judged by type and values, see normalization.levels.
             batch: tiles that go through the network together.
             black: with `scale`: the stored value that is black.
             strength: 0 to 1: a mix of the image and its result.
-            uneven: the noise differs from place to place, as in a montage: what a blind network removed from texture is
-                not put back.
+            uneven: the noise differs from place to place, as in a montage: what a blind network
+                removed from texture is not put back.
             outliers: what happens to isolated pixels that stand out as no lens could make them
-                (`bad_pixels.outlier_mask`): undersampled stars, Bragg peaks, hot pixels, cosmic rays. `auto` returns
-                them as they are stored, unless another capture (K) lacks them, or the same pixel stands out in most of
-                several different images; `replace` replaces all of them; `keep` treats them as any pixel.
+                (`bad_pixels.outlier_mask`): undersampled stars, Bragg peaks, hot pixels, cosmic
+                rays. `auto` returns them as they are stored, unless another capture (K) lacks them,
+                or the same pixel stands out in most of several different images; `replace` replaces
+                all of them; `keep` treats them as any pixel.
             outlier_map: return a map of them, too.
-            dtype: the type of the result for arrays of integers: `keep` rounds to theirs, `float32` does not, `auto`
-                takes float32 where rounding would do harm, as to sparse photon counts, see
-                n2n_lightning.inference.rounding.
-            mosaic: RGGB, BGGR, GRBG or GBRG for a raw frame of a colour camera; an array does not say it: auto is none.
+            dtype: the type of the result for arrays of integers: `keep` rounds to theirs, `float32`
+                does not, `auto` takes float32 where rounding would do harm, as to sparse photon
+                counts, see n2n_lightning.inference.rounding.
+            mosaic: RGGB, BGGR, GRBG or GBRG for a raw frame of a colour camera; an array does not
+                say it: auto is none.
 
         Returns:
-            An array of the same kind, shape and type, but for `dtype`, with the mask or the unit; with `outlier_map`
-            also an array of its shape, uint8, that is 1 where an isolated outlier was left as stored and 2 where one
-            was replaced. Of 4 channels on the last axis the fourth is returned as it is where its values are those of
-            transparency (axes.has_alpha), unless the network was trained on 4. A colour network denoises images with
-            other than 3 channels one channel at a time. Missing pixels (NaN, infinite, masked, a margin of one value)
-            stay as they are; isolated outliers change no other pixels.
+            An array of the same kind, shape and type, but for `dtype`, with the mask or the unit;
+            with `outlier_map` also an array of its shape, uint8, that is 1 where an isolated
+            outlier was left as stored and 2 where one was replaced. Of 4 channels on the last axis
+            the fourth is returned as it is where its values are those of transparency
+            (axes.has_alpha), unless the network was trained on 4. A colour network denoises images
+            with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, masked,
+            a margin of one value) stay as they are; isolated outliers change no other pixels.
 
         Raises:
             InputError: the array is of another kind.
@@ -173,12 +188,23 @@ class TrainedDenoiser(nn.Module):
         pixels, invalid = array_types.plain(array)
         if axes == "auto":
             axes = self._axes_of(pixels.shape, channels_first=isinstance(array, Tensor))
-        options: dict[str, Any] = {"tta": tta, "scale": scale, "black": black, "strength": strength, "uneven": uneven}
-        options |= {"alpha": has_alpha(pixels, axes), "outliers": one_of(outliers, OUTLIERS, "outliers=")}
+        options: dict[str, Any] = {
+            "tta": tta,
+            "scale": scale,
+            "black": black,
+            "strength": strength,
+            "uneven": uneven,
+        }
+        options |= {
+            "alpha": has_alpha(pixels, axes),
+            "outliers": one_of(outliers, OUTLIERS, "outliers="),
+        }
         options["invalid"] = invalid
         apart = mosaics.checked(mosaic, "mosaic=") not in ("none", "auto") and "C" not in axes
         floats = one_of(dtype, DTYPES, "dtype=") == "float32" and pixels.dtype.kind in "iu"
-        floats = floats or (dtype == "auto" and rounding.lossy(self, pixels, axes, apart, **options) is not None)
+        floats = floats or (
+            dtype == "auto" and rounding.lossy(self, pixels, axes, apart, **options) is not None
+        )
         result = np.empty_like(pixels, np.float32 if floats else None)
         options["outlier_map"] = marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         run = self.denoise_mosaic if apart else self.denoise_into
@@ -186,11 +212,14 @@ class TrainedDenoiser(nn.Module):
         found: Any = array_types.like(array, result)
         if marks is None:
             return found
-        return found, torch.from_numpy(marks).to(array.device) if isinstance(array, Tensor) else marks
+        return found, torch.from_numpy(marks).to(array.device) if isinstance(
+            array, Tensor
+        ) else marks
 
     def _axes_of(self, shape: tuple[int, ...], channels_first: bool) -> str:
         """The axes of an array, as it was in training where that had arrays of its kind, or by its shape."""
-        if self.layout is not None and self.layout.suits(shape, self.layout.stated):  # an array states nothing
+        # an array states nothing
+        if self.layout is not None and self.layout.suits(shape, self.layout.stated):
             return self.layout.axes
         deep = of_volumes(shape) if self.dims == 3 else None
         return deep or of_picture(shape, channels_first)
@@ -210,9 +239,13 @@ class TrainedDenoiser(nn.Module):
         counts = OutlierCounts()
         for place in mosaics.planes(axes):
             arrays = {name: options.get(name) for name in ("invalid", "outlier_map", "second")}
-            part: dict[str, Any] = {name: None if a is None else a[place] for name, a in arrays.items()}
+            part: dict[str, Any] = {
+                name: None if a is None else a[place] for name, a in arrays.items()
+            }
             part |= {"near": [frame[place] for frame in options.get("near", ())], "defects": None}
-            counts += self.denoise_into(result[place], array[place], axes, *how, **{**options, **part})
+            counts += self.denoise_into(
+                result[place], array[place], axes, *how, **{**options, **part}
+            )
         return counts
 
     def denoise_into(
@@ -243,29 +276,38 @@ class TrainedDenoiser(nn.Module):
         """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
 
         Args:
-            alpha: whether the last channel is transparency, to be left as it is; not where the network takes so many.
-            colour: whether the channels are colours of one picture. Others, as of fluorescence, go through together
-                only if the network was trained on captures of one's own, of as many channels.
-            nodata_values: stored values that mean that a pixel is missing, beside those that are found by themselves.
+            alpha: whether the last channel is transparency, to be left as it is; not where the
+                network takes so many.
+            colour: whether the channels are colours of one picture. Others, as of fluorescence, go
+                through together only if the network was trained on captures of one's own, of as
+                many channels.
+            nodata_values: stored values that mean that a pixel is missing, beside those that are
+                found by themselves.
             advance: called with the number of tiles that were finished.
-            near: with a context, and an array that is one frame: those around it, `axes.frames`, of the same axes.
-            invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value is. It stays as it
-                is, and the network does not see it.
-            unit: (factor, offset) that make physical values of those of `array`, where its file says them; the range of
-                training is converted where its unit was another one.
-            movie: all frames of the movie that `array` has some of, see movie_frames; None looks at `array`. Dead
-                frames stay as they are, and are not shown to the network.
-            result: of the shape of `array`; of its type, or of a type of floats, which is not rounded.
-            defects: coordinates of pixels that are known to be defective, (n, 3): channel, row, column. They are
-                replaced in every page.
-            outlier_map: an array like `result` that gets 1 where an outlier was left, and 2 where one was replaced.
-            second: another capture of the same scenes, like `array`: outliers that it lacks are replaced.
-            array, axes, tile, tta, scale, batch, black, strength, uneven, outliers: see `denoise`.
+            near: with a context, and an array that is one frame: those around it, `axes.frames`, of
+                the same axes.
+            invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value
+                is. It stays as it is, and the network does not see it.
+            unit: (factor, offset) that make physical values of those of `array`, where its file
+                says them; the range of training is converted where its unit was another one.
+            movie: all frames of the movie that `array` has some of, see movie_frames; None looks at
+                `array`. Dead frames stay as they are, and are not shown to the network.
+            result: of the shape of `array`; of its type, or of a type of floats, which is not
+                rounded.
+            defects: coordinates of pixels that are known to be defective, (n, 3): channel, row,
+                column. They are replaced in every page.
+            outlier_map: an array like `result` that gets 1 where an outlier was left, and 2 where
+                one was replaced.
+            second: another capture of the same scenes, like `array`: outliers that it lacks are
+            replaced. array, axes, tile, tta, scale, batch, black, strength, uneven, outliers: see
+            `denoise`.
 
         Returns:
             How many outliers were left, and how many replaced.
         """
-        pages, together = self.pages_of(array, result, axes, alpha, colour, scale, black, nodata_values, invalid, unit)
+        pages, together = self.pages_of(
+            array, result, axes, alpha, colour, scale, black, nodata_values, invalid, unit
+        )
         axes = in_space(axes) if self.dims == 3 else axes
         stacked = pages.stacked
         movie = movie or movie_of(array, axes, self.dims, 0 if near else self.context, invalid)
@@ -278,7 +320,9 @@ class TrainedDenoiser(nn.Module):
         counts = OutlierCounts()
         with torch.inference_mode():
             other = None if second is None else as_pages(second, axes, self.dims)
-            search = OutlierSearch(outliers, pages, stacked_letters(axes, self.dims), defects, other)
+            search = OutlierSearch(
+                outliers, pages, stacked_letters(axes, self.dims), defects, other
+            )
             for place in pages.places:
                 page = pages.at(place)
                 if movie.is_dead(place):
@@ -297,7 +341,12 @@ class TrainedDenoiser(nn.Module):
         return counts
 
     def _surroundings(
-        self, movie: MovieFrames, page: Page, place: tuple[int, ...], search: OutlierSearch, given: list[PageInput]
+        self,
+        movie: MovieFrames,
+        page: Page,
+        place: tuple[int, ...],
+        search: OutlierSearch,
+        given: list[PageInput],
     ) -> list[PageInput]:
         """Return the frames that the network is shown in place of one: those that are given, or else of the movie."""
         if not given and movie.is_whole:
@@ -321,7 +370,8 @@ class TrainedDenoiser(nn.Module):
         """Return an array and its result as pages, and whether their channels go through the network together.
 
         Args:
-            array, result, axes, alpha, colour, scale, black, fills, invalid, unit: see `denoise_into`.
+            array, result, axes, alpha, colour, scale, black, fills, invalid, unit: see
+            `denoise_into`.
 
         Raises:
             InputError: the network cannot take such an array.
@@ -336,15 +386,27 @@ class TrainedDenoiser(nn.Module):
         _, _, channels = of_pages(source.shape, self.dims)
         colours = channels - (alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
-            raise InputError(f"{colours} channels: the checkpoint is for images with {self.channels}")
+            raise InputError(
+                f"{colours} channels: the checkpoint is for images with {self.channels}"
+            )
         together = colours == self.channels and (colour or self.range is not None)
-        pages = PageStack(source, sink, masks, self.dims, colours, nodata_values, next(self.parameters()).device)
-        pages.judge(self.range_in(unit) if scale is None else (black, scale - black), together, self.equivariant)
+        pages = PageStack(
+            source, sink, masks, self.dims, colours, nodata_values, next(self.parameters()).device
+        )
+        pages.judge(
+            self.range_in(unit) if scale is None else (black, scale - black),
+            together,
+            self.equivariant,
+        )
         return pages, together
 
-    def _run(self, run: Any, page: Page, tile: int | None, batch: int, advance: Callable[[int], Any]) -> None:
+    def _run(
+        self, run: Any, page: Page, tile: int | None, batch: int, advance: Callable[[int], Any]
+    ) -> None:
         """Send a page through the network, tile by tile."""
-        tiled(run, page.read, page.write, page.size, tile, self.multiple, batch, advance, self.overlap)
+        tiled(
+            run, page.read, page.write, page.size, tile, self.multiple, batch, advance, self.overlap
+        )
 
     def range_in(self, unit: tuple[float, float] | None) -> tuple[float, float] | None:
         """The range of training, for values of a unit, (factor, offset); as it is where either unit is unknown."""
@@ -387,7 +449,8 @@ class TrainedDenoiser(nn.Module):
     def _together(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of the network's own number of channels; missing values do not spread.
 
-        What lies far outside the range that the network knows goes around it: bright stars stay as they are.
+        What lies far outside the range that the network knows goes around it: bright stars stay as
+        they are.
         """
         images = inpaint(images)
         inside = images.clamp(*(CLAMP_OWN if self.range or self.equivariant else CLAMP_ANY))
@@ -403,7 +466,9 @@ class TrainedDenoiser(nn.Module):
         counts = (images * span + black).round().clamp(min=0).cpu().double()
         draws = torch.Generator().manual_seed(0)  # the same picture has the same result
         first = torch.binomial(counts, torch.full_like(counts, 0.5), generator=draws)
-        one, other = (self(((2 * half - black) / span).to(images)).float() for half in (first, counts - first))
+        one, other = (
+            self(((2 * half - black) / span).to(images)).float() for half in (first, counts - first)
+        )
         return (one + other) / 2
 
     def _planes(self, images: Tensor) -> Tensor:
@@ -411,18 +476,22 @@ class TrainedDenoiser(nn.Module):
         return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
 
 
-def load(path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = False) -> TrainedDenoiser:
+def load(
+    path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = False
+) -> TrainedDenoiser:
     """The trained network of a run folder or checkpoint, in eval mode on the CPU.
 
     Args:
-        path: a run folder (its best checkpoint, or else its last) or a checkpoint file; by default the one that the
-            package brings along, for photographs with noise of any strength.
-        allow: names of modules outside this package whose classes the checkpoint may name; importing a module runs it.
-        fast: compute in bfloat16, where the device has it: about half the time, and a result that differs by some
-            hundredths of the noise's standard deviation.
+        path: a run folder (its best checkpoint, or else its last) or a checkpoint file; by default
+            the one that the package brings along, for photographs with noise of any strength.
+        allow: names of modules outside this package whose classes the checkpoint may name;
+            importing a module runs it.
+        fast: compute in bfloat16, where the device has it: about half the time, and a result that
+            differs by some hundredths of the noise's standard deviation.
 
     Raises:
-        InputError: the file is missing, damaged, not ours, or names a class of a module that is not allowed.
+        InputError: the file is missing, damaged, not ours, or names a class of a module that is not
+            allowed.
     """
     content = read_checkpoint(path)
     try:
@@ -437,19 +506,32 @@ def load(path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = 
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not say what its network is") from error
     if module_name not in ("n2n_lightning.networks", *allow):
-        raise InputError(f"{path}: its network is from {module_name}; --allow {module_name} if you trust that module")
+        raise InputError(
+            f"{path}: its network is from {module_name}; --allow {module_name} if you trust that module"
+        )
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # before it is called: it could do anything
+        # before it is called: it could do anything
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise TypeError(f"{class_name} is no network")
         network = kind(**spec)
-        weights = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
+        weights = {
+            k.removeprefix("network."): v
+            for k, v in content["state_dict"].items()
+            if k.startswith("network.")
+        }
         network.load_state_dict(weights)
     except Exception as error:
-        raise InputError(f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(
+            f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}"
+        ) from error
     context = int(ours.get("context") or 0)
-    channels = spec.get("channels") or next((p.shape[1] for p in network.parameters() if len(p.shape) >= 4), 3)
+    channels = spec.get("channels") or next(
+        (p.shape[1] for p in network.parameters() if len(p.shape) >= 4), 3
+    )
     seen = int(channels) // (2 * context or 1)
     thinned, blind = bool(ours.get("thinned")), bool(ours.get("blind"))
     layout = Layout.of(ours.get("layout"))
-    return TrainedDenoiser(network, seen, scale, limits, context, thinned, fast, blind, unit, layout)
+    return TrainedDenoiser(
+        network, seen, scale, limits, context, thinned, fast, blind, unit, layout
+    )

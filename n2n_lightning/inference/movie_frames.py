@@ -51,9 +51,13 @@ class MovieFrames:
 
     def line(self) -> str:
         """What stays as it was, in words; empty where nothing does."""
-        named = {self.numbers.index(t): why for t, why in self.review.dead.items() if t in self.numbers}
+        named = {
+            self.numbers.index(t): why for t, why in self.review.dead.items() if t in self.numbers
+        }
         lines = FrameReview(len(self.numbers), named).lines("it")
-        return "; ".join(line.replace(" of it (", " left as before: ").removesuffix(")") for line in lines)
+        return "; ".join(
+            line.replace(" of it (", " left as before: ").removesuffix(")") for line in lines
+        )
 
 
 def movie_of(
@@ -71,8 +75,8 @@ def movie_of(
         array: the stack, of which the first axis that is neither colour nor space is time.
         axes: its axes (axes.LETTERS).
         dims: 2, or 3 for a stack of volumes.
-        context: how many frames before and after one the network sees in its place; 0: frames are denoised alone, and
-            only those of one value or mostly saturated are searched for.
+        context: how many frames before and after one the network sees in its place; 0: frames are
+            denoised alone, and only those of one value or mostly saturated are searched for.
         invalid: True where a pixel of `array` is missing.
         numbers: the frames that are denoised; None: all.
         choice: how frames are chosen, with {} for them, for messages.
@@ -87,7 +91,9 @@ def movie_of(
     seen = FrameReview(count)
     if count > 2:
         inner = (0,) * (len(pages.shape) - dims - 2)
-        seen = review([np.moveaxis(pages[(t, *inner)], -1, 0) for t in range(count)], movie=context > 0)
+        seen = review(
+            [np.moveaxis(pages[(t, *inner)], -1, 0) for t in range(count)], movie=context > 0
+        )
     check_live(seen, context, choice)
     if len(seen.live) < 2:  # one frame again and again, or none: as it is
         seen = FrameReview(count)
@@ -106,7 +112,9 @@ def check_live(seen: FrameReview, context: int, choice: str) -> None:
         raise InputError(line)
 
 
-def movies_of_picture(picture: Picture, axes: Sequence[str], dims: int, context: int) -> list[MovieFrames]:
+def movies_of_picture(
+    picture: Picture, axes: Sequence[str], dims: int, context: int
+) -> list[MovieFrames]:
     """Look at the frames of each array of a picture; of chosen frames the others are there to be shown.
 
     Args:
@@ -117,13 +125,21 @@ def movies_of_picture(picture: Picture, axes: Sequence[str], dims: int, context:
     found = []
     for i, (values, letters) in enumerate(zip(picture.values, axes, strict=True)):
         array, invalid, numbers = values.array, values.invalid, None
-        if context and isinstance(picture, Selected) and len(picture.whole.values) == len(picture.values):
+        if (
+            context
+            and isinstance(picture, Selected)
+            and len(picture.whole.values) == len(picture.values)
+        ):
             whole, frames = picture.whole.values[i], picture.frames
-            index = (slice(None),) * picture.axis + (slice(frames.start % frames.step, None, frames.step),)
+            index = (slice(None),) * picture.axis + (
+                slice(frames.start % frames.step, None, frames.step),
+            )
             array = whole.array[index]
             invalid = None if whole.invalid is None else whole.invalid[index]
             numbers = [t // frames.step for t in frames]
-        found.append(movie_of(array, letters, dims, context, invalid, numbers, f"'{picture.path}[{{}}]'"))
+        found.append(
+            movie_of(array, letters, dims, context, invalid, numbers, f"'{picture.path}[{{}}]'")
+        )
     return found
 
 
@@ -197,4 +213,8 @@ def series_of(jobs: list[Job], context: int) -> dict[Path, Series]:
     for job in jobs:
         folders.setdefault(job.source.parent, []).append(job.source)
     chosen = {job.source.parent: list(job.series) for job in jobs if job.series}
-    return {folder: Series(paths, context) for folder, paths in (folders | chosen).items() if len(paths) > 1}
+    return {
+        folder: Series(paths, context)
+        for folder, paths in (folders | chosen).items()
+        if len(paths) > 1
+    }

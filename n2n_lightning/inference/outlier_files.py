@@ -28,7 +28,8 @@ class DetectorDefects:
     Attributes:
         mask: coordinates from a mask, (n, 2): row, column; None: no mask was given.
         size: height and width of the mask.
-        folders: of a folder and the shape of its pictures, coordinates (n, 3): channel, row, column.
+        folders: of a folder and the shape of its pictures, coordinates (n, 3): channel, row,
+            column.
     """
 
     mask: np.ndarray | None = None
@@ -118,7 +119,8 @@ def map_of(target: Path) -> Path:
 
 def refuse_maps(jobs: Sequence[Job]) -> None:
     """Raise InputError where the map of a result would be written over one of the pictures."""
-    inputs = [job.source for job in jobs if job.source.name.endswith(MAP)]  # folders do not yield them
+    # folders do not yield them
+    inputs = [job.source for job in jobs if job.source.name.endswith(MAP)]
     for job in jobs if inputs else ():
         refuse_inputs(map_of(job.target), inputs, "--outlier-map:")
 
@@ -128,7 +130,8 @@ def write_map(target: Path, marks: Sequence[np.ndarray]) -> None:
 
     Args:
         target: the result.
-        marks: uint8, of each of its arrays: 1 where an outlier was left and 2 where one was replaced.
+        marks: uint8, of each of its arrays: 1 where an outlier was left and 2 where one was
+            replaced.
     """
     with replacing(map_of(target)) as temporary, tifffile.TiffWriter(temporary) as file:
         for page in marks:

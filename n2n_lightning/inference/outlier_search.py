@@ -3,7 +3,14 @@
 import numpy as np
 
 from n2n_lightning.arrays.axes import evenly
-from n2n_lightning.arrays.outliers import LOOKED, PageOutliers, Read, defects_of, find_outliers, lacking_at
+from n2n_lightning.arrays.outliers import (
+    LOOKED,
+    PageOutliers,
+    Read,
+    defects_of,
+    find_outliers,
+    lacking_at,
+)
 from n2n_lightning.inference.page import Page, PageInput, PageStack
 
 KEPT = 16  # pages whose outliers are remembered: of movies, neighbouring frames ask for them
@@ -15,8 +22,9 @@ class OutlierSearch:
     Args:
         choice: one of choices.OUTLIERS.
         pages: the array.
-        letters: what its stacked axes are, one each. Captures (K) are evidence against one another, and so are
-            images (N) of different scenes; frames of a movie are not, for an event is in one of them alone.
+        letters: what its stacked axes are, one each. Captures (K) are evidence against one another,
+            and so are images (N) of different scenes; frames of a movie are not, for an event is in
+            one of them alone.
         defects: pixels that are known to be defective, (n, 3): channel, row, column.
         second: another capture of each page, of the same shape; None: there is none.
     """
@@ -36,8 +44,16 @@ class OutlierSearch:
         self.defects = defects
         self._known: dict[tuple[int, ...], PageOutliers] = {}
         stacked = pages.stacked
-        if defects is None and choice == "auto" and letters == "N" and stacked[0] >= 3 and not pages.volumes:
-            self.defects = defects_of([reader(pages.at((i,))) for i in evenly(stacked[0], LOOKED)], pages.size)
+        if (
+            defects is None
+            and choice == "auto"
+            and letters == "N"
+            and stacked[0] >= 3
+            and not pages.volumes
+        ):
+            self.defects = defects_of(
+                [reader(pages.at((i,))) for i in evenly(stacked[0], LOOKED)], pages.size
+            )
 
     def of(self, page: Page, other: PageInput | None = None) -> np.ndarray:
         """Return the outliers of a page, or of another one that is read as it is."""

@@ -23,8 +23,10 @@ class PageInput:
 
     Attributes:
         array: (H, W, C), or a volume (D, H, W, C).
-        invalid: bool, in that shape: True where a pixel is missing whatever its value is; None: nowhere.
-        outliers: coordinates of pixels that the network sees inpainted, see `outliers.find_outliers`; None: none.
+        invalid: bool, in that shape: True where a pixel is missing whatever its value is; None:
+            nowhere.
+        outliers: coordinates of pixels that the network sees inpainted, see
+            `outliers.find_outliers`; None: none.
     """
 
     array: np.ndarray
@@ -35,8 +37,8 @@ class PageInput:
 class Page:
     """One page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
 
-    `near` are the pages that the network sees in place of it; None: the page itself. `invalid` is True where a pixel is
-    missing whatever its value is, in the shape of the page.
+    `near` are the pages that the network sees in place of it; None: the page itself. `invalid` is
+    True where a pixel is missing whatever its value is, in the shape of the page.
     """
 
     def __init__(
@@ -48,7 +50,13 @@ class Page:
         device: torch.device,
         invalid: np.ndarray | None = None,
     ) -> None:
-        self.source, self.sink, self.colours, self.limits, self.device = source, sink, colours, limits, device
+        self.source, self.sink, self.colours, self.limits, self.device = (
+            source,
+            sink,
+            colours,
+            limits,
+            device,
+        )
         self.invalid = invalid
         self.nodata_values: tuple[float, ...] = ()
         self.outliers = PageOutliers.none(len(source.shape))
@@ -97,7 +105,9 @@ class Page:
         self.sink[where] = result
         self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
 
-    def _missing(self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any) -> np.ndarray | None:
+    def _missing(
+        self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any
+    ) -> np.ndarray | None:
         """Which of the pixels at a place are missing, by their values or by the mask of their page; None: none."""
         gone = invalid_mask(pixels, self.nodata_values)
         if invalid is None or not (masked := invalid[where]).any():
@@ -154,7 +164,8 @@ class PageStack:
     """The pages of an array, on their way to the network and back.
 
     Args:
-        source, sink: (..., H, W, C), or volumes (..., D, H, W, C): what is denoised, and where results go.
+        source, sink: (..., H, W, C), or volumes (..., D, H, W, C): what is denoised, and where
+            results go.
         invalid: bool, in that shape, see `HtmlReport`.
         dims: 2, or 3 of volumes.
         colours: channels that are denoised; the others are transparency.
@@ -188,17 +199,29 @@ class PageStack:
         """Set which stored values the network sees as 0 and 1, see `IntensityScaling.of`."""
         sample: Any = (..., slice(self.colours))
         if self.volumes:
-            sample = (..., evenly(self.size[0], PLANES), slice(None), slice(None), slice(self.colours))
+            sample = (
+                ...,
+                evenly(self.size[0], PLANES),
+                slice(None),
+                slice(None),
+                slice(self.colours),
+            )
         unknown = None if self.invalid is None else self.invalid[sample]
         everywhere = sorted({fill for found in self._gaps.values() for fill in found})
-        self.limits = IntensityScaling.of(self.source[sample], fixed, together, everywhere, equivariant, unknown)
+        self.limits = IntensityScaling.of(
+            self.source[sample], fixed, together, everywhere, equivariant, unknown
+        )
 
     def at(self, place: tuple[int, ...]) -> Page:
         """Return the page at a place."""
         assert self.limits
         invalid = None if self.invalid is None else self.invalid[place]
-        page = Page(self.source[place], self.sink[place], self.colours, self.limits, self.device, invalid)
+        page = Page(
+            self.source[place], self.sink[place], self.colours, self.limits, self.device, invalid
+        )
         page.nodata_values = (
-            self._gaps[place] if place in self._gaps else gaps(page.source[..., : self.colours], self.nodata_values)
+            self._gaps[place]
+            if place in self._gaps
+            else gaps(page.source[..., : self.colours], self.nodata_values)
         )
         return page

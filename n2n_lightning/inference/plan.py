@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n2n_lightning.files import InputError, identity, natural
-from n2n_lightning.formats import BECOMES, ENDINGS, FOLDERS, below, ending, is_one, kind_of, split, stem
+from n2n_lightning.formats import (
+    BECOMES,
+    ENDINGS,
+    FOLDERS,
+    below,
+    ending,
+    is_one,
+    kind_of,
+    split,
+    stem,
+)
 from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.paths import composed, in_clutter, is_dangling, parse_frames
 
@@ -17,7 +27,8 @@ from n2n_lightning.paths import composed, in_clutter, is_dangling, parse_frames
 class Job(NamedTuple):
     """A file, the array in it that was named, if any, and what it becomes.
 
-    `part` may end in frames, `[10:50]`. `series` are the files of a folder of which some were chosen, in order.
+    `part` may end in frames, `[10:50]`. `series` are the files of a folder of which some were
+    chosen, in order.
     """
 
     source: Path
@@ -67,11 +78,14 @@ def planned(
                 raise InputError(f"{text}: matches no file")
             jobs += [Job(p, result_of(out / p.name)) for p in found]
     if named and (len(jobs) > 1 or jobs[0].target != out):
-        raise InputError(f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder")
+        raise InputError(
+            f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder"
+        )
     if named and ending(out) != (suffix := ending(result_of(jobs[0].source, jobs[0].part))):
         kind, name = ending(jobs[0].source), out.with_name(stem(out) + suffix)
         raise InputError(
-            f"{out}: a {kind} picture " + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
+            f"{out}: a {kind} picture "
+            + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
         )
     if final:
         _refuse_inputs(jobs)
@@ -82,8 +96,12 @@ def planned(
     for job in jobs:
         other = owners.setdefault(job.target, job)
         if (other.source.resolve(), other.part) != (job.source.resolve(), job.part):
-            both = " and ".join(str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job))
-            raise InputError(f"{both} would both become {job.target}; denoise them into folders of their own")
+            both = " and ".join(
+                str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job)
+            )
+            raise InputError(
+                f"{both} would both become {job.target}; denoise them into folders of their own"
+            )
     return list(owners.values()), skipped
 
 
@@ -92,12 +110,14 @@ def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], option: str
 
     Args:
         target: the file that is to be written.
-        inputs: the files and folders that are read; None and what does not exist are left out. What exists in such a
-            folder must not be replaced if its name is that of an image or an array.
+        inputs: the files and folders that are read; None and what does not exist are left out. What
+            exists in such a folder must not be replaced if its name is that of an image or an
+            array.
         option: that names the target, for the message.
 
     Raises:
-        InputError: `target` is one of the inputs, by this name or another, or one of the images in an input folder.
+        InputError: `target` is one of the inputs, by this name or another, or one of the images in
+            an input folder.
     """
     named = f"{option} {target}".strip()
     here, place = identity(target), Path(os.path.realpath(target.parent))
@@ -122,19 +142,27 @@ def _refuse_inputs(jobs: list[Job]) -> None:
     sources = {identity(job.source): job.source for job in jobs}
     folders = {job.source.resolve(): job.source for job in jobs if job.source.is_dir()}
     holders = {
-        parent: path for path in {j.source.parent for j in jobs} for parent in (path.resolve(), *path.resolve().parents)
+        parent: path
+        for path in {j.source.parent for j in jobs}
+        for parent in (path.resolve(), *path.resolve().parents)
     }
     for job in jobs:
         here = identity(job.target)
         if here is not None and here == identity(job.source):
             raise InputError(f"{job.source}: would replace itself; name another folder with -o")
         if here is not None and here in sources:
-            raise InputError(f"{job.target}: is an input, {sources[here]}; name another folder with -o")
+            raise InputError(
+                f"{job.target}: is an input, {sources[here]}; name another folder with -o"
+            )
         real = Path(os.path.realpath(job.target))
         if inside := [path for parent in real.parents if (path := folders.get(parent))]:
-            raise InputError(f"{job.target}: lies in an input, {inside[0]}; name another folder with -o")
+            raise InputError(
+                f"{job.target}: lies in an input, {inside[0]}; name another folder with -o"
+            )
         if here is not None and job.target.is_dir() and real in holders:
-            raise InputError(f"{job.target}: holds an input, in {holders[real]}; name another folder with -o")
+            raise InputError(
+                f"{job.target}: holds an input, in {holders[real]}; name another folder with -o"
+            )
 
 
 def _refuse_neighbours(jobs: list[Job]) -> None:
@@ -216,7 +244,9 @@ def halves_of(pictures: list[str], out: Path) -> list[Job]:
     folder = out if len(pictures) == 1 else folder_of(out)
     first, *more = [job for text in pictures for job in planned([text], folder, final=False)[0]]
     if len(more) != 1:
-        raise InputError(f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen")
+        raise InputError(
+            f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen"
+        )
     target = first.target if out == folder_of(out) else out
     if ending(target) != ending(first.target):
         raise InputError(f"{out}: a {ending(first.target)} picture stays one")

@@ -1,11 +1,13 @@
 """Whether whole numbers can hold a denoised picture, judged on a sample of it before the picture is denoised.
 
-Rounding adds an error of 0.29 (1/12 of a squared step) and moves flat places to the next whole number. That does not
-matter where the error of the result is larger than a step, as in photographs. Photon counts of 0.1 a pixel become 0.
+Rounding adds an error of 0.29 (1/12 of a squared step) and moves flat places to the next whole
+number. That does not matter where the error of the result is larger than a step, as in photographs.
+Photon counts of 0.1 a pixel become 0.
 
-The error of the result follows from what was removed: for an estimate f that errs least, the squared error is v times
-the mean of df/dy (Stein, Ann. Statist. 1981), and the mean square of what was removed, r, is v less that error. So it
-is r d / (1 - d), with the mean derivative d by one random perturbation, as in n2n_lightning.metrics.sure.
+The error of the result follows from what was removed: for an estimate f that errs least, the
+squared error is v times the mean of df/dy (Stein, Ann. Statist. 1981), and the mean square of what
+was removed, r, is v less that error. So it is r d / (1 - d), with the mean derivative d by one
+random perturbation, as in n2n_lightning.metrics.sure.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,9 @@ PLACES = 3  # pages, or channels that go through the network alone, that blocks 
 STRONG = 32.0  # counts: where so much was removed, the error of the result is above a step
 MEAN = 0.01  # share by which rounding may change a mean
 FAINT = 2.0  # counts: in regions with less noise than this their mean is looked at, too
-CLEAN = 0.1  # noise variance over brightness: below it, and below a step, rounding has been the source's largest error
+# noise variance over brightness: below it, and below a step, rounding has been the source's largest
+# error
+CLEAN = 0.1
 STEP = 0.1  # of the perturbation, in units of what was removed
 
 
@@ -61,7 +65,9 @@ class Sample:
         return self.removed * (slope / (1 - slope)) ** 0.5
 
 
-def lossy(model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **known: Any) -> str | None:
+def lossy(
+    model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **known: Any
+) -> str | None:
     """What rounding to whole numbers would do to the result of an array of integers; None where that is no harm.
 
     Args:
@@ -69,7 +75,8 @@ def lossy(model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **know
         array: the picture.
         axes: its letters.
         mosaic: its four planes are denoised apart, so that each is judged by itself.
-        **known: alpha, colour, fills, invalid, near, scale, black and what else `denoise_into` takes.
+        **known: alpha, colour, fills, invalid, near, scale, black and what else `denoise_into`
+            takes.
     """
     if array.dtype.kind not in "iu":
         return None
@@ -81,7 +88,12 @@ def lossy(model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **know
                 return why
         return None
     display = _is_display(array, axes, known)
-    if display and float(array[tuple(slice(None, None, max(1, n // 200)) for n in array.shape)].mean()) * MEAN > 0.5:
+    if (
+        display
+        and float(array[tuple(slice(None, None, max(1, n // 200)) for n in array.shape)].mean())
+        * MEAN
+        > 0.5
+    ):
         return None  # an ordinary photograph: no rounding changes its mean by so much
     sample = sampled(model, array, axes, **known)
     return None if sample is None else reason(sample, display)
@@ -106,7 +118,9 @@ def reason(sample: Sample, display: bool = False) -> str | None:
     changed = (np.abs(then - before) > least) & (removed < FAINT) & (removed > 0)
     changed &= means != 0  # nothing was counted there, as in dead frames: 0 is right
     if changed.any():
-        worst = int(np.argmax(np.where(changed, np.abs(then - before) / np.maximum(np.abs(means), 1e-9), 0)))
+        worst = int(
+            np.argmax(np.where(changed, np.abs(then - before) / np.maximum(np.abs(means), 1e-9), 0))
+        )
         return f"change the mean of a faint region from {before[worst]:.3g} to {then[worst]:.3g}"
     clean = sample.removed < 1 and sample.removed**2 < CLEAN * abs(float(np.nanmean(source)))
     if sample.error < 1 and not clean:
@@ -122,7 +136,11 @@ def _noticeable(mean: float, count: int) -> float:
 
 def _is_display(array: np.ndarray, axes: str, known: dict[str, Any]) -> bool:
     channels = array.shape[axes.index("C")] if "C" in axes else 1
-    return array.dtype == np.uint8 and bool(known.get("colour", True)) and channels - bool(known.get("alpha")) == 3
+    return (
+        array.dtype == np.uint8
+        and bool(known.get("colour", True))
+        and channels - bool(known.get("alpha")) == 3
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,9 @@ class Stack:
         """The one in the middle."""
         return self.frames[len(self.frames) // 2]
 
-    def cut(self, place: tuple[slice, ...], nodata_values: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def cut(
+        self, place: tuple[slice, ...], nodata_values: tuple[float, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A block of each frame, and which of its pixels are missing."""
         gone = []
         for frame, mask in zip(self.frames, self.masks, strict=True):
@@ -156,11 +176,15 @@ def sampled(model: Any, array: np.ndarray, axes: str, **known: Any) -> Sample | 
         return None
     blocks, gone = found
     options: dict[str, Any] = {
-        name: known[name] for name in ("tta", "strength", "uneven", "outliers", "unit") if name in known
+        name: known[name]
+        for name in ("tta", "strength", "uneven", "outliers", "unit")
+        if name in known
     }
     scale, black = known.get("scale"), known.get("black", 0.0)
     if scale is None and model.range is None:  # of the integers, for floats are judged otherwise
-        limits = IntensityScaling.of(blocks[len(blocks) // 2], None, True, (), model.equivariant, gone[len(gone) // 2])
+        limits = IntensityScaling.of(
+            blocks[len(blocks) // 2], None, True, (), model.equivariant, gone[len(gone) // 2]
+        )
         black, scale = float(limits.black[0]), float(limits.black[0] + limits.span[0])
     options |= {"scale": scale, "black": black, "invalid": gone}
     letters = "TNHWC" if model.dims == 2 else "TNDHWC"
@@ -198,7 +222,11 @@ def _stacks(model: Any, array: np.ndarray, axes: str, known: dict[str, Any]) -> 
     found = []
     for number in evenly(len(places), PLACES):
         place, group = places[number]
-        where = [(around(place[0], k, stacked[0]), *place[1:]) if k else place for k in shifts if not near]
+        where = [
+            (around(place[0], k, stacked[0]), *place[1:]) if k else place
+            for k in shifts
+            if not near
+        ]
         frames = [pages[p][..., group] for p in where]
         mask = [None if masks is None else masks[p][..., group] for p in where]
         if near:
@@ -209,13 +237,22 @@ def _stacks(model: Any, array: np.ndarray, axes: str, known: dict[str, Any]) -> 
     return found
 
 
-def _blocks(stacks: Sequence[Stack], nodata_values: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+def _blocks(
+    stacks: Sequence[Stack], nodata_values: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Blocks (T, n, H, W, C) of evenly spread brightness, and their missing pixels; None where no block is known."""
     size = stacks[0].page.shape[:-1]
     sides = [min(n, SIDE) for n in size[-2:]]
     sides = [min(size[0], DEPTH), *sides] if len(size) == 3 else sides
     steps = [max(side, n // 16 // side * side) for n, side in zip(size, sides, strict=True)]
-    corners = list(product(*(range(0, n - side + 1, step) for n, side, step in zip(size, sides, steps, strict=True))))
+    corners = list(
+        product(
+            *(
+                range(0, n - side + 1, step)
+                for n, side, step in zip(size, sides, steps, strict=True)
+            )
+        )
+    )
     candidates = []
     for stack in stacks:
         declared = gaps(stack.page, nodata_values)
@@ -231,7 +268,9 @@ def _blocks(stacks: Sequence[Stack], nodata_values: tuple[float, ...]) -> tuple[
     candidates.sort(key=lambda candidate: candidate[0])
     chosen = [candidates[i] for i in _spread(len(candidates))]
     cut = [stack.cut(place, declared) for _, stack, place, declared in chosen]
-    cut = [(pixels, gone) for pixels, gone in cut if not gone[len(gone) // 2].all((-1, -2, -3)).any()]
+    cut = [
+        (pixels, gone) for pixels, gone in cut if not gone[len(gone) // 2].all((-1, -2, -3)).any()
+    ]
     if not cut:
         return None
     return np.stack([pixels for pixels, _ in cut], 1), np.stack([gone for _, gone in cut], 1)

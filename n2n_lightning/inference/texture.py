@@ -1,11 +1,12 @@
 """Texture that a network took for noise, put back: for networks that are told nothing of the noise.
 
-Such a network takes some knitwear, sand or foliage for weak noise. But the noise of one exposure goes with brightness:
-of all surfaces of about one brightness about as much is removed. Where much more is, and what is left has structure,
-most of what was removed is picture. Of what was removed, with the mean square E, only a share s is taken then. Where
-all of the noise, of variance N, is in it, and the rest has nothing to do with the noise, the squared error becomes
-(1 - s)^2 N + s^2 (E - N) on average: least for s = N / E, and for s up to 2 N / E no more than N, that of the picture
-as it was. So s = min(1, 2 N / E), which begins to fall where most of what was removed is picture.
+Such a network takes some knitwear, sand or foliage for weak noise. But the noise of one exposure
+goes with brightness: of all surfaces of about one brightness about as much is removed. Where much
+more is, and what is left has structure, most of what was removed is picture. Of what was removed,
+with the mean square E, only a share s is taken then. Where all of the noise, of variance N, is in
+it, and the rest has nothing to do with the noise, the squared error becomes (1 - s)^2 N + s^2 (E -
+N) on average: least for s = N / E, and for s up to 2 N / E no more than N, that of the picture as
+it was. So s = min(1, 2 N / E), which begins to fall where most of what was removed is picture.
 """
 
 import numpy as np
@@ -17,10 +18,15 @@ FEWEST = 16  # blocks that can say what is usual
 MAX_BLOCKS = 500  # blocks at most for the line of their noise: its time grows with their square
 TINY = 1e-12  # mean square that is next to nothing, of the network's range
 HOT = 0.02  # share of a block's pixels that may be hot ones and do not count
-SURFACE = (0.2, 0.5)  # variance of the result over that removed: of surfaces it is below, of texture above
-STRONG = (0.1, 0.2)  # deviation of what was removed over the picture's range: beyond, noise is too strong to stay
-PEAK = 5.0  # deviations of what was removed: less is put back of pixels that were further off; of hot ones nothing
-NEAR, LOW = 0.1, 25  # share of the blocks nearest in brightness, and the percentile of them that is usual at least
+# variance of the result over that removed: of surfaces it is below, of texture above
+SURFACE = (0.2, 0.5)
+# deviation of what was removed over the picture's range: beyond, noise is too strong to stay
+STRONG = (0.1, 0.2)
+# deviations of what was removed: less is put back of pixels that were further off; of hot ones
+# nothing
+PEAK = 5.0
+# share of the blocks nearest in brightness, and the percentile of them that is usual at least
+NEAR, LOW = 0.1, 25
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of huge values: of their blocks nothing is known
@@ -48,11 +54,14 @@ def put_back(page: Page, together: bool) -> None:
             page.mend(strip, (1 - share) * calm * difference)
 
 
-def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measured(
+    before: np.ndarray, after: np.ndarray, together: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mean square of what was removed, variance (but for a slope) and mean of what is left, of each block.
 
     Args:
-        before, after: (H, W, C), NaN where pixels are missing: so are variance and mean of their blocks then.
+        before, after: (H, W, C), NaN where pixels are missing: so are variance and mean of their
+            blocks then.
 
     Returns:
         Each (C, h, w), or (1, h, w) for colours together.
@@ -69,7 +78,11 @@ def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> tuple[np
 
 def _blocks(values: np.ndarray) -> np.ndarray:
     """(H, W, C) as whole blocks, (C, h, w, BLOCK_SIDE * BLOCK_SIDE)."""
-    height, width, channels = values.shape[0] // BLOCK_SIDE, values.shape[1] // BLOCK_SIDE, values.shape[2]
+    height, width, channels = (
+        values.shape[0] // BLOCK_SIDE,
+        values.shape[1] // BLOCK_SIDE,
+        values.shape[2],
+    )
     inside = values[: height * BLOCK_SIDE, : width * BLOCK_SIDE].reshape(
         height, BLOCK_SIDE, width, BLOCK_SIDE, channels
     )
@@ -82,7 +95,8 @@ def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndar
     from scipy.stats import siegelslopes
 
     share = np.ones(removed.shape)
-    known = np.isfinite(removed + left + bright) & (removed > TINY)  # not beside missing pixels, or in graphics
+    # not beside missing pixels, or in graphics
+    known = np.isfinite(removed + left + bright) & (removed > TINY)
     if known.sum() < FEWEST:
         return share
     square, light = removed[known].astype(np.float64), bright[known].astype(np.float64)
@@ -91,7 +105,9 @@ def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndar
     slope, base = siegelslopes(square[few], light[few]) if np.ptp(light[few]) else (0.0, 0.0)
     near = percentile_filter(square[few], LOW, max(1, round(NEAR * len(few))))
     # Of three guesses the largest: what is put back has to stand out of all of them.
-    usual = np.maximum(np.maximum(base + slope * light, np.median(square)), np.interp(light, light[few], near))
+    usual = np.maximum(
+        np.maximum(base + slope * light, np.median(square)), np.interp(light, light[few], near)
+    )
     texture = _rising(left[known] / square, *SURFACE)
     low, high = np.quantile(light, (0.02, 0.98))
     weak = 1 - _rising(np.sqrt(square) / max(high - low, 1e-12), *STRONG)

@@ -14,8 +14,8 @@ from n2n_lightning.arrays.axes import size as size_of
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import pad_to_multiple
 
-# By the number of spatial axes: sides of tiles, and by how much they overlap where it is not known how far a network
-# sees.
+# By the number of spatial axes: sides of tiles, and by how much they overlap where it is not known
+# how far a network sees.
 TILES, OVERLAPS = {2: 1024, 3: 112}, {2: 96, 3: 32}
 TILED_PIXELS = 1280 * 1280  # pixels of an image that is scored in tiles
 SCORING_TILES = {2: 512, 3: TILES[3]}  # their sides: training needs memory beside them
@@ -53,7 +53,8 @@ def _ramp(length: int) -> Tensor:
 def overlap_of(network: Any, dims: int) -> int:
     """By how many pixels tiles overlap: where a network has a `reach`, so that they have the result of the whole image.
 
-    Those of volumes by no more than OVERLAPS, for what is computed twice grows with all three sides.
+    Those of volumes by no more than OVERLAPS, for what is computed twice grows with all three
+    sides.
     """
     reach = getattr(network, "receptive_radius", None)
     needed = OVERLAPS[dims] if reach is None else math.ceil(reach / MARGIN)
@@ -85,11 +86,19 @@ def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[
     if tile is None or length <= tile:
         return [Span(0, length, 0, 0)]
     if tile < least:
-        raise InputError(f"tile={tile}: must be {least} or more, for tiles overlap by {overlap} pixels")
+        raise InputError(
+            f"tile={tile}: must be {least} or more, for tiles overlap by {overlap} pixels"
+        )
     step = -(-tile // multiple) * multiple - overlap
     starts = list(range(0, length - overlap, step))
     return [
-        Span(s, min(s + step + overlap, length), overlap if s else 0, overlap if s != starts[-1] else 0) for s in starts
+        Span(
+            s,
+            min(s + step + overlap, length),
+            overlap if s else 0,
+            overlap if s != starts[-1] else 0,
+        )
+        for s in starts
     ]
 
 
@@ -117,8 +126,12 @@ def tiled(
         advance: called with the number of tiles that were finished.
         overlap: of neighbouring tiles, in pixels; None: OVERLAPS.
     """
-    each = [spans(length, tile, multiple, OVERLAPS[len(size)] if overlap is None else overlap) for length in size]
-    # Bands of tiles follow one another along the longest side, so that what is held between them is small.
+    each = [
+        spans(length, tile, multiple, OVERLAPS[len(size)] if overlap is None else overlap)
+        for length in size
+    ]
+    # Bands of tiles follow one another along the longest side, so that what is held between them is
+    # small.
     along = max(range(len(size)), key=lambda axis: size[axis])
     inner = list(product(*(each[axis] for axis in range(len(size)) if axis != along)))
 
@@ -133,7 +146,10 @@ def tiled(
             pixels = [read(tuple(slice(s.start, s.stop) for s in spans_)) for spans_ in tiles]
             for spans_, output in zip(tiles, network(torch.stack(pixels)), strict=True):
                 if total is None:
-                    sides = [band.stop - band.start if axis == along else n for axis, n in enumerate(size)]
+                    sides = [
+                        band.stop - band.start if axis == along else n
+                        for axis, n in enumerate(size)
+                    ]
                     total = output.new_zeros(output.shape[0], *sides)
                 here = total
                 weighted = output
@@ -150,7 +166,8 @@ def tiled(
         done = band.stop - band.after - band.start
         carried = total.narrow(along + 1, done, band.after).clone() if band.after else None
         finished = [
-            slice(band.start, band.start + done) if axis == along else slice(0, n) for axis, n in enumerate(size)
+            slice(band.start, band.start + done) if axis == along else slice(0, n)
+            for axis, n in enumerate(size)
         ]
         write(tuple(finished), total.narrow(along + 1, 0, done))
 
@@ -170,7 +187,9 @@ def _groups(inner: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Sp
     yield group
 
 
-def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int | None = None) -> Tensor:
+def in_tiles(
+    network: Callable[[Tensor], Tensor], images: Tensor, overlap: int | None = None
+) -> Tensor:
     """What a network makes of images (B, C, H, W) or volumes; large ones go through it in tiles."""
     size = size_of(images)
     if math.prod(size) <= TILED_PIXELS:
@@ -185,7 +204,9 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int |
         def read(place: Place, image: Tensor = image) -> Tensor:
             return image[(slice(None), *place)]
 
-        def keep(place: Place, values: Tensor, found: list[Tensor] = found, image: Tensor = image) -> None:
+        def keep(
+            place: Place, values: Tensor, found: list[Tensor] = found, image: Tensor = image
+        ) -> None:
             if not found:
                 found.append(values.new_empty(len(values), *image.shape[1:]))
             found[0][(slice(None), *place)] = values
@@ -198,7 +219,8 @@ def in_tiles(network: Callable[[Tensor], Tensor], images: Tensor, overlap: int |
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
     """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same.
 
-    Images are padded to a multiple of `multiple` first, so that what the network pads does not move with the turns.
+    Images are padded to a multiple of `multiple` first, so that what the network pads does not move
+    with the turns.
     """
 
     def denoise(image: Tensor) -> Tensor:

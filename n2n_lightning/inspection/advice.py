@@ -36,7 +36,10 @@ _ROWS, _COLUMNS = measures.LAGS
 FITS = {
     (_ROWS,): "data.method=masked data.mask=[1,9] fits",
     (_COLUMNS,): "data.method=masked data.mask=[9,1] fits",
-    (_ROWS, _COLUMNS): "every second pixel of each row and column may be white, or pairs of captures",
+    (
+        _ROWS,
+        _COLUMNS,
+    ): "every second pixel of each row and column may be white, or pairs of captures",
 }
 
 
@@ -52,7 +55,9 @@ def _ratios(looked: SceneSample) -> tuple[float, float, float] | None:
 
 def are_counts(looked: SceneSample) -> bool:
     """Whether single images are photon counts: whole numbers whose variance is their brightness, dark and bright."""
-    if len(looked.known[0][0]) == 3 or not all(measures.are_whole(captures[0]) for captures in looked.known):
+    if len(looked.known[0][0]) == 3 or not all(
+        measures.are_whole(captures[0]) for captures in looked.known
+    ):
         return False
     found = _ratios(looked)
     return found is not None and found[2] > 1.3 and all(0.75 < ratio < 1.35 for ratio in found[:2])
@@ -87,7 +92,9 @@ def advise(report: InspectionReport, several: bool, most: int) -> None:
             why = "frames that are copies are no pairs"
     elif not several:
         source = "single"
-        coloured = tuple(n for n, v in report.correlations.items() if max(map(abs, v)) > COLOURED_SINGLE)
+        coloured = tuple(
+            n for n, v in report.correlations.items() if max(map(abs, v)) > COLOURED_SINGLE
+        )
         if numbers.get("counts"):
             arguments = ["data.method=thinned"]
         elif len(coloured) == 1:

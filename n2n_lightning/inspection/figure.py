@@ -17,11 +17,22 @@ def figure(report: InspectionReport) -> Any:
     first, second = report.example
     several = first is not second
     known = first[np.isfinite(first)]
-    _show(capture, first, np.quantile(known, (0.001, 0.999)) if known.size else (0, 1), "one capture")
-    rest = (first - second) / np.sqrt(2) if several else first - (np.median(known) if known.size else 0)
+    _show(
+        capture, first, np.quantile(known, (0.001, 0.999)) if known.size else (0, 1), "one capture"
+    )
+    rest = (
+        (first - second) / np.sqrt(2)
+        if several
+        else first - (np.median(known) if known.size else 0)
+    )
     sigma = float(rest[np.isfinite(rest)].std()) if np.isfinite(rest).any() else 1.0
     sigma = sigma or 1.0
-    _show(noise, rest, (-3 * sigma, 3 * sigma), "its noise: the difference of two" if several else "less its median")
+    _show(
+        noise,
+        rest,
+        (-3 * sigma, 3 * sigma),
+        "its noise: the difference of two" if several else "less its median",
+    )
     values = rest[np.isfinite(rest)]
     x = np.linspace(-4 * sigma, 4 * sigma, 81)
     if values.size and values.std():
@@ -42,7 +53,9 @@ def figure(report: InspectionReport) -> Any:
 def _show(ax: Any, image: np.ndarray, limits: Any, title: str) -> None:
     low, high = (float(v) for v in limits)
     shown = np.nan_to_num((image - low) / max(high - low, 1e-12)).clip(0, 1)
-    ax.imshow(shown[:3].transpose(1, 2, 0) if len(image) >= 3 else shown[0], cmap="gray", vmin=0, vmax=1)
+    ax.imshow(
+        shown[:3].transpose(1, 2, 0) if len(image) >= 3 else shown[0], cmap="gray", vmin=0, vmax=1
+    )
     ax.set(title=title, xticks=[], yticks=[])
 
 
@@ -64,7 +77,12 @@ def _growth(ax: Any, report: InspectionReport) -> None:
 
 def _colour(ax: Any, report: InspectionReport) -> None:
     """Correlation of the noise against the distance."""
-    ax.set(title="correlation of neighbouring pixels", xlabel="distance in pixels", xticks=[0, 1, 2], ylim=(-0.5, 1.05))
+    ax.set(
+        title="correlation of neighbouring pixels",
+        xlabel="distance in pixels",
+        xticks=[0, 1, 2],
+        ylim=(-0.5, 1.05),
+    )
     for name, (one, two) in report.correlations.items():
         ax.plot([0, 1, 2], [1, one, two], "o-", label=name)
     ax.axhline(0, color="k", lw=0.5)

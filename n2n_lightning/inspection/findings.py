@@ -9,7 +9,13 @@ import torch
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
 from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
 from n2n_lightning.inspection import measures, shifts
-from n2n_lightning.inspection.advice import advise, are_counts, coloured, no_counts, noise_of_singles
+from n2n_lightning.inspection.advice import (
+    advise,
+    are_counts,
+    coloured,
+    no_counts,
+    noise_of_singles,
+)
 from n2n_lightning.inspection.frames import frames_that_count, pages_that_count
 from n2n_lightning.inspection.levels import compare_noise, of_the_noisier
 from n2n_lightning.inspection.reports import (
@@ -33,14 +39,17 @@ from n2n_lightning.metrics import noise_model
 from n2n_lightning.metrics.noise_levels import NoiseLevels
 
 
-def unfit(scenes: SceneSet, seen: IntensityStats, within: int | None = None, method: str = "pairs") -> list[str]:
+def unfit(
+    scenes: SceneSet, seen: IntensityStats, within: int | None = None, method: str = "pairs"
+) -> list[str]:
     """What makes images unfit for a method, a line each: for a warning before training.
 
     Args:
         scenes: all of them.
         seen: what their values mean.
         within: captures more than so many apart are not used.
-        method: what makes pairs of them: `pairs`, or a method for single images; `lines` masks lines.
+        method: what makes pairs of them: `pairs`, or a method for single images; `lines` masks
+            lines.
 
     Raises:
         InputError: nothing could be learnt from them with this method.
@@ -57,7 +66,9 @@ def unfit(scenes: SceneSet, seen: IntensityStats, within: int | None = None, met
         _same(report, scenes)
         if _differ(looked) and all(shifts.shift(*pair) is None for pair in looked.pairs("near")):
             report.add(
-                "shift", "frames that follow one another do not show the same thing: they are no movie", bad=True
+                "shift",
+                "frames that follow one another do not show the same thing: they are no movie",
+                bad=True,
             )
         return [f"{finding.name}: {finding.line}" for finding in report.findings if finding.bad]
     _same(report, scenes)
@@ -70,7 +81,8 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     """Looks at captures of scenes, or at single images, and judges them by sizes, not by significance.
 
     Args:
-        scenes: one capture of each scene, or more. Single images that follow one another are taken for a movie.
+        scenes: one capture of each scene, or more. Single images that follow one another are taken
+            for a movie.
         volumes: they are planes of volumes, which follow one another and are no movie.
     """
     volumes = volumes or len(scenes.smallest) == 3
@@ -89,7 +101,9 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     looked = sample_scenes(scenes, seen)
     _read(report, scenes, looked)
     if not any(known.size and known.min() < known.max() for known in looked.values()):
-        report.add("blank", "every image is one value: there is nothing to learn from them", bad=True)
+        report.add(
+            "blank", "every image is one value: there is nothing to learn from them", bad=True
+        )
         report.advice, report.why = None, "the images are blank"
         report.example = (looked.known[0][0], looked.known[0][0])
         return report
@@ -116,7 +130,12 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     _ends(report, looked)
     _outliers(report, looked)
     if several:
-        error = factor * float(np.mean([np.nanmean((a - b) ** 2) for a, b in pairs])) / 2 / seen.white**2
+        error = (
+            factor
+            * float(np.mean([np.nanmean((a - b) ** 2) for a, b in pairs]))
+            / 2
+            / seen.white**2
+        )
         value = -10 * np.log10(error) if error > 0 else None
         text = (
             "not measurable"
@@ -126,7 +145,8 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
         report.add("input", text, input_psnr_estimate=value, scale=seen.white)
     _amount(report, scenes, looked)
     report.add(
-        "unseen", "noise that all captures share (fixed pattern, dust, vignetting) stays: captures cannot show it"
+        "unseen",
+        "noise that all captures share (fixed pattern, dust, vignetting) stays: captures cannot show it",
     )
     advise(report, several, max(looked.counts))
     return report
@@ -138,7 +158,9 @@ def _read(report: InspectionReport, scenes: SceneSet, looked: SceneSample) -> No
     captures = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     sizes = scenes.sizes(torch.arange(len(scenes.names)))
     (low, wide), (high, broad) = sizes.amin(0).tolist(), sizes.amax(0).tolist()
-    size = f"{low} x {wide}" if (low, wide) == (high, broad) else f"{low} x {wide} to {high} x {broad}"
+    size = (
+        f"{low} x {wide}" if (low, wide) == (high, broad) else f"{low} x {wide} to {high} x {broad}"
+    )
     noun = "frames" if report.source == "movie" else "capture" if most == 1 else "captures"
     scene = "scene" if len(scenes.names) == 1 else "scenes"
     channel = "channel" if scenes.channels == 1 else "channels"
@@ -178,7 +200,9 @@ def _moved(report: InspectionReport, looked: SceneSample, far: bool = True) -> N
             found[end] = middle
             report.numbers[f"shift_{end}"] = [middle.rows, middle.columns, middle.most]
     if "near" not in found and _differ(looked):
-        report.add("shift", "captures of a scene do not show the same thing: they are no pairs", bad=True)
+        report.add(
+            "shift", "captures of a scene do not show the same thing: they are no pairs", bad=True
+        )
         return
     if not found:
         report.add("shift", "not measurable: too little structure, or too much noise")
@@ -190,20 +214,26 @@ def _moved(report: InspectionReport, looked: SceneSample, far: bool = True) -> N
         report.add("shift", f"{line}: they lie on one another")
         return
     typical = f"typically {worst.rows:+.2f} rows, {worst.columns:+.2f} columns"
-    report.add("shift", f"{line} ({typical}): results are blurred by as much; register them first", bad=True)
+    report.add(
+        "shift",
+        f"{line} ({typical}): results are blurred by as much; register them first",
+        bad=True,
+    )
 
 
 def _movement(report: InspectionReport, scenes: EqualSizeScenes) -> None:
     """How far a movie moves from frame to frame."""
     pairs = blurred_pairs(scenes)
-    found = [(s, length) for a, b, length in pairs if (s := shifts.shift(a, b, 0.15 * length)) is not None]
+    found = [
+        (s, length)
+        for a, b, length in pairs
+        if (s := shifts.shift(a, b, 0.15 * length)) is not None
+    ]
     if not found:
         report.add("movement", "not measurable: too little structure, or too much noise")
         return
     speed = float(np.median([s.length / length for s, length in found]))
-    text = (
-        f"{speed:.2f} pixels a frame: the less, the more frames can be averaged; data.context= shows the network some"
-    )
+    text = f"{speed:.2f} pixels a frame: the less, the more frames can be averaged; data.context= shows the network some"
     report.add("movement", text, movement=speed)
 
 
@@ -225,9 +255,14 @@ class Shifted:
 
     @classmethod
     def of(cls, each: list[shifts.Shift]) -> "Shifted":
-        rows, columns = (float(np.median([getattr(s, name) for s in each])) for name in ("rows", "columns"))
-        sure = [max(0.0, s.length - 4 * s.error) if s.error > SHIFTED / 6 else s.length for s in each]
-        # One scene of several may be mistaken, by something that blinks in it; of two or three none is doubted.
+        rows, columns = (
+            float(np.median([getattr(s, name) for s in each])) for name in ("rows", "columns")
+        )
+        sure = [
+            max(0.0, s.length - 4 * s.error) if s.error > SHIFTED / 6 else s.length for s in each
+        ]
+        # One scene of several may be mistaken, by something that blinks in it; of two or three none
+        # is doubted.
         return cls(rows, columns, sorted(sure)[-1 - (len(sure) > 3)])
 
 
@@ -257,22 +292,29 @@ def _brightness(report: InspectionReport, looked: SceneSample, far: bool = True)
         report.numbers[f"brightness_{end}"] = {"mean": mean, "error": error, "most": most}
     if not found:
         return
-    parts = [f"{100 * m:+.1f} +- {100 * e:.1f}% {_BETWEEN[end]}" for end, (m, e, _, _) in found.items()]
+    parts = [
+        f"{100 * m:+.1f} +- {100 * e:.1f}% {_BETWEEN[end]}" for end, (m, e, _, _) in found.items()
+    ]
     worst = max(size for *_, size in found.values())
     if worst <= DRIFTED:
         report.add("brightness", f"{', '.join(parts)}: alike")
         return
     largest = max((most for _, _, most, _ in found.values()), key=abs)
     if report.source == "movie":  # what lights up or bleaches is what many movies are taken for
-        report.add("brightness", f"{', '.join(parts)}, {100 * largest:+.1f}% at most: it may be what is measured")
+        report.add(
+            "brightness",
+            f"{', '.join(parts)}, {100 * largest:+.1f}% at most: it may be what is measured",
+        )
         return
-    line = (
-        f"{', '.join(parts)}, {100 * largest:+.1f}% at most: the result has the mean of both, so use captures as near"
+    line = f"{', '.join(parts)}, {100 * largest:+.1f}% at most: the result has the mean of both, so use captures as near"
+    report.add(
+        "brightness", f"{line} in time as there are, or bring them to one brightness", bad=True
     )
-    report.add("brightness", f"{line} in time as there are, or bring them to one brightness", bad=True)
 
 
-def _noise(report: InspectionReport, pairs: list[tuple[np.ndarray, np.ndarray]], levels: NoiseLevels | None) -> float:
+def _noise(
+    report: InspectionReport, pairs: list[tuple[np.ndarray, np.ndarray]], levels: NoiseLevels | None
+) -> float:
     """Adds the noise of the noisier captures; returns how many times the mean variance of both it has."""
     model, factor = of_the_noisier(noise_model.noise_model(pairs), levels)
     report.model = model
@@ -284,7 +326,10 @@ def _noise(report: InspectionReport, pairs: list[tuple[np.ndarray, np.ndarray]],
 
 
 def _described(
-    report: InspectionReport, model: noise_model.NoiseModel, pairs: list[tuple[np.ndarray, np.ndarray]], whose: str
+    report: InspectionReport,
+    model: noise_model.NoiseModel,
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    whose: str,
 ) -> None:
     """The line about the noise."""
     sigma = float(np.sqrt(model.variance))
@@ -293,18 +338,26 @@ def _described(
         report.add("noise", "none: the captures do not differ", bad=True, **numbers)
         return
     if model.b is None:
-        report.add("noise", f"sigma {sigma:.4g}{whose}; the brightness differs too little for more", **numbers)
+        report.add(
+            "noise",
+            f"sigma {sigma:.4g}{whose}; the brightness differs too little for more",
+            **numbers,
+        )
         return
-    numbers["counts"] = counts = measures.is_counts(model, [image for pair in pairs for image in pair])
+    numbers["counts"] = counts = measures.is_counts(
+        model, [image for pair in pairs for image in pair]
+    )
     if counts:
         text = f"sigma {sigma:.4g}{whose}; the variance is the brightness: photon counts"
     elif model.b <= 0 or model.b * np.ptp(model.points[:, 0]) < 0.1 * model.variance:
         text = f"sigma {sigma:.4g}{whose}, the same in dark and bright places"
     else:
-        read = f"read noise {np.sqrt(model.a):.4g}" if model.a > 0 else f"0 at {-model.a / model.b:.4g}, near black"
-        text = (
-            f"sigma {sigma:.4g}{whose}; variance = {model.a:.4g} + {model.b:.4g} brightness: gain {model.b:.4g}, {read}"
+        read = (
+            f"read noise {np.sqrt(model.a):.4g}"
+            if model.a > 0
+            else f"0 at {-model.a / model.b:.4g}, near black"
         )
+        text = f"sigma {sigma:.4g}{whose}; variance = {model.a:.4g} + {model.b:.4g} brightness: gain {model.b:.4g}, {read}"
     report.add("noise", text, **numbers)
 
 
@@ -318,7 +371,9 @@ def _single(report: InspectionReport, looked: SceneSample) -> None:
         report.add("noise", "none: the images are flat", bad=True)
     else:
         line = f"about sigma {sigma:.4g}, where single images are flattest: texture counts as noise there"
-        line += "; the variance is the brightness: photon counts" if report.numbers["counts"] else ""
+        line += (
+            "; the variance is the brightness: photon counts" if report.numbers["counts"] else ""
+        )
         report.add("noise", line)
 
 
@@ -332,14 +387,22 @@ def _white(report: InspectionReport, noises: list[np.ndarray], limit: float) -> 
         return
     shown = ", ".join(f"{one:+.2f} and {two:+.2f} {name}" for name, (one, two) in found.items())
     report.numbers["correlations"] = {name: list(values) for name, values in found.items()}
-    strong = {name: max(values, key=abs) for name, values in found.items() if max(map(abs, values)) > limit}
+    strong = {
+        name: max(values, key=abs)
+        for name, values in found.items()
+        if max(map(abs, values)) > limit
+    }
     report.numbers["white"] = not strong
     if not strong:
-        report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: white, any method fits")
+        report.add(
+            "pixels", f"correlation at a distance of 1 and 2: {shown}: white, any method fits"
+        )
         return
     direction = " ".join(strong) if len(strong) == 1 else "in all directions"
     follows = "pairs of captures do not mind, methods for single images do"
-    report.add("pixels", f"correlation at a distance of 1 and 2: {shown}: not white {direction}; {follows}")
+    report.add(
+        "pixels", f"correlation at a distance of 1 and 2: {shown}: not white {direction}; {follows}"
+    )
 
 
 def _channels(report: InspectionReport, noises: list[np.ndarray]) -> None:
@@ -359,10 +422,18 @@ def _ends(report: InspectionReport, looked: SceneSample) -> None:
         report.add("ends", "no values pile up at the ends: nothing was clipped")
         return
     text = " and ".join(
-        f"{100 * share:.1f}% of the pixels have the {n} value, {v:g}" for n, (v, share) in large.items()
+        f"{100 * share:.1f}% of the pixels have the {n} value, {v:g}"
+        for n, (v, share) in large.items()
     )
-    meaning = {"lowest": "dark places turn out too bright: export with an offset", "highest": "highlights are lost"}
-    report.add("ends", f"{text}: clipped noise is biased; {', '.join(meaning[name] for name in large)}", bad=True)
+    meaning = {
+        "lowest": "dark places turn out too bright: export with an offset",
+        "highest": "highlights are lost",
+    }
+    report.add(
+        "ends",
+        f"{text}: clipped noise is biased; {', '.join(meaning[name] for name in large)}",
+        bad=True,
+    )
 
 
 def _outliers(report: InspectionReport, looked: SceneSample) -> None:
@@ -370,7 +441,10 @@ def _outliers(report: InspectionReport, looked: SceneSample) -> None:
     if not looked.wild:
         report.add("outliers", "no hot or dead pixels")
     else:
-        report.add("outliers", f"{looked.wild:.2g} of the pixels are hot or dead: they are filled, and do not count")
+        report.add(
+            "outliers",
+            f"{looked.wild:.2g} of the pixels are hot or dead: they are filled, and do not count",
+        )
 
 
 def _amount(report: InspectionReport, scenes: SceneSet, looked: SceneSample) -> None:

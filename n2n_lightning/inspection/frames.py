@@ -60,10 +60,17 @@ def pages_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equal
 def _reported(report: InspectionReport, found: FrameReview, first: str) -> None:
     """Lines for what was left out, and for channels that take turns."""
     dead = [*report.numbers.get("dead_frames", []), *found.dead]
-    report.numbers |= {"dead_frames": dead, "copied_frames": list(found.copies), "turns": found.period}
+    report.numbers |= {
+        "dead_frames": dead,
+        "copied_frames": list(found.copies),
+        "turns": found.period,
+    }
     name = first.rpartition(", image ")[0] or first
     if found.dead or found.copies:
-        report.add("frames", "; ".join(found.lines(name)) + ": not looked at here, nothing can be learnt from them")
+        report.add(
+            "frames",
+            "; ".join(found.lines(name)) + ": not looked at here, nothing can be learnt from them",
+        )
     turns = found.turns(name)
     if turns:
         report.add("in turn", turns, bad=True)

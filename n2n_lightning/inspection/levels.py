@@ -10,7 +10,9 @@ from n2n_lightning.metrics.noise_levels import NoiseLevels, named
 from n2n_lightning.metrics.noise_model import NoiseModel
 
 
-def compare_noise(report: InspectionReport, scenes: SceneSet, seen: IntensityStats) -> NoiseLevels | None:
+def compare_noise(
+    report: InspectionReport, scenes: SceneSet, seen: IntensityStats
+) -> NoiseLevels | None:
     """Add a line with the noise of each capture by itself, and the ratio of the highest to the lowest.
 
     Args:
@@ -44,16 +46,16 @@ def compare_noise(report: InspectionReport, scenes: SceneSet, seen: IntensitySta
         report.reversed = levels.noisier == (1,)
         advice = "the first ones, the noisier, should be the input: data.swap=false"
         if report.reversed:
-            advice = (
-                "the second ones, the noisier, should be the input: name them with data.noisy=, and data.swap=false"
-            )
+            advice = "the second ones, the noisier, should be the input: name them with data.noisy=, and data.swap=false"
     if levels.clean:
         advice += f"; {named(levels.clean, count)} have no noise: they serve as clean images to score with"
     report.add("levels", f"{shown}: {advice}")
     return levels
 
 
-def of_the_noisier(model: NoiseModel | None, levels: NoiseLevels | None) -> tuple[NoiseModel | None, float]:
+def of_the_noisier(
+    model: NoiseModel | None, levels: NoiseLevels | None
+) -> tuple[NoiseModel | None, float]:
     """The noise of the noisier of the first two captures, from that of the mean of both.
 
     Returns:
@@ -68,4 +70,6 @@ def of_the_noisier(model: NoiseModel | None, levels: NoiseLevels | None) -> tupl
     b = None if model.b is None else model.b * factor
     points = model.points.copy()
     points[:, 1] *= factor
-    return replace(model, a=model.a * factor, b=b, variance=model.variance * factor, points=points), factor
+    return replace(
+        model, a=model.a * factor, b=b, variance=model.variance * factor, points=points
+    ), factor

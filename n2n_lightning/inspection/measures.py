@@ -1,7 +1,7 @@
 """Numbers that pairs of captures of a scene, or single images, say about their noise.
 
-Images are numpy arrays (C, H, W), float64, in stored units; NaN where a pixel is unknown or wild. Two captures have one
-scene and noise of their own, so that their difference is noise alone.
+Images are numpy arrays (C, H, W), float64, in stored units; NaN where a pixel is unknown or wild.
+Two captures have one scene and noise of their own, so that their difference is noise alone.
 """
 
 import warnings
@@ -45,7 +45,10 @@ def correlations(noises: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     for name, lags in LAGS.items():
         each = []
         for dy, dx in lags:
-            both = [_product(n, n[:, dy:, dx:], n[:, : n.shape[1] - dy, : n.shape[2] - dx]) for n in noises]
+            both = [
+                _product(n, n[:, dy:, dx:], n[:, : n.shape[1] - dy, : n.shape[2] - dx])
+                for n in noises
+            ]
             each.append(sum(b for b, _ in both) / max(sum(p for _, p in both), 1e-300))
         found[name] = (float(each[0]), float(each[1]))
     return found
@@ -77,8 +80,9 @@ def between_channels(noises: list[np.ndarray]) -> float:
 def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], float]:
     """Of one capture: correlations of its noise as `correlations` has them, and its deviation.
 
-    Of blocks of 16 x 16 pixels less a surface of second degree. Texture is in some blocks, noise in all: of the
-    correlations the lower quarter counts, of the deviations the lower tenth. Empty where the image is too small.
+    Of blocks of 16 x 16 pixels less a surface of second degree. Texture is in some blocks, noise in
+    all: of the correlations the lower quarter counts, of the deviations the lower tenth. Empty
+    where the image is too small.
     """
     side = 16
     blocks = blocks_of(image, side)
@@ -99,7 +103,8 @@ def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], flo
         each = []
         for dy, dx in lags:
             products = planes[:, dy:, dx:] * planes[:, : side - dy, : side - dx]
-            each.append(float(np.quantile(products.mean((1, 2)) / power, 0.25)) + 0.04)  # of 256 pixels, by chance
+            # of 256 pixels, by chance
+            each.append(float(np.quantile(products.mean((1, 2)) / power, 0.25)) + 0.04)
         found[name] = (each[0], each[1])
     return found, sigma
 
@@ -107,14 +112,19 @@ def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], flo
 def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     """Values that pile up at an end: `lowest` or `highest`, the value, and the share of the pixels that have it.
 
-    Where a tail was cut off, its end has all that lay beyond: half as many pixels again as the value beside it, and 1
-    in 1,000 at least.
+    Where a tail was cut off, its end has all that lay beyond: half as many pixels again as the
+    value beside it, and 1 in 1,000 at least.
     """
     values = np.concatenate([image[~np.isnan(image)] for image in images])
     found = {}
     step = _step(values) if values.size else 0.0
-    for name, end, sign in (("lowest", values.min(initial=np.inf), 1), ("highest", values.max(initial=-np.inf), -1)):
-        share, beside = (float((np.abs(values - (end + sign * k * step)) < step / 2).mean()) for k in (0, 1))
+    for name, end, sign in (
+        ("lowest", values.min(initial=np.inf), 1),
+        ("highest", values.max(initial=-np.inf), -1),
+    ):
+        share, beside = (
+            float((np.abs(values - (end + sign * k * step)) < step / 2).mean()) for k in (0, 1)
+        )
         if share > max(0.001, 1.5 * beside):
             found[name] = (float(end), share)
     return found
@@ -144,8 +154,8 @@ def dispersion(image: np.ndarray) -> tuple[float, float, float]:
     """The variance of the noise of a single image beside its brightness, in dark and in bright places: 1 for counts.
 
     Returns:
-        Of the darker and of the brighter half of all blocks the middle ratio, and how much brighter the latter is.
-        NaN where there are fewer than 20 blocks.
+        Of the darker and of the brighter half of all blocks the middle ratio, and how much brighter
+        the latter is. NaN where there are fewer than 20 blocks.
     """
     noise, bright = _second_differences(image)
     known = (bright > 0) & ~np.isnan(noise)
@@ -154,7 +164,11 @@ def dispersion(image: np.ndarray) -> tuple[float, float, float]:
     noise, bright = noise[known], bright[known]
     dark = bright <= np.median(bright)
     ratio = noise / bright
-    middles = [float(np.median(ratio[part])) for part in (dark, ~dark)] if (~dark).any() else [float("nan")] * 2
+    middles = (
+        [float(np.median(ratio[part])) for part in (dark, ~dark)]
+        if (~dark).any()
+        else [float("nan")] * 2
+    )
     apart = float(np.median(bright[~dark]) / np.median(bright[dark])) if (~dark).any() else 1.0
     return middles[0], middles[1], apart
 
@@ -169,11 +183,19 @@ def dispersion_noise(image: np.ndarray) -> float:
 def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variance of the noise and brightness of blocks of a single image.
 
-    The noise is that of second differences along both axes (Immerkaer, CVIU 1996), which planes and straight edges do
-    not have.
+    The noise is that of second differences along both axes (Immerkaer, CVIU 1996), which planes and
+    straight edges do not have.
     """
-    kernel = image[:, 1:-1, 1:-1] * 4 + image[:, :-2, :-2] + image[:, :-2, 2:] + image[:, 2:, :-2] + image[:, 2:, 2:]
-    kernel -= 2 * (image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:])
+    kernel = (
+        image[:, 1:-1, 1:-1] * 4
+        + image[:, :-2, :-2]
+        + image[:, :-2, 2:]
+        + image[:, 2:, :-2]
+        + image[:, 2:, 2:]
+    )
+    kernel -= 2 * (
+        image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:]
+    )
     side = min(16, *kernel.shape[1:])
     if side < 1:
         return np.zeros(0), np.zeros(0)
@@ -183,8 +205,9 @@ def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def level(first: np.ndarray, second: np.ndarray) -> float:
     """The mean brightness of the brighter of two captures above the darkest places of both.
 
-    These are the 1 in 100 whose 5 x 5 pixels are darkest on average. A black level does not count, noise does hardly.
-    One capture differs from another by no more than this, so that a relative change is 100% at most.
+    These are the 1 in 100 whose 5 x 5 pixels are darkest on average. A black level does not count,
+    noise does hardly. One capture differs from another by no more than this, so that a relative
+    change is 100% at most.
     """
     from scipy.ndimage import uniform_filter
 

@@ -36,7 +36,8 @@ class InspectionReport:
         advice: further arguments of `train`, or None.
         why: where there are none, what stands in the way.
         reversed: the second captures are the noisier ones, and should be the input.
-        example, model, correlations: for a picture: two captures, noise against brightness, correlation of the noise.
+        example, model, correlations: for a picture: two captures, noise against brightness,
+            correlation of the noise.
     """
 
     findings: list[Finding] = field(default_factory=list)

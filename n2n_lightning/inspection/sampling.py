@@ -22,8 +22,8 @@ class SceneSample:
     """Parts of some scenes, as measures take them: of each the first captures, and the numbers of theirs.
 
     Attributes:
-        known: of each scene its captures that are looked at, (C, H, W), float64, in stored units, NaN where a pixel is
-            missing or wild.
+        known: of each scene its captures that are looked at, (C, H, W), float64, in stored units,
+            NaN where a pixel is missing or wild.
         counts: captures of each scene that there are.
         wild: share of the pixels that stand out as no picture does.
     """
@@ -60,7 +60,11 @@ def sample_scenes(
         for k in sorted({0, min(1, count - 1), count - 1}):
             here = middle(scenes.image(int(scene), k), side)
             shown = bad_pixels.mask_invalid(here, here.float(), seen.nodata_values)
-            outside = bad_pixels.outlier_mask((shown[None] - black) / span) if here.dtype != torch.uint8 else None
+            outside = (
+                bad_pixels.outlier_mask((shown[None] - black) / span)
+                if here.dtype != torch.uint8
+                else None
+            )
             wild.append(0.0 if outside is None else float(outside.float().mean()))
             gone = shown.isnan() if outside is None else shown.isnan() | outside[0]
             values[k] = torch.where(gone, torch.nan, here.double()).numpy()
@@ -77,20 +81,25 @@ def of_one_file(scenes: SceneSet) -> bool:
 def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
     """Single images that follow one another as captures of one scene; None where they are different things.
 
-    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, and what they differ by must look
-    like noise: pictures with the same frame or mask around them differ by pictures. Frames of one value do not count.
-    Of one file half of the pairs may be cuts, of single files one in eight: in a folder with some captures of each
-    scene more of them are.
+    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, and what they
+    differ by must look like noise: pictures with the same frame or mask around them differ by
+    pictures. Frames of one value do not count. Of one file half of the pairs may be cuts, of single
+    files one in eight: in a folder with some captures of each scene more of them are.
     """
     count = len(scenes.names)
     if not isinstance(scenes, EqualSizeScenes) or count < 3:
         return None
     found = []
     for i in evenly(count - 1, MAX_SCENES):
-        pair = [middle(scenes.image(int(i) + k, 0), CENTRE_SIDE).double().nan_to_num() for k in (0, 1)]
+        pair = [
+            middle(scenes.image(int(i) + k, 0), CENTRE_SIDE).double().nan_to_num() for k in (0, 1)
+        ]
         if any(float(image.max()) == float(image.min()) for image in pair):
             continue  # a dead frame
-        one, other = (torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy() for image in pair)
+        one, other = (
+            torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy()
+            for image in pair
+        )
         alike = float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
         noise = measures.noise_of(pair[0].numpy(), pair[1].numpy())
         beside = max(abs(value) for value, _ in measures.correlations([noise]).values())
@@ -98,7 +107,9 @@ def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
     if not found or np.mean(found) < (0.5 if of_one_file(scenes) else 1 - CUTS):
         return None
     (frames,) = scenes.frames
-    return EqualSizeScenes([frames], [scenes.names[0]], torch.tensor([count]), scenes.nodata_values, scenes.unit)
+    return EqualSizeScenes(
+        [frames], [scenes.names[0]], torch.tensor([count]), scenes.nodata_values, scenes.unit
+    )
 
 
 def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
@@ -110,7 +121,10 @@ def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray,
     length = max(1, min(4, count // 2))
     found = []
     for start in evenly(count - 2 * length + 1, 4):
-        frames = [middle(scenes.image(0, int(start) + k), CENTRE_SIDE).double().numpy() for k in range(2 * length)]
+        frames = [
+            middle(scenes.image(0, int(start) + k), CENTRE_SIDE).double().numpy()
+            for k in range(2 * length)
+        ]
         found.append((np.mean(frames[:length], 0), np.mean(frames[length:], 0), length))
     return found
 

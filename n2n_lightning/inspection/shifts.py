@@ -28,8 +28,9 @@ class Shift:
 def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | None:
     """The shift between two captures, to 1/20 pixel; None where the scene has too little structure to tell.
 
-    The peak of their cross-correlation (Guizar-Sicairos et al., Optics Letters 2008, by scikit-image), after the blur
-    that leaves the least error: noise without structure in it would only move the peak.
+    The peak of their cross-correlation (Guizar-Sicairos et al., Optics Letters 2008, by
+    scikit-image), after the blur that leaves the least error: noise without structure in it would
+    only move the peak.
 
     Args:
         first, second: the captures.
@@ -40,7 +41,8 @@ def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | N
     if min(one.shape) < 16:
         return None
     rows, columns = _peak(_windowed(one), _windowed(other), BLURS[-1], 1)
-    if (rows or columns) and max(abs(rows), abs(columns)) < 0.4 * min(one.shape):  # far: only what both show counts
+    # far: only what both show counts
+    if (rows or columns) and max(abs(rows), abs(columns)) < 0.4 * min(one.shape):
         y, x = round(rows), round(columns)
         one, other = one[max(y, 0) :, max(x, 0) :], other[max(-y, 0) :, max(-x, 0) :]
         height, width = (min(a, b) for a, b in zip(one.shape, other.shape, strict=True))
@@ -51,7 +53,9 @@ def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | N
         return None
     windowed = [_windowed(plane) for plane in (one, other)]
     spectra = [np.fft.rfft2(plane) for plane in windowed]
-    vertical, across = np.meshgrid(np.fft.fftfreq(one.shape[0]), np.fft.rfftfreq(one.shape[1]), indexing="ij")
+    vertical, across = np.meshgrid(
+        np.fft.fftfreq(one.shape[0]), np.fft.rfftfreq(one.shape[1]), indexing="ij"
+    )
     blurs = [np.exp(-2 * (np.pi * sigma) ** 2 * (vertical**2 + across**2)) for sigma in BLURS]
     errors = [_shift_error(spectra[0], spectra[1], blur, (vertical, across)) for blur in blurs]
     best = int(np.argmin(errors))
@@ -75,15 +79,17 @@ def _peak(one: np.ndarray, other: np.ndarray, blur: float, fineness: int) -> tup
     a, b = (gaussian_filter(plane, blur, mode="constant") for plane in (one, other))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows, columns = phase_cross_correlation(a, b, upsample_factor=fineness, normalization=None)[0]
+        rows, columns = phase_cross_correlation(a, b, upsample_factor=fineness, normalization=None)[
+            0
+        ]
     return float(rows), float(columns)
 
 
 def differ(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether two captures show different things: each has structure in it, and not the other's.
 
-    Asked of means over blocks of 8 x 8 pixels, in which noise hardly counts; what is left of it is known from each
-    capture alone.
+    Asked of means over blocks of 8 x 8 pixels, in which noise hardly counts; what is left of it is
+    known from each capture alone.
     """
     one, other = (blocks_of(plane_of(image)[None], BLOCK).mean(1) for image in (first, second))
     if len(one) < 16 or not (one.std() and other.std()):
@@ -98,8 +104,9 @@ def differ(first: np.ndarray, second: np.ndarray) -> bool:
 def _shift_error(a: np.ndarray, b: np.ndarray, blur: np.ndarray, frequencies: Any) -> float:
     """The deviation of a shift, in pixels, from two spectra: what they share is the scene, what differs is noise.
 
-    The peak of the correlation lies where its slope is 0. Noise adds a slope, of the variance sum w^2 W^2 (2 S N + N^2)
-    for the powers S and N of scene and noise and the blur's W, and the slope of the scene grows by sum w^2 W S a pixel.
+    The peak of the correlation lies where its slope is 0. Noise adds a slope, of the variance sum
+    w^2 W^2 (2 S N + N^2) for the powers S and N of scene and noise and the blur's W, and the slope
+    of the scene grows by sum w^2 W S a pixel.
     """
     scene, noise, weight = (a * b.conj()).real, np.abs(a - b) ** 2 / 2, blur**2
     found = []

@@ -1,8 +1,9 @@
 """Fourier shell correlation of two halves: at which fineness of detail they still say the same.
 
-The correlation of the Fourier coefficients of two independent volumes of one specimen, shell by shell (Harauz and van
-Heel, Optik 1986; Rosenthal and Henderson, JMB 2003, for the threshold of 0.143). Halves that one network has denoised
-share its errors: their curve says how alike they became, and is no resolution.
+The correlation of the Fourier coefficients of two independent volumes of one specimen, shell by
+shell (Harauz and van Heel, Optik 1986; Rosenthal and Henderson, JMB 2003, for the threshold of
+0.143). Halves that one network has denoised share its errors: their curve says how alike they
+became, and is no resolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +21,18 @@ def shells(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
     """Sums over the shells of the Fourier space: the cross spectrum and both power spectra, (count, 3).
 
     Args:
-        one, other: of one shape, (H, W) or (D, H, W), finite. Their edges are faded out, or they would be detail.
+        one, other: of one shape, (H, W) or (D, H, W), finite. Their edges are faded out, or they
+            would be detail.
         count: shells between the frequencies 0 and 1/2 per pixel.
     """
     window, dims = np.ones(one.shape), len(one.shape)
     for axis, length in enumerate(one.shape):
         fade = np.hanning(length + 2)[1:-1]
         window = window * along(fade, axis, dims)
-    first, second = (np.fft.rfftn((x - x.mean()) * window) for x in (one.astype(np.float64), other.astype(np.float64)))
+    first, second = (
+        np.fft.rfftn((x - x.mean()) * window)
+        for x in (one.astype(np.float64), other.astype(np.float64))
+    )
     *whole, last = one.shape
     steps = [np.fft.fftfreq(length) for length in whole] + [np.fft.rfftfreq(last)]
     radius = np.sqrt(sum(along(f, axis, dims) ** 2 for axis, f in enumerate(steps)))
@@ -70,7 +75,9 @@ class Correlation:
         return [float(v) for v in cross / np.maximum(np.sqrt(first * second), 1e-30)]
 
 
-def resolution(frequencies: Sequence[float], values: Sequence[float], threshold: float = THRESHOLD) -> float:
+def resolution(
+    frequencies: Sequence[float], values: Sequence[float], threshold: float = THRESHOLD
+) -> float:
     """The frequency, in 1 / pixel, at which a curve first falls below a threshold; 0.5 where it never does.
 
     >>> round(resolution([0.1, 0.2, 0.3], [1.0, 0.5, 0.1], 0.3), 2)
@@ -92,7 +99,9 @@ def planes_of(batch: Any) -> list[np.ndarray]:
     return [channel.float().cpu().nan_to_num(0).numpy() for image in batch for channel in image]
 
 
-def curves(runs: dict[str, Callable[[Any], Any]], data: Any, device: str = "cpu") -> dict[str, Correlation]:
+def curves(
+    runs: dict[str, Callable[[Any], Any]], data: Any, device: str = "cpu"
+) -> dict[str, Correlation]:
     """The curve of the noisy validation pairs of some data, and of what several networks make of them."""
     import torch
 
@@ -115,8 +124,21 @@ def draw_curves(found: dict[str, Sequence[float]], frequencies: Sequence[float])
     figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=110)
     ax = figure.subplots()
     for name, values in found.items():
-        ax.plot(frequencies, values, label=f"{name}: {THRESHOLD} at {resolution(frequencies, values):.3f} / pixel")
+        ax.plot(
+            frequencies,
+            values,
+            label=f"{name}: {THRESHOLD} at {resolution(frequencies, values):.3f} / pixel",
+        )
     ax.axhline(THRESHOLD, color="gray", linewidth=0.8)
-    ax.set(xlabel="frequency, 1 / pixel", ylabel="Fourier shell correlation", ylim=(-0.1, 1.05), xlim=(0, 0.5))
-    ax.legend(fontsize=8, title="of halves; what one network made of both shares its errors", title_fontsize=7)
+    ax.set(
+        xlabel="frequency, 1 / pixel",
+        ylabel="Fourier shell correlation",
+        ylim=(-0.1, 1.05),
+        xlim=(0, 0.5),
+    )
+    ax.legend(
+        fontsize=8,
+        title="of halves; what one network made of both shares its errors",
+        title_fontsize=7,
+    )
     return figure

@@ -10,36 +10,55 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 
-UNEQUAL = 1.5  # ratio of standard deviations: from here on two captures are not trained on in both directions
+# ratio of standard deviations: from here on two captures are not trained on in both directions
+UNEQUAL = 1.5
 ABOUT = 0.97  # of it: what a ratio of 1.5 is measured as, at least
 CLEAN = 1 / 400  # ratio of variances: noise below does not change a score by 0.1 dB
 FIT = 512  # pixels: side of the part that the weights of a prediction are fitted on
 
-# Half of the neighbours that predict a pixel; the others are opposite to them. Those of the first set are the nearest.
-# Where noise is correlated, along lines or over some pixels, farther ones are needed, whose noise is independent.
+# Half of the neighbours that predict a pixel; the others are opposite to them. Those of the first
+# set are the nearest. Where noise is correlated, along lines or over some pixels, farther ones are
+# needed, whose noise is independent.
 NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = (
-    ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (2, 2), (2, -2)),
+    (
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (1, -1),
+        (0, 2),
+        (2, 0),
+        (1, 2),
+        (1, -2),
+        (2, 1),
+        (2, -1),
+        (2, 2),
+        (2, -2),
+    ),
     ((1, 1), (1, -1), (1, 2), (1, -2), (2, 1), (2, -1), (2, 2), (2, -2)),
     ((3, 3), (3, -3), (3, 4), (3, -4), (4, 3), (4, -3)),
     ((6, 6), (6, -6), (6, 8), (6, -8), (8, 6), (8, -6)),
 )
 ROWS = 40_000  # pixels that they are fitted to
 ENOUGH = 24  # blocks without clipped values: then only these are measured
-LEFT = 0.25  # share of the pixels: where fewer are apart from the ends of the values, those are no clipped ones
-SURE = 3.5  # standard errors by which two sets of neighbours must differ before the noise counts as correlated
+# share of the pixels: where fewer are apart from the ends of the values, those are no clipped ones
+LEFT = 0.25
+# standard errors by which two sets of neighbours must differ before the noise counts as correlated
+SURE = 3.5
 
 
 def residual(image: Tensor, reach: int = 0) -> Tensor:
     """Subtract from every pixel what its neighbours predict of it, without the pixel itself.
 
-    The weights are those of least squares, one set for the image, so that they adapt to its noise and texture.
+    The weights are those of least squares, one set for the image, so that they adapt to its noise
+    and texture.
 
     Args:
         image: (C, H, W) or (C, D, H, W), float64; NaN where a pixel is unknown.
         reach: which of `NEIGHBOURS` to use.
 
     Returns:
-        In that shape; NaN where a neighbour is unknown or outside of the image, and where there is nothing to fit.
+        In that shape; NaN where a neighbour is unknown or outside of the image, and where there is
+        nothing to fit.
     """
     far = _far(reach)
     *_, height, width = image.shape
@@ -58,7 +77,9 @@ def residual(image: Tensor, reach: int = 0) -> Tensor:
     columns, wanted = columns[known] - level, wanted[known] - level
     gram = columns.T @ columns
     ridge = 1e-4 * gram.diagonal().mean() + 1e-30
-    weights = torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), columns.T @ wanted)
+    weights = torch.linalg.solve(
+        gram + ridge * torch.eye(len(gram), dtype=gram.dtype), columns.T @ wanted
+    )
     rest = _inside(image, far) - level
     for weight, mean in zip(weights.tolist(), _opposite_means(image, reach), strict=True):
         rest -= weight * (mean - level)
@@ -96,14 +117,16 @@ def _middle(image: Tensor) -> Tensor:
 def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
     """Estimate the variance of one capture's own noise, without bias, pixel by pixel.
 
-    Two captures y1 = x + n1 and y2 = x + n2 of a scene, noises independent of one another and of zero mean given x,
-    and a prediction g of y1 from its neighbours. Where n1 is not correlated over that distance,
+    Two captures y1 = x + n1 and y2 = x + n2 of a scene, noises independent of one another and of
+    zero mean given x, and a prediction g of y1 from its neighbours. Where n1 is not correlated over
+    that distance,
 
         E (y1 - y2) (y1 - g) = E (n1 - n2) (n1 + x - g) = E n1^2
 
-    for x - g, which depends on the texture and on the noise of other pixels, is multiplied by noise of zero mean. So
-    texture makes it less sure but not larger, and n2 may be of any strength. Near clipped values, where the mean of the
-    noise is not zero, near borders and unknown pixels it is (y1 - y2)^2 times the share of n1 in the other pixels.
+    for x - g, which depends on the texture and on the noise of other pixels, is multiplied by noise
+    of zero mean. So texture makes it less sure but not larger, and n2 may be of any strength. Near
+    clipped values, where the mean of the noise is not zero, near borders and unknown pixels it is
+    (y1 - y2)^2 times the share of n1 in the other pixels.
 
     Args:
         own: y1, (C, H, W) or (C, D, H, W); NaN where a pixel is unknown.
@@ -111,7 +134,8 @@ def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
         reach: which of `NEIGHBOURS` predict y1.
 
     Returns:
-        In that shape, float64; the mean is the variance, single pixels may well be negative. NaN where it is unknown.
+        In that shape, float64; the mean is the variance, single pixels may well be negative. NaN
+        where it is unknown.
 
     >>> draws = torch.Generator().manual_seed(0)
     >>> x = torch.arange(128.0).expand(1, 128, 128) % 7  # stripes
@@ -125,7 +149,9 @@ def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
     free = power.isfinite() & ~near_ends(own) & ~near_ends(other)
     if free.double().mean() < LEFT:
         free = power.isfinite()
-    share = power[free].sum() / both[free].sum() if free.any() and both[free].sum() > 0 else torch.nan
+    share = (
+        power[free].sum() / both[free].sum() if free.any() and both[free].sum() > 0 else torch.nan
+    )
     return torch.where(free, power, share * both)
 
 
@@ -146,10 +172,12 @@ class NoiseLevels:
     """The noise of each capture of a scene, in the order of the captures.
 
     Attributes:
-        variances: in stored units squared, (K,); a capture without noise may have slightly less than 0.
+        variances: in stored units squared, (K,); a capture without noise may have slightly less
+            than 0.
         errors: their standard errors.
-        reach: which of `NEIGHBOURS` measure the noise; None: it is correlated over so many pixels that its variance
-            is not measurable for a single capture, only the ratio, if the noise of all has the same spectrum.
+        reach: which of `NEIGHBOURS` measure the noise; None: it is correlated over so many pixels
+            that its variance is not measurable for a single capture, only the ratio, if the noise
+            of all has the same spectrum.
     """
 
     variances: tuple[float, ...]
@@ -159,7 +187,9 @@ class NoiseLevels:
     @property
     def sigmas(self) -> tuple[float, ...]:
         """Standard deviations, 0 for captures without noise."""
-        return tuple(0.0 if self._is_clean(k) else max(v, 0.0) ** 0.5 for k, v in enumerate(self.variances))
+        return tuple(
+            0.0 if self._is_clean(k) else max(v, 0.0) ** 0.5 for k, v in enumerate(self.variances)
+        )
 
     @property
     def ratio(self) -> float:
@@ -182,7 +212,9 @@ class NoiseLevels:
         least = min(range(len(self.variances)), key=lambda k: self.variances[k])
         found = []
         for k, variance in enumerate(self.variances):
-            surely = self.variances[least] + 2 * self.errors[least] < 0.8 * (variance - 2 * self.errors[k])
+            surely = self.variances[least] + 2 * self.errors[least] < 0.8 * (
+                variance - 2 * self.errors[k]
+            )
             if surely and variance >= (ABOUT * UNEQUAL) ** 2 * self.variances[least]:
                 found.append(k)
         return tuple(found)
@@ -206,15 +238,28 @@ class NoiseLevels:
         Args:
             within: captures that are farther apart are no pair.
         """
-        return [(i, j) for i in self.noisier for j in self.others if within is None or abs(i - j) <= within]
+        return [
+            (i, j)
+            for i in self.noisier
+            for j in self.others
+            if within is None or abs(i - j) <= within
+        ]
 
     def described(self) -> str:
         """The levels in words: `sigma 20 of the first captures, 2 of the second: ratio 10`."""
-        groups = [g for g in (self.noisier, self.others) if g] if len(self.variances) > 2 else [(0,), (1,)]
+        groups = (
+            [g for g in (self.noisier, self.others) if g]
+            if len(self.variances) > 2
+            else [(0,), (1,)]
+        )
         parts = []
         for group in groups:
             mean = (sum(self.sigmas[k] ** 2 for k in group) / len(group)) ** 0.5
-            parts.append(f"{mean:.3g} of {named(group, len(self.variances))}" if mean else _none_of(group, self))
+            parts.append(
+                f"{mean:.3g} of {named(group, len(self.variances))}"
+                if mean
+                else _none_of(group, self)
+            )
         ratio = f": ratio {self.ratio:.3g}" if min(self.sigmas) else ""
         return f"sigma {', '.join(parts)}{ratio}"
 
@@ -247,7 +292,8 @@ def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
     Blocks with less texture weigh more, for there the noise is surer.
 
     Args:
-        scenes: of each its K captures, (C, H, W), stored values; NaN where a pixel is unknown or an outlier.
+        scenes: of each its K captures, (C, H, W), stored values; NaN where a pixel is unknown or an
+            outlier.
 
     Returns:
         None where the captures have too few known pixels, or no noise at all.
@@ -261,7 +307,9 @@ def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
         return None
     if blocks.free.sum() >= ENOUGH:
         blocks = _joined([blocks], blocks.free)
-    least, most = (int(choose(blocks.power[:, 0].mean(0))) for choose in (torch.argmin, torch.argmax))
+    least, most = (
+        int(choose(blocks.power[:, 0].mean(0))) for choose in (torch.argmin, torch.argmax)
+    )
     quiet = blocks.texture[:, least]
     weight = 1 / ((blocks.total + 0.05 * whole) * (quiet + 1e-3 * whole))
     weight = weight / weight.sum()
@@ -275,10 +323,14 @@ def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
         return None
     shares = shares / shares.sum()
     spread = power - shares * power.sum(1, keepdim=True)  # of a ratio of sums
-    errors = (weight[:, None] * spread).square().sum(0).sqrt() / (weight[:, None] * power).sum().abs()
+    errors = (weight[:, None] * spread).square().sum(0).sqrt() / (
+        weight[:, None] * power
+    ).sum().abs()
     errors = errors * (len(weight) / (len(weight) - 1)) ** 0.5
     variance = whole * len(shares)
-    return NoiseLevels(tuple((shares * variance).tolist()), tuple((errors * variance).tolist()), reach)
+    return NoiseLevels(
+        tuple((shares * variance).tolist()), tuple((errors * variance).tolist()), reach
+    )
 
 
 @dataclass(frozen=True)
@@ -337,7 +389,9 @@ def _means(image: Tensor, side: int) -> Tensor:
     """Means of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
     known = values.isfinite()
-    return torch.where(known.double().mean(1) >= 0.5, values.nan_to_num(0).sum(1) / known.sum(1), torch.nan)
+    return torch.where(
+        known.double().mean(1) >= 0.5, values.nan_to_num(0).sum(1) / known.sum(1), torch.nan
+    )
 
 
 def _variances(image: Tensor, side: int) -> Tensor:
@@ -365,7 +419,10 @@ def _reach(power: Tensor, weight: Tensor, whole: float) -> int | None:
             known = apart.isfinite()  # near borders there are none so far away
             part = weight * known
             mean = float((part * apart.nan_to_num(0)).sum() / part.sum().clamp(min=1e-30))
-            error = float((part * (apart - mean).nan_to_num(0)).square().sum().sqrt() / part.sum().clamp(min=1e-30))
+            error = float(
+                (part * (apart - mean).nan_to_num(0)).square().sum().sqrt()
+                / part.sum().clamp(min=1e-30)
+            )
             differs = differs or abs(mean) > max(SURE * error, 0.006 * whole)
         if not differs:
             return near
@@ -383,6 +440,9 @@ def one_way_errors(output: Tensor, reference: Tensor, noise: Tensor) -> Tensor:
         noise: E n2^2 of each pixel, `noise_power`, or 0 for a capture without noise.
 
     Returns:
-        In that shape, float64, of single pixels: their mean is the estimate. The uncertainty of the noise is in it.
+        In that shape, float64, of single pixels: their mean is the estimate. The uncertainty of the
+            noise is in it.
     """
-    return (output.detach().cpu().double() - reference.detach().cpu().double()).square() - noise.detach().cpu().double()
+    return (
+        output.detach().cpu().double() - reference.detach().cpu().double()
+    ).square() - noise.detach().cpu().double()

@@ -25,9 +25,9 @@ class NoiseModel:
 def noise_model(pairs: list[tuple[np.ndarray, np.ndarray]]) -> NoiseModel | None:
     """The noise against the brightness, over blocks of 8 x 8 pixels; None where no block is known whole.
 
-    The mean of a block's variances is a + b times its mean brightness whatever is in the block, so that edges do no
-    harm. The brightness of a block has noise, too, which would flatten the line: what that adds is taken off (Fuller,
-    Measurement Error Models, 1987, section 1.2).
+    The mean of a block's variances is a + b times its mean brightness whatever is in the block, so
+    that edges do no harm. The brightness of a block has noise, too, which would flatten the line:
+    what that adds is taken off (Fuller, Measurement Error Models, 1987, section 1.2).
     """
     bright, spread = [], []
     for first, second in pairs:

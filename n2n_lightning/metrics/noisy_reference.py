@@ -23,22 +23,24 @@ BLOCKS = 64  # of pixels, in each scene, about
 def squared_errors(outputs: Sequence[Tensor], captures: Sequence[Tensor]) -> Tensor:
     """An unbiased estimate of the squared error of denoised captures, without the clean image.
 
-    Two captures y1 = x + n1 and y2 = x + n2 of a scene, whose noises have zero mean given x and are independent of one
-    another, and a denoiser f that was trained on other data. As f(y1) does not depend on n2,
+    Two captures y1 = x + n1 and y2 = x + n2 of a scene, whose noises have zero mean given x and are
+    independent of one another, and a denoiser f that was trained on other data. As f(y1) does not
+    depend on n2,
 
         E |f(y1) - y2|^2 = E |f(y1) - x|^2 + E |n2|^2,    E |y1 - y2|^2 = E |n1|^2 + E |n2|^2
 
-    so that 1/2 [ |f(y1) - y2|^2 + |f(y2) - y1|^2 - |y1 - y2|^2 ] has the mean 1/2 [ |f(y1) - x|^2 + |f(y2) - x|^2 ],
-    however strong the two noises are, and whatever they look like within a capture. Of K captures it is the mean over
-    all pairs, in which each of the K errors has the same weight.
+    so that 1/2 [ |f(y1) - y2|^2 + |f(y2) - y1|^2 - |y1 - y2|^2 ] has the mean 1/2 [ |f(y1) - x|^2 +
+    |f(y2) - x|^2 ], however strong the two noises are, and whatever they look like within a
+    capture. Of K captures it is the mean over all pairs, in which each of the K errors has the same
+    weight.
 
     Args:
         outputs: f of each capture, K of them, (B, C, H, W) or (B, C, D, H, W).
         captures: the captures, of the same shape; NaN where a pixel is unknown.
 
     Returns:
-        In that shape, float64, of single pixels: their mean is the estimate, each by itself may well be negative. NaN
-        where fewer than two captures are known.
+        In that shape, float64, of single pixels: their mean is the estimate, each by itself may
+        well be negative. NaN where fewer than two captures are known.
 
     >>> y1, y2 = torch.tensor([[[[3.0]]]]), torch.tensor([[[[1.0]]]])  # both say 2, which is one noise away from either
     >>> squared_errors([y1, y2], [y1, y2]).item(), squared_errors([(y1 + y2) / 2] * 2, [y1, y2]).item()
@@ -68,7 +70,8 @@ class Estimates:
     """
 
     scenes: list[int] = field(default_factory=list)  # of each row; a scene may have several
-    sums: list[np.ndarray] = field(default_factory=list)  # of blocks, (n, 3): error, that of the noisy input, pixels
+    # of blocks, (n, 3): error, that of the noisy input, pixels
+    sums: list[np.ndarray] = field(default_factory=list)
     over: str = "scenes"  # what rows() are
 
     def add(
@@ -82,23 +85,30 @@ class Estimates:
 
         Args:
             captures, outputs: see `squared_errors`.
-            scenes: the number of the scene that each image of the batch is of; None: each is a new scene.
-            noise: the variance of the second capture's noise (noise_levels.noise_power), to score the first alone.
+            scenes: the number of the scene that each image of the batch is of; None: each is a new
+                scene.
+            noise: the variance of the second capture's noise (noise_levels.noise_power), to score
+                the first alone.
         """
         if noise is None:
             errors, noisy = squared_errors(outputs, captures), squared_errors(captures, captures)
         else:
-            errors, noisy = (one_way_errors(first[0], captures[1], noise) for first in (outputs, captures))
+            errors, noisy = (
+                one_way_errors(first[0], captures[1], noise) for first in (outputs, captures)
+            )
         first = max(self.scenes, default=-1) + 1
         self.scenes += list(range(first, first + len(errors))) if scenes is None else list(scenes)
         for error, other in zip(errors, noisy, strict=True):
-            planes = torch.stack((error.nan_to_num(0), other.nan_to_num(0), error.isfinite().double()))
+            planes = torch.stack(
+                (error.nan_to_num(0), other.nan_to_num(0), error.isfinite().double())
+            )
             self.sums.append(_blocks(planes).numpy())
 
     def rows(self) -> np.ndarray:
         """What is independent, (n, 3): of scenes, or, where they are few, of blocks of their pixels.
 
-        The columns are error, that of the noisy input, and weight; each scene weighs 1, whatever its size.
+        The columns are error, that of the noisy input, and weight; each scene weighs 1, whatever
+        its size.
         """
         found: dict[int, list[np.ndarray]] = {}
         for scene, sums in zip(self.scenes, self.sums, strict=True):
@@ -108,7 +118,11 @@ class Estimates:
         self.over = "scenes" if len(known) >= MIN_SCENES else "blocks"
         if not known:
             return np.full((1, 3), np.nan)
-        rows = np.array([parts.sum(0) for parts in known]) if len(known) >= MIN_SCENES else np.concatenate(known)
+        rows = (
+            np.array([parts.sum(0) for parts in known])
+            if len(known) >= MIN_SCENES
+            else np.concatenate(known)
+        )
         kept: np.ndarray = rows[rows[:, 2] > 0]
         return kept
 
@@ -148,8 +162,9 @@ def _blocks(planes: Tensor) -> Tensor:
 def studentized(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """A 95% interval of the mean, sum(sums) / sum(weights), by the bootstrap-t over independent rows.
 
-    Errors are skewed: a few scenes have much more than the others. The percentiles of resampled means then lie too low,
-    those of resampled t do not (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12).
+    Errors are skewed: a few scenes have much more than the others. The percentiles of resampled
+    means then lie too low, those of resampled t do not (Efron & Tibshirani, An Introduction to the
+    Bootstrap, 1993, chapter 12).
 
     Args:
         sums, weights: (n,).
@@ -166,7 +181,9 @@ def studentized(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
         return mean, np.sqrt(np.maximum(rest, 1e-300) * len(sums) / (len(sums) - 1)) / w.sum(-1)
 
     mean, error = moments(sums, weights)
-    draws = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES if len(sums) <= RESAMPLES else 200, len(sums)))
+    draws = np.random.default_rng(0).integers(
+        0, len(sums), (RESAMPLES if len(sums) <= RESAMPLES else 200, len(sums))
+    )
     means, errors = moments(sums[draws], weights[draws])
     low, high = np.percentile((means - mean) / np.maximum(errors, 1e-12 * error), (2.5, 97.5))
     return float(mean - high * error), float(mean - low * error)
@@ -176,7 +193,8 @@ def summarise_estimates(found: Estimates, reference: Estimates | None = None) ->
     """The estimate in decibels with its 95% interval; the paired difference to another denoiser of the same images.
 
     Returns:
-        psnr_estimate: None where it is not measurable with so few pixels; its ends are None where they are not.
+        psnr_estimate: None where it is not measurable with so few pixels; its ends are None where
+            they are not.
     """
 
     def decibels(error: float) -> float | None:
@@ -199,6 +217,10 @@ def summarise_estimates(found: Estimates, reference: Estimates | None = None) ->
         here = psnr(found.error) - psnr(reference.error)
         wide = math.sqrt(len(weight) / max(1, len(weight) - 1))
         known = math.isfinite(here) and bool(np.isfinite(each).all())
-        ends = [here + wide * (float(v) - here) for v in np.percentile(each, (2.5, 97.5))] if known else None
+        ends = (
+            [here + wide * (float(v) - here) for v in np.percentile(each, (2.5, 97.5))]
+            if known
+            else None
+        )
         result |= {"difference": here if math.isfinite(here) else None, "difference_interval": ends}
     return result

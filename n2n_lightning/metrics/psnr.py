@@ -17,9 +17,10 @@ class _PerImage(PeakSignalNoiseRatio):
 def psnr_metrics(prefix: str) -> MetricCollection:
     """The two definitions of PSNR for images with values in [0, 1], in dB.
 
-    `{prefix}_psnr`: the mean over images of 10 log10(1 / MSE of the image), what papers print ("Mn").
-    `{prefix}_psnr_total`: 10 log10(1 / MSE over all pixels of all images) ("T"). It is never the larger one, since log
-    is concave, and reads about 1 dB lower on the report's data; the two must not be compared with one another.
+    `{prefix}_psnr`: the mean over images of 10 log10(1 / MSE of the image), what papers print
+    ("Mn"). `{prefix}_psnr_total`: 10 log10(1 / MSE over all pixels of all images) ("T"). It is
+    never the larger one, since log is concave, and reads about 1 dB lower on the report's data; the
+    two must not be compared with one another.
 
     >>> import torch
     >>> clean, noisy = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.01]).view(2, 1, 1, 1).expand(2, 1, 4, 4)

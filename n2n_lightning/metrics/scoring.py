@@ -17,10 +17,11 @@ def score_clean(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -
     """Scores of each image, and the seconds that denoising took.
 
     Returns:
-        mse, mse_uint8, ssim: lists, one value per image; `images`: the denoised images, in [0, 1]; `seconds`.
+        mse, mse_uint8, ssim: lists, one value per image; `images`: the denoised images, in [0, 1];
+            `seconds`.
 
-    PSNR is 10 log10(1 / mse). SSIM is that of Wang et al. (TIP 2004): Gaussian window of 1.5 pixels, 11 x 11; of
-    volumes 11 x 11 x 11, and `ssim_planes` is that of their planes.
+    PSNR is 10 log10(1 / mse). SSIM is that of Wang et al. (TIP 2004): Gaussian window of 1.5
+    pixels, 11 x 11; of volumes 11 x 11 x 11, and `ssim_planes` is that of their planes.
     """
     found: dict[str, Any] = {"mse": [], "mse_uint8": [], "ssim": [], "images": [], "seconds": 0.0}
     found |= {"mse_without": [], "outliers": 0}
@@ -33,7 +34,9 @@ def score_clean(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -
         shown = output.clamp(0, 1) if data.bounded else output
         shown = listed.restored(shown)
         found["outliers"] += listed.count
-        found["mse_without"] += (shown - listed.without(clean)).double().square().flatten(1).nanmean(1).tolist()
+        found["mse_without"] += (
+            (shown - listed.without(clean)).double().square().flatten(1).nanmean(1).tolist()
+        )
         rounded = (shown * 255).round() / 255
         found["mse"] += (shown - clean).double().square().flatten(1).mean(1).tolist()
         found["mse_uint8"] += (rounded - clean).double().square().flatten(1).mean(1).tolist()
@@ -62,7 +65,9 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
     Of what `score_noisy` found, the estimate (`summarise_estimates`).
     """
     if "estimates" in found:
-        result = summarise_estimates(found["estimates"], reference["estimates"] if reference else None)
+        result = summarise_estimates(
+            found["estimates"], reference["estimates"] if reference else None
+        )
         if found["outliers"]:
             error = found["estimates_without"].error
             result["psnr_estimate_without_outliers"] = psnr(error) if error > 0 else None
@@ -94,7 +99,10 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
         result["outlier_pixels"] = found["outliers"]
     if reference is not None:
         difference = each + 10 * np.log10(np.maximum(np.array(reference["mse"]), 1e-20))
-        result |= {"difference": float(difference.mean()), "difference_interval": interval(difference[draws].mean(1))}
+        result |= {
+            "difference": float(difference.mean()),
+            "difference_interval": interval(difference[draws].mean(1)),
+        }
     return result
 
 
@@ -102,8 +110,9 @@ def score_noisy(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -
     """The same without clean images: of pairs of noisy captures that were kept back, which are both denoised.
 
     Returns:
-        estimates: all that is known of the errors (`Estimates`); mse, errors: those of each pair of captures, the
-        second with the noisy input's; `images`: the denoised first captures; `seconds`.
+        estimates: all that is known of the errors (`Estimates`); mse, errors: those of each pair of
+        captures, the second with the noisy input's; `images`: the denoised first captures;
+        `seconds`.
     """
     found: dict[str, Any] = {"estimates": Estimates(), "images": [], "seconds": 0.0}
     found |= {"estimates_without": Estimates(), "outliers": 0}

@@ -1,9 +1,10 @@
 """The error of a denoiser on noisy images alone, by Stein's identity: which of several networks suits them best.
 
 For y = x + n with Gaussian n, independent from pixel to pixel and of variance v, the expectation of
-(f(y) - y)^2 - v + 2 v df(y)/dy is that of (f(y) - x)^2 (Stein, Ann. Statist. 1981). The derivative is asked for with
-one random perturbation of the whole image (Ramani, Blu and Unser, IEEE Trans. Image Process. 2008). A mistake in v adds
-nearly the same to all denoisers, so that they can be compared where the error itself would not be known so well.
+(f(y) - y)^2 - v + 2 v df(y)/dy is that of (f(y) - x)^2 (Stein, Ann. Statist. 1981). The derivative
+is asked for with one random perturbation of the whole image (Ramani, Blu and Unser, IEEE Trans.
+Image Process. 2008). A mistake in v adds nearly the same to all denoisers, so that they can be
+compared where the error itself would not be known so well.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,8 @@ def variances(noisy: Sequence[np.ndarray], denoised: Sequence[np.ndarray]) -> tu
         noisy, denoised: images of any shape, NaN where a pixel is unknown.
     """
     bright, removed = (
-        np.concatenate([part.ravel() for part in parts]).astype(np.float64) for parts in (denoised, noisy)
+        np.concatenate([part.ravel() for part in parts]).astype(np.float64)
+        for parts in (denoised, noisy)
     )
     removed = (removed - bright) ** 2
     known = np.isfinite(removed) & np.isfinite(bright)
@@ -29,7 +31,10 @@ def variances(noisy: Sequence[np.ndarray], denoised: Sequence[np.ndarray]) -> tu
     if not removed.size:
         return 0.0, 0.0
     parts = np.array_split(np.argsort(bright), 32)
-    x, v = (np.array([values[part].mean() for part in parts if part.size]) for values in (bright, removed))
+    x, v = (
+        np.array([values[part].mean() for part in parts if part.size])
+        for values in (bright, removed)
+    )
     flat = float(v.mean())
     if len(x) < 2 or np.ptp(x) <= 1e-6 * max(abs(x).max(), 1e-30):
         return flat, 0.0
@@ -37,7 +42,9 @@ def variances(noisy: Sequence[np.ndarray], denoised: Sequence[np.ndarray]) -> tu
     return (float(a), float(b)) if b > 0 else (flat, 0.0)
 
 
-def sure(denoise: Denoise, images: Sequence[np.ndarray], line: tuple[float, float], seed: int = 0) -> float:
+def sure(
+    denoise: Denoise, images: Sequence[np.ndarray], line: tuple[float, float], seed: int = 0
+) -> float:
     """Stein's unbiased estimate of the mean squared error of a denoiser.
 
     Args:

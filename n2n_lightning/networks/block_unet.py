@@ -10,14 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n_lightning.arrays import axes
-from n2n_lightning.networks.network import CONVOLUTION, Network, checked_dims, receptive_radius_of, sizes
+from n2n_lightning.networks.network import (
+    CONVOLUTION,
+    Network,
+    checked_dims,
+    receptive_radius_of,
+    sizes,
+)
 
 
 class _NAFBlock(nn.Module):
     """A block of NAFNet: gated depthwise convolution, then a gated layer, each after layer normalisation.
 
-    Without its channel attention, a mean over the whole image, whose result would change with the size of the image.
-    Both branches start at nothing, as in the paper.
+    Without its channel attention, a mean over the whole image, whose result would change with the
+    size of the image. Both branches start at nothing, as in the paper.
     """
 
     receptive_radius = 1
@@ -40,7 +46,8 @@ class _NAFBlock(nn.Module):
 
 def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """Layer normalisation over the channels of each pixel."""
-    if torch.compiler.is_exporting():  # the exporter ties layer_norm to the number of images of its example
+    # the exporter ties layer_norm to the number of images of its example
+    if torch.compiler.is_exporting():
         variance, mean = torch.var_mean(x, 1, keepdim=True, correction=0)
         normal = (x - mean) * torch.rsqrt(variance + norm.eps)
         return normal * norm.weight[:, None, None] + norm.bias[:, None, None]
@@ -63,8 +70,8 @@ class _ResidualBlock(nn.Module):
 class _Difference(nn.Module):
     """A 3x3 convolution without bias whose weights sum to 0 for each output: blind to what is added to an image.
 
-    At the border pixels are repeated: zeros there would be seen. In float32, for differences of half precision would be
-    those of its rounding.
+    At the border pixels are repeated: zeros there would be seen. In float32, for differences of
+    half precision would be those of its rounding.
     """
 
     def __init__(self, inputs: int, outputs: int, dims: int) -> None:
@@ -76,7 +83,9 @@ class _Difference(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             weight = self.weight - axes.per_image(self.weight.flatten(1).mean(1), self.weight)
             border = [1] * (2 * len(axes.size(image)))
-            result: Tensor = self._apply_to(F.pad(image.float(), border, mode="replicate"), weight.float())
+            result: Tensor = self._apply_to(
+                F.pad(image.float(), border, mode="replicate"), weight.float()
+            )
             return result.to(self.weight.dtype)  # of a model after .half()
 
 
@@ -116,11 +125,12 @@ class _BlockUNet(Network):
         sizes(widths=widths)
         sizes(0, blocks=blocks)
         if len(widths) != len(blocks):
-            raise ValueError(f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many")
+            raise ValueError(
+                f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many"
+            )
         self.multiple = 2 ** (len(widths) - 1)
-        self.receptive_radius = (
-            receptive_radius_of([reach * count for count in blocks]) + 2
-        )  # the first convolution and the last
+        # the first convolution and the last
+        self.receptive_radius = receptive_radius_of([reach * count for count in blocks]) + 2
         steps = list(pairwise(widths))
 
         def chain(width: int, count: int) -> nn.Sequential:
@@ -130,8 +140,12 @@ class _BlockUNet(Network):
         self.first = _Difference(channels, widths[0], dims) if equivariant else first
         self.encoder = nn.ModuleList(chain(w, n) for w, n in zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(convolution(a, b, 2, stride=2) for a, b in steps)
-        self.up = nn.ModuleList(convolution(b, 2**dims * a, 1, bias=False) for a, b in reversed(steps))
-        self.decoder = nn.ModuleList(chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1]))
+        self.up = nn.ModuleList(
+            convolution(b, 2**dims * a, 1, bias=False) for a, b in reversed(steps)
+        )
+        self.decoder = nn.ModuleList(
+            chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1])
+        )
         self.output = convolution(widths[0], self.out_channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
         nn.init.zeros_(self.output.bias)
@@ -159,7 +173,8 @@ class NAFNet(_BlockUNet):
         channels: of the images.
         widths: channels at each size, the image's own first.
         blocks: blocks at each size, on the way down and again on the way up.
-        out_channels: of the result, where it has others than the input: that has several frames then.
+        out_channels: of the result, where it has others than the input: that has several frames
+            then.
     """
 
     def __init__(
@@ -169,7 +184,9 @@ class NAFNet(_BlockUNet):
         blocks: Sequence[int] = (2, 2, 2),
         out_channels: int | None = None,
     ) -> None:
-        super().__init__(_NAFBlock, _NAFBlock.receptive_radius, channels, widths, blocks, out_channels)
+        super().__init__(
+            _NAFBlock, _NAFBlock.receptive_radius, channels, widths, blocks, out_channels
+        )
 
 
 @final
@@ -178,9 +195,10 @@ class DRUNet(_BlockUNet):
 
     Args:
         channels, widths, blocks, out_channels: see NAFNet.
-        equivariant: f(a x + b) = a f(x) + b for any a > 0 and b: a picture in any unit, with any black level, has the
-            same result. No layer has a bias (Mohan et al., ICLR 2020), and the first one sees differences of pixels
-            alone; Herbreteau et al., NeurIPS 2023, do the same with all layers.
+        equivariant: f(a x + b) = a f(x) + b for any a > 0 and b: a picture in any unit, with any
+            black level, has the same result. No layer has a bias (Mohan et al., ICLR 2020), and the
+            first one sees differences of pixels alone; Herbreteau et al., NeurIPS 2023, do the same
+            with all layers.
         dims: 2 for images, 3 for volumes.
     """
 
@@ -195,5 +213,12 @@ class DRUNet(_BlockUNet):
     ) -> None:
         block = partial(_ResidualBlock, dims=dims)
         super().__init__(
-            block, _ResidualBlock.receptive_radius, channels, widths, blocks, out_channels, equivariant, dims
+            block,
+            _ResidualBlock.receptive_radius,
+            channels,
+            widths,
+            blocks,
+            out_channels,
+            equivariant,
+            dims,
         )

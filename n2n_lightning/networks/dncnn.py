@@ -11,15 +11,16 @@ from n2n_lightning.networks.network import BATCH_NORM, CONVOLUTION, Network, che
 class DnCNN(Network):
     """Convolutions at full size that estimate the noise: output = input - estimate (Zhang et al., IEEE TIP 2017).
 
-    The first layer has no normalisation, the last neither normalisation nor activation, as in the paper, which has 17
-    to 20 layers; 7 of 64 channels are enough for images of 32 x 32.
+    The first layer has no normalisation, the last neither normalisation nor activation, as in the
+    paper, which has 17 to 20 layers; 7 of 64 channels are enough for images of 32 x 32.
 
     Args:
         channels: of the images.
         width: channels of the layers between.
         layers: convolutions, 3 or more.
         batch_norm: normalise in between, as the paper does.
-        out_channels: of the result, where it has others than the input: that has several frames then.
+        out_channels: of the result, where it has others than the input: that has several frames
+            then.
         dims: 2 for images, 3 for volumes.
     """
 

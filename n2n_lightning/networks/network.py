@@ -22,15 +22,16 @@ MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
 class Network(nn.Module):
     """The base of the networks here: pads any image to what `body` can take, and crops the result.
 
-    `multiple` is the number that height and width must be divisible by inside `body`. `reach` is how many pixels away
-    from a pixel of the input the output can change, where that is known: tiles that overlap by more than twice as much
-    have the result of the whole image.
+    `multiple` is the number that height and width must be divisible by inside `body`. `reach` is
+    how many pixels away from a pixel of the input the output can change, where that is known: tiles
+    that overlap by more than twice as much have the result of the whole image.
     """
 
     multiple = 1
     dims = 2  # spatial axes: 2 for images, 3 for volumes
     receptive_radius: int | None = None
-    arguments: dict[str, Any]  # with which the network was made: what a checkpoint needs to make it again
+    # with which the network was made: what a checkpoint needs to make it again
+    arguments: dict[str, Any]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -43,7 +44,8 @@ class Network(nn.Module):
                 given = signature.bind(self, *args, **named)
                 given.apply_defaults()
                 plain = dict(list(given.arguments.items())[1:])
-                for parameter in signature.parameters.values():  # **options, and *args, which have no names
+                # **options, and *args, which have no names
+                for parameter in signature.parameters.values():
                     if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                         several = plain.pop(parameter.name, {})
                         plain |= several if isinstance(several, dict) else {}
@@ -69,7 +71,9 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = axes.cropped(self.body(pad_to_multiple(image, self.multiple)), axes.size(image))
+        output: Tensor = axes.cropped(
+            self.body(pad_to_multiple(image, self.multiple)), axes.size(image)
+        )
         return output
 
 
@@ -82,12 +86,15 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 def apply(network: nn.Module, image: Tensor) -> Tensor:
     """Any network on an image (B, C, H, W) of any size: padded, where it needs that, and cropped again.
 
-    A network that is none of those here is padded to its attribute `multiple`, or to what is found by trying.
+    A network that is none of those here is padded to its attribute `multiple`, or to what is found
+    by trying.
     """
     if not isinstance(network, Network) and not torch.compiler.is_exporting():
         multiple = multiple_of(network, image)
         if any(length % multiple for length in axes.size(image)):
-            output: Tensor = axes.cropped(network(pad_to_multiple(image, multiple)), axes.size(image))
+            output: Tensor = axes.cropped(
+                network(pad_to_multiple(image, multiple)), axes.size(image)
+            )
             return output
     whole: Tensor = network(image)
     return whole
@@ -132,7 +139,9 @@ def _tried(network: nn.Module, image: Tensor) -> int:
                     return multiple
         except RuntimeError:
             continue
-    raise ValueError(f"{type(network).__name__}: returns no image of the size that it is given, whatever that is")
+    raise ValueError(
+        f"{type(network).__name__}: returns no image of the size that it is given, whatever that is"
+    )
 
 
 def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
@@ -158,8 +167,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
     The same for (B, C, D, H, W), D included.
 
-    Where the padding is wider than the image (torch's own reflection refuses that) it is reflected again and again; a
-    side of one pixel is repeated.
+    Where the padding is wider than the image (torch's own reflection refuses that) it is reflected
+    again and again; a side of one pixel is repeated.
 
     >>> pad_to_multiple(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4)[0, 0, 0].tolist()
     [1.0, 2.0, 3.0, 2.0]
@@ -179,7 +188,9 @@ def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
     for name, value in values.items():
         several = name in ("widths", "blocks")
         found = [value] if not several else list(value) if isinstance(value, Sequence) else []
-        if not found or not all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found):
+        if not found or not all(
+            isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found
+        ):
             wanted = "a list of whole numbers" if several else "a whole number"
             raise ValueError(f"model.{name}={value}: must be {wanted}, {least} or more")
 
@@ -209,8 +220,13 @@ def receptive_radius_of(levels: Sequence[int]) -> int:
 def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
     """Two 3x3 (3x3x3) convolutions, each with LeakyReLU 0.1."""
     convolution = CONVOLUTION[dims]
-    first, second = convolution(inputs, outputs, 3, padding=1), convolution(outputs, outputs, 3, padding=1)
-    return nn.Sequential(first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True))
+    first, second = (
+        convolution(inputs, outputs, 3, padding=1),
+        convolution(outputs, outputs, 3, padding=1),
+    )
+    return nn.Sequential(
+        first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True)
+    )
 
 
 def network_spec(network: nn.Module) -> dict[str, Any]:
@@ -218,6 +234,10 @@ def network_spec(network: nn.Module) -> dict[str, Any]:
     if not isinstance(network, Network):
         return {}
     kind = type(network)
-    home = "n2n_lightning.networks" if kind.__module__.startswith("n2n_lightning.networks.") else kind.__module__
+    home = (
+        "n2n_lightning.networks"
+        if kind.__module__.startswith("n2n_lightning.networks.")
+        else kind.__module__
+    )
     arguments = {n: list(v) if isinstance(v, tuple) else v for n, v in network.arguments.items()}
     return {"model": {"_target_": f"{home}.{kind.__qualname__}", **arguments}}

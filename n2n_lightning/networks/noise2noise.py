@@ -6,19 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2n_lightning.networks.network import CONVOLUTION, MAX_POOL, Network, checked_dims, two_convolutions
+from n2n_lightning.networks.network import (
+    CONVOLUTION,
+    MAX_POOL,
+    Network,
+    checked_dims,
+    two_convolutions,
+)
 
 
 @final
 class Noise2NoiseUNet(Network):
     """The U-Net of the Noise2Noise paper (Lehtinen et al., ICML 2018, appendix table 2): 991,203 parameters for RGB.
 
-    3x3 convolutions, LeakyReLU 0.1 after all but the last, He initialisation, no normalisation. It works on values
-    shifted to [-0.5, 0.5].
+    3x3 convolutions, LeakyReLU 0.1 after all but the last, He initialisation, no normalisation. It
+    works on values shifted to [-0.5, 0.5].
 
     Args:
         channels: of the images.
-        out_channels: of the result, where it has others than the input: that has several frames then.
+        out_channels: of the result, where it has others than the input: that has several frames
+            then.
         dims: 2 for images, 3 for volumes.
 
     >>> sum(parameter.numel() for parameter in Noise2NoiseUNet().parameters())
@@ -34,7 +41,10 @@ class Noise2NoiseUNet(Network):
         self.encoder = nn.ModuleList(convolution(48, 48, 3, padding=1) for _ in range(6))
         inputs = (96, 144, 144, 144)
         self.decoder = nn.ModuleList(two_convolutions(n, 96, dims) for n in inputs)
-        self.dec1a, self.dec1b = convolution(96 + channels, 64, 3, padding=1), convolution(64, 32, 3, padding=1)
+        self.dec1a, self.dec1b = (
+            convolution(96 + channels, 64, 3, padding=1),
+            convolution(64, 32, 3, padding=1),
+        )
         self.output = convolution(32, out_channels or channels, 3, padding=1)
         for module in self.modules():
             if isinstance(module, convolution):

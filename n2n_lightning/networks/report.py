@@ -77,8 +77,9 @@ class EncoderDecoder(_ReportNetwork):
 class UNet(_ReportNetwork):
     """The report's U-Net, its Table 1 (22.96 dB in the report).
 
-    Read so that every number of the table fits: `up` counts the channels after nearest upsampling and concatenation
-    with the pooled map of that size (the last has none), `ct` is a 3x3 transposed convolution of stride 1.
+    Read so that every number of the table fits: `up` counts the channels after nearest upsampling
+    and concatenation with the pooled map of that size (the last has none), `ct` is a 3x3 transposed
+    convolution of stride 1.
     """
 
     def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:

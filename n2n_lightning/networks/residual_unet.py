@@ -22,32 +22,40 @@ from n2n_lightning.networks.network import (
 class ResidualUNet(Network):
     """A U-Net of blocks of two 3x3 convolutions that estimates the noise: output = input - estimate.
 
-    Ronneberger et al., MICCAI 2015, with the residual output of DnCNN (Zhang et al., TIP 2017), nearest upsampling and
-    LeakyReLU 0.1 (Lehtinen et al., ICML 2018) and no normalisation, which helps little in denoising U-Nets.
+    Ronneberger et al., MICCAI 2015, with the residual output of DnCNN (Zhang et al., TIP 2017),
+    nearest upsampling and LeakyReLU 0.1 (Lehtinen et al., ICML 2018) and no normalisation, which
+    helps little in denoising U-Nets.
 
     Args:
         channels: of the images.
         width: channels of the first level; each level below has twice as many.
         levels: how many sizes the network works at, the image's own included.
-        out_channels: of the result, where it has others than the input: that has several frames then.
+        out_channels: of the result, where it has others than the input: that has several frames
+            then.
         dims: 2 for images, 3 for volumes.
     """
 
     def __init__(
-        self, channels: int = 3, width: int = 32, levels: int = 3, out_channels: int | None = None, dims: int = 2
+        self,
+        channels: int = 3,
+        width: int = 32,
+        levels: int = 3,
+        out_channels: int | None = None,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         convolution, self._pool = CONVOLUTION[checked_dims(dims)], MAX_POOL[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
-        self.receptive_radius = (
-            receptive_radius_of([2] * levels) + 1
-        )  # two convolutions of 3x3 at each size, and the last
+        # two convolutions of 3x3 at each size, and the last
+        self.receptive_radius = receptive_radius_of([2] * levels) + 1
         widths = [width * 2**level for level in range(levels)]
         steps = zip([channels, *widths], widths, strict=False)
         self.encoder = nn.ModuleList(two_convolutions(a, b, dims) for a, b in steps)
-        self.decoder = nn.ModuleList(two_convolutions(a + b, a, dims) for a, b in reversed(list(pairwise(widths))))
+        self.decoder = nn.ModuleList(
+            two_convolutions(a + b, a, dims) for a, b in reversed(list(pairwise(widths)))
+        )
         self.output = convolution(width, self.out_channels, 3, padding=1)
         for module in self.modules():
             if isinstance(module, convolution):

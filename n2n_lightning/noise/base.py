@@ -14,7 +14,8 @@ class Noise:
     """The base of all corruptions; one noisy pixel stands for `block` x `block` pixels of the photograph.
 
     Args:
-        frozen: each training image keeps one fixed pair, as in the report, instead of new noise in every epoch.
+        frozen: each training image keeps one fixed pair, as in the report, instead of new noise in
+            every epoch.
     """
 
     block: int = 1
@@ -67,7 +68,9 @@ def checked_strength(name: str, strength: Strength, least: float, most: float) -
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(f"noise.{name}={strength}: must be a number or a range [a, b] within {least:g}..{most:g}")
+        raise ValueError(
+            f"noise.{name}={strength}: must be a number or a range [a, b] within {least:g}..{most:g}"
+        )
     return strength if isinstance(strength, int | float) else tuple(strength)
 
 

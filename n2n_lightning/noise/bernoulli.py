@@ -9,12 +9,14 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, u
 class Bernoulli(Noise):
     """noisy = m * clean, m = 0 with probability p, else 1, for all channels of a pixel together (the paper, 3.2).
 
-    The input has 0 where a pixel is missing. The target has NaN there, so that the losses do not count it: that is the
-    paper's masked loss, and leaves a mean of the clean image over the pixels that are present.
+    The input has 0 where a pixel is missing. The target has NaN there, so that the losses do not
+    count it: that is the paper's masked loss, and leaves a mean of the clean image over the pixels
+    that are present.
 
     Args:
         p: probability that a pixel is missing.
-        masked: mark missing target pixels; without it they are 0 and the network learns (1 - p) * clean.
+        masked: mark missing target pixels; without it they are 0 and the network learns (1 - p) *
+            clean.
 
     >>> from n2n_lightning.randomness import generator
     >>> image = torch.ones(1, 1, 100, 100)

@@ -10,8 +10,8 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 class Brown(Noise):
     """noisy = clean + sigma/255 * (g * n): white normal noise n, blurred by a Gaussian g, |g|_2 = 1 (the paper, 3.1).
 
-    Every value has the standard deviation sigma/255, and neighbours are correlated: exp(-d^2 / (4 width^2)) at the
-    distance d, in pixels.
+    Every value has the standard deviation sigma/255, and neighbours are correlated: exp(-d^2 / (4
+    width^2)) at the distance d, in pixels.
 
     Args:
         sigma: standard deviation in units of 1/255.
@@ -36,7 +36,11 @@ def blurred_normal(image: Tensor, width: Tensor, generator: torch.Generator) -> 
     radius = int(4 * float(width.max())) + 1
     distance = torch.arange(-radius, radius + 1, device=image.device)
     kernel = (-0.5 * (distance / width.clamp(min=0.1)[:, None]) ** 2).exp()
-    kernel = (kernel / kernel.norm(dim=1, keepdim=True)).repeat_interleave(b * c // len(width), 0)[:, None]
-    white = torch.randn(1, b * c, h + 2 * radius, w + 2 * radius, generator=generator, device=image.device)
+    kernel = (kernel / kernel.norm(dim=1, keepdim=True)).repeat_interleave(b * c // len(width), 0)[
+        :, None
+    ]
+    white = torch.randn(
+        1, b * c, h + 2 * radius, w + 2 * radius, generator=generator, device=image.device
+    )
     blurred = F.conv2d(white, kernel[..., None], groups=b * c)
     return F.conv2d(blurred, kernel[..., None, :], groups=b * c).view(b, c, h, w)

@@ -4,25 +4,34 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
-from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, share, strength_bounds
+from n2n_lightning.noise.base import (
+    Noise,
+    Strength,
+    checked_strength,
+    drawn,
+    share,
+    strength_bounds,
+)
 from n2n_lightning.noise.brown import blurred_normal
 
 
 class Camera(Noise):
     """noisy = clean + s(clean)/255 * (g * n), s^2 = sigma^2 (1 - shot + 2 shot clean): what a camera makes of light.
 
-    Read and shot noise (Foi et al., IEEE TIP 2008, in its normal approximation), blurred by a Gaussian g as
-    demosaicking blurs it, |g|_2 = 1, a share of it common to all channels as white balance and colour matrices make
-    it. For blind denoising of photographs: give ranges.
+    Read and shot noise (Foi et al., IEEE TIP 2008, in its normal approximation), blurred by a
+    Gaussian g as demosaicking blurs it, |g|_2 = 1, a share of it common to all channels as white
+    balance and colour matrices make it. For blind denoising of photographs: give ranges.
 
     Args:
-        sigma: standard deviation at mid-grey, in units of 1/255; of a range, weak noise is drawn more often than strong
-            noise: lowest + (highest - lowest) u^2, u ~ U(0, 1).
-        shot: share of the variance at mid-grey that is shot noise, which grows with the light; 0 to 1.
+        sigma: standard deviation at mid-grey, in units of 1/255; of a range, weak noise is drawn
+            more often than strong noise: lowest + (highest - lowest) u^2, u ~ U(0, 1).
+        shot: share of the variance at mid-grey that is shot noise, which grows with the light; 0 to
+            1.
         width: standard deviation of the blur in pixels; 0 leaves the noise white.
         shared: share of the variance that all channels have in common; 0 to 1.
-        developed: share of the images whose noise is that of developed pictures: coarse in its colours, stronger in
-            some channels than in others, weaker towards white (see _developed); 0 to 1.
+        developed: share of the images whose noise is that of developed pictures: coarse in its
+            colours, stronger in some channels than in others, weaker towards white (see
+            _developed); 0 to 1.
     """
 
     def __init__(
@@ -37,7 +46,10 @@ class Camera(Noise):
         super().__init__(frozen)
         self.developed = share("developed", developed)
         self.sigma = checked_strength("sigma", sigma, 0, 255)
-        self.shot, self.shared = checked_strength("shot", shot, 0, 1), checked_strength("shared", shared, 0, 1)
+        self.shot, self.shared = (
+            checked_strength("shot", shot, 0, 1),
+            checked_strength("shared", shared, 0, 1),
+        )
         self.width = checked_strength("width", width, 0, 50)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
@@ -72,10 +84,11 @@ def camera_noise(
 def _developed(own: Tensor, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """What developing a picture makes of its noise: that which channels do not share, and a factor for all, at random.
 
-    A sensor has one colour at each pixel, what lies between is interpolated, and cameras smooth colours further, for
-    eyes see brightness finer than colour: half and more of what the channels do not share becomes noise of colour
-    alone, blurred by 1.2 to 3 pixels. White balance multiplies the channels by different factors, 0.67 to 1.5; a tone
-    curve is flat towards white, where up to 80% of the deviation is gone.
+    A sensor has one colour at each pixel, what lies between is interpolated, and cameras smooth
+    colours further, for eyes see brightness finer than colour: half and more of what the channels
+    do not share becomes noise of colour alone, blurred by 1.2 to 3 pixels. White balance multiplies
+    the channels by different factors, 0.67 to 1.5; a tone curve is flat towards white, where up to
+    80% of the deviation is gone.
     """
 
     count = image.shape[1]

@@ -10,8 +10,9 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 class KSpace(Noise):
     """noisy = F^-1(m F(clean) / p), m ~ Bernoulli(p(k)), p(k) = exp(-decay |k|): MRI from few samples (the paper, 3.4).
 
-    Each frequency k of the spectrum, in cycles per image, is measured with probability p(k) and weighted by 1/p(k), so
-    that the mean over draws is the clean image. Real images have a symmetric spectrum: one half is drawn.
+    Each frequency k of the spectrum, in cycles per image, is measured with probability p(k) and
+    weighted by 1/p(k), so that the mean over draws is the clean image. Real images have a symmetric
+    spectrum: one half is drawn.
 
     Args:
         decay: 0.03 keeps about a tenth of the spectrum of a 256 x 256 image.

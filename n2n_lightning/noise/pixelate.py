@@ -10,9 +10,9 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, with_gau
 class Pixelate(Noise):
     """noisy[y, x] = photo[block*y + dy, block*x + dx], (dy, dx) uniform over the block: one sample of each block.
 
-    The corruption of the report's data, as measured on recovered samples of them (block 7, 224 x 224 photographs): a
-    one-sample-per-pixel Monte Carlo estimate of the block mean. Zero mean, white, strongest at edges, not Gaussian.
-    All channels of a pixel come from the same sample.
+    The corruption of the report's data, as measured on recovered samples of them (block 7, 224 x
+    224 photographs): a one-sample-per-pixel Monte Carlo estimate of the block mean. Zero mean,
+    white, strongest at edges, not Gaussian. All channels of a pixel come from the same sample.
 
     Args:
         block: height and width of a block, in pixels of the photograph.
@@ -26,7 +26,9 @@ class Pixelate(Noise):
         self.block = block
         self.sigma = checked_strength("sigma", sigma, 0, 255)
 
-    def offsets(self, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def offsets(
+        self, count: int, height: int, width: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Where in its block each noisy pixel is sampled: dy and dx, each (count, height, width), in 0..block-1."""
         size = (2, count, height, width)
         dy, dx = torch.randint(self.block, size, generator=generator, device=generator.device)

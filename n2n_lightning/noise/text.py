@@ -15,8 +15,9 @@ from n2n_lightning.randomness import generator
 class Text(Noise):
     """noisy = clean, overlaid with random strings until they cover about a share p of the pixels (the paper, 3.2).
 
-    Place, size and colour are random, font and direction are fixed; strings lie on top of one another. Its mean is not
-    the clean image, its median is while less than half is covered: train with loss=l1.
+    Place, size and colour are random, font and direction are fixed; strings lie on top of one
+    another. Its mean is not the clean image, its median is while less than half is covered: train
+    with loss=l1.
 
     Args:
         p: share of the pixels that is covered; passed by less than one string.
@@ -25,11 +26,15 @@ class Text(Noise):
 
     LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-    def __init__(self, p: Strength = 0.25, heights: Sequence[int] = (8, 24), frozen: bool = False) -> None:
+    def __init__(
+        self, p: Strength = 0.25, heights: Sequence[int] = (8, 24), frozen: bool = False
+    ) -> None:
         super().__init__(frozen)
         self.p, self.heights = checked_strength("p", p, 0, 0.95), (heights[0], heights[1])
         if not 4 <= heights[0] <= heights[1] <= 200:
-            raise ValueError(f"noise.heights={list(heights)}: must be two font sizes, 4 <= smallest <= largest <= 200")
+            raise ValueError(
+                f"noise.heights={list(heights)}: must be two font sizes, 4 <= smallest <= largest <= 200"
+            )
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         b, c, h, w = image.shape
@@ -41,10 +46,15 @@ class Text(Noise):
         while (short := covered.float().mean((1, 2, 3), keepdim=True) < wanted).any():
             u = torch.rand(3, b, 1, generator=generator, device=image.device)
             which = (u[0] * count).long()
-            y = rows - (u[1] * (h + height)).long() + height  # (B, H), the row of the string at each row of the image
+            # (B, H), the row of the string at each row of the image
+            y = rows - (u[1] * (h + height)).long() + height
             x = columns - (u[2] * (w + width)).long() + width
             inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-            ink = strings[which[:, :, None], y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None, :]]
+            ink = strings[
+                which[:, :, None],
+                y.clamp(0, height - 1)[:, :, None],
+                x.clamp(0, width - 1)[:, None, :],
+            ]
             ink = (ink & inside)[:, None] & short
             colour = torch.rand(b, c, 1, 1, generator=generator, device=image.device)
             image, covered = torch.where(ink, colour, image), covered | ink
@@ -59,7 +69,9 @@ def _strings(heights: tuple[int, int], count: int = 64) -> Tensor:
     draws = generator("strings", heights)
     masks = []
     for i in range(count):
-        letters = torch.randint(len(Text.LETTERS), (int(torch.randint(3, 12, (1,), generator=draws)),), generator=draws)
+        letters = torch.randint(
+            len(Text.LETTERS), (int(torch.randint(3, 12, (1,), generator=draws)),), generator=draws
+        )
         text = "".join(Text.LETTERS[k] for k in letters)
         size = heights[0] + (heights[1] - heights[0]) * i / (count - 1)
         font = ImageFont.load_default(size)

@@ -8,25 +8,35 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.files import InputError
-from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, normal_like, share, strength_bounds
+from n2n_lightning.noise.base import (
+    Noise,
+    Strength,
+    checked_strength,
+    drawn,
+    normal_like,
+    share,
+    strength_bounds,
+)
 from n2n_lightning.noise.camera import camera_noise
 
 
 class Varied(Noise):
     """What a blind denoiser for pictures of any origin has to know, for `experiment=pretrained`.
 
-    An image has white normal noise, or photon counts with or without read noise (Poisson, then normal), or what cameras
-    make (noise.Camera: read and shot noise, blurred, partly common to the channels; half as strong). Some inputs are
-    then stored in steps, as 8 bit files are, and a few are clipped to [0, 1]; targets never, so that their noise has
-    zero mean. The noise of a picture without colour has none either.
+    An image has white normal noise, or photon counts with or without read noise (Poisson, then
+    normal), or what cameras make (noise.Camera: read and shot noise, blurred, partly common to the
+    channels; half as strong). Some inputs are then stored in steps, as 8 bit files are, and a few
+    are clipped to [0, 1]; targets never, so that their noise has zero mean. The noise of a picture
+    without colour has none either.
 
     Args:
-        sigma: standard deviation in units of 1/255; of a range, weak noise is drawn more often than strong noise:
-            lowest + (highest - lowest) u^1.5, u ~ U(0, 1).
+        sigma: standard deviation in units of 1/255; of a range, weak noise is drawn more often than
+            strong noise: lowest + (highest - lowest) u^1.5, u ~ U(0, 1).
         peak: photons at white, uniform in the logarithm.
         width: standard deviation of the blur of camera noise, in pixels.
         shares: of the images with white noise, with photon counts, and with that of cameras.
-        steps: share of the inputs that are stored in steps of 1/255 to 24/255, none coarser than their noise.
+        steps: share of the inputs that are stored in steps of 1/255 to 24/255, none coarser than
+            their noise.
         clipped: share of the inputs that are clipped to [0, 1].
         developed: share of the camera noise that is of developed pictures, see Camera.
     """
@@ -45,12 +55,17 @@ class Varied(Noise):
         frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
-        self.sigma, self.peak = checked_strength("sigma", sigma, 0, 255), checked_strength("peak", peak, 1e-3, 1e9)
+        self.sigma, self.peak = (
+            checked_strength("sigma", sigma, 0, 255),
+            checked_strength("peak", peak, 1e-3, 1e9),
+        )
         self.width = checked_strength("width", width, 0, 50)
         self.steps, self.clipped = share("steps", steps), share("clipped", clipped)
         self.developed = share("developed", developed)
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise InputError(f"noise.shares={list(shares)}: must be three numbers, 0 or more, that add up to 1")
+            raise InputError(
+                f"noise.shares={list(shares)}: must be three numbers, 0 or more, that add up to 1"
+            )
         self.shares = tuple(shares)
 
     def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
@@ -68,7 +83,9 @@ class Varied(Noise):
         camera = camera_noise(image, sigma / 2, shot, shared, width, generator, self.developed)
         white = image + sigma * normal_like(image, generator)
         normal, photons, _ = self.shares
-        noisy = torch.where(kind < normal, white, torch.where(kind < normal + photons, counted, camera))
+        noisy = torch.where(
+            kind < normal, white, torch.where(kind < normal + photons, counted, camera)
+        )
         grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
         return torch.where(grey, noisy[:, :1], noisy)
 

@@ -16,7 +16,9 @@ def rendered(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     loader = PackageLoader("n2n_lightning.reporting")
-    pages = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+    )
     return pages.get_template(template).render(**values)
 
 
@@ -28,7 +30,13 @@ def text(value: Any) -> str:
     """
     if value is None:
         return ""
-    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:.2f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 class HtmlReport:
@@ -71,7 +79,10 @@ class HtmlReport:
     def table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Rows of equal keys, and a CSV file of them; columns without a value are left out of the page."""
         names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
-        cells = [{"cells": [text(row[n]) for n in names], "state": str(row.get("state", ""))} for row in rows]
+        cells = [
+            {"cells": [text(row[n]) for n in names], "state": str(row.get("state", ""))}
+            for row in rows
+        ]
         self.parts.append({"kind": "table", "names": names, "rows": cells, "wide": WIDE})
         with (
             replacing(self.out / f"{name}.csv") as temporary,

@@ -42,7 +42,10 @@ class Samples:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                names, titles = [str(n) for n in file["names"]], [[str(t) for t in row] for row in file["titles"]]
+                names, titles = (
+                    [str(n) for n in file["names"]],
+                    [[str(t) for t in row] for row in file["titles"]],
+                )
                 images = [[file[f"{name}_{i}"] for i in range(len(titles[0]))] for name in names]
         except Exception as error:  # NumPy raises whatever the damage leads to
             raise InputError(f"{path}: damaged; its samples are left out") from error
@@ -85,7 +88,10 @@ def side_by_side(runs: Sequence[tuple[str, Samples]]) -> list[Compared]:
         return []
     found = []
     for i, noisy in enumerate(first.images[0]):
-        names = [first.layer(0, i), *(": ".join(filter(None, (name, s.titles[1][i]))) for name, s in alike)]
+        names = [
+            first.layer(0, i),
+            *(": ".join(filter(None, (name, s.titles[1][i]))) for name, s in alike),
+        ]
         images = [noisy, *(s.images[1][i] for _, s in alike)]
         if first.names[-1] != "removed":  # what one run removed is not what another one did
             names, images = [*names, first.layer(2, i)], [*images, first.images[2][i]]

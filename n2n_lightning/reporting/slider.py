@@ -46,13 +46,17 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     Args:
         name: of the picture.
         before, after: of one shape, mapped or not.
-        axes: their letters. Planes of volumes and frames of movies are pages; of colours the first three are shown, of
-            other channels each by itself.
+        axes: their letters. Planes of volumes and frames of movies are pages; of colours the first
+            three are shown, of other channels each by itself.
     """
     first, second = (as_pages(array, axes) for array in (before, after))
     *stacked, height, width, channels = first.shape
     colours = 3 if channels in (3, 4) else 1
-    places = [(*place, k) for place in np.ndindex(*stacked) for k in range(1 if colours == 3 else channels)]
+    places = [
+        (*place, k)
+        for place in np.ndindex(*stacked)
+        for k in range(1 if colours == 3 else channels)
+    ]
     chosen = evenly(len(places), PAGES)
     shape = " x ".join(str(n) for n in before.shape)
     left = f" {len(chosen)} of {len(places)} pages are here." if len(chosen) < len(places) else ""
@@ -62,14 +66,18 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
         part = slice(3) if colours == 3 else slice(k, k + 1)
         here = [np.asarray(array[tuple(place)][..., part], np.float64) for array in (first, second)]
         known = here[0][np.isfinite(here[0])]
-        low, high = (float(v) for v in np.quantile(known, (0.001, 0.999))) if known.size else (0.0, 1.0)
+        low, high = (
+            (float(v) for v in np.quantile(known, (0.001, 0.999))) if known.size else (0.0, 1.0)
+        )
         if before.dtype == np.uint8:
             low, high = 0.0, 255.0
         high = high if high > low else low + 1
         eight = [np.nan_to_num((x - low) / (high - low)).clip(0, 1) * 255 for x in here]
         one, other = ((x if colours == 3 else x[..., 0]).round().astype(np.uint8) for x in eight)
         label = f"Shown: {low:g} to {high:g}." if before.dtype != np.uint8 else ""
-        label += f" {height} x {width}, page {number + 1} of {len(places)}." if len(places) > 1 else ""
+        label += (
+            f" {height} x {width}, page {number + 1} of {len(places)}." if len(places) > 1 else ""
+        )
         found.pages.append(([one, other], label))
     return found
 
@@ -89,7 +97,8 @@ def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str,
             "about": one.about + smaller,
             "layers": one.layers,
             "pages": [
-                {"images": [_png(layer, factor) for layer in layers], "label": label} for layers, label in one.pages
+                {"images": [_png(layer, factor) for layer in layers], "label": label}
+                for layers, label in one.pages
             ],
         }
         for one in compared
@@ -105,7 +114,11 @@ def write_page(path: Path, compared: Sequence[Compared], title: str) -> None:
         title: of the page.
     """
     shown = [compared[i] for i in evenly(len(compared), MAX_PICTURES)]
-    left = f"{len(compared) - len(shown)} more pictures are not shown." if len(compared) > len(shown) else ""
+    left = (
+        f"{len(compared) - len(shown)} more pictures are not shown."
+        if len(compared) > len(shown)
+        else ""
+    )
     page = rendered("slider.html", title=title, pictures=content(shown), remark=left)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -117,7 +130,9 @@ def _png(image: np.ndarray, factor: int) -> str:
 
     if factor > 1:
         height, width = (n // factor * factor for n in image.shape[:2])
-        blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor, *image.shape[2:])
+        blocks = image[:height, :width].reshape(
+            height // factor, factor, width // factor, factor, *image.shape[2:]
+        )
         image = blocks.mean((1, 3)).round().astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", optimize=False)

@@ -25,7 +25,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = locks.acquired(folder / ".lock", wait=1)  # whoever only looks whether it is held, holds it for a moment
+        # whoever only looks whether it is held, holds it for a moment
+        lock = locks.acquired(folder / ".lock", wait=1)
     except locks.CannotLock:
         locks.warn("two runs in one folder would not notice one another", folder / ".lock")
         yield
@@ -96,7 +97,9 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
     """The best epoch's scores (the last one's, where none has any), and the speed of the whole training."""
     scored = [row for row in history if "val_psnr" in row or "val_mse_estimate" in row]
-    best = max(scored, key=lambda row: ranking_score(row) or 0.0, default=history[-1] if history else {})
+    best = max(
+        scored, key=lambda row: ranking_score(row) or 0.0, default=history[-1] if history else {}
+    )
     names = ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]
     names += [
         "val_psnr_estimate",
@@ -120,16 +123,19 @@ def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
         "val_psnr_estimate_interval": None if ends == [None, None] else ends,
         "best_epoch": best.get("epoch"),
         "seconds": round(seconds, 3),
-        "images_per_second": round(sum(row["images"] for row in history) / seconds, 1) if seconds else None,
+        "images_per_second": round(sum(row["images"] for row in history) / seconds, 1)
+        if seconds
+        else None,
     }
 
 
 def ranking_score(scores: dict[str, Any]) -> float | None:
     """What the best of several runs or epochs has most of, in dB; None if it has no score.
 
-    PSNR against clean images; without them its estimate. Older runs have neither, and then the PSNR against the noisy
-    images kept back does: their noise, the same for all runs, makes it low, but keeps the order, up to chance. So does
-    the loss of single images against themselves, for runs of one method.
+    PSNR against clean images; without them its estimate. Older runs have neither, and then the PSNR
+    against the noisy images kept back does: their noise, the same for all runs, makes it low, but
+    keeps the order, up to chance. So does the loss of single images against themselves, for runs of
+    one method.
 
     >>> [ranking_score(scores) for scores in ({"val_psnr": 25.86}, {"val_mse_estimate": 0.001},
     ...     {"val_noisy_loss": 0.01})]
@@ -171,7 +177,10 @@ def git_commit() -> str | None:
 def for_all_jobs(sweep: Path) -> set[str]:
     """What was typed for a sweep, in small letters: Hydra writes `true` as `True` into the overrides of a job."""
     try:
-        return {word.lower() for word in json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["arguments"]}
+        return {
+            word.lower()
+            for word in json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["arguments"]
+        }
     except (OSError, ValueError, KeyError):
         return set()
 
@@ -184,16 +193,20 @@ def _choice(group: str, target: str) -> str:
     return target.rsplit(".", 1)[-1]
 
 
-def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, result: dict[str, Any]) -> None:
+def write_hyperparameters(
+    folder: Path, config: dict[str, Any], command: str, result: dict[str, Any]
+) -> None:
     """The run's row in TensorBoard's HParams tab, one for the whole run, written when its scores are known.
 
-    Its columns are what was typed, by the names that were typed, and what most want to know beside it; of a job of a
-    sweep what the jobs differ by, for TensorBoard shows the first few alone.
+    Its columns are what was typed, by the names that were typed, and what most want to know beside
+    it; of a job of a sweep what the jobs differ by, for TensorBoard shows the first few alone.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     fixed = for_all_jobs(folder.parent)
-    params: dict[str, Any] = {n: _choice(n, config[n]["_target_"]) for n in ("data", "model", "loss")}
+    params: dict[str, Any] = {
+        n: _choice(n, config[n]["_target_"]) for n in ("data", "model", "loss")
+    }
     params |= {"seed": config["seed"], "optim.lr": config["optim"].get("lr", 0)}
     for word in shlex.split(command):
         name, equals, value = word.lstrip("+~").partition("=")
@@ -202,7 +215,14 @@ def write_hyperparameters(folder: Path, config: dict[str, Any], command: str, re
                 params[name] = float(value)
             except ValueError:
                 params[name] = value
-    names = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_noisy_loss", "val_self_loss", "train_loss")
+    names = (
+        "val_psnr",
+        "val_psnr_total",
+        "val_psnr_estimate",
+        "val_noisy_loss",
+        "val_self_loss",
+        "train_loss",
+    )
     scores = {f"final/{name}": result[name] for name in names if result[name] is not None}
     with SummaryWriter(str(folder)) as writer:
         writer.add_hparams(params, scores, run_name=".")

@@ -36,7 +36,8 @@ def acquired(path: Path, wait: float = 0.0) -> Any | None:
         raise
     except (OSError, NotImplementedError) as error:
         raise CannotLock(f"{path}: its file system has no locks") from error
-    if isinstance(lock, filelock.SoftFileLock):  # a mark in place of a lock, which a killed process would leave behind
+    # a mark in place of a lock, which a killed process would leave behind
+    if isinstance(lock, filelock.SoftFileLock):
         lock.release(force=True)
         raise CannotLock(f"{path}: its file system has no locks")
     return lock
@@ -48,5 +49,9 @@ _warned: list[Path] = []
 def warn(what: str, path: Path) -> None:
     """Says once in a process what goes on without locks."""
     if not _warned:
-        print(f"warning: {path.parent}: its file system has no locks; {what}", file=sys.stderr, flush=True)
+        print(
+            f"warning: {path.parent}: its file system has no locks; {what}",
+            file=sys.stderr,
+            flush=True,
+        )
         _warned.append(path)

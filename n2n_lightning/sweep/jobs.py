@@ -22,7 +22,8 @@ from n2n_lightning.files import InputError
 from n2n_lightning.runs import locks
 from n2n_lightning.runs.folder import alive, read_result
 
-PARENT = "N2N_LIGHTNING_SWEEP"  # in the environment of the jobs: host:process that started the sweep
+# in the environment of the jobs: host:process that started the sweep
+PARENT = "N2N_LIGHTNING_SWEEP"
 
 
 def gpus() -> list[str]:
@@ -31,7 +32,9 @@ def gpus() -> list[str]:
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return [str(i) for i in range(len(re.findall(r"^GPU \d+", listed, re.MULTILINE)))]
@@ -66,7 +69,11 @@ def claim_gpu(jobs_per_gpu: int) -> None:
 def follow_parent() -> None:
     """Ends this process when the one that started the sweep is gone: loky's workers would go on alone."""
     host, _, pid = os.environ.get(PARENT, "").partition(":")
-    if host != socket.gethostname() or int(pid) == os.getpid() or "follow" in {t.name for t in threading.enumerate()}:
+    if (
+        host != socket.gethostname()
+        or int(pid) == os.getpid()
+        or "follow" in {t.name for t in threading.enumerate()}
+    ):
         return
 
     def watch() -> None:
@@ -93,7 +100,10 @@ def job(launcher: str, n_jobs: int, jobs_per_gpu: int, folder: Path) -> Iterator
 
         torch.set_num_threads(max(1, joblib.cpu_count() // n_jobs))
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
+    with (
+        (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+    ):
         yield
 
 
@@ -113,7 +123,9 @@ def stored_result(folder: Path, overrides: list[str], retry_failed: bool) -> dic
     result = read_result(folder)
     if result.get("status") == "running":
         raise InputError(f"{folder}: its run is still going on")
-    if result.get("status") == "finished" or (result.get("status") == "failed" and not retry_failed):
+    if result.get("status") == "finished" or (
+        result.get("status") == "failed" and not retry_failed
+    ):
         return result
     if result.get("status") == "failed":
         set_aside(folder)

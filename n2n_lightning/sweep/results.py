@@ -12,12 +12,20 @@ from n2n_lightning.runs.folder import for_all_jobs, ranking_score, read_result
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
     """The jobs of a sweep, in the order of their numbers: what was swept, state, scores, reason and command of each."""
-    jobs = [f for f in folder.iterdir() if (f / ".hydra" / "overrides.yaml").is_file()] if folder.is_dir() else []
+    jobs = (
+        [f for f in folder.iterdir() if (f / ".hydra" / "overrides.yaml").is_file()]
+        if folder.is_dir()
+        else []
+    )
     fixed = for_all_jobs(folder)
     asked, rows = {}, []
     for path in sorted(jobs, key=natural):
-        overrides = [str(o).replace("\\:", ":") for o in OmegaConf.load(path / ".hydra" / "overrides.yaml")]
-        asked[path] = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o.lower() not in fixed)
+        overrides = [
+            str(o).replace("\\:", ":") for o in OmegaConf.load(path / ".hydra" / "overrides.yaml")
+        ]
+        asked[path] = dict(
+            o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o.lower() not in fixed
+        )
     swept = list(dict.fromkeys(name for values in asked.values() for name in values))
     for path, values in asked.items():
         result = read_result(path)
@@ -55,7 +63,11 @@ def _number(text: str | None) -> Any:
 def score_text(row: dict[str, Any], unit: str = "") -> str:
     """How far a job is and what it scores, for its line on the terminal."""
     value = ranking_score(row)
-    return f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{_KINDS[_kind([row])][1]}" if value is not None else ""
+    return (
+        f"  epoch {row['epochs'] or 0}  {value:.2f}{unit}{_KINDS[_kind([row])][1]}"
+        if value is not None
+        else ""
+    )
 
 
 # What the scores of runs are, in a table's head, behind a number, and on an axis.
@@ -69,7 +81,9 @@ _KINDS = {
 
 def _kind(rows: list[dict[str, Any]]) -> str:
     """Which of _KINDS the scores of some jobs are."""
-    return next((kind for kind in _KINDS if any(row.get(kind) is not None for row in rows)), "val_psnr")
+    return next(
+        (kind for kind in _KINDS if any(row.get(kind) is not None for row in rows)), "val_psnr"
+    )
 
 
 def jobs_table(rows: list[dict[str, Any]]) -> Any:
@@ -88,12 +102,23 @@ def jobs_table(rows: list[dict[str, Any]]) -> Any:
         "reason",
     ):
         wide = column in ("point", "reason")
-        table.add_column(column, justify="left" if wide or column == "state" else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if wide or column == "state" else "right", overflow="fold"
+        )
     for row in rows:
-        scores = [f"{value:.2f}" if value is not None else "" for value in (ranking_score(row), row["val_psnr_total"])]
+        scores = [
+            f"{value:.2f}" if value is not None else ""
+            for value in (ranking_score(row), row["val_psnr_total"])
+        ]
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
         table.add_row(
-            row["job"], row["point"], row["state"], str(row["epochs"] or ""), *scores, seconds, row["reason"] or ""
+            row["job"],
+            row["point"],
+            row["state"],
+            str(row["epochs"] or ""),
+            *scores,
+            seconds,
+            row["reason"] or "",
         )
     return table
 
@@ -116,14 +141,21 @@ def picture(rows: list[dict[str, Any]], axis: str) -> Any:
     lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
         if (value := ranking_score(row)) is not None:
-            others = " ".join(f"{n}={v}" for n, v in row["parameters"].items() if n not in (axis, "seed"))
+            others = " ".join(
+                f"{n}={v}" for n, v in row["parameters"].items() if n not in (axis, "seed")
+            )
             lines.setdefault(others, {}).setdefault(row["parameters"][axis], []).append(value)
     figure = Figure(figsize=(6.4, 4), layout="constrained", dpi=120)
     ax = figure.subplots()
     for label, points in sorted(lines.items()):
         x = sorted(points)
-        y, spread = [mean(points[v]) for v in x], [stdev(points[v]) if len(points[v]) > 1 else 0.0 for v in x]
-        ax.errorbar(x, y, yerr=spread if any(spread) else None, marker="o", capsize=3, label=label or None)
+        y, spread = (
+            [mean(points[v]) for v in x],
+            [stdev(points[v]) if len(points[v]) > 1 else 0.0 for v in x],
+        )
+        ax.errorbar(
+            x, y, yerr=spread if any(spread) else None, marker="o", capsize=3, label=label or None
+        )
     values = [row["parameters"][axis] for row in rows]
     if min(values) > 0 and max(values) / min(values) >= 10:
         ax.set_xscale("log")

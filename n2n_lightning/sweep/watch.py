@@ -64,7 +64,10 @@ class Sweep:
         try:  # a sweep that is continued keeps what it was started with
             before = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            before = {"arguments": Sweep.arguments, "n_trials": OmegaConf.select(config, "hydra.sweeper.n_trials")}
+            before = {
+                "arguments": Sweep.arguments,
+                "n_trials": OmegaConf.select(config, "hydra.sweeper.n_trials"),
+            }
         if points(before.get("arguments", [])) != points(Sweep.arguments):
             raise InputError(
                 f"{self.folder}: holds the sweep of {shlex.join(before['arguments'])}; name another folder"
@@ -75,7 +78,8 @@ class Sweep:
         self._shown: dict[str, str] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        self._asked: tuple[int, float] | None = None  # the signal that should end the sweep, and when it came
+        # the signal that should end the sweep, and when it came
+        self._asked: tuple[int, float] | None = None
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._end_by)
 
@@ -92,7 +96,9 @@ class Sweep:
             locks.warn("two sweeps in one folder would not notice one another", path)
             return None
         if lock is None:
-            raise InputError(f"{self.folder}: a sweep is going on in it; name another folder with hydra.sweep.dir=")
+            raise InputError(
+                f"{self.folder}: a sweep is going on in it; name another folder with hydra.sweep.dir="
+            )
         return lock
 
     def close(self, status: Any) -> int:
@@ -117,7 +123,8 @@ class Sweep:
             self._lock.release()
         for name in ("sweep.json", "multirun.yaml", ".lock"):  # the second is Hydra's
             (self.folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it is not empty: the person named a folder with other things in it
+        # it is not empty: the person named a folder with other things in it
+        with contextlib.suppress(OSError):
             self.folder.rmdir()
         return True
 
@@ -138,11 +145,16 @@ class Sweep:
 
         stdout = sys.__stdout__
         assert stdout is not None
-        live = Live(console=Console(file=stdout), auto_refresh=False, transient=True) if stdout.isatty() else None
+        live = (
+            Live(console=Console(file=stdout), auto_refresh=False, transient=True)
+            if stdout.isatty()
+            else None
+        )
         with live or contextlib.nullcontext():
             while True:
                 last = self._over.wait(1)
-                # Python drops an exception that is raised while it cleans up: then the signal is sent once more.
+                # Python drops an exception that is raised while it cleans up: then the signal is
+                # sent once more.
                 if not last and self._asked and time.monotonic() - self._asked[1] > 30:
                     signum, self._asked = self._asked[0], None
                     signal.raise_signal(signum)
@@ -151,9 +163,17 @@ class Sweep:
                     live.update(jobs_table(rows), refresh=True)
                 else:
                     for row in rows:
-                        line = f"{row['job']}  {row['state']}  {row['point']}{score_text(row, ' dB')}"
+                        line = (
+                            f"{row['job']}  {row['state']}  {row['point']}{score_text(row, ' dB')}"
+                        )
                         if self._shown.get(row["job"]) != row["state"]:
-                            print(line, f" {row['reason']}" if row["reason"] else "", sep="", file=stdout, flush=True)
+                            print(
+                                line,
+                                f" {row['reason']}" if row["reason"] else "",
+                                sep="",
+                                file=stdout,
+                                flush=True,
+                            )
                         self._shown[row["job"]] = row["state"]
                 if last:
                     return
@@ -163,18 +183,29 @@ class Sweep:
         self._end()
         rows = read_sweep(self.folder)
         before = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
-        ranked = sorted(rows, key=lambda row: -(-1e9 if (value := ranking_score(row)) is None else value))
+        ranked = sorted(
+            rows, key=lambda row: -(-1e9 if (value := ranking_score(row)) is None else value)
+        )
         best = ranked[0] if ranked and ranking_score(ranked[0]) is not None else None
         self._write({**before, "jobs": ranked, "best": best and best["command"]})
         with (
             replacing(self.folder / "sweep.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            names = list(dict.fromkeys(n for row in ranked for n in row if n not in ("parameters", "command")))
+            names = list(
+                dict.fromkeys(
+                    n for row in ranked for n in row if n not in ("parameters", "command")
+                )
+            )
             swept = list(dict.fromkeys(name for row in ranked for name in row["parameters"]))
             writer = csv.writer(file)
             writer.writerow([*swept, *names])
-            writer.writerows([[*(row["parameters"].get(n) for n in swept), *(row[n] for n in names)] for row in ranked])
+            writer.writerows(
+                [
+                    [*(row["parameters"].get(n) for n in swept), *(row[n] for n in names)]
+                    for row in ranked
+                ]
+            )
         if axis := numeric_axis(rows):
             with replacing(self.folder / "sweep.png") as temporary:
                 picture(rows, axis).savefig(temporary)
@@ -184,11 +215,19 @@ class Sweep:
         console.print(jobs_table(ranked))
         if best:
             print(f"best:    {best['command']}")
-        print(f"sweep:   {os.path.relpath(self.folder)}/sweep.csv, sweep.json" + (", sweep.png" if axis else ""))
-        print(f"curves:  python -m tensorboard.main --logdir {shlex.quote(os.path.relpath(self.folder))}")
+        print(
+            f"sweep:   {os.path.relpath(self.folder)}/sweep.csv, sweep.json"
+            + (", sweep.png" if axis else "")
+        )
+        print(
+            f"curves:  python -m tensorboard.main --logdir {shlex.quote(os.path.relpath(self.folder))}"
+        )
         unfinished = [row for row in rows if row["state"] != "finished"]
         if unfinished:
-            print(f"{len(unfinished)} of {len(rows)} jobs did not finish; to go on:  {self._again()}", file=sys.stderr)
+            print(
+                f"{len(unfinished)} of {len(rows)} jobs did not finish; to go on:  {self._again()}",
+                file=sys.stderr,
+            )
         return bool(rows) and not unfinished
 
     def _again(self) -> str:
@@ -200,7 +239,12 @@ def explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130
     if type(error).__name__ == "TerminatedWorkerError":
-        print("error: a worker process was killed, and joblib gives up its other jobs with it", file=sys.stderr)
-    elif "Record does not exist" not in str(error):  # Optuna has no best trial where all failed; the table says so
+        print(
+            "error: a worker process was killed, and joblib gives up its other jobs with it",
+            file=sys.stderr,
+        )
+    elif "Record does not exist" not in str(
+        error
+    ):  # Optuna has no best trial where all failed; the table says so
         traceback.print_exception(error)
     return 1

@@ -30,9 +30,12 @@ from n2n_lightning.training.run import precision, silence_lightning
 
 MAX_IMAGES = 64  # pictures that are learnt from, evenly spread over all
 MIN_SIDE = 24  # pixels of a side
-RISK_IMAGES, RISK_SIDE = 8, 192  # pictures, and pixels of the middle of each, that say how far to go
+# pictures, and pixels of the middle of each, that say how far to go
+RISK_IMAGES, RISK_SIDE = 8, 192
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the checkpoint to what was learnt
-RATE = 2e-4  # a tenth of what training from nothing takes: the network knows much already, and 5e-4 unlearnt some of it
+# a tenth of what training from nothing takes: the network knows much already, and 5e-4 unlearnt
+# some of it
+RATE = 2e-4
 
 
 class ImagesInMemory(SingleImages):
@@ -46,7 +49,11 @@ class ImagesInMemory(SingleImages):
     """
 
     def __init__(
-        self, images: Sequence[torch.Tensor], names: Sequence[str], nodata_values: tuple[float, ...], **options: Any
+        self,
+        images: Sequence[torch.Tensor],
+        names: Sequence[str],
+        nodata_values: tuple[float, ...],
+        **options: Any,
     ) -> None:
         super().__init__("the pictures", val_share=0, **options)
         self.images, self.names, self.declared = list(images), list(names), nodata_values
@@ -101,13 +108,17 @@ class TimeBudget(pl.Callback):
         self.stopped = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it all
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
         pl_module.share = self.share  # type: ignore[assignment]
         rise = min(1.0, (trainer.global_step + 1) / 20)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = RATE * rise * 0.5 * (1 + math.cos(math.pi * self.share))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
         self.advance(self.share)
         if self.stopped or self.share >= 1:
             trainer.should_stop = True
@@ -146,9 +157,10 @@ def adapt(
 ) -> Adapted:
     """Continues a checkpoint on pictures themselves, by neighbours or masks, whichever their noise allows.
 
-    Neighbours are pictures of half the size, so that a checkpoint that knew the noise already may get worse by them.
-    The result is therefore as far on the way from the old weights to the new ones (Wortsman et al., Robust fine-tuning,
-    CVPR 2022) as Stein's estimate of the error on the pictures is least, where their noise is white.
+    Neighbours are pictures of half the size, so that a checkpoint that knew the noise already may
+    get worse by them. The result is therefore as far on the way from the old weights to the new
+    ones (Wortsman et al., Robust fine-tuning, CVPR 2022) as Stein's estimate of the error on the
+    pictures is least, where their noise is white.
 
     Args:
         checkpoint: the run folder or checkpoint file to begin with.
@@ -183,9 +195,16 @@ def adapt(
     trainer = _trainer(device, TimeBudget(60 * minutes, advance))
     trainer.fit(module, data)
     limits = data.limits
-    ours = {"format": 1, "model": spec, "scale": data.scale, "range": list(limits) if limits else None}
+    ours = {
+        "format": 1,
+        "model": spec,
+        "scale": data.scale,
+        "range": list(limits) if limits else None,
+    }
     model = TrainedDenoiser(network.float().eval(), data.channels, data.scale, limits).to(device)
-    share = _go_back(model, before, images, nodata_values) if options["method"] == "neighbours" else 1.0
+    share = (
+        _go_back(model, before, images, nodata_values) if options["method"] == "neighbours" else 1.0
+    )
     return Adapted(model, ours, share)
 
 
@@ -199,7 +218,9 @@ def _trainer(device: str, budget: TimeBudget) -> pl.Trainer:
         limit_val_batches=0,
         gradient_clip_val=1.0,
         callbacks=[budget],
-        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),  # type: ignore[arg-type]
+        **dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        ),  # type: ignore[arg-type]
     )
 
 
@@ -215,7 +236,9 @@ def _go_back(
     some = [mask_invalid(image, image.double(), nodata_values).numpy() for image in looked]
 
     def go(share: float) -> None:
-        model.network.load_state_dict({n: torch.lerp(before[n].to(v), v, share) for n, v in after.items()})
+        model.network.load_state_dict(
+            {n: torch.lerp(before[n].to(v), v, share) for n, v in after.items()}
+        )
 
     def denoise(image: np.ndarray) -> np.ndarray:
         return model.denoise(image, axes="CHW")
@@ -225,7 +248,8 @@ def _go_back(
         go(share)
         lines.append(sure.variances(some, [denoise(image.astype(np.float32)) for image in some]))
     bright = float(np.mean([np.nanmean(image) for image in some]))
-    line = max(lines, key=lambda line: line[0] + line[1] * bright)  # what removes next to nothing knows no noise
+    # what removes next to nothing knows no noise
+    line = max(lines, key=lambda line: line[0] + line[1] * bright)
     risks = {}
     for share in SHARES:
         go(share)
@@ -235,7 +259,9 @@ def _go_back(
     return best
 
 
-def _network(checkpoint: Path, channels: int, allow: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
+def _network(
+    checkpoint: Path, channels: int, allow: Sequence[str]
+) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a checkpoint for images of so many channels, with its weights; and what builds it."""
     trained, spec = load(checkpoint, allow), warm_start.checkpoint_model(checkpoint)
     if trained.context:
@@ -243,9 +269,13 @@ def _network(checkpoint: Path, channels: int, allow: Sequence[str]) -> tuple[nn.
     if trained.channels == channels:
         return trained.network, spec
     if "channels" not in spec:
-        raise InputError(f"{checkpoint}: is for {trained.channels} channels, and the pictures have {channels}")
+        raise InputError(
+            f"{checkpoint}: is for {trained.channels} channels, and the pictures have {channels}"
+        )
     spec = {**spec, "channels": channels}
-    network = type(trained.network)(**{name: value for name, value in spec.items() if name != "_target_"})
+    network = type(trained.network)(
+        **{name: value for name, value in spec.items() if name != "_target_"}
+    )
     warm_start.copy(trained, network, channels, str(checkpoint))
     return network, spec
 
@@ -257,14 +287,17 @@ def save(model: TrainedDenoiser, ours: dict[str, Any], path: Path) -> None:
         torch.save({"state_dict": state, "n2n_lightning": ours}, temporary)
 
 
-def collected(arrays: Sequence[tuple[np.ndarray, str, bool, bool, str]]) -> tuple[list[torch.Tensor], list[str]]:
+def collected(
+    arrays: Sequence[tuple[np.ndarray, str, bool, bool, str]],
+) -> tuple[list[torch.Tensor], list[str]]:
     """Pictures as images to learn from, (C, H, W) each, up to MAX_IMAGES of them.
 
-    Colours stay together; other channels, and those of an array of fewer or more than three, are images of their own.
+    Colours stay together; other channels, and those of an array of fewer or more than three, are
+    images of their own.
 
     Args:
-        arrays: of each picture its values, its axes, whether its last channel is transparency, whether its channels are
-            colours, and its name.
+        arrays: of each picture its values, its axes, whether its last channel is transparency,
+            whether its channels are colours, and its name.
 
     Raises:
         InputError: they are of several kinds.
@@ -279,12 +312,20 @@ def collected(arrays: Sequence[tuple[np.ndarray, str, bool, bool, str]]) -> tupl
         kinds.add((array.dtype.name, 3 if together else 1))
         for place in np.ndindex(*stacked):
             page = source[place][..., :channels]
-            pages += [(page, name)] if together else [(page[..., k : k + 1], name) for k in range(channels)]
+            pages += (
+                [(page, name)]
+                if together
+                else [(page[..., k : k + 1], name) for k in range(channels)]
+            )
     if len(kinds) > 1:
         found = ", ".join(sorted(f"{n} channels of {kind}" for kind, n in kinds))
-        raise InputError(f"--adapt: the pictures are of several kinds ({found}); adapt to each kind by itself")
+        raise InputError(
+            f"--adapt: the pictures are of several kinds ({found}); adapt to each kind by itself"
+        )
     chosen = evenly(len(pages), MAX_IMAGES)
-    images = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(pages[i][0], -1, 0))) for i in chosen]
+    images = [
+        torch.from_numpy(np.ascontiguousarray(np.moveaxis(pages[i][0], -1, 0))) for i in chosen
+    ]
     return images, [pages[i][1] for i in chosen]
 
 
@@ -297,6 +338,8 @@ def progress_bar(minutes: float) -> Any:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("adapting"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
         task = bar.add_task("adapting", total=60 * minutes)
         yield lambda share: bar.update(task, completed=share * 60 * minutes)

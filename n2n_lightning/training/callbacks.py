@@ -20,7 +20,9 @@ class Interrupted(RuntimeError):
     def __init__(self, signum: int, folder: Path) -> None:
         here = Path.cwd()
         shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-        super().__init__(f"stopped by {signal.Signals(signum).name}; {shlex.quote(f'resume={shown}')} continues")
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}; {shlex.quote(f'resume={shown}')} continues"
+        )
         self.signum = signum
 
 
@@ -38,26 +40,36 @@ class StopOnSignal(Callback):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Here, and not in setup, so that these handlers replace Lightning's, which end with exit status 0 and 1.
+        # Here, and not in setup, so that these handlers replace Lightning's, which end with exit
+        # status 0 and 1.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {
+                n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)
+            }
 
     def _receive(self, signum: int, frame: Any) -> None:
         self.received = signum
         for n in self._previous:
             signal.signal(n, signal.SIG_DFL)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        if (
+            trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            % trainer.accumulate_grad_batches
+        ):
             return  # a checkpoint has no gradients in it
         stop = self.received
         due = bool(stop) or time.monotonic() - self._saved > self.MINUTES * 60
-        if trainer.world_size > 1:  # they must agree; asking one another costs time, so not at every step
+        # they must agree; asking one another costs time, so not at every step
+        if trainer.world_size > 1:
             if trainer.global_step % 10:
                 return
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
             stop = self._of_all(trainer, stop) if due else 0
-        # From a checkpoint between the last batch and the validation Lightning would resume without the validation.
+        # From a checkpoint between the last batch and the validation Lightning would resume without
+        # the validation.
         if due and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
             self._saved = time.monotonic()
@@ -83,11 +95,14 @@ class StopOnSignal(Callback):
 class KillPeersOnException(Callback):
     """Lets the first process of several (trainer=ddp) say why the run failed.
 
-    Lightning's watcher looks at the other processes every five seconds and, where one is dead, kills the first one too,
-    at times while it is about to say so. Here the others are ended first, and nothing is left to watch.
+    Lightning's watcher looks at the other processes every five seconds and, where one is dead,
+    kills the first one too, at times while it is about to say so. Here the others are ended first,
+    and nothing is left to watch.
     """
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         processes = getattr(trainer.strategy.launcher, "procs", [])
         if isinstance(exception, Interrupted):  # all of them end by themselves
             return
@@ -102,7 +117,9 @@ class ProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         if self.trainer.max_epochs == -1:  # the run ends with its time
-            return f"Epoch {current_epoch}, {self.trainer.lightning_module.progress:.0%} of the time"
+            return (
+                f"Epoch {current_epoch}, {self.trainer.lightning_module.progress:.0%} of the time"
+            )
         return super()._get_train_description(current_epoch)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -126,7 +143,9 @@ class EpochPrinter(Callback):
             row = history[-1]
             names = [name for name in ("val_psnr", "val_psnr_estimate") if name in row]
             scores = "".join(f"  {name} {row[name]:.2f} dB" for name in names)
-            scores += f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
+            scores += (
+                f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
+            )
             rate = f"{row['images_per_second']:.0f} images/s"
             loss = f"train_loss {row['train_loss']:.5f}"
             limit = "time" if timer_of(trainer) else "steps"

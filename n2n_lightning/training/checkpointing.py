@@ -19,12 +19,18 @@ class WholeCheckpoints(TorchCheckpointIO):
     What `last.ckpt` was stays as `previous.ckpt`.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         path = Path(path)
-        with replacing(path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None) as temporary:
+        with replacing(
+            path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None
+        ) as temporary:
             torch.save(checkpoint, temporary)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return load_torch(Path(path))
 
 
@@ -32,14 +38,18 @@ class _Checkpoint(ModelCheckpoint):
     """A checkpoint of the run folder, after every epoch; a run folder that was moved keeps what it knew."""
 
     def __init__(self, folder: Path, name: str, **options: Any) -> None:
-        super().__init__(folder, name, save_on_train_epoch_end=True, enable_version_counter=False, **options)
+        super().__init__(
+            folder, name, save_on_train_epoch_end=True, enable_version_counter=False, **options
+        )
         self.path = str(folder / f"{name}.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = {**state_dict, "dirpath": self.dirpath}
         if state["best_model_path"]:
             state |= {"best_model_path": self.path, "kth_best_model_path": self.path}
-            state["best_k_models"] = dict.fromkeys(state["best_k_models"] and [self.path], state["best_model_score"])
+            state["best_k_models"] = dict.fromkeys(
+                state["best_k_models"] and [self.path], state["best_model_score"]
+            )
         super().load_state_dict(state)
 
 
@@ -49,8 +59,8 @@ RESUMABLE = ("last", "previous", "best")  # checkpoints that a run can continue 
 def resumable(folder: Path) -> Path | None:
     """The checkpoint to continue from: the first of RESUMABLE that is whole.
 
-    Damaged ones before it are renamed to `.damaged`, so that none of them takes the place of a whole one later, and a
-    line on standard error says so.
+    Damaged ones before it are renamed to `.damaged`, so that none of them takes the place of a
+    whole one later, and a line on standard error says so.
 
     Raises:
         InputError: there are checkpoints, and all of them are damaged.
@@ -85,12 +95,14 @@ def _warn(message: str) -> None:
 class Best(_Checkpoint):
     """`best.ckpt`, of the epoch with the highest val_psnr; without clean images, with the least estimated error.
 
-    It holds the weights that had that score: those that validation ran with, whatever other callbacks exchange for it
-    or change between it and the end of the epoch.
+    It holds the weights that had that score: those that validation ran with, whatever other
+    callbacks exchange for it or change between it and the end of the epoch.
     """
 
     def __init__(self, folder: Path, reference: str = "clean") -> None:
-        watched, mode = {"clean": ("val_psnr", "max"), "noisy": ("val_mse_estimate", "min")}[reference]
+        watched, mode = {"clean": ("val_psnr", "max"), "noisy": ("val_mse_estimate", "min")}[
+            reference
+        ]
         super().__init__(folder, "best", monitor=watched, mode=mode)
         self._validated: dict[str, torch.Tensor] = {}
         self._saving = False

@@ -1,6 +1,7 @@
 """Callbacks of Lightning that a run is given: checked before training, adapted where they would not reach its result.
 
-A weight average must be what is validated and stored; a found learning rate must survive the schedule.
+A weight average must be what is validated and stored; a found learning rate must survive the
+schedule.
 """
 
 import difflib
@@ -71,9 +72,10 @@ class MovingAverage(EMAWeightAveraging, _AverageOnceBegun):
 class MeanOfEpochs(StochasticWeightAveraging):
     """Lightning's StochasticWeightAveraging, whose average is validated, stored in checkpoints, and used.
 
-    Lightning's own averages the weights that epochs begin with, and puts the average into the network after the last
-    checkpoint. Here the weights count that epochs end with, before their validation (Izmailov et al., 2018, algorithm
-    1); running statistics of batch normalisation are averaged like the weights.
+    Lightning's own averages the weights that epochs begin with, and puts the average into the
+    network after the last checkpoint. Here the weights count that epochs end with, before their
+    validation (Izmailov et al., 2018, algorithm 1); running statistics of batch normalisation are
+    averaged like the weights.
 
     Args:
         swa_lrs: the learning rate while weights are averaged.
@@ -101,7 +103,9 @@ class MeanOfEpochs(StochasticWeightAveraging):
         self._latest_update_epoch = trainer.current_epoch  # keeps Lightning from averaging here
         super().on_train_epoch_start(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
+    ) -> None:
         if not (trainer.is_last_batch and self.swa_start <= trainer.current_epoch <= self.swa_end):
             return
         assert self._average_model is not None
@@ -109,7 +113,9 @@ class MeanOfEpochs(StochasticWeightAveraging):
         average = self._average_model.network.buffers()  # type: ignore[union-attr]
         for mean, value in zip(average, pl_module.network.buffers(), strict=True):  # type: ignore[union-attr]
             floating = mean.is_floating_point() and int(self.n_averaged)
-            mean.copy_(self._avg_fn(mean, value.to(mean.device), self.n_averaged) if floating else value)
+            mean.copy_(
+                self._avg_fn(mean, value.to(mean.device), self.n_averaged) if floating else value
+            )
         self.update_parameters(self._average_model, pl_module, self.n_averaged, self._avg_fn)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -146,18 +152,23 @@ class MeanOfEpochs(StochasticWeightAveraging):
 class RateSearch(LearningRateFinder):
     """Lightning's LearningRateFinder, whose rate becomes the one that the schedule starts from.
 
-    The search has as many steps as were asked for, however short the run is, and leaves no trace but the rate. A run
-    that goes on keeps the rate that was found when it began.
+    The search has as many steps as were asked for, however short the run is, and leaves no trace
+    but the rate. A run that goes on keeps the rate that was found when it began.
 
     Args:
-        min_lr, max_lr: between which rates; None: a hundredth and a hundred times `optim.lr`. Lightning's 1e-8 lets it
-            choose a rate where the loss has not moved yet, for it looks for the steepest fall, noise included.
+        min_lr, max_lr: between which rates; None: a hundredth and a hundred times `optim.lr`.
+            Lightning's 1e-8 lets it choose a rate where the loss has not moved yet, for it looks
+            for the steepest fall, noise included.
         update_attr: False: only print the rate.
         **options: of LearningRateFinder.
     """
 
     def __init__(
-        self, min_lr: float | None = None, max_lr: float | None = None, update_attr: bool = True, **options: Any
+        self,
+        min_lr: float | None = None,
+        max_lr: float | None = None,
+        update_attr: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(**options, update_attr=False)
         self._range = min_lr, max_lr
@@ -174,7 +185,10 @@ class RateSearch(LearningRateFinder):
             return
         group = trainer.optimizers[0].param_groups[0]
         asked = group.get("initial_lr", group["lr"])
-        self._min_lr, self._max_lr = self._range[0] or asked / 100, self._range[1] or min(1.0, asked * 100)
+        self._min_lr, self._max_lr = (
+            self._range[0] or asked / 100,
+            self._range[1] or min(1.0, asked * 100),
+        )
         before = trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch
         trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = -1, 10**9
         pl_module.searching = True  # type: ignore[assignment]
@@ -214,7 +228,9 @@ def _scale_rates(trainer: pl.Trainer, rate: float) -> None:
     for config in trainer.lr_scheduler_configs:
         if bases := getattr(config.scheduler, "base_lrs", None):
             config.scheduler.base_lrs = [rate for _ in bases]
-            config.scheduler._last_lr = [group["lr"] for group in config.scheduler.optimizer.param_groups]
+            config.scheduler._last_lr = [
+                group["lr"] for group in config.scheduler.optimizer.param_groups
+            ]
 
 
 ADAPTED: dict[Any, type[Callback]] = {
@@ -245,7 +261,8 @@ def build_callbacks(
 
     Args:
         asked: the group `callbacks` of its configuration, by name.
-        reference: what validation compares with: `clean`, `noisy`, `self`; None: there is no validation.
+        reference: what validation compares with: `clean`, `noisy`, `self`; None: there is no
+            validation.
         steps: how many the run has; infinite where that is not known.
         epochs: how many at most; None where only its time or steps are limited.
 
@@ -270,7 +287,9 @@ def build_callbacks(
         built.append(callback)
     averages = [c for c in built if isinstance(c, WeightAveraging | StochasticWeightAveraging)]
     if len(averages) > 1:
-        raise InputError("callbacks: two of them average the weights; the checkpoint holds one average")
+        raise InputError(
+            "callbacks: two of them average the weights; the checkpoint holds one average"
+        )
     return built, notes
 
 
@@ -292,7 +311,9 @@ def _built(name: str, spec: dict[str, Any]) -> Callback:
     if not isinstance(callback, Callback):
         raise InputError(f"{group}: {spec['_target_']} is no pytorch_lightning.Callback")
     if isinstance(callback, StochasticWeightAveraging) and not isinstance(callback, MeanOfEpochs):
-        raise InputError(f"{group}: its average would reach no checkpoint; a pytorch_lightning WeightAveraging's does")
+        raise InputError(
+            f"{group}: its average would reach no checkpoint; a pytorch_lightning WeightAveraging's does"
+        )
     return callback
 
 
@@ -323,7 +344,12 @@ def build(group: str, make: Callable[[], Any]) -> Any:
         return make()
     except InputError as error:
         raise InputError(f"{group}: {error}") from error
-    except (InstantiationException, MisconfigurationException, ImportError, AttributeError) as error:
+    except (
+        InstantiationException,
+        MisconfigurationException,
+        ImportError,
+        AttributeError,
+    ) as error:
         raise _one_line(group, error) from error
     except (ValueError, TypeError, RuntimeError, AssertionError, OSError) as error:
         raise _one_line(group, error) from error
@@ -339,7 +365,9 @@ def _one_line(group: str, error: Exception) -> InputError:
 _HINT = ", set env var HYDRA_FULL_ERROR=1 to see chained exception."
 
 
-def _check_monitor(name: str, spec: dict[str, Any], callback: Callback, reference: str | None) -> list[str]:
+def _check_monitor(
+    name: str, spec: dict[str, Any], callback: Callback, reference: str | None
+) -> list[str]:
     """Raise where a callback watches a score that this run does not have, or the wrong end of it.
 
     Returns:
@@ -353,7 +381,11 @@ def _check_monitor(name: str, spec: dict[str, Any], callback: Callback, referenc
         known = [score for scores in _SCORES.values() for score in scores]
         why = "there is no such score"
         if watched in known:
-            why = "there is no validation" if reference is None else "there are no clean images to score against"
+            why = (
+                "there is no validation"
+                if reference is None
+                else "there are no clean images to score against"
+            )
             why = "the validation images are clean" if reference == "clean" else why
             why = "there is one capture of each scene" if reference == "self" else why
         raise InputError(f"{group}: {why} in this run; it has {', '.join(there)}")
@@ -372,7 +404,9 @@ def _check_monitor(name: str, spec: dict[str, Any], callback: Callback, referenc
 _END = {"max": "highest", "min": "lowest"}
 
 
-def _check_average(name: str, spec: dict[str, Any], callback: Callback, steps: float, epochs: int | None) -> list[str]:
+def _check_average(
+    name: str, spec: dict[str, Any], callback: Callback, steps: float, epochs: int | None
+) -> list[str]:
     """Raise where an average of the weights would never begin.
 
     Returns:
@@ -386,9 +420,13 @@ def _check_average(name: str, spec: dict[str, Any], callback: Callback, steps: f
                 " a whole number of epochs, or trainer.max_epochs=, works"
             )
         if epochs is not None and isinstance(start, int) and start > epochs:
-            raise InputError(f"callbacks.{name}.swa_epoch_start={start}: the run has trainer.max_epochs={epochs}")
+            raise InputError(
+                f"callbacks.{name}.swa_epoch_start={start}: the run has trainer.max_epochs={epochs}"
+            )
         rate = spec.get("swa_lrs")
-        return [f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their rate goes to {rate}"]
+        return [
+            f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their rate goes to {rate}"
+        ]
     if isinstance(callback, EMAWeightAveraging):
         begins = max(callback.update_starting_at_step or 0, 0)
         if begins >= steps:

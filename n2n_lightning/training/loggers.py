@@ -32,11 +32,15 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if "train_loss" not in metrics:  # of another callback, as LearningRateMonitor: TensorBoard has it
+        # of another callback, as LearningRateMonitor: TensorBoard has it
+        if "train_loss" not in metrics:
             return
         self.rows = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]] + [metrics]
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(self.path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
@@ -54,20 +58,33 @@ class Curves(TensorBoardLogger):
         if not self._charts:
             charts = {
                 "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss", "val_self_loss"]],
-                "PSNR in dB": ["Multiline", ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]],
+                "PSNR in dB": [
+                    "Multiline",
+                    ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"],
+                ],
                 "PSNR in dB, estimated": [
                     "Margin",
                     ["val_psnr_estimate", "val_psnr_estimate_low", "val_psnr_estimate_high"],
                 ],
             }
             kept = "estimated" if "val_psnr_estimate" in metrics else "PSNR in dB"
-            charts = {n: c for n, c in charts.items() if not n.startswith("PSNR") or n.endswith(kept)}
+            charts = {
+                n: c for n, c in charts.items() if not n.startswith("PSNR") or n.endswith(kept)
+            }
             self.experiment.add_custom_scalars({"n2n_lightning": charts})
             self._charts = True
-        super().log_metrics({k: v for k, v in metrics.items() if k not in ("epoch", "images", "seconds")}, step)
+        super().log_metrics(
+            {k: v for k, v in metrics.items() if k not in ("epoch", "images", "seconds")}, step
+        )
 
     @rank_zero_only
     def describe(self, command: str, data: dict[str, Any], facts: dict[str, Any]) -> None:
         """The text of a run: its command, what its data are, and with what it was made."""
-        rows = [f"| {name} | {value} |" for name, value in {**data, **facts}.items() if value not in (None, "", [])]
-        self.experiment.add_text("run", "\n".join([f"    {command}", "", "| | |", "|---|---|", *rows]))
+        rows = [
+            f"| {name} | {value} |"
+            for name, value in {**data, **facts}.items()
+            if value not in (None, "", [])
+        ]
+        self.experiment.add_text(
+            "run", "\n".join([f"    {command}", "", "| | |", "|---|---|", *rows])
+        )

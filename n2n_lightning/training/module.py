@@ -29,7 +29,8 @@ from n2n_lightning.networks import apply, network_spec, to_channels_last
 from n2n_lightning.training.schedulers import time_spent, timer_of
 
 Batch = dict[str, Tensor] | Sequence[Tensor]
-EXPLODED = 1e8  # a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
+# a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
+EXPLODED = 1e8
 
 
 class Diverged(RuntimeError):
@@ -44,8 +45,9 @@ def _named(batch: Batch) -> dict[str, Tensor]:
 def _estimated(found: Estimates) -> dict[str, float]:
     """The scores of an epoch without clean images; empty where there is nothing to validate on.
 
-    The estimated error may be 0 or less where there are few pixels, and has no decibels then. What watches the decibels
-    needs a number all the same: 40 dB above the noisy images, which no denoiser reaches.
+    The estimated error may be 0 or less where there are few pixels, and has no decibels then. What
+    watches the decibels needs a number all the same: 40 dB above the noisy images, which no
+    denoiser reaches.
     """
     if not found.sums:
         return {}
@@ -63,30 +65,36 @@ def _estimated(found: Estimates) -> dict[str, float]:
 class Denoiser(pl.LightningModule):
     """A network, its loss, its optimiser, and PSNR against clean images.
 
-    Batches are {"input": ..., "target": ...}, or tuples of the two. It works with a Trainer and loaders of one's own
-    (docs/train.md), and with `load_from_checkpoint`, `Trainer.validate` and `Trainer.test`.
+    Batches are {"input": ..., "target": ...}, or tuples of the two. It works with a Trainer and
+    loaders of one's own (docs/train.md), and with `load_from_checkpoint`, `Trainer.validate` and
+    `Trainer.test`.
 
     Args:
         network: float (B, C, H, W) in [0, 1] in, the same out, of any size; see networks.apply.
-        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel". None: losses.L2.
+        loss: of (output, target), a scalar; knows that NaN in the target means "no pixel". None:
+            losses.L2.
         optimizer: makes the optimiser from the parameters. None: Adam with a rate of 0.001.
-        scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it takes that; it is
-            then advanced at every step, otherwise at every epoch. If it takes `elapsed`, too, that is a function that
-            gives the share of the run's time that is over, where a Timer ends it (trainer.max_time). None keeps the
-            rate. ReduceLROnPlateau watches val_psnr or val_psnr_estimate where its mode is max, val_loss or
-            val_mse_estimate where it is min.
-        spec: plain data stored in each checkpoint, enough to build the network again: {"model": {"_target_": ...}}. The
-            networks of this package say that themselves.
+        scheduler: makes the learning-rate schedule from the optimiser, and from `total_steps` if it
+            takes that; it is then advanced at every step, otherwise at every epoch. If it takes
+            `elapsed`, too, that is a function that gives the share of the run's time that is over,
+            where a Timer ends it (trainer.max_time). None keeps the rate. ReduceLROnPlateau watches
+            val_psnr or val_psnr_estimate where its mode is max, val_loss or val_mse_estimate where
+            it is min.
+        spec: plain data stored in each checkpoint, enough to build the network again: {"model":
+            {"_target_": ...}}. The networks of this package say that themselves.
 
-        reference: what validation compares with, `clean`, `noisy` or `self`. With another noisy capture there is no
-            PSNR but an estimate of it, `val_psnr_estimate` (noisy_reference.squared_errors), and the validation loss is
-            called `val_noisy_loss`: it is mostly the noise of the reference, and cannot pick a checkpoint. With `self`,
-            one image of each scene, it is `val_self_loss`, of what the data make of the image, and no PSNR at all.
+        reference: what validation compares with, `clean`, `noisy` or `self`. With another noisy
+            capture there is no PSNR but an estimate of it, `val_psnr_estimate`
+            (noisy_reference.squared_errors), and the validation loss is called `val_noisy_loss`: it
+            is mostly the noise of the reference, and cannot pick a checkpoint. With `self`, one
+            image of each scene, it is `val_self_loss`, of what the data make of the image, and no
+            PSNR at all.
 
-        second_pass: what is added to the loss by a second pass through the network: an object with a method
-            `second_pass(denoise, batch, output)`, as losses.Neighbor2NeighborRegularizer. A loss may have such a method
-            itself.
-        bounds: clamp denoised images to these values before they are scored, because clean ones lie there; or None.
+        second_pass: what is added to the loss by a second pass through the network: an object with
+            a method `second_pass(denoise, batch, output)`, as losses.Neighbor2NeighborRegularizer.
+            A loss may have such a method itself.
+        bounds: clamp denoised images to these values before they are scored, because clean ones lie
+            there; or None.
         unit: how much of PSNR's white one unit of the images is.
 
     `history` has one row per finished epoch, of plain numbers; it is stored in checkpoints too.
@@ -111,10 +119,14 @@ class Denoiser(pl.LightningModule):
         self._scheduler, self.bounds, self.unit = scheduler, bounds, unit
         self.spec = {**network_spec(network), **(spec or {})}
         self.history: list[dict[str, float]] = []
-        self._passes: list[Any] = [part for part in (self.loss, second_pass) if hasattr(part, "second_pass")]
+        self._passes: list[Any] = [
+            part for part in (self.loss, second_pass) if hasattr(part, "second_pass")
+        ]
         names = ("val", "noisy") if reference == "clean" else ()
         self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
-        self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[reference]
+        self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[
+            reference
+        ]
         self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
         self.estimates_without = Estimates()  # the same without isolated outliers
@@ -123,15 +135,19 @@ class Denoiser(pl.LightningModule):
         self.halves: dict[str, Correlation] = {}  # of the volumes of the latest validation
         self._elapsed = 0.0  # share of the run's time that is over, where its time is limited
         self.searching = False  # for a learning rate, with steps that do not count
-        self.share: float | None = None  # of the run that is done, where whoever trains knows better than its steps
-        # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact enough.
+        # of the run that is done, where whoever trains knows better than its steps
+        self.share: float | None = None
+        # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact
+        # enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
         self._latest: dict[str, float] = {}
-        self._started, self._seconds, self._images = time.perf_counter(), 0.0, 0  # of training, without validation
+        # of training, without validation
+        self._started, self._seconds, self._images = time.perf_counter(), 0.0, 0
 
     def forward(self, image: Tensor) -> Tensor:
         """Denoises float images (B, C, H, W), values in [0, 1]; returns float32, or float64 of a network in float64."""
-        weights = next(self.network.parameters(), image)  # those of trainer.precision=bf16-true and 64-true
+        # those of trainer.precision=bf16-true and 64-true
+        weights = next(self.network.parameters(), image)
         output = apply(self.network, axes.channels_last(image.to(weights.dtype)))
         return output if output.dtype == torch.float64 else output.float()
 
@@ -171,7 +187,11 @@ class Denoiser(pl.LightningModule):
         self._add("train", loss, count)
         self._images += size
         # The processes of a run average their gradients, whatever their shares of the batch are.
-        return loss if self.trainer.world_size == 1 else loss * (count * self.trainer.world_size / size)
+        return (
+            loss
+            if self.trainer.world_size == 1
+            else loss * (count * self.trainer.world_size / size)
+        )
 
     def on_validation_start(self) -> None:
         self._stop_clock()
@@ -191,7 +211,9 @@ class Denoiser(pl.LightningModule):
             noise = batch.get("target_noise")  # then the score is that of the input alone
             second = output
             if noise is None or len(axes.size(noisy)) == 3:
-                second = self._whole(batch["other_input"] if "other_input" in batch else inpaint(clean))
+                second = self._whole(
+                    batch["other_input"] if "other_input" in batch else inpaint(clean)
+                )
                 second = listed.other_restored(second)
             pair = [batch.get("other_target", noisy), clean]
             scenes = batch["scene"].tolist() if "scene" in batch else None
@@ -201,28 +223,40 @@ class Denoiser(pl.LightningModule):
             known = [listed.without(y) * self.unit for y in pair]
             self.estimates_without.add(known, denoised, scenes, power)
             if len(axes.size(noisy)) == 3 and output.shape == noisy.shape:
-                both = {"noisy": (noisy, batch.get("other_input", inpaint(clean))), "denoised": (output, second)}
+                both = {
+                    "noisy": (noisy, batch.get("other_input", inpaint(clean))),
+                    "denoised": (output, second),
+                }
                 for name, halves in both.items():
                     for one, other in zip(*map(planes_of, halves), strict=True):
                         self.halves[name].add(one, other)
-        if self.reference == "self":  # nothing but itself to compare with: what is shown is the whole image, denoised
+        # nothing but itself to compare with: what is shown is the whole image, denoised
+        if self.reference == "self":
             return self._whole(batch["shown"]) if "shown" in batch else output
-        # A picture has no values out of bounds; the noisy image is scored as it is, its noise must not be clipped.
+        # A picture has no values out of bounds; the noisy image is scored as it is, its noise must
+        # not be clipped.
         output = output.clamp(*self.bounds) if self.bounds else output
         output = listed.restored(output)
         for name, metrics in self.scores.items():
             shown = output if name == "val" else noisy
             metrics.update(shown * self.unit, clean * self.unit)  # type: ignore[operator]
         if self.reference == "clean":
-            errors = ((output - listed.without(clean)) * self.unit).cpu().double().square().flatten(1).nanmean(1)
+            errors = (
+                ((output - listed.without(clean)) * self.unit)
+                .cpu()
+                .double()
+                .square()
+                .flatten(1)
+                .nanmean(1)
+            )
             self._errors_without += errors.tolist()
         return output
 
     def on_validation_epoch_end(self) -> None:
         """Makes the epoch's scores visible to callbacks: val_psnr, val_psnr_total, val_loss, noisy_psnr(_total).
 
-        Without clean images val_mse_estimate, val_psnr_estimate (with _low and _high), noisy_psnr_estimate,
-        val_noisy_loss.
+        Without clean images val_mse_estimate, val_psnr_estimate (with _low and _high),
+        noisy_psnr_estimate, val_noisy_loss.
         """
         self._latest = {self._val_loss: self._mean("val"), **_estimated(self.estimates)}
         if self.outlier_pixels:
@@ -232,9 +266,15 @@ class Denoiser(pl.LightningModule):
             metrics.reset()  # type: ignore[operator]
         fitting = self.trainer.state.fn == "fit"  # then the loggers get the epoch's row
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where there is no logger, for Trainer.validate returns what is logged
+            # where there is no logger, for Trainer.validate returns what is logged
+            warnings.simplefilter("ignore")
             for name, value in self._latest.items():
-                self.log(name, value, logger=not fitting, prog_bar=name in ("val_psnr", "val_psnr_estimate"))
+                self.log(
+                    name,
+                    value,
+                    logger=not fitting,
+                    prog_bar=name in ("val_psnr", "val_psnr_estimate"),
+                )
 
     def _without_outliers(self) -> dict[str, float]:
         """Return the score without the pixels that are listed as outliers, and their number."""
@@ -285,8 +325,9 @@ class Denoiser(pl.LightningModule):
             "seconds": self._seconds,
             "images_per_second": self._images / max(self._seconds, 1e-9),
         }
-        # Before any checkpoint: training_step looks at a GPU's loss only now and then, and never after the last step.
-        # Validation may be far off for an epoch while running averages settle, so there only its being finite counts.
+        # Before any checkpoint: training_step looks at a GPU's loss only now and then, and never
+        # after the last step. Validation may be far off for an epoch while running averages settle,
+        # so there only its being finite counts.
         if not (train_loss < EXPLODED and math.isfinite(row.get(self._val_loss, 0.0))):
             raise Diverged(
                 f"the loss became {train_loss} in epoch {self.current_epoch + 1}, training, {row.get(self._val_loss)},"
@@ -312,7 +353,9 @@ class Denoiser(pl.LightningModule):
 
     def _add(self, name: str, loss: Tensor, count: int) -> None:
         total = self._sums[name] = self._sums[name].to(loss.device)
-        total += torch.stack((loss.detach().double() * count, torch.full_like(loss, count, dtype=torch.float64)))
+        total += torch.stack(
+            (loss.detach().double() * count, torch.full_like(loss, count, dtype=torch.float64))
+        )
 
     def _total(self, name: str) -> Tensor:
         """The sum of the losses and the number of images, of all processes."""
@@ -339,25 +382,44 @@ class Denoiser(pl.LightningModule):
         known = inspect.signature(self._scheduler).parameters
         if "total_steps" in known:
             if math.isinf(total_steps) and "elapsed" not in known:
-                raise InputError("scheduler: must know how many steps there are; trainer.max_epochs= says it")
+                raise InputError(
+                    "scheduler: must know how many steps there are; trainer.max_epochs= says it"
+                )
             clock = {"elapsed": lambda: self._elapsed} if "elapsed" in known else {}
             schedule = self._scheduler(optimizer, total_steps=total_steps, **clock)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            }
         schedule = self._scheduler(optimizer)
         if not isinstance(schedule, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": schedule}
-        names = {"clean": ("val_psnr", "val_loss"), "noisy": ("val_psnr_estimate", "val_mse_estimate")}
+        names = {
+            "clean": ("val_psnr", "val_loss"),
+            "noisy": ("val_psnr_estimate", "val_mse_estimate"),
+        }
         if self.reference == "self" and schedule.mode == "max":
-            raise InputError("scheduler.mode=max: single images have no PSNR; mode=min watches val_self_loss")
+            raise InputError(
+                "scheduler.mode=max: single images have no PSNR; mode=min watches val_self_loss"
+            )
         score, error = names.get(self.reference, ("", "val_self_loss"))
         watched = score if schedule.mode == "max" else error
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": watched, "strict": False}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "monitor": watched, "strict": False},
+        }
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """As Lightning, but fused optimisers are fine in mixed precision, where there is no gradient scaler."""
-        if gradient_clip_val is None or getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+        if (
+            gradient_clip_val is None
+            or getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        ):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
@@ -366,7 +428,11 @@ class Denoiser(pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: Any, map_location: Any = None, allow: Sequence[str] = (), **options: Any
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        allow: Sequence[str] = (),
+        **options: Any,
     ) -> "Denoiser":
         """The module of a checkpoint, with its network; loss, optimiser and schedule are those of `options`.
 
@@ -376,7 +442,10 @@ class Denoiser(pl.LightningModule):
             allow: names of modules whose networks the checkpoint may name; see denoiser.load.
             options: of the constructor.
         """
-        trained, ours = load(checkpoint_path, allow), read_checkpoint(checkpoint_path)["n2n_lightning"]
+        trained, ours = (
+            load(checkpoint_path, allow),
+            read_checkpoint(checkpoint_path)["n2n_lightning"],
+        )
         spec = {name: ours[name] for name in CHECKPOINT_KEYS if name in ours}
         module = cls(trained.network, spec=spec, **options)
         module.history = list(ours.get("history", []))
@@ -384,10 +453,16 @@ class Denoiser(pl.LightningModule):
         return module if map_location is None else module.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["n2n_lightning"] = {"format": 1, "history": self.history, "train_sum": self._total("train").tolist()}
+        checkpoint["n2n_lightning"] = {
+            "format": 1,
+            "history": self.history,
+            "train_sum": self._total("train").tolist(),
+        }
         checkpoint["n2n_lightning"] |= self.spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint["n2n_lightning"]
         self.history = ours["history"]
-        self._sums["train"] = torch.tensor(ours["train_sum"], dtype=torch.float64) / self.trainer.world_size
+        self._sums["train"] = (
+            torch.tensor(ours["train_sum"], dtype=torch.float64) / self.trainer.world_size
+        )

@@ -42,7 +42,8 @@ def train(
 ) -> dict[str, Any]:
     """One run, from its plain configuration to its run folder; returns what `result.json` holds.
 
-    Continues from `folder/checkpoints/last.ckpt` if there is one, or from the checkpoint before if that is damaged.
+    Continues from `folder/checkpoints/last.ckpt` if there is one, or from the checkpoint before if
+    that is damaged.
 
     Args:
         config: the resolved configuration, plain dicts and lists.
@@ -63,12 +64,19 @@ def train(
     if not is_worker_rank():
         print(run.summary(), *run.notes, sep="\n", flush=True)
         for doubt in unfit(*captured) if (captured := run.data.captured()) else []:
-            print(f"warning: {doubt} (python -m n2n_lightning.check says more)", file=sys.stderr, flush=True)
+            print(
+                f"warning: {doubt} (python -m n2n_lightning.check says more)",
+                file=sys.stderr,
+                flush=True,
+            )
         for line in run.data.dropped:
             print(f"left out: {line}", flush=True)
         if left_out := run.data.left_out:
             shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-            print(f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names all", flush=True)
+            print(
+                f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names all",
+                flush=True,
+            )
     run.fit(accepted)
     result = run.write("finished")
     if is_worker_rank():
@@ -93,19 +101,28 @@ class TrainingRun:
         pl.seed_everything(config["seed"], verbose=False)
         self.folder, self.command = folder, command
         supervised, dims = config["target"] == "clean", _dims(config["model"])
-        self.data = construct("data", lambda: instantiate(config["data"], supervised=supervised, dims=dims))
+        self.data = construct(
+            "data", lambda: instantiate(config["data"], supervised=supervised, dims=dims)
+        )
         self.data.setup()
         self.begin = checkpointing.resumable(folder / "checkpoints")
         if self.begin and config["trainer"].get("fast_dev_run"):
-            raise InputError("trainer.fast_dev_run: tries a new run; this one has a checkpoint to go on from")
+            raise InputError(
+                "trainer.fast_dev_run: tries a new run; this one has a checkpoint to go on from"
+            )
         if config.get("init"):  # a run that goes on has its own weights already
             model = warm_start.checkpoint_model(self.begin or warm_start.source(config["init"]))
             model |= {
-                name: "auto" for name in ("channels", "dims") if name in model or name in warm_start.options(model)
+                name: "auto"
+                for name in ("channels", "dims")
+                if name in model or name in warm_start.options(model)
             }
             config = {**config, "model": model}
         if config["model"].get("channels") == "auto":
-            config = {**config, "model": {**config["model"], **_channels(self.data, config["model"])}}
+            config = {
+                **config,
+                "model": {**config["model"], **_channels(self.data, config["model"])},
+            }
         if config["model"].get("dims") == "auto":
             config = {**config, "model": {**config["model"], "dims": self.data.dims}}
         self.config = config
@@ -114,10 +131,17 @@ class TrainingRun:
         self.notes: list[str] = [f"data: {note}" for note in self.data.notes]
         if config.get("init") and not self.begin:
             self.notes.append(warm_start.weights(self.module.network, config["init"], inputs))
-        endless = config["trainer"].get("max_epochs") is None and config["trainer"].get("max_steps", -1) < 0
-        construct("optim or scheduler", lambda: self.module.optimization(math.inf if endless else 1000))
+        endless = (
+            config["trainer"].get("max_epochs") is None
+            and config["trainer"].get("max_steps", -1) < 0
+        )
+        construct(
+            "optim or scheduler", lambda: self.module.optimization(math.inf if endless else 1000)
+        )
         self.parameters = sum(p.numel() for p in self.module.network.parameters())
-        self.operations = construct("model", lambda: multiply_accumulates(self.module.network, inputs))
+        self.operations = construct(
+            "model", lambda: multiply_accumulates(self.module.network, inputs)
+        )
         self.before = run_folder.read_result(folder)
         self.stop = callbacks.StopOnSignal(folder / "checkpoints" / "last.ckpt")
         self.precision = precision(config["trainer"])
@@ -162,7 +186,9 @@ class TrainingRun:
         bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
         own, said = added_loggers(options)  # beside ours
         further = [build("trainer.logger", partial(instantiate, spec)) for spec in own]
-        asked, set_here = build_callbacks(self.config["callbacks"], reference, self._steps(), options.get("max_epochs"))
+        asked, set_here = build_callbacks(
+            self.config["callbacks"], reference, self._steps(), options.get("max_epochs")
+        )
         self.notes += [*said, *set_here]
         if options.get("profiler") in ("simple", "advanced"):
             options["profiler"] = _profiler(options["profiler"], self.folder)
@@ -176,10 +202,13 @@ class TrainingRun:
             *shown,
             *asked,
             ValidationImages(self.folder / "samples.png"),
-            # Last of these: its checkpoint must hold what the others do after the same batch, as averages of weights.
+            # Last of these: its checkpoint must hold what the others do after the same batch, as
+            # averages of weights.
             self.stop,
         ]
-        keepers = [checkpointing.Best(checkpoints, reference)] if reference in ("clean", "noisy") else []
+        keepers = (
+            [checkpointing.Best(checkpoints, reference)] if reference in ("clean", "noisy") else []
+        )
         metrics = loggers.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
         self.curves = loggers.Curves(self.folder)
         trainer: pl.Trainer = construct(
@@ -219,7 +248,10 @@ class TrainingRun:
             accepted()
             begun = self.write("running")
             if not is_worker_rank():
-                facts = {name: begun[name] for name in ("parameters", "macs_per_pixel", "precision", "device")}
+                facts = {
+                    name: begun[name]
+                    for name in ("parameters", "macs_per_pixel", "precision", "device")
+                }
                 facts |= {**begun["versions"], "commit": begun["git_commit"], "seed": begun["seed"]}
                 self.curves.describe(self.command, self.data.fingerprint, facts)
             os.environ.setdefault(LEADER, str(os.getpid()))
@@ -241,7 +273,8 @@ class TrainingRun:
 
     def _failed(self, error: Exception) -> Exception:
         """What to raise for an exception of the training, which is noted in the run folder."""
-        found: Exception = disk_full(self.folder, error) or error  # of the event files, which are not ours
+        # of the event files, which are not ours
+        found: Exception = disk_full(self.folder, error) or error
         lost = r"[Cc]onnection (closed|reset)|[Bb]roken pipe|remote peer"
         if self.trainer.world_size > 1 and re.search(lost, str(found)):
             found = PeerProcessDied(
@@ -278,7 +311,10 @@ class TrainingRun:
             "macs_per_pixel": self.operations,
             **self._correlation(),
             "score_of": self.data.score_of,
-            "data": {**self.data.fingerprint, "left_out": [*self.data.left_out, *self.data.dropped]},
+            "data": {
+                **self.data.fingerprint,
+                "left_out": [*self.data.left_out, *self.data.dropped],
+            },
             "precision": self.precision,
             "device": run_folder.device_name(self.trainer.strategy.root_device),
             "processes": self.trainer.world_size,
@@ -306,7 +342,10 @@ def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
     """Channels of the network's input and output, for data that were set up, in place of what `model` says."""
     if data.context:
         return {"channels": 2 * data.context * data.channels, "out_channels": data.channels}
-    return {"channels": data.channels, **({"out_channels": None} if "out_channels" in model else {})}
+    return {
+        "channels": data.channels,
+        **({"out_channels": None} if "out_channels" in model else {}),
+    }
 
 
 def construct(group: str, make: Callable[[], Any]) -> Any:
@@ -315,7 +354,13 @@ def construct(group: str, make: Callable[[], Any]) -> Any:
         return make()
     except InputError:
         raise
-    except (InstantiationException, ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (
+        InstantiationException,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        MisconfigurationException,
+    ) as error:
         cause = error.__cause__ or error
         if isinstance(cause, InputError):
             raise cause from None
@@ -366,7 +411,11 @@ def _of_lightning(error: Exception) -> str | None:
     """The line for what Lightning itself refuses when training begins; None for everything else."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = bool(frames) and "pytorch_lightning" in Path(frames[-1].filename).parts
-    refused = isinstance(error, ValueError | ModuleNotFoundError) and theirs and not isinstance(error, InputError)
+    refused = (
+        isinstance(error, ValueError | ModuleNotFoundError)
+        and theirs
+        and not isinstance(error, InputError)
+    )
     if isinstance(error, MisconfigurationException) or refused:
         return f"trainer or callbacks: {' '.join(str(error).split())}"
     return None

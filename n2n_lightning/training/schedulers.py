@@ -33,13 +33,15 @@ def warmup_cosine(
 ) -> LRScheduler:
     """A linear rise over the first `warmup` share of a run, and a fall to 0 by half a cosine over the last `decay`.
 
-    decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own program.
+    decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own
+    program.
 
     Args:
         optimizer: whose rate it is.
         total_steps: of the run; may be infinite where the run ends with its time.
         warmup, decay: shares of the run.
-        elapsed: the share of the run's time that is over. Whichever share is larger counts, of steps or of time.
+        elapsed: the share of the run's time that is over. Whichever share is larger counts, of
+            steps or of time.
 
     Raises:
         ValueError: the shares are no shares.

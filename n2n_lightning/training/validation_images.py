@@ -37,15 +37,30 @@ class ValidationImages(Callback):
         self._tenth = 0  # of the run, in which TensorBoard had its latest pictures
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *_: Any,
     ) -> None:
         if batch_idx == 0:
             alone = "shown" in batch  # there is nothing to compare with
-            three = (batch["shown" if alone else "input"], outputs, batch["shown" if alone else "target"])
-            if outputs.shape[1] != batch["input"].shape[1]:  # of a movie, whose frame the network does not see
+            three = (
+                batch["shown" if alone else "input"],
+                outputs,
+                batch["shown" if alone else "target"],
+            )
+            # of a movie, whose frame the network does not see
+            if outputs.shape[1] != batch["input"].shape[1]:
                 three = (batch["target"], outputs, batch["other_target"])
             noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in three)
-            self._now = {"noisy": noisy, "denoised": denoised, "unit": getattr(pl_module, "unit", 1.0)}
+            self._now = {
+                "noisy": noisy,
+                "denoised": denoised,
+                "unit": getattr(pl_module, "unit", 1.0),
+            }
             self._now["clean"] = None if alone else clean
             if getattr(pl_module, "reference", "clean") == "noisy":
                 self._now["errors"] = pl_module.estimates.each()[: self.COUNT]  # type: ignore[union-attr, operator]
@@ -55,7 +70,9 @@ class ValidationImages(Callback):
             return
         history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
         earlier = [value for row in history if (value := ranking_score(row)) is not None]
-        now = ranking_score({name: float(value) for name, value in trainer.callback_metrics.items()})
+        now = ranking_score(
+            {name: float(value) for name, value in trainer.callback_metrics.items()}
+        )
         alone = self._now["clean"] is None  # then the checkpoint is the last one, too
         if alone or not earlier or now is None or now > max(earlier):
             self._best = self._now
@@ -82,7 +99,9 @@ class ValidationImages(Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         with suppress(DiskFull):  # the exception says what is wrong
             self._write()
 
@@ -95,7 +114,11 @@ def _flat(images: Tensor) -> list[Tensor]:
     """Images (B, C, H, W) as they are; of volumes (B, C, D, H, W) three planes (C, h, w) each, through the middle."""
     if not axes.deep(images):
         return list(images)
-    return [volume.select(axis, volume.shape[axis] // 2) for volume in images[:VOLUMES] for axis in (1, 2, 3)]
+    return [
+        volume.select(axis, volume.shape[axis] // 2)
+        for volume in images[:VOLUMES]
+        for axis in (1, 2, 3)
+    ]
 
 
 def _named(
@@ -118,10 +141,14 @@ def _named(
         for name in titles:
             for i, (image, reference) in enumerate(zip(rows[name], rows[last], strict=True)):
                 if errors is None:
-                    titles[name][i] = f"{psnr(float(((image - reference) * unit).square().nanmean())):.1f} dB"
+                    titles[name][i] = (
+                        f"{psnr(float(((image - reference) * unit).square().nanmean())):.1f} dB"
+                    )
                 else:
                     error = errors[i][0 if name == "denoised" else 1]
-                    titles[name][i] = f"about {psnr(error):.1f} dB" if error > 0 else "not measurable"
+                    titles[name][i] = (
+                        f"about {psnr(error):.1f} dB" if error > 0 else "not measurable"
+                    )
     return rows, {**titles, last: [""] * len(rows[last])}
 
 
@@ -147,20 +174,24 @@ def draw_images(
 ) -> Any:
     """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
 
-    Shown are the first three channels as colour, or the first as grey where there are fewer; of volumes the three
-    planes through the middle.
+    Shown are the first three channels as colour, or the first as grey where there are fewer; of
+    volumes the three planes through the middle.
 
     Args:
-        noisy, denoised, clean: the images. Without clean ones the last row is what was removed, around grey.
+        noisy, denoised, clean: the images. Without clean ones the last row is what was removed,
+            around grey.
         unit: how much of PSNR's white one unit of theirs is.
-        errors: where `clean` is another noisy capture, the estimated errors of each denoised and each noisy image.
+        errors: where `clean` is another noisy capture, the estimated errors of each denoised and
+            each noisy image.
     """
     from matplotlib.figure import Figure
 
     rows, titles = _named(noisy, denoised, clean, unit, errors)
     columns = rows["noisy"]
     height, width = (max(image.shape[k] for image in columns) for k in (1, 2))
-    figure = Figure(figsize=(1.6 * len(columns), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110)
+    figure = Figure(
+        figsize=(1.6 * len(columns), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110
+    )
     places = figure.subplots(3, len(columns), squeeze=False)
     for line, (name, images) in zip(places, rows.items(), strict=True):
         for ax, image, title in zip(line, images, titles[name], strict=True):
@@ -178,7 +209,9 @@ def draw_removed(removed: Tensor) -> Any:
 
     rows = _flat(removed)
     height, width = (max(image.shape[k] for image in rows) for k in (1, 2))
-    figure = Figure(figsize=(1.6 * len(rows), 1.6 * height / width + 0.4), layout="constrained", dpi=110)
+    figure = Figure(
+        figsize=(1.6 * len(rows), 1.6 * height / width + 0.4), layout="constrained", dpi=110
+    )
     for ax, image in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         deviation = float(image.nan_to_num().std())
         _show(ax, 0.5 + 0.25 * image / max(deviation, 1e-9), f"deviation {deviation:.3g}")
@@ -194,6 +227,7 @@ def stored(path: Path, **images: Any) -> None:
     """
     rows, titles = _named(**images)
     pixels = [
-        [(_pixels(middle(i, MIN_SHOWN_SIDE)) * 255).round().astype(np.uint8) for i in row] for row in rows.values()
+        [(_pixels(middle(i, MIN_SHOWN_SIDE)) * 255).round().astype(np.uint8) for i in row]
+        for row in rows.values()
     ]
     Samples(list(rows), list(titles.values()), pixels).save(path)

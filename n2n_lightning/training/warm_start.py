@@ -57,7 +57,9 @@ def refuse_overrides(init: str, asked: Sequence[str], model: dict[str, Any]) -> 
         else:
             continue
         if not same:
-            has = ", ".join(f"{k}={v}" for k, v in spec.items() if k not in ("_target_", "channels"))
+            has = ", ".join(
+                f"{k}={v}" for k, v in spec.items() if k not in ("_target_", "channels")
+            )
             kind = spec["_target_"].rpartition(".")[2]
             raise InputError(
                 f"{name}={value}: init={init} has another network, {kind}({has}), which is the one that is trained;"
@@ -68,8 +70,8 @@ def refuse_overrides(init: str, asked: Sequence[str], model: dict[str, Any]) -> 
 def weights(network: nn.Module, init: str, channels: int) -> str:
     """Gives a network the weights of a checkpoint; returns what to say of it.
 
-    Where the number of channels differs, what reads the image is summed over the old channels, or copied and shared
-    among new ones, and what writes it is their mean, or copied.
+    Where the number of channels differs, what reads the image is summed over the old channels, or
+    copied and shared among new ones, and what writes it is their mean, or copied.
 
     Args:
         network: of the checkpoint's kind.
@@ -91,11 +93,15 @@ def copy(trained: TrainedDenoiser, network: nn.Module, channels: int, init: str)
     """See `weights`; returns the names of the layers that were changed."""
     old, new = trained.network.state_dict(), network.state_dict()
     if old.keys() != new.keys():
-        raise InputError(f"init={init}: is of another kind of network than {type(network).__name__}")
+        raise InputError(
+            f"init={init}: is of another kind of network than {type(network).__name__}"
+        )
     fitted = {name: _fitted(old[name], new[name].shape, trained.inputs, channels) for name in new}
     wrong = [name for name, value in fitted.items() if value.shape != new[name].shape]
     if wrong:
-        raise InputError(f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}")
+        raise InputError(
+            f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}"
+        )
     network.load_state_dict(fitted)
     return [name for name in new if old[name].shape != new[name].shape]
 
@@ -111,7 +117,9 @@ def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor
         return value
     if len(shape) > 1 and shape[1] - value.shape[1] == after - before != 0:
         rest, image = value[:, :-before], value[:, -before:]
-        value = torch.cat((rest, image.sum(1, keepdim=True).expand(-1, after, *value.shape[2:]) / after), 1)
+        value = torch.cat(
+            (rest, image.sum(1, keepdim=True).expand(-1, after, *value.shape[2:]) / after), 1
+        )
     if value.shape[0] != shape[0]:
         value = value.mean(0, keepdim=True).expand(shape[0], *value.shape[1:])
     return value.contiguous()
@@ -120,12 +128,15 @@ def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor
 def _in_space(weight: Tensor, shape: torch.Size) -> Tensor:
     """A convolution of volumes that does in each plane what one of images, (O, I, h, w), does: for `shape` of it.
 
-    Its weights are those of the middle plane. Where there is none, of 2 planes, each has half of them. What makes 4
-    pixels of one place (networks.block_unet.shuffled) makes 8 voxels, alike in both planes.
+    Its weights are those of the middle plane. Where there is none, of 2 planes, each has half of
+    them. What makes 4 pixels of one place (networks.block_unet.shuffled) makes 8 voxels, alike in
+    both planes.
     """
     outputs, inputs, height, width = weight.shape
     if shape[0] == 2 * outputs:
-        weight = weight.view(-1, 1, 4, inputs, height, width).expand(-1, 2, 4, -1, -1, -1).flatten(0, 2)
+        weight = (
+            weight.view(-1, 1, 4, inputs, height, width).expand(-1, 2, 4, -1, -1, -1).flatten(0, 2)
+        )
     planes = torch.zeros(*weight.shape[:2], shape[2], height, width)
     if shape[2] % 2:
         planes[:, :, shape[2] // 2] = weight

@@ -1,12 +1,12 @@
 """Python as on another system, as far as that can be pretended: with this folder on PYTHONPATH, N2N_PRETEND names it.
 
-What is missing there is missing for the code of this project and its library of locks; other libraries look at
-sys.platform, and would take another way on the system itself.
+What is missing there is missing for the code of this project and its library of locks; other
+libraries look at sys.platform, and would take another way on the system itself.
 
-windows: no fcntl, no os.getuid, os.sched_getaffinity, SIGKILL; a handle opened for reading cannot be synced; an open or
-mapped file cannot be renamed, renamed over or removed; os.kill ends a process whatever the signal is.
-macos: no os.sched_getaffinity, no /proc.
-nolocks: locks raise ENOSYS, as on Lustre and some NFS.
+windows: no fcntl, no os.getuid, os.sched_getaffinity, SIGKILL; a handle opened for reading cannot
+be synced; an open or mapped file cannot be renamed, renamed over or removed; os.kill ends a process
+whatever the signal is. macos: no os.sched_getaffinity, no /proc. nolocks: locks raise ENOSYS, as on
+Lustre and some NFS.
 """
 
 import builtins
@@ -26,7 +26,9 @@ def _ours() -> bool:
     if frame.f_globals.get("__name__") == "pathlib" and frame.f_back:
         frame = frame.f_back
     name, file = frame.f_globals.get("__name__", ""), frame.f_globals.get("__file__", "")
-    return name.startswith(("n2n_lightning", "filelock")) or (name == "__main__" and "n2n_lightning" in str(file))
+    return name.startswith(("n2n_lightning", "filelock")) or (
+        name == "__main__" and "n2n_lightning" in str(file)
+    )
 
 
 def _held(path: object) -> bool:
@@ -84,7 +86,9 @@ if PRETEND == "windows":
     _without("fcntl", "resource", "pwd", "grp")
     _lacking(os, "getuid", "sched_getaffinity", "fchmod")
     _lacking(signal, "SIGKILL")
-    os.replace, os.rename, os.unlink, os.remove = map(_refusing, (os.replace, os.rename, os.unlink, os.remove))
+    os.replace, os.rename, os.unlink, os.remove = map(
+        _refusing, (os.replace, os.rename, os.unlink, os.remove)
+    )
     fsync, kill = os.fsync, os.kill
 
     def _fsync(descriptor: int) -> None:

@@ -1,8 +1,9 @@
 """Dead leaves: generated images with the statistics of photographs, to train on without any.
 
-Opaque shapes fall on one another until they cover everything. With radii r of density r^-3 the pictures have the scale
-invariance and the edges of natural images (Lee, Mumford and Huang, IJCV 2001), and denoisers trained on them come
-close to those trained on photographs (Achddou, Gousseau and Ladjal, SSVM 2021).
+Opaque shapes fall on one another until they cover everything. With radii r of density r^-3 the
+pictures have the scale invariance and the edges of natural images (Lee, Mumford and Huang, IJCV
+2001), and denoisers trained on them come close to those trained on photographs (Achddou, Gousseau
+and Ladjal, SSVM 2021).
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,13 @@ def dead_leaves(count: int, size: int, colours: Sequence[Tensor], seed: int) -> 
     """Generated images (3, size, size), uint8, each a pure function of (seed, its number).
 
     Args:
-        colours: photographs (3, H, W), uint8; each image takes the colours of its leaves from one of them,
-            with red, green and blue in random order.
+        colours: photographs (3, H, W), uint8; each image takes the colours of its leaves from one
+            of them, with red, green and blue in random order.
     """
-    return [_image(size, colours[i % len(colours)], generator(seed, "dead leaves", i)) for i in range(count)]
+    return [
+        _image(size, colours[i % len(colours)], generator(seed, "dead leaves", i))
+        for i in range(count)
+    ]
 
 
 def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
@@ -46,7 +50,10 @@ def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
         new = empty[window]
         if not new.any():
             continue
-        y = np.arange(window[0].start, window[0].start + new.shape[0], dtype=np.float32)[:, None] - y0
+        y = (
+            np.arange(window[0].start, window[0].start + new.shape[0], dtype=np.float32)[:, None]
+            - y0
+        )
         x = np.arange(window[1].start, window[1].start + new.shape[1], dtype=np.float32) - x0
         angle, stretch, kind = random.uniform((0, 0.3, 0), (np.pi, 1, 3))
         along = (np.cos(angle) * x + np.sin(angle) * y) / radius

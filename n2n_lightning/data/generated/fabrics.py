@@ -1,7 +1,8 @@
 """Generated pictures of fabrics: fine and nearly regular texture beside smooth surfaces, to tell cloth from noise.
 
-Knitwear, weaves, fur and sand have as much contrast between neighbouring pixels as noise has. What tells them apart is
-that threads come in rows, that brighter colours vary more, and that surfaces beside them do not vary.
+Knitwear, weaves, fur and sand have as much contrast between neighbouring pixels as noise has. What
+tells them apart is that threads come in rows, that brighter colours vary more, and that surfaces
+beside them do not vary.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,12 @@ def fabrics(count: int, size: int, colours: Sequence[Tensor], seed: int) -> list
     """Generated images (3, size, size), uint8, each a pure function of (seed, its number, colours).
 
     Args:
-        colours: photographs (3, H, W), uint8; each image takes the colours of its surfaces from one of them.
+        colours: photographs (3, H, W), uint8; each image takes the colours of its surfaces from one
+            of them.
     """
-    return [_image(size, colours[i % len(colours)], generator(seed, "fabrics", i)) for i in range(count)]
+    return [
+        _image(size, colours[i % len(colours)], generator(seed, "fabrics", i)) for i in range(count)
+    ]
 
 
 def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
@@ -31,7 +35,10 @@ def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
     random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=draws)))
     side = 2 * size
     palette = photo.flatten(1).T.numpy()
-    surface = np.argmax([smooth_field(side, random.uniform(80, 400), random) for _ in range(random.integers(3, 8))], 0)
+    surface = np.argmax(
+        [smooth_field(side, random.uniform(80, 400), random) for _ in range(random.integers(3, 8))],
+        0,
+    )
     kinds = (_plain, _threads, _threads, _hair, _sand)
     canvas = np.zeros((side, side, 3), np.float32)
     for number in range(surface.max() + 1):
@@ -60,9 +67,13 @@ def _threads(side: int, random: np.random.Generator) -> Texture:
     along = (np.cos(angle) * y - np.sin(angle) * x) * stretch
     place = across % 1
     shifted = along + slant * np.abs(2 * place - 1)
-    stitch = np.sin(np.pi * place) ** random.uniform(0.3, 2) * (0.5 + 0.5 * np.cos(2 * np.pi * shifted))
+    stitch = np.sin(np.pi * place) ** random.uniform(0.3, 2) * (
+        0.5 + 0.5 * np.cos(2 * np.pi * shifted)
+    )
     each = np.exp(random.uniform(0, 0.5) * random.standard_normal((64, 64)))
-    stitch = stitch * each[np.floor(shifted + 0.5).astype(int) % 64, np.floor(across).astype(int) % 64]
+    stitch = (
+        stitch * each[np.floor(shifted + 0.5).astype(int) % 64, np.floor(across).astype(int) % 64]
+    )
     fibres = blurred(random.standard_normal((side, side)), random.uniform(0.8, 1.6))
     return _standard(_standard(stitch) + random.uniform(0, 0.5) * _standard(fibres))
 
