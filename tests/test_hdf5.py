@@ -51,7 +51,7 @@ def test_a_virtual_dataset_becomes_a_real_one_and_its_raw_file_stays(
     absolute,
     tmp_path,
     monkeypatch,
-    checkpoints,  # noqa: F811
+    checkpoints,
 ):
     scan = tmp_path / "scan"
     scan.mkdir()

@@ -194,7 +194,7 @@ def source_of(folder: Path, kind: str, count: int = 6) -> str:
 
 
 @pytest.mark.parametrize("kind", FLAT)
-def test_inputs_of_every_kind_are_only_read(kind, tmp_path, monkeypatch, checkpoints, modes):  # noqa: F811
+def test_inputs_of_every_kind_are_only_read(kind, tmp_path, monkeypatch, checkpoints, modes):
     source = source_of(tmp_path / "in", kind)
     model = checkpoints[3 if kind in (".ppm", ".webp") else 1]
     asked = [source, "-o", tmp_path / "out", "--checkpoint", model]
@@ -217,7 +217,7 @@ WRITERS = (".mrc", ".npy", ".png", ".nii.gz", ".zarr", ".h5", ".npz")
 @pytest.mark.parametrize("options", [["--page"], ["--tta"], ["--halves"]], ids=lambda o: o[0])
 def test_inputs_are_only_read_with_every_option(
     kind, options, tmp_path, monkeypatch, checkpoints, modes
-):  # noqa: F811
+):
     source = source_of(tmp_path / "in", kind)
     sources = [source]
     if options == ["--halves"]:
@@ -233,7 +233,7 @@ def test_inputs_are_only_read_with_every_option(
 @pytest.mark.parametrize("kind", [".npy", ".h5", ".nii.gz", ".zarr"])
 def test_inputs_are_only_read_by_check_and_evaluate(
     kind, tmp_path, monkeypatch, checkpoints, modes, capsys
-):  # noqa: F811
+):
     first = source_of(tmp_path / "in" / "a", kind, 16)
     second = source_of(tmp_path / "in" / "b", kind, 16)
     with untouched(tmp_path / "in", modes):
@@ -280,7 +280,7 @@ def write(source: str, target: Path, then: Any = None) -> None:
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_full_disk_leaves_inputs_and_earlier_results(
     kind, tmp_path, monkeypatch, checkpoints, modes, capsys
-):  # noqa: F811
+):
     source = source_of(tmp_path / "in", kind, 40)
     model = checkpoints[1]
     asked = [source, "-o", tmp_path / "out", "--checkpoint", model, "--overwrite"]
@@ -342,7 +342,7 @@ def test_a_killed_run_leaves_inputs_earlier_results_and_a_hidden_file(
 @posix
 @pytest.mark.parametrize("kind", [".tif", ".mrc", ".fits", ".nii", ".npy", ".h5", ".png"])
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_the_result_of_a_link_is_a_new_file(kind, link, tmp_path, monkeypatch, checkpoints, modes):  # noqa: F811
+def test_the_result_of_a_link_is_a_new_file(kind, link, tmp_path, monkeypatch, checkpoints, modes):
     source = source_of(tmp_path / "store", kind)
     (tmp_path / "in").mkdir()
     link(tmp_path / "store" / f"a{kind}", tmp_path / "in" / f"a{kind}")
@@ -366,7 +366,7 @@ def test_the_result_of_a_link_is_a_new_file(kind, link, tmp_path, monkeypatch, c
 @posix
 def test_a_store_with_links_inside_becomes_one_of_files(
     tmp_path, monkeypatch, checkpoints, modes, capsys
-):  # noqa: F811
+):
     store = zarr.open_group(str(tmp_path / "in" / "raw.zarr"), mode="w")
     store.create_array("0", data=scenes(6, 1, "uint16"), chunks=(2, 24, 20))
     store.create_array("labels", data=np.ones((24, 20), np.uint8), chunks=(24, 20))
@@ -395,7 +395,7 @@ def test_a_store_with_links_inside_becomes_one_of_files(
 
 
 @posix
-def test_a_result_that_is_a_link(tmp_path, monkeypatch, checkpoints, capsys):  # noqa: F811
+def test_a_result_that_is_a_link(tmp_path, monkeypatch, checkpoints, capsys):
     source, other = source_of(tmp_path / "in", ".npy"), source_of(tmp_path / "elsewhere", ".npy")
     out = tmp_path / "out"
     out.mkdir()
@@ -490,7 +490,7 @@ def test_two_inputs_that_would_have_one_name(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_option_that_names_a_file_writes_over_an_input(tmp_path, monkeypatch, checkpoints):  # noqa: F811
+def test_no_option_that_names_a_file_writes_over_an_input(tmp_path, monkeypatch, checkpoints):
     first, second = (source_of(tmp_path / name, ".npy", 16) for name in ("a", "b"))
     model = tmp_path / "model.ckpt"
     shutil.copy(checkpoints[1], model)
@@ -533,7 +533,7 @@ def test_no_option_that_names_a_file_writes_over_an_input(tmp_path, monkeypatch,
 
 def test_the_raw_file_of_a_view_is_not_a_place_for_its_result(
     tmp_path, monkeypatch, checkpoints, capsys
-):  # noqa: F811
+):
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         file["frames"] = scenes(3, 1, "uint16")
     layout = h5py.VirtualLayout((3, 24, 20), np.uint16)

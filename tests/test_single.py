@@ -868,7 +868,7 @@ def test_adapt_says_what_it_cannot_learn_from(tmp_path):
 
 
 def test_denoise_needs_nothing_of_training_unless_it_adapts():
-    code = "import sys, n2n_lightning.denoise, n2n_lightning.training.adaptation; print('n2n_lightning.train' in sys.modules)"  # noqa: E501
+    code = "import sys, n2n_lightning.denoise, n2n_lightning.training.adaptation; print('n2n_lightning.train' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
