@@ -1,7 +1,7 @@
 """All measurements of speed and memory, in under ten minutes: `make bench`, or `python benchmarks/bench.py --out FILE`.
 
 Runs the other programs of this folder with sizes that fit the time, and collects what they found in
-one JSON file with the machine, the versions and the commit. docs/performance.md says how to read
+one JSON file with the machine, the versions and the commit. docs/explanation/performance.md says how to read
 it.
 """
 

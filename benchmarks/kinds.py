@@ -1,4 +1,4 @@
-"""A picture of what the built-in checkpoint does with noise of several kinds: docs/kinds.jpg.
+"""A picture of what the built-in checkpoint does with noise of several kinds: docs/images/kinds.jpg.
 
     python benchmarks/kinds.py [--checkpoint RUN] --out kinds.jpg
 

@@ -150,7 +150,7 @@ def fit(
 def score(
     model: TrainedDenoiser, noisy: ImageInput, second: ImageInput, layout: str = "auto"
 ) -> dict[str, Any]:
-    """How good a network is on pairs of noisy captures that it has not learnt from; see docs/check.md.
+    """How good a network is on pairs of noisy captures that it has not learnt from; see docs/explanation/scores.md.
 
     Args:
         model: the network.

@@ -2,7 +2,7 @@
 
 Says what captures and their noise are like, what follows from it, and, last, the command that
 trains on them. NOISY and TARGET are what `data.noisy=` and `data.target=` take: files or folders of
-any format and layout (docs/data.md).
+any format and layout (docs/how-to/pairs.md).
 """
 
 import json

@@ -134,7 +134,9 @@ def parser() -> Parser:
         help="what becomes of label images and masks: copy (default) or denoise",
     )
     p.add_argument(
-        "--dtype", default="auto", help="of whole numbers: auto, keep or float32 (docs/denoise.md)"
+        "--dtype",
+        default="auto",
+        help="of whole numbers: auto, keep or float32 (docs/reference/values.md)",
     )
     p.add_argument(
         "--allow",

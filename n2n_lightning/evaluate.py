@@ -159,7 +159,7 @@ def remarks(args: Any, candidates: Sequence[str]) -> Iterator[str]:
         known = read_result(Path(candidate)).get("data") or {}
         trained = [str(known[side]) for side in ("noisy", "target") if known.get(side)]
         if scored & {Path(path).resolve() for path in trained}:
-            yield f"{candidate} has learnt from these images: score it on others (docs/check.md)"
+            yield f"{candidate} has learnt from these images: score it on others (docs/explanation/scores.md)"
         elif trained and args.data != "pairs":
             yield f"{candidate} has learnt from {trained[0]}, not from such images; --val-noisy scores on captures"
 

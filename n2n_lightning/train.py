@@ -72,7 +72,7 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             else "val_psnr_estimate_without_outliers"
         )
         print(
-            f"without {pixels:.0f} isolated pixels that stand out (docs/denoise.md#outliers): {result[name]:.2f} dB"
+            f"without {pixels:.0f} isolated pixels that stand out (docs/reference/outliers.md): {result[name]:.2f} dB"
         )
     if (
         scored := (result.get("score_of") or {})

@@ -292,7 +292,7 @@ def test_it_says_what_is_scored_on_and_what_makes_that_mean_less(tmp_path, monke
     args = evaluate.arguments(["--val-noisy", "./A", "--val-target", "T"])
     assert evaluate.scored_on(args, scored) == "scored on ./A against T: 7 images"
     assert list(evaluate.remarks(args, ["a", "b", "c"])) == [
-        "a has learnt from these images: score it on others (docs/check.md)"
+        "a has learnt from these images: score it on others (docs/explanation/scores.md)"
     ]
     args = evaluate.arguments(["--noise", "gaussian:sigma=5"])
     assert (

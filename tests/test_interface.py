@@ -111,7 +111,7 @@ def test_the_notebook_runs_from_end_to_end(tmp_path):
     import nbformat
     from nbclient import NotebookClient
 
-    path = ROOT / "docs" / "tour.ipynb"
+    path = ROOT / "docs" / "tutorials" / "tour.ipynb"
     book = nbformat.read(path, 4)
     for cell in book.cells:  # as short as a test may be
         cell.source = cell.source.replace("trainer.max_epochs=5", "trainer.max_epochs=2")

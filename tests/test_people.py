@@ -605,7 +605,7 @@ def pairs(count: int = 12) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_own_trainer_own_loader_our_module(tmp_path):
-    """docs/train.md's fifteen lines, then what people do next."""
+    """docs/how-to/extend.md's fifteen lines, then what people do next."""
     loader = DataLoader(pairs(), batch_size=4)
     module = Denoiser(ResidualUNet(3, width=4, levels=2))
     options = {

@@ -23,7 +23,7 @@ CONTEXT = 2  # frames before and after one; more gains little where things move
 
 
 class Movie(UserImages):
-    """Your own noisy movies (docs/single.md).
+    """Your own noisy movies (docs/how-to/single.md).
 
     Args:
         noisy: a file with a movie, or a folder with movies, or with the frames of one.

@@ -31,7 +31,7 @@ from n2n_lightning.paths import composed, pattern_root
 
 
 class PairedImages(UserImages):
-    """Your own noisy images: two or more captures of each scene, in files or folders (docs/data.md).
+    """Your own noisy images: two or more captures of each scene, in files or folders (docs/how-to/pairs.md).
 
     Args:
         noisy: a file or folder with the first captures, or with all of them.

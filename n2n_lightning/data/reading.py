@@ -272,7 +272,7 @@ def _scenes_of(
     exclude: Sequence[str] = (),
     dims: int = 2,
 ) -> SceneSet:
-    """All captures of all scenes, from one or two files or folders; see docs/data.md for what they may be.
+    """All captures of all scenes, from one or two files or folders; see docs/how-to/pairs.md for what they may be.
 
     Args:
         noisy, target, layout: see data.PairedImages.

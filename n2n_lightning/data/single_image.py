@@ -31,7 +31,7 @@ LONGEST = 512  # pixels of a side of an image that validation makes input and ta
 
 
 class SingleImages(UserImages):
-    """Your own noisy images, one of each thing (docs/single.md).
+    """Your own noisy images, one of each thing (docs/how-to/single.md).
 
     Args:
         noisy: a file or folder; every image in it is a scene of its own.

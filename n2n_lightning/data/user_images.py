@@ -33,7 +33,7 @@ SCORED_PAIRS = 4  # pairs of captures of a scene that validation looks at
 
 
 class UserImages(NoisyPairs):
-    """Noisy images in files or folders (docs/data.md).
+    """Noisy images in files or folders (docs/how-to/pairs.md).
 
     Args:
         noisy: a file or folder with the noisy images.

@@ -66,7 +66,7 @@ class Denoiser(pl.LightningModule):
     """A network, its loss, its optimiser, and PSNR against clean images.
 
     Batches are {"input": ..., "target": ...}, or tuples of the two. It works with a Trainer and
-    loaders of one's own (docs/train.md), and with `load_from_checkpoint`, `Trainer.validate` and
+    loaders of one's own (docs/how-to/extend.md), and with `load_from_checkpoint`, `Trainer.validate` and
     `Trainer.test`.
 
     Args:
