@@ -26,8 +26,8 @@ from n2n_lightning.inference.plan import Job, folder_of, halves_of, planned, ref
 CHOICES = {"outliers": OUTLIERS, "dtype": DTYPES, "label_images": LABEL_IMAGES}  # of options
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m n2n_lightning.denoise", description=__doc__)
+def _add_input_options(p: Parser) -> None:
+    """Add the options that name the input, the output and the checkpoint."""
     p.add_argument(
         "pictures",
         nargs="+",
@@ -55,6 +55,10 @@ def parser() -> Parser:
         action="store_true",
         help="of two pictures, halves of one specimen, write the mean result",
     )
+
+
+def _add_result_options(p: Parser) -> None:
+    """Add the options that decide which pixels change, by how much, and what is written with them."""
     p.add_argument(
         "--strength",
         type=float,
@@ -86,6 +90,10 @@ def parser() -> Parser:
     p.add_argument(
         "--overwrite", action="store_true", help="replace pictures that are there already"
     )
+
+
+def _add_compute_options(p: Parser) -> None:
+    """Add the options of memory, speed and device."""
     p.add_argument(
         "--tta",
         action="store_true",
@@ -110,6 +118,10 @@ def parser() -> Parser:
     p.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one"
     )
+
+
+def _add_reading_options(p: Parser) -> None:
+    """Add the options that say how stored values are read and of which type the result is."""
     p.add_argument("--scale", type=float, help="the stored value that is white; default: judged")
     p.add_argument(
         "--black",
@@ -144,6 +156,15 @@ def parser() -> Parser:
         default=[],
         help="a module whose networks the checkpoint may name",
     )
+
+
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    p = Parser(prog="python -m n2n_lightning.denoise", description=__doc__)
+    _add_input_options(p)
+    _add_result_options(p)
+    _add_compute_options(p)
+    _add_reading_options(p)
     return p
 
 
