@@ -59,7 +59,7 @@ def read(args: Any, volumes: bool) -> Any:
     for path in (args.noisy, args.target):
         if path is not None and ":" not in path and not (Path(path).exists() or is_pattern(path)):
             raise InputError(f"{path}: no such file or folder")
-    with good_flags(parsed(args.dq_good, "--dq-good ")):
+    with good_flags(parsed(args.dq_good)):
         # halves, a file each, as training reads them
         if volumes and args.target and not is_one(Path(args.noisy)):
             return read_scenes(args.noisy, args.target, args.layout, args.exclude, 3)
@@ -127,14 +127,14 @@ def refuse(args: Any) -> None:
 
     inputs = [split(path)[0] for path in (args.noisy, args.target) if path is not None]
     if args.json:
-        refuse_inputs(args.json, inputs, "--json")
+        refuse_inputs(args.json, inputs, "json")
     if args.out:
         if args.out.exists() and not args.out.is_dir():
-            raise InputError(f"--out {args.out}: is a file; name a folder")
+            raise InputError("out", args.out, "is a file; name a folder")
         for path in inputs:
             if path.is_dir() and args.out.resolve().is_relative_to(path.resolve()):
                 raise InputError(
-                    f"--out {args.out}: its check.png would be among the inputs; name another folder"
+                    "out", args.out, "its check.png would be among the inputs; name another folder"
                 )
 
 
@@ -174,4 +174,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, parser)

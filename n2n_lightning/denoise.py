@@ -375,7 +375,8 @@ def halves(model: Any, jobs: list[Job], args: Any, progress: Any, defects: Any =
         lines: list[str] = []
         if shapes[0] != shapes[1]:
             raise InputError(
-                f"{first.source} and {second.source}: differ in shape or type, so they are no two halves"
+                f"{first.source} and {second.source}: differ in shape or type, so they are no two"
+                " halves"
             )
         started = time.perf_counter()
         readings = [
@@ -446,7 +447,9 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
 
     if args.scale is not None:
         raise InputError(
-            "--scale: goes without --adapt, which finds the range of the pictures itself"
+            "scale",
+            args.scale,
+            "goes without --adapt, which finds the range of the pictures itself",
         )
     folder = args.out if jobs[0].target != args.out else args.out.parent
     kept, minutes = folder / "adapted.ckpt", args.minutes or 5.0
@@ -490,7 +493,8 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     learnt = f"learnt from {len(images)} image{'s'[: len(images) > 1]} for {time.perf_counter() - started:.0f} s"
     if found.share == 0:
         print(
-            f"{learnt}, which improved nothing by Stein's estimate: the checkpoint is used as it was"
+            f"{learnt}, which improved nothing by Stein's estimate: the checkpoint is used as it"
+            " was"
         )
     else:
         far = "" if found.share == 1 else f", of which {found.share:.0%} is used (more was worse)"
@@ -510,7 +514,8 @@ def _defects(model: Any, jobs: list[Job], args: Any) -> Any:
     for (folder, _), points in defects.folders.items():
         pixels = len({tuple(point[1:]) for point in points.tolist()})
         print(
-            f"{folder}: {pixels} pixels stand out in most of its different pictures: detector defects, replaced"
+            f"{folder}: {pixels} pixels stand out in most of its different pictures: detector"
+            " defects, replaced"
         )
     return defects
 
@@ -519,23 +524,23 @@ def checked_arguments(args: Any) -> None:
     """Raises InputError where options cannot be."""
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
-            raise InputError(f"--{name} {value}: must be larger than 0, and finite")
+            raise InputError(name, value, "must be larger than 0, and finite")
     for name, choices in CHOICES.items():
-        one_of(getattr(args, name), choices, f"--{name.replace('_', '-')} ")
+        one_of(getattr(args, name), choices, name)
     if not 0 <= args.strength <= 1:
-        raise InputError(f"--strength {args.strength:g}: must be 0 (the picture as it is) to 1")
+        raise InputError("strength", args.strength, "must be 0 (the picture as it is) to 1")
     if args.black and args.scale is None:
-        raise InputError(f"--black {args.black:g}: say with --scale which stored value is white")
+        raise InputError("black", args.black, "say with --scale which stored value is white")
     if args.scale is not None and not args.black < args.scale:
-        raise InputError(f"--scale {args.scale:g}: must be larger than --black {args.black:g}")
+        raise InputError("scale", args.scale, f"must be larger than --black {args.black:g}")
     if args.halves and args.adapt:
         raise InputError(
-            "--halves: the result is the mean of two; --adapt learns from single pictures"
+            "halves", True, "the result is the mean of two; --adapt learns from single pictures"
         )
     if args.minutes is not None and not 0 < args.minutes <= 1e4:
-        raise InputError(f"--minutes {args.minutes:g}: must be larger than 0")
+        raise InputError("minutes", args.minutes, "must be larger than 0")
     if args.minutes is not None and not args.adapt:
-        raise InputError(f"--minutes {args.minutes:g}: goes with --adapt")
+        raise InputError("minutes", args.minutes, "goes with --adapt")
 
 
 def main() -> int:
@@ -543,7 +548,7 @@ def main() -> int:
     checked_arguments(args)
     from n2n_lightning.formats.fits_planes import good_flags, parsed
 
-    with good_flags(parsed(args.dq_good, "--dq-good ")):
+    with good_flags(parsed(args.dq_good)):
         return run(args)
 
 
@@ -555,7 +560,7 @@ def run(args: Any) -> int:
         else planned(args.pictures, args.out, args.overwrite)
     )
     if args.page:
-        refuse_inputs(folder_of(args.out) / "page.html", [job.source for job in jobs], "--page")
+        refuse_inputs(folder_of(args.out) / "page.html", [job.source for job in jobs], "page")
 
     import torch
     from rich.console import Console
@@ -596,7 +601,7 @@ def run(args: Any) -> int:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"--device {device}: cannot be used here; cpu, cuda, cuda:1 or mps, as there are"
+            "device", device, "cannot be used here; cpu, cuda, cuda:1 or mps, as there are"
         ) from error
 
     if model.context and len(missing) > 1 and all(job.part is None for job in missing):
@@ -643,4 +648,4 @@ def run(args: Any) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, parser)

@@ -9,13 +9,12 @@ noisy captures.
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import InputError, Parser, command, replacing, spelled
 from n2n_lightning.inference.plan import refuse_inputs
 
 OWN_DATA_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
@@ -23,8 +22,17 @@ GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val"
 GOES_WITH["pairs"] = (*OWN_DATA_OPTIONS, "layout", "dq_good")
 
 
-def parser() -> Parser:
-    p = Parser(prog="python -m n2n_lightning.evaluate", description=__doc__.splitlines()[0])
+def parser(fields: dict[str, str] | None = None) -> Parser:
+    """Return the options of the command.
+
+    Args:
+        fields: options that errors know by another name, see Parser.
+    """
+    p = Parser(
+        prog="python -m n2n_lightning.evaluate",
+        description=__doc__.splitlines()[0],
+        fields=fields,
+    )
     p.add_argument("candidates", nargs="*", metavar="RUN", help="run folders or checkpoint files")
     p.add_argument(
         "--data",
@@ -108,7 +116,7 @@ def arguments(words: Sequence[str] | None = None) -> Any:
     inputs = [*args.candidates, args.root, args.val, *(split(path)[0] for path in own if path)]
     for name in ("json", "csv", "fsc", "picture"):
         if getattr(args, name):
-            refuse_inputs(getattr(args, name), inputs, f"--{name}")
+            refuse_inputs(getattr(args, name), inputs, name)
     args.noise, args.layout = args.noise or "pixelate", args.layout or "auto"
     return args
 
@@ -169,37 +177,31 @@ def make_data(args: Any, scale: float | None = None, dims: int | str = "auto") -
 
     `dims` are the spatial axes of what the checkpoints take.
     """
-    from n2n_lightning import data as sources
-
-    def needed(option: str) -> str:
-        value = getattr(args, option.replace("-", "_"))
-        if value is None:
-            raise InputError(f"--data {args.data}: needs --{option}")
-        return str(value)
-
-    if args.data == "course":
-        data: sources.NoisyPairs = sources.Course(needed("root"), batch_size=1)
-    elif args.data == "photos":
-        data = sources.Photos(make_noise(args.noise), batch_size=1)
-    elif args.data == "images":
-        data = sources.Images(make_noise(args.noise), needed("root"), args.val, batch_size=1)
-    else:
-        data = _own_pairs(args, scale, dims, needed)
-    try:
+    scored = {"data.noisy": "val_noisy", "data.target": "val_target"}
+    with spelled(parser(None if args.noisy else scored).spell):
+        data = _source(args, scale, dims)
         data.setup("validate")
-    except InputError as error:
-        raise InputError(_as_options(str(error), args)) from error
     if data.limits is not None:  # in units of white, whatever range each network is shown
         data.limits = (0.0, data.scale or 1.0)
     return data
 
 
-def _as_options(message: str, args: Any) -> str:
-    """A message about `data.target=` and the like in the words of this command."""
-    scored = {"noisy": "val-noisy", "target": "val-target"} if args.noisy is None else {}
-    return re.sub(
-        r"data\.(\w+)=", lambda m: f"--{scored.get(m[1], m[1].replace('_', '-'))} ", message
-    )
+def _source(args: Any, scale: float | None, dims: int | str) -> Any:
+    from n2n_lightning import data as sources
+
+    def needed(option: str) -> str:
+        value = getattr(args, option.replace("-", "_"))
+        if value is None:
+            raise InputError("data", args.data, f"needs --{option}")
+        return str(value)
+
+    if args.data == "course":
+        return sources.Course(needed("root"), batch_size=1)
+    if args.data == "photos":
+        return sources.Photos(make_noise(args.noise), batch_size=1)
+    if args.data == "images":
+        return sources.Images(make_noise(args.noise), needed("root"), args.val, batch_size=1)
+    return _own_pairs(args, scale, dims, needed)
 
 
 def _own_pairs(
@@ -209,11 +211,13 @@ def _own_pairs(
 
     if args.classical and args.noisy is None:
         raise InputError(
-            "--classical: the filters are tuned on noisy pairs of other scenes; name them with --noisy"
+            "classical",
+            True,
+            "the filters are tuned on noisy pairs of other scenes; name them with --noisy",
         )
     if args.clean is not None and args.val_target is not None:
         raise InputError(
-            f"--val-target {args.val_target}: goes with --val-noisy, where there is no --clean"
+            "val_target", args.val_target, "goes with --val-noisy, where there is no --clean"
         )
     scored = args.val_noisy if args.noisy and args.clean else needed("val-noisy")
     options = {
@@ -257,7 +261,7 @@ def make_noise(text: str) -> Any:
     name, _, rest = text.partition(":")
     kinds = {k.__name__.lower(): k for k in noise.Noise.__subclasses__()}
     if name not in kinds:
-        raise InputError(f"--noise {text}: is none of {', '.join(sorted(kinds))}")
+        raise InputError("noise", text, f"is none of {', '.join(sorted(kinds))}")
     try:
         words = [part.partition("=") for part in rest.split(":") if part]
         if missing := [k for k, _, v in words if not v]:
@@ -266,7 +270,7 @@ def make_noise(text: str) -> Any:
         made: noise.Noise = kinds[name](**options)
         return made
     except (ValueError, TypeError) as error:
-        raise InputError(f"--noise {text}: {error}") from None
+        raise InputError("noise", text, f"{error}") from None
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
@@ -414,7 +418,8 @@ def main() -> int:
             network = load(candidate, args.allow).to(args.device)
             if network.context:
                 raise InputError(
-                    f"{candidate}: is for movies, which are not scored here; its result.json has an estimate"
+                    f"{candidate}: is for movies, which are not scored here; its result.json has"
+                    " an estimate"
                 )
             networks[candidate] = network
             if scale := networks[candidate].scale:
@@ -426,7 +431,8 @@ def main() -> int:
         return 2
     if args.data == "pairs" and len(scales) > 1:
         raise InputError(
-            f"the checkpoints were trained with different data.scale: {sorted(scales)}; score them apart"
+            f"the checkpoints were trained with different data.scale: {sorted(scales)}; score"
+            " them apart"
         )
     kinds = {network.dims for network in networks.values()}
     if len(kinds) > 1:
@@ -436,10 +442,10 @@ def main() -> int:
     clean = data.reference == "clean"
     if args.fsc and clean:
         raise InputError(
-            f"--fsc {args.fsc}: needs two captures, --data pairs --val-noisy A --val-target B"
+            "fsc", args.fsc, "needs two captures, --data pairs --val-noisy A --val-target B"
         )
     if data.val is None:
-        raise InputError(f"--data {args.data}: there is nothing to score on")
+        raise InputError("data", args.data, "there is nothing to score on")
     measure = score_clean if clean else score_noisy
     found = {"noisy input": noisy_scores(data) if clean else score_noisy(lambda image: image, data)}
     notes: dict[str, dict[str, Any]] = {"noisy input": {}}
@@ -471,4 +477,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, parser)

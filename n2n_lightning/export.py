@@ -205,7 +205,8 @@ def main() -> int:
     print(f"input `image`: float32 {shape}, {values}; output: {output}")
     if model.context:
         print(
-            f"the input is the {model.context} frames before one and the {model.context} after it, in their order"
+            f"the input is the {model.context} frames before one and the {model.context} after"
+            " it, in their order"
         )
     if model.range and not zipped and args.out.suffix != ".ckpt":  # denoise does it by itself
         black, span = model.range
@@ -215,11 +216,12 @@ def main() -> int:
         )
         before = f"(stored value{off}) / {span:g}" if black else f"stored value / {span:g}"
         print(
-            f"before it: {before}; after it: result * {span:g}{on if black else ''}, as in its training"
+            f"before it: {before}; after it: result * {span:g}{on if black else ''}, as in its"
+            " training"
         )
     print(f"largest difference from PyTorch, on images of {sizes}: {largest:.1e}")
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, parser)

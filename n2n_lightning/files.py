@@ -16,12 +16,83 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
+Spelling = Callable[[str, Any], str]
+
+
+def as_keyword(field: str, value: Any) -> str:
+    """Return an option as Python and Hydra write it.
+
+    Args:
+        field: its name: `tile`, or in a configuration `data.crop`.
+        value: its value; empty for the option itself.
+
+    >>> as_keyword("data.crop", 3), as_keyword("data.clean", "")
+    ('data.crop=3', 'data.clean=')
+    """
+    return f"{field}={value}"
+
+
+_spelling: ContextVar[Spelling] = ContextVar("spelling", default=as_keyword)
+
+
+@contextmanager
+def spelled(spelling: Spelling) -> Iterator[None]:
+    """Let errors within the block write options as the running command takes them.
+
+    Args:
+        spelling: text for the name and the value of an option.
+    """
+    token = _spelling.set(spelling)
+    try:
+        yield
+    finally:
+        _spelling.reset(token)
+
+
+def option(field: str, value: Any = "") -> str:
+    """Return an option, for a message, as the running command takes it.
+
+    Args:
+        field: its name in Python (`tile`) or in a configuration (`data.layout`).
+        value: its value; empty for the option itself.
+
+    Returns:
+        `data.layout=NHW` in training and in Python, `--layout NHW` in other commands.
+
+    >>> option("data.layout", "NHW")
+    'data.layout=NHW'
+    """
+    return _spelling.get()(field, value)
+
 
 class InputError(ValueError):
-    """Something that the person typed or gave us cannot work; the message is the one line that they see."""
+    """An option or a file that cannot work; the text is the one line that the user sees.
+
+    Args:
+        subject: the name of the option, `tile` or `data.crop`; without a reason, the whole line,
+            as for files: `scan.tif: is truncated`.
+        value: the value of the option.
+        reason: what is wrong with it, and what would work.
+
+    Attributes:
+        field, value, reason: of the option; None where the error is about something else.
+
+    >>> InputError("data.crop", 3, "must be 4 or more")
+    InputError('data.crop=3: must be 4 or more')
+    >>> InputError("scan.tif: is truncated").field is None
+    True
+    """
+
+    def __init__(self, subject: str, value: Any = None, reason: str | None = None) -> None:
+        line = subject if reason is None else f"{option(subject, value)}: {reason}"
+        super().__init__(line)
+        self.field = None if reason is None else subject
+        self.value = value
+        self.reason = reason
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -336,23 +407,25 @@ def some_of(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
-def one_of(value: Any, choices: Sequence[str], option: str) -> str:
-    """Return a value that is one of some choices.
+def one_of(value: Any, choices: Sequence[str], field: str) -> str:
+    """Return the value of an option that takes one of several choices.
 
     Args:
-        value: what was typed.
-        choices: those that there are.
-        option: its name as it is typed, with what stands before the value: `data.outliers=`,
-            `--dtype `.
+        value: what the user typed.
+        choices: the choices.
+        field: the name of the option, `dtype` or `data.outliers`.
+
+    Returns:
+        The value.
 
     Raises:
-        InputError: it is none of them.
+        InputError: the value is none of the choices.
 
-    >>> one_of("keep", ("auto", "keep"), "dtype=")
+    >>> one_of("keep", ("auto", "keep"), "dtype")
     'keep'
     """
     if value not in choices:
-        raise InputError(f"{option}{value}: must be one of {', '.join(choices)}")
+        raise InputError(field, value, f"must be one of {', '.join(choices)}")
     return str(value)
 
 
@@ -379,7 +452,39 @@ def _at_home(value: Any) -> Any:
 
 
 class Parser(argparse.ArgumentParser):
-    """Ordinary `--options`, with errors of one line; `~` in a value is the home folder."""
+    """Ordinary `--options`, with errors of one line; `~` in a value is the home folder.
+
+    Args:
+        *words, **options: see argparse.ArgumentParser.
+        fields: options that errors of other modules know by another name: `data.val_pairs` is
+            `val` here.
+    """
+
+    def __init__(self, *words: Any, fields: dict[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.fields = fields or {}
+
+    def spell(self, field: str, value: Any) -> str:
+        """Return an option as this command takes it; in Python's spelling, where it has none.
+
+        Args:
+            field: its name in Python or in a configuration: `tile`, `data.dq_good`.
+            value: its value; empty for the option itself, True for an option without a value.
+
+        >>> parser = Parser()
+        >>> _ = parser.add_argument("--dq-good"), parser.add_argument("pictures", metavar="PICTURE")
+        >>> [parser.spell(field, 4) for field in ("data.dq_good", "pictures", "data.crop")]
+        ['--dq-good 4', 'PICTURE 4', 'data.crop=4']
+        """
+        name = self.fields.get(field) or field.rpartition(".")[2]
+        flag = f"--{name.replace('_', '-')}"
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        for action in self._actions:
+            if flag in action.option_strings:
+                return flag if value is True else f"{flag} {shown}".rstrip()
+            if action.dest == name and not action.option_strings:
+                return f"{action.metavar or name} {shown}".rstrip()
+        return as_keyword(field, value)
 
     def parse_args(self, *words: Any, **options: Any) -> Any:
         found = super().parse_args(*words, **options)
@@ -391,13 +496,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (--help lists the options)\n")
 
 
-def command(run: Callable[[], int | None]) -> NoReturn:
-    """Runs a command line: exit status 0, 1 for what broke, 2 and one line for what cannot work as asked."""
+def command(run: Callable[[], int | None], parser: Callable[[], Parser]) -> NoReturn:
+    """Run a command line and exit: status 0, 1 for what broke, 2 for what cannot work as asked.
+
+    Args:
+        run: the command; it returns its exit status, or None.
+        parser: makes the parser of its options, which errors are shown with.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
-        sys.exit(run() or 0)
+        with spelled(parser().spell):
+            sys.exit(run() or 0)
     except (InputError, DiskFull) as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

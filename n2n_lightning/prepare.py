@@ -19,7 +19,17 @@ NOISES = ("pixelate",)
 
 def parser() -> Parser:
     """The options of the command."""
-    p = Parser(prog="python -m n2n_lightning.prepare", description=__doc__.splitlines()[0])
+    fields = {
+        "data.root": "photos",
+        "data.val": "val_photos",
+        "data.train_pairs": "pairs",
+        "data.val_pairs": "val",
+    }
+    p = Parser(
+        prog="python -m n2n_lightning.prepare",
+        description=__doc__.splitlines()[0],
+        fields=fields,
+    )
     p.add_argument("photos", type=Path, help="folder of photographs to train on")
     p.add_argument("-o", "--out", type=Path, required=True, help="folder for the two files")
     p.add_argument(
@@ -112,8 +122,10 @@ def main() -> None:
     args = parser().parse_args()
     if args.noise not in NOISES:
         raise InputError(
-            f"--noise {args.noise}: its values do not fit into uint8 without clipping, which biases them;"
-            f" train with data=images noise={args.noise} instead"
+            "noise",
+            args.noise,
+            "its values do not fit into uint8 without clipping, which biases them; train with"
+            f" data=images noise={args.noise} instead",
         )
     targets = [args.out / "train_data.pkl", args.out / "val_data.pkl"]
     for target in targets:
@@ -127,10 +139,7 @@ def main() -> None:
     from n2n_lightning.metrics.psnr import psnr_metrics
     from n2n_lightning.noise import Pixelate
 
-    try:
-        noise = Pixelate(args.block)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    noise = Pixelate(args.block)
     train, val = read(args, noise)
     scored = pairs(val, args.val, True, args, noise)
     for target, content in zip(
@@ -141,10 +150,11 @@ def main() -> None:
     scores = psnr_metrics("noisy")(*(to_float(images) for images in scored))
     print(
         f"{args.out}: {args.pairs:,} training and {args.val:,} validation pairs; noisy input"
-        f" {scores['noisy_psnr']:.2f} dB (mean of images), {scores['noisy_psnr_total']:.2f} dB (total)"
+        f" {scores['noisy_psnr']:.2f} dB (mean of images), {scores['noisy_psnr_total']:.2f} dB"
+        " (total)"
     )
     print(f"train:  python -m n2n_lightning.train data=course data.root={args.out}")
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, parser)

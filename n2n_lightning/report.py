@@ -323,10 +323,10 @@ def build(runs: list[ReportedRun], sweeps: list[Path], out: Path, most: int) -> 
     page = HtmlReport(out)
     page.heading("Noise2Noise report", 1)
     page.paragraph(
-        "PSNR is given in two definitions that must not be compared with one another: the mean over images of each"
-        " image's PSNR, and the PSNR of the mean squared error over all images (total). Where there are no clean images"
-        " it is estimated from pairs of noisy ones, as a total. All scores are of the best epoch, on images that were"
-        " not trained on."
+        "PSNR is given in two definitions that must not be compared with one another: the mean"
+        " over images of each image's PSNR, and the PSNR of the mean squared error over all"
+        " images (total). Where there are no clean images it is estimated from pairs of noisy"
+        " ones, as a total. All scores are of the best epoch, on images that were not trained on."
     )
     if any(_of_the_course(run.result) for run in runs):
         page.paragraph(
@@ -369,20 +369,23 @@ def build(runs: list[ReportedRun], sweeps: list[Path], out: Path, most: int) -> 
     return notes
 
 
-def main() -> int:
-    parser = Parser(prog="python -m n2n_lightning.report", description=__doc__.splitlines()[0])
-    parser.add_argument(
+def parser() -> Parser:
+    """Return the options of the command."""
+    p = Parser(prog="python -m n2n_lightning.report", description=__doc__.splitlines()[0])
+    p.add_argument(
         "folders", nargs="+", type=Path, help="run folders, sweeps, or folders with them inside"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("report"), help="folder to write to (report)"
-    )
-    parser.add_argument(
+    p.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (report)")
+    p.add_argument(
         "--most", type=int, default=8, help="runs that are shown in full, the best ones (8)"
     )
-    args = parser.parse_args()
+    return p
+
+
+def main() -> int:
+    args = parser().parse_args()
     if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {args.out}: is a file; name a folder")
+        raise InputError("out", args.out, "is a file; name a folder")
     runs, sweeps, missing = collect(args.folders)
     if not runs:
         raise InputError("; ".join(missing))
@@ -398,4 +401,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, parser)

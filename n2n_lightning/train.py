@@ -41,9 +41,10 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     console = Console(highlight=False)
     if result["val_self_loss"] is not None:
         console.print(
-            "There is one image of each scene, and nothing to compare with: the checkpoint is the last one. The loss of"
-            f" images kept back against themselves is {result['val_self_loss']:.5f}; that is no PSNR, and a smaller one"
-            " may be a worse picture. data.val_noisy= with a few scenes taken twice would estimate PSNR."
+            "There is one image of each scene, and nothing to compare with: the checkpoint is"
+            " the last one. The loss of images kept back against themselves is"
+            f" {result['val_self_loss']:.5f}; that is no PSNR, and a smaller one may be a worse"
+            " picture. data.val_noisy= with a few scenes taken twice would estimate PSNR."
         )
     elif result["noisy_psnr_estimate"] is not None:
         low, high = (
@@ -72,7 +73,8 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             else "val_psnr_estimate_without_outliers"
         )
         print(
-            f"without {pixels:.0f} isolated pixels that stand out (docs/reference/outliers.md): {result[name]:.2f} dB"
+            f"without {pixels:.0f} isolated pixels that stand out"
+            f" (docs/reference/outliers.md): {result[name]:.2f} dB"
         )
     if (
         scored := (result.get("score_of") or {})
@@ -87,7 +89,8 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     score = next((n for n in ("psnr_estimate", "psnr") if result[f"val_{n}"] is not None), None)
     if score and result[f"val_{score}"] < result[f"noisy_{score}"]:
         print(
-            "worse than the noisy input: train longer (trainer.max_epochs=, trainer.max_time=), or at another optim.lr="
+            "worse than the noisy input: train longer (trainer.max_epochs=, trainer.max_time=),"
+            " or at another optim.lr="
         )
     rate = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
     scored = score is not None or (
@@ -97,7 +100,8 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     console.print(f"{best} {result['epochs']}, {result['seconds']:.0f} s of training{rate}")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         print(
-            f"run folder:  {folder}; nothing else was kept: no checkpoint, no curves (trainer.fast_dev_run)"
+            f"run folder:  {folder}; nothing else was kept: no checkpoint, no curves"
+            " (trainer.fast_dev_run)"
         )
         return
     program, place = Path(sys.executable).name, shlex.quote(str(folder))
@@ -115,7 +119,8 @@ def _main(cfg: DictConfig) -> float | None:
         try:
             if cfg.resume is None and (folder / "result.json").exists() and not is_worker_rank():
                 raise InputError(
-                    f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir starts anew"
+                    f"{shown} holds a run: resume={shown} continues it, another hydra.run.dir"
+                    " starts anew"
                 )
             before = run_folder.read_result(folder) if cfg.resume is not None else {}
             finished = _run(cfg, folder)
@@ -125,7 +130,8 @@ def _main(cfg: DictConfig) -> float | None:
                     and before.get("epochs") == finished["epochs"]
                 ):
                     print(
-                        "it was finished already; a larger trainer.max_epochs= or max_time= beside resume= goes further"
+                        "it was finished already; a larger trainer.max_epochs= or max_time="
+                        " beside resume= goes further"
                     )
                 summary(finished, shown)
         except Exception as error:
@@ -252,13 +258,13 @@ def _resumed(arguments: list[str]) -> list[str]:
     folder = Path(folders[-1])
     asked = folder / ".hydra" / "overrides.yaml"
     if not asked.is_file():
-        raise InputError(f"resume={folder}: not a run folder; it has no .hydra/overrides.yaml")
+        raise InputError("resume", folder, "not a run folder; it has no .hydra/overrides.yaml")
     if {"-m", "--multirun"} & {*arguments}:
         raise InputError(
-            f"resume={folder}: continues a single run; a sweep is continued with sweep.resume="
+            "resume", folder, "continues a single run; a sweep is continued with sweep.resume="
         )
     if not any((folder / "checkpoints").glob("*.ckpt")):
-        raise InputError(f"resume={folder}: there is no checkpoints/last.ckpt to continue from")
+        raise InputError("resume", folder, "there is no checkpoints/last.ckpt to continue from")
     override_syntax.keep_default_network(folder)
     before = [str(a) for a in OmegaConf.load(asked) if not str(a).startswith("resume=")]
     after = [a for a in arguments if not a.startswith("resume=")]

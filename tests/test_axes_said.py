@@ -67,7 +67,7 @@ def test_said_axes_count_for_files_that_state_others(tmp_path):
     assert picture.read_as(values, AskedAxes("TCHW")).axes == "CHW"
     assert picture.read_as(values, AskedAxes("DHW")).axes == "DHW"
     with pytest.raises(
-        InputError, match=r"b\.fits: its shape is \(6, 40, 50\) .*--axes HW does not fit; NHW, CHW"
+        InputError, match=r"b\.fits: its shape is \(6, 40, 50\) .*axes=HW does not fit; NHW, CHW"
     ):
         picture.read_as(values, AskedAxes("HW"))
 
@@ -79,7 +79,7 @@ def test_a_photograph_cannot_be_a_stack(tmp_path):
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
     picture = opened(tmp_path / "a.png")
     assert picture.read_as(picture.values[0], AskedAxes("HWC")).axes == "HWC"
-    with pytest.raises(InputError, match="--axes NHW does not fit; a PNG picture is HWC"):
+    with pytest.raises(InputError, match="axes=NHW does not fit; a PNG picture is HWC"):
         picture.read_as(picture.values[0], AskedAxes("NHW"))
 
 
@@ -89,7 +89,7 @@ def test_three_planes_of_a_fits_file_are_colours_unless_the_header_says_what_the
     picture = opened(tmp_path / "rgb.fits")
     found = picture.read_as(picture.values[0], AskedAxes())
     assert (found.axes, found.colour) == ("CHW", True)
-    assert found.line == "read as an image of 40 x 50 with 3 channels (CHW); --axes says otherwise"
+    assert found.line == "read as an image of 40 x 50 with 3 channels (CHW); axes= says otherwise"
     header = fits.Header({"CTYPE3": "FREQ"})
     fits.PrimaryHDU(cube, header).writeto(tmp_path / "radio.fits")
     picture = opened(tmp_path / "radio.fits")

@@ -319,7 +319,8 @@ def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
     assert "no command fits" in done.stdout.splitlines()[-1]
     for arguments, said in (
         (["nowhere.tif"], "error: nowhere.tif: no such file"),
-        (["one.tif", "--layout", "XY"], "error: data.layout=XY"),
+        (["one.tif", "--layout", "XY"], "error: --layout XY: does not fit"),
+        (["one.tif", "--dq-good", "x"], "error: --dq-good x: must be bits"),
         ([str(tmp_path / "empty")], "holds no images"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)

@@ -271,6 +271,7 @@ class Noisy:
         (["--root", "course"], "--root course: goes with --data course or images"),
         (["--noise", "fog", "--clean", "course"], "--noise fog: goes with --data photos or images"),
         (["--val-noisy", "pictures"], "name the other one with --val-target"),
+        (["--val-noisy", "pictures", "--dq-good", "x"], "--dq-good x: must be bits"),
     ],
 )
 def test_evaluate_mistakes(arguments, message, place):
@@ -314,7 +315,7 @@ def test_checkpoints_of_strangers(place, tmp_path):
         "n2n_lightning": {**state["n2n_lightning"], "model": {"_target_": "antigravity.Network"}},
     }
     torch.save(foreign, tmp_path / "foreign.ckpt")
-    with pytest.raises(InputError, match="--allow antigravity"):
+    with pytest.raises(InputError, match="allow=antigravity"):
         load(tmp_path / "foreign.ckpt")
     import sys
 

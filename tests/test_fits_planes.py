@@ -162,7 +162,7 @@ def test_too_many_flags_name_the_option(tmp_path: Path) -> None:
     assert denoise(tmp_path / "a.fits", "-o", tmp_path / "out2", "--dq-good", "all").returncode == 0
     wrong = denoise(tmp_path / "a.fits", "-o", tmp_path / "out3", "--dq-good", "x")
     assert wrong.returncode == 2
-    assert "must be bits" in wrong.stderr
+    assert "error: --dq-good x: must be bits" in wrong.stderr
     data = SingleImages(str(tmp_path / "a.fits"), crop=16, batch_size=2, dq_good=8)
     data.setup()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 
 LETTERS = "NKTDCHW"
 LAYOUT = LETTERS  # those that people may say of the arrays they train on
@@ -199,7 +199,7 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
     if len(shape) < 2:
         raise InputError(f"an array of shape {shape}: an image has two axes or more")
     raise InputError(
-        f"an array of shape {shape}: which axis is what? load().denoise(array, axes=...) can be told"
+        f"an array of shape {shape}: which axis is what? {option('axes', '...')} says it"
     )
 
 
@@ -502,7 +502,9 @@ def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
         or sorted(once) not in (["H", "W"], ["C", "H", "W"])
     ):
         raise InputError(
-            f"axes={axes}: does not fit an array of shape {array.shape}; use one letter of {LETTERS} per axis"
+            "axes",
+            axes,
+            f"does not fit an array of shape {array.shape}; use one letter of {LETTERS} per axis",
         )
     if 0 in array.shape:
         raise InputError(f"an array of shape {array.shape}: holds no pixels")

@@ -11,7 +11,7 @@ import numpy as np
 
 from n2n_lightning.arrays.axes import around, evenly
 from n2n_lightning.arrays.axes import frames as around_frames
-from n2n_lightning.files import some_of
+from n2n_lightning.files import option, some_of
 
 # rows are looked at in bands of BLOCK; up to so many bands and pixels of a row
 BANDS, BLOCK, WIDEST = 6, 8, 512
@@ -80,22 +80,23 @@ class FrameReview:
             for reason, frames in reasons.items()
         ]
 
-    def turns(self, name: str, choice: str = "data.frames={}") -> str | None:
+    def turns(self, name: str, choice: str = "") -> str | None:
         """What to do about channels that take turns, in words; None where there is one channel.
 
         Args:
             name: of the movie; empty where it is said already.
-            choice: how frames are chosen, with {} for them.
+            choice: how frames are chosen, with {} for them; empty: by `data.frames=`.
         """
         if self.period < 2:
             return None
+        choice = choice or option("data.frames", "{}")
         names = {2: "two", 3: "three", 4: "four"}
         every = f"every {({2: 'second', 3: 'third', 4: 'fourth'})[self.period]}"
         choices = " or ".join(choice.format(f"{k}::{self.period}") for k in range(self.period))
         head = f"{name}: " if name else ""
         return (
-            f"{head}{names[self.period]} channels in turn ({every} frame is alike, neighbouring ones are not);"
-            f" choose one by its frames: {choices}"
+            f"{head}{names[self.period]} channels in turn ({every} frame is alike, neighbouring"
+            f" ones are not); choose one by its frames: {choices}"
         )
 
     def brightness(self, name: str) -> str | None:

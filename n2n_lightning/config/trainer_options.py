@@ -28,23 +28,27 @@ def refuse_trainer_options(options: dict[str, Any]) -> None:
     tried = "+trainer.fast_dev_run=true tries one batch and keeps nothing"
     if options.get("enable_checkpointing") is False:
         raise InputError(
-            f"trainer.enable_checkpointing=false: the checkpoint is what a run is for; {tried}"
+            "trainer.enable_checkpointing", "false", f"the checkpoint is what a run is for; {tried}"
         )
     if options.get("barebones"):
         raise InputError(
-            f"trainer.barebones=true: would leave no checkpoint and no score; {tried}, and images per"
-            " second are in metrics.csv of every run"
+            "trainer.barebones",
+            "true",
+            f"would leave no checkpoint and no score; {tried}, and images per second are in"
+            " metrics.csv of every run",
         )
     strategy = str(options.get("strategy"))
     if strategy.startswith("ddp") and strategy.partition("_")[2] in ("spawn", "fork", "notebook"):
         raise InputError(
-            f"trainer.strategy={strategy}: its processes cannot share a run here; trainer=ddp can"
+            "trainer.strategy", strategy, "its processes cannot share a run here; trainer=ddp can"
         )
     _refuse_lengths(options)
     several = options.get("devices") not in (1, "1") or "ddp" in strategy
     if options.get("use_distributed_sampler") and several:
         raise InputError(
-            "trainer.use_distributed_sampler=true: the processes share every batch already; false works"
+            "trainer.use_distributed_sampler",
+            "true",
+            "the processes share every batch already; false works",
         )
     _check_loggers(options.get("logger"))
 
@@ -55,14 +59,14 @@ def _refuse_lengths(options: dict[str, Any]) -> None:
         if value is None:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise InputError(f"trainer.{name}={value}: must be a number")
+            raise InputError(f"trainer.{name}", value, "must be a number")
         if value == 0 and name != "overfit_batches":
             raise InputError(
-                f"trainer.{name}=0: nothing would be trained on or scored; larger than 0"
+                f"trainer.{name}", "0", "nothing would be trained on or scored; larger than 0"
             )
     least, most = options.get("min_epochs"), options.get("max_epochs")
     if isinstance(least, int) and isinstance(most, int) and least > most:
-        raise InputError(f"trainer.min_epochs={least}: more than trainer.max_epochs={most}")
+        raise InputError("trainer.min_epochs", least, f"more than trainer.max_epochs={most}")
 
 
 def _check_loggers(asked: Any) -> None:
@@ -72,8 +76,10 @@ def _check_loggers(asked: Any) -> None:
             continue
         if not isinstance(logger, dict) or "_target_" not in logger:
             raise InputError(
-                f"trainer.logger={logger}: must name a class, as '+trainer.logger="
-                "{_target_: pytorch_lightning.loggers.CSVLogger, save_dir: more}'"
+                "trainer.logger",
+                logger,
+                "must name a class, as '+trainer.logger={_target_:"
+                " pytorch_lightning.loggers.CSVLogger, save_dir: more}'",
             )
 
 

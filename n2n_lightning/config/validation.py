@@ -114,19 +114,21 @@ def refuse_config(config: dict[str, Any]) -> None:
         config: the plain configuration of a run.
     """
     if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise InputError(f"seed={config['seed']}: must be a whole number, 0 or more")
+        raise InputError("seed", config["seed"], "must be a whole number, 0 or more")
     if config["target"] not in ("noisy", "clean"):
-        raise InputError(f"target={config['target']}: must be noisy or clean")
+        raise InputError("target", config["target"], "must be noisy or clean")
     first, second = (config["data"].get(name) for name in ("noisy", "target"))
     if first and second and Path(str(first)).resolve() == Path(str(second)).resolve():
         raise InputError(
-            f"data.target={second}: is data.noisy itself; the second captures are others of the same scenes"
+            "data.target",
+            second,
+            "is data.noisy itself; the second captures are others of the same scenes",
         )
     rate, kind = config["optim"].get("lr", 1), str(config["optim"].get("_target_"))
     most = 1 if kind.startswith("torch.optim.Adam") else math.inf
     if not _is_number(rate) or not 0 < rate <= most:
         limit = " and 1 at most" if most == 1 else ""
-        raise InputError(f"optim.lr={rate}: must be a number, larger than 0{limit}")
+        raise InputError("optim.lr", rate, f"must be a number, larger than 0{limit}")
     trainer = config["trainer"]
     for name in ("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches"):
         value = trainer.get(name, 1)
@@ -140,15 +142,18 @@ def refuse_config(config: dict[str, Any]) -> None:
             free = (
                 "; with trainer.max_steps= or max_time= null works" if name == "max_epochs" else ""
             )
-            raise InputError(f"trainer.{name}={value}: must be a whole number, 1 or more{free}")
+            raise InputError(f"trainer.{name}", value, f"must be a whole number, 1 or more{free}")
     if trainer.get("num_nodes", 1) != 1:
         raise InputError(
-            f"trainer.num_nodes={trainer['num_nodes']}: a run uses one machine; a sweep uses several"
+            "trainer.num_nodes",
+            trainer["num_nodes"],
+            "a run uses one machine; a sweep uses several",
         )
     if trainer.get("check_val_every_n_epoch", 1) > (trainer.get("max_epochs", 1) or math.inf):
         raise InputError(
-            f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: there would be no validation in"
-            f" trainer.max_epochs={trainer['max_epochs']}"
+            "trainer.check_val_every_n_epoch",
+            trainer["check_val_every_n_epoch"],
+            f"there would be no validation in trainer.max_epochs={trainer['max_epochs']}",
         )
     limit = trainer.get("max_time")
     if (
@@ -157,16 +162,16 @@ def refuse_config(config: dict[str, Any]) -> None:
         and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(limit))
     ):
         raise InputError(
-            f"trainer.max_time={limit}: should be DD:HH:MM:SS; 00:00:30:00 is half an hour"
+            "trainer.max_time", limit, "should be DD:HH:MM:SS; 00:00:30:00 is half an hour"
         )
     clip = trainer.get("gradient_clip_val")
     if clip is not None and (not _is_number(clip) or clip <= 0):
         raise InputError(
-            f"trainer.gradient_clip_val={clip}: must be a number larger than 0, or left out"
+            "trainer.gradient_clip_val", clip, "must be a number larger than 0, or left out"
         )
     if clip and config["optim"].get("fused") and str(trainer.get("precision")).startswith("16"):
         raise InputError(
-            f"trainer.gradient_clip_val={clip}: with float16 optim.fused=false goes with it"
+            "trainer.gradient_clip_val", clip, "with float16 optim.fused=false goes with it"
         )
     refuse_trainer_options(trainer)
     _refuse_device(str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto")))
@@ -179,12 +184,14 @@ def _refuse_device(accelerator: str, precision: str) -> None:
     found = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if not found.get(accelerator, True):
         raise InputError(
-            f"trainer.accelerator={accelerator}: torch {torch.__version__} finds none here; auto or cpu works"
+            "trainer.accelerator",
+            accelerator,
+            f"torch {torch.__version__} finds none here; auto or cpu works",
         )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not found["gpu"])
     if on_cpu and precision in ("16", "16-mixed", "16-true"):
         raise InputError(
-            f"trainer.precision={precision}: float16 needs a GPU; bf16-mixed, 32-true or auto works"
+            "trainer.precision", precision, "float16 needs a GPU; bf16-mixed, 32-true or auto works"
         )
 
 

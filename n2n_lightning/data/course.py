@@ -46,7 +46,9 @@ class Course(NoisyPairs):
         )
         if self.supervised:
             raise InputError(
-                "target=clean: data=course has no clean training images; data=photos and data=images have"
+                "target",
+                "clean",
+                "data=course has no clean training images; data=photos and data=images have",
             )
 
     def setup(self, stage: str | None = None) -> None:
@@ -55,7 +57,7 @@ class Course(NoisyPairs):
             super().setup(stage)
             return
         path = self.root / "val_data.pkl"
-        noisy, clean = read_course(path, self.val_pairs, "val_pairs")
+        noisy, clean = read_course(path, self.val_pairs, "data.val_pairs")
         self.fingerprint = {
             "name": "course",
             "val": len(noisy),
@@ -66,15 +68,17 @@ class Course(NoisyPairs):
     def load(self) -> tuple[Dataset, Dataset]:
         if not self.root.is_dir():
             raise InputError(
-                f"data.root={self.root}: no such folder; it should hold train_data.pkl and val_data.pkl"
-                " (data=photos needs no files)"
+                "data.root",
+                self.root,
+                "no such folder; it should hold train_data.pkl and val_data.pkl (data=photos"
+                " needs no files)",
             )
         first, second = read_course(self.root / "train_data.pkl", self.train_pairs)
-        noisy, clean = read_course(self.root / "val_data.pkl", self.val_pairs, "val_pairs")
+        noisy, clean = read_course(self.root / "val_data.pkl", self.val_pairs, "data.val_pairs")
         if first.shape[1:] != noisy.shape[1:]:
             raise InputError(
-                f"{self.root}: training images are {size_of(first)}, validation images {size_of(noisy)};"
-                " they must agree"
+                f"{self.root}: training images are {size_of(first)}, validation images"
+                f" {size_of(noisy)}; they must agree"
             )
         self.fingerprint = {
             "name": "course",
@@ -89,12 +93,12 @@ class Course(NoisyPairs):
 
 
 def read_course(
-    path: Path, count: int | None = None, option: str = "train_pairs"
+    path: Path, count: int | None = None, field: str = "data.train_pairs"
 ) -> tuple[Tensor, Tensor]:
     """The two tensors of a file of the report's data, (N, 3, H, W) uint8, or the first `count` of each.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or `count`, the option's value,
+        InputError: the file is missing, damaged or of another kind, or `count`, the value of `field`,
             does not fit.
     """
     content = load_torch(path)
@@ -126,7 +130,5 @@ def read_course(
     if count is None:
         return a, b
     if not 1 <= count <= len(a):
-        raise InputError(
-            f"data.{option}={count}: {path} holds {len(a)} pairs, so 1 to {len(a)} would work"
-        )
+        raise InputError(field, count, f"{path} holds {len(a)} pairs, so 1 to {len(a)} would work")
     return a[:count], b[:count]

@@ -99,7 +99,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.notes: list[str] = []
         self.supervised, self.grey = supervised, grey
         if not 0 <= grey <= 1:
-            raise InputError(f"data.grey={grey}: must be a share, 0 to 1")
+            raise InputError("data.grey", grey, "must be a share, 0 to 1")
         self.noise: Noise | None = None
         self.train: Dataset | None = None
         self.val: Dataset | None = None
@@ -133,7 +133,7 @@ class NoisyPairs(pl.LightningDataModule):
             size = len(self.train)  # type: ignore[arg-type]
             if size < self.batch_size:
                 raise InputError(
-                    f"data.batch_size={self.batch_size}: there are only {size} training pairs"
+                    "data.batch_size", self.batch_size, f"there are only {size} training pairs"
                 )
 
     def captured(self) -> tuple[Any, Any, int | None, str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from n2n_lightning.files import InputError, natural, some_of
+from n2n_lightning.files import InputError, natural, option, some_of
 from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
 from n2n_lightning.paths import (
     PREVIEWS,
@@ -145,7 +145,8 @@ def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tupl
         for path in files:
             if names[key(path, folder)] != path:
                 raise InputError(
-                    f"{path} and {names[key(path, folder)].name}: have one name; data.exclude= leaves one out"
+                    f"{path} and {names[key(path, folder)].name}: have one name;"
+                    f" {option('data.exclude')} leaves one out"
                 )
         sides.append(names)
     a, b = sides
@@ -157,8 +158,9 @@ def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tupl
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(
-                f"{missing[0]}{more}: has no partner of the same name in {where}; name partners alike, but for a part"
-                " that all names of a folder share (cell1_a.tif, cell1_b.tif)"
+                f"{missing[0]}{more}: has no partner of the same name in {where}; name partners"
+                " alike, but for a part that all names of a folder share (cell1_a.tif,"
+                " cell1_b.tif)"
             )
     raise AssertionError("equal names are partners")
 
@@ -271,7 +273,8 @@ def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
         return None
     if alone:
         raise InputError(
-            f"{alone[0]}: its other half is not there; data.exclude={alone[0].name!r} leaves it out"
+            f"{alone[0]}: its other half is not there;"
+            f" {option('data.exclude', repr(alone[0].name))} leaves it out"
         )
     return pairs, rest
 

@@ -18,7 +18,7 @@ from n2n_lightning.data.generated.specimens import specimens
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.photos import Photos
 from n2n_lightning.data.reading import read_picture
-from n2n_lightning.files import InputError, room, sha256
+from n2n_lightning.files import InputError, option, room, sha256
 from n2n_lightning.formats import PICTURES
 from n2n_lightning.noise import Noise
 
@@ -61,7 +61,7 @@ class Images(Photos):
         if held is not None:
             whole_numbers(2, held=held)
         if channels not in (1, 3):
-            raise InputError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
+            raise InputError("data.channels", channels, "must be 1 (grey) or 3 (RGB)")
         self._bytes, self._free = 0, psutil.virtual_memory().available
         self.roots = (
             [Path(root)] if isinstance(root, str | Path) else [Path(folder) for folder in root]
@@ -73,7 +73,7 @@ class Images(Photos):
         train, val = self._photographs()
         if (self.names or self.leaves or self.specimens or self.fabrics) and self.channels != 3:
             raise InputError(
-                f"data.channels={self.channels}: names, leaves, specimens and fabrics are of 3"
+                "data.channels", self.channels, "names, leaves, specimens and fabrics are of 3"
             )
         train |= self.included(self.names)
         deep = any(image.dtype == torch.uint16 for image in train.values())
@@ -101,7 +101,7 @@ class Images(Photos):
         )
         if self.held and not train:
             raise InputError(
-                f"data.held={self.held}: leaves no photograph of {self._named} to train on"
+                "data.held", self.held, f"leaves no photograph of {self._named} to train on"
             )
         if self.held and not self.val_root:
             return train, kept_back
@@ -110,7 +110,9 @@ class Images(Photos):
         kept = -(-len(train) // 10)
         if len(train) < 2:
             raise InputError(
-                f"data.root={self._named}: holds one image; name a folder for validation with data.val="
+                "data.root",
+                self._named,
+                f"holds one image; name a folder for validation with {option('data.val')}",
             )
         names = list(train)
         return {n: train[n] for n in names[:-kept]}, {n: train[n] for n in names[-kept:]}
@@ -119,13 +121,13 @@ class Images(Photos):
     def _named(self) -> str:
         return ", ".join(str(root) for root in self.roots)
 
-    def _read(self, option: str, folder: Path) -> dict[str, Tensor]:
+    def _read(self, field: str, folder: Path) -> dict[str, Tensor]:
         if not folder.is_dir():
-            raise InputError(f"data.{option}={folder}: no such folder")
+            raise InputError(f"data.{field}", folder, "no such folder")
         paths = pictures(folder, deep=True)
         if not paths:
             raise InputError(
-                f"data.{option}={folder}: holds no images ({', '.join(sorted(PICTURES))})"
+                f"data.{field}", folder, f"holds no images ({', '.join(sorted(PICTURES))})"
             )
         images, damage = {}, []
         for path in paths:
@@ -153,7 +155,8 @@ class Images(Photos):
     def _converted(self, image: Tensor, path: Path) -> Tensor:
         if image.dtype not in (torch.uint8, torch.uint16) or image.shape[0] not in (1, 3):
             raise Unsuitable(
-                f"{path}: should be an 8 or 16 bit image, grey or RGB; data=pairs reads other kinds"
+                f"{path}: should be an 8 or 16 bit image, grey or RGB; {option('data', 'pairs')}"
+                " reads other kinds"
             )
         if image.shape[0] == self.channels:
             return image
@@ -168,7 +171,9 @@ class Images(Photos):
         if self.val_root and self.val_root.suffix == ".pkl":
             if self.channels != 3:
                 raise InputError(
-                    f"data.val={self.val_root}: holds RGB images; data.channels=3 goes with it"
+                    "data.val",
+                    self.val_root,
+                    f"holds RGB images; {option('data.channels', 3)} goes with it",
                 )
             pairs = read_course(self.val_root)
             self.fingerprint |= {

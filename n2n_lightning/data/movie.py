@@ -15,7 +15,7 @@ from n2n_lightning.data.reading_movies import only, read_movies, usable_frames
 from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.data.scenes import SceneSet
 from n2n_lightning.data.user_images import UserImages, some_pairs, validation_pairs
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 from n2n_lightning.paths import parse_frames, split_frames
 from n2n_lightning.randomness import generator
 
@@ -50,7 +50,9 @@ class Movie(UserImages):
         super().__init__(noisy, **options)
         if chosen and frames is not None:
             raise InputError(
-                f"data.frames={frames}: {noisy} has frames chosen in brackets already; leave one out"
+                "data.frames",
+                frames,
+                f"{noisy} has frames chosen in brackets already; leave one out",
             )
         self.as_they_are = frames == "all"
         if frames is not None and not self.as_they_are:
@@ -60,10 +62,12 @@ class Movie(UserImages):
         if context != "auto":
             whole_numbers(0, context=context)
         if self.supervised:
-            raise InputError("target=clean: data=movie knows no clean images")
+            raise InputError("target", "clean", "data=movie knows no clean images")
         if self.val_noisy:
             raise InputError(
-                f"data.val_noisy={self.val_noisy}: data=movie keeps a part of the movie back instead"
+                "data.val_noisy",
+                self.val_noisy,
+                "data=movie keeps a part of the movie back instead",
             )
         self.within, self.asked_context = within, context
 
@@ -77,7 +81,9 @@ class Movie(UserImages):
         scenes, reviews = usable_frames(scenes, self.chosen)
         for i, (name, seen) in enumerate(zip(scenes.names, reviews, strict=True)):
             if (turns := seen.turns(name)) and not self.as_they_are:
-                raise InputError(f"{turns}; data.frames=all would take them as they are")
+                raise InputError(
+                    f"{turns}; {option('data.frames', 'all')} would take them as they are"
+                )
             self.dropped += seen.lines(name, labels[i] if labels else None)
             if line := seen.brightness(name):
                 self.notes.append(line)
@@ -91,7 +97,9 @@ class Movie(UserImages):
         self.context = min(CONTEXT, (shortest - 1) // 2) if isinstance(asked, str) else asked
         if self.context and shortest < 2 * self.context + 1:
             raise InputError(
-                f"data.context={self.context}: needs {2 * self.context + 1} frames, and {self.noisy} has {shortest}"
+                "data.context",
+                self.context,
+                f"needs {2 * self.context + 1} frames, and {self.noisy} has {shortest}",
             )
         if not self.context:
             scenes = _targets_alone(scenes)
@@ -164,7 +172,7 @@ def _frames(text: str | int) -> slice:
     try:
         return parse_frames(str(text))
     except InputError as error:
-        raise InputError(f"data.frames={text}: {str(error).partition(': ')[2]}") from None
+        raise InputError("data.frames", text, str(error).partition(": ")[2]) from None
 
 
 class BlindFrames(Captures):

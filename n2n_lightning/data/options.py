@@ -11,7 +11,7 @@ def whole_numbers(least: int, **values: Any) -> None:
     """Raises InputError unless each of the options `values` of the data group is an integer of at least `least`."""
     for name, value in values.items():
         if not isinstance(value, int) or value < least:
-            raise InputError(f"data.{name}={value}: must be a whole number, {least} or more")
+            raise InputError(f"data.{name}", value, f"must be a whole number, {least} or more")
 
 
 def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
@@ -31,7 +31,9 @@ def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
         first = second = 0
     if not 0 < first <= second <= most:
         raise InputError(
-            f"data.{name}={value}: must be two numbers, 0 < smallest <= largest <= {most:g}, or null"
+            f"data.{name}",
+            value,
+            f"must be two numbers, 0 < smallest <= largest <= {most:g}, or null",
         )
     return first, second
 

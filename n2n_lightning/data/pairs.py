@@ -25,7 +25,7 @@ from n2n_lightning.data.reading_movies import usable_captures
 from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
 from n2n_lightning.data.units import in_unit, stored_as
 from n2n_lightning.data.user_images import UserImages, scored, validation_pairs
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 from n2n_lightning.metrics.noise_levels import NoiseLevels, named
 from n2n_lightning.paths import composed, pattern_root
 
@@ -61,10 +61,12 @@ class PairedImages(UserImages):
             whole_numbers(1, within=within)
         if self.val_target is not None and clean is not None:
             raise InputError(
-                f"data.val_target={self.val_target}: takes the place of data.clean=; leave one out"
+                "data.val_target",
+                self.val_target,
+                f"takes the place of {option('data.clean')}; leave one out",
             )
         if not isinstance(swap, bool) and swap != "auto":
-            raise InputError(f"data.swap={swap}: must be auto, true or false")
+            raise InputError("data.swap", swap, "must be auto, true or false")
         self.target, self.clean, self.within = target, clean, within
         self.swap: bool | str = swap
         self.levels: NoiseLevels | None = None
@@ -84,7 +86,9 @@ class PairedImages(UserImages):
                 "the noisier ones are the input only" if directed else "trained in both directions"
             )
             way = (
-                "the first captures are the input (data.swap=false)" if self.swap is False else way
+                f"the first captures are the input ({option('data.swap', 'false')})"
+                if self.swap is False
+                else way
             )
             self.notes.append(explained(self.levels, way, self.score_of.get("captures")))
         return Captures(
@@ -134,7 +138,9 @@ class PairedImages(UserImages):
         kept = max(1, round(count * self.val_share)) if self.val_share else 0
         if self.clean is None:
             if self.supervised:
-                raise InputError("target=clean: name the clean images with data.clean=")
+                raise InputError(
+                    "target", "clean", f"name the clean images with {option('data.clean')}"
+                )
             self.reference = "noisy"
             if self.val_noisy:
                 return scenes, self._others(scenes), None
@@ -154,7 +160,9 @@ class PairedImages(UserImages):
         else:
             held, rest = owners, everything[~torch.isin(everything, owners)]
         if self.supervised and not torch.isin(rest, owners).all():
-            raise InputError("target=clean: every scene needs a clean image in data.clean=")
+            raise InputError(
+                "target", "clean", f"every scene needs a clean image in {option('data.clean')}"
+            )
         position = {int(scene): i for i, scene in enumerate(owners)}
 
         def of(which: Tensor) -> Tensor:
@@ -185,11 +193,15 @@ class PairedImages(UserImages):
         noisy = in_unit(self._images(str(self.val_noisy)), scenes)
         if self.supervised:
             raise InputError(
-                "target=clean: data.clean= then belongs to the training scenes; leave out data.val_noisy="
+                "target",
+                "clean",
+                f"{option('data.clean')} then belongs to the training scenes; leave out"
+                f" {option('data.val_noisy')}",
             )
         if len(noisy.names) != len(clean.names):
             raise InputError(
-                f"{self.val_noisy} and {self.clean} differ: {len(noisy.names)} and {len(clean.names)} images"
+                f"{self.val_noisy} and {self.clean} differ: {len(noisy.names)} and"
+                f" {len(clean.names)} images"
             )
         everything = torch.arange(len(clean.names))
         if noisy.channels != scenes.channels or noisy.dtype != scenes.dtype:
@@ -210,7 +222,8 @@ class PairedImages(UserImages):
                 clean = clean.part(self._kept)
             if not self.val_noisy and len(clean.names) != count:
                 raise InputError(
-                    f"{self.clean}: holds {len(clean.names)} clean images for {count} scenes; one each is needed"
+                    f"{self.clean}: holds {len(clean.names)} clean images for {count} scenes; one"
+                    " each is needed"
                 )
             return clean, torch.arange(len(clean.names))
         owners = self._owners([Path(name) for name in clean.names], folder)

@@ -14,7 +14,7 @@ from n2n_lightning.data.file_matching import pictures
 from n2n_lightning.data.generated.dead_leaves import dead_leaves
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.data.reading import read_picture
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 from n2n_lightning.noise import Noise
 
 
@@ -113,7 +113,8 @@ class Photos(NoisyPairs):
         for name, photo in photos.items():
             if zoom is None and min(photo.shape[1:]) < side:
                 raise InputError(
-                    f"{name}: is {_kind(photo)}, smaller than a crop, data.size={self.size}, {side} x {side}"
+                    f"{name}: is {_kind(photo)}, smaller than a crop,"
+                    f" {option('data.size', self.size)}, {side} x {side}"
                 )
         images = deque(photos.values())
         photos.clear()  # they are held once

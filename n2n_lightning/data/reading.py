@@ -26,7 +26,7 @@ from n2n_lightning.data.file_matching import (
 )
 from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import Stored, stored_as
-from n2n_lightning.files import InputError, room, some_of
+from n2n_lightning.files import InputError, option, room, some_of
 from n2n_lightning.formats import Picture, Values, opened
 from n2n_lightning.formats.label_images import is_label_image
 from n2n_lightning.formats.mosaics import looks_like_one
@@ -73,8 +73,8 @@ def refuse_mosaics(source: str, exclude: Sequence[str] = ()) -> str:
     )
     if values.mosaic:
         raise InputError(
-            f"{path}: is a raw frame of a colour camera ({values.mosaic}), whose neighbours have different colours;"
-            f" {planes}; denoise takes it as it is"
+            f"{path}: is a raw frame of a colour camera ({values.mosaic}), whose neighbours have"
+            f" different colours; {planes}; denoise takes it as it is"
         )
     if len(values.shape) == 2 and looks_like_one(values.array, "HW"):
         return f"{Path(path).name}: has a period of 2 pixels, as a colour camera's raw frame has; if it is one, {planes}"
@@ -106,7 +106,8 @@ def read_array(
     ]
     if len({capture.shape for capture in captures}) > 1:
         raise InputError(
-            f"{path}: its captures differ in shape: {', '.join(str(tuple(c.shape)) for c in captures)}"
+            f"{path}: its captures differ in shape:"
+            f" {', '.join(str(tuple(c.shape)) for c in captures)}"
         )
     return captures
 
@@ -151,14 +152,17 @@ def letters_of(values: Values, layout: str, path: Path, dims: int = 2) -> str:
         found = values.axes or (axes.of_volumes if dims == 3 else axes.of_scenes)(shape) or ""
         if not found:
             raise InputError(
-                f"{path}: what are the axes of its shape {shape}? say it as data.layout=NCHW (or NHWC, NKHW, ...)"
+                f"{path}: what are the axes of its shape {shape}? say it as"
+                f" {option('data.layout', 'NCHW')} (or NHWC, NKHW, ...)"
             )
         return axes.in_space(found) if dims == 3 else found
     said = axes.fitted(layout, shape, values.full, axes.LAYOUT)
     if said is None:
         raise InputError(
-            f"data.layout={layout}: does not fit {path} of shape {shape}; {axes.suggested(shape)}"
-            f" (one letter of {axes.LAYOUT} per axis)"
+            "data.layout",
+            layout,
+            f"does not fit {path} of shape {shape}; {axes.suggested(shape)} (one letter of"
+            f" {axes.LAYOUT} per axis)",
         )
     return said
 
@@ -214,7 +218,8 @@ def read_picture(path: Path, dims: int = 2, physical: bool = False, layout: str 
     if more or others or len(images) != 1:
         count = len(images) * (1 + len(others))
         raise InputError(
-            f"{path}: holds {count} images; a file in a folder should hold one (if these are channels, data.layout=CHW)"
+            f"{path}: holds {count} images; a file in a folder should hold one (if these are"
+            f" channels, {option('data.layout', 'CHW')})"
         )
     if dims == 3:
         return images[0]
@@ -234,7 +239,8 @@ def read_images(
     for path, image in zip(paths, images, strict=True):
         if len(image) != len(images[0]) or image.dtype != images[0].dtype:
             raise InputError(
-                f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must be alike"
+                f"{path}: is {kind(image)}, but {paths[0].name} is {kind(images[0])}; they must"
+                " be alike"
             )
     return images
 
@@ -330,13 +336,15 @@ def _from_folder(found: Listing, layout: str, dims: int) -> SceneSet:
         else:
             names = ", ".join(str(folder.relative_to(found.root)) for folder in below[:5])
             raise InputError(
-                f"{found.root}: holds images itself and in folders ({names}); data.exclude='{below[0].name}/*' leaves"
-                " those of a folder out"
+                f"{found.root}: holds images itself and in folders ({names});"
+                f" {option('data.exclude', repr(f'{below[0].name}/*'))} leaves those of a folder"
+                " out"
             )
     if scenes is None:
         raise SingleCaptures(
-            f"{found.root}: has no folders in it, one per scene with its captures, no stacks, and no names that pair"
-            " (cell1_1.tif, cell1_2.tif); for two folders of single images name the other one with data.target="
+            f"{found.root}: has no folders in it, one per scene with its captures, no stacks, and"
+            " no names that pair (cell1_1.tif, cell1_2.tif); for two folders of single images"
+            f" name the other one with {option('data.target')}"
         )
     return (
         replace(scenes, dropped=(*found.dropped, *scenes.dropped[len(found.dropped) :]))
@@ -457,7 +465,8 @@ def _singles_of(
             continue
         if found and (len(here[0]) != len(found[0]) or here[0].dtype != found[0].dtype):
             raise InputError(
-                f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must be alike"
+                f"{path}: is {kind(here[0])}, but {paths[0].name} is {kind(found[0])}; they must"
+                " be alike"
             )
         found += here
         names += [str(path)] if len(here) == 1 else [f"{path}, image {i}" for i in range(len(here))]
@@ -500,8 +509,9 @@ def _from_files(noisy: str, target: str | None, layout: str, dims: int = 2) -> E
     if len(frames) < 2:
         shape = tuple(frames[0].shape)
         raise SingleCaptures(
-            f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file with the other ones"
-            " with data.target=, or say where the captures are with data.layout=NKHW"
+            f"{noisy}: holds one capture of each scene, {shape} as (N, C, H, W); name the file"
+            f" with the other ones with {option('data.target')}, or say where the captures are"
+            f" with {option('data.layout', 'NKHW')}"
         )
     names = [f"{noisy}, image {i}" for i in range(len(frames[0]))]
     return EqualSizeScenes(frames, names, None, stored.nodata_values, stored.unit)

@@ -12,7 +12,7 @@ from n2n_lightning.data.file_matching import is_file, listing
 from n2n_lightning.data.reading import kind, layout_of, read_all
 from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import stored_as
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 
 # captures of bursts that are looked at; with more, scenes with a blank capture are left out whole
 MOST = 4000
@@ -118,14 +118,16 @@ def usable_frames(
         wanted = range(count)[chosen] if chosen else range(count)
         if not wanted:
             raise InputError(
-                f"{scenes.names[i]}: has {count} frames, and data.frames= chooses none of them"
+                f"{scenes.names[i]}: has {count} frames, and {option('data.frames')} chooses none"
+                " of them"
             )
         every = range(wanted.start % wanted.step, count, wanted.step)
         seen = renumbered(review([scenes.image(i, k).numpy() for k in every]), every, count)
         live = [k for k in every if k not in seen.dead and k not in seen.copies]
         if len(live) < 2:
             raise InputError(
-                f"{scenes.names[i]}: has {len(live)} frames that can be used; a movie needs two or more"
+                f"{scenes.names[i]}: has {len(live)} frames that can be used; a movie needs two"
+                " or more"
             )
         kept.append(torch.tensor(live))
         targets.append(torch.tensor([k in wanted for k in live]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 from n2n_lightning.losses import subsampled
 
 
@@ -86,11 +86,11 @@ class Noise2Void(SelfSupervision):
         self, share: float = 0.03, mask: Sequence[int] = (1, 1), cubes: bool = False
     ) -> None:
         if not 0 < share <= 0.5:
-            raise InputError(f"data.share={share}: must be larger than 0, and 0.5 at most")
+            raise InputError("data.share", share, "must be larger than 0, and 0.5 at most")
         sides = [int(n) for n in mask]
         if len(sides) != 2 or any(n < 1 or n % 2 == 0 for n in sides):
             raise InputError(
-                f"data.mask={list(mask)}: must be height and width, two odd numbers, [1,9] say"
+                "data.mask", list(mask), "must be height and width, two odd numbers, [1,9] say"
             )
         self.share, self.mask = share, (sides[0], sides[1])
         self.white = self.mask == (1, 1)
@@ -107,7 +107,8 @@ class Noise2Void(SelfSupervision):
         least = max(2 * n + 4 for n in self.mask)
         if min(height, width) < least:
             raise InputError(
-                f"images of {height} x {width}: data.mask={list(self.mask)} needs {least} pixels or more"
+                f"images of {height} x {width}: {option('data.mask', list(self.mask))} needs"
+                f" {least} pixels or more"
             )
         centres = torch.rand(len(seen), 1, *size, generator=draws) < self.share
         planes = centres.float().reshape(-1, 1, height, width)

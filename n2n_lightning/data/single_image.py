@@ -56,12 +56,12 @@ class SingleImages(UserImages):
         mask: Sequence[int] = (1, 1),
         **options: Any,
     ) -> None:
-        one_of(method, tuple(METHODS), "data.method=")
+        one_of(method, tuple(METHODS), "data.method")
         if not 0 <= gamma <= 100:
-            raise InputError(f"data.gamma={gamma}: must be 0 or more, and 100 at most")
+            raise InputError("data.gamma", gamma, "must be 0 or more, and 100 at most")
         super().__init__(noisy, **options)
         if self.supervised:
-            raise InputError("target=clean: data=single knows no clean images")
+            raise InputError("target", "clean", "data=single knows no clean images")
         self.thinned = method == "thinned"
         Noise2Void(share, mask)  # says what is wrong with them
         self.kind, self._mask, self._gamma = method, (share, mask), float(gamma)
@@ -101,8 +101,10 @@ class SingleImages(UserImages):
             known = values[values.isfinite()]
             if (known < 0).any() or (known != known.round()).any():
                 raise InputError(
-                    f"data.method=thinned: {scenes.names[i]} has values that are no photon counts: whole numbers, 0 or"
-                    " more; neighbours or masked would work"
+                    "data.method",
+                    "thinned",
+                    f"{scenes.names[i]} has values that are no photon counts: whole numbers, 0"
+                    " or more; neighbours or masked would work",
                 )
         return CountSplitting(-black / span, (1 - black) / span)
 

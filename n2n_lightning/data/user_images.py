@@ -21,7 +21,7 @@ from n2n_lightning.data.options import size_of, whole_numbers
 from n2n_lightning.data.reading import read_scenes, refuse_mosaics, spatial_axes
 from n2n_lightning.data.scenes import SLAB, EqualSizeScenes, MixedSizeScenes, SceneSet, middle
 from n2n_lightning.data.units import in_unit
-from n2n_lightning.files import InputError, one_of
+from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import fits_planes
 
 DEFAULT_CROPS = {2: (64, 64), 3: (32, 64, 64)}  # sides of windows by the number of spatial axes
@@ -79,24 +79,26 @@ class UserImages(NoisyPairs):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.outliers = one_of(outliers, OUTLIERS, "data.outliers=")
+        self.outliers = one_of(outliers, OUTLIERS, "data.outliers")
         self.asked_crop = _sides(crop)
         if train_pairs is not None:
             whole_numbers(1, train_pairs=train_pairs)
         if not 0 <= val_share < 1:
-            raise InputError(f"data.val_share={val_share}: must be 0 or more, and less than 1")
+            raise InputError("data.val_share", val_share, "must be 0 or more, and less than 1")
         if scale is not None and not scale > 0:
-            raise InputError(f"data.scale={scale}: must be larger than 0")
+            raise InputError("data.scale", scale, "must be larger than 0")
         if val_target is not None and val_noisy is None:
             raise InputError(
-                f"data.val_target={val_target}: the second captures of data.val_noisy=, which is not given"
+                "data.val_target",
+                val_target,
+                f"the second captures of {option('data.val_noisy')}, which is not given",
             )
         self.noisy, self.val_noisy, self.val_target = noisy, val_noisy, val_target
         self.layout, self.train_pairs, self.val_share = layout, train_pairs, val_share
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.asked_scale, self.asked_limits = scale, limits
         self.crop: tuple[int, ...] | None = None
-        self.dq_good = fits_planes.parsed(dq_good, "data.dq_good=")
+        self.dq_good = fits_planes.parsed(dq_good)
 
     def setup(self, stage: str | None = None) -> None:
         with fits_planes.good_flags(self.dq_good):
@@ -115,17 +117,20 @@ class UserImages(NoisyPairs):
             crop = (crop,) * self.dims
         if crop and len(crop) != self.dims:
             raise InputError(
-                f"data.crop={list(crop)}: {self.dims} numbers, or one, are needed for these data"
+                "data.crop", list(crop), f"{self.dims} numbers, or one, are needed for these data"
             )
         self.crop = crop  # type: ignore[assignment]
         scenes = read(*names, self.layout, self.exclude, self.dims)
         self.array_layout = scenes.layout
         if scenes.layout and (line := scenes.layout.line()):
-            self.notes.append(f"{Path(self.noisy).name}: {line}; data.layout= says otherwise")
+            self.notes.append(
+                f"{Path(self.noisy).name}: {line}; {option('data.layout')} says otherwise"
+            )
         if self.asked_dims == "auto" and self.dims == 3:
             shown = " x ".join(map(str, scenes.smallest))
             self.notes.append(
-                f"volumes of {shown} (data.layout= or model.dims=2 would take planes)"
+                f"volumes of {shown} ({option('data.layout')} or {option('model.dims', 2)} would"
+                " take planes)"
             )
         return scenes
 
@@ -182,7 +187,8 @@ class UserImages(NoisyPairs):
         mask[tuple(torch.from_numpy(points).T)] = True
         pixels = int(mask.any(0).sum())
         self.notes.append(
-            f"{pixels} pixels stand out in most of {len(images)} different scenes: defects, replaced"
+            f"{pixels} pixels stand out in most of {len(images)} different scenes: defects,"
+            " replaced"
         )
         return mask
 
@@ -294,8 +300,8 @@ class UserImages(NoisyPairs):
     def _unlike(self, image: Tensor, source: str, noisy: Tensor) -> str:
         shown, other = size_of(image[None]), size_of(noisy[None])
         return (
-            f"{source} has images {shown} {str(image.dtype)[6:]}, {self.noisy} has {other} {str(noisy.dtype)[6:]}; they"
-            " must agree"
+            f"{source} has images {shown} {str(image.dtype)[6:]}, {self.noisy} has {other}"
+            f" {str(noisy.dtype)[6:]}; they must agree"
         )
 
 
@@ -317,7 +323,9 @@ def _sides(crop: Any) -> int | str | tuple[int, ...] | None:
         or any(not isinstance(n, int) or n < 4 for n in crop)
     ):
         raise InputError(
-            f"data.crop={crop}: must be a whole number, 4 or more, or [depth, height, width], null or auto"
+            "data.crop",
+            crop,
+            "must be a whole number, 4 or more, or [depth, height, width], null or auto",
         )
     return tuple(crop)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 
 MOST = 0.1  # share of the pixels that flags may make missing
 _FLAGS = """
@@ -58,14 +58,14 @@ def good_flags(bits: int | None) -> Iterator[None]:
         _asked.reset(token)
 
 
-def parsed(text: str | int | None, option: str) -> int | None:
+def parsed(text: str | int | None) -> int | None:
     """The sum of the bits that are named: `0`, `96`, `32+64`, `4,8`, `0x60` or `all`; `auto` and None are None.
 
     Raises:
         InputError: it is none of these.
 
-    >>> parsed("4,8", "--dq-good "), parsed("0x60", "--dq-good "), parsed("all", "--dq-good "), parsed("auto", "")
-    (12, 96, -1, None)
+    >>> [parsed(text) for text in ("4,8", "0x60", "all", "auto")]
+    [12, 96, -1, None]
     """
     if text is None or str(text).lower() == "auto":
         return None
@@ -79,7 +79,9 @@ def parsed(text: str | int | None, option: str) -> int | None:
             bits = -1
         if bits < 0:
             raise InputError(
-                f"{option}{text}: must be bits as 96, 32+64 or 0x60, or all (no flag counts), or auto"
+                "data.dq_good",
+                text,
+                "must be bits as 96, 32+64 or 0x60, or all (no flag counts), or auto",
             )
         total |= bits
     return total
@@ -175,7 +177,8 @@ def selected(planes: Sequence[Plane], part: str | None, file: str) -> list[Plane
     if part:
         raise InputError(f"has no image {part!r}; name one: {names}")
     raise InputError(
-        f"holds flags, errors or weights alone, by the names of its HDUs; name one all the same: {names}"
+        "holds flags, errors or weights alone, by the names of its HDUs; name one all the same:"
+        f" {names}"
     )
 
 
@@ -231,7 +234,7 @@ def checked(invalid: np.ndarray, plane: Plane, flags: Sequence[Plane]) -> np.nda
     if share > MOST:
         names = " and ".join(str(f) for f in flags)
         raise InputError(
-            f"{names} flags {share:.0%} of the pixels of {plane}; say which bits are harmless: --dq-good 4+8 (--dq-good"
-            " all: every one; data.dq_good= in training)"
+            f"{names} flags {share:.0%} of the pixels of {plane}; say which bits are harmless:"
+            f" {option('data.dq_good', '4+8')} ({option('data.dq_good', 'all')}: every one)"
         )
     return invalid

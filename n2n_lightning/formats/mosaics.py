@@ -11,15 +11,15 @@ CHOICES = ("auto", "none", *MOSAICS)
 SHARE = 0.5
 
 
-def checked(mosaic: str, option: str) -> str:
-    """Raises InputError where it is none of CHOICES.
+def checked(mosaic: str) -> str:
+    """Return the name of a colour filter, in capitals; raise InputError where it is none of CHOICES.
 
-    >>> checked("rggb", "mosaic=")
+    >>> checked("rggb")
     'RGGB'
     """
     found = next((choice for choice in CHOICES if choice.lower() == mosaic.lower()), None)
     if found is None:
-        raise InputError(f"{option}{mosaic}: must be one of {', '.join(CHOICES)}")
+        raise InputError("mosaic", mosaic, f"must be one of {', '.join(CHOICES)}")
     return found
 
 

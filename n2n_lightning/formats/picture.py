@@ -19,7 +19,7 @@ from n2n_lightning.arrays.axes import (
     suggested,
     words,
 )
-from n2n_lightning.files import InputError, room, some_of
+from n2n_lightning.files import InputError, option, room, some_of
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold
 # them.
@@ -118,13 +118,11 @@ class AskedAxes:
         said: the letters that the person names; they count for more than anything else.
         layout: how the arrays were read that the checkpoint was trained on.
         dims: the spatial axes that the checkpoint takes: 2, or 3 of volumes.
-        option: the name of the option, for messages.
     """
 
     said: str | None = None
     layout: Layout | None = None
     dims: int = 2
-    option: str = "--axes "
 
     @classmethod
     def of(cls, options: Any) -> "AskedAxes":
@@ -242,7 +240,7 @@ class Picture:
                 values, guess or of_picture(shape, self.channels_first), values.colour, ""
             )
         except InputError as error:
-            raise InputError(f"{self.path}: {error}; on the command line --axes says it") from None
+            raise InputError(f"{self.path}: {error}") from None
 
     def _said(self, values: Values, asked: AskedAxes) -> str | None:
         """The letters that the person names; None where they are meant for another array of the file."""
@@ -255,7 +253,7 @@ class Picture:
         full = "" if values.full in (None, shape) else f" (in the file {values.full})"
         more = f"a {self.kind} picture is {values.axes}" if self.fixed_axes else suggested(shape)
         raise InputError(
-            f"{self.path}: its shape is {shape}{full}; {asked.option}{said} does not fit; {more}"
+            f"{self.path}: its shape is {shape}{full}; {option('axes', said)} does not fit; {more}"
         )
 
     def _decided(self, values: Values, axes: str, colour: bool, why: str | None = None) -> ReadAs:
@@ -268,7 +266,9 @@ class Picture:
         if why is None or len(shape) < 3:
             return ReadAs(axes, alpha, colour)
         line = f"read as {words(axes, shape, alpha)} ({axes})"
-        return ReadAs(axes, alpha, colour, f"{line}{', ' * bool(why)}{why}; --axes says otherwise")
+        return ReadAs(
+            axes, alpha, colour, f"{line}{', ' * bool(why)}{why}; {option('axes')} says otherwise"
+        )
 
     @contextlib.contextmanager
     def written(
@@ -325,7 +325,8 @@ def check_size(stored: int, unpacked: int) -> None:
     """Raises InputError for a decompression bomb."""
     if unpacked > LARGE and unpacked > RATIO * stored:
         raise InputError(
-            f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not read"
+            f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not"
+            " read"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import ending, mosaics
 from n2n_lightning.formats.label_images import is_label_image
 from n2n_lightning.formats.selected import Selected
@@ -22,13 +22,17 @@ def are_mosaics(
 
 def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
     """Whether an array is a frame of a colour camera before demosaicking, as the person or its header says."""
-    mosaic = mosaics.checked(asked, "--mosaic ")
+    mosaic = mosaics.checked(asked)
     if mosaic == "auto":
         mosaic = values.mosaic or "none"
         if mosaic == "none" and mosaics.looks_like_one(values.array, axes):
-            way = "--mosaic RGGB denoises its four planes apart, --mosaic none is silent"
+            way = (
+                f"{option('mosaic', 'RGGB')} denoises its four planes apart,"
+                f" {option('mosaic', 'none')} is silent"
+            )
             lines.append(
-                f"{picture.path.name}: has a period of 2 pixels, as a colour camera's raw frame has; {way}"
+                f"{picture.path.name}: has a period of 2 pixels, as a colour camera's raw frame"
+                f" has; {way}"
             )
     if mosaic == "none" or "C" in axes:
         return False
@@ -53,7 +57,8 @@ def copied_ones(picture: Any, readings: list[Any], args: Any, lines: list[str]) 
             else f"{sum(found)} of {len(found)} arrays are label images"
         )
         lines.append(
-            f"{picture.path.name}: {which}, copied; --label-images denoise would denoise it"
+            f"{picture.path.name}: {which}, copied; {option('label_images', 'denoise')} would"
+            " denoise it"
         )
     return found
 
@@ -121,6 +126,8 @@ def result_types(
             lines.append(f"{picture.path.name}: rounded to whole numbers, which may {why}; {to}")
     if "float32" in found and not picture.floats:
         raise InputError(
-            f"--dtype float32: a {picture.kind} file holds whole numbers alone; save the picture as TIFF"
+            "dtype",
+            "float32",
+            f"a {picture.kind} file holds whole numbers alone; save the picture as TIFF",
         )
     return found

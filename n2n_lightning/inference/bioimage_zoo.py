@@ -88,7 +88,7 @@ def check_license(name: str) -> None:
         LicenseId(name)
     except ValueError:
         raise InputError(
-            f"--license {name}: must be a name of https://spdx.org/licenses, as CC-BY-4.0 or MIT"
+            "license", name, "must be a name of https://spdx.org/licenses, as CC-BY-4.0 or MIT"
         ) from None
 
 

@@ -26,7 +26,7 @@ from n2n_lightning.arrays.axes import (
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.arrays.outliers import OutlierCounts
 from n2n_lightning.config.choices import DTYPES, OUTLIERS
-from n2n_lightning.files import InputError, one_of
+from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import mosaics
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.inference import array_types, rounding
@@ -197,11 +197,11 @@ class TrainedDenoiser(nn.Module):
         }
         options |= {
             "alpha": has_alpha(pixels, axes),
-            "outliers": one_of(outliers, OUTLIERS, "outliers="),
+            "outliers": one_of(outliers, OUTLIERS, "outliers"),
         }
         options["invalid"] = invalid
-        apart = mosaics.checked(mosaic, "mosaic=") not in ("none", "auto") and "C" not in axes
-        floats = one_of(dtype, DTYPES, "dtype=") == "float32" and pixels.dtype.kind in "iu"
+        apart = mosaics.checked(mosaic) not in ("none", "auto") and "C" not in axes
+        floats = one_of(dtype, DTYPES, "dtype") == "float32" and pixels.dtype.kind in "iu"
         floats = floats or (
             dtype == "auto" and rounding.lossy(self, pixels, axes, apart, **options) is not None
         )
@@ -379,7 +379,7 @@ class TrainedDenoiser(nn.Module):
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         if scale is not None and not 1e-30 <= scale - black <= 1e30:
-            raise InputError(f"scale={scale}: must be larger than {black:g}, and finite")
+            raise InputError("scale", scale, f"must be larger than {black:g}, and finite")
         axes = in_space(axes) if self.dims == 3 else axes
         source, sink = as_pages(array, axes, self.dims), as_pages(result, axes, self.dims)
         masks = None if invalid is None else as_pages(invalid, axes, self.dims)
@@ -425,8 +425,8 @@ class TrainedDenoiser(nn.Module):
         """Raises InputError where the network sees frames around each, and there are none."""
         if self.context and not surrounded:
             raise InputError(
-                f"the checkpoint is for movies of {self.channels} channels: it sees {self.context} frames on either"
-                " side of each, and needs a stack of frames"
+                f"the checkpoint is for movies of {self.channels} channels: it sees"
+                f" {self.context} frames on either side of each, and needs a stack of frames"
             )
 
     def _finish(self, page: Page, together: bool, strength: float, uneven: bool) -> None:
@@ -507,7 +507,8 @@ def load(
         raise InputError(f"{path}: does not say what its network is") from error
     if module_name not in ("n2n_lightning.networks", *allow):
         raise InputError(
-            f"{path}: its network is from {module_name}; --allow {module_name} if you trust that module"
+            f"{path}: its network is from {module_name}; {option('allow', module_name)} if you"
+            " trust that module"
         )
     try:
         kind = getattr(importlib.import_module(module_name), class_name)

@@ -10,7 +10,7 @@ import tifffile
 
 from n2n_lightning.arrays.axes import evenly
 from n2n_lightning.arrays.outliers import LOOKED, defects_of
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import opened, stem
 from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.inference.outlier_search import reader
@@ -46,7 +46,9 @@ class DetectorDefects:
             return self.folders.get((source.parent, shape))
         if shape[:2] != self.size:
             wanted, given = (" x ".join(map(str, size)) for size in (shape[:2], self.size))
-            raise InputError(f"{source}: is {wanted}, and the mask of --bad-pixels {given}")
+            raise InputError(
+                f"{source}: is {wanted}, and the mask of {option('bad_pixels')} {given}"
+            )
         channels = np.repeat(np.arange(shape[2]), len(self.mask))
         return np.column_stack((channels, np.tile(self.mask, (shape[2], 1))))
 
@@ -60,7 +62,7 @@ def read_mask(path: Path) -> DetectorDefects:
     picture = opened(path)
     array = np.squeeze(picture.values[0].array)
     if len(array.shape) != 2:
-        raise InputError(f"--bad-pixels {path}: must be one grey image, not of shape {array.shape}")
+        raise InputError("bad_pixels", path, f"must be one grey image, not of shape {array.shape}")
     return DetectorDefects(np.argwhere(array != 0), array.shape)
 
 
@@ -122,7 +124,7 @@ def refuse_maps(jobs: Sequence[Job]) -> None:
     # folders do not yield them
     inputs = [job.source for job in jobs if job.source.name.endswith(MAP)]
     for job in jobs if inputs else ():
-        refuse_inputs(map_of(job.target), inputs, "--outlier-map:")
+        refuse_inputs(map_of(job.target), inputs, "outlier_map")
 
 
 def write_map(target: Path, marks: Sequence[np.ndarray]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from n2n_lightning.files import InputError, identity, natural
+from n2n_lightning.files import InputError, identity, natural, option
 from n2n_lightning.formats import (
     BECOMES,
     ENDINGS,
@@ -105,7 +105,7 @@ def planned(
     return list(owners.values()), skipped
 
 
-def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], option: str = "") -> None:
+def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], field: str = "") -> None:
     """Refuse to write a file where an input is.
 
     Args:
@@ -113,13 +113,13 @@ def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], option: str
         inputs: the files and folders that are read; None and what does not exist are left out. What
             exists in such a folder must not be replaced if its name is that of an image or an
             array.
-        option: that names the target, for the message.
+        field: the option that names the target; empty for a target without an option.
 
     Raises:
         InputError: `target` is one of the inputs, by this name or another, or one of the images in
             an input folder.
     """
-    named = f"{option} {target}".strip()
+    named = option(field, target) if field else target
     here, place = identity(target), Path(os.path.realpath(target.parent))
     for source in inputs:
         path = Path(source) if source is not None else None
@@ -171,8 +171,9 @@ def _refuse_neighbours(jobs: list[Job]) -> None:
     for job in jobs:
         if os.path.lexists(job.target) and identity(job.target.parent) in folders:
             raise InputError(
-                f"{job.target}: exists in the folder of the inputs, where --overwrite replaces nothing, as it may be"
-                " an original; name another folder with -o"
+                f"{job.target}: exists in the folder of the inputs, where"
+                f" {option('overwrite', True)} replaces nothing, as it may be an original; name"
+                " another folder with -o"
             )
 
 
@@ -183,8 +184,8 @@ def _refuse_same_names(jobs: list[Job]) -> None:
         other = spelled.setdefault(composed(str(job.target)).casefold(), job)
         if other.target != job.target and one_name(other.target, job.target):
             raise InputError(
-                f"{other.source} and {job.source} would both become {job.target}, as the disk takes both names for"
-                " one; denoise them into folders of their own"
+                f"{other.source} and {job.source} would both become {job.target}, as the disk"
+                " takes both names for one; denoise them into folders of their own"
             )
 
 
@@ -245,7 +246,7 @@ def halves_of(pictures: list[str], out: Path) -> list[Job]:
     first, *more = [job for text in pictures for job in planned([text], folder, final=False)[0]]
     if len(more) != 1:
         raise InputError(
-            f"--halves: {1 + len(more)} pictures; two are needed, the halves of one specimen"
+            "halves", True, f"{1 + len(more)} pictures; two are needed, the halves of one specimen"
         )
     target = first.target if out == folder_of(out) else out
     if ending(target) != ending(first.target):

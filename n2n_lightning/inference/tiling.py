@@ -87,7 +87,7 @@ def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[
         return [Span(0, length, 0, 0)]
     if tile < least:
         raise InputError(
-            f"tile={tile}: must be {least} or more, for tiles overlap by {overlap} pixels"
+            "tile", tile, f"must be {least} or more, for tiles overlap by {overlap} pixels"
         )
     step = -(-tile // multiple) * multiple - overlap
     starts = list(range(0, length - overlap, step))

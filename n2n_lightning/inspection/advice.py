@@ -75,7 +75,7 @@ def no_counts(looked: SceneSample) -> list[str]:
     shown = f"{found[0]:.2f} and {found[1]:.2f} times the brightness in dark and bright places"
     line = f"its variance is {shown}, that of photon counts is 1: data.method=neighbours would fit"
     if not all(0.4 < ratio < 2.5 for ratio in found[:2]):
-        raise InputError(f"data.method=thinned: these are no photon counts; the noise: {line}")
+        raise InputError("data.method", "thinned", f"these are no photon counts; the noise: {line}")
     return [f"noise: {line}"]
 
 

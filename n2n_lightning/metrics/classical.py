@@ -89,7 +89,9 @@ def classical(data: Any) -> dict[str, tuple[Callable[[Tensor], Tensor], str]]:
     """
     if data.train is None:
         raise InputError(
-            "--classical: there are no noisy training pairs to tune the filters on (train_data.pkl)"
+            "classical",
+            True,
+            "there are no noisy training pairs to tune the filters on (train_data.pkl)",
         )
     some = torch.linspace(0, len(data.train) - 1, min(100, len(data.train))).round().long()
     noisy, other = data.noisy_pair(data.train[BatchIndex(0, 0, some)])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.files import InputError, option
 from n2n_lightning.networks.network import (
     CONVOLUTION,
     Network,
@@ -125,8 +126,9 @@ class _BlockUNet(Network):
         sizes(widths=widths)
         sizes(0, blocks=blocks)
         if len(widths) != len(blocks):
-            raise ValueError(
-                f"model.widths={list(widths)} and model.blocks={list(blocks)}: must be equally many"
+            raise InputError(
+                f"{option('model.widths', list(widths))} and"
+                f" {option('model.blocks', list(blocks))}: must be equally many"
             )
         self.multiple = 2 ** (len(widths) - 1)
         # the first convolution and the last

@@ -4,6 +4,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from n2n_lightning.files import InputError
 from n2n_lightning.networks.network import BATCH_NORM, CONVOLUTION, Network, checked_dims, sizes
 
 
@@ -38,7 +39,7 @@ class DnCNN(Network):
         self.out_channels = out_channels or channels
         sizes(width=width, layers=layers)
         if layers < 3:
-            raise ValueError(f"model.layers={layers}: must be 3 or more")
+            raise InputError("model.layers", layers, "must be 3 or more")
         body: list[nn.Module] = [convolution(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(layers - 2):
             body.append(convolution(width, width, 3, padding=1, bias=not batch_norm))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.files import InputError
 
 # Layers by the number of spatial axes: images have 2, volumes 3.
 CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -192,13 +193,13 @@ def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
             isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found
         ):
             wanted = "a list of whole numbers" if several else "a whole number"
-            raise ValueError(f"model.{name}={value}: must be {wanted}, {least} or more")
+            raise InputError(f"model.{name}", value, f"must be {wanted}, {least} or more")
 
 
 def checked_dims(dims: int) -> int:
-    """The number of spatial axes; raises ValueError unless it is 2 or 3."""
+    """The number of spatial axes; raises InputError unless it is 2 or 3."""
     if dims not in (2, 3) or isinstance(dims, bool):
-        raise ValueError(f"model.dims={dims}: must be 2 (images) or 3 (volumes)")
+        raise InputError("model.dims", dims, "must be 2 (images) or 3 (volumes)")
     return dims
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.files import InputError
 
 Strength = float | Sequence[float]
 
@@ -57,7 +58,7 @@ def strength_bounds(strength: Strength) -> tuple[float, float]:
 
 
 def checked_strength(name: str, strength: Strength, least: float, most: float) -> Strength:
-    """The strength itself; raises ValueError unless it is a number or a range within [least, most].
+    """The strength itself; raises InputError unless it is a number or a range within [least, most].
 
     >>> checked_strength("sigma", [0, 50], 0, 255)
     (0, 50)
@@ -68,16 +69,18 @@ def checked_strength(name: str, strength: Strength, least: float, most: float) -
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(
-            f"noise.{name}={strength}: must be a number or a range [a, b] within {least:g}..{most:g}"
+        raise InputError(
+            f"noise.{name}",
+            strength,
+            f"must be a number or a range [a, b] within {least:g}..{most:g}",
         )
     return strength if isinstance(strength, int | float) else tuple(strength)
 
 
 def share(name: str, value: float) -> float:
-    """The share itself; raises ValueError unless it is one number within [0, 1]."""
+    """The share itself; raises InputError unless it is one number within [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"noise.{name}={value}: must be a share, a number within 0..1")
+        raise InputError(f"noise.{name}", value, "must be a share, a number within 0..1")
     return value
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from n2n_lightning.files import InputError
 from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
@@ -22,7 +23,7 @@ class Brown(Noise):
         super().__init__(frozen)
         self.sigma = checked_strength("sigma", sigma, 0, 255)
         if not 0 < width <= 50:
-            raise ValueError(f"noise.width={width}: must be larger than 0 and at most 50 pixels")
+            raise InputError("noise.width", width, "must be larger than 0 and at most 50 pixels")
         self.width = width
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:

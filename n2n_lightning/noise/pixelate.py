@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from n2n_lightning.files import InputError
 from n2n_lightning.noise.base import Noise, Strength, checked_strength, with_gaussian
 
 
@@ -22,7 +23,7 @@ class Pixelate(Noise):
     def __init__(self, block: int = 7, sigma: Strength = 0.0, frozen: bool = False) -> None:
         super().__init__(frozen)
         if not isinstance(block, int) or block < 1:
-            raise ValueError(f"noise.block={block}: must be a whole number, 1 or more")
+            raise InputError("noise.block", block, "must be a whole number, 1 or more")
         self.block = block
         self.sigma = checked_strength("sigma", sigma, 0, 255)
 

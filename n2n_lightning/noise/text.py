@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from n2n_lightning.files import InputError
 from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 from n2n_lightning.randomness import generator
 
@@ -32,8 +33,10 @@ class Text(Noise):
         super().__init__(frozen)
         self.p, self.heights = checked_strength("p", p, 0, 0.95), (heights[0], heights[1])
         if not 4 <= heights[0] <= heights[1] <= 200:
-            raise ValueError(
-                f"noise.heights={list(heights)}: must be two font sizes, 4 <= smallest <= largest <= 200"
+            raise InputError(
+                "noise.heights",
+                list(heights),
+                "must be two font sizes, 4 <= smallest <= largest <= 200",
             )
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:

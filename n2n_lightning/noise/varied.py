@@ -64,7 +64,7 @@ class Varied(Noise):
         self.developed = share("developed", developed)
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise InputError(
-                f"noise.shares={list(shares)}: must be three numbers, 0 or more, that add up to 1"
+                "noise.shares", list(shares), "must be three numbers, 0 or more, that add up to 1"
             )
         self.shares = tuple(shares)
 

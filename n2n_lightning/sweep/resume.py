@@ -42,7 +42,7 @@ def resumed(arguments: list[str]) -> list[str]:
         stored_arguments = [str(a) for a in before["arguments"]]
     except (OSError, ValueError, KeyError):
         raise InputError(
-            f"sweep.resume={folder}: not the folder of a sweep; it has no readable sweep.json"
+            "sweep.resume", folder, "not the folder of a sweep; it has no readable sweep.json"
         ) from None
     for job in sorted(folder.glob("*/.hydra/hydra.yaml"))[:1]:
         keep_default_network(job.parent.parent)
@@ -51,7 +51,9 @@ def resumed(arguments: list[str]) -> list[str]:
         own = [*stored_arguments, *own]
     if points(own) != points(stored_arguments):
         raise InputError(
-            f"sweep.resume={folder}: was started with {shlex.join(stored_arguments)}; repeat that, or nothing"
+            "sweep.resume",
+            folder,
+            f"was started with {shlex.join(stored_arguments)}; repeat that, or nothing",
         )
     own = [
         "-m",
@@ -102,7 +104,9 @@ def _rest_of_study(database: Path, n_trials: int) -> list[str]:
             study.tell(trial.number, state=TrialState.FAIL)
     if done >= n_trials:
         raise InputError(
-            f"sweep.resume={database.parent}: all {n_trials} trials are done; hydra.sweeper.n_trials= asks for more"
+            "sweep.resume",
+            database.parent,
+            f"all {n_trials} trials are done; hydra.sweeper.n_trials= asks for more",
         )
     count = len(study.get_trials(deepcopy=False))
     return [

@@ -45,8 +45,10 @@ class Sweep:
     def __init__(self, config: DictConfig) -> None:
         if config.trainer.get("devices", 1) != 1 or config.trainer.get("num_nodes", 1) != 1:
             raise InputError(
-                f"trainer.devices={config.trainer.devices}: a job of a sweep uses one device; Lightning starts others"
-                " by repeating the command line, which would be the whole sweep"
+                "trainer.devices",
+                config.trainer.devices,
+                "a job of a sweep uses one device; Lightning starts others by repeating the"
+                " command line, which would be the whole sweep",
             )
         launcher = config.hydra.launcher
         self.n_jobs = int(launcher.get("n_jobs", 1))
@@ -55,8 +57,10 @@ class Sweep:
             asked = self.n_jobs if self.n_jobs > 0 else os.cpu_count() or 1
             if asked > places:
                 raise InputError(
-                    f"hydra.launcher.n_jobs={asked}: there are {found} GPUs; hydra.launcher.n_jobs={places} would work,"
-                    f" or sweep.jobs_per_gpu={-(-asked // found)}, to share them"
+                    "hydra.launcher.n_jobs",
+                    asked,
+                    f"there are {found} GPUs; hydra.launcher.n_jobs={places} would work, or"
+                    f" sweep.jobs_per_gpu={-(-asked // found)}, to share them",
                 )
         self.folder = Path(config.hydra.sweep.dir).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,8 @@ class Sweep:
             }
         if points(before.get("arguments", [])) != points(Sweep.arguments):
             raise InputError(
-                f"{self.folder}: holds the sweep of {shlex.join(before['arguments'])}; name another folder"
+                f"{self.folder}: holds the sweep of {shlex.join(before['arguments'])}; name"
+                " another folder"
             )
         self._lock = self._held()
         self._write(before)
@@ -97,7 +102,8 @@ class Sweep:
             return None
         if lock is None:
             raise InputError(
-                f"{self.folder}: a sweep is going on in it; name another folder with hydra.sweep.dir="
+                f"{self.folder}: a sweep is going on in it; name another folder with"
+                " hydra.sweep.dir="
             )
         return lock
 
@@ -220,7 +226,8 @@ class Sweep:
             + (", sweep.png" if axis else "")
         )
         print(
-            f"curves:  python -m tensorboard.main --logdir {shlex.quote(os.path.relpath(self.folder))}"
+            "curves:  python -m tensorboard.main --logdir"
+            f" {shlex.quote(os.path.relpath(self.folder))}"
         )
         unfinished = [row for row in rows if row["state"] != "finished"]
         if unfinished:

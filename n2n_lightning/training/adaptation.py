@@ -21,7 +21,7 @@ from n2n_lightning.arrays.axes import as_pages, evenly
 from n2n_lightning.arrays.bad_pixels import mask_invalid
 from n2n_lightning.data import SingleImages
 from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet, middle
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.metrics import sure
 from n2n_lightning.training import warm_start
@@ -74,11 +74,14 @@ def method(images: Sequence[torch.Tensor], names: Sequence[str]) -> dict[str, An
     scenes = MixedSizeScenes([[image] for image in images], list(names))
     report = inspection.inspect(scenes)
     if report.advice is None:
-        raise InputError(f"--adapt: {report.why}")
+        raise InputError("adapt", True, report.why)
     smallest = min(min(image.shape[1:]) for image in images)
     if smallest < MIN_SIDE:
         raise InputError(
-            f"--adapt: {smallest} pixels are too few to learn from; {MIN_SIDE} in height and width are needed"
+            "adapt",
+            True,
+            f"{smallest} pixels are too few to learn from; {MIN_SIDE} in height and width are"
+            " needed",
         )
     asked = dict(word.removeprefix("data.").split("=") for word in report.advice)
     if asked.get("method") == "masked":
@@ -265,7 +268,9 @@ def _network(
     """The network of a checkpoint for images of so many channels, with its weights; and what builds it."""
     trained, spec = load(checkpoint, allow), warm_start.checkpoint_model(checkpoint)
     if trained.context:
-        raise InputError(f"{checkpoint}: is for movies, and --adapt learns from single pictures")
+        raise InputError(
+            f"{checkpoint}: is for movies, and {option('adapt', True)} learns from single pictures"
+        )
     if trained.channels == channels:
         return trained.network, spec
     if "channels" not in spec:
@@ -320,7 +325,9 @@ def collected(
     if len(kinds) > 1:
         found = ", ".join(sorted(f"{n} channels of {kind}" for kind, n in kinds))
         raise InputError(
-            f"--adapt: the pictures are of several kinds ({found}); adapt to each kind by itself"
+            "adapt",
+            True,
+            f"the pictures are of several kinds ({found}); adapt to each kind by itself",
         )
     chosen = evenly(len(pages), MAX_IMAGES)
     images = [

@@ -312,7 +312,8 @@ def _built(name: str, spec: dict[str, Any]) -> Callback:
         raise InputError(f"{group}: {spec['_target_']} is no pytorch_lightning.Callback")
     if isinstance(callback, StochasticWeightAveraging) and not isinstance(callback, MeanOfEpochs):
         raise InputError(
-            f"{group}: its average would reach no checkpoint; a pytorch_lightning WeightAveraging's does"
+            f"{group}: its average would reach no checkpoint; a pytorch_lightning"
+            " WeightAveraging's does"
         )
     return callback
 
@@ -333,8 +334,10 @@ def _check_functions(name: str, spec: dict[str, Any]) -> None:
     for hook, value in spec.items():
         if hook != "_target_" and value is not None and not isinstance(value, dict):
             raise InputError(
-                f"callbacks.{name}.{hook}={value}: must be a function,"
-                " {_target_: hydra.utils.get_method, path: my_package.my_function}"
+                f"callbacks.{name}.{hook}",
+                value,
+                "must be a function, {_target_: hydra.utils.get_method, path:"
+                " my_package.my_function}",
             )
 
 
@@ -394,7 +397,9 @@ def _check_monitor(
         return [f"callbacks.{name}: mode={mode}, for {watched} is best where it is {_END[mode]}"]
     if callback.mode != mode:
         raise InputError(
-            f"callbacks.{name}.mode={callback.mode}: {watched} is best where it is {_END[mode]}; mode={mode} is right"
+            f"callbacks.{name}.mode",
+            callback.mode,
+            f"{watched} is best where it is {_END[mode]}; mode={mode} is right",
         )
     if watched == "train_loss" and isinstance(callback, EarlyStopping):
         callback._check_on_train_epoch_end = True
@@ -416,29 +421,37 @@ def _check_average(
         start = callback._swa_epoch_start
         if epochs is None and isinstance(start, float):
             raise InputError(
-                f"callbacks.{name}.swa_epoch_start={start}: a share of the epochs, whose number is not known;"
-                " a whole number of epochs, or trainer.max_epochs=, works"
+                f"callbacks.{name}.swa_epoch_start",
+                start,
+                "a share of the epochs, whose number is not known; a whole number of epochs, or"
+                " trainer.max_epochs=, works",
             )
         if epochs is not None and isinstance(start, int) and start > epochs:
             raise InputError(
-                f"callbacks.{name}.swa_epoch_start={start}: the run has trainer.max_epochs={epochs}"
+                f"callbacks.{name}.swa_epoch_start",
+                start,
+                f"the run has trainer.max_epochs={epochs}",
             )
         rate = spec.get("swa_lrs")
         return [
-            f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their rate goes to {rate}"
+            f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their"
+            f" rate goes to {rate}"
         ]
     if isinstance(callback, EMAWeightAveraging):
         begins = max(callback.update_starting_at_step or 0, 0)
         if begins >= steps:
             raise InputError(
-                f"callbacks.{name}.update_starting_at_step={begins}: the run ends before, after {steps:g} steps"
+                f"callbacks.{name}.update_starting_at_step",
+                begins,
+                f"the run ends before, after {steps:g} steps",
             )
         updates = (steps - begins) / max(callback.update_every_n_steps, 1)
         decay = float(spec.get("decay", 0.999))
         if (share := decay**updates) > 0.1:
             fitting = f"{max(0.5, 1 - 5 / updates):.2g}"
             return [
-                f"callbacks.{name}: {share:.0%} of the average are the weights after the first step, for the run has"
-                f" {steps:g} steps; callbacks.{name}.decay={fitting} forgets them"
+                f"callbacks.{name}: {share:.0%} of the average are the weights after the first"
+                f" step, for the run has {steps:g} steps; callbacks.{name}.decay={fitting}"
+                " forgets them"
             ]
     return []

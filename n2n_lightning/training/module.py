@@ -181,8 +181,9 @@ class Denoiser(pl.LightningModule):
         looked = (self.device.type == "cpu" or self.global_step % 50 == 0) and not self.searching
         if looked and not loss < EXPLODED:
             raise Diverged(
-                f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch + 1},"
-                f" learning rate {self.learning_rate:g}; a smaller optim.lr or trainer.gradient_clip_val= would help"
+                f"the loss became {loss.item()} at step {self.global_step}, epoch"
+                f" {self.current_epoch + 1}, learning rate {self.learning_rate:g}; a smaller"
+                " optim.lr or trainer.gradient_clip_val= would help"
             )
         self._add("train", loss, count)
         self._images += size
@@ -330,8 +331,9 @@ class Denoiser(pl.LightningModule):
         # so there only its being finite counts.
         if not (train_loss < EXPLODED and math.isfinite(row.get(self._val_loss, 0.0))):
             raise Diverged(
-                f"the loss became {train_loss} in epoch {self.current_epoch + 1}, training, {row.get(self._val_loss)},"
-                f" validation; learning rate {self.learning_rate:g}; a smaller optim.lr would help"
+                f"the loss became {train_loss} in epoch {self.current_epoch + 1}, training,"
+                f" {row.get(self._val_loss)}, validation; learning rate {self.learning_rate:g}; a"
+                " smaller optim.lr would help"
             )
         self._latest, self._images, self._seconds = {}, 0, 0.0
         with warnings.catch_warnings():
@@ -370,7 +372,8 @@ class Denoiser(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps) and not timer_of(self.trainer):
             raise InputError(
-                "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule to end with it"
+                "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule"
+                " to end with it"
             )
         return self.optimization(steps)
 
@@ -400,7 +403,9 @@ class Denoiser(pl.LightningModule):
         }
         if self.reference == "self" and schedule.mode == "max":
             raise InputError(
-                "scheduler.mode=max: single images have no PSNR; mode=min watches val_self_loss"
+                "scheduler.mode",
+                "max",
+                "single images have no PSNR; mode=min watches val_self_loss",
             )
         score, error = names.get(self.reference, ("", "val_self_loss"))
         watched = score if schedule.mode == "max" else error

@@ -74,7 +74,8 @@ def train(
         if left_out := run.data.left_out:
             shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
             print(
-                f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names all",
+                f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json"
+                " names all",
                 flush=True,
             )
     run.fit(accepted)
@@ -149,7 +150,7 @@ class TrainingRun:
         self.commit = run_folder.git_commit()
         size, count = config["data"].get("batch_size"), self.trainer.world_size
         if size is not None and size < count:
-            raise InputError(f"data.batch_size={size}: cannot be split among {count} processes")
+            raise InputError("data.batch_size", size, f"cannot be split among {count} processes")
 
     def _module(self) -> Denoiser:
         config, data = self.config, self.data
@@ -278,7 +279,8 @@ class TrainingRun:
         lost = r"[Cc]onnection (closed|reset)|[Bb]roken pipe|remote peer"
         if self.trainer.world_size > 1 and re.search(lost, str(found)):
             found = PeerProcessDied(
-                "another process of this run ended; resume=RUN_FOLDER continues from the last checkpoint"
+                "another process of this run ended; resume=RUN_FOLDER continues from the last"
+                " checkpoint"
             )
         if line := _of_lightning(error):
             found = InputError(line)

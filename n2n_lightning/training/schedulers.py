@@ -8,6 +8,8 @@ from pytorch_lightning.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from n2n_lightning.files import InputError, option
+
 
 def timer_of(trainer: Any) -> Timer | None:
     """What ends a run with its time, as trainer.max_time asks for."""
@@ -57,8 +59,9 @@ def warmup_cosine(
     [0.5, 1.0, 1.0, 0.5]
     """
     if not (0 <= warmup <= 1 and 0 <= decay <= 1 and warmup + decay <= 1 + 1e-9):
-        raise ValueError(
-            f"scheduler.warmup={warmup} and scheduler.decay={decay} must lie in [0, 1] and add up to 1 at most"
+        raise InputError(
+            f"{option('scheduler.warmup', warmup)} and {option('scheduler.decay', decay)} must"
+            " lie in [0, 1] and add up to 1 at most"
         )
 
     def factor(step: int) -> float:

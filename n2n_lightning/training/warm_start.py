@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from n2n_lightning import networks
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, option
 from n2n_lightning.inference.checkpoint import PRETRAINED, read_checkpoint
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 
@@ -62,8 +62,10 @@ def refuse_overrides(init: str, asked: Sequence[str], model: dict[str, Any]) -> 
             )
             kind = spec["_target_"].rpartition(".")[2]
             raise InputError(
-                f"{name}={value}: init={init} has another network, {kind}({has}), which is the one that is trained;"
-                " leave the option out"
+                name,
+                value,
+                f"{option('init', init)} has another network, {kind}({has}), which is the one"
+                " that is trained; leave the option out",
             )
 
 
@@ -94,13 +96,13 @@ def copy(trained: TrainedDenoiser, network: nn.Module, channels: int, init: str)
     old, new = trained.network.state_dict(), network.state_dict()
     if old.keys() != new.keys():
         raise InputError(
-            f"init={init}: is of another kind of network than {type(network).__name__}"
+            "init", init, f"is of another kind of network than {type(network).__name__}"
         )
     fitted = {name: _fitted(old[name], new[name].shape, trained.inputs, channels) for name in new}
     wrong = [name for name, value in fitted.items() if value.shape != new[name].shape]
     if wrong:
         raise InputError(
-            f"init={init}: its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}"
+            "init", init, f"its layer {wrong[0]} does not fit, {list(old[wrong[0]].shape)}"
         )
     network.load_state_dict(fitted)
     return [name for name in new if old[name].shape != new[name].shape]
