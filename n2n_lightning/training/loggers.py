@@ -88,3 +88,20 @@ class Curves(TensorBoardLogger):
         self.experiment.add_text(
             "run", "\n".join([f"    {command}", "", "| | |", "|---|---|", *rows])
         )
+
+
+def added_loggers(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Take the loggers that the user added out of the Trainer's options.
+
+    Args:
+        options: the group `trainer` of a configuration, which is changed.
+
+    Returns:
+        The configurations of the loggers, and notes about what does not happen as typed.
+    """
+    asked = options.pop("logger", None)
+    notes = []
+    if asked is False:
+        notes.append("trainer.logger=false: metrics.csv and the curves are written all the same")
+    loggers = asked if isinstance(asked, list) else [asked]
+    return [logger for logger in loggers if isinstance(logger, dict)], notes

@@ -21,7 +21,6 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning.config import validation
-from n2n_lightning.config.trainer_options import added_loggers
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
 from n2n_lightning.inspection import unfit
 from n2n_lightning.networks import multiply_accumulates
@@ -29,6 +28,7 @@ from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs.processes import LEADER, PeerProcessDied, is_worker_rank
 from n2n_lightning.training import callbacks, checkpointing, loggers, warm_start
 from n2n_lightning.training.lightning_callbacks import build, build_callbacks
+from n2n_lightning.training.loggers import added_loggers
 from n2n_lightning.training.module import Denoiser, Diverged
 from n2n_lightning.training.validation_images import ValidationImages
 
