@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from n2n_lightning.inspection import InspectionReport as InspectionReport
     from n2n_lightning.losses import Loss as Loss
     from n2n_lightning.metrics.noisy_reference import squared_errors as squared_errors
-    from n2n_lightning.metrics.psnr import psnr_metrics as psnr_metrics
+    from n2n_lightning.metrics.psnr_over_batches import psnr_metrics as psnr_metrics
     from n2n_lightning.networks import Network as Network
     from n2n_lightning.noise import Noise as Noise
     from n2n_lightning.randomness import generator as generator
@@ -62,7 +62,7 @@ HOMES = {
     "inspect_images": "api",
     "load": "inference.denoiser",
     "opened": "formats",
-    "psnr_metrics": "metrics.psnr",
+    "psnr_metrics": "metrics.psnr_over_batches",
     "score": "api",
     "squared_errors": "metrics.noisy_reference",
 }

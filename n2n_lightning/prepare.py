@@ -136,7 +136,7 @@ def main() -> None:
     import torch
 
     from n2n_lightning.data.augmentation import to_float
-    from n2n_lightning.metrics.psnr import psnr_metrics
+    from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
     from n2n_lightning.noise import Pixelate
 
     noise = Pixelate(args.block)

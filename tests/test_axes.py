@@ -11,7 +11,7 @@ from n2n_lightning.arrays import axes
 from n2n_lightning.data.augmentation import recolour, turn
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.tiling import averaged
-from n2n_lightning.metrics.psnr import psnr_metrics
+from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
 from n2n_lightning.networks import Network, pad_to_multiple
 from n2n_lightning.noise import Gaussian, Poisson
 

@@ -381,7 +381,7 @@ def test_real_samples_are_scored_as_published():
         pytest.skip("N2N_DATA is not set")
     import numpy as np
 
-    from n2n_lightning.metrics.psnr import psnr_metrics
+    from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
 
     with np.load(Path(folder) / "course_val_samples.npz") as samples:
         noisy, clean = (to_float(torch.from_numpy(samples[name])) for name in ("noisy", "clean"))

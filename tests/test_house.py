@@ -80,7 +80,7 @@ LOWER = {  # what else the files of a room may import of other rooms
     "formats": {"arrays"},
     "noise": {"arrays"},
     "networks": {"arrays"},
-    "runs": {"config"},
+    "runs": {"config", "metrics"},
     "metrics": {"arrays", "networks", "data"},
     "data": {"config", "arrays", "formats", "noise", "metrics", "losses"},
     "inspection": {"arrays", "data", "metrics"},

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from n2n_lightning.metrics import noisy_reference
-from n2n_lightning.metrics.psnr import psnr_metrics
+from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
 from n2n_lightning.training.schedulers import warmup_cosine
 
 

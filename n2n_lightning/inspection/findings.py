@@ -37,6 +37,7 @@ from n2n_lightning.inspection.sampling import (
 )
 from n2n_lightning.metrics import noise_model
 from n2n_lightning.metrics.noise_levels import NoiseLevels
+from n2n_lightning.metrics.psnr import psnr
 
 
 def unfit(
@@ -136,7 +137,7 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
             / 2
             / seen.white**2
         )
-        value = -10 * np.log10(error) if error > 0 else None
+        value = psnr(error) if error > 0 else None
         text = (
             "not measurable"
             if value is None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.metrics.noise_levels import one_way_errors
-from n2n_lightning.metrics.psnr import psnr
+from n2n_lightning.metrics.psnr import psnr, psnr_of_each
 
 RESAMPLES = 2000  # of the bootstrap
 MIN_SCENES = 10  # scenes: with fewer, an interval is over blocks of their pixels
@@ -213,7 +213,7 @@ def summarise_estimates(found: Estimates, reference: Estimates | None = None) ->
         ours, theirs, weight = rows[:, 0], reference.rows()[:, 0], rows[:, 2]
         draws = np.random.default_rng(0).integers(0, len(rows), (RESAMPLES, len(rows)))
         with np.errstate(invalid="ignore", divide="ignore"):
-            each = 10 * np.log10(theirs[draws].sum(1) / ours[draws].sum(1))
+            each = -psnr_of_each(theirs[draws].sum(1) / ours[draws].sum(1))
         here = psnr(found.error) - psnr(reference.error)
         wide = math.sqrt(len(weight) / max(1, len(weight) - 1))
         known = math.isfinite(here) and bool(np.isfinite(each).all())

@@ -1,41 +1,16 @@
-"""PSNR in both definitions."""
+"""PSNR of a mean squared error, for images with values in [0, 1]."""
 
 import math
-
-from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio
-
-
-class _PerImage(PeakSignalNoiseRatio):
-    """PSNR of each image or volume, whatever the number of its axes."""
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        super().update(preds.flatten(1), target.flatten(1))
-
-
-def psnr_metrics(prefix: str) -> MetricCollection:
-    """The two definitions of PSNR for images with values in [0, 1], in dB.
-
-    `{prefix}_psnr`: the mean over images of 10 log10(1 / MSE of the image), what papers print
-    ("Mn"). `{prefix}_psnr_total`: 10 log10(1 / MSE over all pixels of all images) ("T"). It is
-    never the larger one, since log is concave, and reads about 1 dB lower on the report's data; the
-    two must not be compared with one another.
-
-    >>> import torch
-    >>> clean, noisy = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.01]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
-    >>> {name: round(value.item(), 2) for name, value in psnr_metrics("val")(noisy, clean).items()}
-    {'val_psnr': 30.0, 'val_psnr_total': 22.97}
-    """
-    return MetricCollection(
-        {
-            f"{prefix}_psnr": _PerImage(data_range=1.0, dim=1, reduction="elementwise_mean"),
-            f"{prefix}_psnr_total": PeakSignalNoiseRatio(data_range=1.0),
-        },
-        compute_groups=False,
-    )
+from typing import Any
 
 
 def psnr(error: float) -> float:
-    """10 log10(1 / error), in dB; infinite for 0 or less."""
-    return -10 * math.log10(error) if error > 0 else math.inf
+    """Return 10 log10(1 / error), in dB; infinite for 0 or less, NaN for NaN."""
+    return math.inf if error <= 0 else -10 * math.log10(error)
+
+
+def psnr_of_each(errors: Any) -> Any:
+    """Return 10 log10(1 / error) of each error of an array, in dB; the errors are larger than 0."""
+    import numpy as np  # here, for run folders are read without NumPy
+
+    return -10 * np.log10(errors)

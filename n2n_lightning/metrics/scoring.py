@@ -10,7 +10,7 @@ import torch
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.outliers import listed_in
 from n2n_lightning.metrics.noisy_reference import RESAMPLES, Estimates, summarise_estimates
-from n2n_lightning.metrics.psnr import psnr
+from n2n_lightning.metrics.psnr import psnr, psnr_of_each
 
 
 def score_clean(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict[str, Any]:
@@ -75,7 +75,7 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
         speed = len(found["images"]) / max(found["seconds"], 1e-9)
         return {**result, "images": len(found["images"]), "images_per_second": speed}
     mse, rounded = np.array(found["mse"]), np.array(found["mse_uint8"])
-    each = -10 * np.log10(np.maximum(mse, 1e-20))
+    each = psnr_of_each(np.maximum(mse, 1e-20))
     draws = np.random.default_rng(0).integers(0, len(mse), (RESAMPLES, len(mse)))
 
     def interval(values: Any) -> list[float]:
@@ -84,21 +84,21 @@ def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[s
     result = {
         "psnr": float(each.mean()),
         "psnr_interval": interval(each[draws].mean(1)),
-        "psnr_total": float(-10 * np.log10(max(mse.mean(), 1e-20))),
-        "psnr_total_interval": interval(-10 * np.log10(np.maximum(mse[draws].mean(1), 1e-20))),
+        "psnr_total": psnr(max(mse.mean(), 1e-20)),
+        "psnr_total_interval": interval(psnr_of_each(np.maximum(mse[draws].mean(1), 1e-20))),
         "ssim": float(np.mean(found["ssim"])),
         **({"ssim_planes": float(np.mean(found["ssim_planes"]))} if "ssim_planes" in found else {}),
-        "psnr_uint8": float((-10 * np.log10(np.maximum(rounded, 1e-20))).mean()),
-        "psnr_total_uint8": float(-10 * np.log10(max(rounded.mean(), 1e-20))),
+        "psnr_uint8": float(psnr_of_each(np.maximum(rounded, 1e-20)).mean()),
+        "psnr_total_uint8": psnr(max(rounded.mean(), 1e-20)),
         "images": len(mse),
         "images_per_second": len(mse) / max(found["seconds"], 1e-9),
     }
     if found["outliers"]:
         known = np.maximum(np.array(found["mse_without"]), 1e-20)
-        result["psnr_without_outliers"] = float((-10 * np.log10(known)).mean())
+        result["psnr_without_outliers"] = float(psnr_of_each(known).mean())
         result["outlier_pixels"] = found["outliers"]
     if reference is not None:
-        difference = each + 10 * np.log10(np.maximum(np.array(reference["mse"]), 1e-20))
+        difference = each - psnr_of_each(np.maximum(np.array(reference["mse"]), 1e-20))
         result |= {
             "difference": float(difference.mean()),
             "difference_interval": interval(difference[draws].mean(1)),

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import math
 import shlex
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 from n2n_lightning.config.overrides import CONF
 from n2n_lightning.files import InputError, replacing
+from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.runs import locks
 
 
@@ -144,9 +144,9 @@ def ranking_score(scores: dict[str, Any]) -> float | None:
     if scores.get("val_psnr") is not None:
         return float(scores["val_psnr"])
     if (error := scores.get("val_mse_estimate")) is not None:
-        return -10 * math.log10(max(error, 1e-12)) - min(error, 0.0)  # in order below 0, too
+        return psnr(max(error, 1e-12)) - min(error, 0.0)  # in order below 0, too
     loss = scores.get("val_noisy_loss") or scores.get("val_self_loss")
-    return -10 * math.log10(loss) if loss else None
+    return psnr(loss) if loss else None
 
 
 def device_name(device: Any) -> str:

@@ -24,7 +24,8 @@ from n2n_lightning.inference.tiling import in_tiles, overlap_of
 from n2n_lightning.losses import L2
 from n2n_lightning.metrics.fsc import Correlation, planes_of
 from n2n_lightning.metrics.noisy_reference import Estimates
-from n2n_lightning.metrics.psnr import psnr, psnr_metrics
+from n2n_lightning.metrics.psnr import psnr
+from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
 from n2n_lightning.networks import apply, network_spec, to_channels_last
 from n2n_lightning.training.schedulers import time_spent, timer_of
 
