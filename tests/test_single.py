@@ -27,6 +27,7 @@ from n2n_lightning.data.self_supervised import CountSplitting, Neighbor2Neighbor
 from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2, Neighbor2NeighborRegularizer, subsampled
 from n2n_lightning.metrics import sure
+from n2n_lightning.metrics.noise_model import noise_line_of_residual
 from n2n_lightning.networks import (
     DnCNN,
     DRUNet,
@@ -776,12 +777,12 @@ def test_steins_estimate_finds_the_best_of_several_filters():
     truth = [np.mean((gaussian_filter(noisy[1:], (0, w, w)) - clean[1:]) ** 2) for w in widths]
     assert found == pytest.approx(truth, rel=0.02, abs=0.02 * variance.mean())
     assert np.argmin(found) == np.argmin(truth)
-    a, b = sure.variances(images, list(clean))
+    a, b = noise_line_of_residual(images, list(clean))
     assert (a, b) == (pytest.approx(200, abs=120), pytest.approx(2, rel=0.1))
     assert sure.sure(lambda image: image, images[:1], (200.0, 2.0)) == pytest.approx(
         variance[0].mean(), rel=0.1
     )
-    assert sure.variances([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
+    assert noise_line_of_residual([np.zeros((8, 8))], [np.zeros((8, 8))]) == (0.0, 0.0)
 
 
 def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.arrays.blocks import cut_blocks
 
 HUGE = 1e30  # no picture has such values; fill values as -3.4e38 have
 MAX_OUTLIER_SHARE = 0.01  # of the pixels: where more stand out sharply, that is the picture
@@ -59,12 +60,9 @@ def margin_value(page: np.ndarray) -> float | None:
 
 def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
     """Whether the pixels that have a value are whole blocks from the border on, apart from all the others."""
-    height, width = (n // MARGIN_BLOCK for n in same.shape)
-    if not same.any() or min(height, width) < 2:
+    if not same.any() or min(same.shape) < 2 * MARGIN_BLOCK:
         return False
-    blocks = same[: height * MARGIN_BLOCK, : width * MARGIN_BLOCK].reshape(
-        height, MARGIN_BLOCK, width, MARGIN_BLOCK
-    )
+    blocks = cut_blocks(same, MARGIN_BLOCK)
     solid: np.ndarray = np.asarray(blocks.all((1, 3)))
     edge = solid[[0, -1]].any() or solid[:, [0, -1]].any()
     if not edge or not 0.02 <= solid.mean() < 0.98:
@@ -78,12 +76,9 @@ def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
             inside &= ~np.roll(near, shift, axis)
     if inside.mean() < 0.05 or blocks.mean((1, 3))[inside].mean() >= 0.002:
         return False
-    whole = plane[: height * MARGIN_BLOCK, : width * MARGIN_BLOCK].reshape(
-        height, MARGIN_BLOCK, width, MARGIN_BLOCK
-    )
-    others = whole.transpose(0, 2, 1, 3)[
-        ~solid
-    ].ravel()  # up to the rim: a shade that falls off to the value is no edge
+    others = (
+        cut_blocks(plane, MARGIN_BLOCK).transpose(0, 2, 1, 3)[~solid].ravel()
+    )  # up to the rim: a shade that falls off to the value is no edge
     rest = others[others != value][:: max(1, others.size // 100_000)].astype(np.float64)
     rest = rest[np.isfinite(rest)]
     if rest.size and len(np.unique(rest)) > 0.5 * rest.size:

@@ -28,6 +28,7 @@ from n2n_lightning.arrays.bad_pixels import (
     standing_out,
     with_flanks,
 )
+from n2n_lightning.arrays.blocks import cut_blocks
 
 LOOKED = 9  # pictures that say which pixels of the detector stand out everywhere
 PIXELS = 2**20  # of a picture that are looked at together
@@ -369,9 +370,9 @@ def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is known
         plane = np.nanmean(image, 0)
-        rows, columns = (n // 8 for n in plane.shape)
-        blocks = plane[: rows * 8, : columns * 8].reshape(rows, 8, columns, 4, 2)
-        means: np.ndarray = np.nanmean(blocks, (1, 3)).reshape(-1, 2).T
+        blocks = cut_blocks(plane, 8)
+        halves = blocks.reshape(*blocks.shape[:3], 4, 2)
+        means: np.ndarray = np.nanmean(halves, (1, 3)).reshape(-1, 2).T
     return means
 
 

@@ -11,7 +11,9 @@ it was. So s = min(1, 2 N / E), which begins to fall where most of what was remo
 
 import numpy as np
 
+from n2n_lightning.arrays.blocks import cut_blocks
 from n2n_lightning.inference.page import Page
+from n2n_lightning.metrics.noise_model import robust_noise_line
 
 BLOCK_SIDE = 16  # pixels: of blocks that are compared with one another
 FEWEST = 16  # blocks that can say what is usual
@@ -78,21 +80,14 @@ def _measured(
 
 def _blocks(values: np.ndarray) -> np.ndarray:
     """(H, W, C) as whole blocks, (C, h, w, BLOCK_SIDE * BLOCK_SIDE)."""
-    height, width, channels = (
-        values.shape[0] // BLOCK_SIDE,
-        values.shape[1] // BLOCK_SIDE,
-        values.shape[2],
-    )
-    inside = values[: height * BLOCK_SIDE, : width * BLOCK_SIDE].reshape(
-        height, BLOCK_SIDE, width, BLOCK_SIDE, channels
-    )
-    return inside.transpose(4, 0, 2, 1, 3).reshape(channels, height, width, BLOCK_SIDE * BLOCK_SIDE)
+    blocks = cut_blocks(values.transpose(2, 0, 1), BLOCK_SIDE).transpose(0, 1, 3, 2, 4)
+    channels, height, width, *_ = blocks.shape
+    return blocks.reshape(channels, height, width, BLOCK_SIDE * BLOCK_SIDE)
 
 
 def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
     """What share of what was removed is to be taken from each block, (h, w): 1 where it is noise."""
     from scipy.ndimage import percentile_filter
-    from scipy.stats import siegelslopes
 
     share = np.ones(removed.shape)
     # not beside missing pixels, or in graphics
@@ -102,7 +97,7 @@ def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndar
     square, light = removed[known].astype(np.float64), bright[known].astype(np.float64)
     few = np.random.default_rng(0).permutation(len(square))[:MAX_BLOCKS]
     few = few[np.argsort(light[few], kind="stable")]
-    slope, base = siegelslopes(square[few], light[few]) if np.ptp(light[few]) else (0.0, 0.0)
+    base, slope = robust_noise_line(light[few], square[few])
     near = percentile_filter(square[few], LOW, max(1, round(NEAR * len(few))))
     # Of three guesses the largest: what is put back has to stand out of all of them.
     usual = np.maximum(

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 
-from n2n_lightning.arrays.blocks import blocks_of, plane_of
+from n2n_lightning.arrays.blocks import blocks_of, cut_blocks, plane_of
 from n2n_lightning.metrics.noise_model import NoiseModel
 
 COARSE = 32  # pixels, for means that differ between places
@@ -32,7 +32,7 @@ def noise_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     side = min(COARSE, *noise.shape[1:])
     rows, columns = (n // side for n in noise.shape[1:])
     noise = noise[:, : rows * side, : columns * side].copy()
-    parts = noise.reshape(len(noise), rows, side, columns, side)
+    parts = cut_blocks(noise, side)  # a view
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # blocks of unknown pixels alone
         parts -= np.nanmean(parts, (2, 4), keepdims=True)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.arrays.blocks import cut_blocks
 
 # ratio of standard deviations: from here on two captures are not trained on in both directions
 UNEQUAL = 1.5
@@ -378,11 +379,9 @@ def _blocks_of(captures: Sequence[Tensor]) -> _Blocks:
 
 def _cut(image: Tensor, side: int) -> Tensor:
     """Whole blocks of an image (C, H, W), or of what there is where it is smaller: (blocks, pixels)."""
-    channels, height, width = image.shape
-    rows, columns = max(1, height // side), max(1, width // side)
-    high, wide = min(side, height), min(side, width)
-    cut = image[:, : rows * high, : columns * wide].reshape(channels, rows, high, columns, wide)
-    return cut.permute(1, 3, 0, 2, 4).reshape(rows * columns, channels * high * wide)
+    _, height, width = image.shape
+    blocks: Tensor = cut_blocks(image, min(side, height), min(side, width)).permute(1, 3, 0, 2, 4)
+    return blocks.flatten(0, 1).flatten(1)
 
 
 def _means(image: Tensor, side: int) -> Tensor:

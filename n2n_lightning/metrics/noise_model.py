@@ -1,17 +1,26 @@
-"""The variance of the noise as a line in the brightness."""
+"""The noise's variance as a line a + b brightness, fitted to what is known of the noise.
 
+Two captures of a scene: `noise_model`. A noisy and a denoised image: `noise_line_of_residual`. Places
+of which some are texture, not noise: `robust_noise_line`.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from n2n_lightning.arrays.blocks import BLOCK, blocks_of
 
+MIN_BLOCKS = 8  # with fewer, two captures say nothing about a line
+
 
 @dataclass
 class NoiseModel:
-    """variance = a + b brightness, in stored units; b is None where the brightness hardly differs.
+    """A line: variance = a + b brightness, in stored units.
 
     Attributes:
+        a: the variance at brightness 0.
+        b: the slope; None where the brightness hardly differs.
         variance: the mean variance.
         points: brightness and variance of 24 classes of blocks, (n, 2), for a picture.
     """
@@ -23,45 +32,103 @@ class NoiseModel:
 
 
 def noise_model(pairs: list[tuple[np.ndarray, np.ndarray]]) -> NoiseModel | None:
-    """The noise against the brightness, over blocks of 8 x 8 pixels; None where no block is known whole.
+    """Fit the noise's variance to the brightness, over blocks of 8 x 8 pixels.
 
     The mean of a block's variances is a + b times its mean brightness whatever is in the block, so
     that edges do no harm. The brightness of a block has noise, too, which would flatten the line:
     what that adds is taken off (Fuller, Measurement Error Models, 1987, section 1.2).
+
+    Args:
+        pairs: two captures of each scene, (C, H, W), in stored units; NaN where a pixel is unknown.
+
+    Returns:
+        None where fewer than 8 blocks are known whole.
     """
-    bright, spread = [], []
+    brightness: list[np.ndarray] = []
+    variances: list[np.ndarray] = []
     for first, second in pairs:
         side = min(BLOCK, *first.shape[1:])
-        one, other = blocks_of(first, side), blocks_of(second, side)
+        one = blocks_of(first, side)
+        other = blocks_of(second, side)
         known = ~np.isnan(one + other).any(1)
-        bright.append((one[known] + other[known]).mean(1) / 2)
-        spread.append((one[known] - other[known]).var(1, ddof=1) / 2)
-    x, v = np.concatenate(bright), np.concatenate(spread)
-    if len(x) < 8:
+        one, other = one[known], other[known]
+        brightness.append((one + other).mean(1) / 2)
+        variances.append((one - other).var(1, ddof=1) / 2)
+    x = np.concatenate(brightness)
+    v = np.concatenate(variances)
+    if len(x) < MIN_BLOCKS:
         return None
-    return _line(x, v, 2 * side * side)
+    return _line_through_blocks(x, v, 2 * side * side)
 
 
-def _line(x: np.ndarray, v: np.ndarray, values: int) -> NoiseModel:
-    """The line through brightness x and variance v of blocks, each a mean of so many values."""
+def _line_through_blocks(x: np.ndarray, v: np.ndarray, values: int) -> NoiseModel:
+    """Fit a line to brightness x and variance v of blocks, (n,), each a mean of `values` pixels."""
+    points = _class_means(x, v, 24)
     mean = float(v.mean())
-    a, b = mean, 0.0
     if not mean:
-        return NoiseModel(0.0, None, 0.0, _classes(x, v))
+        return NoiseModel(0.0, None, 0.0, points)
+    a = mean
+    b = 0.0
     for _ in range(10):  # the variance of a variance grows with its square
         expected = np.maximum(a + b * x, 0.05 * mean)
         weight = 1 / expected**2
         weight /= weight.sum()
-        cx, cv = float((weight * x).sum()), float((weight * v).sum())
-        own = float((weight * expected).sum()) / values
-        across = float((weight * (x - cx) ** 2).sum()) - own
-        if across < 4 * own:
-            return NoiseModel(mean, None, mean, _classes(x, v))
-        b = float((weight * (x - cx) * (v - cv)).sum()) / across
-        a = cv - b * cx
-    return NoiseModel(a, b, mean, _classes(x, v))
+        center_x = float((weight * x).sum())
+        center_v = float((weight * v).sum())
+        noise_of_x = float((weight * expected).sum()) / values
+        spread_of_x = float((weight * (x - center_x) ** 2).sum()) - noise_of_x
+        if spread_of_x < 4 * noise_of_x:
+            return NoiseModel(mean, None, mean, points)
+        b = float((weight * (x - center_x) * (v - center_v)).sum()) / spread_of_x
+        a = center_v - b * center_x
+    return NoiseModel(a, b, mean, points)
 
 
-def _classes(x: np.ndarray, v: np.ndarray) -> np.ndarray:
-    parts = np.array_split(np.argsort(x), min(24, len(x)))
-    return np.array([(x[part].mean(), v[part].mean()) for part in parts])
+def noise_line_of_residual(
+    noisy: Sequence[np.ndarray], denoised: Sequence[np.ndarray]
+) -> tuple[float, float]:
+    """Fit the noise's variance to the brightness, taking what a denoiser removed for the noise.
+
+    Args:
+        noisy: images of any shape, NaN where a pixel is unknown.
+        denoised: the same images, denoised.
+
+    Returns:
+        a and b of the line; b is 0 where it would be negative.
+    """
+    brightness = np.concatenate([image.ravel() for image in denoised]).astype(np.float64)
+    values = np.concatenate([image.ravel() for image in noisy]).astype(np.float64)
+    removed = (values - brightness) ** 2
+    known = np.isfinite(removed) & np.isfinite(brightness)
+    if not known.any():
+        return 0.0, 0.0
+    x, v = _class_means(brightness[known], removed[known], 32).T
+    flat = float(v.mean())
+    if len(x) < 2 or np.ptp(x) <= 1e-6 * max(abs(x).max(), 1e-30):
+        return flat, 0.0
+    slope, base = np.polyfit(x, v, 1, w=1 / np.maximum(v, 0.05 * flat))
+    return (float(base), float(slope)) if slope > 0 else (flat, 0.0)
+
+
+def robust_noise_line(brightness: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
+    """Fit a line that up to half of the points may miss: repeated medians (Siegel, Biometrika 1982).
+
+    Args:
+        brightness: of some places, (n,); its time grows with n squared.
+        variance: of what was removed there, (n,).
+
+    Returns:
+        a and b of the line; both 0 where all places have one brightness.
+    """
+    from scipy.stats import siegelslopes
+
+    if not np.ptp(brightness):
+        return 0.0, 0.0
+    slope, base = siegelslopes(variance, brightness)
+    return base, slope
+
+
+def _class_means(x: np.ndarray, v: np.ndarray, count: int) -> np.ndarray:
+    """Return the means of x and v over up to `count` equally large classes of x: (n, 2)."""
+    classes = np.array_split(np.argsort(x), min(count, len(x)))
+    return np.array([(x[part].mean(), v[part].mean()) for part in classes])

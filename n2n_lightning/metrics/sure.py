@@ -15,33 +15,6 @@ Denoise = Callable[[np.ndarray], np.ndarray]
 STEP = 0.1  # of the perturbation, in deviations of the noise
 
 
-def variances(noisy: Sequence[np.ndarray], denoised: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The line a + b brightness of the noise's variance, by what a denoiser removed; b is 0 where it would be negative.
-
-    Args:
-        noisy, denoised: images of any shape, NaN where a pixel is unknown.
-    """
-    bright, removed = (
-        np.concatenate([part.ravel() for part in parts]).astype(np.float64)
-        for parts in (denoised, noisy)
-    )
-    removed = (removed - bright) ** 2
-    known = np.isfinite(removed) & np.isfinite(bright)
-    bright, removed = bright[known], removed[known]
-    if not removed.size:
-        return 0.0, 0.0
-    parts = np.array_split(np.argsort(bright), 32)
-    x, v = (
-        np.array([values[part].mean() for part in parts if part.size])
-        for values in (bright, removed)
-    )
-    flat = float(v.mean())
-    if len(x) < 2 or np.ptp(x) <= 1e-6 * max(abs(x).max(), 1e-30):
-        return flat, 0.0
-    b, a = np.polyfit(x, v, 1, w=1 / np.maximum(v, 0.05 * flat))
-    return (float(a), float(b)) if b > 0 else (flat, 0.0)
-
-
 def sure(
     denoise: Denoise, images: Sequence[np.ndarray], line: tuple[float, float], seed: int = 0
 ) -> float:

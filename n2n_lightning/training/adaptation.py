@@ -24,6 +24,7 @@ from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.metrics import sure
+from n2n_lightning.metrics.noise_model import noise_line_of_residual
 from n2n_lightning.training import warm_start
 from n2n_lightning.training.module import Denoiser
 from n2n_lightning.training.run import precision, silence_lightning
@@ -249,7 +250,8 @@ def _go_back(
     lines = []
     for share in (0.0, 1.0):
         go(share)
-        lines.append(sure.variances(some, [denoise(image.astype(np.float32)) for image in some]))
+        denoised = [denoise(image.astype(np.float32)) for image in some]
+        lines.append(noise_line_of_residual(some, denoised))
     bright = float(np.mean([np.nanmean(image) for image in some]))
     # what removes next to nothing knows no noise
     line = max(lines, key=lambda line: line[0] + line[1] * bright)
