@@ -1,4 +1,4 @@
-"""Corruptions: what turns a clean image into a noisy one.
+"""Corruptions, which turn a clean image into a noisy one.
 
 Each is a callable `noise(image, generator)`: float images (B, C, H, W), values in [0, 1], in; the
 noisy images out, never clipped or rounded, because clipping moves the mean of the noise away from

@@ -1,4 +1,4 @@
-"""What the corruptions have in common: their randomness and their strengths."""
+"""Base of the corruptions: their randomness and their strengths."""
 
 from collections.abc import Sequence
 
@@ -12,41 +12,70 @@ Strength = float | Sequence[float]
 
 
 class Noise:
-    """The base of all corruptions; one noisy pixel stands for `block` x `block` pixels of the photograph.
+    """Base class of the corruptions.
 
     Args:
         frozen: each training image keeps one fixed pair, as in the report, instead of new noise in
             every epoch.
+
+    Attributes:
+        block: side of the block of pixels of the photograph that one noisy pixel stands for.
+        blind: the noise has many kinds or strengths, and a network has to guess which.
     """
 
     block: int = 1
-    blind: bool = False  # of so many kinds and strengths that a network has to guess which
+    blind: bool = False
 
     def __init__(self, frozen: bool = False) -> None:
         self.frozen = frozen
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """A noisy version of `image`: (B, C, block*H, block*W) -> (B, C, H, W)."""
+        """Return a noisy version of a batch.
+
+        Args:
+            image: (B, C, block * H, block * W), values in [0, 1].
+            generator: of the random numbers, on the device of the image.
+
+        Returns:
+            (B, C, H, W), neither clipped nor rounded.
+        """
         raise NotImplementedError
 
     def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """A noisy version to train towards; pixels that it does not have are NaN."""
+        """Return a noisy version to train towards.
+
+        Args:
+            image: (B, C, block * H, block * W), values in [0, 1].
+            generator: of the random numbers, on the device of the image.
+
+        Returns:
+            (B, C, H, W); NaN where a pixel is missing, so that losses do not count it.
+        """
         return self(image, generator)
 
     def clean(self, image: Tensor) -> Tensor:
-        """What training approaches and validation compares with: (B, C, H, W)."""
+        """Return the image that validation compares with: (B, C, H, W)."""
         return image
 
 
 def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tensor:
-    """The strength of each image of the batch, (B,), in the shape that it has beside the batch: (B, 1, 1, 1)."""
+    """Draw a strength for each image of a batch, uniformly within its range.
+
+    Args:
+        strength: a number, or [lowest, highest].
+        image: (B, C, H, W) or (B, C, D, H, W).
+        generator: of the random numbers, on the device of the image.
+
+    Returns:
+        (B, 1, 1, 1) or (B, 1, 1, 1, 1).
+    """
     low, high = strength_bounds(strength)
-    u = axes.per_image(torch.rand(len(image), generator=generator, device=image.device), image)
-    return low + (high - low) * u
+    draws = torch.rand(len(image), generator=generator, device=image.device)
+    return low + (high - low) * axes.per_image(draws, image)
 
 
 def strength_bounds(strength: Strength) -> tuple[float, float]:
-    """The lowest and the highest strength.
+    """Return the lowest and the highest strength.
 
     >>> strength_bounds(25), strength_bounds([0, 50])
     ((25, 25), (0, 50))
@@ -58,7 +87,19 @@ def strength_bounds(strength: Strength) -> tuple[float, float]:
 
 
 def checked_strength(name: str, strength: Strength, least: float, most: float) -> Strength:
-    """The strength itself; raises InputError unless it is a number or a range within [least, most].
+    """Check a strength and return it, a range as a tuple.
+
+    Args:
+        name: of the option, for the message.
+        strength: a number, or [lowest, highest].
+        least: the lowest strength that is allowed.
+        most: the highest one.
+
+    Returns:
+        The strength.
+
+    Raises:
+        InputError: it is neither a number nor a range within [least, most].
 
     >>> checked_strength("sigma", [0, 50], 0, 255)
     (0, 50)
@@ -78,23 +119,61 @@ def checked_strength(name: str, strength: Strength, least: float, most: float) -
 
 
 def share(name: str, value: float) -> float:
-    """The share itself; raises InputError unless it is one number within [0, 1]."""
+    """Check a share and return it.
+
+    Args:
+        name: of the option, for the message.
+        value: the share.
+
+    Returns:
+        The share.
+
+    Raises:
+        InputError: it is no number within [0, 1].
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"noise.{name}", value, "must be a share, a number within 0..1")
     return value
 
 
 def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None = None) -> Tensor:
-    """Uniform in [0, 1), in the shape of a batch; with `channels` the shape has so many of them."""
+    """Draw numbers that are uniform in [0, 1).
+
+    Args:
+        image: a batch, (B, C, H, W) or (B, C, D, H, W).
+        generator: of the random numbers, on the device of the image.
+        channels: of the result; None: those of the batch.
+
+    Returns:
+        In the shape of the batch, but for the number of channels.
+    """
     shape = (len(image), channels or image.shape[1], *axes.size(image))
     return torch.rand(shape, generator=generator, device=image.device)
 
 
 def normal_like(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal, in the shape of a batch."""
+    """Draw standard normal numbers.
+
+    Args:
+        image: a batch of any shape.
+        generator: of the random numbers, on the device of the image.
+
+    Returns:
+        In the shape of the batch.
+    """
     return torch.randn(image.shape, generator=generator, device=image.device)
 
 
 def with_gaussian(image: Tensor, sigma: Strength, generator: torch.Generator) -> Tensor:
-    """A batch with white normal noise of standard deviation sigma/255 on it, a sigma of its own for each image."""
-    return image + drawn(sigma, image, generator) / 255 * normal_like(image, generator)
+    """Add white normal noise to a batch.
+
+    Args:
+        image: (B, C, H, W) or (B, C, D, H, W).
+        sigma: standard deviation in units of 1/255, drawn for each image.
+        generator: of the random numbers, on the device of the image.
+
+    Returns:
+        In the shape of the batch.
+    """
+    deviation = drawn(sigma, image, generator) / 255
+    return image + deviation * normal_like(image, generator)

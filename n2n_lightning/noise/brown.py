@@ -1,4 +1,4 @@
-"""Normal noise whose neighbours are alike."""
+"""Spatially correlated normal noise."""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,9 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
 class Brown(Noise):
-    """noisy = clean + sigma/255 * (g * n): white normal noise n, blurred by a Gaussian g, |g|_2 = 1 (the paper, 3.1).
+    """Blurred normal noise: noisy = clean + sigma/255 * (g * n) (the paper, section 3.1).
 
+    White normal noise n is blurred by a Gaussian g with |g|_2 = 1.
     Every value has the standard deviation sigma/255, and neighbours are correlated: exp(-d^2 / (4
     width^2)) at the distance d, in pixels.
 
@@ -28,20 +29,30 @@ class Brown(Noise):
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         brown = blurred_normal(image, torch.tensor([self.width], device=image.device), generator)
-        return image + drawn(self.sigma, image, generator) / 255 * brown
+        deviation = drawn(self.sigma, image, generator) / 255
+        return image + deviation * brown
 
 
 def blurred_normal(image: Tensor, width: Tensor, generator: torch.Generator) -> Tensor:
-    """White normal noise like `image`, blurred by a Gaussian of `width` (1,) or (B,) pixels; standard deviation 1."""
+    """Draw white normal noise and blur it by a Gaussian, to a standard deviation of 1.
+
+    Args:
+        image: a batch, (B, C, H, W).
+        width: standard deviation of the Gaussian in pixels, (1,) or (B,).
+        generator: of the random numbers, on the device of the image.
+
+    Returns:
+        In the shape of the batch.
+    """
     b, c, h, w = image.shape
+    planes = b * c
     radius = int(4 * float(width.max())) + 1
     distance = torch.arange(-radius, radius + 1, device=image.device)
     kernel = (-0.5 * (distance / width.clamp(min=0.1)[:, None]) ** 2).exp()
-    kernel = (kernel / kernel.norm(dim=1, keepdim=True)).repeat_interleave(b * c // len(width), 0)[
-        :, None
-    ]
-    white = torch.randn(
-        1, b * c, h + 2 * radius, w + 2 * radius, generator=generator, device=image.device
-    )
-    blurred = F.conv2d(white, kernel[..., None], groups=b * c)
-    return F.conv2d(blurred, kernel[..., None, :], groups=b * c).view(b, c, h, w)
+    kernel = kernel / kernel.norm(dim=1, keepdim=True)
+    kernel = kernel.repeat_interleave(planes // len(width), 0)[:, None]  # (planes, 1, length)
+    shape = (1, planes, h + 2 * radius, w + 2 * radius)
+    white = torch.randn(shape, generator=generator, device=image.device)
+    blurred = F.conv2d(white, kernel[..., None], groups=planes)
+    blurred = F.conv2d(blurred, kernel[..., None, :], groups=planes)
+    return blurred.view(b, c, h, w)

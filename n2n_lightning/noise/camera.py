@@ -1,4 +1,4 @@
-"""What a camera makes of light."""
+"""Noise of cameras."""
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from n2n_lightning.noise.brown import blurred_normal
 
 
 class Camera(Noise):
-    """noisy = clean + s(clean)/255 * (g * n), s^2 = sigma^2 (1 - shot + 2 shot clean): what a camera makes of light.
+    """Read and shot noise of a camera, blurred and correlated between the channels.
 
-    Read and shot noise (Foi et al., IEEE TIP 2008, in its normal approximation), blurred by a
-    Gaussian g as demosaicking blurs it, |g|_2 = 1, a share of it common to all channels as white
-    balance and colour matrices make it. For blind denoising of photographs: give ranges.
+    noisy = clean + s(clean)/255 * (g * n), s^2 = sigma^2 (1 - shot + 2 shot clean): the normal
+    approximation of Foi et al. (IEEE TIP 2008). A Gaussian g, |g|_2 = 1, blurs the noise as
+    demosaicking does; a share is common to all channels, as white balance and colour matrices make
+    it. For blind denoising of photographs: give ranges.
 
     Args:
         sigma: standard deviation at mid-grey, in units of 1/255; of a range, weak noise is drawn
@@ -46,16 +47,15 @@ class Camera(Noise):
         super().__init__(frozen)
         self.developed = share("developed", developed)
         self.sigma = checked_strength("sigma", sigma, 0, 255)
-        self.shot, self.shared = (
-            checked_strength("shot", shot, 0, 1),
-            checked_strength("shared", shared, 0, 1),
-        )
+        self.shot = checked_strength("shot", shot, 0, 1)
+        self.shared = checked_strength("shared", shared, 0, 1)
         self.width = checked_strength("width", width, 0, 50)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         low, high = strength_bounds(self.sigma)
         sigma = low + (high - low) * drawn((0, 1), image, generator).square()
-        shot, shared = drawn(self.shot, image, generator), drawn(self.shared, image, generator)
+        shot = drawn(self.shot, image, generator)
+        shared = drawn(self.shared, image, generator)
         width = drawn(self.width, image, generator).flatten()
         return camera_noise(image, sigma / 255, shot, shared, width, generator, self.developed)
 
@@ -69,7 +69,20 @@ def camera_noise(
     generator: torch.Generator,
     developed: float = 0.0,
 ) -> Tensor:
-    """A batch with the noise of `Camera`; strengths in the shape that they have beside the batch, width (B,)."""
+    """Add the noise of a `Camera` to a batch.
+
+    Args:
+        image: (B, C, H, W).
+        sigma: standard deviation at mid-grey, (B, 1, 1, 1), in units of white.
+        shot: share of the variance at mid-grey that is shot noise, (B, 1, 1, 1).
+        shared: share of the variance that all channels have in common, (B, 1, 1, 1).
+        width: standard deviation of the blur in pixels, (B,).
+        generator: of the random numbers, on the device of the image.
+        developed: share of the images whose noise is that of developed pictures.
+
+    Returns:
+        In the shape of the batch.
+    """
     own = blurred_normal(image, width, generator)
     common = blurred_normal(image[:, :1], width, generator)
     strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
@@ -78,26 +91,37 @@ def camera_noise(
         coarser, gain = _developed(own, image, generator)
         own = torch.where(chosen, coarser, own)
         strength = torch.where(chosen, gain * strength, strength)
-    return image + strength * ((1 - shared).sqrt() * own + shared.sqrt() * common)
+    noise = (1 - shared).sqrt() * own + shared.sqrt() * common
+    return image + strength * noise
 
 
 def _developed(own: Tensor, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What developing a picture makes of its noise: that which channels do not share, and a factor for all, at random.
+    """Draw the noise of developed pictures.
 
-    A sensor has one colour at each pixel, what lies between is interpolated, and cameras smooth
-    colours further, for eyes see brightness finer than colour: half and more of what the channels
-    do not share becomes noise of colour alone, blurred by 1.2 to 3 pixels. White balance multiplies
-    the channels by different factors, 0.67 to 1.5; a tone curve is flat towards white, where up to
-    80% of the deviation is gone.
+    A sensor has one colour at each pixel and the others are interpolated; cameras smooth colours
+    further, because the eye resolves brightness better than colour: half or more of the noise that
+    channels do not share becomes noise of colour alone, blurred by 1.2 to 3 pixels. White balance
+    multiplies the channels by different factors, 0.67 to 1.5; a tone curve is flat towards white,
+    where up to 80% of the deviation is gone.
+
+    Args:
+        own: noise that the channels do not share, (B, C, H, W).
+        image: the clean batch, in that shape.
+        generator: of the random numbers, on the device of the image.
+
+    Returns:
+        That noise after development, and a factor for the deviation of all noise.
     """
-
     count = image.shape[1]
     u = torch.rand(len(image), count, generator=generator, device=image.device)
-    balance = 1.5 ** (2 * u - 1).reshape(len(image), count, *[1] * len(axes.size(image)))
-    factor = balance * (1 - drawn((0, 0.8), image, generator) * image.clamp(0, 1))
+    pixel = [1] * len(axes.size(image))
+    balance = 1.5 ** (2 * u - 1).reshape(len(image), count, *pixel)
+    flattened = drawn((0, 0.8), image, generator) * image.clamp(0, 1)
+    factor = balance * (1 - flattened)
     if count == 1:  # no colour
         return own, factor
-    colour = blurred_normal(image, drawn((1.2, 3), image, generator).flatten(), generator)
+    width = drawn((1.2, 3), image, generator).flatten()
+    colour = blurred_normal(image, width, generator)
     colour = (colour - colour.mean(1, keepdim=True)) * (count / (count - 1)) ** 0.5
     coarse = drawn((0.5, 1), image, generator)
     return (1 - coarse).sqrt() * own + coarse.sqrt() * colour, factor

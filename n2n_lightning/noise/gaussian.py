@@ -7,13 +7,16 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, with_gau
 
 
 class Gaussian(Noise):
-    """noisy = clean + sigma/255 * n, n ~ N(0, 1), independent for every value (the paper, section 3.1).
+    """White normal noise: noisy = clean + sigma/255 * n, n ~ N(0, 1) (the paper, section 3.1).
+
+    Independent for every value.
 
     Args:
         sigma: standard deviation in units of 1/255.
 
     >>> from n2n_lightning.randomness import generator
-    >>> noisy = Gaussian(25)(torch.full((1, 1, 256, 256), 0.5), generator("example"))
+    >>> grey = torch.full((1, 1, 256, 256), 0.5)
+    >>> noisy = Gaussian(25)(grey, generator("example"))
     >>> round(noisy.std().item() * 255), round(noisy.mean().item(), 2)
     (25, 0.5)
     """

@@ -7,9 +7,10 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn, u
 
 
 class Impulse(Noise):
-    """noisy = u with probability p, else clean; u ~ U(0, 1) per channel: random-valued impulses (the paper, 3.2).
+    """Random-valued impulses: noisy = u with probability p, else clean (the paper, section 3.2).
 
-    Its mean is not the clean image, its mode is: train with loss=l0.
+    u ~ U(0, 1), drawn for each channel. The mode of the noisy image is the clean one, its mean is
+    not: train with loss=l0.
 
     Args:
         p: probability that a pixel, all its channels together, is replaced.
@@ -20,5 +21,7 @@ class Impulse(Noise):
         self.p = checked_strength("p", p, 0, 1)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        hit = uniform_like(image, generator, channels=1) < drawn(self.p, image, generator)
-        return torch.where(hit, uniform_like(image, generator), image)
+        draws = uniform_like(image, generator, channels=1)
+        hit = draws < drawn(self.p, image, generator)
+        colours = uniform_like(image, generator)
+        return torch.where(hit, colours, image)

@@ -1,4 +1,4 @@
-"""Few samples of the spectrum, as in MRI."""
+"""Undersampled spectrum, as in MRI."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
 class KSpace(Noise):
-    """noisy = F^-1(m F(clean) / p), m ~ Bernoulli(p(k)), p(k) = exp(-decay |k|): MRI from few samples (the paper, 3.4).
+    """MRI from few samples of the spectrum: noisy = F^-1(m F(clean) / p) (the paper, section 3.4).
 
-    Each frequency k of the spectrum, in cycles per image, is measured with probability p(k) and
-    weighted by 1/p(k), so that the mean over draws is the clean image. Real images have a symmetric
-    spectrum: one half is drawn.
+    m ~ Bernoulli(p(k)), p(k) = exp(-decay |k|): each frequency k, in cycles per image, is measured
+    with probability p(k) and weighted by 1/p(k), so that the mean over draws is the clean image.
+    Real images have a symmetric spectrum: one half is drawn.
 
     Args:
         decay: 0.03 keeps about a tenth of the spectrum of a 256 x 256 image.
@@ -26,6 +26,8 @@ class KSpace(Noise):
         h, w = size(image)
         ky = torch.fft.fftfreq(h, 1 / h, device=image.device)[:, None]
         kx = torch.fft.rfftfreq(w, 1 / w, device=image.device)
-        p = (-drawn(self.decay, image, generator) * (ky**2 + kx**2).sqrt()).exp()
+        frequency = (ky**2 + kx**2).sqrt()
+        p = (-drawn(self.decay, image, generator) * frequency).exp()
         measured = torch.rand(p.shape, generator=generator, device=image.device) < p
-        return torch.fft.irfft2(torch.fft.rfft2(image) * (measured / p), s=(h, w))
+        spectrum = torch.fft.rfft2(image) * (measured / p)
+        return torch.fft.irfft2(spectrum, s=(h, w))

@@ -9,11 +9,12 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, with_gau
 
 
 class Pixelate(Noise):
-    """noisy[y, x] = photo[block*y + dy, block*x + dx], (dy, dx) uniform over the block: one sample of each block.
+    """One random sample of each block: noisy[y, x] = photo[block * y + dy, block * x + dx].
 
-    The corruption of the report's data, as measured on recovered samples of them (block 7, 224 x
-    224 photographs): a one-sample-per-pixel Monte Carlo estimate of the block mean. Zero mean,
-    white, strongest at edges, not Gaussian. All channels of a pixel come from the same sample.
+    (dy, dx) is uniform over the block, and the same for all channels. The corruption of the
+    report's data, as measured on recovered samples of them (block 7, 224 x 224 photographs): a
+    Monte Carlo estimate of the block mean with one sample per pixel. Zero mean, white, strongest at
+    edges, not Gaussian.
 
     Args:
         block: height and width of a block, in pixels of the photograph.
@@ -30,23 +31,45 @@ class Pixelate(Noise):
     def offsets(
         self, count: int, height: int, width: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Where in its block each noisy pixel is sampled: dy and dx, each (count, height, width), in 0..block-1."""
+        """Draw the place in its block at which each noisy pixel is sampled.
+
+        Args:
+            count: of the images.
+            height: of the noisy images.
+            width: of the noisy images.
+            generator: of the random numbers.
+
+        Returns:
+            dy and dx, each (count, height, width), in 0..block-1.
+        """
         size = (2, count, height, width)
         dy, dx = torch.randint(self.block, size, generator=generator, device=generator.device)
         return dy, dx
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         b, c, height, width = image.shape
-        h, w = height // self.block, width // self.block
+        h = height // self.block
+        w = width // self.block
         dy, dx = self.offsets(b, h, w, generator)
         rows = torch.arange(h, device=image.device)[:, None] * self.block + dy
         columns = torch.arange(w, device=image.device) * self.block + dx
         index = (rows * width + columns).view(b, 1, h * w).expand(b, c, h * w)
-        return self.on_top(image.flatten(2).gather(2, index).view(b, c, h, w), generator)
+        sampled = image.flatten(2).gather(2, index).view(b, c, h, w)
+        return self.on_top(sampled, generator)
 
     def on_top(self, sampled: Tensor, generator: torch.Generator) -> Tensor:
-        """The Gaussian noise added to samples with values in [0, 1]."""
-        return sampled if self.sigma == 0 else with_gaussian(sampled, self.sigma, generator)
+        """Add the Gaussian noise of deviation `sigma` to sampled images.
+
+        Args:
+            sampled: (B, C, H, W), values in [0, 1].
+            generator: of the random numbers, on the device of the images.
+
+        Returns:
+            In that shape; without a draw where sigma is 0.
+        """
+        if self.sigma == 0:
+            return sampled
+        return with_gaussian(sampled, self.sigma, generator)
 
     def clean(self, image: Tensor) -> Tensor:
         return F.avg_pool2d(image, self.block)

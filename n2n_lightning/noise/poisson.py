@@ -7,7 +7,9 @@ from n2n_lightning.noise.base import Noise, Strength, checked_strength, drawn
 
 
 class Poisson(Noise):
-    """noisy = k / peak, k ~ Poisson(peak * clean): photon counts; mean clean, variance clean / peak (the paper, 3.2).
+    """Photon counts: noisy = k / peak, k ~ Poisson(peak * clean) (the paper, section 3.2).
+
+    Mean clean, variance clean / peak.
 
     Args:
         peak: expected photons of a white pixel, the paper's lambda.
@@ -19,4 +21,5 @@ class Poisson(Noise):
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         peak = drawn(self.peak, image, generator)
-        return torch.poisson(image.clamp(min=0) * peak, generator=generator) / peak
+        photons = torch.poisson(image.clamp(min=0) * peak, generator=generator)
+        return photons / peak

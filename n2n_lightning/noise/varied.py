@@ -1,4 +1,4 @@
-"""Noise of the kinds that instruments make, a kind and a strength of its own for each image."""
+"""Noise of several kinds, with a kind and a strength drawn for each image."""
 
 import math
 from collections.abc import Sequence
@@ -21,24 +21,23 @@ from n2n_lightning.noise.camera import camera_noise
 
 
 class Varied(Noise):
-    """What a blind denoiser for pictures of any origin has to know, for `experiment=pretrained`.
+    """Noise for a blind denoiser of pictures of any origin (`experiment=pretrained`).
 
-    An image has white normal noise, or photon counts with or without read noise (Poisson, then
-    normal), or what cameras make (noise.Camera: read and shot noise, blurred, partly common to the
-    channels; half as strong). Some inputs are then stored in steps, as 8 bit files are, and a few
-    are clipped to [0, 1]; targets never, so that their noise has zero mean. The noise of a picture
-    without colour has none either.
+    Each image has white normal noise, or photon counts with or without read noise (Poisson, then
+    normal), or camera noise (noise.Camera, half as strong). Some inputs are then quantised, as in 8
+    bit files, and a few are clipped to [0, 1]; targets never, so that their noise has zero mean.
+    The noise of an image without colour has none either.
 
     Args:
         sigma: standard deviation in units of 1/255; of a range, weak noise is drawn more often than
             strong noise: lowest + (highest - lowest) u^1.5, u ~ U(0, 1).
         peak: photons at white, uniform in the logarithm.
         width: standard deviation of the blur of camera noise, in pixels.
-        shares: of the images with white noise, with photon counts, and with that of cameras.
-        steps: share of the inputs that are stored in steps of 1/255 to 24/255, none coarser than
-            their noise.
+        shares: of the images with white noise, with photon counts, and with camera noise.
+        steps: share of the inputs that are quantised in steps of 1/255 to 24/255, none coarser than
+            the deviation of their noise.
         clipped: share of the inputs that are clipped to [0, 1].
-        developed: share of the camera noise that is of developed pictures, see Camera.
+        developed: share of the camera noise that is that of developed pictures, see Camera.
     """
 
     blind = True
@@ -55,12 +54,11 @@ class Varied(Noise):
         frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
-        self.sigma, self.peak = (
-            checked_strength("sigma", sigma, 0, 255),
-            checked_strength("peak", peak, 1e-3, 1e9),
-        )
+        self.sigma = checked_strength("sigma", sigma, 0, 255)
+        self.peak = checked_strength("peak", peak, 1e-3, 1e9)
         self.width = checked_strength("width", width, 0, 50)
-        self.steps, self.clipped = share("steps", steps), share("clipped", clipped)
+        self.steps = share("steps", steps)
+        self.clipped = share("clipped", clipped)
         self.developed = share("developed", developed)
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise InputError(
@@ -74,18 +72,18 @@ class Varied(Noise):
         u = torch.rand(4, len(image), generator=generator, device=image.device)
         kind, read, shot, shared = (axes.per_image(part, image) for part in u)
 
-        few, many = strength_bounds(self.peak)
-        peak = drawn((math.log(few), math.log(many)), image, generator).exp()
+        least, most = strength_bounds(self.peak)
+        peak = drawn((math.log(least), math.log(most)), image, generator).exp()
         counted = torch.poisson(image.clamp(min=0) * peak, generator=generator) / peak
-        counted = counted + sigma * (2 * read - 1).clamp(min=0) ** 2 * normal_like(image, generator)
+        read_noise = sigma * (2 * read - 1).clamp(min=0) ** 2
+        counted = counted + read_noise * normal_like(image, generator)
 
         width = drawn(self.width, image, generator).flatten()
         camera = camera_noise(image, sigma / 2, shot, shared, width, generator, self.developed)
         white = image + sigma * normal_like(image, generator)
         normal, photons, _ = self.shares
-        noisy = torch.where(
-            kind < normal, white, torch.where(kind < normal + photons, counted, camera)
-        )
+        noisy = torch.where(kind < normal + photons, counted, camera)
+        noisy = torch.where(kind < normal, white, noisy)
         grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
         return torch.where(grey, noisy[:, :1], noisy)
 
@@ -95,5 +93,6 @@ class Varied(Noise):
         stored, coarse, clipped = (axes.per_image(part, image) for part in u)
         deviation = axes.per_image((noisy - image).flatten(1).std(1), image)
         step = torch.minimum(24**coarse / 255, deviation).clamp(min=1 / 255)
-        noisy = torch.where(stored < self.steps, (noisy / step).round() * step, noisy)
+        rounded = (noisy / step).round() * step
+        noisy = torch.where(stored < self.steps, rounded, noisy)
         return torch.where(clipped < self.clipped, noisy.clamp(0, 1), noisy)
