@@ -9,7 +9,7 @@ BLOCK = 8  # pixels, for the noise at one brightness
 
 
 def plane_of(image: np.ndarray) -> np.ndarray:
-    """Return the mean of the channels of an image (C, H, W), with gaps filled by its mean: (H, W)."""
+    """Return the mean of the channels (C, H, W), gaps filled with the mean of all: (H, W)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all channels are unknown
         plane: np.ndarray = np.nanmean(image, 0)

@@ -12,13 +12,13 @@ import numpy as np
 from n2n_lightning.arrays.axes import (
     Layout,
     fitted,
-    has_alpha,
     of_picture,
     of_volumes,
     same_channels,
     suggested,
     words,
 )
+from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.files import InputError, option, room, some_of
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold

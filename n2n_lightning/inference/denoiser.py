@@ -16,7 +16,6 @@ from n2n_lightning.arrays.axes import (
     Layout,
     as_pages,
     channels_last,
-    has_alpha,
     in_space,
     of_pages,
     of_picture,
@@ -25,6 +24,7 @@ from n2n_lightning.arrays.axes import (
 )
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.arrays.outliers import OutlierCounts
+from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.config.choices import DTYPES, OUTLIERS
 from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import mosaics
@@ -170,7 +170,7 @@ class TrainedDenoiser(nn.Module):
             with `outlier_map` also an array of its shape, uint8, that is 1 where an isolated
             outlier was left as stored and 2 where one was replaced. Of 4 channels on the last axis
             the fourth is returned as it is where its values are those of transparency
-            (axes.has_alpha), unless the network was trained on 4. A colour network denoises images
+            (transparency.has_alpha), unless the network was trained on 4. A colour network denoises images
             with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, masked,
             a margin of one value) stay as they are; isolated outliers change no other pixels.
 
