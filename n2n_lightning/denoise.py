@@ -483,13 +483,12 @@ def adapted(jobs: list[Job], args: Any, device: str) -> Any:
     with adaptation.progress_bar(minutes) as advance:
         started = time.perf_counter()
         checkpoint = args.checkpoint or PRETRAINED
-        more = {"allow": args.allow, "advance": advance, "outliers": args.outliers}
+        unit = units.pop() if len(units) == 1 else (1.0, 0.0)
+        more = {"allow": args.allow, "advance": advance, "outliers": args.outliers, "unit": unit}
         found = adaptation.adapt(
             checkpoint, images, names, minutes, device, tuple(sorted(nodata_values)), **more
         )
-    found.model.unit = units.pop() if len(units) == 1 else (1.0, 0.0)
-    found.described["unit"] = list(found.model.unit)
-    adaptation.save(found.model, found.described, kept)
+    adaptation.save(found.model, found.info, kept)
     learnt = f"learnt from {len(images)} image{'s'[: len(images) > 1]} for {time.perf_counter() - started:.0f} s"
     if found.share == 0:
         print(

@@ -115,20 +115,12 @@ def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Callable[["Tenso
     """Writes a checkpoint with the network alone; returns what runs it."""
     import torch
 
-    from n2n_lightning.inference.checkpoint import CHECKPOINT_KEYS, read_checkpoint
+    from n2n_lightning.inference.checkpoint import network_checkpoint, read_info
     from n2n_lightning.inference.denoiser import load
 
-    ours = read_checkpoint(source)["n2n_lightning"]
-    content = {
-        "state_dict": {
-            f"network.{name}": value for name, value in model.network.state_dict().items()
-        },
-        "n2n_lightning": {
-            name: ours[name] for name in ("format", *CHECKPOINT_KEYS) if name in ours
-        },
-    }
-    torch.save(content, path)
-    return load(path, [str(ours["model"]["_target_"]).rpartition(".")[0]])
+    info = read_info(source)
+    torch.save(network_checkpoint(model.network, info), path)
+    return load(path, [str(info.model["_target_"]).rpartition(".")[0]])
 
 
 def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Callable[["Tensor"], "Tensor"]:

@@ -192,7 +192,7 @@ def layers(run: ReportedRun) -> list[tuple[str, int, str, int]]:
     import torch
     from torch import nn
 
-    from n2n_lightning.inference.checkpoint import read_checkpoint
+    from n2n_lightning.inference.checkpoint import read_info
     from n2n_lightning.inference.denoiser import load
 
     network = load(run.folder).network
@@ -218,7 +218,7 @@ def layers(run: ReportedRun) -> list[tuple[str, int, str, int]]:
     for name, module in network.named_modules():
         if not list(module.children()) and name:
             module.register_forward_hook(note(name))
-    channels = read_checkpoint(run.folder)["n2n_lightning"]["model"].get("channels", 3)
+    channels = read_info(run.folder).model.get("channels", 3)
     with torch.inference_mode():
         network(torch.zeros(1, channels, *[32] * getattr(network, "dims", 2)))
     return rows

@@ -867,7 +867,7 @@ def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
     for i in range(3):
         assert np.array_equal(result[i], model.denoise(stack[i]))
     # a network that was trained on such captures takes them together
-    own = TrainedDenoiser(Half(), 3, scale=65535.0)
+    own = TrainedDenoiser(Half(), 3, checkpoint_files.CheckpointInfo(scale=65535.0))
     own.denoise_into(np.empty_like(stack), stack, "CHW", colour=False)
     assert np.array_equal(own.network.seen[0][0].numpy() * 65535, stack.astype(np.float32))
 
@@ -885,7 +885,7 @@ def test_axes_of_npy_files_can_be_said(tmp_path, model):
 
 
 def test_the_scale_of_training_is_used(tmp_path):
-    model = TrainedDenoiser(Half(), 3, scale=1000.0)
+    model = TrainedDenoiser(Half(), 3, checkpoint_files.CheckpointInfo(scale=1000.0))
     model.denoise(np.full((8, 8), 500, np.uint16))
     assert model.network.seen[-1].unique().tolist() == [0.5]
     model.denoise(np.full((8, 8), 500, np.uint16), scale=2000)

@@ -14,6 +14,7 @@ from n2n_lightning.config import overrides as override_syntax
 from n2n_lightning.data import Movie, PairedImages
 from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from tests.conftest import run
 
@@ -202,7 +203,7 @@ class Mean(torch.nn.Module):
 
 
 def averaging(context: int = 1) -> TrainedDenoiser:
-    return TrainedDenoiser(Mean(), 1, range=(0.0, 1000.0), context=context)
+    return TrainedDenoiser(Mean(), 1, CheckpointInfo(range=(0.0, 1000.0), context=context))
 
 
 def test_dead_frames_come_out_as_they_were_and_are_nobodys_neighbours():
@@ -232,7 +233,9 @@ def test_a_dead_page_of_a_stack_comes_out_as_it_was_without_a_context_too():
     frames[2] = 65535
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
     network.multiple = 1
-    result = TrainedDenoiser(network, 1, range=(0.0, 1000.0)).denoise(frames, axes="NHW")
+    result = TrainedDenoiser(network, 1, CheckpointInfo(range=(0.0, 1000.0))).denoise(
+        frames, axes="NHW"
+    )
     assert (result[2] == 65535).all()
     assert (result[1] != frames[1]).any()
 

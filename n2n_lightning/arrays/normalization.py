@@ -9,7 +9,7 @@ import numpy as np
 LAST = -1  # the axis of the channels, in arrays of pages
 
 
-@dataclass
+@dataclass(frozen=True)
 class IntensityScaling:
     """What becomes 0 for the network, and how much above it becomes 1: of all channels, (1,), or of each, (C,).
 

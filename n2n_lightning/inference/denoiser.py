@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from n2n_lightning import networks
 from n2n_lightning.arrays.axes import (
-    Layout,
     as_pages,
     channels_last,
     in_space,
@@ -30,7 +29,7 @@ from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import mosaics
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.inference import array_types, rounding
-from n2n_lightning.inference.checkpoint import PRETRAINED, read_checkpoint
+from n2n_lightning.inference.checkpoint import PRETRAINED, CheckpointInfo, read_checkpoint
 from n2n_lightning.inference.movie_frames import MovieFrames, movie_of
 from n2n_lightning.inference.outlier_search import OutlierSearch
 from n2n_lightning.inference.page import Page, PageInput, PageStack
@@ -53,43 +52,33 @@ class TrainedDenoiser(nn.Module):
         network: the network itself.
         channels: of the images that it takes; `denoise` takes others, too.
         dims: their spatial axes, 2, or 3 of volumes.
-        scale: the stored value that PSNR takes for white, where the training data had one.
-        range: the stored value that was 0 for the network in training, and how much above it was 1;
-            None: judged by type and values, see normalization.levels.
-        context: of a movie, how many frames before and after one the network is shown in place of
-            it; 0: the frame.
-        thinned: whether it was trained on halves of photon counts: it is shown such halves, and the
-            mean is the result.
-        blind: whether it was trained on noise of so many kinds that it has to guess which: then
-            texture that it took for noise is put back, see n2n_lightning.inference.texture.
+        info: what its checkpoint says of it. Its facts are attributes of the denoiser, too; where
+            `range` is unknown and `scale` is known, the range is 0 to `scale`.
         fast: whether it computes in bfloat16, see load.
-        unit: (factor, offset) that make physical values of those of `range`; None where the files
-            did not say it.
-        layout: how the first array that it was trained on was read; arrays of the same kind are
-            read so here, too.
     """
 
     def __init__(
         self,
         network: nn.Module,
         channels: int,
-        scale: float | None = None,
-        range: tuple[float, float] | None = None,
-        context: int = 0,
-        thinned: bool = False,
+        info: CheckpointInfo | None = None,
         fast: bool = False,
-        blind: bool = False,
-        unit: tuple[float, float] | None = None,
-        layout: Layout | None = None,
     ) -> None:
         super().__init__()
-        self.unit, self.layout = unit, layout
-        self.context, self.thinned, self.fast, self.blind = context, thinned, fast, blind
+        info = info or CheckpointInfo()
+        self.info = info
+        self.fast = fast
+        self.scale = info.scale
+        self.range = info.range or ((0.0, info.scale) if info.scale else None)
+        self.unit = info.unit
+        self.context = info.context
+        self.thinned = info.thinned
+        self.blind = info.blind
+        self.layout = info.layout
         # Channels last: 1.4 times as fast on a CPU, with the same result.
         self.network = networks.to_channels_last(network)
-        self.channels, self.scale = channels, scale
-        self.range = range or ((0.0, scale) if scale else None)
-        self.inputs = channels * (2 * context or 1)  # channels that the network itself takes
+        self.channels = channels
+        self.inputs = channels * (2 * info.context or 1)  # channels that the network itself takes
         # does not mind units and black levels
         self.equivariant = bool(getattr(network, "equivariant", False))
         self.dims: int = getattr(network, "dims", 2)
@@ -494,17 +483,22 @@ def load(
             allowed.
     """
     content = read_checkpoint(path)
-    try:
-        ours = dict(content["n2n_lightning"])
-        spec = dict(ours["model"])
-        module_name, _, class_name = str(spec.pop("_target_")).rpartition(".")
-        scale = None if ours.get("scale") is None else float(ours["scale"])
-        limits, unit = (
-            None if ours.get(name) is None else (float(ours[name][0]), float(ours[name][1]))
-            for name in ("range", "unit")
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: does not say what its network is") from error
+    info = CheckpointInfo.of(content["n2n_lightning"], path)
+    network = _built_network(info, content["state_dict"], path, allow)
+    channels = info.model.get("channels")
+    if channels is None:
+        weights = (p for p in network.parameters() if len(p.shape) >= 4)
+        first = next(weights, None)
+        channels = 3 if first is None else first.shape[1]
+    return TrainedDenoiser(network, int(channels) // (2 * info.context or 1), info, fast)
+
+
+def _built_network(
+    info: CheckpointInfo, state: dict[str, Tensor], path: str | Path, allow: Sequence[str]
+) -> nn.Module:
+    """Build the network of a checkpoint, see `load`."""
+    arguments = dict(info.model)
+    module_name, _, class_name = str(arguments.pop("_target_")).rpartition(".")
     if module_name not in ("n2n_lightning.networks", *allow):
         raise InputError(
             f"{path}: its network is from {module_name}; {option('allow', module_name)} if you"
@@ -515,24 +509,16 @@ def load(
         # before it is called: it could do anything
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise TypeError(f"{class_name} is no network")
-        network = kind(**spec)
-        weights = {
-            k.removeprefix("network."): v
-            for k, v in content["state_dict"].items()
-            if k.startswith("network.")
-        }
-        network.load_state_dict(weights)
+        network = kind(**arguments)
+        network.load_state_dict(
+            {
+                name.removeprefix("network."): value
+                for name, value in state.items()
+                if name.startswith("network.")
+            }
+        )
     except Exception as error:
         raise InputError(
             f"{path}: its network cannot be built: {' '.join(str(error).split())[:200]}"
         ) from error
-    context = int(ours.get("context") or 0)
-    channels = spec.get("channels") or next(
-        (p.shape[1] for p in network.parameters() if len(p.shape) >= 4), 3
-    )
-    seen = int(channels) // (2 * context or 1)
-    thinned, blind = bool(ours.get("thinned")), bool(ours.get("blind"))
-    layout = Layout.of(ours.get("layout"))
-    return TrainedDenoiser(
-        network, seen, scale, limits, context, thinned, fast, blind, unit, layout
-    )
+    return network

@@ -22,6 +22,7 @@ from n2n_lightning.arrays.bad_pixels import mask_invalid
 from n2n_lightning.data import SingleImages
 from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet, middle
 from n2n_lightning.files import InputError, option, replacing
+from n2n_lightning.inference.checkpoint import CheckpointInfo, network_checkpoint
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.metrics import sure
 from n2n_lightning.metrics.noise_model import noise_line_of_residual
@@ -138,12 +139,12 @@ class Adapted:
 
     Attributes:
         model: the adapted network.
-        described: what its checkpoint holds beside the weights.
+        info: what its checkpoint says of the network.
         share: how far it went from the checkpoint to what was learnt, 0 to 1.
     """
 
     model: TrainedDenoiser
-    described: dict[str, Any]
+    info: CheckpointInfo
     share: float
 
 
@@ -158,6 +159,7 @@ def adapt(
     advance: Any = lambda share: None,
     seed: int = 0,
     outliers: str = "auto",
+    unit: tuple[float, float] | None = None,
 ) -> Adapted:
     """Continues a checkpoint on pictures themselves, by neighbours or masks, whichever their noise allows.
 
@@ -177,6 +179,7 @@ def adapt(
         advance: called after every step with the share of the time that is over.
         seed: of crops, turns and draws.
         outliers: what happens to isolated pixels that stand out, see choices.OUTLIERS.
+        unit: (factor, offset) that convert the stored values to physical ones.
 
     Raises:
         InputError: the pictures do not allow it.
@@ -198,18 +201,12 @@ def adapt(
     )
     trainer = _trainer(device, TimeBudget(60 * minutes, advance))
     trainer.fit(module, data)
-    limits = data.limits
-    ours = {
-        "format": 1,
-        "model": spec,
-        "scale": data.scale,
-        "range": list(limits) if limits else None,
-    }
-    model = TrainedDenoiser(network.float().eval(), data.channels, data.scale, limits).to(device)
+    info = CheckpointInfo(spec, data.scale, data.limits, unit)
+    model = TrainedDenoiser(network.float().eval(), data.channels, info).to(device)
     share = (
         _go_back(model, before, images, nodata_values) if options["method"] == "neighbours" else 1.0
     )
-    return Adapted(model, ours, share)
+    return Adapted(model, info, share)
 
 
 def _trainer(device: str, budget: TimeBudget) -> pl.Trainer:
@@ -287,11 +284,16 @@ def _network(
     return network, spec
 
 
-def save(model: TrainedDenoiser, ours: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint of the network alone."""
-    state = {f"network.{name}": value.cpu() for name, value in model.network.state_dict().items()}
+def save(model: TrainedDenoiser, info: CheckpointInfo, path: Path) -> None:
+    """Write a checkpoint of the network alone.
+
+    Args:
+        model: the network.
+        info: facts about it.
+        path: of the checkpoint.
+    """
     with replacing(path) as temporary:
-        torch.save({"state_dict": state, "n2n_lightning": ours}, temporary)
+        torch.save(network_checkpoint(model.network, info), temporary)
 
 
 def collected(

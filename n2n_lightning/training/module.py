@@ -18,7 +18,7 @@ from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.arrays.outliers import listed_in
 from n2n_lightning.files import InputError
-from n2n_lightning.inference.checkpoint import CHECKPOINT_KEYS, read_checkpoint
+from n2n_lightning.inference.checkpoint import FORMAT, CheckpointInfo, read_checkpoint
 from n2n_lightning.inference.denoiser import load
 from n2n_lightning.inference.tiling import in_tiles, overlap_of
 from n2n_lightning.losses import L2
@@ -448,19 +448,17 @@ class Denoiser(pl.LightningModule):
             allow: names of modules whose networks the checkpoint may name; see denoiser.load.
             options: of the constructor.
         """
-        trained, ours = (
-            load(checkpoint_path, allow),
-            read_checkpoint(checkpoint_path)["n2n_lightning"],
-        )
-        spec = {name: ours[name] for name in CHECKPOINT_KEYS if name in ours}
-        module = cls(trained.network, spec=spec, **options)
+        trained = load(checkpoint_path, allow)
+        ours = read_checkpoint(checkpoint_path)["n2n_lightning"]
+        info = CheckpointInfo.of(ours, checkpoint_path)
+        module = cls(trained.network, spec=info.plain(), **options)
         module.history = list(ours.get("history", []))
         module.train()
         return module if map_location is None else module.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["n2n_lightning"] = {
-            "format": 1,
+            "format": FORMAT,
             "history": self.history,
             "train_sum": self._total("train").tolist(),
         }

@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning.config import validation
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
+from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inspection import unfit
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.runs import folder as run_folder
@@ -154,23 +155,12 @@ class TrainingRun:
 
     def _module(self) -> Denoiser:
         config, data = self.config, self.data
-        limits = None if data.limits is None else list(data.limits)
         return Denoiser(
             construct("model", lambda: instantiate(config["model"])),
             loss=construct("loss", lambda: instantiate(config["loss"])),
             optimizer=construct("optim", lambda: instantiate(config["optim"])),
             scheduler=construct("scheduler", lambda: instantiate(config["scheduler"])),
-            spec={
-                "model": config["model"],
-                "scale": data.scale,
-                "range": limits,
-                "unit": None if data.stored_unit is None else list(data.stored_unit),
-                "context": data.context,
-                "thinned": data.thinned,
-                "blind": data.blind,
-                "layout": data.array_layout.plain() if data.array_layout else None,
-                "config": config,
-            },
+            spec={**CheckpointInfo.of_data(config["model"], data).plain(), "config": config},
             reference=data.reference,
             bounds=data.bounds,
             unit=data.unit,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from n2n_lightning import networks
 from n2n_lightning.files import InputError, option
-from n2n_lightning.inference.checkpoint import PRETRAINED, read_checkpoint
+from n2n_lightning.inference.checkpoint import PRETRAINED, read_info
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 
 
@@ -25,10 +25,7 @@ def checkpoint_model(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such checkpoint, or it does not say it.
     """
-    found = read_checkpoint(path)["n2n_lightning"].get("model")
-    if not isinstance(found, dict) or "_target_" not in found:
-        raise InputError(f"{path}: does not say what its network is")
-    return dict(found)
+    return dict(read_info(path).model)
 
 
 def options(model: dict[str, Any]) -> set[str]:
