@@ -6,7 +6,7 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep report test quick lint bench tensorboard clean
+.PHONY: help setup train sweep report test quick lint bench tensorboard docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,5 +54,9 @@ sweep: .venv/.installed  ## Sweep the learning rate on the embedded photographs 
 tensorboard: .venv/.installed  ## Look at the curves of everything under outputs/
 	$(PY) -m tensorboard.main --logdir outputs
 
+docs: .venv/.dev  ## Build the documentation as a site, site/index.html; a broken link is an error
+	$(PY) -m mkdocs build --strict --quiet
+docs: export NO_MKDOCS_2_WARNING := 1
+
 clean:  ## Remove .venv and caches, never outputs/ or data/
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist site

@@ -138,10 +138,22 @@ def test_documentation_names_what_exists(page):
         r"\b(data|noise|model|optim|scheduler|loss|trainer|experiment)=(\w+)", text
     ):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists(), f"{group}={name}"
-    for module in re.findall(r"python -m n2n_lightning\.(\w+)", text):
+    for module in re.findall(r"(?:python -m n2n_lightning\.|`n2n )(\w+)", text):
         assert (ROOT / "n2n_lightning" / f"{module}.py").exists(), module
+
+
+def test_the_table_of_cases_names_tests_that_exist():
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    tests = {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
+    modules = {path.stem for path in files}
+    text = (ROOT / "docs" / "reference" / "cases.md").read_text()
+    for name in re.findall(r"\b(test_\w+)(?!\w*\*)", text):
+        assert name in tests | modules, name
+    for start in re.findall(r"\b(test_\w+)\*", text):
+        assert any(name.startswith(start) for name in tests), start
 
 
 def test_ci_calls_make_test():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert "make docs" in (ROOT / ".ci" / "run").read_text()
     assert yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())

@@ -86,6 +86,11 @@ def test_tiff_axes(tmp_path):
     tifffile.imwrite(tmp_path / "j.tif", imagej, imagej=True, metadata={"axes": "TZCYX"})
     (images,) = read_array(tmp_path / "j.tif")
     assert np.array_equal(images.numpy(), imagej.reshape(10, 3, 8, 9))
+    bio_formats = numbers(2, 3, 5, 8, 9)  # time, channels, depth
+    options = {"ome": True, "metadata": {"axes": "TCZYX"}, "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "t.ome.tif", bio_formats, **options)
+    (images,) = read_array(tmp_path / "t.ome.tif")
+    assert np.array_equal(images.numpy(), bio_formats.swapaxes(1, 2).reshape(10, 3, 8, 9))
     tifffile.imwrite(
         tmp_path / "z.tif", numbers(4, 8, 9), compression="zlib", photometric="minisblack"
     )
