@@ -1,6 +1,6 @@
-"""Look at noisy data before training: `python -m n2n_lightning.check NOISY [TARGET]`.
+"""Inspect noisy data before training: `python -m n2n_lightning.check NOISY [TARGET]`.
 
-Says what captures and their noise are like, what follows from it, and, last, the command that
+Prints what captures and their noise are like, what follows from it, and, last, the command that
 trains on them. NOISY and TARGET are what `data.noisy=` and `data.target=` take: files or folders of
 any format and layout (docs/how-to/pairs.md).
 """
@@ -17,6 +17,8 @@ from n2n_lightning.inference.plan import refuse_inputs
 
 if TYPE_CHECKING:
     from n2n_lightning.inspection import InspectionReport
+
+COLUMNS = 118  # of a printed line
 
 
 def parser() -> Parser:
@@ -44,12 +46,18 @@ def parser() -> Parser:
     return p
 
 
-def read(args: Any, volumes: bool) -> Any:
-    """The captures that the options name; where there is one of each scene, single images.
+def read_captures(args: Any, volumes: bool) -> Any:
+    """Read the captures that the options name; one capture per scene if there is no second one.
 
     Args:
         args: the options.
-        volumes: whether the files hold volumes, see `holds_volumes`.
+        volumes: True if the files hold volumes, see `holds_volumes`.
+
+    Returns:
+        The scenes, see data/scenes.py.
+
+    Raises:
+        InputError: a file is missing or cannot be read.
     """
     from n2n_lightning.data.reading import read_any, read_scenes
     from n2n_lightning.formats import is_one
@@ -57,7 +65,9 @@ def read(args: Any, volumes: bool) -> Any:
     from n2n_lightning.paths import is_pattern
 
     for path in (args.noisy, args.target):
-        if path is not None and ":" not in path and not (Path(path).exists() or is_pattern(path)):
+        if path is None or ":" in path or is_pattern(path):
+            continue
+        if not Path(path).exists():
             raise InputError(f"{path}: no such file or folder")
     with good_flags(parsed(args.dq_good)):
         # halves, a file each, as training reads them
@@ -67,24 +77,31 @@ def read(args: Any, volumes: bool) -> Any:
 
 
 def holds_volumes(path: str) -> bool:
-    """Whether a file, or the first one of a folder or pattern, says that its planes are those of a volume."""
+    """Return True if a file, or the first one of a folder or pattern, has planes of a volume."""
     from n2n_lightning.data.file_matching import is_file, pictures
     from n2n_lightning.formats import opened
     from n2n_lightning.paths import is_pattern
 
     if not is_file(path):
-        files = pictures(Path(path), deep=True) if Path(path).is_dir() or is_pattern(path) else []
-        path = str(files[0]) if files else ""
-    return bool(path) and any("D" in (values.axes or "") for values in opened(path).values)
+        if not Path(path).is_dir() and not is_pattern(path):
+            return False
+        files = pictures(Path(path), deep=True)
+        if not files:
+            return False
+        path = str(files[0])
+    return any("D" in (values.axes or "") for values in opened(path).values)
 
 
 def train_command(args: Any, report: "InspectionReport", volumes: bool) -> str:
-    """The command that trains on these data; the noisier captures are named first.
+    """Return the command that trains on these data; the noisier captures are named first.
 
     Args:
         args: the options.
-        report: what was found.
-        volumes: whether the files hold volumes.
+        report: of the inspection.
+        volumes: True if the files hold volumes.
+
+    Returns:
+        The command line, quoted for a shell.
     """
     advice = list(report.advice or [])
     noisy, target = args.noisy, args.target
@@ -92,17 +109,28 @@ def train_command(args: Any, report: "InspectionReport", volumes: bool) -> str:
         noisy, target = target, noisy
         advice.append("data.swap=false")
     halves = report.source == "pairs" and target and volumes
-    kind = "experiment=half_volumes" if halves else f"data={report.source}"
-    words = ["python", "-m", "n2n_lightning.train", kind, f"data.noisy={noisy}"]
-    words += [f"data.target={target}"] if target else []
-    words += [f"data.layout={args.layout}"] if args.layout != "auto" else []
-    words += [f"data.dq_good={args.dq_good}"] if args.dq_good else []
-    words += [f"data.exclude=[{','.join(args.exclude)}]"] if args.exclude else []
+    words = ["python", "-m", "n2n_lightning.train"]
+    words.append("experiment=half_volumes" if halves else f"data={report.source}")
+    words.append(f"data.noisy={noisy}")
+    if target:
+        words.append(f"data.target={target}")
+    if args.layout != "auto":
+        words.append(f"data.layout={args.layout}")
+    if args.dq_good:
+        words.append(f"data.dq_good={args.dq_good}")
+    if args.exclude:
+        words.append(f"data.exclude=[{','.join(args.exclude)}]")
     return shlex.join([*words, *advice])
 
 
-def page(report: "InspectionReport", out: Path, last: str) -> None:
-    """Writes check.html, check.md and their picture."""
+def write_check_page(report: "InspectionReport", out: Path, last: str) -> None:
+    """Write check.html, check.md and their figure.
+
+    Args:
+        report: of the inspection.
+        out: the folder.
+        last: the command that trains, or the reason why none fits.
+    """
     from n2n_lightning.inspection.figure import figure
     from n2n_lightning.reporting.html import HtmlReport
 
@@ -121,53 +149,70 @@ def page(report: "InspectionReport", out: Path, last: str) -> None:
     content.write("check", "A look at the data")
 
 
-def refuse(args: Any) -> None:
-    """Raises InputError where the options would have an input written over, or a picture put among the inputs."""
+def refuse_outputs(args: Any) -> None:
+    """Check that no output would replace an input or be read as one.
+
+    Args:
+        args: the options.
+
+    Raises:
+        InputError: it would.
+    """
     from n2n_lightning.formats import split
 
     inputs = [split(path)[0] for path in (args.noisy, args.target) if path is not None]
     if args.json:
         refuse_inputs(args.json, inputs, "json")
-    if args.out:
-        if args.out.exists() and not args.out.is_dir():
-            raise InputError("out", args.out, "is a file; name a folder")
-        for path in inputs:
-            if path.is_dir() and args.out.resolve().is_relative_to(path.resolve()):
-                raise InputError(
-                    "out", args.out, "its check.png would be among the inputs; name another folder"
-                )
+    if not args.out:
+        return
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError("out", args.out, "is a file; name a folder")
+    for path in inputs:
+        if path.is_dir() and args.out.resolve().is_relative_to(path.resolve()):
+            raise InputError(
+                "out", args.out, "its check.png would be among the inputs; name another folder"
+            )
+
+
+def print_findings(report: "InspectionReport") -> None:
+    """Print a line for each finding, wrapped under its name."""
+    for finding in report.findings:
+        indent = " " * len(finding.head)
+        lines = textwrap.fill(
+            finding.line, COLUMNS, initial_indent=finding.head, subsequent_indent=indent
+        )
+        print(lines)
 
 
 def main() -> int:
     args = parser().parse_args()
-    refuse(args)
+    refuse_outputs(args)
     from n2n_lightning.inspection import inspect
 
     volumes = holds_volumes(args.noisy)
-    captures = read(args, volumes)
+    captures = read_captures(args, volumes)
     report = inspect(captures, volumes)
-    for finding in report.findings:
-        head = f"{'!' if finding.bad else ' '} {finding.name:12}"
-        print(
-            textwrap.fill(finding.line, 118, initial_indent=head, subsequent_indent=" " * len(head))
-        )
-    if captures.layout and (line := captures.layout.line()):
+    print_findings(report)
+    line = captures.layout.line() if captures.layout else ""
+    if line:
         print(f"  axes        {Path(args.noisy).name}: {line}; --layout says otherwise")
     if volumes:
-        what = "experiment=half_volumes trains on two halves of whole volumes"
+        remark = "experiment=half_volumes trains on two halves of whole volumes"
         if not args.target:
-            what = "planes, directions and time points of it are no captures of one scene, and no movie"
-        print(f"  volumes     looked at plane by plane; {what}")
-    last = (
-        f"no command fits: {report.why}"
-        if report.advice is None
-        else train_command(args, report, volumes)
-    )
+            remark = (
+                "planes, directions and time points of it are no captures of one scene,"
+                " and no movie"
+            )
+        print(f"  volumes     looked at plane by plane; {remark}")
+    if report.advice is None:
+        last = f"no command fits: {report.why}"
+    else:
+        last = train_command(args, report, volumes)
     if args.json:
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")
     if args.out:
-        page(report, args.out, last)
+        write_check_page(report, args.out, last)
         print(f"page: {args.out / 'check.html'}", file=sys.stderr)
     print(last)
     return 0

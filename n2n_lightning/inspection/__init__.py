@@ -1,4 +1,4 @@
-"""A look at noisy data before training: what captures and their noise are like, and what follows from it."""
+"""Inspection of noisy data before training: captures, their noise, and the training that fits."""
 
 from n2n_lightning.inspection.findings import inspect, unfit
 from n2n_lightning.inspection.reports import Finding, InspectionReport

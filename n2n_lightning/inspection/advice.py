@@ -1,117 +1,167 @@
-"""Which way of training fits, and what makes single images unfit for one."""
+"""Training that fits the data, and obstacles to training on single images."""
 
 import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
-from n2n_lightning.inspection.reports import COLOURED_SINGLE, SHIFTED, InspectionReport
+from n2n_lightning.inspection.measures import Correlations
+from n2n_lightning.inspection.reports import COLOURED_SINGLE, Advice, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample
-
-
-def noise_of_singles(looked: SceneSample) -> tuple[dict[str, tuple[float, float]], float | None]:
-    """Correlations and deviation of the noise of single images, the middle of all; empty and None where unknown."""
-    each = [measures.single_noise(captures[0]) for captures in looked.known]
-    known = [sigma for _, sigma in each if np.isfinite(sigma)]
-    found = [correlations for correlations, _ in each if correlations]
-    middles = {}
-    for name in found[0] if found else ():
-        one, two = (float(np.median([f[name][k] for f in found])) for k in (0, 1))
-        middles[name] = (one, two)
-    return middles, float(np.median(known)) if known else None
-
-
-def coloured(looked: SceneSample) -> list[str]:
-    """A line where the noise of single images is not white, with what fits."""
-    found, _ = noise_of_singles(looked)
-    lines = [name for name, values in found.items() if max(map(abs, values)) > COLOURED_SINGLE]
-    if not lines:
-        return []
-    fits = FITS[tuple(lines)]
-    shown = ", ".join(f"{one:+.2f} {name}" for name, (one, _) in found.items())
-    line = f"pixels: neighbouring ones have noise in common ({shown}), which this method takes for picture"
-    return [f"{line}: {fits}"]
-
+from n2n_lightning.inspection.shifts import SHIFTED
 
 _ROWS, _COLUMNS = measures.LAGS
-FITS = {
+# Methods that fit noise that is correlated in these directions.
+FITTING_METHODS = {
     (_ROWS,): "data.method=masked data.mask=[1,9] fits",
     (_COLUMNS,): "data.method=masked data.mask=[9,1] fits",
-    (
-        _ROWS,
-        _COLUMNS,
-    ): "every second pixel of each row and column may be white, or pairs of captures",
+    (_ROWS, _COLUMNS): (
+        "every second pixel of each row and column may be white, or pairs of captures"
+    ),
 }
 
 
-def _ratios(looked: SceneSample) -> tuple[float, float, float] | None:
-    """Variance beside brightness in dark and in bright places, and how far these are apart: the middle of all."""
-    each = [measures.dispersion(captures[0]) for captures in looked.known]
-    known = [ratios for ratios in each if np.isfinite(ratios).all()]
-    if not known:
+def single_image_noise(sample: SceneSample) -> tuple[Correlations, float | None]:
+    """Measure the noise of single images.
+
+    Args:
+        sample: the first capture of each scene is used.
+
+    Returns:
+        Correlations at 1 and 2 pixels by direction, and the standard deviation: medians over the
+        images. An empty dictionary and None if not measurable.
+    """
+    measured = [measures.single_noise(captures[0]) for captures in sample.scenes]
+    sigmas = [sigma for _, sigma in measured if np.isfinite(sigma)]
+    every = [correlations for correlations, _ in measured if correlations]
+    medians = {}
+    for name in every[0] if every else ():
+        pairs = [correlations[name] for correlations in every]
+        at_one, at_two = np.median(pairs, 0).tolist()
+        medians[name] = (at_one, at_two)
+    sigma = float(np.median(sigmas)) if sigmas else None
+    return medians, sigma
+
+
+def correlated_directions(correlations: Correlations) -> tuple[str, ...]:
+    """Return the directions in which the noise of single images is not white."""
+    directions = []
+    for name, values in correlations.items():
+        if max(map(abs, values)) > COLOURED_SINGLE:
+            directions.append(name)
+    return tuple(directions)
+
+
+def correlation_warnings(sample: SceneSample) -> list[str]:
+    """Return a warning if the noise of single images is not white, with the methods that fit."""
+    correlations, _ = single_image_noise(sample)
+    directions = correlated_directions(correlations)
+    if not directions:
+        return []
+    shown = [f"{at_one:+.2f} {name}" for name, (at_one, _) in correlations.items()]
+    line = (
+        f"pixels: neighbouring ones have noise in common ({', '.join(shown)}),"
+        " which this method takes for picture"
+    )
+    return [f"{line}: {FITTING_METHODS[directions]}"]
+
+
+def _dispersion_ratios(sample: SceneSample) -> tuple[float, float, float] | None:
+    """Return the medians of `measures.dispersion` over single images, or None."""
+    measured = [measures.dispersion(captures[0]) for captures in sample.scenes]
+    finite = [ratios for ratios in measured if np.isfinite(ratios).all()]
+    if not finite:
         return None
-    dark, bright, apart = (float(np.median(values)) for values in zip(*known, strict=True))
-    return dark, bright, apart
+    dark, bright, contrast = np.median(finite, 0).tolist()
+    return dark, bright, contrast
 
 
-def are_counts(looked: SceneSample) -> bool:
-    """Whether single images are photon counts: whole numbers whose variance is their brightness, dark and bright."""
-    if len(looked.known[0][0]) == 3 or not all(
-        measures.are_whole(captures[0]) for captures in looked.known
-    ):
+def are_counts(sample: SceneSample) -> bool:
+    """Return True if single images are photon counts.
+
+    Their values are whole numbers, and their variance is their brightness in dark and bright
+    places. Colour images are none.
+    """
+    images = [captures[0] for captures in sample.scenes]
+    if len(images[0]) == 3 or not all(map(measures.are_whole, images)):
         return False
-    found = _ratios(looked)
-    return found is not None and found[2] > 1.3 and all(0.75 < ratio < 1.35 for ratio in found[:2])
+    ratios = _dispersion_ratios(sample)
+    if ratios is None:
+        return False
+    dark, bright, contrast = ratios
+    return contrast > 1.3 and 0.75 < dark < 1.35 and 0.75 < bright < 1.35
 
 
-def no_counts(looked: SceneSample) -> list[str]:
-    """A line where the variance of single images is not quite their brightness.
+def count_warnings(sample: SceneSample) -> list[str]:
+    """Return a warning if the variance of single images is not quite their brightness.
 
     Raises:
-        InputError: it is far from it: halves of such values are no pair.
+        InputError: the variance is far from the brightness; `data.method=thinned` would not make
+            pairs of such values.
     """
-    found = _ratios(looked)
-    if found is None or all(0.65 < ratio < 1.5 for ratio in found[:2]):
+    ratios = _dispersion_ratios(sample)
+    if ratios is None:
         return []
-    shown = f"{found[0]:.2f} and {found[1]:.2f} times the brightness in dark and bright places"
+    dark, bright, _ = ratios
+    if 0.65 < dark < 1.5 and 0.65 < bright < 1.5:
+        return []
+    shown = f"{dark:.2f} and {bright:.2f} times the brightness in dark and bright places"
     line = f"its variance is {shown}, that of photon counts is 1: data.method=neighbours would fit"
-    if not all(0.4 < ratio < 2.5 for ratio in found[:2]):
+    if not (0.4 < dark < 2.5 and 0.4 < bright < 2.5):
         raise InputError("data.method", "thinned", f"these are no photon counts; the noise: {line}")
     return [f"noise: {line}"]
 
 
-def advise(report: InspectionReport, several: bool, most: int) -> None:
-    """The arguments of `train` that fit, or why none do."""
-    bad = {finding.name for finding in report.findings if finding.bad}
-    numbers = report.numbers
-    source, arguments, why = report.source, [], ""
-    turns = numbers.get("turns", 1)
-    if turns > 1:  # of the channels that take turns one is a movie
-        source, arguments = "movie", [f"data.frames=0::{turns}"]
-    elif source == "movie":
-        if {"duplicates", "noise"} & bad:
-            why = "frames that are copies are no pairs"
-    elif not several:
-        source = "single"
-        coloured = tuple(
-            n for n, v in report.correlations.items() if max(map(abs, v)) > COLOURED_SINGLE
+def advise(report: InspectionReport, several: bool, most: int) -> Advice:
+    """Return the arguments of `train` that fit, or the reason why none do.
+
+    Args:
+        report: the finished findings.
+        several: True if each scene has two captures or more.
+        most: the largest number of captures of a scene.
+    """
+    if report.turns > 1:  # each of the alternating channels is a movie
+        return Advice("movie", (f"data.frames=0::{report.turns}",))
+    names = {finding.name for finding in report.obstacles}
+    copied = bool({"duplicates", "noise"} & names)
+    if report.source == "movie":
+        return Advice("movie", obstacle="frames that are copies are no pairs" if copied else "")
+    if not several:
+        return _advise_single(report)
+    if copied:
+        obstacle = "copies are no pairs: take a second capture, or name the one that is meant"
+        return Advice(report.source, obstacle=obstacle)
+    return _advise_pairs(report, names, most)
+
+
+def _advise_single(report: InspectionReport) -> Advice:
+    """Return the method for single images that fits their noise."""
+    directions = correlated_directions(report.correlations)
+    if report.counts:
+        return Advice("single", ("data.method=thinned",))
+    if len(directions) == 1:
+        options = FITTING_METHODS[directions].removesuffix(" fits").split()
+        return Advice("single", tuple(options))
+    if directions:
+        obstacle = (
+            "neighbouring pixels have noise in common, in all directions:"
+            " two captures of each scene are needed"
         )
-        if numbers.get("counts"):
-            arguments = ["data.method=thinned"]
-        elif len(coloured) == 1:
-            arguments = FITS[coloured].removesuffix(" fits").split()
-        elif coloured:
-            why = "neighbouring pixels have noise in common, in all directions: two captures of each scene are needed"
-    elif {"duplicates", "noise"} & bad:
-        why = "copies are no pairs: take a second capture, or name the one that is meant"
-    elif "shift" in bad:
-        near = numbers.get("shift_near")
-        if most > 2 and near is not None and near[2] <= SHIFTED:
-            arguments = ["data.within=1"]
-        else:
-            why = "the captures do not lie on one another: register them first"
-    elif "brightness" in bad and most > 2:
-        arguments = ["data.within=1"]
-    if source == "pairs" and most == 2 and numbers.get("noisier") == [1]:
+        return Advice("single", obstacle=obstacle)
+    return Advice("single")
+
+
+def _advise_pairs(report: InspectionReport, obstacles: set[str], most: int) -> Advice:
+    """Return the captures that make pairs, and the direction of training."""
+    arguments = []
+    if "shift" in obstacles:
+        near = report.shifts.get("near")
+        if most <= 2 or near is None or near.most > SHIFTED:
+            obstacle = "the captures do not lie on one another: register them first"
+            return Advice(report.source, obstacle=obstacle)
+        arguments.append("data.within=1")
+    elif "brightness" in obstacles and most > 2:
+        arguments.append("data.within=1")
+    first_is_noisier = report.levels is not None and report.levels.noisier == (0,)
+    if report.source == "pairs" and most == 2 and first_is_noisier:
         arguments.append("data.swap=false")
-    report.source, report.why, report.advice = source, why, None if why else arguments
-    numbers |= {"source": source, "advice": report.advice}
+    return Advice(report.source, tuple(arguments))

@@ -1,4 +1,4 @@
-"""The frames of a movie that show its scene, and a line for those that do not."""
+"""Frames of a movie or stack that an inspection leaves out, with a line for them."""
 
 from dataclasses import replace
 
@@ -17,15 +17,15 @@ def frames_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equa
         scenes: one movie, its frames the captures.
 
     Returns:
-        The movie without these frames; as it is where fewer than 3 frames would be left.
+        The movie without these frames; unchanged if fewer than 3 frames would be left.
     """
     count = int(scenes.captures(torch.tensor([0]))[0])
-    found = review([scenes.image(0, t).numpy() for t in range(count)])
-    live = found.live
-    pages = report.numbers.get("pages") or list(range(count))  # their numbers in the file
-    dead = {pages[t]: reason for t, reason in found.dead.items()}
-    copies = {pages[t]: pages[first] for t, first in found.copies.items()}
-    _reported(report, replace(found, dead=dead, copies=copies), scenes.names[0])
+    checked = review([scenes.image(0, t).numpy() for t in range(count)])
+    live = checked.live
+    pages = report.pages or list(range(count))  # their numbers in the file
+    dead = {pages[t]: reason for t, reason in checked.dead.items()}
+    copies = {pages[t]: pages[first] for t, first in checked.copies.items()}
+    _add_lines(report, replace(checked, dead=dead, copies=copies), scenes.names[0])
     if len(live) < 3 or len(live) == count:
         return scenes
     frames = torch.stack([scenes.image(0, t) for t in live])
@@ -40,37 +40,42 @@ def pages_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equal
         scenes: the pages of a file, a scene each.
 
     Returns:
-        The others; all of them where fewer than 3 are left.
+        The other pages; all of them if fewer than 3 would be left.
     """
     pages = [scenes.image(i, 0).numpy() for i in range(len(scenes.names))]
     if len(pages) < 3:
         return scenes
-    found = review(pages, movie=False)
-    live = [t for t in range(len(pages)) if t not in found.dead]
+    checked = review(pages, movie=False)
+    live = [t for t in range(len(pages)) if t not in checked.dead]
     turns = review([pages[t] for t in live]).period
-    if turns == 1 and not found.dead:
+    if turns == 1 and not checked.dead:
         return scenes
-    _reported(report, replace(found, period=turns), scenes.names[0])
-    if len(live) < 3 or not found.dead:
+    _add_lines(report, replace(checked, period=turns), scenes.names[0])
+    if len(live) < 3 or not checked.dead:
         return scenes
+    report.pages = live
     report.numbers["pages"] = live
     return scenes.part(torch.tensor(live))
 
 
-def _reported(report: InspectionReport, found: FrameReview, first: str) -> None:
-    """Lines for what was left out, and for channels that take turns."""
-    dead = [*report.numbers.get("dead_frames", []), *found.dead]
+def _add_lines(report: InspectionReport, checked: FrameReview, first: str) -> None:
+    """Add lines for frames that are left out, and for channels that take turns.
+
+    Args:
+        report: that they are added to.
+        checked: with the frames' numbers in the file.
+        first: name of the first frame.
+    """
+    report.turns = checked.period
     report.numbers |= {
-        "dead_frames": dead,
-        "copied_frames": list(found.copies),
-        "turns": found.period,
+        "dead_frames": [*report.numbers.get("dead_frames", []), *checked.dead],
+        "copied_frames": list(checked.copies),
+        "turns": checked.period,
     }
     name = first.rpartition(", image ")[0] or first
-    if found.dead or found.copies:
-        report.add(
-            "frames",
-            "; ".join(found.lines(name)) + ": not looked at here, nothing can be learnt from them",
-        )
-    turns = found.turns(name)
+    if checked.dead or checked.copies:
+        frames = "; ".join(checked.lines(name))
+        report.add("frames", f"{frames}: not looked at here, nothing can be learnt from them")
+    turns = checked.turns(name)
     if turns:
         report.add("in turn", turns, bad=True)

@@ -1,6 +1,7 @@
-"""Whether the captures of a scene are equally noisy, and what follows where they are not."""
+"""Captures of unequal noise: a line about each capture's own noise."""
 
 from dataclasses import replace
+from typing import Any
 
 from n2n_lightning.data.capture_noise import levels_of
 from n2n_lightning.data.intensity import IntensityStats
@@ -10,66 +11,92 @@ from n2n_lightning.metrics.noise_levels import NoiseLevels, named
 from n2n_lightning.metrics.noise_model import NoiseModel
 
 
-def compare_noise(
-    report: InspectionReport, scenes: SceneSet, seen: IntensityStats
-) -> NoiseLevels | None:
-    """Add a line with the noise of each capture by itself, and the ratio of the highest to the lowest.
+def compare_noise(report: InspectionReport, scenes: SceneSet, stats: IntensityStats) -> None:
+    """Add a line with the noise of each capture by itself, if it is measurable.
 
     Args:
-        report: that the line is added to.
-        scenes: with several captures of each.
-        seen: what their values mean.
-
-    Returns:
-        The levels; None where they are not measurable.
+        report: gets the line and the levels.
+        scenes: several captures of each.
+        stats: their nodata values and intensity range.
     """
-    levels = levels_of(scenes, seen)
+    levels = levels_of(scenes, stats)
     if levels is None:
-        return None
+        return
+    report.levels = levels
+    report.reversed = len(levels.variances) == 2 and levels.noisier == (1,)
+    report.numbers |= _numbers(levels)
+    shown = levels.described()
+    if _finite(levels.ratio) is not None:
+        low, high = levels.ratio_interval
+        end = "?" if _finite(high) is None else f"{high:.3g}"
+        shown += f" [{low:.3g}, {end}]"
+    if not levels.noisier:
+        report.add("levels", f"{shown}: about alike, so either may be the input")
+        return
+    report.add("levels", f"{shown}: {_direction(levels)}")
+
+
+def _finite(value: float) -> float | None:
+    """Return a value, or None if it is infinite, which JSON cannot hold."""
+    return value if value < float("inf") else None
+
+
+def _numbers(levels: NoiseLevels) -> dict[str, Any]:
+    """Return the levels for JSON; captures are numbered from 1."""
     low, high = levels.ratio_interval
-    finite = levels.ratio < float("inf")
-    report.numbers |= {
+    return {
         "sigmas": list(levels.sigmas),
-        "noise_ratio": levels.ratio if finite else None,
-        "noise_ratio_interval": [low, high if high < float("inf") else None],
+        "noise_ratio": _finite(levels.ratio),
+        "noise_ratio_interval": [low, _finite(high)],
         "noisier": [k + 1 for k in levels.noisier],
         "without_noise": [k + 1 for k in levels.clean],
     }
-    end = f"{high:.3g}" if high < float("inf") else "?"
-    shown = f"{levels.described()} [{low:.3g}, {end}]" if finite else levels.described()
-    if not levels.noisier:
-        report.add("levels", f"{shown}: about alike, so either may be the input")
-        return levels
+
+
+def _direction(levels: NoiseLevels) -> str:
+    """Return the captures that should be the input, in words."""
     count = len(levels.variances)
-    advice = f"the input should be {named(levels.noisier, count)}, the noisier; training does so (data.swap=auto)"
-    if count == 2:
-        report.reversed = levels.noisier == (1,)
-        advice = "the first ones, the noisier, should be the input: data.swap=false"
-        if report.reversed:
-            advice = "the second ones, the noisier, should be the input: name them with data.noisy=, and data.swap=false"
+    if count > 2:
+        noisier = named(levels.noisier, count)
+        line = f"the input should be {noisier}, the noisier; training does so (data.swap=auto)"
+    elif levels.noisier == (1,):
+        line = (
+            "the second ones, the noisier, should be the input:"
+            " name them with data.noisy=, and data.swap=false"
+        )
+    else:
+        line = "the first ones, the noisier, should be the input: data.swap=false"
     if levels.clean:
-        advice += f"; {named(levels.clean, count)} have no noise: they serve as clean images to score with"
-    report.add("levels", f"{shown}: {advice}")
-    return levels
+        clean = named(levels.clean, count)
+        line += f"; {clean} have no noise: they serve as clean images to score with"
+    return line
 
 
 def of_the_noisier(
     model: NoiseModel | None, levels: NoiseLevels | None
 ) -> tuple[NoiseModel | None, float]:
-    """The noise of the noisier of the first two captures, from that of the mean of both.
+    """Scale a noise model of two captures to the noisier one.
+
+    Args:
+        model: the mean of the first two captures.
+        levels: noise of each capture.
 
     Returns:
-        The model, and by which factor its variances were multiplied.
+        The model, and the factor of its variances.
     """
     if model is None or levels is None or not levels.noisier:
         return model, 1.0
-    first, second = (max(v, 0.0) for v in levels.variances[:2])
+    first, second = (max(variance, 0.0) for variance in levels.variances[:2])
     if not first + second > 0:
         return model, 1.0
     factor = 2 * max(first, second) / (first + second)
-    b = None if model.b is None else model.b * factor
     points = model.points.copy()
     points[:, 1] *= factor
-    return replace(
-        model, a=model.a * factor, b=b, variance=model.variance * factor, points=points
-    ), factor
+    scaled = replace(
+        model,
+        a=model.a * factor,
+        b=None if model.b is None else model.b * factor,
+        variance=model.variance * factor,
+        points=points,
+    )
+    return scaled, factor

@@ -1,7 +1,7 @@
-"""Numbers that pairs of captures of a scene, or single images, say about their noise.
+"""Measures of noise, from pairs of captures of a scene or from single images.
 
-Images are numpy arrays (C, H, W), float64, in stored units; NaN where a pixel is unknown or wild.
-Two captures have one scene and noise of their own, so that their difference is noise alone.
+Images are numpy arrays (C, H, W), float64, in stored units; NaN where a pixel is invalid or an
+outlier. Two captures show one scene with independent noise, so that their difference is noise.
 """
 
 import warnings
@@ -11,209 +11,300 @@ import numpy as np
 from n2n_lightning.arrays.blocks import blocks_of, cut_blocks, plane_of
 from n2n_lightning.metrics.noise_model import NoiseModel
 
-COARSE = 32  # pixels, for means that differ between places
-LAGS = {"along a row": ((0, 1), (0, 2)), "along a column": ((1, 0), (2, 0))}
+# Correlation of noise at a distance of 1 and 2 pixels, by direction.
+Correlations = dict[str, tuple[float, float]]
+
+COARSE = 32  # pixels: side of the blocks whose means may differ
+FINE = 16  # pixels: side of the blocks of a single image
+MIN_BLOCKS = 8  # fewer blocks of a single image say nothing of its noise
+# rows and columns to the pixels at a distance of 1 and 2
+LAGS = {
+    "along a row": ((0, 1), (0, 2)),
+    "along a column": ((1, 0), (2, 0)),
+}
+# Added to a lower quartile of correlations, each over the 256 pixels of a block: by chance it is
+# that much below the true value.
+QUARTILE_BIAS = 0.04
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """The mean of second - first and its standard error, over blocks."""
+    """Return the mean of second - first and its standard error, over blocks.
+
+    Args:
+        first, second: the captures, (C, H, W).
+
+    Returns:
+        Mean and standard error in stored units; the error is infinite with fewer than two blocks.
+    """
     side = min(COARSE, *first.shape[1:])
     blocks = blocks_of(second - first, side)
-    known = blocks[~np.isnan(blocks).any(1)]
-    if len(known) < 2:
+    complete = blocks[~np.isnan(blocks).any(1)]
+    if len(complete) < 2:
         return float(np.nanmean(second - first)), float("inf")
-    means = known.mean(1)
-    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
+    means = complete.mean(1)
+    error = means.std(ddof=1) / np.sqrt(len(means))
+    return float(means.mean()), float(error)
 
 
 def noise_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The noise of one capture, as strong as both have it on average, without what differs over large distances."""
+    """Return the noise of one capture, without differences over large distances.
+
+    Args:
+        first, second: the captures, (C, H, W).
+
+    Returns:
+        The difference over sqrt(2), (C, H', W'), cut to whole blocks of 32 pixels and less the mean
+        of each block. Its variance is the mean of the variances of both captures.
+    """
     noise = (first - second) / np.sqrt(2)
     side = min(COARSE, *noise.shape[1:])
     rows, columns = (n // side for n in noise.shape[1:])
     noise = noise[:, : rows * side, : columns * side].copy()
-    parts = cut_blocks(noise, side)  # a view
+    blocks = cut_blocks(noise, side)  # a view
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # blocks of unknown pixels alone
-        parts -= np.nanmean(parts, (2, 4), keepdims=True)
+        warnings.simplefilter("ignore", RuntimeWarning)  # blocks without a valid pixel
+        blocks -= np.nanmean(blocks, (2, 4), keepdims=True)
     return noise
 
 
-def correlations(noises: list[np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Correlation of the noise at a distance of 1 and 2 pixels, along rows and along columns."""
-    found = {}
-    for name, lags in LAGS.items():
-        each = []
-        for dy, dx in lags:
-            both = [
-                _product(n, n[:, dy:, dx:], n[:, : n.shape[1] - dy, : n.shape[2] - dx])
-                for n in noises
-            ]
-            each.append(sum(b for b, _ in both) / max(sum(p for _, p in both), 1e-300))
-        found[name] = (float(each[0]), float(each[1]))
-    return found
+def correlations(noises: list[np.ndarray]) -> Correlations:
+    """Return the correlation of noise at 1 and 2 pixels, along rows and along columns.
+
+    Args:
+        noises: (C, H, W) each.
+
+    Returns:
+        Correlations in [-1, 1] at 1 and 2 pixels, by direction.
+    """
+    measured = {}
+    for name, (one, two) in LAGS.items():
+        measured[name] = (_autocorrelation(noises, one), _autocorrelation(noises, two))
+    return measured
 
 
-def _product(whole: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """The mean product of two parts of a noise, and the mean square of it all."""
-    products = a * b
-    known = ~np.isnan(products)
-    if not known.any():
-        return 0.0, 0.0
-    return float(products[known].mean()), float(np.nanmean(whole**2))
+def _autocorrelation(noises: list[np.ndarray], lag: tuple[int, int]) -> float:
+    """Return the correlation of pixels that are `lag` rows and columns apart, over all noises."""
+    product = power = 0.0
+    for noise in noises:
+        products = _lagged_products(noise, lag)
+        valid = ~np.isnan(products)
+        if valid.any():
+            product += float(products[valid].mean())
+            power += float(np.nanmean(noise**2))
+    return product / max(power, 1e-300)
+
+
+def _lagged_products(images: np.ndarray, lag: tuple[int, int]) -> np.ndarray:
+    """Multiply each pixel with the one `lag` rows and columns further: (N, H - dy, W - dx)."""
+    dy, dx = lag
+    _, height, width = images.shape
+    products: np.ndarray = images[:, dy:, dx:] * images[:, : height - dy, : width - dx]
+    return products
 
 
 def between_channels(noises: list[np.ndarray]) -> float:
-    """The largest correlation of the noise of two channels, by its size; 0 for one channel."""
+    """Return the largest correlation, by magnitude, of the noise of two channels.
+
+    Args:
+        noises: (C, H, W) each.
+
+    Returns:
+        A correlation in [-1, 1]; 0 for one channel.
+    """
     count = len(noises[0])
     largest = 0.0
     for i in range(count):
         for j in range(i + 1, count):
-            a, b = (np.concatenate([n[k].ravel() for n in noises]) for k in (i, j))
-            known = ~np.isnan(a + b)
-            if known.sum() > 2 and a[known].std() and b[known].std():
-                value = float(np.corrcoef(a[known], b[known])[0, 1])
-                largest = value if abs(value) > abs(largest) else largest
+            one = np.concatenate([noise[i].ravel() for noise in noises])
+            other = np.concatenate([noise[j].ravel() for noise in noises])
+            valid = ~np.isnan(one + other)
+            if valid.sum() > 2 and one[valid].std() and other[valid].std():
+                value = float(np.corrcoef(one[valid], other[valid])[0, 1])
+                largest = max(largest, value, key=abs)
     return largest
 
 
-def single_noise(image: np.ndarray) -> tuple[dict[str, tuple[float, float]], float]:
-    """Of one capture: correlations of its noise as `correlations` has them, and its deviation.
+def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
+    """Measure the noise of a single image in blocks of 16 x 16 pixels.
 
-    Of blocks of 16 x 16 pixels less a surface of second degree. Texture is in some blocks, noise in
-    all: of the correlations the lower quarter counts, of the deviations the lower tenth. Empty
-    where the image is too small.
+    A surface of second degree is subtracted from each block. Texture is in some blocks, noise in
+    all: the lower quartile of the correlations counts, and the lowest tenth of the deviations.
+
+    Args:
+        image: (C, H, W).
+
+    Returns:
+        Correlations like those of `correlations`, empty if there are too few blocks; and the
+        standard deviation, NaN if there are too few blocks.
     """
-    side = 16
-    blocks = blocks_of(image, side)
+    blocks = blocks_of(image, FINE)
     blocks = blocks[~np.isnan(blocks).any(1)]
-    if len(blocks) < 8:
+    if len(blocks) < MIN_BLOCKS:
         return {}, float("nan")
-    y, x = (axis.ravel() / side - 0.5 for axis in np.mgrid[:side, :side])
-    surface = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
-    rest = blocks - blocks @ np.linalg.pinv(surface).T @ surface.T
-    power = (rest**2).mean(1)
+    y, x = (axis.ravel() / FINE - 0.5 for axis in np.mgrid[:FINE, :FINE])
+    terms = [np.ones_like(x), x, y, x * x, x * y, y * y]
+    surface = np.stack(terms, 1)
+    fitted = blocks @ np.linalg.pinv(surface).T @ surface.T
+    residuals = blocks - fitted
+    power = (residuals**2).mean(1)
     sigma = float(np.sqrt(np.quantile(power, 0.1)))
-    rest, power = rest[power > 1e-12], power[power > 1e-12]
-    if len(rest) < 8:
+    noisy = power > 1e-12
+    residuals = residuals[noisy]
+    power = power[noisy]
+    if len(residuals) < MIN_BLOCKS:
         return {}, sigma
-    planes = rest.reshape(-1, side, side)
-    found = {}
-    for name, lags in LAGS.items():
-        each = []
-        for dy, dx in lags:
-            products = planes[:, dy:, dx:] * planes[:, : side - dy, : side - dx]
-            # of 256 pixels, by chance
-            each.append(float(np.quantile(products.mean((1, 2)) / power, 0.25)) + 0.04)
-        found[name] = (each[0], each[1])
-    return found, sigma
+    planes = residuals.reshape(-1, FINE, FINE)
+    measured = {}
+    for name, (one, two) in LAGS.items():
+        at_one = _quartile_correlation(planes, power, one)
+        at_two = _quartile_correlation(planes, power, two)
+        measured[name] = (at_one, at_two)
+    return measured, sigma
+
+
+def _quartile_correlation(planes: np.ndarray, power: np.ndarray, lag: tuple[int, int]) -> float:
+    """Return the lower quartile, over blocks, of the correlation at a lag."""
+    correlation = _lagged_products(planes, lag).mean((1, 2)) / power
+    return float(np.quantile(correlation, 0.25)) + QUARTILE_BIAS
 
 
 def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Values that pile up at an end: `lowest` or `highest`, the value, and the share of the pixels that have it.
+    """Find values that pile up at the lowest or highest end.
 
-    Where a tail was cut off, its end has all that lay beyond: half as many pixels again as the
-    value beside it, and 1 in 1,000 at least.
+    A tail that was cut off leaves all its pixels at the end: half as many again as at the value
+    next to it, and 1 in 1,000 at least.
+
+    Args:
+        images: (C, H, W) each.
+
+    Returns:
+        The value and its share of the pixels, under "lowest" or "highest".
     """
     values = np.concatenate([image[~np.isnan(image)] for image in images])
-    found = {}
-    step = _step(values) if values.size else 0.0
-    for name, end, sign in (
-        ("lowest", values.min(initial=np.inf), 1),
-        ("highest", values.max(initial=-np.inf), -1),
-    ):
-        share, beside = (
-            float((np.abs(values - (end + sign * k * step)) < step / 2).mean()) for k in (0, 1)
-        )
-        if share > max(0.001, 1.5 * beside):
-            found[name] = (float(end), share)
-    return found
+    step = _value_step(values) if values.size else 0.0
+    ends = {
+        "lowest": (values.min(initial=np.inf), 1),
+        "highest": (values.max(initial=-np.inf), -1),
+    }
+    clipped = {}
+    for name, (end, inwards) in ends.items():
+        at_end = _share_near(values, end, step / 2)
+        next_to_it = _share_near(values, end + inwards * step, step / 2)
+        if at_end > max(0.001, 1.5 * next_to_it):
+            clipped[name] = (float(end), at_end)
+    return clipped
 
 
-def _step(values: np.ndarray) -> float:
-    """The distance of neighbouring values: 16 for 12 bit data stored in the upper bits of 16."""
-    some = np.unique(values[:: max(1, values.size // 100_000)])
-    return float(np.diff(some).min()) if len(some) > 1 else 1.0
+def _share_near(values: np.ndarray, value: float, distance: float) -> float:
+    return float((np.abs(values - value) < distance).mean())
+
+
+def _value_step(values: np.ndarray) -> float:
+    """Return the distance of neighbouring values: 16 for 12 bits stored in the upper bits of 16."""
+    distinct = np.unique(values[:: max(1, values.size // 100_000)])
+    return float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
 
 
 def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
-    """Whether images are photon counts: whole numbers from 0 on whose variance is their mean, to 15%."""
-    if model is None or model.b is None or not all(are_whole(image) for image in images):
+    """Return True if images are photon counts.
+
+    Their values are whole numbers from 0 on, and their variance is their mean to 15%.
+
+    Args:
+        model: variance against brightness.
+        images: (C, H, W) each.
+    """
+    if model is None or model.b is None or not all(map(are_whole, images)):
         return False
-    mean = float(np.mean([np.nanmean(i) for i in images]))
-    return abs(model.b - 1) < 0.15 and abs(model.a) < 0.15 * max(mean, 1)
+    mean = float(np.mean([np.nanmean(image) for image in images]))
+    gain_is_one = abs(model.b - 1) < 0.15
+    no_offset = abs(model.a) < 0.15 * max(mean, 1)
+    return gain_is_one and no_offset
 
 
 def are_whole(image: np.ndarray) -> bool:
-    """Whether all values are whole numbers, 0 or more."""
-    known = image[~np.isnan(image)]
-    return bool(known.size and known.min() >= 0 and (known == known.round()).all())
+    """Return True if all values are whole numbers, 0 or more."""
+    valid = image[~np.isnan(image)]
+    if not valid.size or valid.min() < 0:
+        return False
+    return bool((valid == valid.round()).all())
 
 
 def dispersion(image: np.ndarray) -> tuple[float, float, float]:
-    """The variance of the noise of a single image beside its brightness, in dark and in bright places: 1 for counts.
+    """Return the ratio of noise variance to brightness of a single image; 1 for photon counts.
+
+    Args:
+        image: (C, H, W).
 
     Returns:
-        Of the darker and of the brighter half of all blocks the middle ratio, and how much brighter
-        the latter is. NaN where there are fewer than 20 blocks.
+        The median ratio of the darker and of the brighter half of the blocks, and how many times
+        brighter the latter are. NaN with fewer than 20 blocks.
     """
     noise, bright = _second_differences(image)
-    known = (bright > 0) & ~np.isnan(noise)
-    if known.sum() < 20:
+    valid = (bright > 0) & ~np.isnan(noise)
+    if valid.sum() < 20:
         return float("nan"), float("nan"), float("nan")
-    noise, bright = noise[known], bright[known]
+    noise = noise[valid]
+    bright = bright[valid]
     dark = bright <= np.median(bright)
+    if dark.all():
+        return float("nan"), float("nan"), 1.0
     ratio = noise / bright
-    middles = (
-        [float(np.median(ratio[part])) for part in (dark, ~dark)]
-        if (~dark).any()
-        else [float("nan")] * 2
-    )
-    apart = float(np.median(bright[~dark]) / np.median(bright[dark])) if (~dark).any() else 1.0
-    return middles[0], middles[1], apart
+    dark_ratio = float(np.median(ratio[dark]))
+    bright_ratio = float(np.median(ratio[~dark]))
+    contrast = np.median(bright[~dark]) / np.median(bright[dark])
+    return dark_ratio, bright_ratio, float(contrast)
 
 
-def dispersion_noise(image: np.ndarray) -> float:
-    """The variance of the noise of a single image: of most of its blocks."""
+def noise_variance(image: np.ndarray) -> float:
+    """Return the variance of the noise of a single image (C, H, W): the median of its blocks."""
     noise, _ = _second_differences(image)
-    known = noise[~np.isnan(noise)]
-    return float(np.median(known)) if known.size else float("inf")
+    valid = noise[~np.isnan(noise)]
+    return float(np.median(valid)) if valid.size else float("inf")
 
 
 def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of the noise and brightness of blocks of a single image.
+    """Return variance of the noise and brightness of blocks of a single image.
 
     The noise is that of second differences along both axes (Immerkaer, CVIU 1996), which planes and
     straight edges do not have.
     """
-    kernel = (
-        image[:, 1:-1, 1:-1] * 4
-        + image[:, :-2, :-2]
-        + image[:, :-2, 2:]
-        + image[:, 2:, :-2]
-        + image[:, 2:, 2:]
-    )
-    kernel -= 2 * (
-        image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:]
-    )
-    side = min(16, *kernel.shape[1:])
+    above = image[:, :-2]
+    level_with = image[:, 1:-1]
+    below = image[:, 2:]
+    centre = level_with[..., 1:-1]
+    kernel = centre * 4 + above[..., :-2] + above[..., 2:] + below[..., :-2] + below[..., 2:]
+    sides = above[..., 1:-1] + below[..., 1:-1] + level_with[..., :-2] + level_with[..., 2:]
+    kernel -= 2 * sides
+    side = min(FINE, *kernel.shape[1:])
     if side < 1:
         return np.zeros(0), np.zeros(0)
-    return blocks_of(kernel**2 / 36, side).mean(1), blocks_of(image[:, 1:-1, 1:-1], side).mean(1)
+    variance = blocks_of(kernel**2 / 36, side).mean(1)
+    return variance, blocks_of(centre, side).mean(1)
 
 
 def level(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean brightness of the brighter of two captures above the darkest places of both.
+    """Return the mean of the brighter of two captures above the darkest places of both.
 
-    These are the 1 in 100 whose 5 x 5 pixels are darkest on average. A black level does not count,
-    noise does hardly. One capture differs from another by no more than this, so that a relative
-    change is 100% at most.
+    The darkest places are the 1 in 100 with the lowest mean of 5 x 5 pixels: a black level does not
+    count, noise hardly does. Captures differ by no more than this, so that a relative change is
+    100% at most.
+
+    Args:
+        first, second: the captures, (C, H, W).
+
+    Returns:
+        Brightness in stored units; NaN without a valid pixel.
     """
     from scipy.ndimage import uniform_filter
 
-    planes = [plane_of(image) for image in (first, second)]
-    if not all(np.isfinite(plane).all() for plane in planes):
-        return float("nan")
-    means = [float(plane.mean()) for plane in planes]
-    darkest = min(float(np.quantile(uniform_filter(plane, 5), 0.01)) for plane in planes)
-    return max(*means, darkest) - min(*means, darkest)
+    means = []
+    darkest = []
+    for image in (first, second):
+        plane = plane_of(image)
+        if not np.isfinite(plane).all():
+            return float("nan")
+        means.append(float(plane.mean()))
+        darkest.append(float(np.quantile(uniform_filter(plane, 5), 0.01)))
+    lowest = min(darkest)
+    return max(*means, lowest) - min(*means, lowest)

@@ -1,10 +1,11 @@
-"""What is looked at: parts of some scenes, as the files have them and as measures take them."""
+"""Samples that an inspection measures: central parts of scenes, frames and captures."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from n2n_lightning.arrays import bad_pixels
 from n2n_lightning.arrays.axes import evenly
@@ -12,99 +13,128 @@ from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet, middle
 from n2n_lightning.inspection import measures
 
-MAX_SCENES = 12  # scenes that are looked at, evenly spread
-CUTS = 1 / 8  # of the neighbouring frames of a movie may show different things
-CENTRE_SIDE = 1024  # pixels of the middle of each that are
+MAX_SCENES = 12  # evenly spread; measuring them takes seconds
+MAX_CUTS = 1 / 8  # share of neighbouring frames of a movie that may show different things
+CENTRE_SIDE = 1024  # pixels: side of the central part that is measured
+MAX_COPY_CHECKS = 500  # scenes that are searched for copies
 
 
 @dataclass
 class SceneSample:
-    """Parts of some scenes, as measures take them: of each the first captures, and the numbers of theirs.
+    """Central parts of scenes: the first two captures and the last one of each.
 
     Attributes:
-        known: of each scene its captures that are looked at, (C, H, W), float64, in stored units,
-            NaN where a pixel is missing or wild.
-        counts: captures of each scene that there are.
-        wild: share of the pixels that stand out as no picture does.
+        scenes: captures of each scene by number, (C, H, W), float64, in stored units, NaN where a
+            pixel is invalid or an outlier.
+        counts: number of captures that each scene has.
+        outliers: share of the pixels that are outliers.
     """
 
-    known: list[dict[int, np.ndarray]]
+    scenes: list[dict[int, np.ndarray]]
     counts: list[int]
-    wild: float
+    outliers: float
 
-    def values(self) -> list[np.ndarray]:
-        """The known values of each capture."""
-        return [image[np.isfinite(image)] for captures in self.known for image in captures.values()]
+    def images(self) -> list[np.ndarray]:
+        """All captures, (C, H, W) each."""
+        return [image for captures in self.scenes for image in captures.values()]
 
-    def pairs(self, *ends: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of captures of each scene: the first two (`near`), or the first and the last one (`far`)."""
-        found = []
-        for captures in self.known:
-            order = sorted(captures)
-            for end in ends:
-                if len(order) > 1 and (end == "near" or len(order) > 2):
-                    found.append((captures[order[0]], captures[order[1 if end == "near" else -1]]))
-        return found
+    def is_blank(self) -> bool:
+        """Return True if every capture is one value."""
+        for image in self.images():
+            valid = image[np.isfinite(image)]
+            if valid.size and valid.min() < valid.max():
+                return False
+        return True
+
+    def pairs(self, end: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return a pair of captures of each scene that has them.
+
+        Args:
+            end: "near" for the first two, "far" for the first and the last of three or more.
+        """
+        pairs = []
+        for captures in self.scenes:
+            first, *others = sorted(captures)
+            if end == "near" and others:
+                pairs.append((captures[first], captures[others[0]]))
+            elif end == "far" and len(others) > 1:
+                pairs.append((captures[first], captures[others[-1]]))
+        return pairs
 
 
 def sample_scenes(
-    scenes: SceneSet, seen: IntensityStats, most: int = MAX_SCENES, side: int = CENTRE_SIDE
+    scenes: SceneSet, stats: IntensityStats, most: int = MAX_SCENES, side: int = CENTRE_SIDE
 ) -> SceneSample:
-    """The middles of some scenes: their first two captures and their last one."""
-    chosen = evenly(len(scenes.names), most)
-    black, span = seen.limits or (0.0, seen.white)
-    known, counts, wild = [], [], []
-    for scene in chosen:
-        count = int(scenes.captures(torch.tensor([int(scene)]))[0])
-        values = {}
+    """Cut the central parts out of evenly spread scenes.
+
+    Args:
+        scenes: images, no volumes.
+        stats: their nodata values and intensity range.
+        most: number of scenes.
+        side: of the parts, in pixels.
+
+    Returns:
+        The first two captures and the last one of each scene.
+    """
+    sample = SceneSample([], [], 0.0)
+    outliers = []
+    for scene in evenly(len(scenes.names), most):
+        count = int(scenes.captures(torch.tensor([scene]))[0])
+        captures = {}
         for k in sorted({0, min(1, count - 1), count - 1}):
-            here = middle(scenes.image(int(scene), k), side)
-            shown = bad_pixels.mask_invalid(here, here.float(), seen.nodata_values)
-            outside = (
-                bad_pixels.outlier_mask((shown[None] - black) / span)
-                if here.dtype != torch.uint8
-                else None
-            )
-            wild.append(0.0 if outside is None else float(outside.float().mean()))
-            gone = shown.isnan() if outside is None else shown.isnan() | outside[0]
-            values[k] = torch.where(gone, torch.nan, here.double()).numpy()
-        known.append(values)
-        counts.append(count)
-    return SceneSample(known, counts, float(np.mean(wild)))
+            stored = middle(scenes.image(scene, k), side)
+            captures[k], share = _valid_values(stored, stats)
+            outliers.append(share)
+        sample.scenes.append(captures)
+        sample.counts.append(count)
+    sample.outliers = float(np.mean(outliers))
+    return sample
+
+
+def _valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, float]:
+    """Return an image in float64, NaN for invalid pixels and outliers, and the outliers' share."""
+    values = bad_pixels.mask_invalid(stored, stored.float(), stats.nodata_values)
+    invalid = values.isnan()
+    share = 0.0
+    if stored.dtype != torch.uint8:
+        black, span = stats.limits or (0.0, stats.white)
+        outliers = bad_pixels.outlier_mask((values[None] - black) / span)
+        if outliers is not None:
+            share = float(outliers.float().mean())
+            invalid = invalid | outliers[0]
+    return torch.where(invalid, torch.nan, stored.double()).numpy(), share
 
 
 def of_one_file(scenes: SceneSet) -> bool:
-    """Whether single images are the pages of one file, not a file each."""
+    """Return True if single images are the pages of one file."""
     return len({name.rpartition(", image ")[0] or name for name in scenes.names}) == 1
 
 
 def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
-    """Single images that follow one another as captures of one scene; None where they are different things.
+    """Return single images that follow one another as captures of one scene.
 
-    Blurred, so that their noise hardly counts, neighbours must have 8/10 in common, and what they
-    differ by must look like noise: pictures with the same frame or mask around them differ by
-    pictures. Frames of one value do not count. Of one file half of the pairs may be cuts, of single
-    files one in eight: in a folder with some captures of each scene more of them are.
+    Neighbours must have a correlation of 0.8 after a blur that removes most of their noise, and
+    their difference must look like noise: pictures in the same frame or mask differ by pictures.
+    Images of one value do not count. In one file half of the neighbours may differ (cuts); of
+    single files one in eight, because a folder with captures of several scenes has more.
+
+    Args:
+        scenes: one capture of each.
+
+    Returns:
+        One scene with all of them as captures; None if they are no movie.
     """
     count = len(scenes.names)
     if not isinstance(scenes, EqualSizeScenes) or count < 3:
         return None
-    found = []
+    continuous = []
     for i in evenly(count - 1, MAX_SCENES):
-        pair = [
-            middle(scenes.image(int(i) + k, 0), CENTRE_SIDE).double().nan_to_num() for k in (0, 1)
-        ]
-        if any(float(image.max()) == float(image.min()) for image in pair):
-            continue  # a dead frame
-        one, other = (
-            torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy()
-            for image in pair
-        )
-        alike = float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
-        noise = measures.noise_of(pair[0].numpy(), pair[1].numpy())
-        beside = max(abs(value) for value, _ in measures.correlations([noise]).values())
-        found.append(alike > 0.8 and beside < 0.5)
-    if not found or np.mean(found) < (0.5 if of_one_file(scenes) else 1 - CUTS):
+        frame = _centre(scenes, i, 0).nan_to_num()
+        following = _centre(scenes, i + 1, 0).nan_to_num()
+        if not _is_flat(frame) and not _is_flat(following):
+            continuous.append(_same_scene(frame, following))
+    least = 0.5 if of_one_file(scenes) else 1 - MAX_CUTS
+    if not continuous or np.mean(continuous) < least:
         return None
     (frames,) = scenes.frames
     return EqualSizeScenes(
@@ -112,30 +142,77 @@ def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
     )
 
 
-def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Means of frames that follow one another, and of those after them, and how many frames apart these are.
+def _centre(scenes: SceneSet, scene: int, capture: int) -> Tensor:
+    """Return the central part of a capture, (C, H, W), float64."""
+    return middle(scenes.image(scene, capture), CENTRE_SIDE).double()
 
-    Of a movie in which little moves from one frame to the next, under much noise.
+
+def _is_flat(image: Tensor) -> bool:
+    return float(image.max()) == float(image.min())
+
+
+def _same_scene(frame: Tensor, following: Tensor) -> bool:
+    """Return True if two images (C, H, W) are alike and differ by what looks like noise."""
+    one, other = _blurred(frame), _blurred(following)
+    if not (one.std() and other.std()) or not np.corrcoef(one, other)[0, 1] > 0.8:
+        return False
+    noise = measures.noise_of(frame.numpy(), following.numpy())
+    correlations = measures.correlations([noise])
+    strongest = max(abs(at_one) for at_one, _ in correlations.values())
+    return strongest < 0.5
+
+
+def _blurred(image: Tensor) -> np.ndarray:
+    """Return the means of 8 x 8 pixels of an image (C, H, W), flat."""
+    means: np.ndarray = torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy()
+    return means
+
+
+def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Return means of up to four successive frames and of those after them.
+
+    They show the movement of a movie in which little moves between frames under much noise.
+
+    Args:
+        scenes: one movie, its frames the captures.
+
+    Returns:
+        Two means (C, H, W) and their distance in frames, at four places of the movie.
     """
     count = int(scenes.captures(torch.tensor([0]))[0])
     length = max(1, min(4, count // 2))
-    found = []
+    pairs = []
     for start in evenly(count - 2 * length + 1, 4):
-        frames = [
-            middle(scenes.image(0, int(start) + k), CENTRE_SIDE).double().numpy()
-            for k in range(2 * length)
-        ]
-        found.append((np.mean(frames[:length], 0), np.mean(frames[length:], 0), length))
-    return found
+        frames = [_centre(scenes, 0, start + k).numpy() for k in range(2 * length)]
+        one = np.mean(frames[:length], 0)
+        other = np.mean(frames[length:], 0)
+        pairs.append((one, other, length))
+    return pairs
 
 
 def duplicates(scenes: SceneSet) -> list[str]:
-    """Names of scenes of which two neighbouring captures, or the first and the last one, are the same values."""
-    found = []
-    for i in evenly(len(scenes.names), 500):
-        count = int(scenes.captures(torch.tensor([int(i)]))[0])
-        images = [scenes.image(int(i), k)[..., ::3, ::3] for k in range(min(count, 10))]
-        beside = list(pairwise(images)) + ([(images[0], images[-1])] if count > 2 else [])
-        if any(bool(torch.equal(a, b)) and float(a.float().std()) > 0 for a, b in beside):
-            found.append(scenes.names[int(i)])
-    return found
+    """Return the names of scenes with captures of the same values.
+
+    Every third pixel of neighbouring captures is compared, and of the first and the last.
+
+    Args:
+        scenes: up to 500 of them are searched, and ten captures of each.
+    """
+    names = []
+    for i in evenly(len(scenes.names), MAX_COPY_CHECKS):
+        count = int(scenes.captures(torch.tensor([i]))[0])
+        captures = [scenes.image(i, k) for k in range(min(count, 10))]
+        pairs = list(pairwise(captures))
+        if count > 2:
+            pairs.append((captures[0], captures[-1]))
+        if any(_are_copies(*pair) for pair in pairs):
+            names.append(scenes.names[i])
+    return names
+
+
+def _are_copies(one: Tensor, other: Tensor) -> bool:
+    """Return True if every third pixel is the same in two captures, and not all are one value."""
+    pixels = one[..., ::3, ::3]
+    if not torch.equal(pixels, other[..., ::3, ::3]):
+        return False
+    return float(pixels.float().std()) > 0

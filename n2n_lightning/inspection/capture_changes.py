@@ -1,0 +1,165 @@
+"""Findings about changes between the captures of a scene: shift, movement, brightness."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.inspection import measures, shifts
+from n2n_lightning.inspection.reports import DRIFTED, InspectionReport
+from n2n_lightning.inspection.sampling import SceneSample, blurred_pairs
+from n2n_lightning.inspection.shifts import SHIFTED, ShiftSummary
+
+BETWEEN = {"near": "between neighbours", "far": "between the first and the last capture"}
+NOT_MEASURABLE = "not measurable: too little structure, or too much noise"
+HARMFUL_CHANGE = 0.05  # of the noise's deviation: below, a change of brightness costs nothing
+SURE_CHANGE = 4  # standard errors
+
+
+def mostly_differ(sample: SceneSample) -> bool:
+    """Return True if neighbouring captures of most scenes show different things."""
+    different = sum(shifts.differ(*pair) for pair in sample.pairs("near"))
+    return different > len(sample.scenes) / 2
+
+
+def add_shift(report: InspectionReport, sample: SceneSample, far: bool = True) -> None:
+    """Add a line about the shift between captures.
+
+    Args:
+        report: gets the line and the shifts.
+        sample: two captures or more of each scene.
+        far: compare the first with the last capture, too.
+    """
+    for end in BETWEEN if far else ("near",):
+        measured = [shifts.shift(*pair) for pair in sample.pairs(end)]
+        known = [shift for shift in measured if shift is not None]
+        if known:
+            summary = ShiftSummary.of(known)
+            report.shifts[end] = summary
+            report.numbers[f"shift_{end}"] = [summary.rows, summary.columns, summary.most]
+    if "near" not in report.shifts and mostly_differ(sample):
+        line = "captures of a scene do not show the same thing: they are no pairs"
+        report.add("shift", line, bad=True)
+        return
+    if not report.shifts:
+        report.add("shift", NOT_MEASURABLE)
+        return
+    worst = max(report.shifts.values(), key=lambda summary: summary.most)
+    parts = [f"{shift.shown:.2f} pixels {BETWEEN[end]}" for end, shift in report.shifts.items()]
+    line = ", ".join(parts)
+    if worst.most <= SHIFTED:
+        report.add("shift", f"{line}: they lie on one another")
+        return
+    typical = f"typically {worst.rows:+.2f} rows, {worst.columns:+.2f} columns"
+    line += f" ({typical}): results are blurred by as much; register them first"
+    report.add("shift", line, bad=True)
+
+
+def add_movement(report: InspectionReport, scenes: EqualSizeScenes) -> None:
+    """Add a line with the movement of a movie from frame to frame.
+
+    Args:
+        report: gets the line.
+        scenes: one movie, its frames the captures.
+    """
+    speeds = []
+    for one, other, length in blurred_pairs(scenes):
+        shift = shifts.shift(one, other, 0.15 * length)
+        if shift is not None:
+            speeds.append(shift.length / length)
+    if not speeds:
+        report.add("movement", NOT_MEASURABLE)
+        return
+    speed = float(np.median(speeds))
+    line = (
+        f"{speed:.2f} pixels a frame: the less, the more frames can be averaged;"
+        " data.context= shows the network some"
+    )
+    report.add("movement", line, movement=speed)
+
+
+@dataclass(frozen=True)
+class BrightnessChange:
+    """Relative change of brightness between two captures, over several scenes.
+
+    Attributes:
+        mean: of the scenes.
+        error: standard error of the mean.
+        most: the change of the scene that changes most, 0 if none does for sure.
+        size: the magnitude to judge by: the larger of both, as far as it is sure and not small
+            beside the noise.
+    """
+
+    mean: float
+    error: float
+    most: float
+    size: float
+
+
+def _brightness_change(pairs: list[tuple[np.ndarray, np.ndarray]]) -> BrightnessChange | None:
+    """Measure the change of brightness of pairs; None if there are too few pixels."""
+    changes, errors, levels, variances = [], [], [], []
+    for first, second in pairs:
+        change, error = measures.difference(first, second)
+        if np.isfinite(error):
+            changes.append(change)
+            errors.append(error)
+            levels.append(measures.level(first, second))
+            variances.append(np.nanvar(first - second))
+    if not changes:
+        return None
+    noise = float(np.sqrt(np.mean(variances) / 2))
+    level = np.maximum(levels, 1e-12)
+    relative = np.array(changes) / level
+    mean = float(relative.mean())
+    squared_error = (np.array(errors) ** 2).sum()
+    mean_error = np.sqrt(squared_error) / len(errors)
+    mean_error = float(mean_error / max(np.mean(levels), 1e-12))
+    uncertainty = SURE_CHANGE * np.array(errors) / level
+    sure = np.maximum(np.abs(relative) - uncertainty, 0)
+    most = float(relative[np.argmax(sure)]) if sure.any() else 0.0
+    size = float(sure.max())
+    if abs(mean) > SURE_CHANGE * mean_error:
+        size = max(abs(mean), size)
+    harmful = np.abs(changes) > HARMFUL_CHANGE * noise
+    return BrightnessChange(mean, mean_error, most, size if harmful.any() else 0.0)
+
+
+def add_brightness(report: InspectionReport, sample: SceneSample, far: bool = True) -> None:
+    """Add a line about the change of brightness between captures.
+
+    It is relative to the brightness above the darkest places.
+
+    Args:
+        report: gets the line, if the change is measurable.
+        sample: two captures or more of each scene.
+        far: compare the first with the last capture, too.
+    """
+    changes = {}
+    for end in BETWEEN if far else ("near",):
+        change = _brightness_change(sample.pairs(end))
+        if change is not None:
+            changes[end] = change
+            numbers = {"mean": change.mean, "error": change.error, "most": change.most}
+            report.numbers[f"brightness_{end}"] = numbers
+    if not changes:
+        return
+    parts = []
+    for end, change in changes.items():
+        mean = f"{100 * change.mean:+.1f}"
+        error = f"{100 * change.error:.1f}%"
+        parts.append(f"{mean} +- {error} {BETWEEN[end]}")
+    line = ", ".join(parts)
+    if max(change.size for change in changes.values()) <= DRIFTED:
+        report.add("brightness", f"{line}: alike")
+        return
+    most = max((change.most for change in changes.values()), key=abs)
+    line += f", {100 * most:+.1f}% at most"
+    if report.source == "movie":  # many movies are taken to see what lights up or bleaches
+        report.add("brightness", f"{line}: it may be what is measured")
+        return
+    line += (
+        ": the result has the mean of both, so use captures as near in time as there are,"
+        " or bring them to one brightness"
+    )
+    report.add("brightness", line, bad=True)
