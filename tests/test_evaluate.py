@@ -405,6 +405,23 @@ def test_report_survives_damage_and_says_so(place, tmp_path):
     assert "three" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_report_names_the_captures_of_a_score_without_clean_images(tmp_path):
+    folder = tmp_path / "unequal"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    score_of = {"captures": "the second captures", "sigmas": [5.02, 19.8], "ratio": 3.94}
+    result = {"status": "finished", "val_psnr_estimate": 31.5, "score_of": score_of}
+    (folder / "result.json").write_text(json.dumps(result))
+    done = run("report", "unequal", "--out", "page", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "The score is that of the second captures" in page
+    assert "sigma 5.02 and 19.8" in page
+    with (tmp_path / "page" / "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["score of"] == "the second captures"
+
+
 def test_report_mistakes(tmp_path):
     for arguments, message in (
         (["nowhere"], "error: nowhere: no such folder"),
@@ -430,7 +447,8 @@ def test_page_in_a_browser(place, tmp_path):
     page = tmp_path / "report.html"
     probe = """<script>addEventListener("load", () => { document.title = JSON.stringify({
         pictures: [...document.images].map(i => i.naturalWidth > 0),
-        asked: performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")),
+        asked: performance.getEntriesByType("resource").map(e => e.name)
+            .filter(n => !n.startsWith("data:")),
         wide: document.documentElement.scrollWidth > innerWidth }) })</script></body>"""
     page.write_text(page.read_text().replace("</body>", probe))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]

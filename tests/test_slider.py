@@ -22,11 +22,14 @@ SCRIPT = """
 <script>
 window.addEventListener("error", (event) => { document.body.dataset.error = event.message; });
 const root = document.querySelector(".viewer"), $ = (name) => root.querySelector("." + name);
-const set = (name, value) => { const e = $(name); e.value = value; e.dispatchEvent(new Event("input")); };
+const set = (name, value) => {
+  const e = $(name); e.value = value; e.dispatchEvent(new Event("input"));
+};
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 const pixel = (name) => Array.from($(name).getContext("2d").getImageData(5, 5, 1, 1).data);
 (async () => {
-  while ([...document.querySelectorAll(".viewer")].some((one) => one.dataset.ready !== "yes")) await wait(20);
+  const viewers = [...document.querySelectorAll(".viewer")];
+  while (viewers.some((one) => one.dataset.ready !== "yes")) await wait(20);
   const found = {}, after = $("after"), view = $("view");
   found.viewers = document.querySelectorAll(".viewer").length;
   found.layers = [...$("right").options].map((option) => option.textContent);
@@ -41,7 +44,10 @@ const pixel = (name) => Array.from($(name).getContext("2d").getImageData(5, 5, 1
   found.middle = pixel("removed");
   const first = after.toDataURL(); set("page", 1); await wait(300);
   found.other = after.toDataURL() !== first;
-  if (found.buttons) { $("strip").lastChild.click(); await wait(300); found.clicked = $("name-right").textContent; }
+  if (found.buttons) {
+    $("strip").lastChild.click(); await wait(300);
+    found.clicked = $("name-right").textContent;
+  }
   found.about = $("about").textContent;
   found.paper = getComputedStyle(document.body).backgroundColor;
   found.error = document.body.dataset.error || "";
@@ -147,11 +153,11 @@ def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     volume = slider.pair(
         "d", np.zeros((20, 9, 9), np.uint16), np.zeros((20, 9, 9), np.uint16), "DHW"
     )
-    assert len(volume.pages) == slider.PAGES
+    assert len(volume.pages) == slider.MAX_PAGES
     labels = [label for _, label in volume.pages]
     assert labels[0].endswith("page 1 of 20.")
     assert labels[-1].endswith("page 20 of 20.")
-    assert volume.about.endswith(f"{slider.PAGES} of 20 pages are here.")
+    assert volume.about.endswith(f"{slider.MAX_PAGES} of 20 pages are here.")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

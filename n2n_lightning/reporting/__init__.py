@@ -1,1 +1,1 @@
-"""Pages and pictures for people."""
+"""Reports for people: HTML pages, sliders between images, sample images of runs."""

@@ -1,4 +1,4 @@
-"""A page put together piece by piece: HTML that needs no other file, and the same as Markdown with files beside it."""
+"""HTML pages that need no other file, with the same as Markdown, PNG and CSV."""
 
 import base64
 import csv
@@ -12,38 +12,46 @@ WIDE = ("budget", "differs from the report", "reason")  # columns of sentences
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A template of n2n_lightning/reporting/templates, filled in; in HTML what is filled in cannot become markup."""
+    """Fill in a template of n2n_lightning/reporting/templates.
+
+    Args:
+        template: name of the file.
+        **values: its variables; in HTML they are escaped.
+
+    Returns:
+        The page.
+    """
     from jinja2 import Environment, PackageLoader, select_autoescape
 
-    loader = PackageLoader("n2n_lightning.reporting")
     pages = Environment(
-        loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("n2n_lightning.reporting"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return pages.get_template(template).render(**values)
 
 
 def text(value: Any) -> str:
-    """A cell of a table.
+    """Format a cell of a table.
 
     >>> text(25.861), text(50000), text(None)
     ('25.86', '50,000', '')
     """
     if value is None:
         return ""
-    return (
-        f"{value:.2f}"
-        if isinstance(value, float)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
 
 
 class HtmlReport:
-    """The page, put together piece by piece: HTML, Markdown, and the files beside them.
+    """Page that is put together part by part, and the files that its Markdown refers to.
 
     Args:
-        out: the folder of all of them.
+        out: folder of all files.
     """
 
     def __init__(self, out: Path) -> None:
@@ -51,39 +59,75 @@ class HtmlReport:
         self.parts: list[dict[str, Any]] = []
 
     def heading(self, words: str, level: int = 2) -> None:
+        """Append a heading.
+
+        Args:
+            words: the heading.
+            level: 1 for the title of the page.
+        """
         self.parts.append({"kind": "heading", "text": words, "level": level})
 
     def paragraph(self, words: str, state: str = "") -> None:
+        """Append a paragraph.
+
+        Args:
+            words: the text.
+            state: its class in the style sheet: failed, killed, running, note.
+        """
         self.parts.append({"kind": "paragraph", "text": words, "state": state})
 
     def code(self, words: str) -> None:
+        """Append a command line."""
         self.parts.append({"kind": "code", "text": words})
 
     def picture(self, name: str, content: bytes, caption: str) -> None:
-        """A PNG file, of a name of its own in Markdown."""
+        """Append an image and write it to a file.
+
+        Args:
+            name: of the file.
+            content: a PNG file.
+            caption: below the image.
+        """
         with replacing(self.out / name) as temporary:
             temporary.write_bytes(content)
         data = base64.b64encode(content).decode()
         self.parts.append({"kind": "picture", "name": name, "data": data, "caption": caption})
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
-        """A matplotlib figure."""
+        """Append a matplotlib figure and write it to a PNG file.
+
+        Args:
+            name: of the file.
+            figure: the figure.
+            caption: below the figure.
+        """
         content = io.BytesIO()
         figure.savefig(content, format="png")
         self.picture(name, content.getvalue(), caption)
 
     def compared(self, pictures: list[dict[str, Any]], caption: str) -> None:
-        """Pictures with a slider, as `slider.content` has them; Markdown has none."""
+        """Append images with a slider; Markdown gets the caption only.
+
+        Args:
+            pictures: from `slider.content`.
+            caption: below the images.
+        """
         self.parts.append({"kind": "compared", "pictures": pictures, "caption": caption})
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Rows of equal keys, and a CSV file of them; columns without a value are left out of the page."""
-        names = [n for n in rows[0] if any(row[n] not in (None, "") for row in rows)]
-        cells = [
-            {"cells": [text(row[n]) for n in names], "state": str(row.get("state", ""))}
-            for row in rows
-        ]
-        self.parts.append({"kind": "table", "names": names, "rows": cells, "wide": WIDE})
+        """Append a table and write it to a CSV file.
+
+        Args:
+            name: of the file, without its ending.
+            rows: with the same keys. The page leaves out columns without a value; the value of
+                "state" is the row's class in the style sheet.
+        """
+        names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+        shown = []
+        for row in rows:
+            cells = [text(row[column]) for column in names]
+            shown.append({"cells": cells, "state": str(row.get("state", ""))})
+        self.parts.append({"kind": "table", "names": names, "rows": shown, "wide": WIDE})
         with (
             replacing(self.out / f"{name}.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -93,6 +137,12 @@ class HtmlReport:
             writer.writerows(rows)
 
     def write(self, name: str = "report", title: str = "Noise2Noise report") -> None:
+        """Write the page as HTML and Markdown.
+
+        Args:
+            name: of both files, without their endings.
+            title: of the page.
+        """
         for ending in ("html", "md"):
             content = rendered(f"page.{ending}", parts=self.parts, title=title)
             with replacing(self.out / f"{name}.{ending}") as temporary:

@@ -1,4 +1,4 @@
-"""Pictures to compare with a slider: a page of before and after that needs no other file, and parts of others."""
+"""Images with a slider between before and after: a page of them, and parts of other pages."""
 
 import base64
 import io
@@ -13,20 +13,21 @@ from n2n_lightning.arrays.axes import as_pages, evenly
 from n2n_lightning.files import replacing
 from n2n_lightning.reporting.html import rendered
 
-BYTES = 15e6  # of all pictures, as PNG: with the text that they become a page stays under 20 MB
-PAGES = 8  # of a stack that are shown
-MAX_PICTURES = 24  # pictures
+# bytes of all images as PNG; as base64 a page stays under 20 MB (tests/test_slider.py)
+BYTES = 15e6
+MAX_PAGES = 8  # pages of a stack on the page
+MAX_PICTURES = 24  # images on a page
 
 
 @dataclass
 class Compared:
-    """Layers of one picture that are compared, 8 bit grey or colour, ready to be shown.
+    """Layers of one image that are compared, 8 bit grey or colour.
 
     Attributes:
-        name: of the picture.
-        about: its size, its type and the range that is shown.
-        layers: what each is called, `before` and `after` say; the first two are shown at first.
-        pages: the layers of each page, (H, W) or (H, W, 3) each, and what to say of it.
+        name: of the image.
+        about: its size, type and displayed range.
+        layers: labels, for example `before` and `after`; the first two are selected at first.
+        pages: layers of each page, (H, W) or (H, W, 3) each, and a remark.
     """
 
     name: str
@@ -41,98 +42,113 @@ class Compared:
 
 
 def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compared:
-    """A picture in the range of the middle 99.8% of its values, of each channel where they are no colours.
+    """Return an image in the range of the middle 99.8% of its values.
+
+    Channels that are no colours have a range each.
 
     Args:
-        name: of the picture.
-        before, after: of one shape, mapped or not.
+        name: of the image.
+        before, after: arrays of one shape, mapped or not.
         axes: their letters. Planes of volumes and frames of movies are pages; of colours the first
-            three are shown, of other channels each by itself.
+            three are shown, other channels are pages.
     """
-    first, second = (as_pages(array, axes) for array in (before, after))
+    first, second = as_pages(before, axes), as_pages(after, axes)
     *stacked, height, width, channels = first.shape
-    colours = 3 if channels in (3, 4) else 1
-    places = [
-        (*place, k)
-        for place in np.ndindex(*stacked)
-        for k in range(1 if colours == 3 else channels)
-    ]
-    chosen = evenly(len(places), PAGES)
-    shape = " x ".join(str(n) for n in before.shape)
-    left = f" {len(chosen)} of {len(places)} pages are here." if len(chosen) < len(places) else ""
-    found = Compared(name, f"{shape}, {before.dtype.name}.{left}", ["before", "after"])
+    colour = channels in (3, 4)
+    places = list(np.ndindex(*stacked, 1 if colour else channels))
+    chosen = evenly(len(places), MAX_PAGES)
+    shape = " x ".join(map(str, before.shape))
+    about = f"{shape}, {before.dtype.name}."
+    if len(chosen) < len(places):
+        about += f" {len(chosen)} of {len(places)} pages are here."
+    picture = Compared(name, about, ["before", "after"])
     for number in chosen:
-        *place, k = places[number]
-        part = slice(3) if colours == 3 else slice(k, k + 1)
-        here = [np.asarray(array[tuple(place)][..., part], np.float64) for array in (first, second)]
-        known = here[0][np.isfinite(here[0])]
-        low, high = (
-            (float(v) for v in np.quantile(known, (0.001, 0.999))) if known.size else (0.0, 1.0)
-        )
-        if before.dtype == np.uint8:
-            low, high = 0.0, 255.0
-        high = high if high > low else low + 1
-        eight = [np.nan_to_num((x - low) / (high - low)).clip(0, 1) * 255 for x in here]
-        one, other = ((x if colours == 3 else x[..., 0]).round().astype(np.uint8) for x in eight)
-        label = f"Shown: {low:g} to {high:g}." if before.dtype != np.uint8 else ""
-        label += (
-            f" {height} x {width}, page {number + 1} of {len(places)}." if len(places) > 1 else ""
-        )
-        found.pages.append(([one, other], label))
-    return found
+        *place, channel = places[number]
+        part = slice(3) if colour else channel
+        one = np.asarray(first[tuple(place)][..., part], np.float64)
+        other = np.asarray(second[tuple(place)][..., part], np.float64)
+        label = ""
+        limits = (0.0, 255.0)
+        if before.dtype != np.uint8:
+            limits = _displayed_range(one)
+            label = "Shown: {:g} to {:g}.".format(*limits)
+        if len(places) > 1:
+            label += f" {height} x {width}, page {number + 1} of {len(places)}."
+        layers = [_as_8_bit(one, limits), _as_8_bit(other, limits)]
+        picture.pages.append((layers, label))
+    return picture
+
+
+def _displayed_range(values: np.ndarray) -> tuple[float, float]:
+    """Return the range of the middle 99.8% of the values."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = np.quantile(finite, (0.001, 0.999)).tolist()
+    return low, (high if high > low else low + 1)
+
+
+def _as_8_bit(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Scale values to 0 to 255, uint8; NaN becomes 0."""
+    low, high = limits
+    scaled = np.nan_to_num((values - low) / (high - low))
+    return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str, Any]]:
-    """Pictures as the templates take them, made smaller where all of them would be too large, which they say.
+    """Return images as the templates take them, reduced if they are too large together.
 
     Args:
-        compared: the pictures.
+        compared: the images.
         most: bytes of all of them.
+
+    Returns:
+        Name, remark (with the reduction), layers and pages of each image.
     """
-    factor = max(1, int(np.ceil((sum(one.size for one in compared) / most) ** 0.5)))
+    total = sum(picture.size for picture in compared)
+    factor = max(1, int(np.ceil((total / most) ** 0.5)))
     smaller = f" Made smaller, {factor} x {factor} pixels to one." if factor > 1 else ""
-    return [
-        {
-            "name": one.name,
-            "about": one.about + smaller,
-            "layers": one.layers,
-            "pages": [
-                {"images": [_png(layer, factor) for layer in layers], "label": label}
-                for layers, label in one.pages
-            ],
+    rows = []
+    for picture in compared:
+        pages = []
+        for layers, label in picture.pages:
+            images = [_png(layer, factor) for layer in layers]
+            pages.append({"images": images, "label": label})
+        row = {
+            "name": picture.name,
+            "about": picture.about + smaller,
+            "layers": picture.layers,
+            "pages": pages,
         }
-        for one in compared
-    ]
+        rows.append(row)
+    return rows
 
 
 def write_page(path: Path, compared: Sequence[Compared], title: str) -> None:
-    """Writes a page of pictures.
+    """Write a page of images.
 
     Args:
-        path: the page.
-        compared: up to MAX_PICTURES of them are shown.
+        path: of the page.
+        compared: MAX_PICTURES of them are shown at most.
         title: of the page.
     """
     shown = [compared[i] for i in evenly(len(compared), MAX_PICTURES)]
-    left = (
-        f"{len(compared) - len(shown)} more pictures are not shown."
-        if len(compared) > len(shown)
-        else ""
-    )
-    page = rendered("slider.html", title=title, pictures=content(shown), remark=left)
+    remark = ""
+    if len(compared) > len(shown):
+        remark = f"{len(compared) - len(shown)} more pictures are not shown."
+    page = rendered("slider.html", title=title, pictures=content(shown), remark=remark)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
 def _png(image: np.ndarray, factor: int) -> str:
-    """An image as PNG, as text; of `factor` x `factor` pixels the mean."""
+    """Return an image as PNG in base64, reduced to the means of `factor` x `factor` pixels."""
     from PIL import Image
 
     if factor > 1:
-        height, width = (n // factor * factor for n in image.shape[:2])
-        blocks = image[:height, :width].reshape(
-            height // factor, factor, width // factor, factor, *image.shape[2:]
-        )
+        rows, columns = (n // factor for n in image.shape[:2])
+        whole = image[: rows * factor, : columns * factor]
+        blocks = whole.reshape(rows, factor, columns, factor, *image.shape[2:])
         image = blocks.mean((1, 3)).round().astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", optimize=False)
