@@ -1,9 +1,8 @@
 """Train image denoisers from noisy images alone, without clean targets.
 
-In Python: `inspect_images`, `fit`, `score`, and `load` a network that denoises (api.py); the other
-    public names are
-the parts to build on. On the command line: `n2n train`, or `python -m n2n_lightning.train`, and the
-    others in README.
+In Python: `inspect_images`, `fit`, `score`, and `load` for a network that denoises (api.py); the
+other public names are parts to build on. On the command line: `n2n train`, or
+`python -m n2n_lightning.train`, and the other commands in README.
 """
 
 import importlib
@@ -70,7 +69,7 @@ __all__ = sorted(HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    # imported when it is asked for, so that no command waits for torch that does not need it
+    # Imported on first use, so that commands that do not need torch do not wait for it.
     if name in HOMES:
         return getattr(importlib.import_module(f"n2n_lightning.{HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The console script `n2n` and `python -m n2n_lightning`: run the command named first, or list the commands."""
+"""Console script `n2n` and `python -m n2n_lightning`: run a command, or list all of them."""
 
 import ast
 import runpy
@@ -11,8 +11,7 @@ COMMANDS = ("train", "check", "denoise", "evaluate", "report", "prepare", "expor
 def main() -> None:
     """Run `n2n COMMAND ...` as `python -m n2n_lightning.COMMAND ...`; without a command, list them.
 
-    The command's module runs as `__main__`, so that the processes that it starts itself find it
-    again.
+    The command's module runs as `__main__`, so that the processes that it starts find it again.
     """
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
@@ -20,15 +19,16 @@ def main() -> None:
         runpy.run_module(f"n2n_lightning.{words[0]}", run_name="__main__", alter_sys=True)
         return
     if words and words[0] not in ("-h", "--help"):
-        print(
-            f"error: {words[0]}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr
-        )
+        choices = ", ".join(COMMANDS)
+        print(f"error: {words[0]}: no such command; there are {choices}", file=sys.stderr)
         sys.exit(2)
     for name in COMMANDS:
         source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        first = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-        what, _, how = first.partition(": ")
-        print(f"{what}:\n    {how.strip('`. ').replace('`', '')}")
+        docstring = ast.get_docstring(ast.parse(source)) or ""
+        summary = docstring.partition("\n")[0]
+        purpose, _, usage = summary.partition(": ")
+        usage = usage.strip("`. ").replace("`", "")
+        print(f"{purpose}:\n    {usage}")
     print("n2n train, n2n denoise, ... are the same in short; --help after a command says more")
 
 

@@ -1,9 +1,10 @@
 """Write a trained network for other programs: `python -m n2n_lightning.export CHECKPOINT OUT`.
 
-The name of OUT says how: .onnx (ONNX, for onnxruntime and others), .pt2 (torch.export, for PyTorch
-without this package), .ckpt (a checkpoint of the network alone, without the state of its training),
-.zip (a model of the BioImage Model Zoo, for napari, Fiji and deepImageJ). All take images of any
-size, any number at a time; the result is compared with the network here before the file is there.
+The ending of OUT is the format: .onnx (ONNX, for onnxruntime and others), .pt2 (torch.export, for
+PyTorch without this package), .ckpt (a checkpoint of the network alone, without the state of its
+training), .zip (a model of the BioImage Model Zoo, for napari, Fiji and deepImageJ). All take
+images of any size, any number at a time. Before the file is written, its results are compared with
+those of the network.
 """
 
 import contextlib
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
 
     from n2n_lightning.inference.denoiser import TrainedDenoiser
 
+Export = Callable[["Tensor"], "Tensor"]
+
 TOLERANCE = 1e-3  # of values in [0, 1]: a quarter of a grey level of 8 bits
-# Numbers and sizes of images, or of volumes, that an export is compared on, by the number of
-# spatial axes.
-SIZES = {
+# Batch and size of the images, or volumes, that an export is compared on, by the number of spatial
+# axes: divisible by a power of 2, and not.
+COMPARED_SIZES = {
     2: ((2, 64, 64), (1, 70, 90), (1, 33, 131)),
     3: ((2, 16, 32, 32), (1, 18, 30, 34), (1, 9, 33, 21)),
 }
-EXAMPLE = {2: (2, 70, 90), 3: (2, 18, 26, 30)}
-NAMES = ("depth", "height", "width")
+TRACED_SIZE = {2: (2, 70, 90), 3: (2, 18, 26, 30)}
+SPATIAL_AXES = ("depth", "height", "width")
 
 
 def parser() -> Parser:
@@ -59,8 +62,19 @@ def parser() -> Parser:
     return p
 
 
-def onnx(model: "TrainedDenoiser", path: Path) -> Callable[["Tensor"], "Tensor"]:
-    """Writes an ONNX file; returns what runs it."""
+def onnx(model: "TrainedDenoiser", path: Path) -> Export:
+    """Write an ONNX file.
+
+    Args:
+        model: the network.
+        path: of the file.
+
+    Returns:
+        The file's network, in onnxruntime.
+
+    Raises:
+        InputError: a package is missing.
+    """
     import torch
 
     try:
@@ -70,40 +84,56 @@ def onnx(model: "TrainedDenoiser", path: Path) -> Callable[["Tensor"], "Tensor"]
         raise InputError(
             f".onnx needs {error.name}: pip install 'n2n_lightning[export]'"
         ) from error
-    count, *size = EXAMPLE[model.dims]
-    axes = {"image": {0: "batch", **{2 + k: name for k, name in enumerate(NAMES[-len(size) :])}}}
+    count, *size = TRACED_SIZE[model.dims]
+    dynamic = {0: "batch"}
+    for axis, name in enumerate(SPATIAL_AXES[-len(size) :], 2):
+        dynamic[axis] = name
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    example = torch.rand(count, model.inputs, *size)
     program: Any = torch.onnx.export(
         model.network,
-        (torch.rand(count, model.inputs, *size),),
+        (example,),
         dynamo=True,
-        dynamic_shapes=axes,
+        dynamic_shapes={"image": dynamic},
         input_names=["image"],
         output_names=["denoised"],
         verbose=False,
     )
     program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+    def run(image: "Tensor") -> "Tensor":
+        (denoised,) = session.run(None, {"image": image.numpy()})
+        return torch.from_numpy(denoised)
+
+    return run
 
 
-def pt2(model: "TrainedDenoiser", path: Path) -> Callable[["Tensor"], "Tensor"]:
-    """Writes a torch.export archive; returns what runs it."""
+def pt2(model: "TrainedDenoiser", path: Path) -> Export:
+    """Write a torch.export archive.
+
+    Args:
+        model: the network.
+        path: of the file.
+
+    Returns:
+        The file's network.
+    """
     import torch
     from torch.export import Dim
     from torch.fx.experimental import _config
 
-    count, *size = EXAMPLE[model.dims]
-    example = torch.rand(count if model.dims == 2 else 1, model.inputs, *size)
-    # A program for two volumes would refuse one: torch's convolutions of volumes look at the
-    # number.
-    dynamic = {
-        axis: Dim.DYNAMIC
-        for axis in ((0,) if model.dims == 2 else ()) + tuple(range(2, 2 + len(size)))
-    }
-    # Otherwise the example's own size leaves conditions behind (its width is no multiple of 8, it
-    # is not one image).
+    count, *size = TRACED_SIZE[model.dims]
+    axes = list(range(2, 2 + len(size)))
+    if model.dims == 2:
+        axes.insert(0, 0)
+    else:  # torch specialises on the batch size of 3D convolutions: a program for two refuses one
+        count = 1
+    dynamic = {axis: Dim.DYNAMIC for axis in axes}
+    example = torch.rand(count, model.inputs, *size)
+    # Otherwise conditions on the size of the example remain (width no multiple of 8, more than one
+    # image).
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(model.network, (example,), dynamic_shapes=(dynamic,))
     torch.export.save(program, path)
@@ -111,8 +141,17 @@ def pt2(model: "TrainedDenoiser", path: Path) -> Callable[["Tensor"], "Tensor"]:
     return loaded
 
 
-def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Callable[["Tensor"], "Tensor"]:
-    """Writes a checkpoint with the network alone; returns what runs it."""
+def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Export:
+    """Write a checkpoint of the network alone.
+
+    Args:
+        model: the network.
+        path: of the file.
+        source: the whole checkpoint, or its run folder.
+
+    Returns:
+        The file's network.
+    """
     import torch
 
     from n2n_lightning.inference.checkpoint import network_checkpoint, read_info
@@ -120,11 +159,21 @@ def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Callable[["Tenso
 
     info = read_info(source)
     torch.save(network_checkpoint(model.network, info), path)
-    return load(path, [str(info.model["_target_"]).rpartition(".")[0]])
+    module, _, _ = str(info.model["_target_"]).rpartition(".")
+    return load(path, [module])
 
 
-def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Callable[["Tensor"], "Tensor"]:
-    """Writes a model of the BioImage Model Zoo; returns what runs it."""
+def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Export:
+    """Write a model of the BioImage Model Zoo.
+
+    Args:
+        model: the network.
+        path: of the file.
+        args: the options; name, author and license go into the description.
+
+    Returns:
+        The file's network, in onnxruntime.
+    """
     import getpass
     import tempfile
 
@@ -139,21 +188,102 @@ def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Callable[["Tens
     }
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "denoiser.onnx"
-        runs = onnx(model, weights)
+        exported = onnx(model, weights)
         bioimage_zoo.write_package(model, weights, path, about)
-    return runs
+    return exported
+
+
+def write_export(model: "TrainedDenoiser", args: Any, writer: Callable[..., Export]) -> float:
+    """Write the file if its results are those of the network.
+
+    Args:
+        model: the network.
+        args: the options.
+        writer: writes a model to a path and returns the file's network.
+
+    Returns:
+        The largest difference from the network.
+
+    Raises:
+        InputError: the difference is too large, or the file cannot be written.
+    """
+    import torch
+
+    single = _takes_one(model, args.out)
+    largest = 0.0
+    try:
+        with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the exporters, about their own insides
+            with contextlib.redirect_stdout(None):
+                exported = writer(model, temporary)
+            for count, *size in COMPARED_SIZES[model.dims]:
+                image = torch.rand(1 if single else count, model.inputs, *size)
+                difference = (exported(image) - model(image)).abs().max()
+                largest = max(largest, float(difference))
+            if not largest < TOLERANCE:
+                raise InputError(
+                    f"{args.out}: differs from the network by {largest:.2g}; it is not written"
+                )
+    except OSError as error:
+        raise InputError(f"{args.out}: cannot be written: {error.strerror or error}") from error
+    return largest
+
+
+def _takes_one(model: "TrainedDenoiser", path: Path) -> bool:
+    """Return True if the file takes one volume at a time, see `pt2`."""
+    return model.dims == 3 and path.suffix.lower() == ".pt2"
+
+
+def describe(model: "TrainedDenoiser", path: Path) -> list[str]:
+    """Return lines on the input and output of an exported file.
+
+    Args:
+        model: the network.
+        path: the file.
+
+    Returns:
+        Shapes, value ranges, frames, and the scaling around the network.
+    """
+    axes = ", ".join(SPATIAL_AXES[-model.dims :])
+    zipped = path.suffix.lower() == ".zip"
+    batch = "1" if _takes_one(model, path) else "batch"
+    shape = f"({batch}, {model.inputs}, {axes})"
+    values = "stored values, as they are" if zipped and model.range else "values in [0, 1]"
+    output = "the same"
+    if model.context:
+        output = f"(batch, {model.channels}, {axes})"
+    lines = [f"input `image`: float32 {shape}, {values}; output: {output}"]
+    if model.context:
+        lines.append(
+            f"the input is the {model.context} frames before one and the {model.context} after it,"
+            " in their order"
+        )
+    if model.range and not zipped and path.suffix != ".ckpt":  # denoise scales by itself
+        lines.append(_scaling(*model.range))
+    return lines
+
+
+def _scaling(black: float, span: float) -> str:
+    """Return the scaling of stored values before and after the network, as formulas."""
+    before = f"stored value / {span:g}"
+    after = f"result * {span:g}"
+    if black:
+        minus, plus = ("-", "+") if black > 0 else ("+", "-")
+        before = f"(stored value {minus} {abs(black):g}) / {span:g}"
+        after += f" {plus} {abs(black):g}"
+    return f"before it: {before}; after it: {after}, as in its training"
 
 
 def main() -> int:
     args = parser().parse_args()
-    writers = {
+    writers: dict[str, Callable[..., Export]] = {
         ".onnx": onnx,
         ".pt2": pt2,
         ".ckpt": lambda model, path: ckpt(model, path, args.checkpoint),
+        ".zip": lambda model, path: bioimage(model, path, args),
     }
-    writers[".zip"] = lambda model, path: bioimage(model, path, args)
-    writer = writers.get(args.out.suffix.lower())
-    if writer is None:
+    ending = args.out.suffix.lower()
+    if ending not in writers:
         raise InputError(f"{args.out}: its name should end in {', '.join(writers)}")
     from n2n_lightning.inference.checkpoint import checkpoint_of
     from n2n_lightning.inference.denoiser import load
@@ -161,56 +291,21 @@ def main() -> int:
     refuse_inputs(args.out, [checkpoint_of(args.checkpoint)])
     if args.out.exists() and not args.overwrite:
         raise InputError(f"{args.out}: exists; --overwrite replaces it")
-    zipped = args.out.suffix.lower() == ".zip"
-    if zipped:
+    if ending == ".zip":
         from n2n_lightning.inference import bioimage_zoo
 
         bioimage_zoo.check_license(args.license)
     import torch
 
     model = load(args.checkpoint, args.allow)
-    # Kept channels last, the exporters would take for granted how the images lie in memory.
+    # The exporters would fix the memory layout of a network in channels last.
     if model.dims == 2:
         model.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    alone = model.dims == 3 and args.out.suffix.lower() == ".pt2"
-    largest = 0.0
-    try:
-        with replacing(args.out) as temporary, warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the exporters, about their own insides
-            with contextlib.redirect_stdout(None):
-                exported = writer(model, temporary)
-            for count, *size in SIZES[model.dims]:
-                image = torch.rand(1 if alone else count, model.inputs, *size)
-                largest = max(largest, float((exported(image) - model(image)).abs().max()))
-            if not largest < TOLERANCE:
-                raise InputError(
-                    f"{args.out}: differs from the network by {largest:.2g}; it is not written"
-                )
-    except OSError as error:
-        raise InputError(f"{args.out}: cannot be written: {error.strerror or error}") from error
-    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES[model.dims])
-    named = ", ".join(NAMES[-model.dims :])
+    largest = write_export(model, args, writers[ending])
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
-    output = "the same" if not model.context else f"(batch, {model.channels}, {named})"
-    shape = f"({1 if alone else 'batch'}, {model.inputs}, {named})"
-    values = "stored values, as they are" if zipped and model.range else "values in [0, 1]"
-    print(f"input `image`: float32 {shape}, {values}; output: {output}")
-    if model.context:
-        print(
-            f"the input is the {model.context} frames before one and the {model.context} after"
-            " it, in their order"
-        )
-    if model.range and not zipped and args.out.suffix != ".ckpt":  # denoise does it by itself
-        black, span = model.range
-        off, on = (
-            f" {'-' if black > 0 else '+'} {abs(black):g}",
-            f" {'+' if black > 0 else '-'} {abs(black):g}",
-        )
-        before = f"(stored value{off}) / {span:g}" if black else f"stored value / {span:g}"
-        print(
-            f"before it: {before}; after it: result * {span:g}{on if black else ''}, as in its"
-            " training"
-        )
+    for line in describe(model, args.out):
+        print(line)
+    sizes = ", ".join(" x ".join(map(str, size)) for size in COMPARED_SIZES[model.dims])
     print(f"largest difference from PyTorch, on images of {sizes}: {largest:.1e}")
     return 0
 

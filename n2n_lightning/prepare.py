@@ -1,9 +1,9 @@
-"""Write a folder of photographs as the report's two files: `python -m n2n_lightning.prepare PHOTOS -o DIR`.
+"""Write photographs as the report's two files: `python -m n2n_lightning.prepare PHOTOS -o DIR`.
 
 `DIR/train_data.pkl` gets noisy pairs, `DIR/val_data.pkl` noisy/clean pairs, both tuples of two
 uint8 tensors (N, 3, size, size) as the course wrote them. A crop is a square of 0.8 (--smallest) to
-1 times the shorter side of a photograph, uniform in its area, and each pixel is drawn from the
-block of it that it stands for.
+1 times the shorter side of a photograph, uniform in its area. Each of its pixels is drawn from a
+block of the photograph.
 """
 
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Any
 from n2n_lightning.files import InputError, Parser, command, replacing
 from n2n_lightning.inference.plan import refuse_inputs
 
-# Other corruptions have values that uint8 cannot hold: clipped and rounded their mean is no longer
-# the clean image.
+# Other corruptions have values that do not fit into uint8: after clipping and rounding, their mean
+# is not the clean image.
 NOISES = ("pixelate",)
+BATCH = 100  # images that are drawn at a time
 
 
 def parser() -> Parser:
-    """The options of the command."""
+    """Return the options of the command."""
     fields = {
         "data.root": "photos",
         "data.val": "val_photos",
@@ -40,7 +41,7 @@ def parser() -> Parser:
     p.add_argument(
         "--held",
         type=int,
-        help="validate on every so many-th photograph, from the first, and train on others",
+        help="validate on every HELD-th photograph, from the first, and train on the others",
     )
     p.add_argument(
         "--smallest",
@@ -60,31 +61,52 @@ def parser() -> Parser:
     return p
 
 
-def read(args: Any, noise: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Training and validation photographs by name, uint8 (3, H, W)."""
+def read_photos(args: Any, noise: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the photographs.
+
+    Args:
+        args: the options.
+        noise: the corruption.
+
+    Returns:
+        Training and validation photographs by name, uint8 (3, H, W).
+    """
     import torch
 
     from n2n_lightning.data import Images
 
-    val_photos = str(args.val_photos) if args.val_photos else None
-    options = {
-        "train_pairs": args.pairs,
-        "val_pairs": args.val,
-        "size": args.size,
-        "held": args.held,
-    }
-    found = Images(noise, str(args.photos), val_photos, **options).photos()
-    for photos in found:  # the files hold 8 bits
+    source = Images(
+        noise,
+        str(args.photos),
+        str(args.val_photos) if args.val_photos else None,
+        train_pairs=args.pairs,
+        val_pairs=args.val,
+        size=args.size,
+        held=args.held,
+    )
+    train, val = source.photos()
+    for photos in (train, val):  # the files hold 8 bits
         for name, photo in photos.items():
             if photo.dtype == torch.uint16:
                 photos[name] = (photo.float() / 257).round().to(torch.uint8)
-    return found
+    return train, val
 
 
-def pairs(
+def draw_pairs(
     photos: dict[str, Any], count: int, validation: bool, args: Any, noise: Any
 ) -> tuple[Any, Any]:
-    """The two tensors of a file, uint8 (count, 3, size, size): two noisy images, or a noisy and a clean one."""
+    """Draw the pairs of one file.
+
+    Args:
+        photos: uint8 (3, H, W) by name.
+        count: number of pairs.
+        validation: True for noisy/clean pairs, False for noisy/noisy pairs.
+        args: the options.
+        noise: the corruption.
+
+    Returns:
+        Two tensors, uint8 (count, 3, size, size).
+    """
     import torch
     from rich.progress import track
 
@@ -101,20 +123,19 @@ def pairs(
         validation,
         area=True,
     )
-    # In a random order, as the first so many are a subset of their own (data.train_pairs=).
+    # In random order, because training on fewer pairs takes the first ones (data.train_pairs=).
     order = torch.randperm(count, generator=torch.Generator().manual_seed(args.seed))
-    first, second = (
-        torch.empty(count, 3, args.size, args.size, dtype=torch.uint8) for _ in range(2)
-    )
-    for number, images in enumerate(
-        track(order.split(100), "validation pairs" if validation else "training pairs")
-    ):
+    first = torch.empty(count, 3, args.size, args.size, dtype=torch.uint8)
+    second = torch.empty_like(first)
+    title = "validation pairs" if validation else "training pairs"
+    for number, images in enumerate(track(order.split(BATCH), title)):
         batch = crops[BatchIndex(int(validation), number, images)]
-        where = slice(100 * number, 100 * number + len(images))
-        first[where] = batch["input"]
-        second[where] = (
-            (batch["target"] * 255).round().to(torch.uint8) if validation else batch["target"]
-        )
+        target = batch["target"]
+        if validation:
+            target = (target * 255).round().to(torch.uint8)
+        start = BATCH * number
+        first[start : start + len(images)] = batch["input"]
+        second[start : start + len(images)] = target
     return first, second
 
 
@@ -140,18 +161,19 @@ def main() -> None:
     from n2n_lightning.noise import Pixelate
 
     noise = Pixelate(args.block)
-    train, val = read(args, noise)
-    scored = pairs(val, args.val, True, args, noise)
-    for target, content in zip(
-        targets, (pairs(train, args.pairs, False, args, noise), scored), strict=True
-    ):
+    train_photos, val_photos = read_photos(args, noise)
+    val = draw_pairs(val_photos, args.val, True, args, noise)
+    train = draw_pairs(train_photos, args.pairs, False, args, noise)
+    for target, content in zip(targets, (train, val), strict=True):
         with replacing(target) as temporary:
             torch.save(content, temporary)
-    scores = psnr_metrics("noisy")(*(to_float(images) for images in scored))
+    noisy, clean = val
+    scores = psnr_metrics("noisy")(to_float(noisy), to_float(clean))
+    mean = f"{scores['noisy_psnr']:.2f} dB (mean of images)"
+    total = f"{scores['noisy_psnr_total']:.2f} dB (total)"
     print(
-        f"{args.out}: {args.pairs:,} training and {args.val:,} validation pairs; noisy input"
-        f" {scores['noisy_psnr']:.2f} dB (mean of images), {scores['noisy_psnr_total']:.2f} dB"
-        " (total)"
+        f"{args.out}: {args.pairs:,} training and {args.val:,} validation pairs;"
+        f" noisy input {mean}, {total}"
     )
     print(f"train:  python -m n2n_lightning.train data=course data.root={args.out}")
 
