@@ -1,12 +1,12 @@
-"""What each choice of the recipe of `experiment=fast` is worth: a sweep over seeds for each, with that one changed.
+"""Ablation of the recipe of `experiment=fast`: a sweep over seeds for each choice.
 
     python benchmarks/ablation.py --root data/course [--seeds 1,2,3] [--pairs 5000] [--epochs 4]
-    [--out FOLDER]
+                                  [--out FOLDER]
 
-With --photos FOLDER, those of `experiment=best`, with the network of `experiment=fast`: fresh draws
-from the photographs of the folder, every ninth kept out, validated on the file in --root. Sweeps
-that are there already go on, so that it can be stopped at any time; differences are taken seed by
-seed.
+Each sweep changes one choice. With --photos FOLDER, it is the recipe of `experiment=best` with the
+network of `experiment=fast`: fresh draws from the photographs of the folder, every ninth held out,
+validated on the file in --root. Existing sweeps are resumed, so that the program can be stopped at
+any time; differences are taken seed by seed.
 """
 
 import argparse
@@ -60,7 +60,7 @@ SOME = (200, 800)  # photographs
 
 
 def sweeps(args: argparse.Namespace) -> dict[str, list[str]]:
-    """The overrides of each choice's sweep, with the folders filled in."""
+    """Return the overrides of each choice's sweep, with the folders filled in."""
     budget = [
         f"seed={args.seeds}",
         f"data.train_pairs={args.pairs}",
@@ -111,7 +111,7 @@ def main() -> None:
         "--held",
         type=int,
         default=9,
-        help="every so many-th photograph is validated on (0: none is)",
+        help="validate on every HELD-th photograph (0: on none)",
     )
     parser.add_argument("--choices", nargs="+", choices=sorted({*CHOICES, *FRESH}))
     parser.add_argument("--out", type=Path, default=Path("outputs/sweeps/ablation"))
@@ -138,7 +138,8 @@ def main() -> None:
                 )
     recipe = scores["the recipe"]
     print(
-        "| changed | seeds | Mn / T | difference, Mn, mean and deviation over seeds |\n|---|---|---|---|"
+        "| changed | seeds | Mn / T | difference, Mn, mean and deviation over seeds |\n"
+        "|---|---|---|---|"
     )
     for key, row in scores.items():
         values = [mean(v[i] for v in row.values()) for i in (0, 1)]

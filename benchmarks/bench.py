@@ -1,8 +1,10 @@
-"""All measurements of speed and memory, in under ten minutes: `make bench`, or `python benchmarks/bench.py --out FILE`.
+"""All benchmarks of speed and memory in under ten minutes: `make bench`.
 
-Runs the other programs of this folder with sizes that fit the time, and collects what they found in
-one JSON file with the machine, the versions and the commit. docs/explanation/performance.md says how to read
-it.
+    python benchmarks/bench.py [--only startup training ...] [--out bench.json]
+
+Runs the other programs of this folder with sizes that fit the time, and collects their results in
+one JSON file with the machine, the versions and the commit. docs/explanation/performance.md
+explains them.
 """
 
 import argparse
@@ -29,7 +31,7 @@ PARTS = {
 
 
 def processor() -> str:
-    """The processor's name and its features for low precision."""
+    """Return the processor's name and its features for low precision."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return platform.processor()

@@ -1,7 +1,7 @@
-"""What Noise2Noise costs: noisy targets against clean ones, and masked against unmasked missing pixels.
+"""Noisy targets against clean ones, and masked against unmasked missing pixels.
 
     python benchmarks/clean_targets.py [--epochs 4] [--seeds 1 2 3] [--out clean_targets.json]
-    [model=residual_unet ...]
+                                       [model=residual_unet ...]
 
 Same network, steps and seeds on the embedded photographs; validation is always against clean images
 of others. Prints mean and standard deviation over the seeds of PSNR, mean of per-image values and
@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     found: dict[str, dict[str, list[dict]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in args.seeds:  # the sides alternate, so that a busy hour meets both
+        for seed in args.seeds:  # the sides alternate, so that load of the machine affects both
             for case in args.cases:
                 for side, target in SIDES.items():
                     if "masked" in side and "bernoulli" not in case:
@@ -69,7 +69,8 @@ def main() -> None:
                         f"{case:14} {side:26} seed {seed}: {result['val_psnr']:.3f} dB", flush=True
                     )
     print(
-        f"\n| noise | targets | Mn | T | noisy input, Mn |\n|---|---|---|---|---|   ({len(args.seeds)} seeds)"
+        "\n| noise | targets | Mn | T | noisy input, Mn |\n"
+        f"|---|---|---|---|---|   ({len(args.seeds)} seeds)"
     )
     for case, sides in found.items():
         for side, results in sides.items():

@@ -1,4 +1,4 @@
-"""The built-in checkpoint beside classical filters, on every kind of picture that it is for; one pass, one run.
+"""Built-in checkpoint against classical filters on all kinds of pictures, in one run.
 
     python benchmarks/denoise_quality.py --photos KODAK [--real PAIRS] [--captures FMD]
                                          [--checkpoint RUN ...] [--crop 256] [--count 24]
@@ -6,9 +6,9 @@
 
 KODAK is a folder of clean photographs; PAIRS one of NAME_real.png, a noisy shot, and NAME_mean.png,
 the mean of many; FMD one with a folder of noisy captures 0.png, 1.png ... for each field. The
-filters are told the standard deviation of Gaussian noise and the photons of Poisson noise; the
-network is told nothing. On real noise all are blind: the filters take scikit-image's estimate. On
-captures the error is estimated from two of them. All methods meet the same noisy pictures. Needs
+filters know the standard deviation of Gaussian noise and the photons of Poisson noise; the network
+is blind. On real noise all are blind: the filters use scikit-image's estimate. On captures the
+error is estimated from two of them. All methods get the same noisy pictures. Needs
 `pip install bm3d`, unless --network-only.
 """
 
@@ -36,7 +36,7 @@ UNITS = ((0.01, 0.0), (300.0, 1000.0), (1.0, -5.0))
 
 
 def nl_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
-    """scikit-image's, as in its own example: fast mode, h = 0.8 sigma, 5 x 5 patches, 13 x 13 window."""
+    """Denoise as scikit-image's example: h = 0.8 sigma, patch 5 x 5, window 13 x 13."""
     colour = {"channel_axis": -1} if noisy.ndim == 3 else {}
     return denoise_nl_means(
         noisy, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6, fast_mode=True, **colour
@@ -50,10 +50,10 @@ def bm3d(noisy: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def stabilised(noisy: np.ndarray, gain: float, read: float = 0.0) -> np.ndarray:
-    """BM3D between a generalised Anscombe transform, for the variance gain x + read^2, and its unbiased inverse.
+    """Denoise with BM3D after variance stabilisation, and invert without bias.
 
-    The inverse is the closed form of Makitalo and Foi, IEEE TIP 2011 and 2013. BM3D's thresholds
-    are for values from 0 to 1.
+    Generalised Anscombe transform for the variance gain x + read^2. The inverse is the closed form
+    of Makitalo and Foi, IEEE TIP 2011 and 2013. BM3D's thresholds are for values from 0 to 1.
     """
     there = 2 / gain * np.sqrt(np.maximum(gain * noisy + 3 / 8 * gain**2 + read**2, 0))
     top = float(there.max())
@@ -99,7 +99,10 @@ class Scores:
     def captured(
         self, case: str, one: np.ndarray, other: np.ndarray, filters: dict[str, Any]
     ) -> None:
-        """The mean error of both captures, estimated from the other one (noisy_reference.squared_errors)."""
+        """Add the mean error of both captures, each estimated from the other one.
+
+        See metrics/noisy_reference.py, squared_errors.
+        """
         if self.only not in case:
             return
         self.pixels += 2 * one.size
@@ -113,7 +116,8 @@ class Scores:
         for case, scores in self.errors.items():
             before = np.array(scores["noisy input"])
             print(
-                f"\n{case}: PSNR, mean of images / total; mean and worst gain over the input, of {len(before)}"
+                f"\n{case}: PSNR, mean of images / total;"
+                f" mean and worst gain over the input, of {len(before)}"
             )
             for name, errors in scores.items():
                 mse = np.maximum(np.array(errors), 1e-12)
@@ -134,7 +138,7 @@ class Scores:
 
 
 def read(path: Path, crop: int | None = None) -> np.ndarray:
-    """Float (H, W, 3) or (H, W), values in [0, 1], or its middle."""
+    """Read a picture, or its middle: float (H, W, 3) or (H, W), values in [0, 1]."""
     image = (opened(path).values[0].array / 255).astype(np.float32)
     top, left = (max(0, (n - crop) // 2) if crop else 0 for n in image.shape[:2])
     return image[top : top + crop, left : left + crop] if crop else image
@@ -216,7 +220,11 @@ def captures(scores: Scores, args: argparse.Namespace) -> None:
 
 
 def units(args: argparse.Namespace, model: Any) -> dict[str, float]:
-    """The largest difference of f(a x + b) from a f(x) + b, in deviations of the noise; that of tiles, of white."""
+    """Return the largest deviations from equivariance, and from tiling.
+
+    Differences of f(a x + b) from a f(x) + b, in standard deviations of the noise; differences of a
+    tiled result, in units of white.
+    """
     path = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in (".png", ".jpg", ".tif"))[
         0
     ]
@@ -249,9 +257,7 @@ def main() -> None:
     parser.add_argument("--captures", type=Path)
     parser.add_argument("--checkpoint", type=Path, nargs="*", default=[])
     parser.add_argument("--count", type=int, default=24, help="photographs, at most")
-    parser.add_argument(
-        "--crop", type=int, help="score only the middle of each, so many pixels high and wide"
-    )
+    parser.add_argument("--crop", type=int, help="score only the middle CROP x CROP pixels of each")
     parser.add_argument(
         "--network-only", dest="filters", action="store_false", help="leave out the filters"
     )
@@ -269,7 +275,8 @@ def main() -> None:
     rows = scores.rows()
     for name, model in models.items():
         print(
-            f"\n{name}: f(a x + b) against a f(x) + b, in deviations of the noise; tiles, in units of white"
+            f"\n{name}: f(a x + b) against a f(x) + b, in deviations of the noise;"
+            " tiles, in units of white"
         )
         for unit, value in units(args, model).items():
             print(f"  {unit:16}{value:.2g}")

@@ -1,11 +1,11 @@
 """Seconds and peak memory of `denoise` against the size of the picture, beside non-local means.
 
-    python benchmarks/denoise_size.py [--megapixels 1 10 100] [--formats tif png npy] [--out
-    FILE.json]
+    python benchmarks/denoise_size.py [--megapixels 1 10 100] [--formats tif png npy]
+                                      [--out FILE.json]
 
 Each picture is denoised by the command, in a process of its own, whose peak resident memory the
-kernel reports. Non-local means takes the smallest size only; its memory and time are proportional
-to the size.
+kernel reports. Non-local means denoises the smallest size only; its memory and time are
+proportional to the size.
 """
 
 import argparse
@@ -25,12 +25,13 @@ NL_MEANS = """
 import sys, numpy as np
 from skimage.restoration import denoise_nl_means
 x = np.load(sys.argv[1])
-np.save(sys.argv[2], denoise_nl_means(x, h=0.06, sigma=0.08, patch_size=5, patch_distance=6, channel_axis=-1))
+options = {"h": 0.06, "sigma": 0.08, "patch_size": 5, "patch_distance": 6, "channel_axis": -1}
+np.save(sys.argv[2], denoise_nl_means(x, **options))
 """
 
 
 def picture(path: Path, megapixels: float) -> None:
-    """A noisy photograph, repeated to the size, RGB, 8 bit."""
+    """Return a noisy photograph, repeated to the size, RGB, 8 bit."""
     side = round((megapixels * 1e6) ** 0.5)
     tile = data.retina()[:1000, :1000]
     rng = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def picture(path: Path, megapixels: float) -> None:
 
 
 def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory, MiB, of a command."""
+    """Return seconds and peak memory, MiB, of a command."""
     code = (
         "import resource, subprocess, sys\n"
         "status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode\n"

@@ -1,4 +1,4 @@
-"""Measure how densely a package is written: `python benchmarks/density.py n2n_lightning [torchmetrics ...]`.
+"""Density of a package's code: `python benchmarks/density.py n2n_lightning [torchmetrics ...]`.
 
 Counts with the standard library alone what a reader meets: syntax nodes per line and per function,
 comprehensions, branches, documented parameters, names that stand for two things. `--json` prints
@@ -105,7 +105,7 @@ def files_of(package: str) -> list[Path]:
 
 
 def count(files: list[Path]) -> Counts:
-    """Count everything in the files of one package; the first folder of the sorted files is its root."""
+    """Count everything in the files of one package; its root is the folder nearest to the top."""
     counts = Counts()
     root = min((path.parent for path in files), key=lambda folder: len(folder.parts))
     for path in files:
@@ -123,7 +123,7 @@ def count(files: list[Path]) -> Counts:
 
 
 def code_lines(text: str, tree: ast.Module) -> set[int]:
-    """Return the numbers of the lines that hold code: neither blank, nor only a comment, nor of a docstring."""
+    """Return the numbers of the lines of code, without blank lines, comments and docstrings."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in LAYOUT:
@@ -203,7 +203,7 @@ def _count_documentation(counts: Counts, node: Function) -> None:
 
 
 def public_functions(tree: ast.Module) -> Iterator[Function]:
-    """Yield the functions and methods whose names begin with no underscore, without those nested in functions."""
+    """Yield public functions and methods, without those nested in functions."""
     for node in own_parts(tree, Function):
         if isinstance(node, Function) and not node.name.startswith("_"):
             yield node
@@ -218,7 +218,7 @@ def parameters_of(node: Function) -> list[str]:
 
 
 def has_section(docstring: str | None, *titles: str) -> bool:
-    """Return True if a docstring has a section of one of the titles, in Google's, NumPy's or Sphinx's style."""
+    """Return True if a docstring has a section of these titles (Google, NumPy or Sphinx style)."""
     for line in (docstring or "").splitlines():
         words = line.strip()
         for title in titles:
@@ -248,7 +248,7 @@ def own_parts(node: ast.AST, closed: Any) -> Iterator[ast.AST]:
 
 
 def _branches_of_all(node: Function) -> int:
-    """Count the branches of statements and expressions: McCabe's complexity as radon counts it, less 1."""
+    """Count branches of statements and expressions: McCabe's complexity by radon, less 1."""
     total = 0
     for part in ast.walk(node):
         if isinstance(
@@ -270,7 +270,7 @@ def _branches_of_all(node: Function) -> int:
 
 
 def _branches(body: list[ast.stmt]) -> int:
-    """Count the branches of statements alone: McCabe's complexity as ruff's C901 counts it, less 1."""
+    """Count branches of statements alone: McCabe's complexity by ruff's C901, less 1."""
     total = 0
     for node in body:
         if isinstance(node, ast.If | ast.For | ast.AsyncFor | ast.While):

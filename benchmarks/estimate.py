@@ -1,14 +1,14 @@
-"""Whether PSNR estimated without clean images can be trusted: which epoch it picks, and what it says of real captures.
+"""Accuracy of PSNR estimated without clean images: the epoch it picks, and real captures.
 
     python benchmarks/estimate.py epochs [--root PHOTOS] [--seeds 1 2 3]
     python benchmarks/estimate.py real --root FMD [--seconds 300] [key=value ...]
 
-`epochs` trains on noisy pairs of photographs (Gaussian 25, or Poisson 30; those of scikit-image
-where no folder is named) and scores every epoch against noisy captures and against the clean images
-of other photographs: what the epoch that the estimate picks has less than the best one. `real`
-trains on 7 of 10 fields of a folder with a folder of captures for each, and scores on the other 3:
-the estimate from captures 0 and 1, with its interval, beside an independent figure, the error
-against the mean of captures 2 and 3 less the noise of that mean.
+`epochs` trains on noisy pairs of photographs (Gaussian 25, or Poisson 30; scikit-image's without
+--root) and scores every epoch against noisy captures and against the clean images of other
+photographs: how much lower the PSNR of the picked epoch is than that of the best one. `real` trains
+on 7 of 10 fields of a folder with a folder of captures for each, and scores on the other 3: the
+estimate from captures 0 and 1, with its interval, beside an independent one, the error against the
+mean of captures 2 and 3 less the noise of that mean.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def python(*arguments: object) -> None:
 
 
 def crops(root: Path | None, side: int = 128) -> torch.Tensor:
-    """Clean grey crops (N, H, W) of photographs, in [0, 1]."""
+    """Return clean grey crops (N, H, W) of photographs, in [0, 1]."""
     from n2n_lightning.data.photos import Photos
     from n2n_lightning.data.reading import read_picture
     from n2n_lightning.noise import Gaussian
@@ -62,13 +62,14 @@ def crops(root: Path | None, side: int = 128) -> torch.Tensor:
 
 
 def epochs(args: argparse.Namespace) -> None:
-    """The epoch that the estimate picks beside the one that the clean images pick."""
+    """Compare the epoch that the estimate picks with the one that the clean images pick."""
     clean = crops(args.root)
     clean = clean[:: max(1, len(clean) // 120)]
     held = clean[::4]
     rest = clean[[i for i in range(len(clean)) if i % 4]]
     print(
-        "| noise | seed | picked by the estimate | true PSNR there | best true PSNR | less | estimate - true, mean |"
+        "| noise | seed | picked by the estimate | true PSNR there | best true PSNR | less |"
+        " estimate - true, mean |"
     )
     print("|---|---|---|---|---|---|---|")
     for name, corrupt in NOISES.items():
@@ -141,7 +142,7 @@ def epochs(args: argparse.Namespace) -> None:
 
 
 def _true(checkpoint: Path, folder: Path, clean: np.ndarray) -> float:
-    """The PSNR of both captures of the scenes, over all pixels, as the network leaves them: not clamped."""
+    """Return the PSNR of both captures of the scenes over all pixels, of unclamped output."""
     from n2n_lightning import load
 
     network = load(checkpoint)
@@ -154,7 +155,7 @@ def _scores(path: Path) -> dict[str, dict]:
 
 
 def real(args: argparse.Namespace) -> None:
-    """The estimate on real captures, beside a figure from other captures of the same fields."""
+    """Compare the estimate on real captures with one from other captures of the same fields."""
     from n2n_lightning.data.reading import read_picture
     from n2n_lightning.files import natural
     from n2n_lightning.inference.denoiser import load

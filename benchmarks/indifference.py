@@ -1,13 +1,13 @@
-"""What indifference to units and black levels costs: by the network's construction, or by measuring each picture.
+"""Cost of equivariance to units and black levels: by the network, or by normalising each picture.
 
     python benchmarks/indifference.py --photos FOLDER [FOLDER ...] [--crops 12000] [--seeds 0]
-    [--out FILE.json]
+                                      [--out FILE.json]
 
-The same small DRUNet learns from the same crops with `noise=varied` in four ways: as it is, with
-biases, which knows pictures between 0 and 1 alone; without biases and blind to black levels
-(`model.equivariant=true`); and with biases, where each picture is moved and scaled by numbers that
-are measured on it, in training and in use: its median and the range of its middle 98%, or its
-median and an estimate of its noise. Scored on photographs that were kept back.
+The same small DRUNet learns from the same crops with `noise=varied` in four ways: with biases, for
+pictures between 0 and 1 only; without biases and blind to black levels (`model.equivariant=true`);
+and with biases on pictures that are normalised by their median and the range of their middle 98%,
+or by their median and an estimate of their noise, in training and in use. Scored on photographs
+that were held out.
 """
 
 import argparse
@@ -34,7 +34,7 @@ WAYS = {
 
 
 class Measured(nn.Module):
-    """A DRUNet that is shown (x - offset) / scale, both measured on each picture; what it returns is taken back.
+    """DRUNet on (x - offset) / scale, both measured on each picture; its output is denormalised.
 
     Args:
         by: `range`, of the middle 98% of the values, or `noise`: the median of differences of
@@ -112,7 +112,8 @@ def main() -> None:
                     {name: result[name] for name in ("val_psnr", "val_psnr_total")}
                 )
                 print(
-                    f"{way:44} seed {seed}: {result['val_psnr']:.2f} / {result['val_psnr_total']:.2f} dB",
+                    f"{way:44} seed {seed}:"
+                    f" {result['val_psnr']:.2f} / {result['val_psnr_total']:.2f} dB",
                     flush=True,
                 )
     args.out.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,9 +1,9 @@
-"""A picture of what the built-in checkpoint does with noise of several kinds: docs/images/kinds.jpg.
+"""Picture of the built-in checkpoint on several kinds of noise: docs/images/kinds.jpg.
 
     python benchmarks/kinds.py [--checkpoint RUN] --out kinds.jpg
 
-Two photographs of scikit-image that it was not trained on (both in the public domain or CC0), and a
-generated one.
+Two photographs of scikit-image that are not in its training data (both in the public domain or
+CC0), and a generated one.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from n2n_lightning.randomness import generator
 
 
 def cases() -> list[tuple[str, np.ndarray, np.ndarray, float, float]]:
-    """Name, noisy and clean picture, and the stored value of black and how much above it white is."""
+    """Yield name, noisy and clean picture, and the stored black and white - black."""
     draws = np.random.default_rng(0)
     face = data.astronaut()[40:240, 130:330].astype(np.float32) / 255
     cat = data.chelsea()[60:260, 120:320].astype(np.float32) / 255

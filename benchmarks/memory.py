@@ -2,11 +2,11 @@
 
     python benchmarks/memory.py [--gigabytes 4] [--out memory.json]
 
-The report's file of 50,000 pairs (307 MB of uint8, generated) beside a loop by hand that makes
-floats of it, as most programs do, and 1,000 pairs for what the network and the libraries need
-alone; then noisy pairs in a .npy file of so many gigabytes. `resident` is the peak of all memory in
-use; `own` that of memory which no file backs, sampled, so without the pages of a mapped file, which
-the kernel takes back when it needs them. Linux only.
+The report's file of 50,000 pairs (307 MB of uint8, generated) beside a hand-written loop that
+converts it to floats, as most programs do, and 1,000 pairs for what the network and the libraries
+need alone; then noisy pairs in a .npy file of GIGABYTES. `resident` is the peak of all memory in
+use; `own` that of memory without a file behind it, sampled: the kernel can free the pages of a
+mapped file at any time. Linux only.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from hydra.utils import instantiate
 first, second = (t.float() / 255 for t in torch.load(sys.argv[1] + "/train_data.pkl"))
 network = instantiate({"_target_": "n2n_lightning.networks.UNet"})
 optimiser = torch.optim.Adam(network.parameters())
-for step, (noisy, target) in enumerate(DataLoader(TensorDataset(first, second), batch_size=100, shuffle=True)):
+loader = DataLoader(TensorDataset(first, second), batch_size=100, shuffle=True)
+for step, (noisy, target) in enumerate(loader):
     loss = (network(noisy) - target).square().mean()
     optimiser.zero_grad(); loss.backward(); optimiser.step()
     if step == 9: break
@@ -53,7 +54,7 @@ def course(folder: Path, count: int) -> str:
 
 
 def stack(path: Path, gigabytes: float) -> str:
-    """A .npy file of noisy pairs, (N, 2, 1, 512, 512) uint8."""
+    """Write a .npy file of noisy pairs, (N, 2, 1, 512, 512) uint8."""
     count = round(gigabytes * 1e9 / (2 * 512 * 512))
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 2, 1, 512, 512))
     some = np.random.default_rng(0).integers(0, 256, (2, 1, 512, 512), np.uint8)
@@ -64,7 +65,7 @@ def stack(path: Path, gigabytes: float) -> str:
 
 
 def peak(command: list[str], folder: Path) -> dict[str, float]:
-    """Peak memory of a command in MB: resident, and own."""
+    """Return the peak memory of a command in MB: resident, and own."""
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     found = {"resident": 0.0, "own": 0.0}
     while process.poll() is None:
@@ -105,7 +106,8 @@ def main() -> None:
         for name, command in cases.items():
             found[name] = peak(command, folder)
             print(
-                f"{name}: {found[name]['resident']:.0f} MB resident, {found[name]['own']:.0f} MB own",
+                f"{name}: {found[name]['resident']:.0f} MB resident,"
+                f" {found[name]['own']:.0f} MB own",
                 flush=True,
             )
     args.out.write_text(json.dumps(found, indent=1) + "\n")

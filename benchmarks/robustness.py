@@ -1,10 +1,9 @@
-"""Scores on kinds of noise that a network was and was not trained for, beside classical filters tuned to each.
+"""Scores on noise inside and outside of the training data, beside classical filters.
 
     python benchmarks/robustness.py RUN [RUN ...] --root PHOTOS --val PHOTOS [--out robustness.json]
 
-Every candidate gets the same noisy photographs. The filters are tuned on noisy pairs of the
-photographs in --root, so they are told the kind and the strength of the noise; the networks are
-not.
+All methods get the same noisy photographs. The filters are tuned on noisy pairs of the photographs
+in --root, so they know the kind and the strength of the noise; the networks do not.
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""One noisy image of each thing against pairs: neighbours, masks, counts, movies, adaptation, warm starts.
+"""Training on one noisy image per scene against pairs, adaptation, and warm starts.
 
     python benchmarks/single.py photos --photos PHOTOS --kodak KODAK [--seeds 1 2 3] [--steps 2000]
-    python benchmarks/single.py captures --root FMD      # seven fields to learn from, three to
-    score python benchmarks/single.py adapt --root FMD --kodak KODAK [--minutes 5] python
-    benchmarks/single.py rows --photos PHOTOS --kodak KODAK python benchmarks/single.py counts
-    --photos PHOTOS --kodak KODAK python benchmarks/single.py movie [--seeds 1 2 3] python
-    benchmarks/single.py init --root FMD
+    python benchmarks/single.py captures --root FMD
+    python benchmarks/single.py adapt --root FMD --kodak KODAK [--minutes 5]
+    python benchmarks/single.py rows --photos PHOTOS --kodak KODAK
+    python benchmarks/single.py counts --photos PHOTOS --kodak KODAK
+    python benchmarks/single.py movie [--seeds 1 2 3]
+    python benchmarks/single.py init --root FMD
 
 Every table trains the same network (DRUNet 16, 32, 64) for the same number of windows on one
-thread. FMD is a folder with a folder of captures 0.png ... 3.png for each of ten fields. Noise is
-written once, as floats, and never redrawn.
+thread. FMD is a folder with a folder of captures 0.png ... 3.png for each of ten fields; seven are
+trained on, three scored. Noise is written once, as floats, and never redrawn.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def python(*arguments: object) -> None:
 
 
 def train(folder: Path, *overrides: object, network: list[str] = NETWORK) -> dict:
-    """A run in a folder; returns its result."""
+    """Train in a folder and return the result."""
     python("n2n_lightning.train", *network, *overrides, f"hydra.run.dir={folder}")
     return json.loads((folder / "result.json").read_text())
 
@@ -44,7 +45,7 @@ def evaluate(folder: Path, *arguments: object) -> dict[str, dict]:
 
 
 def read(path: Path, colour: bool = True) -> np.ndarray:
-    """A photograph, (H, W, 3) or (H, W), in [0, 1]."""
+    """Read a photograph, (H, W, 3) or (H, W), in [0, 1]."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -73,7 +74,7 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def table(rows: dict[str, list[dict]], names: tuple[str, ...]) -> None:
-    """Mean and deviation over seeds of some scores."""
+    """Print mean and deviation over seeds of scores."""
     print(f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     for label, results in rows.items():
         cells = []
@@ -86,7 +87,7 @@ def table(rows: dict[str, list[dict]], names: tuple[str, ...]) -> None:
 
 
 def photos(args: argparse.Namespace, place: Path) -> None:
-    """Kodak with Gaussian noise of 25: pairs, neighbours, masks."""
+    """Compare pairs, neighbours and masks on Kodak with Gaussian noise of 25."""
     clean = [middle(read(p), 384) for p in files(args.photos, 300)]
     kodak = [read(p) for p in files(args.kodak, 24)]
     rows: dict[str, list[dict]] = {}
@@ -124,7 +125,7 @@ def photos(args: argparse.Namespace, place: Path) -> None:
 
 
 def fields(root: Path, place: Path) -> dict[str, Path]:
-    """Folders of links: captures of seven fields (train), of three (held: two of each), and single ones (one)."""
+    """Link captures of seven fields (train), two of each of three (held), and single ones (one)."""
     from n2n_lightning.files import natural
 
     those = sorted((p for p in root.iterdir() if p.is_dir()), key=natural)
@@ -143,7 +144,7 @@ def fields(root: Path, place: Path) -> dict[str, Path]:
 
 
 def captures(args: argparse.Namespace, place: Path) -> None:
-    """Real captures, about 300 s of one thread each, scored by the estimate on other fields."""
+    """Compare methods on real captures, 300 s of one thread each, by the estimated PSNR."""
     at = fields(args.root, place)
     held = f"data.val_noisy={at['held']}"
     runs = {
@@ -181,7 +182,7 @@ def captures(args: argparse.Namespace, place: Path) -> None:
 
 
 def adapt(args: argparse.Namespace, place: Path) -> None:
-    """The built-in checkpoint before and after it has learnt from the pictures themselves."""
+    """Compare the built-in checkpoint before and after adaptation to the pictures."""
     import skimage.io
 
     at = fields(args.root, place)
@@ -218,7 +219,7 @@ def adapt(args: argparse.Namespace, place: Path) -> None:
 
 
 def rows(args: argparse.Namespace, place: Path) -> None:
-    """Noise along rows, AR(1) of 0.8 and a deviation of 25."""
+    """Compare methods on noise along rows, AR(1) of 0.8 and a deviation of 25."""
     draws = np.random.default_rng(0)
 
     def noisy(image: np.ndarray) -> np.ndarray:
@@ -247,7 +248,7 @@ def rows(args: argparse.Namespace, place: Path) -> None:
 
 
 def counts(args: argparse.Namespace, place: Path) -> None:
-    """Photon counts, 10 in white: thinned, against true pairs; f(k) against f(k1) + f(k - k1)."""
+    """Compare thinned photon counts (10 at white) with pairs; f(k) with f(k1) + f(k - k1)."""
     from n2n_lightning import load
 
     draws = np.random.default_rng(0)
@@ -287,7 +288,7 @@ def counts(args: argparse.Namespace, place: Path) -> None:
 
 
 def movie(args: argparse.Namespace, place: Path) -> None:
-    """Movies that stand still, drift and run, with strong and weak noise: pairs of frames against hidden frames."""
+    """Compare pairs of frames with hidden frames at three speeds and two noise levels."""
     from scipy.ndimage import gaussian_filter, shift
 
     for speed in (0.0, 0.5, 3.0):
@@ -343,7 +344,7 @@ def movie(args: argparse.Namespace, place: Path) -> None:
 
 
 def init(args: argparse.Namespace, place: Path) -> None:
-    """Two fields of captures and about 100 s of one thread: from the built-in checkpoint, and from nothing."""
+    """Compare a warm start with random weights: two fields, about 100 s of one thread."""
     at = fields(args.root, place)
     common = [
         "data=pairs",

@@ -1,4 +1,4 @@
-"""Seconds until a command answers: `python benchmarks/startup.py [--rounds 5] [--out startup.json]`.
+"""Seconds until a command answers: `python benchmarks/startup.py [--rounds 5] [--out FILE.json]`.
 
 `--help` and `--cfg job` of train, the end of the first optimiser step of a run on the embedded
 photographs, `import torch` for comparison, and the imports that cost most before that step. The
@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback
 
 
 class FirstStep(Callback):
-    """Ends the process after one optimiser step."""
+    """Callback that ends the process after one optimiser step."""
 
     def on_train_batch_end(self, *_: object) -> None:
         os._exit(0)
@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    """The command, in a folder of its own."""
+    """Run a command in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         place = [f"hydra.run.dir={folder}/run"] if "+callbacks" in " ".join(command) else []
         paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
@@ -54,7 +54,7 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess[st
 
 
 def costly_imports(count: int = 12) -> list[tuple[str, float]]:
-    """Packages with the most seconds of their own, imports of others left out, before the first step."""
+    """Return the packages whose own import is slowest before the first step."""
     done = run([STEP[0], "-X", "importtime", *STEP[1:]])
     own: dict[str, float] = {}
     for line in done.stderr.splitlines():

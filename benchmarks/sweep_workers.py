@@ -1,7 +1,7 @@
-"""Wall time of a sweep of 8 jobs on one worker and on two: `python benchmarks/sweep_workers.py [--rounds 3]`.
+"""Wall time of a sweep of 8 jobs: `python benchmarks/sweep_workers.py [--rounds 3]`.
 
-Alternates hydra/launcher=basic and joblib, so that a busy hour meets both; prints medians and their
-ratio.
+One worker and two, in alternation (hydra/launcher=basic and joblib), so that load of the machine
+affects both; prints medians and their ratio.
 """
 
 import argparse

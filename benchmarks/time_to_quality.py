@@ -1,12 +1,12 @@
 """Seconds of training until the validation PSNR passes the report's and a linear filter's.
 
     python benchmarks/time_to_quality.py --root DIR [--recipes experiment=fast model=unet]
-    [--seconds 60] [--seed 0]
+                                         [--seconds 60] [--seed 0]
 
 DIR holds the report's files (or those that prepare writes). Each recipe trains on them for one
-pass, or until its seconds are over; the validation set is scored every so many seconds while the
-clock stands still. 22.96 dB is the report's U-Net, 25.26 dB the best 7 x 7 linear filter on files
-made as prepare makes them.
+pass, or until its seconds are over; the validation set is scored at intervals while the clock is
+stopped. 22.96 dB is the report's U-Net, 25.26 dB the best 7 x 7 linear filter on files made as
+prepare makes them.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MARKS = (22.96, 25.26)
 
 
 class Watch(Callback):
-    """Scores the validation images every few seconds of training; `curve` has (seconds, dB)."""
+    """Callback that scores the validation images every few seconds; `curve` has (seconds, dB)."""
 
     curve: list[tuple[float, float]] = []  # noqa: RUF012, the benchmark reads it after the run
 

@@ -1,15 +1,13 @@
-"""Training throughput: this project beside two loops written by hand, on the same network, batch and data.
+"""Training throughput against two hand-written loops on the same network, batch and data.
 
     python benchmarks/training.py [--networks unet noise2noise best] [--batch 100] [--rounds 3]
-    [--out training.json]
+                                  [--out training.json]
 
-`plain`: what one would write first: float32, DataLoader over TensorDataset, Adam. `bare`: the best
-    of which we know
-without any framework: tensors indexed on the device, channels_last, bfloat16 where the device is
-    fast at it, fused Adam
-and no logging. `project`: a run of this project, by its own clock, without validation. The three
-take turns; printed are medians of images per second, their ratios and spread, and the share of the
-fastest measured 3x3 convolution of the same precision.
+`plain`: a first implementation: float32, DataLoader over TensorDataset, Adam. `bare`: the fastest
+loop we know without any framework: tensors indexed on the device, channels_last, bfloat16 on
+devices that are fast at it, fused Adam, no logging. `project`: a run of this project, by its own
+clock, without validation. The three take turns; printed are medians of images per second, their
+ratios and spread, and the share of the fastest measured 3x3 convolution of the same precision.
 """
 
 import argparse
@@ -43,7 +41,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def configuration(network: str, root: Path, batch: int) -> dict[str, Any]:
-    """A run of two epochs, of which the second is measured."""
+    """Return the configuration of a run of two epochs, of which the second is measured."""
     asked = [
         "data=course",
         *NETWORKS[network],
@@ -102,7 +100,7 @@ def bare(config: dict[str, Any], pairs: tuple[Tensor, Tensor], batch: int) -> fl
 
 
 def measured(epoch: Any, images: int) -> float:
-    """Images per second of the second epoch."""
+    """Return images per second of the second epoch."""
     epoch()
     started = time.perf_counter()
     epoch()
@@ -121,7 +119,7 @@ def project(config: dict[str, Any], pairs: tuple[Tensor, Tensor], batch: int) ->
 
 
 def fastest_convolution(half: bool) -> float:
-    """FLOP/s, forward, of the fastest 3x3 convolution of 32 x 32 images with 32 to 128 channels."""
+    """Return forward FLOP/s of the fastest 3x3 convolution: 32 x 32 images, 32 to 128 channels."""
     best = 0.0
     for width in (32, 64, 96, 128):
         layer = nn.Conv2d(width, width, 3, padding=1).to(DEVICE, memory_format=torch.channels_last)

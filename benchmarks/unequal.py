@@ -1,13 +1,13 @@
-"""Captures of unequal noise: the score against the truth, and training in both directions beside one.
+"""Captures of unequal noise: the score against the truth, and training in one direction or both.
 
     python benchmarks/unequal.py [--root PHOTOS] [--images 8000] [--seed 0]
 
 Pairs of captures of grey crops (128 x 128) of photographs: those of a folder (`kodak24` of N2N_DATA
-where that is set), or of scikit-image. The first capture has Gaussian noise of sigma 20, or Poisson
+if that is set), or of scikit-image. The first capture has Gaussian noise of sigma 20, or Poisson
 noise of 30 photons at white; the second has noise whose deviation is 1, 1.5, 3 or 10 times smaller,
 or none. A small network is trained on half of the crops, with data.swap=true and with
-data.swap=auto (of equal captures: false), and scored on the captures of the others: what the run
-prints beside PSNR of the denoised first captures against the clean crops, in both definitions.
+data.swap=auto (for equal captures: false), and scored on the captures of the others: the printed
+score beside PSNR of the denoised first captures against the clean crops, in both definitions.
 8,000 windows take about a minute of one thread.
 """
 
@@ -25,7 +25,7 @@ RATIOS = (1.0, 1.5, 3.0, 10.0, float("inf"))
 
 
 def crops(root: Path | None) -> np.ndarray:
-    """Grey crops from the middle of photographs, (N, H, W), 0 to 255."""
+    """Return grey crops from the middle of photographs, (N, H, W), 0 to 255."""
     from n2n_lightning.data.photos import Photos
     from n2n_lightning.data.reading import read_picture
     from n2n_lightning.noise import Gaussian
@@ -46,7 +46,7 @@ def crops(root: Path | None) -> np.ndarray:
 
 
 def noisy(clean: np.ndarray, kind: str, ratio: float, draws: np.random.Generator) -> np.ndarray:
-    """A capture whose noise has 1 / ratio of the standard deviation."""
+    """Return a capture whose noise has 1 / ratio of the standard deviation."""
     if ratio == float("inf"):
         return clean.astype(np.float32)
     if kind == "Gaussian 20":
@@ -56,13 +56,13 @@ def noisy(clean: np.ndarray, kind: str, ratio: float, draws: np.random.Generator
 
 
 def psnrs(output: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
-    """PSNR in both definitions: the mean over images, and that of the mean squared error."""
+    """Return PSNR in both definitions: mean over images, and of the mean squared error."""
     errors = np.square(output.astype(np.float64) - clean).mean((1, 2)) / WHITE**2
     return float(-10 * np.log10(errors).mean()), float(-10 * np.log10(errors.mean()))
 
 
 def trained(folder: Path, swap: str, args: argparse.Namespace) -> dict:
-    """One training; its result and the network."""
+    """Train once; return the result and the network."""
     from n2n_lightning import fit
 
     run = fit(
@@ -88,7 +88,7 @@ def trained(folder: Path, swap: str, args: argparse.Namespace) -> dict:
 
 
 def row(kind: str, ratio: float, args: argparse.Namespace, clean: np.ndarray) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     draws = np.random.default_rng([args.seed, int(10 * min(ratio, 100))])
     parts = {"train": clean[::2], "held": clean[1::2]}
     cells = []

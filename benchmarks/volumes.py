@@ -1,13 +1,14 @@
-"""Volumes: a network in three dimensions against the same one plane by plane, and the memory that large ones take.
+"""Volumes: a 3D network against the same one plane by plane, and the memory of large volumes.
 
-    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3] [--noise white
-    rows] python benchmarks/volumes.py memory [--shape 512 1024 1024]
+    python benchmarks/volumes.py quality [--seeds 1 2 3] [--side 128] [--deep 1 3]
+                                         [--noise white rows]
+    python benchmarks/volumes.py memory [--shape 512 1024 1024]
 
 quality: blobs, filaments and membranes with strong noise, white or along rows (AR(1) of 0.8),
-voxels alike in all directions and three times as deep; each network learns for about the same
-processor time, one thread. memory: two mapped halves, of 2 GB each by default, on which a network
-is trained for some steps, and one of which is denoised; the peak is of memory that the process does
-not share with files (RssAnon), asked for every tenth of a second.
+isotropic voxels and voxels three times as deep; each network learns for about the same processor
+time, one thread. memory: two mapped halves, of 2 GB each by default; a network is trained on them
+for some steps, and one of them is denoised. The peak is of memory that the process does not share
+with files (RssAnon), sampled every tenth of a second.
 """
 
 import argparse
@@ -34,7 +35,7 @@ NETWORK = [
 
 
 def specimen(side: int, draws: np.random.Generator, deep: float = 1.0) -> np.ndarray:
-    """A volume (side, side, side), mean about 0 and deviation 1, whose details are `deep` times less deep in voxels."""
+    """Return a volume (side, side, side), normalised, with details `deep` times flatter."""
     grid = round(side * deep)
 
     def field(scale: float) -> np.ndarray:
@@ -52,7 +53,7 @@ def specimen(side: int, draws: np.random.Generator, deep: float = 1.0) -> np.nda
 def noise(
     shape: tuple[int, ...], kind: str, sigma: float, draws: np.random.Generator
 ) -> np.ndarray:
-    """White noise, or noise that each voxel has in common with those beside it in its row."""
+    """Return white noise, or noise that is correlated along rows."""
     found = draws.normal(0, sigma, shape).astype(np.float32)
     if kind == "rows":
         for x in range(1, shape[-1]):
@@ -68,7 +69,7 @@ def save(path: Path, volume: np.ndarray, spacing: tuple[float, float, float] = (
 
 
 def run(*words: object) -> float:
-    """Runs a command; returns the processor time that it took."""
+    """Run a command; return the processor time that it took."""
     import resource
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -131,7 +132,8 @@ def quality(args: argparse.Namespace) -> None:
                     score = 10 * np.log10(1 / error.mean())
                     found.setdefault(label, []).append(float(score))
                     print(
-                        f"{name}, seed {seed}, {label}: {score:.2f} dB, {spent:.0f} s; scale {scale}",
+                        f"{name}, seed {seed}, {label}:"
+                        f" {score:.2f} dB, {spent:.0f} s; scale {scale}",
                         flush=True,
                     )
         for label, values in found.items():
@@ -140,7 +142,7 @@ def quality(args: argparse.Namespace) -> None:
 
 
 def watched(*words: object) -> tuple[float, float]:
-    """Runs a command; returns its peak of memory of its own, in MiB, and the seconds that it took."""
+    """Run a command; return the peak of its own memory, in MiB, and the seconds that it took."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", *map(str, words)])
     peak = 0
@@ -188,7 +190,8 @@ def memory(args: argparse.Namespace) -> None:
         ]
         peak, seconds = watched("n2n_lightning.train", *options)
         print(
-            f"training on two halves of {np.prod(args.shape) * 4 / 2**30:.2f} GiB: {peak:.0f} MiB, {seconds:.0f} s"
+            f"training on two halves of {np.prod(args.shape) * 4 / 2**30:.2f} GiB:"
+            f" {peak:.0f} MiB, {seconds:.0f} s"
         )
         if args.planes:  # of the whole volume it would take hours on one thread
             with mrcfile.mmap(place / "a.mrc") as file:
@@ -205,7 +208,8 @@ def memory(args: argparse.Namespace) -> None:
         )
         voxels = np.prod(args.shape) / 1e6
         print(
-            f"denoising {' x '.join(map(str, args.shape))}: {peak:.0f} MiB, {voxels / seconds:.2f} megavoxels a second"
+            f"denoising {' x '.join(map(str, args.shape))}: {peak:.0f} MiB,"
+            f" {voxels / seconds:.2f} megavoxels a second"
         )
 
 

@@ -1,4 +1,4 @@
-"""What hot pixels and black levels cost in training: simulated frames of a scientific camera, the same photons.
+"""Cost of hot pixels and black levels in training: simulated camera frames of the same photons.
 
     python benchmarks/wild_pixels.py [--seeds 1,2,3] [--epochs 6] [--out FOLDER]
 
@@ -20,7 +20,7 @@ SIDE, COUNT, PEAK, GAIN, READ = 128, 24, 60, 2.17, 1.6
 
 
 def scene(seed: int) -> np.ndarray:
-    """Blobs and filaments, values 0 to 1."""
+    """Return blobs and filaments, values 0 to 1."""
     draws, (y, x) = np.random.default_rng(seed), np.mgrid[:SIDE, :SIDE]
     image = np.zeros((SIDE, SIDE))
     for _ in range(25):
@@ -38,7 +38,7 @@ def scene(seed: int) -> np.ndarray:
 
 
 def write(folder: Path, kind: str) -> None:
-    """first.npy, second.npy and clean.npy of one kind."""
+    """Write first.npy, second.npy and clean.npy of one kind."""
     folder.mkdir(parents=True, exist_ok=True)
     cleans = np.stack([scene(i) for i in range(COUNT)])
     level = 1000 if kind == "level" else 0
@@ -103,7 +103,8 @@ def main() -> None:
         change = value["val_psnr"] - mean(r["val_psnr"] for r in rows["plain"])
         noisy = f"{value['noisy_psnr']:.2f} / {value['noisy_psnr_total']:.2f}"
         print(
-            f"| {kind} | {noisy} | {value['val_psnr']:.2f} / {value['val_psnr_total']:.2f} | {change:+.2f} dB |"
+            f"| {kind} | {noisy} | {value['val_psnr']:.2f} / {value['val_psnr_total']:.2f} |"
+            f" {change:+.2f} dB |"
         )
 
 
