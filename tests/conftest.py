@@ -76,7 +76,7 @@ def _forking():
 
 @pytest.fixture(autouse=True)
 def no_process_stays():
-    """What a test started ends with it, also where it fails: nothing is left that could disturb the next one."""
+    """End the processes that a test started, also if it fails."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
     left = [

@@ -1,4 +1,4 @@
-"""Commands in a fork of a process that has imported the libraries already: importing them takes longer than most tests.
+"""Commands in a fork of a process with the libraries: importing them outlasts most tests.
 
 The process itself computes nothing, so that no thread is lost in a fork. Where systems do not fork
 safely, and with N2N_FORK=0, commands are processes of their own (conftest.run).
@@ -102,7 +102,7 @@ def _become(asked: dict[str, Any]) -> None:
 
 
 def _serve() -> dict[str, Any] | None:
-    """Waits for commands; returns one in the fork that is to run it, and None where there will be no more."""
+    """Wait for commands; return one in the fork that runs it, None at the end of the last one."""
     import importlib
 
     for name in LIBRARIES:

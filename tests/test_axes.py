@@ -1,4 +1,4 @@
-"""A batch of volumes (B, C, D, H, W) passes where a batch of images does; any order of axes is read alike."""
+"""Batches of volumes (B, C, D, H, W) pass like batches of images; any order of axes is read."""
 
 from itertools import permutations
 

@@ -1,4 +1,4 @@
-"""What the person says of axes, and what a checkpoint was trained on, is obeyed for every kind of file."""
+"""Axes that the user names, or that a checkpoint was trained on, hold for every kind of file."""
 
 import numpy as np
 import pytest

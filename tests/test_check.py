@@ -1,4 +1,4 @@
-"""A look at noisy data before training: what it finds, and that it says nothing wrong of good data."""
+"""Inspection of noisy data before training: its findings, and no false ones on good data."""
 
 import json
 import os

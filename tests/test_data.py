@@ -375,7 +375,7 @@ def test_photos_are_disjoint_and_as_noisy_as_the_report():
 
 
 def test_real_samples_are_scored_as_published():
-    """The 27 real samples of the report's validation set: noisy input 21.11 dB, 19.99 dB in total."""
+    """27 real samples of the report's validation set: noisy input 21.11 dB, 19.99 dB in total."""
     folder = os.environ.get("N2N_DATA")
     if not folder:
         pytest.skip("N2N_DATA is not set")

@@ -97,7 +97,7 @@ def page_of(noisy: np.ndarray, result: np.ndarray, nodata_values: tuple[float, .
 
 
 def cloth(side: int = 256) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
-    """A smooth picture and fine threads on it, both (side, side, 3), and where they are: a ninth of it."""
+    """A smooth picture and fine threads on it, both (side, side, 3), and their mask: a ninth."""
     plain, threads = smooth(side, side), np.zeros((side, side, 3), np.float32)
     here = (slice(80, 160), slice(96, 192))
     rows, columns = np.mgrid[:side, :side]
@@ -173,7 +173,7 @@ def test_huge_values_and_flat_pictures_do_not_stop_it():
 
 @pytest.mark.parametrize("share", [0.6, 0.8])
 def test_noise_beside_a_backdrop_without_any_is_not_put_back(share):
-    """As in a picture that was cut out: most blocks have next to no noise, all of them of one brightness."""
+    """A picture that was cut out: most blocks have hardly any noise and one brightness."""
     plain, threads, _ = cloth()
     clean, noise = plain + threads, RNG.normal(0, 1, plain.shape)
     away = slice(0, round(share * 256))
@@ -352,7 +352,7 @@ def test_tiles_are_as_large_as_the_network_needs_them():
 
 @linux
 def test_memory_does_not_grow_with_the_image(model, tmp_path):
-    """Peak memory of a file 16 times as large, both mapped: the difference is far below one float copy of it."""
+    """Peak memory grows by far less than a float copy for a mapped file 16 times as large."""
     peaks = []
     code = (
         "import resource, sys, numpy as np; from n2n_lightning import load; model = load()\n"
@@ -636,7 +636,7 @@ def test_arrays_of_any_layout(model):
 
 
 def test_captures_one_after_the_other_are_all_denoised(model, tmp_path):
-    """Two or four images before height and width are frames, not grey or colour with transparency."""
+    """Two or four images before height and width are frames, not channels with transparency."""
     for count in (2, 4, 5):
         frames = np.stack([noisy(24, 28, 1, "uint8") for _ in range(count)])
         np.save(tmp_path / "frames.npy", frames)

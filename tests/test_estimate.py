@@ -1,4 +1,4 @@
-"""PSNR without clean images: that the estimate is right, how sure it is, and that runs are judged by it."""
+"""PSNR without clean images: the estimate, its interval, and runs that are judged by it."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ SMALL = ["model=residual_unet", "model.width=4", "data.batch_size=4", "trainer.a
 
 
 def clouds(count: int, side: int, draws: torch.Generator, channels: int = 1) -> torch.Tensor:
-    """Scenes (N, C, H, W) between 0.05 and 0.95 with power at all scales, of very different contrast."""
+    """Scenes (N, C, H, W) in 0.05 to 0.95 with power at all scales, of very different contrast."""
     spectrum = torch.fft.rfft2(torch.randn(count, channels, side, side, generator=draws))
     y, x = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
     found = torch.fft.irfft2(spectrum / (y**2 + x**2 + 1 / side**2).sqrt(), s=(side, side))

@@ -1,4 +1,4 @@
-"""Flags, errors and weights in FITS files are no pictures: they stay as they are, and flags say what is missing."""
+"""Flags, errors and weights in FITS files are no pictures: they stay, and flags are masks."""
 
 from pathlib import Path
 from typing import Any

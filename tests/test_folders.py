@@ -1,4 +1,4 @@
-"""Folders as instruments and other programs leave them: clutter, previews, links, halves, names, patterns."""
+"""Folders of instruments and other programs: clutter, previews, links, halves, patterns."""
 
 import sys
 import unicodedata

@@ -1,4 +1,4 @@
-"""One file in, one file out: every kind of file and type is trained on, scored and denoised, and stays what it is."""
+"""Every kind of file and type is trained on, scored and denoised, and keeps its format."""
 
 import gzip
 import json
@@ -589,7 +589,7 @@ def test_a_microscope_store_keeps_its_chunks_and_labels(
 
 
 def test_files_that_are_read_alone_become_tiff(tmp_path, monkeypatch, checkpoints):
-    """No file of these kinds is free to come along: what their libraries give is put in their place."""
+    """No free file of these kinds exists: the output of their libraries is simulated."""
     array = scenes(6, 1, "uint16").reshape(2, 3, 24, 20)
 
     class File:

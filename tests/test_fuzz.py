@@ -1,4 +1,4 @@
-"""Files with random damage: every reader gives an image, or one line that says what is wrong, and nothing else."""
+"""Files with random damage: every reader returns an image, or one line on what is wrong."""
 
 import io
 import os
@@ -128,7 +128,7 @@ READERS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
 
 @st.composite
 def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
-    """Some bytes replaced, the end cut off, or a stretch repeated or taken out, at places anywhere in the file."""
+    """Bytes replaced, the end cut off, or a stretch repeated or taken out, anywhere in the file."""
     kind = draw(st.sampled_from(["replace", "replace", "cut", "repeat", "remove"]))
     places = draw(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
 

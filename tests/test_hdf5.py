@@ -1,4 +1,4 @@
-"""HDF5 files whose arrays are kept in other files: read through views and links, written as datasets of their own."""
+"""HDF5 files with arrays in other files: read through views and links, written as datasets."""
 
 import os
 from collections.abc import Callable
@@ -94,7 +94,8 @@ def test_external_storage_becomes_internal_and_its_raw_file_stays(absolute, tmp_
     note = result_of("scan/scan.h5:data", tmp_path / "out" / "scan.h5")
     assert state(scan) == before
     assert note == (
-        "other still reads the original files; its data is a dataset of its own, no longer a view of raw.bin"
+        "other still reads the original files;"
+        " its data is a dataset of its own, no longer a view of raw.bin"
     )
     monkeypatch.chdir("/")
     with h5py.File(tmp_path / "out" / "scan.h5") as file:
@@ -154,11 +155,15 @@ def test_what_is_said_of_links_is_true(tmp_path):
     with h5py.File(tmp_path / "none.h5", "w") as file:
         file.create_group("entry").attrs["title"] = "nothing"
     for asked, said in {
-        "master.h5": r"holds several arrays; name one: master\.h5:entry/data/1, master\.h5:entry/data/2, ",
+        "master.h5": (
+            r"holds several arrays; name one: master\.h5:entry/data/1, master\.h5:entry/data/2, "
+        ),
         "master.h5:entry/gone": r"entry/gone: is a link into data_3\.h5, which is not there",
         "master.h5:entry/nothing": r"entry/nothing: is a link to /entry/no, which leads nowhere",
         "master.h5:entry/round": r"entry/round: is a link to /entry/round, which leads nowhere",
-        "master.h5:/entry/data": r"is a group, name an array in it: master\.h5:entry/data/1, master\.h5:entry/data/2",
+        "master.h5:/entry/data": (
+            r"is a group, name an array in it: master\.h5:entry/data/1, master\.h5:entry/data/2"
+        ),
         "master.h5:entry/no": r"has no array 'entry/no'; name one: ",
         "none.h5": r"none\.h5: holds no arrays$",
         "none.h5:entry": r"entry: is a group, which holds no arrays",

@@ -34,7 +34,7 @@ def test_files_and_functions_are_short(path):
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules of this package that one imports, also inside functions; a package's own files are not its users."""
+    """Yield the modules of this package that one imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("n2n_lightning"):
             for alias in node.names:

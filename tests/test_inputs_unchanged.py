@@ -1,4 +1,4 @@
-"""Inputs are opened for reading alone, and no file but the result is written, however a run ends."""
+"""Inputs are opened for reading, and no file but the result is written, however a run ends."""
 
 import contextlib
 import ctypes
@@ -96,7 +96,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 class Notices:
-    """The kernel's own notices of what happens to the files of a folder: they reach libraries in C and other processes.
+    """The kernel's notices of changes to the files of a folder, by any library or process.
 
     Anything but opening for reading, reading and closing is one.
     """
@@ -125,7 +125,7 @@ class Notices:
 
 @pytest.fixture
 def modes(monkeypatch) -> list[tuple[str, str]]:
-    """Modes other than reading of what is opened by h5py, zarr and np.memmap, with the names of the files."""
+    """Modes other than reading, with names of files, of h5py, zarr and np.memmap."""
     found: list[tuple[str, str]] = []
 
     class File(h5py.File):
@@ -556,7 +556,7 @@ def test_the_raw_file_of_a_view_is_not_a_place_for_its_result(
 
 @linux
 def test_a_mapped_result_on_a_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatch):
-    """A file that is mapped before it has its room would end the process where the disk is full (SIGBUS)."""
+    """A file mapped before its space is reserved ends the process on a full disk (SIGBUS)."""
     source = source_of(tmp_path / "in", ".npy")
 
     def full(*_: object) -> None:

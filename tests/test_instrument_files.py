@@ -1,4 +1,4 @@
-"""Files as instruments and archives write them: folders of thousands, double endings, gzip, unusual headers."""
+"""Files of instruments and archives: thousands in a folder, gzip, unusual names and headers."""
 
 import errno
 import gzip
@@ -170,7 +170,7 @@ def test_endings_of_two_parts(tmp_path):
 
 
 def scans(folder: Path, peaks: tuple[float, float]) -> np.ndarray:
-    """Two scans of each head, int16 with a scl_slope of its own for each, as nibabel writes floats; the clean heads."""
+    """Two scans of each head, int16 with a scl_slope each (nibabel's floats); the clean heads."""
     clean = 300 + 200 * np.sin(np.arange(24 * 20 * 16).reshape(24, 20, 16) / 50)
     draws = np.random.default_rng(20)
     for peak, name in zip(peaks, ("first", "second"), strict=True):
@@ -525,7 +525,7 @@ def test_what_cannot_be_written_again_is_found_before_the_work(
 
 
 def ct_series(folder: Path, slopes: tuple[float, ...]) -> np.ndarray:
-    """Slices of a scanner without endings, in an order other than that of their names; their values in HU."""
+    """Slices of a scanner without endings, in another order than their names; values in HU."""
     folder.mkdir()
     series, draws = pydicom.uid.generate_uid(), np.random.default_rng(0)
     planes = []

@@ -1,4 +1,4 @@
-"""What a user asks of Lightning: callbacks, precisions, lengths, loggers, and folders that cannot be written to."""
+"""Lightning's features: callbacks, precisions, lengths, loggers, and read-only folders."""
 
 import csv
 from itertools import pairwise

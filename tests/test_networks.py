@@ -54,7 +54,7 @@ TABLE_1 = [
 
 
 def walk(network: nn.Module, size: int = 32) -> list[tuple[str, int, str, int]]:
-    """What the network does to one image: layer, channels, function and map size, in the order of execution.
+    """Layer, channels, function and map size of a network, in the order of execution.
 
     The channels of `up` are those of the layer that follows it, which takes its output after the
     concatenation.

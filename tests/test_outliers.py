@@ -1,4 +1,4 @@
-"""Isolated pixels that stand out: kept as they are stored, replaced on evidence alone, listed, and scored."""
+"""Isolated outliers: kept as they are stored, replaced on evidence alone, listed, and scored."""
 
 import json
 
@@ -32,7 +32,7 @@ def model():
 
 
 def star_field(fwhm, count, size, peak, seed=0, sigma=5.0, sky=100.0):
-    """Stars of one brightness, integrated over the pixels: the noisy picture, the clean one, the places (y, x)."""
+    """Stars of one brightness, integrated over pixels: noisy and clean picture, places (y, x)."""
     draws = np.random.default_rng(seed)
     width, edge = fwhm / 2.3548, np.arange(size)
     place = draws.uniform(12, size - 12, (count, 2))

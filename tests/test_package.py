@@ -1,4 +1,4 @@
-"""The project as others get it: a wheel in another place, the Makefile, the documentation's commands."""
+"""The project as others get it: a wheel elsewhere, the Makefile, the documentation."""
 
 import json
 import os

@@ -67,7 +67,7 @@ def noisy8(clean: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def no_noise_from_lightning():
-    """Lightning 2.6 calls what torch 2.13 deprecates; train() turns that warning off for the person."""
+    """Lightning 2.6 calls what torch 2.13 deprecates; train() turns that warning off."""
     import warnings
 
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
@@ -124,7 +124,7 @@ def test_a_wild_pixel_touches_nothing_beyond_its_surroundings(kind, model):
 
 
 def test_stars_stay_and_hot_pixels_do_not():
-    """Points of light two and three pixels wide (full width at half maximum), anywhere between the pixels."""
+    """Points of light two and three pixels wide (full width at half maximum), at any position."""
     draws = np.random.default_rng(0)
     sky = draws.normal(0, 0.01, (1, 1, 400, 400))
     y, x = np.mgrid[:400, :400]
@@ -260,8 +260,10 @@ def test_ome_files_that_name_one_another_are_each_their_own_picture(tmp_path, mo
     )
     text = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
-        f'UUID="{names[0]}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="64" '
-        f'SizeY="64" SizeZ="1" SizeC="1" SizeT="3"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels>'
+        f'UUID="{names[0]}"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="64" '
+        'SizeY="64" SizeZ="1" SizeC="1" SizeT="3">'
+        f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels>'
         "</Image></OME>"
     )
     for t in range(3):
@@ -784,9 +786,11 @@ from n2n_lightning.training.module import Denoiser
 from n2n_lightning.networks import ResidualUNet
 torch.set_num_threads(1)
 big = [(torch.rand(1, 2048, 2048), torch.rand(1, 2048, 2048))]
-trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+trainer = pl.Trainer(accelerator="cpu", **quiet)
 trainer.validate(Denoiser(ResidualUNet(1)), DataLoader(big), verbose=False)
-print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])  # ru_maxrss counts the parent, too
+# ru_maxrss counts the parent, too
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT

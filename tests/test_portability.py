@@ -28,7 +28,8 @@ def run(system: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str
     module, *rest = shlex.split(command)
     path = os.pathsep.join([str(ROOT / "tests" / "elsewhere"), str(ROOT)])
     return subprocess.run(
-        [sys.executable, "-m", f"n2n_lightning.{module}", *rest], cwd=cwd, capture_output=True, text=True,
+        [sys.executable, "-m", f"n2n_lightning.{module}", *rest],
+        cwd=cwd, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": path, "N2N_PRETEND": system}, timeout=LIMIT,
     )  # fmt: skip
 
@@ -81,7 +82,10 @@ def test_a_run_its_report_and_its_use(system, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_joblib_sweep(system, tmp_path):
-    asked = "optim.lr=0.01,0.001 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.dir=s trainer.accelerator=cpu"
+    asked = (
+        "optim.lr=0.01,0.001 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.dir=s"
+        " trainer.accelerator=cpu"
+    )
     done = run(system, f"train -m {SMALL} {asked}", tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "s" / "sweep.json").read_text())["jobs"]

@@ -1,4 +1,4 @@
-"""One noisy image of each thing: neighbours, masks, counts, movies; weights to start from; adaptation."""
+"""One noisy image per scene: neighbours, masks, counts, movies; warm starts; adaptation."""
 
 import csv
 import json
@@ -180,7 +180,7 @@ def test_the_second_pass_corrects_what_neighbours_differ_by_and_its_weight_rises
 
 
 class Own(nn.Module):
-    """A loss of one's own with a second pass: the denoised image should not change when it is denoised again."""
+    """A user's loss with a second pass: a denoised image should not change when denoised again."""
 
     seen: list = []  # noqa: RUF012
 
@@ -273,7 +273,7 @@ def test_movies_are_files_folders_of_files_or_folders_of_frames(tmp_path):
 def singles(
     folder: Path, count: int = 6, side: int = 48, sigma: float = 20, seed: int = 0
 ) -> np.ndarray:
-    """noisy.npy, (N, H, W), a.npy and b.npy, three scenes taken twice, in the folder; the clean images."""
+    """noisy.npy, (N, H, W), a.npy and b.npy, two captures of three scenes; the clean images."""
     folder.mkdir(exist_ok=True)
     clean = scenes(seed, count + 3, side)
     noise = np.random.default_rng(seed)
@@ -764,7 +764,7 @@ def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_pat
 
 
 def test_steins_estimate_finds_the_best_of_several_filters():
-    """Noise that grows with the brightness; the estimate against the error, to a fiftieth of the noise."""
+    """Noise that grows with brightness; the estimate against the error, to 1/50 of the noise."""
     draws = np.random.default_rng(3)
     clean = gaussian_filter(draws.normal(size=(4, 128, 128)), (0, 6, 6)) * 4000 + 1000
     variance = 200 + 2 * clean
@@ -869,7 +869,10 @@ def test_adapt_says_what_it_cannot_learn_from(tmp_path):
 
 
 def test_denoise_needs_nothing_of_training_unless_it_adapts():
-    code = "import sys, n2n_lightning.denoise, n2n_lightning.training.adaptation; print('n2n_lightning.train' in sys.modules)"
+    code = (
+        "import sys, n2n_lightning.denoise, n2n_lightning.training.adaptation;"
+        " print('n2n_lightning.train' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

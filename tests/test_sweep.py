@@ -42,7 +42,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ENABLE_UV_RUN_RUNTIME
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "n2n_lightning.train", *arguments],
-        cwd=cwd, env={**ENVIRONMENT, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=cwd, env={**ENVIRONMENT, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -228,7 +229,10 @@ def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
 
 @posix
 def test_gpu_lock_ends_with_its_process(tmp_path):
-    code = "from n2n_lightning.sweep import jobs; jobs.claim_gpu(1); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    code = (
+        "from n2n_lightning.sweep import jobs; jobs.claim_gpu(1);"
+        " import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    )
     hold = (
         f"{code.replace('print', 'print')}; import sys, time; sys.stdout.flush(); sys.stdin.read()"
     )

@@ -47,7 +47,7 @@ QUICK = ("trainer.accelerator=cpu", "trainer.precision=32-true", "data.batch_siz
 
 @pytest.fixture(autouse=True)
 def no_noise_from_lightning(monkeypatch):
-    """Lightning 2.6 calls what torch 2.13 deprecates; train() itself turns that warning off for the person."""
+    """Lightning 2.6 calls what torch 2.13 deprecates; train() itself turns that warning off."""
     import warnings
 
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
@@ -427,7 +427,7 @@ def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_pat
 @pytest.mark.slow
 @posix
 def test_two_processes_are_one_run(course, tmp_path):
-    """trainer=ddp: the same numbers, one folder; a process that dies or is told to stop ends the run in one line."""
+    """trainer=ddp: same numbers, one folder; a process that dies ends the run with one line."""
     quick = [o for o in QUICK if o != "model=tiny"]
     asked = [
         *(
@@ -686,7 +686,8 @@ class Poison(callbacks.Callback):
         ),
         (
             "trainer.check_val_every_n_epoch=9",
-            "trainer.check_val_every_n_epoch=9: there would be no validation in trainer.max_epochs=1",
+            "trainer.check_val_every_n_epoch=9: there would be no validation"
+            " in trainer.max_epochs=1",
         ),
         (
             "+trainer.accumulate_grad_batches=0",
@@ -698,7 +699,8 @@ class Poison(callbacks.Callback):
         ),
         (
             "+trainer.max_epoch=3",
-            "trainer: Trainer.__init__() got an unexpected keyword argument 'max_epoch' (did you mean max_epochs?)",
+            "trainer: Trainer.__init__() got an unexpected keyword argument 'max_epoch'"
+            " (did you mean max_epochs?)",
         ),
         (
             "trainer.precision=banana",
@@ -901,7 +903,7 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
 
 @pytest.mark.slow
 def test_an_amount_of_time_is_a_budget(course, tmp_path):
-    """The run ends with its time and the rate falls to 0 till then, whatever a recipe says of epochs."""
+    """The run ends with its time and the rate falls to 0 by then, whatever max_epochs is."""
     small = [
         "experiment=fast",
         f"data.root={course}",
@@ -946,7 +948,7 @@ def test_an_amount_of_time_is_a_budget(course, tmp_path):
 
 
 def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
-    """A version whose default was levels=2 began it; it had no colour, and an option that there is no more."""
+    """A run of a version with default levels=2, without colour, with an option that was removed."""
     small = [o for o in SMALL if not o.startswith("trainer.max_epochs")]
     begin = [
         "model=residual_unet",
@@ -985,7 +987,8 @@ def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
 def test_help_and_config_do_not_import_torch(tmp_path):
     for argument in ("--help", "--cfg=job"):
         code = f"import sys; sys.argv[1:] = ['{argument}']; from n2n_lightning import train\n"
-        code += "try: train.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+        code += "try: train.main()\nexcept SystemExit as e: assert not e.code\n"
+        code += "assert 'torch' not in sys.modules"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
         )
@@ -994,16 +997,25 @@ def test_help_and_config_do_not_import_torch(tmp_path):
 
 
 MISTYPED = {
-    "model=unett": "model=unett: there is no such choice (did you mean unet?); there are baseline, dncnn, drunet,",
+    "model=unett": (
+        "model=unett: there is no such choice (did you mean unet?);"
+        " there are baseline, dncnn, drunet,"
+    ),
     "model=transformer": "model=transformer: there is no such choice; there are baseline,",
-    "experiment=repot_unet": "experiment=repot_unet: there is no such choice (did you mean report_unet?)",
+    "experiment=repot_unet": (
+        "experiment=repot_unet: there is no such choice (did you mean report_unet?)"
+    ),
     "modl=unet": "modl: there is no such key (did you mean model?)",
     "max_epochs=3": "max_epochs: there is no such key (did you mean trainer.max_epochs?)",
     "lr=3": "lr: there is no such key (did you mean optim.lr?)",
-    "trainer.max_epoch=3": "trainer.max_epoch: there is no such key (did you mean max_epochs?); trainer has",
+    "trainer.max_epoch=3": (
+        "trainer.max_epoch: there is no such key (did you mean max_epochs?); trainer has"
+    ),
     "optim.learning_rate=1": "optim.learning_rate: there is no such key; optim has lr, betas,",
     "noise.peak=3": "noise.peak: there is no such key here; it belongs to noise=poisson",
-    "noise=gaussian noise.sigm=3": "noise.sigm: there is no such key (did you mean sigma?); noise has sigma, frozen",
+    "noise=gaussian noise.sigm=3": (
+        "noise.sigm: there is no such key (did you mean sigma?); noise has sigma, frozen"
+    ),
     "data.root=x": "data.root: there is no such key here; it belongs to data=course, data=images",
     "hydra/launcher=jobli": "hydra/launcher=jobli: there is no such choice (did you mean joblib?)",
 }

@@ -1,4 +1,4 @@
-"""Captures of unequal noise: each is measured by itself, the noisier one is the input, and the score is its own."""
+"""Captures of unequal noise: each is measured; the noisier one is the input and is scored."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def textured(seed: int, count: int = 6, side: int = SIDE) -> np.ndarray:
 
 
 def shot(clean: np.ndarray, kind: str, ratio: float, seed: int) -> np.ndarray:
-    """A capture with 1 / ratio of the noise: Gaussian of sigma 20, or Poisson of a quarter photon per unit."""
+    """A capture with 1 / ratio of the noise: Gaussian, sigma 20, or Poisson, 4 units a photon."""
     draws = np.random.default_rng([seed, 9])
     if ratio == CLEAN:
         return clean.astype(np.float32)

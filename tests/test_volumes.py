@@ -1,4 +1,4 @@
-"""Volumes: networks, windows and tiles in three dimensions; two halves of a specimen, from files to a denoised map."""
+"""Volumes: 3D networks, windows and tiles; two halves of a specimen, from files to a map."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def specimen(shape: tuple[int, ...] = (24, 40, 44), seed: int = 0) -> np.ndarray
 
 
 def halves(folder: Path, sigma: float = 1.5, **options: object) -> np.ndarray:
-    """a.mrc and b.mrc, two noisy halves; the clean volume. Outside of the specimen, a third of it, all is 0."""
+    """a.mrc and b.mrc, two noisy halves; the clean volume. Around the specimen, a third is 0."""
     clean = specimen(**options)
     for k, name in enumerate("ab"):
         noisy = clean + np.random.default_rng(k + 1).normal(0, sigma, clean.shape).astype(

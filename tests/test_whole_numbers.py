@@ -1,4 +1,4 @@
-"""Results of whole numbers: float32 where rounding would do harm, in every kind of file that can hold it."""
+"""Results of whole numbers: float32 if rounding would do harm and the kind of file allows it."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Zarr stores as converters and xarray write them: images by name, names of dimensions, labels, smaller resolutions."""
+"""Zarr stores of converters and xarray: image and dimension names, labels, pyramids."""
 
 import numpy as np
 import pytest

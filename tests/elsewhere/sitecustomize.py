@@ -1,4 +1,4 @@
-"""Python as on another system, as far as that can be pretended: with this folder on PYTHONPATH, N2N_PRETEND names it.
+"""Python as on another system, which N2N_PRETEND names: with this folder on PYTHONPATH.
 
 What is missing there is missing for the code of this project and its library of locks; other
 libraries look at sys.platform, and would take another way on the system itself.
