@@ -1,4 +1,4 @@
-"""Reading files that may come from strangers, and writing files whole or not at all."""
+"""Errors for the user, safe reading of untrusted files, writing files whole or not at all."""
 
 import argparse
 import errno
@@ -97,38 +97,35 @@ class InputError(ValueError):
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALL = 2**18  # bytes of an array that is read rather than mapped
+NEARLY_FULL = 2**16  # bytes left on a disk where a failed write is put down to the lack of space
 
 
 class DiskFull(OSError):
-    """There is no room for a file; the message is the one line that the person sees, and what was there is there."""
+    """A file that does not fit on the disk; the text is the one line that the user sees."""
 
 
 @contextmanager
 def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends and removed when the block fails.
+    """Write a file whole or not at all.
 
-    The file is flushed to the disk before the rename, so that a crash leaves the old file or the
-    new one. The old file gets the name `keep`, if that is given. With `folder` it is an empty
-    folder that is to be filled.
+    The file is written under a temporary name in the same folder, flushed to the disk, and renamed
+    when the block ends: a crash leaves the old file or the new one.
+
+    Args:
+        path: of the file.
+        keep: new name of the old file; None to replace it.
+        folder: write a folder; the temporary one is empty.
+
+    Yields:
+        The temporary name, removed if the block fails.
 
     Raises:
-        DiskFull: the file does not fit on the disk, or into the person's share of it.
+        DiskFull: the file does not fit on the disk, or into the user's quota.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        where: dict[str, Any] = {
-            "dir": path.parent,
-            "prefix": f".{path.name[:40]}.",
-            "suffix": path.suffix,
-        }
-        if folder:
-            name = tempfile.mkdtemp(**where)
-        else:
-            handle, name = tempfile.mkstemp(**where)
-            os.close(handle)
+        temporary = _temporary(path, folder)
     except OSError as error:
         raise disk_full(path, error) or error from None
-    temporary = Path(name)
     try:
         yield temporary
         if folder:
@@ -143,21 +140,32 @@ def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Ite
     except (OSError, RuntimeError) as error:
         full = disk_full(path, error)
         with suppress(OSError):
-            # whoever wrote it may hold it open still, and then it would keep its space
+            # The writer may still hold it open, and then it would keep its space.
             os.truncate(temporary, 0)
         if full:
             raise full from error
         raise
     finally:
-        with suppress(PermissionError):  # Windows, where somebody has it open
+        with suppress(PermissionError):  # Windows, if it is open
             if folder:
                 shutil.rmtree(temporary, ignore_errors=True)
             else:
                 temporary.unlink(missing_ok=True)
 
 
+def _temporary(path: Path, folder: bool) -> Path:
+    """Create an empty file or folder with a hidden name next to a path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name[:40]}."
+    if folder:
+        return Path(tempfile.mkdtemp(path.suffix, prefix, path.parent))
+    handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)
+    os.close(handle)
+    return Path(name)
+
+
 def _move_folder(folder: Path, target: Path) -> None:
-    """Gives a folder the name of another, which goes when the new one is there; of a link only the link goes."""
+    """Rename a folder and delete the one that had the name; of a link only the link."""
     folder.chmod(0o777 & ~_umask())
     before = folder.with_name(f"{folder.name}.before")
     there = os.path.lexists(target)
@@ -175,16 +183,16 @@ def _move_folder(folder: Path, target: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file or folder a path leads to, by whatever links and spelling; None where there is none.
+    """Identify the file or folder that a path leads to, through links and in any spelling.
 
     Returns:
-        Device and number of it.
+        Device and inode; None if there is no file.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def copy_folder(
@@ -192,58 +200,64 @@ def copy_folder(
 ) -> list[str]:
     """Copy the files of a folder into an empty one, as new files that may be written to.
 
-    Links are followed and become files and folders; a folder that leads back to one that holds it
-    is left out.
+    Links are followed and become files and folders; a link to a folder above it is left out.
 
     Args:
         source: the folder; it is only read.
         target: an empty folder.
-        left_out: tells whether a file or folder of the source is not copied.
+        left_out: returns True for files and folders of the source that are not copied.
 
     Returns:
-        The names, relative to the source, of links that lead nowhere; they are not copied.
+        Names, relative to the source, of links to missing files; they are not copied.
     """
     dangling: list[str] = []
-    for here, folders, files in os.walk(source, followlinks=True):
-        folder = Path(here)
+    for walked, folders, files in os.walk(source, followlinks=True):
+        folder = Path(walked)
         copy = target / folder.relative_to(source)
         copy.mkdir(exist_ok=True)
-        above = {os.path.realpath(p) for p in (folder, *folder.parents)}
-        folders[:] = [
-            n
-            for n in folders
-            if not left_out(folder / n) and os.path.realpath(folder / n) not in above
-        ]
+        above = {os.path.realpath(parent) for parent in (folder, *folder.parents)}
+        for name in list(folders):
+            if left_out(folder / name) or os.path.realpath(folder / name) in above:
+                folders.remove(name)
         for name in files:
-            if left_out(folder / name):
+            path = folder / name
+            if left_out(path):
                 continue
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, copy / name)
+            if path.is_file():
+                shutil.copyfile(path, copy / name)
             else:
-                dangling.append((folder / name).relative_to(source).as_posix())
+                dangling.append(path.relative_to(source).as_posix())
     return dangling
 
 
 def reserve(path: Path) -> None:
-    """Claim the disk for all of a file that is still empty, where the system can: a mapped file must not run out of it.
+    """Allocate the disk space of a sparse file, if the system can.
+
+    A program that writes to a mapped file without space ends with SIGBUS.
 
     Raises:
-        OSError: there is no room.
+        OSError: the disk is full.
     """
-    if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, max(1, os.fstat(file.fileno()).st_size))
-            except OSError as error:
-                if error.errno in FULL:
-                    raise
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
+        except OSError as error:
+            if error.errno in FULL:
+                raise
 
 
 def _rename(path: Path, target: Path, patience: float = 2.0) -> None:
-    """Renames a file over another. On Windows that fails while a program has either open: then it is tried again.
+    """Rename a file over another; on Windows repeatedly while a program has either open.
+
+    Args:
+        path, target: the old and the new name.
+        patience: in seconds.
 
     Raises:
-        PermissionError: it was open all the time.
+        PermissionError: a file was open all the time.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -259,19 +273,25 @@ def _rename(path: Path, target: Path, patience: float = 2.0) -> None:
 
 
 def disk_full(path: Path, error: Exception) -> DiskFull | None:
-    """What to raise instead of `error`, which came of writing `path`, if the reason is a full disk."""
+    """Return the error for the user if writing failed because the disk is full.
+
+    Args:
+        path: of the file.
+        error: the exception of the write.
+
+    Returns:
+        The error to raise in its place; None if the reason is another one.
+    """
     if isinstance(error, DiskFull):
         return None
     full = getattr(error, "errno", None) in FULL
-    # of torch.save, among others; the unfinished file still fills the disk
+    # by torch.save, among others; the unfinished file still fills the disk
     if type(error) is RuntimeError:
         with suppress(OSError):
-            full = shutil.disk_usage(path.parent).free < 2**16
-    return (
-        DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched")
-        if full
-        else None
-    )
+            full = shutil.disk_usage(path.parent).free < NEARLY_FULL
+    if not full:
+        return None
+    return DiskFull(f"{path}: no space left on the disk for it; what was there before is untouched")
 
 
 def _umask() -> int:
@@ -281,7 +301,10 @@ def _umask() -> int:
 
 
 def load_torch(path: Path) -> Any:
-    """What `torch.save` wrote to `path`, on the CPU, without running any code that the file may carry.
+    """Read a file of `torch.save` to the CPU, without running code in the file.
+
+    Returns:
+        Tensors and plain containers.
 
     Raises:
         InputError: the file is missing, is damaged, or holds more than tensors and plain
@@ -294,18 +317,18 @@ def load_torch(path: Path) -> Any:
             # torch warns of the pickle protocol of files that it then refuses
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-        if zipfile.is_zipfile(path):  # torch does not look at the checksums
+        if zipfile.is_zipfile(path):  # torch does not check the checksums
             with zipfile.ZipFile(path) as archive:
-                if part := archive.testzip():
-                    raise ValueError(f"{part} does not have its checksum")
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} does not have its checksum")
         return content
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except (
-        Exception
-    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, OSError, ...
+    # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, OSError, ...
+    except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise InputError(
                 f"{path}: holds more than tensors, which could run code; it is not read"
@@ -314,12 +337,15 @@ def load_torch(path: Path) -> Any:
 
 
 def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
-    """An array of NumPy's, not filled yet: in memory, or, where it would take more than a share of what is free, in a
-    temporary file (in TMPDIR) that ends with it.
+    """Allocate an uninitialised array in memory, or in a temporary file if it is large.
 
     Args:
         shape, dtype: of the array.
-        share: of the memory that is free.
+        share: of the available memory; a larger array is a mapped file in TMPDIR, which is
+            deleted with the array.
+
+    Returns:
+        A NumPy array.
     """
     import numpy as np
     import psutil
@@ -327,7 +353,7 @@ def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= share * psutil.virtual_memory().available or size <= SMALL:
         return np.empty(shape, dtype)
-    # there a file may lose its name while it is mapped, and the map needs no descriptor
+    # On POSIX a mapped file can be unlinked, and its map needs no descriptor.
     if os.name == "posix":
         import torch
 
@@ -345,20 +371,21 @@ def room(shape: Sequence[int], dtype: Any, share: float = 0.4) -> Any:
 
 
 def mapped(path: Path, dtype: Any, offset: int, shape: Sequence[int], order: Any = "C") -> Any:
-    """Map an array of a file into memory, without holding the file open; writing changes the copy in memory alone.
+    """Map an array of a file into memory, without holding the file open.
 
-    `np.memmap` keeps a descriptor for each map, so a folder of 1,400 files exceeds the usual limit
-    of 1,024. Small arrays are read.
+    Writing to the array changes memory only (copy on write). `np.memmap` keeps a descriptor for
+    each map, so that a folder of 1,400 files exceeds the usual limit of 1,024. Small arrays are
+    read.
 
     Args:
         path: the file, which is opened for reading.
         dtype: of the values, in either byte order.
         offset: the position of the first value, in bytes.
         shape: of the array.
-        order: "C", or "F" where the first axis varies fastest.
+        order: "C", or "F" if the first axis varies fastest.
 
     Returns:
-        An array of this shape that can be written to.
+        A writable array of this shape.
 
     Raises:
         InputError: the file is shorter.
@@ -380,25 +407,28 @@ def mapped(path: Path, dtype: Any, offset: int, shape: Sequence[int], order: Any
 
 
 def out_of_descriptors(error: BaseException | None) -> bool:
-    """Tell whether an exception, or one of those that caused it, came from the limit on open files."""
+    """Return True if an exception, or one of its causes, is the limit on open files."""
     while error is not None:
-        if getattr(error, "errno", None) in (
-            errno.EMFILE,
-            errno.ENFILE,
-        ) or "Too many open files" in str(error):
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            return True
+        if "Too many open files" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def some_of(names: Sequence[str], most: int) -> str:
-    """Return the first names of a list, and how many more there are.
+    """Return the first names of a list, and the number of the others.
+
+    Args:
+        names: the list.
+        most: number of names that are shown.
 
     >>> some_of(["a", "b"], 2), some_of(["a", "b", "c"], 2)
     ('a, b', 'a, b and 1 more')
@@ -430,21 +460,21 @@ def one_of(value: Any, choices: Sequence[str], field: str) -> str:
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """A sort key that orders numbers in names by their value.
+    """Return a sort key that orders numbers in names by their value.
 
     >>> sorted([Path("s10"), Path("s2")], key=natural) == [Path("s2"), Path("s10")]
     True
     """
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part)
-        for part in re.split(r"(\d+)", path.name)
-    ]
+    key = []
+    for part in re.split(r"(\d+)", path.name):
+        key.append((int(part), "") if part.isdecimal() else (-1, part))
+    return key
 
 
 def _at_home(value: Any) -> Any:
-    """A value of a command line with `~` and `~user` expanded, where no file has such a name."""
+    """Expand `~` and `~user` in a value of a command line, unless a file has that name."""
     if isinstance(value, list):
-        return [_at_home(one) for one in value]
+        return [_at_home(item) for item in value]
     text = str(value) if isinstance(value, str | Path) else ""
     if not text.startswith("~") or os.path.lexists(text):
         return value
@@ -487,10 +517,10 @@ class Parser(argparse.ArgumentParser):
         return as_keyword(field, value)
 
     def parse_args(self, *words: Any, **options: Any) -> Any:
-        found = super().parse_args(*words, **options)
-        for name, value in vars(found).items():
-            setattr(found, name, _at_home(value))
-        return found
+        args = super().parse_args(*words, **options)
+        for name, value in vars(args).items():
+            setattr(args, name, _at_home(value))
+        return args
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help lists the options)\n")
