@@ -1,4 +1,4 @@
-"""Random number generators that depend on a key alone."""
+"""Seeded random number generators: pure functions of a key."""
 
 import hashlib
 from typing import Any
@@ -7,14 +7,18 @@ import torch
 
 
 def generator(*key: Any, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers depend on `key` alone: the same key gives the same bits in every process.
+    """Return a generator whose numbers depend on `key` alone, with the same bits in every process.
 
-    A key such as (seed, "noise", epoch, batch) makes every draw a pure function of where it is
-    used, so that a resumed run, or one with other data loader workers, draws what an uninterrupted
-    one draws.
+    A key such as (seed, "noise", epoch, batch) makes every draw a pure function of its use: a
+    resumed run, or one with other data loader workers, draws the numbers of an uninterrupted one.
 
-    >>> one, other = (torch.rand(1, generator=generator(0, "noise", epoch)).item() for epoch in (1, 2))
-    >>> one == torch.rand(1, generator=generator(0, "noise", 1)).item(), one == other
+    Args:
+        *key: any values with a stable `repr`.
+        device: of the generator.
+
+    >>> generators = [generator(0, "noise", epoch) for epoch in (1, 2, 1)]
+    >>> one, other, again = (torch.rand(1, generator=each).item() for each in generators)
+    >>> one == again, one == other
     (True, False)
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
