@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -273,8 +274,8 @@ def counts(args: argparse.Namespace, place: Path) -> None:
         ]
         return f"{mean(-10 * np.log10(e) for e in each):.2f} / {-10 * np.log10(mean(each)):.2f}"
 
-    def run(model: object, images: list[np.ndarray]) -> list[np.ndarray]:
-        return [model.denoise(i.astype(np.float32), axes="HW") for i in images]  # type: ignore[attr-defined]
+    def run(model: Any, images: list[np.ndarray]) -> list[np.ndarray]:
+        return [model.denoise(i.astype(np.float32), axes="HW") for i in images]
 
     thinned = load(place / "thinned")
     print(f"| noisy input | {score(test)} |")

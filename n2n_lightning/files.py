@@ -402,7 +402,8 @@ def mapped(path: Path, dtype: Any, offset: int, shape: Sequence[int], order: Any
         import torch
 
         storage = torch.UntypedStorage.from_file(str(path), False, offset + size)
-        flat = torch.tensor([], dtype=torch.uint8).set_(storage).numpy()[offset:].view(dtype)  # type: ignore[arg-type]
+        stored = torch.tensor([], dtype=torch.uint8).set_(storage)  # type: ignore[arg-type]
+        flat = stored.numpy()[offset:].view(dtype)
     return flat.reshape(tuple(shape), order=order)
 
 

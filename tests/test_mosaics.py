@@ -1,6 +1,7 @@
 """Frames of colour cameras before demosaicking: four planes apart."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,13 +61,13 @@ def test_photographs_are_no_mosaics() -> None:
 
 
 def save_raw(
-    path: Path, image: np.ndarray, colours: bytes = bytes([1, 0, 2, 1]), **options: object
+    path: Path, image: np.ndarray, colours: bytes = bytes([1, 0, 2, 1]), **options: Any
 ) -> None:
     """A TIFF as cameras write them: GRBG by its tags."""
     import tifffile
 
     tags = [(33421, "H", 2, (2, 2), True), (33422, "B", 4, colours, True)]
-    tifffile.imwrite(path, image, photometric="cfa", extratags=tags, metadata=None, **options)  # type: ignore[arg-type]
+    tifffile.imwrite(path, image, photometric="cfa", extratags=tags, metadata=None, **options)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])

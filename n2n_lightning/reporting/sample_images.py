@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,12 @@ class Samples:
 
     def save(self, path: Path) -> None:
         """Write an .npz file: `names`, `titles` (layers, images), images as `<layer>_<number>`."""
-        pixels = {}
+        arrays: dict[str, Any] = {"names": self.names, "titles": self.titles}
         for name, images in zip(self.names, self.images, strict=True):
             for i, image in enumerate(images):
-                pixels[f"{name}_{i}"] = image
+                arrays[f"{name}_{i}"] = image
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, names=self.names, titles=self.titles, **pixels)  # type: ignore[arg-type]
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Samples":
