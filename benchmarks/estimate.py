@@ -39,7 +39,7 @@ def python(*arguments: object) -> None:
 def crops(root: Path | None, side: int = 128) -> torch.Tensor:
     """Return clean grey crops (N, H, W) of photographs, in [0, 1]."""
     from n2n_lightning.data.photos import Photos
-    from n2n_lightning.data.reading import read_picture
+    from n2n_lightning.data.reading_files import read_picture
     from n2n_lightning.noise import Gaussian
 
     if root is None:
@@ -156,7 +156,7 @@ def _scores(path: Path) -> dict[str, dict]:
 
 def real(args: argparse.Namespace) -> None:
     """Compare the estimate on real captures with one from other captures of the same fields."""
-    from n2n_lightning.data.reading import read_picture
+    from n2n_lightning.data.reading_files import read_picture
     from n2n_lightning.files import natural
     from n2n_lightning.inference.denoiser import load
 

@@ -27,7 +27,7 @@ RATIOS = (1.0, 1.5, 3.0, 10.0, float("inf"))
 def crops(root: Path | None) -> np.ndarray:
     """Return grey crops from the middle of photographs, (N, H, W), 0 to 255."""
     from n2n_lightning.data.photos import Photos
-    from n2n_lightning.data.reading import read_picture
+    from n2n_lightning.data.reading_files import read_picture
     from n2n_lightning.noise import Gaussian
 
     if root is None:

@@ -11,7 +11,8 @@ from tests.conftest import run
 fits = pytest.importorskip("astropy.io.fits")
 
 from n2n_lightning.data import SingleImages  # noqa: E402
-from n2n_lightning.data.reading import read_array, read_single  # noqa: E402
+from n2n_lightning.data.reading import read_single  # noqa: E402
+from n2n_lightning.data.reading_files import read_array  # noqa: E402
 from n2n_lightning.files import InputError  # noqa: E402
 from n2n_lightning.formats import opened  # noqa: E402
 from n2n_lightning.formats.fits_planes import good_flags  # noqa: E402

@@ -29,7 +29,7 @@ from PIL import Image
 
 from n2n_lightning import denoise, evaluate
 from n2n_lightning.data import PairedImages
-from n2n_lightning.data.reading import read_picture
+from n2n_lightning.data.reading_files import read_picture
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import BECOMES, ENDINGS, PICTURES, TYPES, opened
 from n2n_lightning.networks import ResidualUNet

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from n2n_lightning.data.course import read_course
-from n2n_lightning.data.reading import read_array
+from n2n_lightning.data.reading_files import read_array
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
 from n2n_lightning.inference.denoiser import load

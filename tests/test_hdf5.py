@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from n2n_lightning import denoise
-from n2n_lightning.data.reading import read_array
+from n2n_lightning.data.reading_files import read_array
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.formats import opened
 from tests.test_formats import checkpoints, command  # noqa: F401  a fixture

@@ -109,7 +109,8 @@ def test_training_refuses_them_and_leaves_labels_out(tmp_path: Path) -> None:
     import tifffile
 
     from n2n_lightning.data import SingleImages
-    from n2n_lightning.data.reading import read_single, refuse_mosaics
+    from n2n_lightning.data.reading import read_single
+    from n2n_lightning.data.reading_files import refuse_mosaics
 
     save_raw(tmp_path / "raw.tif", frame()[1])
     with pytest.raises(InputError, match="is a raw frame of a colour camera"):

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from n2n_lightning import load
 from n2n_lightning.arrays import bad_pixels, normalization
 from n2n_lightning.data import Images, PairedImages
-from n2n_lightning.data.reading import read_picture, read_scenes
+from n2n_lightning.data.reading import read_scenes
+from n2n_lightning.data.reading_files import read_picture
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
 from n2n_lightning.networks import DnCNN, ResidualUNet, apply, multiple_of

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from n2n_lightning.data import Images, PairedImages
-from n2n_lightning.data.reading import read_array, read_picture, read_scenes
+from n2n_lightning.data.reading import read_scenes
+from n2n_lightning.data.reading_files import read_array, read_picture
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Gaussian, Pixelate
 from tests.conftest import linux, photographs, posix, run
@@ -107,7 +108,7 @@ def test_large_files_are_mapped_not_read(suffix, tmp_path):
     path = save(tmp_path / f"large{suffix}", np.zeros((40, 1024, 1024), np.uint8))
     code = f"""
 import resource, torch
-from n2n_lightning.data.reading import read_array
+from n2n_lightning.data.reading_files import read_array
 (images,) = read_array({path!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (again,) = read_array({path!r})

@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from n2n_lightning.data import SingleImages
-from n2n_lightning.data.reading import read_array
+from n2n_lightning.data.reading_files import read_array
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
 

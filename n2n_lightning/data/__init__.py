@@ -1,4 +1,4 @@
-"""Where noisy pairs come from, and how they reach the training device. One file per choice of conf/data/."""
+"""Sources of noisy pairs, one file per choice of conf/data/."""
 
 from n2n_lightning.data.course import Course
 from n2n_lightning.data.datamodule import NoisyPairs

@@ -1,4 +1,4 @@
-"""What is done to both images of a pair alike, on the device that trains."""
+"""Augmentations of both images of a pair alike, on the training device."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,41 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 
+MAX_CONTRAST = 1.4  # factor on distances from mid grey, either way
+
 
 def to_float(image: Tensor, scale: float | None = None) -> Tensor:
-    """Integers to float32 by dividing by `scale`, by default the largest value of their type (255, 65535).
+    """Convert stored values to float32.
 
-    Floats are divided by `scale` only if one is given; tensors that are float32 already and need no
-    scale are returned as they are.
+    Args:
+        image: integers or floats.
+        scale: the stored value that becomes 1; None: the largest value of an integer type (255,
+            65535), and floats as they are.
 
-    >>> to_float(torch.tensor([51], dtype=torch.uint8)).item(), to_float(torch.tensor([1024.0]), 4096).item()
-    (0.20000000298023224, 0.25)
+    Returns:
+        float32; the same tensor where nothing is to do.
+
+    >>> to_float(torch.tensor([51], dtype=torch.uint8)).item()
+    0.20000000298023224
+    >>> to_float(torch.tensor([1024.0]), 4096).item()
+    0.25
     """
-    if image.is_floating_point():
-        return image.float() if scale in (None, 1.0) else image.float() / scale
-    return image.float().div_(scale or torch.iinfo(image.dtype).max)
+    if not image.is_floating_point():
+        return image.float().div_(scale or torch.iinfo(image.dtype).max)
+    if scale in (None, 1.0):
+        return image.float()
+    return image.float() / scale
 
 
 def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
-    """Stored values to float32: the first of `limits` becomes 0, and so much above it as the second says 1.
+    """Convert stored values to units of the network, float32.
+
+    Args:
+        image: integers or floats.
+        limits: the stored value that becomes 0, and how much above it becomes 1.
+
+    Returns:
+        A new tensor.
 
     >>> to_range(torch.tensor([1100], dtype=torch.uint16), (1000.0, 200.0)).item()
     0.5
@@ -31,7 +49,8 @@ def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
     black, span = limits
     # float32 does not hold every value of these
     wide = image.dtype.itemsize > 2 and image.dtype != torch.float32
-    return ((image.double() if wide else image.float()) - black).div_(span).float()
+    values = image.double() if wide else image.float()
+    return (values - black).div_(span).float()
 
 
 def turn(
@@ -40,24 +59,27 @@ def turn(
     transposed: bool = True,
     spacing: Sequence[float] | None = None,
 ) -> list[Tensor]:
-    """The same random flips and, where height equals width, transposition for each row of all `images` (B, C, H, W).
+    """Flip at random, and transpose where height equals width, each row of all images alike.
 
     Together these are the 8 symmetries of a square, each with probability 1/8. (B, C, D, H, W) is
     flipped along D, too, and transposed in each plane whose axes are alike (axes.quarter_turns).
 
     Args:
-        images: of one size.
-        draws: what is drawn from.
-        transposed: False leaves rows and columns what they are.
-        spacing: the distance of neighbouring voxels along each spatial axis, where that is known.
+        images: (B, C, H, W) each, of one size.
+        draws: random generator.
+        transposed: False: flips alone.
+        spacing: the distance of neighbouring voxels along each spatial axis; None: not known.
+
+    Returns:
+        As many images.
     """
     spatial = axes.spatial(images[0])
     planes = axes.quarter_turns(axes.size(images[0]), spacing) if transposed else []
-    drawn = (
-        torch.rand(len(spatial) + max(1, len(planes)), len(images[0]), generator=draws) < 0.5
-    ).to(images[0].device)
-    choices = [axes.per_image(choice, images[0]) for choice in drawn]
-    flips, transposes = choices[: len(spatial)], choices[len(spatial) :]
+    rows = len(spatial) + max(1, len(planes))
+    drawn = torch.rand(rows, len(images[0]), generator=draws) < 0.5
+    choices = [axes.per_image(row, images[0]) for row in drawn.to(images[0].device)]
+    flips = choices[: len(spatial)]
+    transposes = choices[len(spatial) :]
     turned = []
     for image in images:
         for flip, axis in zip(flips, reversed(spatial), strict=True):
@@ -68,29 +90,50 @@ def turn(
     return turned
 
 
-def without_colour(image: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """A share of the rows of (B, C, H, W) with the mean of their channels in each."""
-    grey = axes.per_image(torch.rand(len(image), generator=draws) < share, image).to(image.device)
+def without_colour(
+    image: Tensor,
+    share: float,
+    draws: torch.Generator,
+) -> Tensor:
+    """Make a share of the images grey.
+
+    Args:
+        image: (B, C, H, W).
+        share: probability of each, 0 to 1.
+        draws: random generator.
+
+    Returns:
+        The images; grey ones hold the mean of their channels in each.
+    """
+    chosen = torch.rand(len(image), generator=draws) < share
+    grey = axes.per_image(chosen, image).to(image.device)
     return torch.where(grey, image.mean(1, keepdim=True), image)
 
 
 def recolour(
     images: Sequence[Tensor], saturation: tuple[float, float], draws: torch.Generator
 ) -> list[Tensor]:
-    """The same random saturation and contrast for each row of all `images` (B, C, H, W).
+    """Change saturation and contrast at random, of each row of all images alike.
 
     Distances from the mean of a pixel's channels are multiplied by a factor between the two of
-    `saturation`, distances from 0.5 by 0.7 to 1.4, both uniform in the logarithm. All of it is
-    affine and nothing is clamped, so that noise of zero mean stays so.
+    `saturation`, distances from 0.5 by 1 / MAX_CONTRAST to MAX_CONTRAST, both uniform in the
+    logarithm. All of it is affine and nothing is clamped, so that noise of zero mean stays so.
+
+    Args:
+        images: (B, C, H, W) each, of one size.
+        saturation: lowest and highest factor, larger than 0.
+        draws: random generator.
+
+    Returns:
+        As many images.
     """
-    u = [
-        axes.per_image(drawn, images[0]) for drawn in torch.rand(2, len(images[0]), generator=draws)
-    ]
     lowest, highest = saturation
-    colour, contrast = (
-        factor.to(images[0].device)
-        for factor in (lowest * (highest / lowest) ** u[0], 1.4 ** (2 * u[1] - 1))
-    )
+    device = images[0].device
+    first, second = torch.rand(2, len(images[0]), generator=draws)
+    colour = lowest * (highest / lowest) ** axes.per_image(first, images[0])
+    contrast = MAX_CONTRAST ** (2 * axes.per_image(second, images[0]) - 1)
+    colour = colour.to(device)
+    contrast = contrast.to(device)
     recoloured = []
     for image in images:
         mean = image.mean(1, keepdim=True)

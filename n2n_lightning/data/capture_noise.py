@@ -1,4 +1,4 @@
-"""The noise of each capture of some scenes, measured before training: which one is the input, which one the target."""
+"""The noise of each capture, measured before training, by which input and target are chosen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,72 +12,81 @@ from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.scenes import SceneSet
 from n2n_lightning.metrics.noise_levels import NoiseLevels, measured, named, noise_power
 
-SCENES = 8  # that are measured, of two captures; fewer of many
-PIXELS = 8 * 192 * 192  # of a capture, in all scenes together
-PLANES = 2  # of a volume
+MEASURED_SCENES = 8  # of two captures; fewer of many
+MEASURED_PIXELS = 8 * 192 * 192  # of a capture, in all scenes together
+MEASURED_PLANES = 2  # of a volume
+LEAST_SIDE = 64  # pixels of a side that are measured
+MOST_SIDE = 512
 BOTH = "mean of both"
 
 
-def levels_of(scenes: SceneSet, seen: IntensityStats) -> NoiseLevels | None:
-    """Measure the noise of each capture by itself, in the middles of some scenes.
+def levels_of(scenes: SceneSet, stats: IntensityStats) -> NoiseLevels | None:
+    """Measure the noise of each capture separately, in the middles of some scenes.
 
     Args:
-        scenes: several captures of each; capture k of one scene is taken to be like capture k of
-            another.
-        seen: what their values mean.
+        scenes: several captures of each; capture k of one scene is assumed to have the noise of
+            capture k of another.
+        stats: what their values mean.
 
     Returns:
         None where scenes have different numbers of captures or one, and where the noise is not
         measurable.
     """
-    counts = scenes.captures(torch.arange(len(scenes.names)))
-    count = int(counts.max())
-    if count < 2 or int(counts.min()) != count:
+    counts = set(scenes.counts_of_all)
+    count = max(counts)
+    if count < 2 or len(counts) > 1:
         return None
-    most = max(1, min(SCENES, 4 * SCENES // count))
-    chosen = axes.evenly(len(scenes.names), most)
-    planes = PLANES if len(scenes.smallest) == 3 else 1
-    side = int(max(64, min(512, (PIXELS / len(chosen) / planes / max(1, count / 8)) ** 0.5)))
-    return measured(_parts(scenes, seen, chosen, side))
+    most = max(1, min(MEASURED_SCENES, 4 * MEASURED_SCENES // count))
+    chosen = axes.evenly(len(scenes), most)
+    planes = MEASURED_PLANES if scenes.dims == 3 else 1
+    pixels = MEASURED_PIXELS / len(chosen) / planes
+    side = (pixels / max(1, count / 8)) ** 0.5
+    side = int(max(LEAST_SIDE, min(MOST_SIDE, side)))
+    return measured(_parts(scenes, stats, chosen, side))
 
 
 def _parts(
-    scenes: SceneSet, seen: IntensityStats, chosen: list[int], side: int
+    scenes: SceneSet, stats: IntensityStats, chosen: list[int], side: int
 ) -> Iterator[list[Tensor]]:
-    """The captures of some scenes, (C, H, W) each; of volumes some planes."""
+    """Yield the captures of some scenes, (C, H, W) each; of volumes some planes."""
     for i in chosen:
-        count = int(scenes.captures(torch.tensor([i]))[0])
-        images = [scenes.image(i, k) for k in range(count)]
-        if axes.deep(images[0][None]):
-            depth = images[0].shape[1]
-            for z in axes.evenly(depth, PLANES + 2)[1:-1] or [depth // 2]:
-                yield [_known(image[:, z], seen, side) for image in images]
-        else:
-            yield [_known(image, seen, side) for image in images]
+        images = [scenes.image(i, k) for k in range(scenes.count_of(i))]
+        if scenes.dims == 2:
+            yield [_known(image, stats, side) for image in images]
+            continue
+        depth = images[0].shape[1]
+        inner = axes.evenly(depth, MEASURED_PLANES + 2)[1:-1]
+        for z in inner or [depth // 2]:
+            yield [_known(image[:, z], stats, side) for image in images]
 
 
-def _known(image: Tensor, seen: IntensityStats, side: int) -> Tensor:
-    """The middle of a capture, NaN where a pixel is missing or stands out as no picture does."""
+def _known(
+    image: Tensor,
+    stats: IntensityStats,
+    side: int,
+) -> Tensor:
+    """Return the middle of a capture, NaN where a pixel is missing or an outlier."""
     for axis in (1, 2):
         length = image.shape[axis]
         image = image.narrow(axis, max(0, length - side) // 2, min(side, length))
-    known = bad_pixels.mask_invalid(image, image.double(), seen.nodata_values)
-    if image.dtype != torch.uint8 and seen.limits is not None:
-        black, span = seen.limits
-        outliers = bad_pixels.outlier_mask(((known - black) / span).float()[None])
-        if outliers is not None:
-            known = torch.where(outliers[0], torch.nan, known)
-    return known
+    known = bad_pixels.mask_invalid(image, image.double(), stats.nodata_values)
+    if image.dtype == torch.uint8 or stats.limits is None:
+        return known
+    black, span = stats.limits
+    outliers = bad_pixels.outlier_mask(((known - black) / span).float()[None])
+    if outliers is None:
+        return known
+    return torch.where(outliers[0], torch.nan, known)
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Which captures are scored, and how.
+    """The captures that are scored, and the noise of their targets.
 
     Attributes:
-        pairs: numbers (input, target) of captures; none: neighbours, and the mean of the errors of
-            both is the score.
-        captures: what is scored, in words.
+        pairs: numbers (input, target) of captures; none: neighbours, and the score is the mean of
+            both directions.
+        captures: the scored captures, in words.
         reach: of the neighbours that measure the noise of the targets (noise_levels.NEIGHBOURS);
             None: they have none.
     """
@@ -97,14 +106,20 @@ class Direction:
         return 1 if self.pairs else 2
 
     def noise_of(self, target: Tensor, other: Tensor) -> Tensor | None:
-        """The noise of a target, at each pixel; None where both captures are scored."""
+        """Estimate the noise of a target.
+
+        Args:
+            target: a capture, (C, H, W), in units of the network.
+            other: the other capture of its pair.
+
+        Returns:
+            The variance at each pixel; None where both captures are scored.
+        """
         if not self.pairs:
             return None
-        return (
-            torch.zeros_like(target)
-            if self.reach is None
-            else noise_power(target, other, self.reach)
-        )
+        if self.reach is None:
+            return torch.zeros_like(target)
+        return noise_power(target, other, self.reach)
 
 
 def scored_direction(
@@ -116,11 +131,15 @@ def scored_direction(
         levels: the noise of the captures; None: not measurable.
         swap: the option of training: with false the first capture is the input, and scored.
         within: captures that are farther apart are no pair.
+
+    Returns:
+        The captures and what is known of the noise of their targets.
     """
     pairs = levels.pairs(within) if levels else []
     if levels is None or not pairs:
         return Direction()
-    pairs = [(0, 1)] if swap is False else pairs
+    if swap is False:
+        pairs = [(0, 1)]
     clean = {j for _, j in pairs} <= set(levels.clean)
     if levels.reach is None and not clean:
         return Direction(
@@ -131,34 +150,44 @@ def scored_direction(
 
 
 def as_facts(levels: NoiseLevels | None, captures: str) -> dict[str, Any]:
-    """What result.json says of the noise of the captures, and of which one the score is.
+    """Describe for result.json the noise of the captures, and which of them are scored.
 
     Args:
         levels: None where they were not measured.
         captures: those that the score is of, in words.
+
+    Returns:
+        Plain values; a ratio that is infinite is None.
     """
     facts: dict[str, Any] = {"captures": captures}
     if levels is not None:
-        ratio = levels.ratio
-        facts |= {"sigmas": list(levels.sigmas), "ratio": ratio if ratio < float("inf") else None}
-        facts |= {"without_noise": [k + 1 for k in levels.clean]}
+        facts["sigmas"] = list(levels.sigmas)
+        facts["ratio"] = levels.ratio if levels.ratio < float("inf") else None
+        facts["without_noise"] = [k + 1 for k in levels.clean]
     return facts
 
 
-def explained(levels: NoiseLevels, way: str, scored: str | None) -> str:
-    """The line that training prints where captures differ in their noise.
+def explained(
+    levels: NoiseLevels,
+    way: str,
+    scored: str | None,
+) -> str:
+    """Describe captures that differ in their noise, in the line that training prints.
 
     Args:
         levels: of which some are noisier.
         way: in which direction the network is trained.
         scored: the captures that the score is of; None: there is no score.
+
+    Returns:
+        The line.
     """
-    line = f"noise: {levels.described()}: {way}" + (
-        f", and the score is that of {scored}" if scored else ""
-    )
+    line = f"noise: {levels.described()}: {way}"
+    if scored:
+        line += f", and the score is that of {scored}"
     if not levels.clean:
         return line
-    clean = named(levels.clean, len(levels.variances))
-    return f"{line}; {clean} have no noise" + (
-        ": they are used as clean images to score with" if scored else ""
-    )
+    line += f"; {named(levels.clean, len(levels.variances))} have no noise"
+    if scored:
+        line += ": they are used as clean images to score with"
+    return line

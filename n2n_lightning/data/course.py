@@ -38,12 +38,10 @@ class Course(NoisyPairs):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.root, self.train_pairs, self.val_pairs, self.swap = (
-            Path(root),
-            train_pairs,
-            val_pairs,
-            swap,
-        )
+        self.root = Path(root)
+        self.train_pairs = train_pairs
+        self.val_pairs = val_pairs
+        self.swap = swap
         if self.supervised:
             raise InputError(
                 "target",
@@ -52,7 +50,7 @@ class Course(NoisyPairs):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the files; to validate, the one with the training pairs need not be there."""
+        """Read the files, see NoisyPairs; to validate, train_data.pkl may be missing."""
         if stage != "validate" or self.val is not None or (self.root / "train_data.pkl").exists():
             super().setup(stage)
             return
@@ -66,6 +64,7 @@ class Course(NoisyPairs):
         self.val = Pairs(noisy, clean)
 
     def load(self) -> tuple[Dataset, Dataset]:
+        """Read both files, see NoisyPairs."""
         if not self.root.is_dir():
             raise InputError(
                 "data.root",
@@ -77,8 +76,8 @@ class Course(NoisyPairs):
         noisy, clean = read_course(self.root / "val_data.pkl", self.val_pairs, "data.val_pairs")
         if first.shape[1:] != noisy.shape[1:]:
             raise InputError(
-                f"{self.root}: training images are {size_of(first)}, validation images"
-                f" {size_of(noisy)}; they must agree"
+                f"{self.root}: training images are {size_of(first)},"
+                f" validation images {size_of(noisy)}; they must agree"
             )
         self.fingerprint = {
             "name": "course",
@@ -88,47 +87,56 @@ class Course(NoisyPairs):
                 name: sha256(self.root / name) for name in ("train_data.pkl", "val_data.pkl")
             },
         }
-        scenes = EqualSizeScenes([first, second], [f"pair {i}" for i in range(len(first))])
+        names = [f"pair {i}" for i in range(len(first))]
+        scenes = EqualSizeScenes([first, second], names)
         return Captures(scenes, self.seed, self.swap), Pairs(noisy, clean)
 
 
 def read_course(
     path: Path, count: int | None = None, field: str = "data.train_pairs"
 ) -> tuple[Tensor, Tensor]:
-    """The two tensors of a file of the report's data, (N, 3, H, W) uint8, or the first `count` of each.
+    """Read a file of the report's data.
+
+    Args:
+        path: the file, written with torch.save.
+        count: how many of the pairs, from the first; None: all.
+        field: the option of `count`, for messages.
+
+    Returns:
+        Its two tensors, (N, 3, H, W) uint8.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or `count`, the value of `field`,
-            does not fit.
+        InputError: the file is missing, damaged or of another kind, or `count` does not fit.
     """
     content = load_torch(path)
     if not isinstance(content, tuple | list) or len(content) != 2:
-        found = (
-            f"{len(content)} items"
-            if isinstance(content, tuple | list | dict)
-            else type(content).__name__
-        )
-        raise InputError(f"{path}: should hold a tuple of two tensors, found {found}")
+        kind = type(content).__name__
+        if isinstance(content, tuple | list | dict):
+            kind = f"{len(content)} items"
+        raise InputError(f"{path}: should hold a tuple of two tensors, found {kind}")
     for tensor in content:
-        if not isinstance(tensor, Tensor):
-            raise InputError(
-                f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it"
-            )
-        if tensor.dtype != torch.uint8:
-            raise InputError(
-                f"{path}: should hold uint8 values 0..255, found {str(tensor.dtype)[6:]}"
-            )
-        if len(tensor.shape) != 4 or tensor.shape[1] != 3 or 0 in tensor.shape:
-            raise InputError(
-                f"{path}: should hold RGB images (N, 3, H, W), found shape {tuple(tensor.shape)}"
-            )
-    a, b = content
-    if a.shape != b.shape:
-        raise InputError(
-            f"{path}: the two tensors differ in shape: {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+        _refuse_unless_rgb(tensor, path)
+    first, second = content
+    if first.shape != second.shape:
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise InputError(f"{path}: the two tensors differ in shape: {shapes}")
     if count is None:
-        return a, b
-    if not 1 <= count <= len(a):
-        raise InputError(field, count, f"{path} holds {len(a)} pairs, so 1 to {len(a)} would work")
-    return a[:count], b[:count]
+        return first, second
+    if not 1 <= count <= len(first):
+        most = len(first)
+        raise InputError(field, count, f"{path} holds {most} pairs, so 1 to {most} would work")
+    return first[:count], second[:count]
+
+
+def _refuse_unless_rgb(tensor: Any, path: Path) -> None:
+    """Raise InputError unless an object of a file is a tensor of 8 bit RGB images."""
+    if not isinstance(tensor, Tensor):
+        raise InputError(
+            f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it"
+        )
+    if tensor.dtype != torch.uint8:
+        found = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"{path}: should hold uint8 values 0..255, found {found}")
+    shape = tuple(tensor.shape)
+    if len(shape) != 4 or shape[1] != 3 or 0 in shape:
+        raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {shape}")

@@ -8,7 +8,6 @@ a pure function of (seed, epoch, batch number).
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,17 +17,20 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes, bad_pixels
 from n2n_lightning.arrays.outliers import Listed
-from n2n_lightning.data.augmentation import recolour, to_float, to_range, turn, without_colour
+from n2n_lightning.data.augmentation import recolour, to_float, to_range, turn
 from n2n_lightning.data.datasets import Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
-from n2n_lightning.data.samplers import BatchSampler, Loader, PlainIterable
+from n2n_lightning.data.samplers import BatchDraws, BatchSampler, Loader, PlainIterable
+from n2n_lightning.data.training_scenes import TrainingScenes
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise
-from n2n_lightning.randomness import generator
 
 
 class NoisyPairs(pl.LightningDataModule):
-    """What every source of data has in common; a source says what it holds in `load`.
+    """Base class of all sources of data.
+
+    A source defines `load`, which reads the images, and `make_pair`, which makes input and target
+    of a batch, unless its batches hold stored noisy pairs.
 
     Args:
         batch_size: noisy pairs per optimiser step.
@@ -40,19 +42,21 @@ class NoisyPairs(pl.LightningDataModule):
             random saturation and contrast, see `recolour`; None leaves them as they are.
         workers: processes that prepare batches; 0 prepares them in the training process.
         grey: share of the clean crops that lose their colour before they get their noise.
-        dims: 2 for images, 3 for volumes; `auto` takes what the data are.
+        dims: 2 for images, 3 for volumes; `auto`: as the data are.
         supervised: train towards clean images instead of noisy ones, to compare with.
 
     Attributes, once `setup` was called:
         train, val: the two data sets.
+        training_scenes: the noisy captures that are trained on; None where noise is synthetic, or
+            targets are clean.
         channels: of the images.
         dims: their spatial axes: 2, or 3 of volumes.
-        spacing: of volumes, the distance of neighbouring voxels along D, H and W, where that is
-            known.
-        notes: what should be said of the data before training.
+        spacing: of volumes, the distance of neighbouring voxels along D, H and W; None: not known.
+        notes: lines about the data, to be printed before training.
         thinned: whether the network learns from halves of photon counts.
-        context: of movies, how many frames before and after one the network is shown in place of
-            it.
+        context: of movies, how many frames before and after one are the input; 0: pairs of frames.
+        repeats: whether captures of a scene show the same thing, so that what one of them lacks is
+            none of it.
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for
             floats.
         limits: the stored value that is 0 for the network, and how much above it is 1; None: 0 and
@@ -62,14 +66,14 @@ class NoisyPairs(pl.LightningDataModule):
         defects: bool, (C, H, W): pixels that stand out in most of several different scenes; None:
             not known.
         stored_unit: (factor, offset) that make physical values of the stored ones; None where files
-            do not say it.
+            do not state it.
         left_out: names of images that are not used.
         array_layout: how the first array was read, for the checkpoint; None where arrays are no
             files of the user.
         dropped: frames and files that are not used, a line in words for each reason.
-        reference: what validation compares with, `clean` or `noisy`.
+        reference: what validation compares with: `clean`, `noisy` or, of single images, `self`.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
-        fingerprint: says what the data are, for `result.json`.
+        fingerprint: identifies the data, for `result.json`.
         score_of: of noisy captures, which of them the score is of, and their noise, for
             `result.json`.
     """
@@ -89,21 +93,30 @@ class NoisyPairs(pl.LightningDataModule):
         super().__init__()
         whole_numbers(1, batch_size=batch_size, val_batch_size=val_batch_size)
         whole_numbers(0, workers=workers)
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        # false: in runs of older versions
-        self.colour = None if colour is False else ordered("colour", colour, 100)
-        self.seed, self.augment, self.workers = seed, augment, workers
-        self.context, self.thinned = 0, False
-        self.asked_dims, self.dims = dims, 2
-        self.spacing: Sequence[float] | None = None
-        self.notes: list[str] = []
-        self.supervised, self.grey = supervised, grey
         if not 0 <= grey <= 1:
             raise InputError("data.grey", grey, "must be a share, 0 to 1")
-        self.noise: Noise | None = None
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.seed = seed
+        self.augment = augment
+        # false: in runs of older versions
+        self.colour = None if colour is False else ordered("colour", colour, 100)
+        self.workers = workers
+        self.supervised = supervised
+        self.grey = grey
+        self.asked_dims = dims
+
         self.train: Dataset | None = None
         self.val: Dataset | None = None
-        self.channels, self.reference, self.bounded = 3, "clean", True
+        self.training_scenes: TrainingScenes | None = None
+        self.noise: Noise | None = None
+        self.channels = 3
+        self.dims = 2
+        self.spacing: Sequence[float] | None = None
+        self.notes: list[str] = []
+        self.thinned = False
+        self.context = 0
+        self.repeats = True
         self.scale: float | None = None
         self.limits: tuple[float, float] | None = None
         self.nodata_values: tuple[float, ...] = ()
@@ -113,13 +126,18 @@ class NoisyPairs(pl.LightningDataModule):
         self.left_out: list[str] = []
         self.array_layout: axes.Layout | None = None
         self.dropped: list[str] = []
+        self.reference = "clean"
+        self.bounded = True
         self.fingerprint: dict[str, Any] = {}
         self.score_of: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """The training and the validation data (None: no validation); also sets what else differs from the above.
+        """Read the images; also set the attributes above that differ from their defaults.
+
+        Returns:
+            The training and the validation data; None: no validation.
 
         Raises:
             InputError: the data cannot be used; the message says which file or option, and what
@@ -127,41 +145,83 @@ class NoisyPairs(pl.LightningDataModule):
         """
         raise NotImplementedError
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.train is None:
-            self.train, self.val = self.load()
-            size = len(self.train)  # type: ignore[arg-type]
-            if size < self.batch_size:
-                raise InputError(
-                    "data.batch_size", self.batch_size, f"there are only {size} training pairs"
-                )
+    def make_pair(
+        self, batch: dict[str, Any], draws: BatchDraws, training: bool
+    ) -> dict[str, Tensor]:
+        """Make input and target of a batch; here, of one that holds stored noisy pairs.
 
-    def captured(self) -> tuple[Any, Any, int | None, str] | None:
-        """Captures, what their values mean (intensity.IntensityStats), how far apart pairs may be, and what makes pairs
-        of them.
+        Args:
+            batch: from one of the data sets, on the training device.
+            draws: random generators, by purpose.
+            training: False for validation, whose input gets no augmentation.
 
-        The last is `pairs`, or a method for single images; `lines` masks them. None where noise is
-        made here, or nothing is learnt from it.
+        Returns:
+            `input` and `target`, float (B, C, H, W) in units of the network, NaN where a target is
+            missing; in validation against noisy captures also `other_input` and `other_target`, the
+            same pair in the other direction.
         """
-        return None
+        pair = self.normalized_pair(batch["input"], batch["target"], noisy=training)
+        if not training:
+            return self._scored(pair, batch)
+        noisy, target = self.turned(self.recoloured(pair, draws), draws)
+        return {
+            "input": noisy,
+            "target": target,
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data, once.
+
+        Args:
+            stage: Lightning's, `fit` or `validate`.
+
+        Raises:
+            InputError: see `load`; or there are fewer pairs than a batch has.
+        """
+        if self.train is not None:
+            return
+        self.train, self.val = self.load()
+        size = len(self.train)  # type: ignore[arg-type]
+        if size < self.batch_size:
+            raise InputError(
+                "data.batch_size", self.batch_size, f"there are only {size} training pairs"
+            )
 
     @property
     def blind(self) -> bool:
-        """Whether the noise is of so many kinds that the network has to guess which."""
+        """True if the noise is of so many kinds that the network has to guess which."""
         return self.noise is not None and self.noise.blind
 
     @property
     def second_pass(self) -> Any:
-        """What is added to the loss, with a second pass through the network; see module.Denoiser."""
+        """Term of the loss with a second pass through the network, see module.Denoiser, or None."""
         return None
 
+    @property
+    def unit(self) -> float:
+        """One unit of the network's range, as a share of PSNR's white."""
+        if self.limits is None:
+            return 1.0
+        _, span = self.limits
+        return span / (self.scale or 1.0)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Lowest and highest value of clean images, in units of the network; None: not known."""
+        if not self.bounded:
+            return None
+        black, span = self.limits or (0.0, 1.0)
+        return -black / span, 1 / self.unit - black / span
+
     def release(self) -> None:
-        """Lets go of the images: Lightning keeps the trainer of a finished run alive, and with it all that it knew."""
+        """Drop the images: Lightning keeps the trainer of a finished run, and all it refers to."""
+        self.training_scenes = None
         for dataset in (self.train, self.val):
             if dataset is not None:
                 vars(dataset).clear()
 
     def train_dataloader(self) -> Loader:
+        """Return the batches of an epoch, from where a checkpoint left off."""
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in every epoch
         self._training = self._loader(self.train, self.batch_size, shuffle=not overfit)
         if self._position:
@@ -169,175 +229,185 @@ class NoisyPairs(pl.LightningDataModule):
         return self._training
 
     def val_dataloader(self) -> Loader:
+        """Return the validation batches, in order; of images of different sizes one image each."""
         size = 1
         if isinstance(self.val, Pairs):
             pixels = math.prod(axes.size(self.val.noisy))
-            size = max(1, min(self.val_batch_size, self.val_batch_size * 64 * 64 // pixels))
+            most = min(self.val_batch_size, self.val_batch_size * 64 * 64 // pixels)
+            size = max(1, most)
         return self._loader(self.val, size, shuffle=False)
 
     def test_dataloader(self) -> Loader:
-        """The validation data, for `Trainer.test`."""
+        """Return the validation data, for `Trainer.test`."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> PlainIterable:
-        """The validation data, for `Trainer.predict`."""
+        """Return the validation data, for `Trainer.predict`."""
         return PlainIterable(self.val_dataloader())
 
-    def _loader(self, dataset: Any, batch_size: int, shuffle: bool) -> Loader:
+    def _loader(
+        self,
+        dataset: Any,
+        batch_size: int,
+        shuffle: bool,
+    ) -> Loader:
         batches = BatchSampler(len(dataset), batch_size, self.seed, shuffle)
         return Loader(dataset, batches, self.workers if shuffle else 0)
 
     # Lightning restores loaders by itself, but not when the length of the run was asked for before,
     # as schedules do.
     def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch, for a checkpoint."""
         return {"position": self._training.state_dict() if self._training else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the place in the epoch that a checkpoint states."""
         self._position = state_dict["position"]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """On the training device: stored values become float in [0, 1], noise is drawn, pairs are turned."""
-        training = self.trainer is not None and self.trainer.training
-        recoloured = None
-        if training and self.colour:
-            draws = generator(self.seed, "colours", batch["epoch"], batch["number"])
-            recoloured = partial(recolour, saturation=self.colour, draws=draws)
-        if "image" in batch:
-            image = to_float(batch["image"])
-            if recoloured:  # before the noise, which is then of the strength that was asked for
-                image = recoloured([image])[0].clamp(0, 1)
-            if training and self.grey:
-                image = without_colour(
-                    image, self.grey, generator(self.seed, "grey", batch["epoch"], batch["number"])
-                )
-            pair = self._corrupt(image, batch, training)
-        else:
-            pair = self._shown(batch["input"], batch["target"], training)
-            if recoloured:
-                pair = recoloured(pair)
-        if training and self.augment:
-            pair = turn(
-                pair,
-                generator(self.seed, "turns", batch["epoch"], batch["number"]),
-                spacing=self.spacing,
-            )
-        if not training:
-            ready = self._scored(pair, batch)
-            return {**ready, **self.noise_of_target(ready)} if self.reference == "noisy" else ready
-        # Each process of a run draws the whole batch and takes its share of it.
-        assert self.trainer
-        parts = [
-            images.tensor_split(self.trainer.world_size)[self.trainer.global_rank]
-            for images in pair
-        ]
-        return {"input": parts[0], "target": parts[1], "size": len(pair[0])}
-
-    def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The noise of the reference of a validation batch, where the score is that of its input alone.
+        """Make input and target on the training device, and this process's share of them.
 
         Args:
-            ready: `input`, `target`, `other_target`, as the network takes them.
+            batch: from one of the data sets, on the training device.
+            dataloader_idx: Lightning's, not used.
 
         Returns:
-            `target_noise`, its variance at each pixel (noise_levels.noise_power), or nothing: both
-            are scored.
+            What `make_pair` returns; in training also `size`, the pairs of all processes.
         """
-        return {}
+        training = self.trainer is not None and self.trainer.training
+        draws = self._draws(batch, "training" if training else "validation")
+        ready: dict[str, Any] = self.make_pair(batch, draws, training)
+        if not training:
+            return ready
+        assert self.trainer
+        # Each process of a run draws the whole batch and takes its share of it.
+        processes = self.trainer.world_size
+        rank = self.trainer.global_rank
+        share: dict[str, Any] = {}
+        for name, images in ready.items():
+            share[name] = images.tensor_split(processes)[rank]
+        share["size"] = len(ready["input"])
+        return share
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
-        """Both noisy sides of a batch of the training data, whoever asks, and whatever training aims at."""
-        if "image" in batch:
-            assert self.noise is not None
-            image = to_float(batch["image"])
-            draws = generator(self.seed, "noisy pair", batch["number"], device=image.device)
-            return [self.noise(image, draws), self.noise.target(image, draws)]
-        return self._shown(batch["input"], batch["target"], noisy=True)
+        """Make two noisy versions of the images of a batch, without augmentation.
 
-    def _shown(self, first: Tensor, second: Tensor, noisy: bool) -> list[Tensor]:
-        """Stored images as the network takes them; where a noisy target is missing or wild, it is NaN."""
+        Args:
+            batch: from the training data.
+
+        Returns:
+            Both, (B, C, H, W) each, in units of the network; the second is noisy also where the
+            training target is clean.
+        """
+        ready = self.make_pair(batch, self._draws(batch, "plain"), training=True)
+        return [ready["input"], ready["target"]]
+
+    def _draws(self, batch: dict[str, Any], use: str) -> BatchDraws:
+        return BatchDraws(self.seed, batch["epoch"], batch["number"], use)
+
+    def recoloured(self, images: list[Tensor], draws: BatchDraws) -> list[Tensor]:
+        """Give all images the same random saturation and contrast, where `colour` asks for it.
+
+        Args:
+            images: both of a pair, or one, (B, C, H, W) each.
+            draws: of this batch.
+
+        Returns:
+            As many images.
+        """
+        if self.colour is None or draws.plain:
+            return images
+        return recolour(images, self.colour, draws("colours"))
+
+    def turned(
+        self, images: list[Tensor], draws: BatchDraws, transposed: bool = True
+    ) -> list[Tensor]:
+        """Give all images the same random flips and quarter turns, where `augment` asks for it.
+
+        Args:
+            images: both of a pair, (B, C, H, W) each.
+            draws: of this batch.
+            transposed: False: flips alone.
+
+        Returns:
+            As many images.
+        """
+        if not self.augment or draws.plain:
+            return images
+        return turn(images, draws("turns"), transposed, self.spacing)
+
+    def normalized_pair(
+        self,
+        first: Tensor,
+        second: Tensor,
+        noisy: bool,
+    ) -> list[Tensor]:
+        """Convert a stored pair to units of the network, and treat missing pixels and outliers.
+
+        Args:
+            first: stored inputs, (B, C, H, W), whose gaps are filled.
+            second: stored targets, which are NaN in their gaps.
+            noisy: whether outliers of the targets become NaN, too.
+
+        Returns:
+            Both, float.
+        """
         if self.limits is None:
             return [to_float(first, self.scale), to_float(second, self.scale)]
-        one, other = self._normalized(first), self._normalized(second)
+        seen = self._normalized(first)
+        target = self._normalized(second)
         if not self._may_have_outliers(first):
-            return [bad_pixels.inpaint(one), other]
+            return [bad_pixels.inpaint(seen), target]
         whole = self.outliers == "auto"
-        return [
-            bad_pixels.inpaint_outliers(one, whole),
-            bad_pixels.mask_outliers(other, whole) if noisy else other,
-        ]
+        if noisy:
+            target = bad_pixels.mask_outliers(target, whole)
+        return [bad_pixels.inpaint_outliers(seen, whole), target]
 
     def _normalized(self, stored: Tensor) -> Tensor:
-        """Stored values in units of the network; NaN where they are missing."""
+        """Return stored values in units of the network; NaN where they are missing."""
         assert self.limits
         return bad_pixels.mask_invalid(stored, to_range(stored, self.limits), self.nodata_values)
 
     def _may_have_outliers(self, stored: Tensor) -> bool:
-        """Whether isolated pixels are looked for; the ends of 8 bits are too near for a pixel to stand out."""
+        """Return True if outliers are looked for; in 8 bits no pixel stands out far enough."""
         return self.outliers != "keep" and self.limits is not None and stored.dtype != torch.uint8
 
     def _scored(self, pair: list[Tensor], batch: dict[str, Any]) -> dict[str, Any]:
-        """Complete a validation batch; see `outliers.Listed` for what is said of isolated pixels.
+        """Complete a validation batch; see `outliers.Listed` for the treatment of outliers.
 
         Args:
-            pair: input and target as the network takes them.
+            pair: input and target in units of the network.
             batch: as it was stored; with noisy references it is scored in both directions.
         """
-        ready: dict[str, Any] = {"input": pair[0], "target": pair[1]}
-        if self.reference == "noisy":
-            other = self._shown(batch["target"], batch["input"], noisy=False)
-            ready |= {"other_input": other[0], "other_target": other[1], "scene": batch["scene"]}
-        if "image" in batch or not self._may_have_outliers(batch["input"]):
+        first_input, target = pair
+        ready: dict[str, Any] = {
+            "input": first_input,
+            "target": target,
+        }
+        noisy = self.reference == "noisy"
+        if noisy:
+            other = self.normalized_pair(batch["target"], batch["input"], noisy=False)
+            ready |= {
+                "other_input": other[0],
+                "other_target": other[1],
+                "scene": batch["scene"],
+            }
+        if not self._may_have_outliers(batch["input"]):
             return ready
         first = self._normalized(batch["input"])
-        second = self._normalized(batch["target"]) if self.reference == "noisy" else None
-        defects = self.defects
-        if defects is not None:
-            defects = defects.to(first.device) if defects.shape == first.shape[1:] else None
+        second = self._normalized(batch["target"]) if noisy else None
+        defects = None
+        if self.defects is not None and self.defects.shape == first.shape[1:]:
+            defects = self.defects.to(first.device)
         listed = Listed.of(first, second, self.outliers, self.repeats, defects)
         if listed is None:
             return ready
-        if second is not None:
-            ready |= {"target": listed.second, "other_target": listed.first}
-        return {**ready, "listed": listed}
-
-    @property
-    def repeats(self) -> bool:
-        """Whether captures of a scene show the same thing, so that what one of them lacks is none of it."""
-        return True
-
-    @property
-    def unit(self) -> float:
-        """How much of PSNR's white one unit of the network's range is."""
-        return 1.0 if self.limits is None else self.limits[1] / (self.scale or 1.0)
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Between which values, in the network's units, clean images lie; None where that is not known."""
-        black, span = self.limits or (0.0, 1.0)
-        return (-black / span, 1 / self.unit - black / span) if self.bounded else None
-
-    def _corrupt(self, image: Tensor, batch: dict[str, Any], training: bool) -> list[Tensor]:
-        """Noisy input and target of clean images (B, C, H, W)."""
-        assert self.noise is not None
-        if not training:  # the same noise for every seed, so that scores can be compared
-            draws = generator("validation", batch["number"], device=image.device)
-            return [self.noise(image, draws), self.noise.clean(image)]
-        if not self.noise.frozen:
-            return self._pair(
-                image,
-                generator(self.seed, "noise", batch["epoch"], batch["number"], device=image.device),
-            )
-        keys = [
-            generator(self.seed, "frozen noise", n, device=image.device)
-            for n in batch["images"].tolist()
-        ]
-        parts = [self._pair(image[i : i + 1], draws) for i, draws in enumerate(keys)]
-        return [torch.cat(side) for side in zip(*parts, strict=True)]
-
-    def _pair(self, image: Tensor, draws: torch.Generator) -> list[Tensor]:
-        assert self.noise is not None
-        noisy = self.noise(image, draws)
-        return [
-            noisy,
-            self.noise.clean(image) if self.supervised else self.noise.target(image, draws),
-        ]
+        if noisy:
+            ready |= {
+                "target": listed.second,
+                "other_target": listed.first,
+            }
+        return {
+            **ready,
+            "listed": listed,
+        }

@@ -17,9 +17,17 @@ from n2n_lightning.files import room
 from n2n_lightning.noise import Noise, Pixelate
 from n2n_lightning.randomness import generator
 
+REFERENCE_BATCH = 64  # validation crops whose noise is drawn together
+SAMPLES_PER_SIDE = 6  # of a cell of a volume, which tell if it is empty
+LEAST_KNOWN = 0.5  # of these samples; with less, most of a cell lies outside of the specimen
+
 
 class WholeImages(Dataset):
-    """Whole clean images of any sizes, uint8 or uint16 (C, H, W), one per batch, for validation with seeded noise."""
+    """Whole clean images of any sizes, one per batch, for validation with seeded noise.
+
+    Args:
+        images: uint8 or uint16, (C, H, W) each.
+    """
 
     def __init__(self, images: Sequence[Tensor]) -> None:
         self.images = images
@@ -28,17 +36,29 @@ class WholeImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
-        return {"image": self.images[int(key.images)][None], **key.identity()}
+        return {
+            "image": self.images[int(key.images)][None],
+            **key.identity(),
+        }
 
 
 class Crops(Dataset):
-    """Random crops of clean photographs of any sizes, new in every epoch; photos are (C, H, W), all of one type.
+    """Random crops of clean photographs of any sizes, new in every epoch.
 
-    With `zoom`, a crop is a square of so many times the shorter side of its photo, uniform in the
-    side or, with `area`, in the area. It is sampled without interpolation on size*block pixels per
-    side (interpolation would smooth what the noise is made of), and mirrored half of the time.
-    Without, it is size*block pixels of the photo as they are. A deque of photos is emptied, so that
-    none is held twice.
+    With `zoom`, a crop is a square whose side is a share of the shorter side of its photo. It is
+    sampled without interpolation on size*block pixels per side (interpolation would smooth what
+    the noise is made of), and mirrored half of the time. Without, it is size*block pixels of the
+    photo as they are.
+
+    Args:
+        photos: (C, H, W) each, all of one type; a deque is emptied, so that none is held twice.
+        count: crops per epoch.
+        size: height and width of the noisy images; noise may take `block` pixels for one.
+        noise: the corruption; it is drawn here only where it is a way of sampling (Pixelate).
+        seed: of the crops.
+        zoom: smallest and largest share; None: pixels as they are.
+        supervised: targets are clean.
+        area: shares are uniform in the area, not in the side.
     """
 
     def __init__(
@@ -52,19 +72,25 @@ class Crops(Dataset):
         supervised: bool = False,
         area: bool = False,
     ) -> None:
-        self.area = area
-        self.count, self.size, self.noise, self.seed, self.zoom = count, size, noise, seed, zoom
+        self.count = count
+        self.size = size
+        self.noise = noise
+        self.seed = seed
+        self.zoom = zoom
         self.supervised = supervised
+        self.area = area
         # All photos in one long row of pixels: a whole batch is then one indexing operation.
         self.heights = torch.tensor([photo.shape[1] for photo in photos])
         self.widths = torch.tensor([photo.shape[2] for photo in photos])
         areas = self.heights * self.widths
         self.starts = areas.cumsum(0) - areas
-        some = photos[0][:, :1, :1].numpy()
-        self.pixels = torch.from_numpy(room((int(areas.sum()), len(some)), some.dtype))
-        left = photos if isinstance(photos, deque) else deque(photos)
-        for start, area in zip(self.starts.tolist(), areas.tolist(), strict=True):
-            self.pixels[start : start + area] = left.popleft().flatten(1).T
+        pixel = photos[0][:, :1, :1].numpy()
+        shape = (int(areas.sum()), len(pixel))
+        self.pixels = torch.from_numpy(room(shape, pixel.dtype))
+        queue = photos if isinstance(photos, deque) else deque(photos)
+        for start, length in zip(self.starts.tolist(), areas.tolist(), strict=True):
+            photo = queue.popleft()
+            self.pixels[start : start + length] = photo.flatten(1).T
 
     def __len__(self) -> int:
         return self.count
@@ -72,17 +98,23 @@ class Crops(Dataset):
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         if not self.noise.frozen:
             photos = key.scene_index(self.count, len(self.starts))
-            return {**self._batch(photos, key.epoch, key.number), **key.identity()}
+            return {
+                **self._batch(photos, key.epoch, key.number),
+                **key.identity(),
+            }
         # Frozen noise belongs to the image, whatever batch it is in, so each image has a generator
         # of its own.
-        parts = [
-            self._batch(key.images[i : i + 1], "frozen", int(n)) for i, n in enumerate(key.images)
-        ]
-        return {
-            name: torch.cat([part[name] for part in parts]) for name in parts[0]
-        } | key.identity()
+        parts = []
+        for i, number in enumerate(key.images.tolist()):
+            image = key.images[i : i + 1]
+            parts.append(self._batch(image, "frozen", number))
+        batch: dict[str, Any] = {}
+        for name in parts[0]:
+            batch[name] = torch.cat([part[name] for part in parts])
+        return batch | key.identity()
 
     def _batch(self, images: Tensor, *where_used: Any) -> dict[str, Tensor]:
+        """Return crops of some photos; `where_used` is the key of their random draws."""
         draws = generator(self.seed, "crops", *where_used)
         where = self._place(images, draws)
         if not isinstance(self.noise, Pixelate):
@@ -90,35 +122,41 @@ class Crops(Dataset):
         # This noise is a way of sampling the photo: only the pixels that it draws are read, not
         # whole crops.
         noisy = self._sample(where, draws)
-        if self.supervised:
+        if not self.supervised:
             return {
                 "input": noisy,
-                "target": self.noise.clean(to_float(self._take(where, *self._grid(len(images))))),
+                "target": self._sample(where, draws),
             }
-        return {"input": noisy, "target": self._sample(where, draws)}
+        whole = self._take(where, *self._grid(len(images)))
+        return {
+            "input": noisy,
+            "target": self.noise.clean(to_float(whole)),
+        }
 
     def reference(self) -> tuple[Tensor, Tensor]:
-        """`count` crops as noisy and clean images for validation, the same for every seed: (count, C, size, size)."""
-        noisy, clean = [], []
-        for number, images in enumerate(torch.arange(self.count).split(64)):
+        """Draw all crops with noise for validation, the same for every seed.
+
+        Returns:
+            Noisy and clean images, float, (count, C, size, size) each.
+        """
+        noisy = []
+        clean = []
+        for number, images in enumerate(torch.arange(self.count).split(REFERENCE_BATCH)):
             draws = generator("validation", number)
-            image = to_float(self._take(self._place(images, draws), *self._grid(len(images))))
+            where = self._place(images, draws)
+            image = to_float(self._take(where, *self._grid(len(images))))
             noisy.append(self.noise(image, draws))
             clean.append(self.noise.clean(image))
         return torch.cat(noisy), torch.cat(clean)
 
     def _place(self, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
-        """Photo, top, left, side and mirroring of each crop, each (B, 1, 1)."""
+        """Return photo, top, left, side and mirroring of each crop, each (B, 1, 1)."""
         photo = images % len(self.starts)
-        height, width = self.heights[photo], self.widths[photo]
+        height = self.heights[photo]
+        width = self.widths[photo]
         u = torch.rand(4, len(images), generator=draws)
         if self.zoom:
-            low, high = self.zoom
-            share = (
-                (low**2 + (high**2 - low**2) * u[0]).sqrt()
-                if self.area
-                else low + (high - low) * u[0]
-            )
+            share = self._share(u[0])
             side = (torch.minimum(height, width) * share).long().clamp(min=1)
         else:
             side = torch.full_like(height, self.size * self.noise.block)
@@ -132,27 +170,49 @@ class Crops(Dataset):
         }
         return {name: value[:, None, None] for name, value in place.items()}
 
+    def _share(self, u: Tensor) -> Tensor:
+        """Return crop sides as shares of the shorter side, from uniform numbers in [0, 1): (B,)."""
+        assert self.zoom
+        low, high = self.zoom
+        if not self.area:
+            return low + (high - low) * u
+        share: Tensor = low**2 + (high**2 - low**2) * u
+        return share.sqrt()
+
     def _grid(self, count: int) -> tuple[Tensor, Tensor]:
-        """Rows and columns of every pixel of a crop, each (count, size*block, size*block)."""
+        """Return rows and columns of all pixels of crops, (count, size*block, size*block) each."""
         full = torch.arange(self.size * self.noise.block)
         rows, columns = torch.meshgrid(full, full, indexing="ij")
-        return rows.expand(count, *rows.shape), columns.expand(count, *columns.shape)
+        shape = (count, *rows.shape)
+        return rows.expand(shape), columns.expand(shape)
 
     def _sample(self, where: dict[str, Tensor], draws: torch.Generator) -> Tensor:
-        """The crops seen through Pixelate: (B, C, size, size)."""
+        """Return the crops as Pixelate samples them: (B, C, size, size)."""
         assert isinstance(self.noise, Pixelate)
         dy, dx = self.noise.offsets(len(where["start"]), self.size, self.size, draws)
         cell = torch.arange(self.size) * self.noise.block
-        sampled = self._take(where, cell[:, None] + dy, cell + dx)
-        return sampled if self.noise.sigma == 0 else self.noise.on_top(to_float(sampled), draws)
+        rows = cell[:, None] + dy
+        sampled = self._take(where, rows, cell + dx)
+        if self.noise.sigma == 0:
+            return sampled
+        return self.noise.on_top(to_float(sampled), draws)
 
-    def _take(self, where: dict[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-        """The pixels at (rows, columns) of each crop's size*block grid: (B, H, W) each -> (B, C, H, W)."""
+    def _take(
+        self,
+        where: dict[str, Tensor],
+        rows: Tensor,
+        columns: Tensor,
+    ) -> Tensor:
+        """Return pixels (B, C, H, W) at rows and columns, (B, H, W), of each crop's grid."""
         full = self.size * self.noise.block
         columns = torch.where(where["mirror"], full - 1 - columns, columns)
-        y = where["top"] + (2 * rows + 1) * where["side"] // (2 * full)
-        x = where["left"] + (2 * columns + 1) * where["side"] // (2 * full)
-        return self.pixels[where["start"] + y * where["width"] + x].permute(0, 3, 1, 2)
+        side = where["side"]
+        down = (2 * rows + 1) * side // (2 * full)
+        right = (2 * columns + 1) * side // (2 * full)
+        y = where["top"] + down
+        x = where["left"] + right
+        index = where["start"] + y * where["width"] + x
+        return self.pixels[index].permute(0, 3, 1, 2)
 
 
 class Captures(Dataset):
@@ -168,7 +228,7 @@ class Captures(Dataset):
         crop: sides of a random window, (H, W) or (D, H, W), the same for both; None takes whole
             images.
         count: images per epoch; item i is of scene i modulo their number.
-        within: captures that are more than so many apart are no pair; None: all are.
+        within: captures farther apart than this are no pair; None: all are.
         pairs: with `swap`, the numbers (input, target) of the captures that are paired; None: all
             of them, any order.
     """
@@ -184,55 +244,79 @@ class Captures(Dataset):
         within: int | None = None,
         pairs: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self.scenes, self.seed, self.swap, self.clean, self.within = (
-            scenes,
-            seed,
-            swap,
-            clean,
-            within,
-        )
+        self.scenes = scenes
+        self.seed = seed
+        self.swap = swap
+        self.clean = clean
+        self.within = within
         self.pairs = torch.tensor(pairs) if pairs else None
-        self.count = count or len(scenes.names)
-        self.window = (
-            tuple(min(sides) for sides in zip(crop, scenes.smallest, strict=True)) if crop else None
-        )
-        self.inside = (
-            ForegroundSampler.of(scenes, self.window)
-            if self.window and len(self.window) == 3
-            else None
-        )
+        self.count = count or len(scenes)
+        self.window: tuple[int, ...] | None = None
+        self.foreground: ForegroundSampler | None = None
+        if crop:
+            sides = zip(crop, scenes.smallest, strict=True)
+            self.window = tuple(min(pair) for pair in sides)
+            if scenes.dims == 3:
+                self.foreground = ForegroundSampler.of(scenes, self.window)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
-        scene = key.scene_index(self.count, len(self.scenes.names))
+        scene = key.scene_index(self.count, len(self.scenes))
         draws = generator(self.seed, "captures", key.epoch, key.number)
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()
-        first, second = torch.zeros_like(scene), torch.ones_like(scene)
-        if self.swap and self.pairs is not None:
-            first, second = self.pairs[(u[2] * len(self.pairs)).long()].unbind(1)
-        elif self.swap:
-            first, second = self._pair(self.scenes.captures(scene), u[2], u[3])
+        first, second = self._numbers(scene, u[2], u[3])
         noisy = self.scenes.take(scene, first, window)
-        others, capture = (self.scenes, second) if self.clean is None else (self.clean, 0 * scene)
-        return {"input": noisy, "target": others.take(scene, capture, window), **key.identity()}
+        if self.clean is None:
+            target = self.scenes.take(scene, second, window)
+        else:
+            target = self.clean.take(scene, 0 * scene, window)
+        return {
+            "input": noisy,
+            "target": target,
+            **key.identity(),
+        }
 
-    def _pair(self, count: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of two different captures out of `count`, (B,) each, from uniform numbers in [0, 1)."""
+    def _numbers(
+        self,
+        scene: Tensor,
+        u: Tensor,
+        v: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the captures that are input and target, (B,) each, from u, v in [0, 1)."""
+        if not self.swap:
+            return torch.zeros_like(scene), torch.ones_like(scene)
+        if self.pairs is None:
+            return self._pair(self.scenes.captures(scene), u, v)
+        chosen = (u * len(self.pairs)).long()
+        first, second = self.pairs[chosen].unbind(1)
+        return first, second
+
+    def _pair(
+        self,
+        count: Tensor,
+        u: Tensor,
+        v: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return two different captures out of `count`, (B,) each, from u, v in [0, 1)."""
         first = (u * count).long()
         if self.within is None:
-            return first, (first + 1 + (v * (count - 1)).long()) % count
-        low, high = (
-            (first - self.within).clamp(min=0),
-            torch.minimum(first + self.within, count - 1),
-        )
-        second = low + (v * (high - low)).long()  # of those beside the first one, which is left out
+            distance = 1 + (v * (count - 1)).long()
+            return first, (first + distance) % count
+        low = (first - self.within).clamp(min=0)
+        high = torch.minimum(first + self.within, count - 1)
+        second = low + (v * (high - low)).long()  # of the others, so that the first is skipped
         return first, second + (second >= first)
 
-    def _window(self, scene: Tensor, u: Tensor, draws: torch.Generator) -> tuple[Tensor, ...]:
-        """Index of C and of each spatial axis of a random window for each image.
+    def _window(
+        self,
+        scene: Tensor,
+        u: Tensor,
+        draws: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        """Return the index of C and of each spatial axis of a random window for each image.
 
         Args:
             scene: (B,).
@@ -240,78 +324,134 @@ class Captures(Dataset):
             draws: for the depth of volumes.
         """
         assert self.window
-        sizes, sides = self.scenes.sizes(scene), torch.tensor(self.window)
-        if len(sides) == 3:
-            u = torch.cat((torch.rand(1, len(scene), generator=draws), u))
-        starts = (u.T * (sizes - sides + 1)).long()
-        if self.inside is not None:
-            starts = self.inside.moved(scene, starts, draws)
+        sizes = self.scenes.sizes(scene)
+        sides = torch.tensor(self.window)
         dims = len(sides)
-        index = [torch.arange(self.scenes.channels).view(1, -1, *[1] * dims)]
-        for axis in range(dims):
-            along = starts[:, axis, None] + torch.arange(self.window[axis])
-            index.append(along.view(len(scene), 1, *[-1 if k == axis else 1 for k in range(dims)]))
+        if dims == 3:
+            depth = torch.rand(1, len(scene), generator=draws)
+            u = torch.cat((depth, u))
+        starts = (u.T * (sizes - sides + 1)).long()
+        if self.foreground is not None:
+            starts = self.foreground.moved(scene, starts, draws)
+        ones = [1] * dims
+        index = [torch.arange(self.scenes.channels).view(1, -1, *ones)]
+        for axis, side in enumerate(self.window):
+            shape = [len(scene), 1, *ones]
+            shape[2 + axis] = side
+            along = starts[:, axis, None] + torch.arange(side)
+            index.append(along.view(shape))
         return tuple(index)
 
 
 class ForegroundSampler:
-    """Where windows of volumes show something: not outside of the specimen, where all voxels are one value or NaN.
+    """Moves windows of volumes into the specimen.
 
-    Volumes are cut into cells of the size of a window; a cell counts where some of its voxels,
-    evenly spread, differ. Windows that begin in another cell are moved into one that counts.
+    Outside of it all voxels are one value or NaN. Volumes are cut into cells of the size of a
+    window; a cell counts where some of its voxels, evenly spread, differ. Windows that begin in
+    another cell are moved into one that counts.
+
+    Args:
+        cells: of each volume the first voxels of the cells that count, (n, 3).
+        window: depth, height and width of windows.
+        limits: depth, height and width of each volume, (N, 3).
     """
 
-    def __init__(self, cells: list[Tensor], window: Sequence[int], limits: Tensor) -> None:
-        self.cells, self.window, self.limits = cells, torch.tensor(window), limits
+    def __init__(
+        self,
+        cells: list[Tensor],
+        window: Sequence[int],
+        limits: Tensor,
+    ) -> None:
+        self.cells = cells
+        self.window = torch.tensor(window)
+        self.limits = limits
 
     @classmethod
     def of(cls, scenes: SceneSet, window: Sequence[int]) -> "ForegroundSampler | None":
-        """That of some scenes; None where every cell counts."""
-        found, empty = [], False
-        for i in range(len(scenes.names)):
-            volume = scenes.image(i, 0)
-            kept = []
-            corners = [
-                range(0, max(n - w, 0) + 1, w)
-                for n, w in zip(volume.shape[1:], window, strict=True)
-            ]
-            for corner in product(*corners):
-                part = volume[
-                    (
-                        slice(0, 1),
-                        *(
-                            slice(c, c + w, max(1, w // 6))
-                            for c, w in zip(corner, window, strict=True)
-                        ),
-                    )
-                ]
-                part = part.double()  # torch has no minimum of unsigned 16 bit integers
-                known = part[part.isfinite()]
-                if len(known) > 0.5 * part.numel() and known.min() < known.max():
-                    kept.append(corner)
-                else:
-                    empty = True
-            found.append(torch.tensor(kept).view(-1, len(window)))
-        return cls(found, window, scenes.sizes(torch.arange(len(scenes.names)))) if empty else None
+        """Look for the specimen in the first capture of each scene.
 
-    def moved(self, scene: Tensor, starts: Tensor, draws: torch.Generator) -> Tensor:
-        """First voxels of windows, (B, 3), those outside of the specimen at other places within it."""
+        Args:
+            scenes: volumes.
+            window: depth, height and width of windows.
+
+        Returns:
+            The sampler; None where every cell counts.
+        """
+        cells = []
+        empty = False
+        for i in range(len(scenes)):
+            volume = scenes.image(i, 0)
+            corners = _corners(volume.shape[1:], window)
+            counting = [corner for corner in corners if _varies(volume, corner, window)]
+            empty = empty or len(counting) < len(corners)
+            cells.append(torch.tensor(counting).view(-1, len(window)))
+        return cls(cells, window, scenes.sizes(scenes.indices)) if empty else None
+
+    def moved(
+        self,
+        scene: Tensor,
+        starts: Tensor,
+        draws: torch.Generator,
+    ) -> Tensor:
+        """Move windows that begin outside of the specimen to random places within it.
+
+        Args:
+            scene: numbers of the volumes, (B,).
+            starts: first voxels of the windows, (B, 3).
+            draws: random generator.
+
+        Returns:
+            First voxels, (B, 3).
+        """
         u = torch.rand(4, len(scene), generator=draws)
         result = starts.clone()
         for b, i in enumerate(scene.tolist()):
             cells = self.cells[i]
-            near = starts[b] // self.window * self.window
-            if not len(cells) or (cells == near).all(1).any():
+            begun_in = starts[b] // self.window * self.window
+            if not len(cells) or (cells == begun_in).all(1).any():
                 continue
             cell = cells[int(u[0, b] * len(cells))]
-            shifted = cell + ((u[1:, b] - 0.5) * self.window / 2).long()
-            result[b] = torch.minimum(shifted.clamp(min=0), self.limits[i] - self.window)
+            jitter = (u[1:, b] - 0.5) * self.window / 2
+            shifted = (cell + jitter.long()).clamp(min=0)
+            result[b] = torch.minimum(shifted, self.limits[i] - self.window)
         return result
+
+
+def _corners(size: Sequence[int], window: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the first voxels of the cells of a volume."""
+    along = []
+    for length, side in zip(size, window, strict=True):
+        last = max(length - side, 0)
+        along.append(range(0, last + 1, side))
+    return list(product(*along))
+
+
+def _varies(
+    volume: Tensor,
+    corner: Sequence[int],
+    window: Sequence[int],
+) -> bool:
+    """Return True if some voxels of a cell of a volume (C, D, H, W), evenly spread, differ."""
+    place = [slice(0, 1)]
+    for start, side in zip(corner, window, strict=True):
+        step = max(1, side // SAMPLES_PER_SIDE)
+        place.append(slice(start, start + side, step))
+    voxels = volume[tuple(place)].double()  # torch has no minimum of unsigned 16 bit integers
+    known = voxels[voxels.isfinite()]
+    if len(known) <= LEAST_KNOWN * voxels.numel():
+        return False
+    return bool(known.min() < known.max())
 
 
 @dataclass
 class MixedSizePairs(Dataset):
-    """Fixed pairs for validation, of any sizes: one per batch."""
+    """Fixed pairs for validation, of any sizes: one per batch.
+
+    Attributes:
+        noisy: (C, H, W) or (C, D, H, W) each.
+        reference: clean or other noisy images, of the same sizes.
+        scene: which pairs are of one scene, (n,); None: none are.
+    """
 
     noisy: Sequence[Tensor]
     reference: Sequence[Tensor]
@@ -322,29 +462,40 @@ class MixedSizePairs(Dataset):
 
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         i = int(key.images)
-        scene = key.images if self.scene is None else self.scene[key.images]
         return {
             "input": self.noisy[i][None],
             "target": self.reference[i][None],
-            "scene": scene,
+            "scene": key.images if self.scene is None else self.scene[key.images],
             **key.identity(),
         }
 
 
 class Pairs(Dataset):
-    """Fixed pairs for validation: noisy and reference images, both (N, C, H, W); `scene` says which belong together."""
+    """Fixed pairs for validation, of one size.
 
-    def __init__(self, noisy: Tensor, reference: Tensor, scene: Tensor | None = None) -> None:
-        self.noisy, self.reference = noisy, reference
+    Args:
+        noisy: (N, C, H, W).
+        reference: clean or other noisy images, likewise.
+        scene: which pairs are of one scene, (N,); None: none are.
+    """
+
+    def __init__(
+        self,
+        noisy: Tensor,
+        reference: Tensor,
+        scene: Tensor | None = None,
+    ) -> None:
+        self.noisy = noisy
+        self.reference = reference
         self.scene = torch.arange(len(noisy)) if scene is None else scene
 
     def __len__(self) -> int:
         return len(self.noisy)
 
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
-        pair = {
+        return {
             "input": self.noisy[key.images],
             "target": self.reference[key.images],
             "scene": self.scene[key.images],
+            **key.identity(),
         }
-        return {**pair, **key.identity()}

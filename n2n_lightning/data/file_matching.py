@@ -3,7 +3,7 @@
 import fnmatch
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,44 +19,71 @@ from n2n_lightning.paths import (
     pattern_root,
 )
 
+MAX_LEFT_OUT_NAMES = 5  # in a message
+MAX_CAPTURES_BY_NAME = 9  # captures numbered by the ends of names; more are likely other things
 
-def pictures(folder: Path, exclude: Sequence[str] = (), deep: bool = False) -> list[Path]:
-    """The image files in a folder, or those that match a pattern, in natural order (2.png before 10.png).
+
+def pictures(
+    folder: Path,
+    exclude: Sequence[str] = (),
+    deep: bool = False,
+) -> list[Path]:
+    """List the image files of a folder or pattern, in natural order (2.png before 10.png).
 
     Args:
         folder: the folder, or a pattern, `tomo/*_EVN.mrc`, for which `deep` does not matter.
         exclude: patterns of names, or of paths below the folder, that are left out: `*avg*`,
             `*/mask/*`.
         deep: those in folders below it, too.
+
+    Returns:
+        Files that exist.
+
+    Raises:
+        InputError: there is no such folder.
     """
     return [path for path in _listed(folder, exclude, deep) if not is_dangling(path)]
 
 
-def _listed(folder: Path, exclude: Sequence[str], deep: bool) -> list[Path]:
-    """The same with links to nothing."""
+def _listed(
+    folder: Path,
+    exclude: Sequence[str],
+    deep: bool,
+) -> list[Path]:
+    """List the same with links to nothing."""
     root = pattern_root(folder)
-    found: Iterable[Path]
+    paths: Iterable[Path]
     if is_pattern(folder):
-        found = matching(str(folder))
+        paths = matching(str(folder))
+    elif not folder.is_dir():
+        raise InputError(f"{folder}: no such file or folder")
     else:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such file or folder")
-        found = below(folder) if deep else folder.iterdir()
-    files = [p for p in found if not in_clutter(p, root) and is_one(p) and is_picture(p)]
-    kept = [p for p in files if not _excluded(p.relative_to(root), exclude)]
-    keys: dict[Path, list[list[tuple[int, str]]]] = {}
+        paths = below(folder) if deep else folder.iterdir()
+    files = []
+    for path in paths:
+        is_image = not in_clutter(path, root) and is_one(path) and is_picture(path)
+        if is_image and not _excluded(path.relative_to(root), exclude):
+            files.append(path)
+    return sorted(files, key=_natural_order(root))
+
+
+def _natural_order(root: Path) -> Callable[[Path], list[list[tuple[int, str]]]]:
+    """Return the key that sorts paths below a folder naturally, folder by folder."""
+    folders: dict[Path, list[list[tuple[int, str]]]] = {}  # of very many files the folders are few
 
     def place(path: Path) -> list[list[tuple[int, str]]]:
-        if path.parent not in keys:  # of very many files the folders are few
-            keys[path.parent] = [natural(part) for part in reversed(path.relative_to(root).parents)]
-        return [*keys[path.parent], natural(path)]
+        folder = path.parent
+        if folder not in folders:
+            parents = reversed(path.relative_to(root).parents)
+            folders[folder] = [natural(part) for part in parents]
+        return [*folders[folder], natural(path)]
 
-    return sorted(kept, key=place)
+    return place
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder, or a pattern, holds to be trained on.
+    """The images of a folder, or of a pattern, to be trained on.
 
     Attributes:
         root: the folder.
@@ -74,99 +101,165 @@ class Listing:
         return list(itertools.chain.from_iterable(self.groups.values()))
 
     def without(self, folders: Sequence[Path], reason: str) -> "Listing":
-        """Some folders less, for a reason."""
-        counts = [
-            f"{f.relative_to(self.root)} ({len(self.groups[f])} pictures {reason})" for f in folders
-        ]
-        rest = {folder: files for folder, files in self.groups.items() if folder not in folders}
-        return replace(self, groups=rest, dropped=(*self.dropped, *counts))
+        """Leave some folders out.
+
+        Args:
+            folders: of those in `groups`.
+            reason: in words.
+
+        Returns:
+            The others, with a line for each folder that is left out.
+        """
+        lines = []
+        for folder in folders:
+            count = len(self.groups[folder])
+            name = folder.relative_to(self.root)
+            lines.append(f"{name} ({count} pictures {reason})")
+        groups = {folder: files for folder, files in self.groups.items() if folder not in folders}
+        return replace(self, groups=groups, dropped=(*self.dropped, *lines))
 
 
 def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
-    """What lies in a folder and those below it, or matches a pattern; previews and links to nothing are left out.
+    """List the images of a folder and those below it, or of a pattern.
+
+    Previews and links to nothing are left out.
+
+    Args:
+        source: the folder or pattern.
+        exclude: see pictures.
+
+    Returns:
+        The files of each folder.
 
     Raises:
         InputError: there are no images.
     """
     root = pattern_root(source)
     groups: dict[Path, list[Path]] = {}
-    away = []
+    dangling = []
     for path in _listed(source, exclude, deep=True):
         if is_dangling(path):
-            away.append(path)
+            dangling.append(path)
         else:
             groups.setdefault(path.parent, []).append(path)
-    dropped = []
-    if away:
-        some = some_of([str(path.relative_to(root)) for path in away], 5)
-        dropped.append(f"{some} (links to files that are not there)")
-    found = Listing(root, groups, tuple(dropped))
-    small = [
-        f for f in groups if any(part.lower() in PREVIEWS for part in f.relative_to(root).parts)
-    ]
-    if small and len(small) < len(groups):
-        found = found.without(small, "in a folder of previews")
-    if not found.groups:
+    dropped: tuple[str, ...] = ()
+    if dangling:
+        names = [str(path.relative_to(root)) for path in dangling]
+        links = some_of(names, MAX_LEFT_OUT_NAMES)
+        dropped = (f"{links} (links to files that are not there)",)
+    images = Listing(root, groups, dropped)
+    previews = [folder for folder in groups if _holds_previews(folder.relative_to(root))]
+    if previews and len(previews) < len(groups):
+        images = images.without(previews, "in a folder of previews")
+    if not images.groups:
         what = "matches no image" if is_pattern(source) else "holds no images"
         also = f"; left out: {'; '.join(dropped)}" if dropped else ""
-        raise InputError(f"{source}: {what} ({', '.join(sorted(PICTURES))}){also}")
-    return found
+        endings = ", ".join(sorted(PICTURES))
+        raise InputError(f"{source}: {what} ({endings}){also}")
+    return images
+
+
+def _holds_previews(folder: Path) -> bool:
+    """Return True if a folder, or one above it, is named as those of previews are."""
+    return any(part.lower() in PREVIEWS for part in folder.parts)
 
 
 def is_file(source: str | Path) -> bool:
-    """Tell whether a source of images is one file, or an array or frames of one: no folder, and no pattern."""
+    """Find out if a source is one file, or an array or frames of one.
+
+    Args:
+        source: as users type it.
+
+    Returns:
+        False of folders and patterns.
+    """
     return is_one(Path(source)) and not is_pattern(source)
 
 
 def _excluded(path: Path, patterns: Sequence[str]) -> bool:
-    return any(
-        fnmatch.fnmatch(path.name, p) or fnmatch.fnmatch(path.as_posix(), p) for p in patterns
-    )
+    """Return True if a path, or its last part, matches one of some patterns."""
+    for pattern in patterns:
+        if fnmatch.fnmatch(path.name, pattern) or fnmatch.fnmatch(path.as_posix(), pattern):
+            return True
+    return False
 
 
 def key(path: Path, folder: Path) -> str:
-    """The name of a file below its folder, without its ending, composed (NFC): what partners have in common."""
-    return composed(path.relative_to(pattern_root(folder)).with_name(stem(path)).as_posix())
+    """Return the part of a file's path that partners in two folders have in common.
+
+    Args:
+        path: the file.
+        folder: a folder above it, or the pattern that it matches.
+
+    Returns:
+        Its place below the folder without its ending, composed (NFC).
+    """
+    place = path.relative_to(pattern_root(folder))
+    return composed(place.with_name(stem(path)).as_posix())
 
 
-def matched(first: Path, second: Path, exclude: Sequence[str] = ()) -> list[tuple[Path, Path]]:
-    """The images of two folders, matched by name without its ending, or by the part of it that is left after what all
-    names of a folder have in common: cell1_a, cell2_a with cell1_b, cell2_b.
+def matched(
+    first: Path,
+    second: Path,
+    exclude: Sequence[str] = (),
+) -> list[tuple[Path, Path]]:
+    """Match the images of two folders by name.
+
+    Names match without their endings, or by the part that is left after what all names of a folder
+    have in common: cell1_a, cell2_a with cell1_b, cell2_b.
+
+    Args:
+        first, second: folders or patterns.
+        exclude: see pictures.
+
+    Returns:
+        Pairs, in the order of the first folder.
 
     Raises:
         InputError: a folder is missing or empty, or one of its images has no partner.
     """
-    sides = []
-    for folder in (first, second):
-        if is_file(folder):
-            raise InputError(f"{folder}: no such folder")
-        files = listing(folder, exclude).files
-        names = {key(path, folder): path for path in files}
-        for path in files:
-            if names[key(path, folder)] != path:
-                raise InputError(
-                    f"{path} and {names[key(path, folder)].name}: have one name;"
-                    f" {option('data.exclude')} leaves one out"
-                )
-        sides.append(names)
-    a, b = sides
-    pairs = partners(list(a), list(b))
+    one = _files_by_key(first, exclude)
+    other = _files_by_key(second, exclude)
+    pairs = partners(list(one), list(other))
     if pairs:
-        return [(a[one], b[other]) for one, other in pairs.items()]
-    for one, others, where in ((a, b, second), (b, a, first)):
-        missing = [path for name, path in one.items() if name not in others]
+        return [(one[name], other[partner]) for name, partner in pairs.items()]
+    for files, others, folder in ((one, other, second), (other, one, first)):
+        missing = [path for name, path in files.items() if name not in others]
         if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            others_missing = len(missing) - 1
+            more = f" (and {others_missing} more)" if others_missing else ""
             raise InputError(
-                f"{missing[0]}{more}: has no partner of the same name in {where}; name partners"
-                " alike, but for a part that all names of a folder share (cell1_a.tif,"
-                " cell1_b.tif)"
+                f"{missing[0]}{more}: has no partner of the same name in {folder};"
+                " name partners alike, but for a part that all names of a folder share"
+                " (cell1_a.tif, cell1_b.tif)"
             )
     raise AssertionError("equal names are partners")
 
 
+def _files_by_key(folder: Path, exclude: Sequence[str]) -> dict[str, Path]:
+    """Return the images of a folder by their keys."""
+    if is_file(folder):
+        raise InputError(f"{folder}: no such folder")
+    files = listing(folder, exclude).files
+    names = {key(path, folder): path for path in files}
+    for path in files:
+        namesake = names[key(path, folder)]
+        if namesake != path:
+            raise InputError(
+                f"{path} and {namesake.name}: have one name;"
+                f" {option('data.exclude')} leaves one out"
+            )
+    return names
+
+
 def partners(first: Sequence[str], second: Sequence[str]) -> dict[str, str] | None:
-    """Which of the second names belongs to which of the first; None where that is not clear.
+    """Match names that are equal, or equal without what all names of a side have in common.
+
+    Args:
+        first, second: the names of both sides.
+
+    Returns:
+        The second name that belongs to each of the first; None where that is not clear.
 
     >>> partners(["cell1_a", "cell2_a"], ["cell1_b", "cell2_b"])
     {'cell1_a': 'cell1_b', 'cell2_a': 'cell2_b'}
@@ -175,36 +268,54 @@ def partners(first: Sequence[str], second: Sequence[str]) -> dict[str, str] | No
     """
     if len(first) == len(second) == 1:
         return {first[0]: second[0]}
-    for bare in (lambda names: {n: n for n in names}, _without_suffix, _without_both):
-        one, other = bare(first), bare(second)
-        if set(one) == set(other) and len(one) == len(first) and len(other) == len(second):
+    for bare in (_as_they_stand, _without_suffix, _without_both):
+        one = bare(first)
+        other = bare(second)
+        ambiguous = len(one) < len(first) or len(other) < len(second)
+        if not ambiguous and set(one) == set(other):
             return {one[name]: other[name] for name in one}
     return None
 
 
 def _common(names: Sequence[str]) -> str:
-    """What all names begin with."""
-    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in same)
+    """Return the beginning that all names have."""
+    beginning = []
+    for letters in zip(*names, strict=False):
+        if len(set(letters)) > 1:
+            break
+        beginning.append(letters[0])
+    return "".join(beginning)
+
+
+def _as_they_stand(names: Sequence[str]) -> dict[str, str]:
+    return {name: name for name in names}
 
 
 def _without_suffix(names: Sequence[str]) -> dict[str, str]:
-    """The names without the end that all of them have, but for digits."""
-    end = _common([name[::-1] for name in names])[::-1].lstrip("0123456789")
+    """Return the names without the end that all of them have, but for digits."""
+    backwards = [name[::-1] for name in names]
+    end = _common(backwards)[::-1].lstrip("0123456789")
     return {name[: len(name) - len(end)]: name for name in names}
 
 
 def _without_both(names: Sequence[str]) -> dict[str, str]:
-    """The names without the beginning and the end that all of them have, but for digits."""
+    """Return the names without the beginning and the end that all of them have, but for digits."""
     start = _common(names).rstrip("0123456789")
-    return {name[len(start) :]: whole for name, whole in _without_suffix(names).items()}
+    bare = {}
+    for name, whole in _without_suffix(names).items():
+        bare[name[len(start) :]] = whole
+    return bare
 
 
 def grouped(paths: Sequence[Path]) -> list[list[Path]] | None:
-    """Files of one folder as captures of scenes, by a last part of the name that each scene has: a_1, a_2, b_1, b_2.
+    """Group files of one folder by a last part of the name that each scene has: a_1, a_2, b_1, b_2.
 
-    None where there is no such part, or it may as well number different things: more parts than
-    scenes, or over 9.
+    Args:
+        paths: the files.
+
+    Returns:
+        The captures of each scene; None where there is no such part, or it may as well number
+        different things: more parts than scenes, or over MAX_CAPTURES_BY_NAME.
     """
     groups: dict[str, dict[str, Path]] = {}
     for path in paths:
@@ -213,38 +324,55 @@ def grouped(paths: Sequence[Path]) -> list[list[Path]] | None:
             return None
         groups.setdefault(match[1], {})[match[2]] = path
     parts = [sorted(group) for group in groups.values()]
-    if any(p != parts[0] for p in parts) or not 2 <= len(parts[0]) <= min(9, len(parts)):
+    if any(part != parts[0] for part in parts):
         return None
-    return [[group[part] for part in sorted(group)] for group in groups.values()]
+    if not 2 <= len(parts[0]) <= min(MAX_CAPTURES_BY_NAME, len(parts)):
+        return None
+    return [[group[part] for part in parts[0]] for group in groups.values()]
 
 
 _HALF = re.compile(
-    r"(?:^|(?<=[ _.-]))(?:(evn|even)|(odd)|half[ _-]?(?:map[ _-]?)?(?:([1a])|([2b]))|(?:(h1)|(h2)))(?=[ _.-]|$)",
+    r"(?:^|(?<=[ _.-]))"
+    r"(?:(evn|even)|(odd)|half[ _-]?(?:map[ _-]?)?(?:([1a])|([2b]))|(?:(h1)|(h2)))"
+    r"(?=[ _.-]|$)",
     re.IGNORECASE,
 )
 
 
 def half_of(name: str) -> tuple[str, int] | None:
-    """Which half a name says that it is, and the rest of the name, which both have; None: it is no half.
+    """Find out which half a name says that it is.
+
+    Args:
+        name: of a file or folder, without its ending.
+
+    Returns:
+        What both halves have in common, and 0 or 1; None: it is no half.
 
     >>> half_of("grid1_000_EVN"), half_of("run_half2_class001"), half_of("grid1_000")
     (('grid1_000:0', 0), ('run_class001:2', 1), None)
     """
-    found = list(_HALF.finditer(name))
-    if not found:
+    last = None
+    for match in _HALF.finditer(name):
+        last = match
+    if last is None:
         return None
-    last = found[-1]
     kind = next(i for i, group in enumerate(last.groups()) if group)
-    return f"{_bare(name[: last.start()] + name[last.end() :])}:{kind // 2 * 2}", kind % 2
+    before = name[: last.start()]
+    after = name[last.end() :]
+    others = _bare(before + after)
+    return f"{others}:{kind // 2 * 2}", kind % 2
 
 
 def _bare(name: str) -> str:
-    """A name without separators at its ends, one where there are several."""
+    """Return a name without separators at its ends, one where there are several."""
     return re.sub(r"[ _.-]{2,}", "_", composed(name).strip(" _.-")).lower()
 
 
 def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
-    """Files of one folder that are halves of things by their names (_EVN and _ODD, half1 and half2), in pairs.
+    """Pair halves of things in one folder by their names (_EVN and _ODD, half1 and half2).
+
+    Args:
+        paths: the files.
 
     Returns:
         The pairs, and the other files, as their sums; None where the names say nothing of the kind.
@@ -252,34 +380,41 @@ def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
     Raises:
         InputError: a half has no other half.
     """
-    found: dict[str, dict[int, Path]] = {}
-    rest = []
+    sides_of: dict[str, dict[int, Path]] = {}
+    others = []
     for path in paths:
         half = half_of(stem(path))
         if half is None:
-            rest.append(path)
+            others.append(path)
         else:
-            found.setdefault(half[0], {})[half[1]] = path
-    pairs = [[sides[0], sides[1]] for sides in found.values() if len(sides) == 2]
-    if not pairs or sum(len(sides) for sides in found.values()) + len(rest) < len(paths):
+            sides_of.setdefault(half[0], {})[half[1]] = path
+    pairs = []
+    alone: list[Path] = []
+    for sides in sides_of.values():
+        if len(sides) == 2:
+            pairs.append([sides[0], sides[1]])
+        else:
+            alone += sides.values()
+    told_apart = 2 * len(pairs) + len(alone) + len(others)
+    if not pairs or told_apart < len(paths):
         return None
-    alone = [path for sides in found.values() if len(sides) == 1 for path in sides.values()]
-    names = {key.rpartition(":")[0] for key in found}
-    sums = [p for p in rest if _is_sum(_bare(stem(p)), names)]
-    short = any(key.endswith(":4") for key in found)  # h1 and h2 may be wells of a plate
-    if short and (alone or any(_bare(stem(p)) not in names for p in rest)):
+    names = {key.rpartition(":")[0] for key in sides_of}
+    sums = [path for path in others if _is_sum(_bare(stem(path)), names)]
+    short = any(key.endswith(":4") for key in sides_of)  # h1 and h2 may be wells of a plate
+    if short and (alone or any(_bare(stem(path)) not in names for path in others)):
         return None
-    if len(alone) > len(pairs) or len(rest) - len(sums) > len(pairs):
+    strangers = len(others) - len(sums)
+    if max(len(alone), strangers) > len(pairs):
         return None
     if alone:
+        name = repr(alone[0].name)
         raise InputError(
-            f"{alone[0]}: its other half is not there;"
-            f" {option('data.exclude', repr(alone[0].name))} leaves it out"
+            f"{alone[0]}: its other half is not there; {option('data.exclude', name)} leaves it out"
         )
-    return pairs, rest
+    return pairs, others
 
 
 def _is_sum(name: str, halves: set[str]) -> bool:
-    """Whether a name is that of what two halves are of, perhaps with something at its end: grid1_000_DW."""
+    """Return True if a name is that of two halves together, or begins so: grid1_000_DW."""
     ends = [match.start() for match in re.finditer(r"[ _.-]", name)]
     return any(name[:end] in halves for end in (*ends, len(name)))

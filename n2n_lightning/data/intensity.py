@@ -1,24 +1,25 @@
-"""What the stored values of noisy images mean: what is missing, what is black and white for a network and for PSNR."""
+"""Intensities of noisy images: missing values, and black and white for a network and for PSNR."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from n2n_lightning.arrays import axes, bad_pixels, normalization
 from n2n_lightning.data.scenes import SceneSet
 
-LOOKED_AT = 64  # images, evenly spread
+MAX_SCENES_SAMPLED = 32  # evenly spread; two captures of each
+RARE = 0.001  # share of the pixels of an image: a margin's value that is more frequent is data
+WHITE_UP_TO = 2  # floats whose largest value is not above this are taken to have white at 1
 
 
 @dataclass
 class IntensityStats:
-    """What the values of some captures show.
+    """Statistics of the stored values of some captures.
 
     Attributes:
         nodata_values: stored values that mean that a pixel is missing.
-        white: the stored value that PSNR takes for white.
+        white: the stored value that is white for PSNR.
         limits: the stored value that the network sees as 0, and how much above it as 1; None: the
             images are one value.
     """
@@ -29,56 +30,75 @@ class IntensityStats:
 
 
 def intensity_stats(scenes: SceneSet) -> IntensityStats:
-    """Judges the values of the first two captures of up to LOOKED_AT / 2 scenes."""
+    """Measure the values of the first two captures of up to MAX_SCENES_SAMPLED scenes.
+
+    Args:
+        scenes: images, or volumes, of which some planes are taken.
+
+    Returns:
+        Missing values, white and the range of most values.
+    """
     flat = scenes.planes()
-    chosen = axes.evenly(len(flat.names), LOOKED_AT // 2)
-    pages = [flat.image(i, k).permute(1, 2, 0).numpy() for i in chosen for k in _first_two(flat, i)]
-    found = [bad_pixels.margin_value(page) for page in pages]
-
-    def is_rare(value: float) -> bool:  # where it is no margin; else it is data
-        return all(
-            m == value or (p == value).mean() < 0.001 for p, m in zip(pages, found, strict=True)
-        )
-
-    margins = {margin for margin in found if margin is not None and is_rare(margin)}
-    nodata_values = tuple(sorted({*scenes.nodata_values, *margins}))
-    values, calm = (
-        np.concatenate(part)
-        for part in zip(*(normalization.sampled(p, nodata_values) for p in pages), strict=True)
-    )
+    pages = []
+    for i in axes.evenly(len(flat), MAX_SCENES_SAMPLED):
+        for k in range(min(2, flat.count_of(i))):
+            image = flat.image(i, k)
+            pages.append(image.permute(1, 2, 0).numpy())
+    nodata_values = tuple(sorted({*scenes.nodata_values, *_margins(pages)}))
+    samples = [normalization.sampled(page, nodata_values) for page in pages]
+    values = np.concatenate([known for known, _ in samples])
+    calm = np.concatenate([part for _, part in samples])
     kind = pages[0].dtype
-    low, high = normalization.robust_percentiles(values, None if kind == np.uint8 else calm) or (
-        0.0,
-        1.0,
-    )
-    white = _white(kind, pages, nodata_values, normalization.highest_plausible(values, calm))
+    percentiles = normalization.robust_percentiles(values, None if kind == np.uint8 else calm)
+    low, high = percentiles or (0.0, 1.0)
+    plausible = normalization.highest_plausible(values, calm)
+    white = _white(kind, pages, nodata_values, plausible)
     if not low < high:
         return IntensityStats(nodata_values, white, None)
     black, span = normalization.levels_between(low, high)
     # whole numbers, so that adding one to all values changes nothing
     if np.issubdtype(kind, np.integer):
-        black, span = float(np.floor(black)), float(np.ceil(span))
+        black = float(np.floor(black))
+        span = float(np.ceil(span))
     return IntensityStats(nodata_values, white, (black, span))
 
 
-def _first_two(scenes: SceneSet, scene: int) -> range:
-    return range(min(2, int(scenes.captures(torch.tensor([scene]))[0])))
+def _margins(pages: Sequence[np.ndarray]) -> set[float]:
+    """Return the values of margins without data, which are rare where they are no margin."""
+    margins = [bad_pixels.margin_value(page) for page in pages]
+    values = set()
+    for value in margins:
+        if value is not None and _is_rare(value, pages, margins):
+            values.add(value)
+    return values
+
+
+def _is_rare(
+    value: float,
+    pages: Sequence[np.ndarray],
+    margins: Sequence[float | None],
+) -> bool:
+    """Return True if a value is rare in all images that have no margin of it."""
+    for page, margin in zip(pages, margins, strict=True):
+        if margin != value and (page == value).mean() >= RARE:
+            return False
+    return True
 
 
 def _white(
-    kind: np.dtype, pages: Sequence[np.ndarray], nodata_values: Sequence[float], reach: float
+    kind: np.dtype, pages: Sequence[np.ndarray], nodata_values: Sequence[float], plausible: float
 ) -> float:
-    """The stored value that PSNR takes for white, by type and by the largest value up to `reach`."""
+    """Return the stored value that is white for PSNR, by type and largest plausible value."""
     if kind == np.uint8:
         return 255.0
     high = 0.0
     for page in pages:
-        gone = bad_pixels.invalid_mask(page, nodata_values)
-        known = (page if gone is None else page[~gone]).astype(np.float64)
-        known = np.abs(known[known <= reach])
-        high = max(high, float(known.max())) if known.size else high
-    return (
-        normalization.largest(kind, high)
-        if np.issubdtype(kind, np.integer)
-        else (1.0 if high <= 2 else high)
-    )
+        missing = bad_pixels.invalid_mask(page, nodata_values)
+        known = page if missing is None else page[~missing]
+        known = known.astype(np.float64)
+        known = np.abs(known[known <= plausible])
+        if known.size:
+            high = max(high, float(known.max()))
+    if np.issubdtype(kind, np.integer):
+        return normalization.largest(kind, high)
+    return 1.0 if high <= WHITE_UP_TO else high

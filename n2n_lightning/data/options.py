@@ -8,17 +8,37 @@ from n2n_lightning.files import InputError
 
 
 def whole_numbers(least: int, **values: Any) -> None:
-    """Raises InputError unless each of the options `values` of the data group is an integer of at least `least`."""
+    """Check that options are whole numbers.
+
+    Args:
+        least: the smallest that is allowed.
+        **values: options of the data group.
+
+    Raises:
+        InputError: one is not, or is smaller.
+    """
     for name, value in values.items():
         if not isinstance(value, int) or value < least:
             raise InputError(f"data.{name}", value, f"must be a whole number, {least} or more")
 
 
-def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
-    """The option `name` of the data group as a pair of numbers, 0 < first <= second <= `most`, or None.
+def ordered(
+    name: str,
+    value: Any,
+    most: float,
+) -> tuple[float, float] | None:
+    """Check that an option is a pair of numbers, 0 < first <= second <= most, or None.
+
+    Args:
+        name: of the option, in the data group.
+        value: its value.
+        most: the largest number that is allowed.
+
+    Returns:
+        The numbers.
 
     Raises:
-        InputError: `value` is neither.
+        InputError: it is neither.
 
     >>> ordered("zoom", [0.5, 1], 1), ordered("zoom", None, 1)
     ((0.5, 1.0), None)
@@ -39,10 +59,16 @@ def ordered(name: str, value: Any, most: float) -> tuple[float, float] | None:
 
 
 def size_of(images: Tensor) -> str:
-    """The shape of one of some images (N, C, H, W), in words.
+    """Describe the size of images.
+
+    Args:
+        images: (N, C, H, W).
+
+    Returns:
+        The shape of each, in words.
 
     >>> import torch
     >>> size_of(torch.zeros(5, 3, 32, 48))
     '3x32x48'
     """
-    return "x".join(str(n) for n in images.shape[1:])
+    return "x".join(str(length) for length in images.shape[1:])

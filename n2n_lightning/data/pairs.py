@@ -1,4 +1,4 @@
-"""Noisy images of one's own."""
+"""User-supplied noisy images, two or more captures of each scene."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,35 +16,37 @@ from n2n_lightning.data.capture_noise import (
     levels_of,
     scored_direction,
 )
-from n2n_lightning.data.datasets import Captures, MixedSizePairs, Pairs
+from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.file_matching import is_file, key, partners, pictures
-from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.options import whole_numbers
-from n2n_lightning.data.reading import group_scenes, read_array, read_images, read_scenes
+from n2n_lightning.data.reading import group_scenes, read_scenes
+from n2n_lightning.data.reading_files import read_array, read_images
 from n2n_lightning.data.reading_movies import usable_captures
+from n2n_lightning.data.samplers import BatchDraws
 from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
+from n2n_lightning.data.training_scenes import TrainingScenes
 from n2n_lightning.data.units import in_unit, stored_as
-from n2n_lightning.data.user_images import UserImages, scored, validation_pairs
+from n2n_lightning.data.user_images import UserImages, fixed_pairs, validation_pairs
 from n2n_lightning.files import InputError, option
 from n2n_lightning.metrics.noise_levels import NoiseLevels, named
 from n2n_lightning.paths import composed, pattern_root
 
 
 class PairedImages(UserImages):
-    """Your own noisy images: two or more captures of each scene, in files or folders (docs/how-to/pairs.md).
+    """User-supplied noisy images, two or more captures of each scene (docs/how-to/pairs.md).
 
     Args:
         noisy: a file or folder with the first captures, or with all of them.
         target: a file or folder with the second captures.
         clean: clean images, for validation (and for `target=clean`); None validates on noisy
-            captures kept back, by an estimate (noisy_reference.squared_errors).
+            captures that are held out, by an estimate (noisy_reference.squared_errors).
         val_noisy: noisy images that belong to `clean`, or, without it, captures of other scenes to
             validate on; None takes the scenes that have a clean image, or some of `noisy`.
-        within: captures that are more than so many apart in a scene are no pair; None: all are.
+        within: captures farther apart than this in a scene are no pair; None: all are.
         swap: train on a random pair of the captures in random order (true), or always from the
             first towards the second (false); `auto` measures the noise of each: where it differs by
             a factor of 1.5 or more, the noisier captures are the input, otherwise any.
-        **options: see Own.
+        **options: see UserImages.
     """
 
     def __init__(
@@ -67,209 +69,237 @@ class PairedImages(UserImages):
             )
         if not isinstance(swap, bool) and swap != "auto":
             raise InputError("data.swap", swap, "must be auto, true or false")
-        self.target, self.clean, self.within = target, clean, within
+        self.target = target
+        self.clean = clean
+        self.within = within
         self.swap: bool | str = swap
         self.levels: NoiseLevels | None = None
         self.direction = Direction()
 
     def load(self) -> tuple[Dataset, Dataset | None]:
+        """Read the captures, see NoisyPairs."""
         scenes = self._prepared(self._read(read_scenes, self.noisy, self.target))
-        self.levels = levels_of(scenes, self.seen)
-        train, val, clean = self._split(scenes)
-        pairs = self._count(train)
+        self.levels = levels_of(scenes, self.stats)
+        split = self._split(scenes)
+        if not self.supervised:
+            self.training_scenes = split
+        count = self._count(split.scenes)
         self.fingerprint = self._described(
-            "pairs", scenes, pairs, val, target=self.target, clean=self.clean
+            "pairs", scenes, count, split.validation, target=self.target, clean=self.clean
         )
-        directed = self.levels.pairs(self.within) if self.levels and self.swap == "auto" else None
+        directed = None
+        if self.levels and self.swap == "auto":
+            directed = self.levels.pairs(self.within)
         if self.levels and self.levels.noisier:
-            way = (
-                "the noisier ones are the input only" if directed else "trained in both directions"
-            )
-            way = (
-                f"the first captures are the input ({option('data.swap', 'false')})"
-                if self.swap is False
-                else way
-            )
+            way = self._way_of_training(bool(directed))
             self.notes.append(explained(self.levels, way, self.score_of.get("captures")))
-        return Captures(
-            train, self.seed, bool(self.swap), clean, self.crop, pairs, self.within, directed
-        ), val
+        train = Captures(
+            split.scenes,
+            self.seed,
+            swap=bool(self.swap),
+            clean=split.clean,
+            crop=self.crop,
+            count=count,
+            within=self.within,
+            pairs=directed,
+        )
+        return train, split.validation
+
+    def _way_of_training(self, directed: bool) -> str:
+        """Return in words which captures are the input, where their noise differs."""
+        if self.swap is False:
+            return f"the first captures are the input ({option('data.swap', 'false')})"
+        if directed:
+            return "the noisier ones are the input only"
+        return "trained in both directions"
 
     def _usable(self, scenes: SceneSet) -> SceneSet:
-        """The captures that can be used; says which are left out."""
+        """Leave out dead captures, and note them."""
         scenes, lines = usable_captures(scenes)
         self.dropped += lines
         return scenes
 
-    def captured(self) -> tuple[SceneSet, IntensityStats, int | None, str] | None:
-        """See NoisyPairs."""
-        assert isinstance(self.train, Captures)
-        return None if self.supervised else (self.train.scenes, self.seen, self.within, "pairs")
+    def make_pair(
+        self, batch: dict[str, Any], draws: BatchDraws, training: bool
+    ) -> dict[str, Tensor]:
+        """See NoisyPairs; where only inputs are scored, `target_noise` is the targets' variance."""
+        ready = super().make_pair(batch, draws, training)
+        if training or self.reference != "noisy" or not self.direction.pairs:
+            return ready
+        pairs = zip(ready["target"], ready["other_target"], strict=True)
+        noise = [self.direction.noise_of(target, other) for target, other in pairs]
+        return {
+            **ready,
+            "target_noise": torch.stack(noise),
+        }  # type: ignore[arg-type]
 
-    def noise_of_target(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See NoisyPairs."""
-        if not self.direction.pairs:
-            return {}
-        both = zip(ready["target"], ready["other_target"], strict=True)
-        return {"target_noise": torch.stack([self.direction.noise_of(*pair) for pair in both])}  # type: ignore[misc]
-
-    def _validated(self, scenes: SceneSet) -> Dataset:
-        """Validation pairs of other scenes, whose noise is measured by itself."""
-        return self._scoring_pairs(scenes, levels_of(scenes, self.seen))
+    def _validation_of_others(self, scenes: SceneSet) -> Dataset:
+        """Return validation pairs of other scenes, whose noise is measured separately."""
+        return self._scoring_pairs(scenes, levels_of(scenes, self.stats))
 
     def _scoring_pairs(self, scenes: SceneSet, levels: NoiseLevels | None) -> Dataset:
-        """Validation pairs of noisy captures; where their noise differs, from a noisier one to another one."""
+        """Return validation pairs of noisy captures, the noisier as input where noise differs."""
         self.direction = direction = scored_direction(levels, self.swap, self.within)
         self.score_of = as_facts(levels, direction.captures)
-        found = validation_pairs(scenes, direction.pairs)
+        pairs = validation_pairs(scenes, direction.pairs)
         if direction.pairs and direction.reach is None:
-            references: list[Tensor] = list(found.reference)  # type: ignore[attr-defined]
-            if all(_whole(image, self.nodata_values) for image in references):
+            references: list[Tensor] = list(pairs.reference)  # type: ignore[attr-defined]
+            if all(_has_all_pixels(image, self.nodata_values) for image in references):
                 self.reference = "clean"
                 self.bounded = all(
                     image.min() >= 0 and image.max() <= (self.scale or 1) for image in references
                 )
-        return found
+        return pairs
 
-    def _split(self, scenes: SceneSet) -> tuple[SceneSet, Dataset | None, SceneSet | None]:
-        """Training scenes, validation pairs, and the clean images of the training scenes where those are asked for."""
-        count = len(scenes.names)
-        everything = torch.arange(count)
-        kept = max(1, round(count * self.val_share)) if self.val_share else 0
-        if self.clean is None:
-            if self.supervised:
-                raise InputError(
-                    "target", "clean", f"name the clean images with {option('data.clean')}"
-                )
-            self.reference = "noisy"
-            if self.val_noisy:
-                return scenes, self._others(scenes), None
-            learnt, back = self._kept_back(scenes)
-            return learnt, None if back is None else self._scoring_pairs(back, self.levels), None
-        cleans, owners = self._clean_images(scenes)
-        cleans = in_unit(cleans, scenes)
-        self.bounded = self._bounded(cleans)
+    def _split(self, scenes: SceneSet) -> TrainingScenes:
+        """Choose what to train and to validate on, and clean targets where they are asked for."""
+        if self.clean is not None:
+            return self._split_with_clean(scenes)
+        if self.supervised:
+            raise InputError(
+                "target", "clean", f"name the clean images with {option('data.clean')}"
+            )
+        self.reference = "noisy"
         if self.val_noisy:
-            return scenes, self._separate(scenes, cleans), None
-        self._alike(cleans, scenes, owners)
-        # every scene has a clean image: the last ones are kept back
-        if len(owners) == count and count > 1 and kept:
-            held, rest = everything[-kept:], everything[:-kept]
-        elif count == 1:
-            held = rest = everything  # the one scene is denoised and compared with its clean image
-        else:
-            held, rest = owners, everything[~torch.isin(everything, owners)]
-        if self.supervised and not torch.isin(rest, owners).all():
+            return self._training_scenes(scenes, self._pairs_of_others(scenes))
+        train, held_out = self._hold_out(scenes)
+        val = None if held_out is None else self._scoring_pairs(held_out, self.levels)
+        return self._training_scenes(train, val)
+
+    def _split_with_clean(self, scenes: SceneSet) -> TrainingScenes:
+        """Choose the scenes to train on where there are clean images to validate with."""
+        clean, owners = self._clean_images(scenes)
+        clean = in_unit(clean, scenes)
+        self.bounded = self._bounded(clean)
+        if self.val_noisy:
+            return self._training_scenes(scenes, self._separate_pairs(scenes, clean))
+        self._refuse_unlike(clean, scenes, owners)
+        train, held_out = self._hold_out_with_clean(scenes, owners)
+        if self.supervised and not torch.isin(train, owners).all():
             raise InputError(
                 "target", "clean", f"every scene needs a clean image in {option('data.clean')}"
             )
-        position = {int(scene): i for i, scene in enumerate(owners)}
-
-        def of(which: Tensor) -> Tensor:
-            return torch.tensor([position[int(scene)] for scene in which])
-
-        towards = cleans.part(of(rest)) if self.supervised else None
-        shot = (
-            self.levels.noisier[0]
-            if self.levels and self.levels.noisier and self.swap is not False
-            else 0
-        )
+        position = {scene: i for i, scene in enumerate(owners.tolist())}
+        targets = None
+        if self.supervised:
+            numbers = [position[scene] for scene in train.tolist()]
+            targets = clean.part(torch.tensor(numbers))
+        capture = 0
         if self.levels:
-            self.score_of = as_facts(self.levels, named([shot], len(self.levels.variances)))
-        return scenes.part(rest), _fixed(scenes, held, cleans, of(held), shot), towards
+            if self.levels.noisier and self.swap is not False:
+                capture = self.levels.noisier[0]
+            scored = named([capture], len(self.levels.variances))
+            self.score_of = as_facts(self.levels, scored)
+        references = torch.tensor([position[scene] for scene in held_out.tolist()])
+        val = _pairs_with_clean(scenes, held_out, clean, references, capture)
+        return self._training_scenes(scenes.part(train), val, targets)
+
+    def _training_scenes(
+        self, train: SceneSet, val: Dataset | None, clean: SceneSet | None = None
+    ) -> TrainingScenes:
+        return TrainingScenes(train, self.stats, "pairs", self.within, clean, val)
+
+    def _hold_out_with_clean(self, scenes: SceneSet, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the numbers of the scenes to train on and of those to score.
+
+        Args:
+            scenes: all.
+            owners: numbers of the scenes that have a clean image.
+        """
+        count = len(scenes)
+        if count == 1:
+            return scenes.indices, scenes.indices  # denoised, and compared with its clean image
+        held = self._held_count(count)
+        if len(owners) == count and held:
+            return scenes.indices[:-held], scenes.indices[-held:]
+        return scenes.indices[~torch.isin(scenes.indices, owners)], owners
 
     def _bounded(self, clean: SceneSet) -> bool:
-        """Whether all clean values lie between 0 and white; raises InputError where some are missing."""
+        """Return True if clean values are between 0 and white; refuse images with missing ones."""
         bounded = True
-        for i in range(len(clean.names)):
+        for i in range(len(clean)):
             values = clean.image(i, 0).numpy()
             if np.isnan(values).any():
                 raise InputError(f"{self.clean}: has NaN values; clean images must be whole")
-            bounded = bounded and bool(values.min() >= 0 and values.max() <= (self.scale or 1))
+            if values.min() < 0 or values.max() > (self.scale or 1):
+                bounded = False
         return bounded
 
-    def _separate(self, scenes: SceneSet, clean: SceneSet) -> Dataset:
-        """Validation pairs of other scenes, data.val_noisy and data.clean."""
+    def _separate_pairs(self, scenes: SceneSet, clean: SceneSet) -> Dataset:
+        """Return validation pairs of other scenes, data.val_noisy and data.clean."""
         noisy = in_unit(self._images(str(self.val_noisy)), scenes)
         if self.supervised:
             raise InputError(
                 "target",
                 "clean",
-                f"{option('data.clean')} then belongs to the training scenes; leave out"
-                f" {option('data.val_noisy')}",
+                f"{option('data.clean')} then belongs to the training scenes;"
+                f" leave out {option('data.val_noisy')}",
             )
-        if len(noisy.names) != len(clean.names):
+        if len(noisy) != len(clean):
             raise InputError(
-                f"{self.val_noisy} and {self.clean} differ: {len(noisy.names)} and"
-                f" {len(clean.names)} images"
+                f"{self.val_noisy} and {self.clean} differ: {len(noisy)} and {len(clean)} images"
             )
-        everything = torch.arange(len(clean.names))
         if noisy.channels != scenes.channels or noisy.dtype != scenes.dtype:
             raise InputError(
                 self._unlike(noisy.image(0, 0), str(self.val_noisy), scenes.image(0, 0))
             )
-        self._alike(clean, noisy, everything)
-        return _fixed(noisy, everything, clean, everything)
+        self._refuse_unlike(clean, noisy, clean.indices)
+        return _pairs_with_clean(noisy, clean.indices, clean, clean.indices)
 
     def _clean_images(self, scenes: SceneSet) -> tuple[SceneSet, Tensor]:
-        """The clean images, as scenes of one capture, and the numbers of the scenes that they belong to (M,)."""
+        """Return the clean images, as scenes of one capture, and their noisy scenes, (M,)."""
         assert self.clean is not None
-        folder, count = Path(self.clean), len(scenes.names)
+        folder = Path(self.clean)
+        count = len(scenes)
         clean = self._images(self.clean)
-        if is_file(folder) or self.val_noisy:
-            # those of blank scenes
-            if not self.val_noisy and len(clean.names) == len(self._all) > count:
-                clean = clean.part(self._kept)
-            if not self.val_noisy and len(clean.names) != count:
+        if self.val_noisy:
+            return clean, clean.indices
+        if is_file(folder):
+            if len(clean) == len(self._all_names) > count:  # also those of blank scenes
+                clean = clean.part(self._used)
+            if len(clean) != count:
                 raise InputError(
-                    f"{self.clean}: holds {len(clean.names)} clean images for {count} scenes; one"
-                    " each is needed"
+                    f"{self.clean}: holds {len(clean)} clean images for {count} scenes;"
+                    " one each is needed"
                 )
-            return clean, torch.arange(len(clean.names))
+            return clean, clean.indices
         owners = self._owners([Path(name) for name in clean.names], folder)
         places = {name: i for i, name in enumerate(scenes.names)}
-        here = [i for i, name in enumerate(owners) if name in places]  # not those of blank scenes
-        if not here:
+        chosen = [i for i, name in enumerate(owners) if name in places]  # not those of blank scenes
+        if not chosen:
             raise InputError(f"{self.clean}: holds no image of a scene that is used")
-        return clean.part(torch.tensor(here)), torch.tensor([places[owners[i]] for i in here])
+        numbers = [places[owners[i]] for i in chosen]
+        return clean.part(torch.tensor(chosen)), torch.tensor(numbers)
 
     def _owners(self, paths: Sequence[Path], folder: Path) -> list[str]:
-        """The scene that each clean image belongs to, by the place and name of both."""
-        root, folder = pattern_root(self.noisy), pattern_root(folder)
-        scenes = {
-            key(Path(n), root)
-            if Path(n).is_file()
-            else composed(Path(n).relative_to(root).as_posix()): n
-            for n in self._all
-        }
+        """Return the scene that each clean image belongs to, by the place and name of both."""
+        root = pattern_root(self.noisy)
+        folder = pattern_root(folder)
+        scenes = {}
+        for name in self._all_names:
+            path = Path(name)
+            if path.is_file():
+                scenes[key(path, root)] = name
+            else:
+                scenes[composed(path.relative_to(root).as_posix())] = name
         whole = [key(path, folder) for path in paths]
-        above = [
-            composed(path.parent.relative_to(folder).as_posix()) for path in paths
-        ]  # gt/1/avg50.png is of the scene 1
-        for own in (whole, above):
-            if set(own) <= set(scenes):
-                return [scenes[name] for name in own]
-        if pairs := partners(whole, list(scenes)):
+        if set(whole) <= set(scenes):
+            return [scenes[name] for name in whole]
+        # gt/1/avg50.png is of the scene 1
+        above = [composed(path.parent.relative_to(folder).as_posix()) for path in paths]
+        if set(above) <= set(scenes):
+            return [scenes[name] for name in above]
+        pairs = partners(whole, list(scenes))
+        if pairs:
             return [scenes[pairs[name]] for name in whole]
         wrong = next(path for path, name in zip(paths, whole, strict=True) if name not in scenes)
         raise InputError(f"{wrong}: no scene of {self.noisy} has this name")
 
     def _images(self, source: str) -> SceneSet:
-        """Single images of a file or folder, as scenes of one capture."""
-        folder = Path(source)
+        """Read single images of a file or folder, as scenes of one capture."""
         layout = self.layout if "K" not in self.layout else "auto"
-        if not is_file(folder):
-            # exclude= is about captures: an average may be the clean image
-            paths = pictures(folder, deep=True)
-            if not paths:
-                raise InputError(f"{source}: holds no images")
-            if len({key(path, folder) for path in paths}) < len(paths):
-                raise InputError(f"{source}: holds several images of one name")
-            stored = stored_as(paths)
-            images = read_images(paths, self.dims, stored.physical, layout)
-            return group_scenes(
-                [[image] for image in images], [str(path) for path in paths], stored
-            )
+        if not is_file(source):
+            return self._images_of_folder(source, layout)
         stored = stored_as([source])
         captures = read_array(source, layout, self.dims, stored.physical)
         if len(captures) > 1:
@@ -279,34 +309,55 @@ class PairedImages(UserImages):
         names = [f"{source}, image {i}" for i in range(len(captures[0]))]
         return EqualSizeScenes(captures, names, None, stored.nodata_values, stored.unit)
 
-    def _alike(self, clean: SceneSet, noisy: SceneSet, owners: Tensor) -> None:
-        """Raises InputError unless the clean images have the sizes, the channels and the type of the noisy ones."""
-        sizes = (clean.sizes(torch.arange(len(clean.names))) == noisy.sizes(owners)).all(1)
-        if not sizes.all() or clean.channels != noisy.channels or clean.dtype != noisy.dtype:
-            i = int((~sizes).nonzero()[0]) if not sizes.all() else 0
-            raise InputError(
-                self._unlike(clean.image(i, 0), str(self.clean), noisy.image(int(owners[i]), 0))
-            )
+    def _images_of_folder(self, source: str, layout: str) -> SceneSet:
+        """Read single images of a folder; those that exclude= names may be clean: averages."""
+        folder = Path(source)
+        paths = pictures(folder, deep=True)
+        if not paths:
+            raise InputError(f"{source}: holds no images")
+        if len({key(path, folder) for path in paths}) < len(paths):
+            raise InputError(f"{source}: holds several images of one name")
+        stored = stored_as(paths)
+        images = read_images(paths, self.dims, stored.physical, layout)
+        captures = [[image] for image in images]
+        return group_scenes(captures, [str(path) for path in paths], stored)
+
+    def _refuse_unlike(
+        self,
+        clean: SceneSet,
+        noisy: SceneSet,
+        owners: Tensor,
+    ) -> None:
+        """Raise InputError unless clean images have the sizes and the type of the noisy ones."""
+        same_size = (clean.sizes(clean.indices) == noisy.sizes(owners)).all(1)
+        if not same_size.all():
+            first = int((~same_size).nonzero()[0])
+        elif clean.channels != noisy.channels or clean.dtype != noisy.dtype:
+            first = 0
+        else:
+            return
+        image = noisy.image(int(owners[first]), 0)
+        raise InputError(self._unlike(clean.image(first, 0), str(self.clean), image))
 
 
-def _whole(image: Tensor, nodata_values: Sequence[float]) -> bool:
-    """Whether no pixel of a stored image is missing."""
-    return bool(image.isfinite().all()) and not any(
-        bool((image == fill).any()) for fill in nodata_values
-    )
+def _has_all_pixels(image: Tensor, nodata_values: Sequence[float]) -> bool:
+    """Return True if no pixel of a stored image is missing."""
+    if not image.isfinite().all():
+        return False
+    return not any(bool((image == value).any()) for value in nodata_values)
 
 
-def _fixed(
-    noisy: SceneSet, which: Tensor, clean: SceneSet, those: Tensor, shot: int = 0
+def _pairs_with_clean(
+    noisy: SceneSet, which: Tensor, clean: SceneSet, references: Tensor, capture: int = 0
 ) -> Dataset:
-    """Validation pairs: the captures number `shot` of some scenes, beside clean images."""
-    if (
-        isinstance(noisy, EqualSizeScenes)
-        and isinstance(clean, EqualSizeScenes)
-        and len(noisy.smallest) == 2
-    ):
-        return Pairs(noisy.take(which, 0 * which + shot), clean.take(those, 0 * those))
-    return MixedSizePairs(
-        [scored(noisy.image(int(i), shot)) for i in which],
-        [scored(clean.image(int(i), 0)) for i in those],
-    )
+    """Return validation pairs of noisy captures and clean images.
+
+    Args:
+        noisy: captures.
+        which: numbers of the scenes that are scored.
+        clean: a capture of each scene.
+        references: the number of the clean image of each scene that is scored.
+        capture: the number of the capture that is scored.
+    """
+    inputs = (which, 0 * which + capture)
+    return fixed_pairs(noisy, inputs, clean, (references, 0 * references))

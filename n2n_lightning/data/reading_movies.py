@@ -9,19 +9,19 @@ from torch import Tensor
 
 from n2n_lightning.arrays.frame_checks import FrameReview, review
 from n2n_lightning.data.file_matching import is_file, listing
-from n2n_lightning.data.reading import kind, layout_of, read_all
+from n2n_lightning.data.reading_files import kind, layout_of, read_all
 from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import stored_as
 from n2n_lightning.files import InputError, option
 
-# captures of bursts that are looked at; with more, scenes with a blank capture are left out whole
-MOST = 4000
+# of bursts in all; with more, scenes with a blank capture are left out whole
+MAX_CAPTURES_REVIEWED = 4000
 
 
 def read_movies(
     noisy: str, layout: str = "auto", exclude: Sequence[str] = (), dims: int = 2
 ) -> SceneSet:
-    """Movies as scenes whose captures are their frames, in order.
+    """Read movies as scenes whose captures are their frames, in order.
 
     Args:
         noisy: a file with a movie, a folder of such files, of folders with the frames of a movie
@@ -30,69 +30,101 @@ def read_movies(
         exclude: patterns of names that are left out.
         dims: 3 for movies of volumes.
 
+    Returns:
+        The movies, with the layout of the first array.
+
     Raises:
         InputError: they cannot be read, are not alike, or have fewer than two frames.
     """
     scenes = _movies_of(noisy, layout, exclude, dims)
-    scenes.layout = layout_of(noisy, layout, exclude, dims, "stack")
-    return scenes
+    return replace(scenes, layout=layout_of(noisy, layout, exclude, dims, "stack"))
 
 
-def _movies_of(noisy: str, layout: str, exclude: Sequence[str], dims: int) -> SceneSet:
-    place = Path(noisy)
+def _movies_of(
+    noisy: str,
+    layout: str,
+    exclude: Sequence[str],
+    dims: int,
+) -> SceneSet:
+    """Read movies, see read_movies, without their layout."""
     dropped: tuple[str, ...] = ()
     labels: dict[str, list[str]] = {}
     if is_file(noisy):
         stored = stored_as([noisy])
-        found = {noisy: _frames(noisy, layout, dims, stored.physical)}
+        movies = {noisy: _frames_of(noisy, layout, dims, stored.physical)}
     else:
-        listed = listing(place, exclude)
-        paths, dropped = listed.files, listed.dropped
-        stored = stored_as(paths)
-        each = {path: _frames(path, layout, dims, stored.physical) for path in paths}
-        if all(len(frames) > 1 for frames in each.values()):
-            found = {str(path): frames for path, frames in each.items()}
-        else:  # frames of their own, a movie in each folder
-            folders: dict[Path, list[Tensor]] = {}
-            for path, frames in each.items():
-                folders.setdefault(path.parent, []).extend(frames)
-                labels.setdefault(str(path.parent), []).extend([path.name] * len(frames))
-            found = {str(folder): _alike(folder, frames) for folder, frames in folders.items()}
-    for name, frames in found.items():
+        listed = listing(Path(noisy), exclude)
+        dropped = listed.dropped
+        stored = stored_as(listed.files)
+        stacks = {path: _frames_of(path, layout, dims, stored.physical) for path in listed.files}
+        if all(len(frames) > 1 for frames in stacks.values()):
+            movies = {str(path): frames for path, frames in stacks.items()}
+        else:
+            movies, labels = _movies_of_folders(stacks)
+    for name, frames in movies.items():
         if len(frames) < 2:
             raise InputError(f"{name}: holds one frame; a movie has two or more")
-    shapes = {(frames.shape[1:], frames.dtype) for frames in found.values()}
-    if len({(shape[0], dtype) for shape, dtype in shapes}) > 1:
+    kinds = {(frames.shape[1], frames.dtype) for frames in movies.values()}
+    if len(kinds) > 1:
         raise InputError(f"{noisy}: its movies differ in type or channels")
-    names = list(labels.values()) if labels else None
-    if len(shapes) > 1:
-        mixed = [list(frames) for frames in found.values()]
-        return MixedSizeScenes(
-            mixed,
-            list(found),
-            stored.nodata_values,
-            stored.unit,
-            frame_names=names,
-            dropped=dropped,
-        )
-    movies = list(found.values())
-    whole = movies[0] if len(movies) == 1 else torch.cat(movies)  # one stays mapped as it is
-    lengths = torch.tensor([len(frames) for frames in movies])
-    scenes = EqualSizeScenes([whole], list(found), lengths, stored.nodata_values, stored.unit)
-    return replace(scenes, frame_names=names, dropped=dropped)
+    scenes = _as_scenes(list(movies), list(movies.values()))
+    return replace(
+        scenes,
+        nodata_values=stored.nodata_values,
+        unit=stored.unit,
+        frame_names=list(labels.values()) if labels else None,
+        dropped=dropped,
+    )
 
 
-def _frames(path: str | Path, layout: str, dims: int, physical: bool) -> Tensor:
-    """All images of a file, in order: (T, C, H, W)."""
-    found = read_all(path, layout, stack=True, dims=dims, physical=physical)
-    return found[0] if len(found) == 1 else torch.cat(found)
+def _movies_of_folders(
+    stacks: dict[Path, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Join the frames of each folder to a movie; also return the file name of each frame."""
+    frames: dict[Path, list[Tensor]] = {}
+    labels: dict[str, list[str]] = {}
+    for path, stack in stacks.items():
+        frames.setdefault(path.parent, []).extend(stack)
+        folder_labels = labels.setdefault(str(path.parent), [])
+        folder_labels += [path.name] * len(stack)
+    movies = {}
+    for folder, images in frames.items():
+        movies[str(folder)] = _joined(folder, images)
+    return movies, labels
 
 
-def _alike(folder: Path, frames: list[Tensor]) -> Tensor:
-    """Frames of a folder, (C, H, W) each, as one tensor."""
+def _as_scenes(names: list[str], movies: list[Tensor]) -> SceneSet:
+    """Return movies (T, C, H, W) as scenes; one alone stays mapped as it is."""
+    if len({frames.shape[1:] for frames in movies}) > 1:
+        return MixedSizeScenes([list(frames) for frames in movies], names)
+    whole = movies[0] if len(movies) == 1 else torch.cat(movies)
+    counts = torch.tensor([len(frames) for frames in movies])
+    return EqualSizeScenes([whole], names, counts)
+
+
+def _frames_of(
+    path: str | Path,
+    layout: str,
+    dims: int,
+    physical: bool,
+) -> Tensor:
+    """Read all images of a file, in order: (T, C, H, W)."""
+    stacks = read_all(
+        path,
+        layout,
+        stack=True,
+        dims=dims,
+        physical=physical,
+    )
+    return stacks[0] if len(stacks) == 1 else torch.cat(stacks)
+
+
+def _joined(folder: Path, frames: list[Tensor]) -> Tensor:
+    """Return frames of a folder, (C, H, W) each, as one tensor."""
+    first = frames[0]
     for frame in frames:
-        if frame.shape != frames[0].shape or frame.dtype != frames[0].dtype:
-            raise InputError(f"{folder}: its frames differ, {kind(frame)} and {kind(frames[0])}")
+        if frame.shape != first.shape or frame.dtype != first.dtype:
+            raise InputError(f"{folder}: its frames differ, {kind(frame)} and {kind(first)}")
     return torch.stack(frames)
 
 
@@ -107,63 +139,60 @@ def usable_frames(
             the movie, with a step from all that are whole steps away.
 
     Returns:
-        The movies, and what was found in each, numbered as in the movie.
+        The movies, and a review of each, with frames numbered as in the movie.
 
     Raises:
         InputError: a movie has fewer than two frames that can be used, or `chosen` takes none of
             it.
     """
-    kept, targets, reviews = [], [], []
-    for i, count in enumerate(scenes.captures(torch.arange(len(scenes.names))).tolist()):
+    live_frames = []
+    targets = []
+    reviews = []
+    for i, count in enumerate(scenes.counts_of_all):
         wanted = range(count)[chosen] if chosen else range(count)
         if not wanted:
             raise InputError(
-                f"{scenes.names[i]}: has {count} frames, and {option('data.frames')} chooses none"
-                " of them"
+                f"{scenes.names[i]}: has {count} frames,"
+                f" and {option('data.frames')} chooses none of them"
             )
         every = range(wanted.start % wanted.step, count, wanted.step)
-        seen = renumbered(review([scenes.image(i, k).numpy() for k in every]), every, count)
+        frames = [scenes.image(i, k).numpy() for k in every]
+        seen = renumbered(review(frames), every, count)
         live = [k for k in every if k not in seen.dead and k not in seen.copies]
         if len(live) < 2:
             raise InputError(
-                f"{scenes.names[i]}: has {len(live)} frames that can be used; a movie needs two"
-                " or more"
+                f"{scenes.names[i]}: has {len(live)} frames that can be used;"
+                " a movie needs two or more"
             )
-        kept.append(torch.tensor(live))
+        live_frames.append(torch.tensor(live))
         targets.append(torch.tensor([k in wanted for k in live]))
         reviews.append(seen)
-    return only(scenes, kept, targets if chosen else None), reviews
+    return scenes.keep(live_frames, targets if chosen else None), reviews
 
 
-def renumbered(seen: FrameReview, every: range, count: int) -> FrameReview:
-    """A review of some of `count` frames, with their numbers in the movie; the others are not looked at."""
-    dead = {every[t]: reason for t, reason in seen.dead.items()}
-    copies = {every[t]: every[first] for t, first in seen.copies.items()}
-    return replace(seen, count=count, dead=dead, copies=copies)
-
-
-def only(scenes: SceneSet, kept: list[Tensor], targets: list[Tensor] | None = None) -> SceneSet:
-    """Some captures of each scene, not copied.
+def renumbered(
+    seen: FrameReview,
+    every: range,
+    count: int,
+) -> FrameReview:
+    """Number the frames of a review as in their movie.
 
     Args:
-        scenes: captures of scenes.
-        kept: of each scene the numbers of the captures that stay, two or more.
-        targets: whether each of these may be a target; None: all may.
+        seen: the review of some of its frames.
+        every: the numbers of these frames.
+        count: frames of the movie; the others were not reviewed.
+
+    Returns:
+        The same review.
     """
-    if isinstance(scenes, MixedSizeScenes) or scenes.counts is None:
-        everything = torch.arange(len(scenes.names))
-        counts = scenes.captures(everything).tolist()
-        if targets is None and all(len(k) == count for k, count in zip(kept, counts, strict=True)):
-            return scenes
-        images = [[scenes.image(i, k) for k in numbers.tolist()] for i, numbers in enumerate(kept)]
-        mixed = MixedSizeScenes(images, scenes.names, scenes.nodata_values, scenes.unit)
-        return replace(mixed, targets=targets, dropped=scenes.dropped)
-    starts = scenes.counts.cumsum(0) - scenes.counts
-    places = torch.cat([start + numbers for start, numbers in zip(starts, kept, strict=True)])
-    lengths = torch.tensor([len(numbers) for numbers in kept])
-    rows = places if scenes.rows is None else scenes.rows[places]
-    asked = None if targets is None else torch.cat(targets)
-    return replace(scenes, counts=lengths, rows=rows, targets=asked, frame_names=None)
+    dead = {every[t]: reason for t, reason in seen.dead.items()}
+    copies = {every[t]: every[first] for t, first in seen.copies.items()}
+    return replace(
+        seen,
+        count=count,
+        dead=dead,
+        copies=copies,
+    )
 
 
 def usable_captures(scenes: SceneSet) -> tuple[SceneSet, list[str]]:
@@ -175,15 +204,18 @@ def usable_captures(scenes: SceneSet) -> tuple[SceneSet, list[str]]:
     Returns:
         The scenes, and what was left out, in words.
     """
-    counts = scenes.captures(torch.arange(len(scenes.names))).tolist()
-    if max(counts) < 3 or sum(counts) > MOST:
+    counts = scenes.counts_of_all
+    if max(counts) < 3 or sum(counts) > MAX_CAPTURES_REVIEWED:
         return scenes, []
-    kept, lines = [], []
+    live_captures = []
+    lines = []
     for i, count in enumerate(counts):
-        seen = FrameReview(count)
+        live = list(range(count))
         if count > 2:
-            seen = review([scenes.image(i, k).numpy() for k in range(count)], movie=False)
-        kept.append(torch.tensor(seen.live if len(seen.live) > 1 else range(count)))
-        if 1 < len(seen.live) < count:
-            lines += seen.lines(scenes.names[i].removesuffix(", image 0"))
-    return (only(scenes, kept), lines) if lines else (scenes, [])
+            captures = [scenes.image(i, k).numpy() for k in live]
+            seen = review(captures, movie=False)
+            if 1 < len(seen.live) < count:
+                live = seen.live
+                lines += seen.lines(scenes.names[i].removesuffix(", image 0"))
+        live_captures.append(torch.tensor(live))
+    return (scenes.keep(live_captures), lines) if lines else (scenes, [])

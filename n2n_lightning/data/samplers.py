@@ -1,6 +1,7 @@
-"""Which images are in which batch, and loaders that continue inside an epoch."""
+"""The images of each batch, and loaders that continue inside an epoch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,47 +12,108 @@ from n2n_lightning.randomness import generator
 
 
 class BatchIndex(NamedTuple):
-    """Which batch of which epoch, and the numbers of the images in it: all that a batch depends on beside the seed."""
+    """The place of a batch in a run, and the numbers of its images."""
 
     epoch: int
     number: int
     images: Tensor
 
     def scene_index(self, count: int, of: int) -> Tensor:
-        """Which of `of` photographs or scenes the images are taken from, in an epoch of `count` images: (B,).
+        """Return the photographs or scenes that the images are taken from.
 
-        An epoch with fewer images than there are goes on where the last one ended. A longer one
-        visits all of them, some once more than others.
+        An epoch with fewer images than there are scenes continues where the last one ended. A
+        longer one visits all of them, some once more than others.
+
+        Args:
+            count: images per epoch.
+            of: how many photographs or scenes there are.
+
+        Returns:
+            Their numbers, (B,).
 
         >>> [BatchIndex(epoch, 0, torch.arange(2)).scene_index(2, 5).tolist() for epoch in range(3)]
         [[0, 1], [2, 3], [4, 0]]
         """
-        return (self.images + (self.epoch * count if count < of else 0)) % of
+        first = self.epoch * count if count < of else 0
+        return (self.images + first) % of
 
     def identity(self) -> dict[str, Any]:
-        """What a batch carries to the device, where its noise and turns are drawn."""
-        return {"epoch": self.epoch, "number": self.number, "images": self.images}
+        """Describe the batch for random draws on the training device.
+
+        Returns:
+            `epoch`, `number` and `images`, for the dict of the batch.
+        """
+        return {
+            "epoch": self.epoch,
+            "number": self.number,
+            "images": self.images,
+        }
+
+
+@dataclass(frozen=True)
+class BatchDraws:
+    """Random generators of one batch, each a pure function of where it is used.
+
+    Attributes:
+        seed: of the data.
+        epoch, number: of the batch.
+        use: `training`; `validation`, the same for every seed and purpose, so that scores can be
+            compared; or `plain`: noisy pairs without augmentation, fixed noise or clean targets.
+    """
+
+    seed: int
+    epoch: int
+    number: int
+    use: str = "training"
+
+    @property
+    def plain(self) -> bool:
+        """True if pairs are noisy on both sides, and nothing else is done to them."""
+        return self.use == "plain"
+
+    def __call__(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        if self.use == "validation":
+            return generator("validation", self.number, device=device)
+        if self.plain:
+            return generator(self.seed, "noisy pair", self.number, device=device)
+        return generator(self.seed, purpose, self.epoch, self.number, device=device)
 
 
 class BatchSampler(SequentialSampler):
     """The batches of an epoch, shuffled by (seed, epoch), starting at batch `start`.
 
-    It says that it is sequential, so that Lightning leaves it in its place with overfit_batches=.
+    It is declared sequential, so that Lightning leaves it in its place with overfit_batches=.
 
     Batches differ in size by one at most, so that none is too small for batch normalisation: 1,001
     images in batches of 100 are 11 batches of 91.
+
+    Args:
+        size: images per epoch.
+        batch_size: images per batch, at most.
+        seed: of the order.
+        shuffle: False keeps the images in order.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+    ) -> None:
         super().__init__(range(size))
-        self.size, self.seed, self.shuffle = size, seed, shuffle
+        self.size = size
+        self.seed = seed
+        self.shuffle = shuffle
         self.count = -(-size // batch_size)
-        self.epoch = self.start = 0
+        self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch; keeps the starting point of a resumed one."""
+        """Begin an epoch, called by Lightning; a resumed one keeps its starting point."""
         if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
+            self.epoch = epoch
+            self.start = 0
 
     def __len__(self) -> int:
         return self.count
@@ -67,41 +129,69 @@ class BatchSampler(SequentialSampler):
 
 
 class Loader(DataLoader):
-    """A DataLoader over whole batches that continues where a checkpoint inside an epoch left off."""
+    """A DataLoader over whole batches that continues where a checkpoint inside an epoch left off.
 
-    def __init__(self, dataset: Dataset, batches: BatchSampler, workers: int) -> None:
+    Args:
+        dataset: takes a BatchIndex.
+        batches: the batches of an epoch.
+        workers: processes that prepare batches; 0: this one does.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: BatchSampler,
+        workers: int,
+    ) -> None:
         super().__init__(
             dataset,
             sampler=batches,
             batch_size=None,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             persistent_workers=workers > 0,
         )
         self.batches = batches
-        self.next = {"epoch": 0, "start": 0, "count": len(batches)}
+        self.next = {
+            "epoch": 0,
+            "start": 0,
+            "count": len(batches),
+        }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         for batch in super().__iter__():
-            epoch, start = batch["epoch"], batch["number"] + 1
+            epoch = batch["epoch"]
+            start = batch["number"] + 1
             if start == len(self.batches):
-                epoch, start = epoch + 1, 0
-            self.next = {"epoch": epoch, "start": start, "count": len(self.batches)}
+                epoch += 1
+                start = 0
+            self.next = {
+                "epoch": epoch,
+                "start": start,
+                "count": len(self.batches),
+            }
             yield batch
 
     def state_dict(self) -> dict[str, int]:
+        """Return the place of the next batch, for a checkpoint."""
         return self.next
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where a checkpoint says, in an epoch of other batches after the same share."""
         count = len(self.batches)
-        # With another batch size, the epoch goes on after the same share of its images.
-        start = min(state["start"] * count // state.get("count", count), count - 1)
-        self.next = {"epoch": state["epoch"], "start": start, "count": count}
-        self.batches.epoch, self.batches.start = state["epoch"], start
+        stored_count = state.get("count", count)
+        start = min(state["start"] * count // stored_count, count - 1)
+        self.next = {
+            "epoch": state["epoch"],
+            "start": start,
+            "count": count,
+        }
+        self.batches.epoch = state["epoch"]
+        self.batches.start = start
 
 
 class PlainIterable:
-    """The batches of a loader; Lightning rebuilds a DataLoader for `Trainer.predict`, which ours does not allow."""
+    """The batches of a loader for `Trainer.predict`, which rebuilds DataLoaders; ours cannot be."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -113,5 +203,5 @@ class PlainIterable:
         return iter(self.loader)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

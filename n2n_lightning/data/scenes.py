@@ -1,38 +1,247 @@
 """Noisy captures of scenes, in memory or mapped from files."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
 
-PLANES = 8  # of a volume that are looked at
-SLAB = (64, 256, 256)  # voxels of a volume that are scored, at most
+PLANES_PER_VOLUME = 8  # evenly spread: enough to judge values and noise by
+SLAB = (64, 256, 256)  # voxels of a volume that are scored, at most, so that validation stays short
+
+
+class SceneSet(ABC):
+    """Noisy captures of N scenes, of one type and number of channels.
+
+    All captures of a scene have one size.
+
+    Attributes:
+        names: of the scenes, for messages.
+        nodata_values: stored values that mean, as the files say, that a pixel is missing.
+        unit: (factor, offset) that make physical values of the stored ones.
+        layout: how the first array was read, on what the functions of data.reading return.
+        targets: marks the captures that may be targets, see the subclasses; None: all may.
+        frame_names: of each scene the file names of its captures; None: captures have numbers.
+        dropped: what was left out when they were read, in words.
+        one_size: whether all scenes have one size, so that a batch is one indexing operation.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # of the subclasses, for dataclasses.replace
+    one_size: ClassVar[bool]
+    names: list[str]
+    nodata_values: tuple[float, ...]
+    unit: tuple[float, float]
+    layout: axes.Layout | None
+    targets: Any
+    frame_names: list[list[str]] | None
+    dropped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the stored values."""
+        return self.image(0, 0).dtype
+
+    @property
+    def channels(self) -> int:
+        """Channels of each capture."""
+        return len(self.image(0, 0))
+
+    @property
+    def dims(self) -> int:
+        """Spatial axes: 2 of images, 3 of volumes."""
+        return len(self.image(0, 0).shape) - 1
+
+    @property
+    def smallest(self) -> tuple[int, ...]:
+        """Height and width, or depth, height and width, that all images have."""
+        sizes = self.sizes(self.indices)
+        return tuple(sizes.amin(0).tolist())
+
+    @property
+    def stackable(self) -> bool:
+        """True if the captures are images of one size, not volumes: several fit in a batch."""
+        return self.one_size and self.dims == 2
+
+    @property
+    def indices(self) -> Tensor:
+        """The numbers of all scenes, (N,)."""
+        return torch.arange(len(self.names))
+
+    @property
+    def counts_of_all(self) -> list[int]:
+        """Captures of each scene."""
+        counts: list[int] = self.captures(self.indices).tolist()
+        return counts
+
+    def count_of(self, scene: int) -> int:
+        """Return the captures of one scene.
+
+        Args:
+            scene: its number.
+
+        Returns:
+            How many there are.
+        """
+        return int(self.captures(torch.tensor([scene]))[0])
+
+    @abstractmethod
+    def sizes(self, scene: Tensor) -> Tensor:
+        """Return the sizes of some scenes.
+
+        Args:
+            scene: numbers of scenes, (B,).
+
+        Returns:
+            Lengths of the spatial axes of each, (B, 2) or (B, 3).
+        """
+
+    @abstractmethod
+    def captures(self, scene: Tensor) -> Tensor:
+        """Return the numbers of captures of some scenes.
+
+        Args:
+            scene: numbers of scenes, (B,).
+
+        Returns:
+            Captures of each, (B,).
+        """
+
+    @abstractmethod
+    def take(
+        self,
+        scene: Tensor,
+        capture: Tensor,
+        window: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """Return one capture of each of some scenes of one size, or windows of any, as a batch.
+
+        Args:
+            scene: numbers of scenes, (B,).
+            capture: the number of the capture of each, (B,).
+            window: indices of C and of each spatial axis, which broadcast to (B, C, h, w); empty:
+                whole images.
+
+        Returns:
+            Stored values, (B, C, h, w) or (B, C, d, h, w).
+        """
+
+    @abstractmethod
+    def image(self, scene: int, capture: int) -> Tensor:
+        """Return one capture, not copied.
+
+        Args:
+            scene: its scene.
+            capture: its number in the scene.
+
+        Returns:
+            Stored values, (C, H, W) or (C, D, H, W).
+        """
+
+    @abstractmethod
+    def wanted(self, scene: int) -> Tensor:
+        """List the captures of a scene that may be targets.
+
+        Args:
+            scene: its number.
+
+        Returns:
+            Numbers of captures, (n,).
+        """
+
+    @abstractmethod
+    def part(self, which: Tensor) -> "SceneSet":
+        """Choose some of the scenes.
+
+        Args:
+            which: their numbers, (n,).
+
+        Returns:
+            These, not copied where that is possible.
+        """
+
+    @abstractmethod
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "SceneSet":
+        """Return the same scenes with each stored tensor changed.
+
+        Args:
+            change: takes stored values, (n, ...), and returns others of that shape.
+
+        Returns:
+            New scenes; all else is as it was.
+        """
+
+    @abstractmethod
+    def as_one_size(self) -> "EqualSizeScenes":
+        """Convert a single scene to one of EqualSizeScenes.
+
+        Returns:
+            The scene, not copied.
+        """
+
+    def planes(self, most: int = PLANES_PER_VOLUME) -> "SceneSet":
+        """Return images as they are, and planes of volumes as scenes.
+
+        Args:
+            most: planes of each volume, evenly spread, at most.
+
+        Returns:
+            Scenes of images, in the order of the volumes.
+        """
+        if self.dims == 2:
+            return self
+        images: list[list[Tensor]] = []
+        names = []
+        for i, count in enumerate(self.counts_of_all):
+            captures = [self.image(i, k) for k in range(count)]
+            for z in axes.evenly(captures[0].shape[1], most):
+                images.append([capture[:, z] for capture in captures])
+                names.append(f"{self.names[i]}, plane {z}")
+        return MixedSizeScenes(images, names, self.nodata_values, self.unit)
+
+    def keep(self, kept: list[Tensor], targets: list[Tensor] | None = None) -> "SceneSet":
+        """Return some captures of each scene, not copied.
+
+        Args:
+            kept: of each scene the numbers of the captures that stay, two or more.
+            targets: whether each of these may be a target; None: all may.
+
+        Returns:
+            The same scenes with fewer captures; themselves where nothing changes.
+        """
+        lengths = [len(numbers) for numbers in kept]
+        if targets is None and lengths == self.counts_of_all:
+            return self
+        images = []
+        for i, numbers in enumerate(kept):
+            images.append([self.image(i, k) for k in numbers.tolist()])
+        mixed = MixedSizeScenes(images, self.names, self.nodata_values, self.unit)
+        return replace(mixed, targets=targets, dropped=self.dropped)
 
 
 @dataclass
-class EqualSizeScenes:
-    """Captures of N scenes of one size: K tensors (N, C, H, W), or one with all where scenes have different numbers.
+class EqualSizeScenes(SceneSet):
+    """Captures of N scenes of one size, in stacks.
+
+    K tensors (N, C, H, W), or one with all where scenes have different numbers of captures.
 
     Attributes:
         frames: the K tensors, or one (sum of counts, C, H, W), scene after scene; of volumes (N, C,
             D, H, W).
-        names: of the scenes, for messages.
         counts: captures of each scene, (N,), where `frames` is one tensor; else None.
-        nodata_values: stored values that mean, as the files say, that a pixel is missing.
-        unit: (factor, offset) that make physical values of the stored ones.
-        layout: how the first array was read, on what the functions of data.reading return.
         rows: with `counts`: which rows of the one tensor the captures are, (sum of counts,); None:
             all, in order.
         targets: with `counts`: whether a capture may be a target, (sum of counts,); None: all may.
-        frame_names: of each scene the names of its captures, where they are files; None: they have
-            numbers.
-        dropped: what was left out when they were read, in words.
+        names, nodata_values, unit, layout, frame_names, dropped: see SceneSet.
     """
 
+    one_size = True
     frames: list[Tensor]
     names: list[str]
     counts: Tensor | None = None
@@ -44,102 +253,128 @@ class EqualSizeScenes:
     frame_names: list[list[str]] | None = None
     dropped: tuple[str, ...] = ()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.frames[0].dtype
-
-    @property
-    def channels(self) -> int:
-        return self.frames[0].shape[1]
-
-    @property
-    def smallest(self) -> tuple[int, ...]:
-        """Height and width, or depth, height and width, that all images have."""
-        return axes.size(self.frames[0])
-
     def sizes(self, scene: Tensor) -> Tensor:
-        """`smallest` of each of the scenes: (B,) -> (B, 2)."""
-        return torch.tensor([self.smallest]).expand(len(scene), -1)
+        """See SceneSet."""
+        size = axes.size(self.frames[0])
+        return torch.tensor([size]).expand(len(scene), -1)
 
     def captures(self, scene: Tensor) -> Tensor:
-        """How many captures each of the scenes has: (B,) -> (B,)."""
-        return (
-            torch.full_like(scene, len(self.frames)) if self.counts is None else self.counts[scene]
-        )
+        """See SceneSet."""
+        if self.counts is None:
+            return torch.full_like(scene, len(self.frames))
+        return self.counts[scene]
 
-    def take(self, scene: Tensor, capture: Tensor, window: tuple[Tensor, ...] = ()) -> Tensor:
-        """Capture capture[i] of scene scene[i], (B,) each: (B, C, H, W), or less where `window` indexes C, H and W."""
+    def take(
+        self,
+        scene: Tensor,
+        capture: Tensor,
+        window: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """See SceneSet."""
         if self.counts is not None:
             starts = self.counts.cumsum(0) - self.counts
             place = starts[scene] + capture
-            return self._frames(0, place if self.rows is None else self.rows[place], window)
+            if self.rows is not None:
+                place = self.rows[place]
+            return _indexed(self.frames[0], place, window)
         if (capture == capture[0]).all():
-            return self._frames(int(capture[0]), scene, window)
+            return _indexed(self.frames[int(capture[0])], scene, window)
         parts, places = [], []
-        for k in range(len(self.frames)):
-            here = (capture == k).nonzero().flatten()
-            if len(here):
-                parts.append(
-                    self._frames(
-                        k, scene[here], tuple(w[here] if len(w) > 1 else w for w in window)
-                    )
-                )
-                places.append(here)
+        for k, frames in enumerate(self.frames):
+            chosen = (capture == k).nonzero().flatten()
+            if not len(chosen):
+                continue
+            view = tuple(index[chosen] if len(index) > 1 else index for index in window)
+            parts.append(_indexed(frames, scene[chosen], view))
+            places.append(chosen)
         return torch.cat(parts)[torch.cat(places).argsort()]
 
     def image(self, scene: int, capture: int) -> Tensor:
-        """One capture, (C, H, W); not copied."""
+        """See SceneSet."""
         if self.counts is None:
             return self.frames[capture][scene]
         place = int(self.counts[:scene].sum()) + capture
-        return self.frames[0][place if self.rows is None else int(self.rows[place])]
+        if self.rows is not None:
+            place = int(self.rows[place])
+        return self.frames[0][place]
 
     def wanted(self, scene: int) -> Tensor:
-        """The captures of a scene that may be targets, by number: (n,)."""
-        count = int(self.captures(torch.tensor([scene]))[0])
+        """See SceneSet."""
+        count = self.count_of(scene)
         if self.targets is None or self.counts is None:
             return torch.arange(count)
         start = int(self.counts[:scene].sum())
         return self.targets[start : start + count].nonzero().flatten()
 
     def part(self, which: Tensor) -> "EqualSizeScenes":
-        """Some of the scenes; a slice of them, and frames of movies, are not copied."""
+        """See SceneSet; a slice of the scenes, and frames of movies, are not copied."""
         names = [self.names[i] for i in which.tolist()]
-        start, stop = int(which[0]), int(which[-1]) + 1
-        whole = stop - start == len(which)
         if self.counts is None:
-            frames = [f[start:stop] if whole else f[which] for f in self.frames]
-            return replace(self, frames=frames, names=names)
-        owner = torch.repeat_interleave(torch.arange(len(self.names)), self.counts)
+            start = int(which[0])
+            stop = int(which[-1]) + 1
+            index = slice(start, stop) if stop - start == len(which) else which
+            return replace(self, frames=[frames[index] for frames in self.frames], names=names)
+        owner = torch.repeat_interleave(self.indices, self.counts)
         places = torch.cat([(owner == i).nonzero().flatten() for i in which])
         rows = places if self.rows is None else self.rows[places]
         targets = None if self.targets is None else self.targets[places]
-        return replace(self, names=names, counts=self.counts[which], rows=rows, targets=targets)
+        return replace(
+            self,
+            names=names,
+            counts=self.counts[which],
+            rows=rows,
+            targets=targets,
+        )
 
     def region(self, *part: slice) -> "EqualSizeScenes":
-        """The same scenes, cut to a part of their pixels, a slice of each spatial axis, which is not copied."""
+        """Cut all scenes to a part of their pixels.
+
+        Args:
+            *part: a slice of each spatial axis.
+
+        Returns:
+            The same scenes, not copied.
+        """
         where: Any = (..., *part)
-        return replace(self, frames=[f[where] for f in self.frames])
+        return replace(self, frames=[frames[where] for frames in self.frames])
 
-    def planes(self, most: int = PLANES) -> "SceneSet":
-        """Images as they are; of volumes up to so many planes of each, evenly spread, as scenes of their own."""
-        return _planes(self, most)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "EqualSizeScenes":
+        """See SceneSet."""
+        return replace(self, frames=[change(frames) for frames in self.frames])
 
-    def _frames(self, k: int, index: Tensor, window: tuple[Tensor, ...]) -> Tensor:
-        if not window:
-            return self.frames[k][index]
-        return self.frames[k][index.view(-1, *[1] * len(window)), *window]
+    def as_one_size(self) -> "EqualSizeScenes":
+        """See SceneSet."""
+        return self
+
+    def keep(self, kept: list[Tensor], targets: list[Tensor] | None = None) -> SceneSet:
+        """See SceneSet; where scenes have different numbers of captures, only their rows change."""
+        if self.counts is None:
+            return super().keep(kept, targets)
+        starts = self.counts.cumsum(0) - self.counts
+        places = []
+        for start, numbers in zip(starts, kept, strict=True):
+            places.append(start + numbers)
+        rows = torch.cat(places)
+        return replace(
+            self,
+            counts=torch.tensor([len(numbers) for numbers in kept]),
+            rows=rows if self.rows is None else self.rows[rows],
+            targets=None if targets is None else torch.cat(targets),
+            frame_names=None,
+        )
 
 
 @dataclass
-class MixedSizeScenes:
-    """Captures of scenes of any sizes; all captures of a scene have one. Has what `EqualSizeScenes` has.
+class MixedSizeScenes(SceneSet):
+    """Captures of scenes of any sizes.
 
     Attributes:
-        images: of each scene its captures, (C, H, W).
+        images: of each scene its captures, (C, H, W) or (C, D, H, W).
         targets: of each scene whether a capture may be a target, (n,); None: all may.
+        names, nodata_values, unit, layout, frame_names, dropped: see SceneSet.
     """
 
+    one_size = False
     images: list[list[Tensor]]
     names: list[str]
     nodata_values: tuple[float, ...] = ()
@@ -149,79 +384,92 @@ class MixedSizeScenes:
     frame_names: list[list[str]] | None = None
     dropped: tuple[str, ...] = ()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.images[0][0].dtype
-
-    @property
-    def channels(self) -> int:
-        return len(self.images[0][0])
-
-    @property
-    def smallest(self) -> tuple[int, ...]:
-        """Height and width, or depth, height and width, that all images have."""
-        return tuple(self.sizes(torch.arange(len(self.images))).amin(0).tolist())
-
     def sizes(self, scene: Tensor) -> Tensor:
-        """Those of each of the scenes: (B,) -> (B, 2)."""
-        return torch.tensor([self.images[int(i)][0].shape[1:] for i in scene])
+        """See SceneSet."""
+        first_captures = [self.images[i][0] for i in scene.tolist()]
+        return torch.tensor([image.shape[1:] for image in first_captures])
 
     def captures(self, scene: Tensor) -> Tensor:
-        """How many captures each of the scenes has: (B,) -> (B,)."""
-        return torch.tensor([len(self.images[int(i)]) for i in scene])
+        """See SceneSet."""
+        return torch.tensor([len(self.images[i]) for i in scene.tolist()])
 
-    def take(self, scene: Tensor, capture: Tensor, window: tuple[Tensor, ...] = ()) -> Tensor:
-        """Capture capture[i] of scene scene[i], (B,) each, cut to `window`: (B, C, h, w)."""
-        images = [self.image(int(i), int(k)) for i, k in zip(scene, capture, strict=True)]
-        if window:
-            _, *inside = window
-            places: list[Any] = [
-                (slice(None), *(index[i, 0] for index in inside)) for i in range(len(images))
-            ]
-            images = [image[place] for image, place in zip(images, places, strict=True)]
+    def take(
+        self,
+        scene: Tensor,
+        capture: Tensor,
+        window: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """See SceneSet."""
+        images = []
+        for i in range(len(scene)):
+            image = self.image(int(scene[i]), int(capture[i]))
+            if window:
+                spatial = [index[i, 0] for index in window[1:]]
+                image = image[(slice(None), *spatial)]
+            images.append(image)
         return torch.stack(images)
 
     def image(self, scene: int, capture: int) -> Tensor:
-        """One capture, (C, H, W)."""
+        """See SceneSet."""
         return self.images[scene][capture]
 
     def wanted(self, scene: int) -> Tensor:
-        """See EqualSizeScenes.wanted."""
+        """See SceneSet."""
         if self.targets is None:
             return torch.arange(len(self.images[scene]))
         return self.targets[scene].nonzero().flatten()
 
-    def planes(self, most: int = PLANES) -> "SceneSet":
-        """See EqualSizeScenes.planes."""
-        return _planes(self, most)
-
     def part(self, which: Tensor) -> "MixedSizeScenes":
-        """Some of the scenes."""
+        """See SceneSet."""
         chosen = which.tolist()
         targets = None if self.targets is None else [self.targets[i] for i in chosen]
-        images, names = [self.images[i] for i in chosen], [self.names[i] for i in chosen]
-        return replace(self, images=images, names=names, targets=targets)
+        images = [self.images[i] for i in chosen]
+        names = [self.names[i] for i in chosen]
+        return replace(
+            self,
+            images=images,
+            names=names,
+            targets=targets,
+        )
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "MixedSizeScenes":
+        """See SceneSet."""
+        images = []
+        for captures in self.images:
+            images.append([change(capture) for capture in captures])
+        return replace(self, images=images)
+
+    def as_one_size(self) -> EqualSizeScenes:
+        """See SceneSet."""
+        (captures,) = self.images
+        frames = [capture[None] for capture in captures]
+        return EqualSizeScenes(frames, self.names, None, self.nodata_values, self.unit)
 
 
-SceneSet = EqualSizeScenes | MixedSizeScenes
-
-
-def _planes(scenes: SceneSet, most: int) -> SceneSet:
-    """See EqualSizeScenes.planes."""
-    if len(scenes.smallest) == 2:
-        return scenes
-    images, names = [], []
-    for i, count in enumerate(scenes.captures(torch.arange(len(scenes.names))).tolist()):
-        captures = [scenes.image(i, k) for k in range(count)]
-        for z in axes.evenly(captures[0].shape[1], most):
-            images.append([capture[:, z] for capture in captures])
-            names.append(f"{scenes.names[i]}, plane {z}")
-    return MixedSizeScenes(images, names, scenes.nodata_values, scenes.unit)
+def _indexed(
+    frames: Tensor,
+    index: Tensor,
+    window: tuple[Tensor, ...],
+) -> Tensor:
+    """Return rows of stacked captures, (B,), each cut to its window."""
+    if not window:
+        return frames[index]
+    rows = index.view(-1, *[1] * len(window))
+    return frames[rows, *window]
 
 
 def middle(image: Tensor, most: int | Sequence[int]) -> Tensor:
-    """The middle of an image (C, H, W) or (C, D, H, W), of sides of up to so many pixels; not copied."""
+    """Cut an image to its middle; not copied.
+
+    Args:
+        image: (C, H, W) or (C, D, H, W).
+        most: pixels of a side at most: one number, or one of each spatial axis.
+
+    Returns:
+        The middle; the image itself where no side is longer.
+    """
     for axis, side in enumerate(image.shape[1:], 1):
         longest = most if isinstance(most, int) else most[axis - 1]
-        image = image.narrow(axis, max(0, side - longest) // 2, min(side, longest))
+        start = max(0, side - longest) // 2
+        image = image.narrow(axis, start, min(side, longest))
     return image

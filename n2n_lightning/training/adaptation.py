@@ -61,7 +61,7 @@ class ImagesInMemory(SingleImages):
         self.images, self.names, self.declared = list(images), list(names), nodata_values
 
     def _scenes(self) -> SceneSet:
-        self.crop = self._suitable()
+        self.crop = self._suitable_crop()
         if len({image.shape for image in self.images}) > 1:
             return MixedSizeScenes([[image] for image in self.images], self.names, self.declared)
         return EqualSizeScenes([torch.stack(self.images)], self.names, None, self.declared)

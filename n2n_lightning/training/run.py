@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning.config import validation
+from n2n_lightning.data import NoisyPairs
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
 from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inspection import unfit
@@ -64,7 +65,7 @@ def train(
     run = TrainingRun(config, folder, command, lines)
     if not is_worker_rank():
         print(run.summary(), *run.notes, sep="\n", flush=True)
-        for doubt in unfit(*captured) if (captured := run.data.captured()) else []:
+        for doubt in _doubts(run.data):
             print(
                 f"warning: {doubt} (python -m n2n_lightning.check says more)",
                 file=sys.stderr,
@@ -87,6 +88,14 @@ def train(
     if run.stop.received:  # in the last validation, when there was nothing left to stop
         raise callbacks.Interrupted(run.stop.received, folder)
     return result
+
+
+def _doubts(data: NoisyPairs) -> list[str]:
+    """Return what makes the captures unfit for the way they are trained on, a line each."""
+    captured = data.training_scenes
+    if captured is None:
+        return []
+    return unfit(captured.scenes, captured.stats, captured.within, captured.method)
 
 
 class TrainingRun:

@@ -13,70 +13,146 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from n2n_lightning.data.generated.random_fields import numpy_generator
 from n2n_lightning.randomness import generator
 
-SMALLEST, LARGEST = 10.0, 400.0  # radii at twice the resolution of the image
+SMALLEST_RADIUS = 10.0  # at twice the resolution of the image
+LARGEST_RADIUS = 400.0
+UNCOVERED = 0.002  # share of the pixels that are left to the ground: the last leaves take long
+MAX_ROUGHNESS = 30  # standard deviation of a leaf's texture, of 255
 
 
-def dead_leaves(count: int, size: int, colours: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Generated images (3, size, size), uint8, each a pure function of (seed, its number).
+def dead_leaves(
+    count: int,
+    size: int,
+    colours: Sequence[Tensor],
+    seed: int,
+) -> list[Tensor]:
+    """Generate images, each a pure function of (seed, its number).
 
     Args:
+        count: how many.
+        size: pixels of a side.
         colours: photographs (3, H, W), uint8; each image takes the colours of its leaves from one
             of them, with red, green and blue in random order.
+        seed: of the images.
+
+    Returns:
+        (3, size, size), uint8.
     """
-    return [
-        _image(size, colours[i % len(colours)], generator(seed, "dead leaves", i))
-        for i in range(count)
-    ]
+    images = []
+    for i in range(count):
+        photo = colours[i % len(colours)]
+        images.append(_leaves(size, photo, generator(seed, "dead leaves", i)))
+    return images
 
 
-def _image(size: int, photo: Tensor, draws: torch.Generator) -> Tensor:
-    """Leaves from the front to the back at twice the size, so that averaging 2 x 2 pixels makes smooth edges."""
-    random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=draws)))
+def _leaves(
+    size: int,
+    photo: Tensor,
+    draws: torch.Generator,
+) -> Tensor:
+    """Draw leaves from front to back, at twice the size: averaging 2 x 2 pixels smooths edges."""
+    random = numpy_generator(draws)
     side = 2 * size
-    canvas, empty = np.zeros((side, side, 3), np.float32), np.ones((side, side), bool)
-    palette = photo.flatten(1).T.numpy().astype(np.float32)[:, random.permutation(3)]
-    texture = _texture(side, random)
+    canvas = np.zeros((side, side, 3), np.float32)
+    empty = np.ones((side, side), bool)
+    pixels = photo.flatten(1).T.numpy().astype(np.float32)
+    palette = pixels[:, random.permutation(3)]
+    texture = _natural_texture(side, random)
     missing = empty.size
-    while missing > 0.002 * empty.size:
-        # Inverse of the cumulative distribution of r^-3 between the two radii.
-        radius = (SMALLEST**-2 + random.random() * (LARGEST**-2 - SMALLEST**-2)) ** -0.5
-        y0, x0 = random.uniform(-radius, side + radius, 2)
-        window = np.s_[
-            max(0, int(y0 - radius)) : max(0, int(y0 + radius) + 1),
-            max(0, int(x0 - radius)) : max(0, int(x0 + radius) + 1),
-        ]
-        new = empty[window]
-        if not new.any():
+    while missing > UNCOVERED * empty.size:
+        radius = _radius(random)
+        centre = random.uniform(-radius, side + radius, 2)
+        window = (_span(centre[0], radius), _span(centre[1], radius))
+        uncovered = empty[window]
+        if not uncovered.any():
             continue
-        y = (
-            np.arange(window[0].start, window[0].start + new.shape[0], dtype=np.float32)[:, None]
-            - y0
+        along, across, elliptic = _shape_coordinates(
+            window, uncovered.shape, centre, radius, random
         )
-        x = np.arange(window[1].start, window[1].start + new.shape[1], dtype=np.float32) - x0
-        angle, stretch, kind = random.uniform((0, 0.3, 0), (np.pi, 1, 3))
-        along = (np.cos(angle) * x + np.sin(angle) * y) / radius
-        across = (np.cos(angle) * y - np.sin(angle) * x) / (radius * stretch)
-        if kind < 2:
-            new = new & (along * along + across * across < 1)  # an ellipse
+        if elliptic:
+            inside = along * along + across * across < 1
         else:
-            new = new & (np.abs(along) < 0.7) & (np.abs(across) < 0.7)  # a rectangle
-        first, second = palette[random.integers(0, len(palette), 2)]
-        shade = max(0, random.uniform(-1, 0.5))  # a third of the leaves is shaded
-        rough = max(0, random.uniform(-30, 30))
-        colour = first + (second - first) * (shade * (along[new][:, None] + 1) / 2)
-        canvas[window][new] = colour + rough * texture[window][new][:, None]
-        empty[window] &= ~new
-        missing -= int(new.sum())
+            inside = (np.abs(along) < 0.7) & (np.abs(across) < 0.7)
+        leaf = uncovered & inside
+        rough = texture[window][leaf]
+        canvas[window][leaf] = _leaf_colour(palette, along[leaf], rough, random)
+        empty[window] &= ~leaf
+        missing -= int(leaf.sum())
     canvas[empty] = palette[random.integers(0, len(palette))]  # the ground behind all leaves
     image = F.avg_pool2d(torch.from_numpy(canvas).permute(2, 0, 1), 2)
     return image.round().clamp(0, 255).to(torch.uint8)
 
 
-def _texture(side: int, random: np.random.Generator) -> np.ndarray:
-    """Noise with the power spectrum of natural images, about 1/f^2, standard deviation 1: (side, side)."""
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
-    spectrum = np.fft.rfft2(random.standard_normal((side, side))) / np.maximum(frequency, 8 / side)
+def _radius(random: np.random.Generator) -> float:
+    """Draw a radius of density r^-3, by the inverse of its cumulative distribution."""
+    smallest = SMALLEST_RADIUS**-2
+    largest = LARGEST_RADIUS**-2
+    return (smallest + random.random() * (largest - smallest)) ** -0.5
+
+
+def _span(centre: float, radius: float) -> slice:
+    """Return the pixels along an axis that a leaf may cover."""
+    start = max(0, int(centre - radius))
+    return slice(start, max(0, int(centre + radius) + 1))
+
+
+def _shape_coordinates(
+    window: tuple[slice, slice],
+    shape: tuple[int, ...],
+    centre: np.ndarray,
+    radius: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return distances from a leaf's centre along its axes, and True if it is an ellipse.
+
+    Args:
+        window: the pixels.
+        shape: their number along each axis.
+        centre: row and column.
+        radius: half of the longer axis, in pixels.
+        random: random generator.
+    """
+    height, width = shape
+    top = window[0].start
+    left = window[1].start
+    rows = np.arange(top, top + height, dtype=np.float32)
+    columns = np.arange(left, left + width, dtype=np.float32)
+    y = rows[:, None] - centre[0]
+    x = columns - centre[1]
+    angle, stretch, kind = random.uniform((0, 0.3, 0), (np.pi, 1, 3))
+    along = np.cos(angle) * x + np.sin(angle) * y
+    across = np.cos(angle) * y - np.sin(angle) * x
+    along = along / radius
+    across = across / (radius * stretch)
+    return along, across, kind < 2  # a third are rectangles
+
+
+def _leaf_colour(
+    palette: np.ndarray, along: np.ndarray, texture: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Return the colours of a leaf's pixels, (n, 3): of the photograph, shaded and rough.
+
+    Args:
+        palette: colours to choose from, (m, 3).
+        along: distances from the centre along one axis, (n,).
+        texture: values of standard deviation 1, (n,).
+        random: random generator.
+    """
+    first, second = palette[random.integers(0, len(palette), 2)]
+    shade = max(0, random.uniform(-1, 0.5))  # a third of the leaves is shaded
+    rough = max(0, random.uniform(-MAX_ROUGHNESS, MAX_ROUGHNESS))
+    mixture = shade * (along[:, None] + 1) / 2
+    colour = first + (second - first) * mixture
+    return colour + rough * texture[:, None]
+
+
+def _natural_texture(side: int, random: np.random.Generator) -> np.ndarray:
+    """Draw (side, side) with the power spectrum of natural images, 1/f^2, standard deviation 1."""
+    rows = np.fft.fftfreq(side)[:, None]
+    columns = np.fft.rfftfreq(side)[None]
+    frequency = np.maximum(np.hypot(rows, columns), 8 / side)
+    spectrum = np.fft.rfft2(random.standard_normal((side, side))) / frequency
     texture = np.fft.irfft2(spectrum, (side, side)).astype(np.float32)
     return texture / texture.std()
