@@ -128,6 +128,15 @@ def test_the_score_is_that_of_the_noisier_capture(tmp_path, kind, ratio, noisier
     assert any("score is that of" in note for note in data.notes)
 
 
+def test_a_capture_without_noise_is_the_reference_in_16_bits_too(tmp_path):
+    clean = textured(2, 12)
+    for name, images in (("a", shot(clean, "gaussian", 1, 3)), ("b", clean)):
+        np.save(tmp_path / f"{name}.npy", (images * 8).clip(0, 65535).astype(np.uint16))
+    data = PairedImages(str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), layout="NHW", dims=2)
+    data.setup()
+    assert (data.reference, data.bounded) == ("clean", True)
+
+
 @pytest.mark.parametrize(("swap", "inputs"), [("auto", {0}), (True, {0, 1}), (False, {0})])
 def test_what_is_asked_for_is_obeyed(tmp_path, swap, inputs):
     clean = textured(3, 4)

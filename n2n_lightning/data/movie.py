@@ -19,7 +19,9 @@ from n2n_lightning.files import InputError, option
 from n2n_lightning.paths import parse_frames, split_frames
 from n2n_lightning.randomness import generator
 
-CONTEXT = 2  # frames before and after one; more gains little where things move
+# frames before and after one, by benchmarks/single.py movie: the best of 0 to 2 unless frames are
+# three pixels apart
+CONTEXT = 2
 FRAMES_PER_EPOCH = 50  # of a movie: an epoch should not last for hours
 SCORED_FRAMES = 8  # of a movie, each with the next one, in validation with a context
 

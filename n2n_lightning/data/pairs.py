@@ -146,9 +146,7 @@ class PairedImages(UserImages):
             references: list[Tensor] = list(pairs.reference)  # type: ignore[attr-defined]
             if all(_has_all_pixels(image, self.nodata_values) for image in references):
                 self.reference = "clean"
-                self.bounded = all(
-                    image.min() >= 0 and image.max() <= (self.scale or 1) for image in references
-                )
+                self.bounded = all(self._between_0_and_white(image) for image in references)
         return pairs
 
     def _split(self, scenes: SceneSet) -> TrainingScenes:
@@ -218,12 +216,16 @@ class PairedImages(UserImages):
         """Return True if clean values are between 0 and white; refuse images with missing ones."""
         bounded = True
         for i in range(len(clean)):
-            values = clean.image(i, 0).numpy()
-            if np.isnan(values).any():
+            image = clean.image(i, 0)
+            if np.isnan(image.numpy()).any():
                 raise InputError(f"{self.clean}: has NaN values; clean images must be whole")
-            if values.min() < 0 or values.max() > (self.scale or 1):
+            if not self._between_0_and_white(image):
                 bounded = False
         return bounded
+
+    def _between_0_and_white(self, image: Tensor) -> bool:
+        values = image.numpy()  # torch has no minimum of unsigned 16 bit integers
+        return bool(values.min() >= 0 and values.max() <= (self.scale or 1))
 
     def _separate_pairs(self, scenes: SceneSet, clean: SceneSet) -> Dataset:
         """Return validation pairs of other scenes, data.val_noisy and data.clean."""
