@@ -127,11 +127,8 @@ class PairedImages(UserImages):
         if training or self.reference != "noisy" or not self.direction.pairs:
             return ready
         pairs = zip(ready["target"], ready["other_target"], strict=True)
-        noise = [self.direction.noise_of(target, other) for target, other in pairs]
-        return {
-            **ready,
-            "target_noise": torch.stack(noise),
-        }  # type: ignore[arg-type]
+        noise: list[Any] = [self.direction.noise_of(target, other) for target, other in pairs]
+        return {**ready, "target_noise": torch.stack(noise)}
 
     def _validation_of_others(self, scenes: SceneSet) -> Dataset:
         """Return validation pairs of other scenes, whose noise is measured separately."""

@@ -404,8 +404,8 @@ class MixedSizeScenes(SceneSet):
         for i in range(len(scene)):
             image = self.image(int(scene[i]), int(capture[i]))
             if window:
-                spatial = [index[i, 0] for index in window[1:]]
-                image = image[(slice(None), *spatial)]
+                place: Any = [index[i, 0] for index in window[1:]]
+                image = image[:, *place]
             images.append(image)
         return torch.stack(images)
 
