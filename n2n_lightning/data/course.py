@@ -135,8 +135,8 @@ def _refuse_unless_rgb(tensor: Any, path: Path) -> None:
             f"{path}: should hold a tuple of two tensors, found a {type(tensor).__name__} in it"
         )
     if tensor.dtype != torch.uint8:
-        found = str(tensor.dtype).removeprefix("torch.")
-        raise InputError(f"{path}: should hold uint8 values 0..255, found {found}")
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"{path}: should hold uint8 values 0..255, found {kind}")
     shape = tuple(tensor.shape)
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:
         raise InputError(f"{path}: should hold RGB images (N, 3, H, W), found shape {shape}")

@@ -189,7 +189,7 @@ class NoisyPairs(pl.LightningDataModule):
 
     @property
     def blind(self) -> bool:
-        """True if the noise is of so many kinds that the network has to guess which."""
+        """True if the kind and strength of the noise vary, and the network has to estimate them."""
         return self.noise is not None and self.noise.blind
 
     @property

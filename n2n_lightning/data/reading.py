@@ -208,28 +208,28 @@ def _from_images(
 
 
 def _from_folder(
-    found: Listing,
+    listed: Listing,
     layout: str,
     dims: int,
 ) -> SceneSet:
     """Read scenes of a folder: a folder of captures each, captures paired by names, or stacks."""
-    top = found.groups.get(found.root, [])
-    below = [folder for folder in found.groups if folder != found.root]
+    top = listed.groups.get(listed.root, [])
+    below = [folder for folder in listed.groups if folder != listed.root]
     if not top:
         sides = _folders_of_halves(below)
         if sides:
-            return _from_pairs(matched(*sides), dims, layout, found.dropped)
-        return _from_folders(found, dims, layout)
-    scenes = _from_names(top, layout, dims, found.dropped)
+            return _from_pairs(matched(*sides), dims, layout, listed.dropped)
+        return _from_folders(listed, dims, layout)
+    scenes = _from_names(top, layout, dims, listed.dropped)
     if scenes is not None and below:
-        lines = found.without(below, "in a folder beside the captures").dropped
+        lines = listed.without(below, "in a folder beside the captures").dropped
         return replace(scenes, dropped=(*lines, *scenes.dropped[len(lines) :]))
     if scenes is not None:
         return scenes
     if below:
-        return _from_folders(_without_top(found, top, below), dims, layout)
+        return _from_folders(_without_top(listed, top, below), dims, layout)
     raise SingleCaptures(
-        f"{found.root}: has no folders in it, one per scene with its captures, no stacks,"
+        f"{listed.root}: has no folders in it, one per scene with its captures, no stacks,"
         " and no names that pair (cell1_1.tif, cell1_2.tif); for two folders of single images name"
         f" the other one with {option('data.target')}"
     )
@@ -248,37 +248,37 @@ def _folders_of_halves(folders: list[Path]) -> tuple[Path, Path] | None:
 
 
 def _without_top(
-    found: Listing,
+    listed: Listing,
     top: list[Path],
     below: list[Path],
 ) -> Listing:
     """Return the folders of the scenes alone, where more of them than images are in a folder."""
     if len(below) <= max(1, len(top)):
-        folders = [str(path.relative_to(found.root)) for path in below]
+        folders = [str(path.relative_to(listed.root)) for path in below]
         names = ", ".join(folders[:NAMED_IN_MESSAGES])
         pattern = repr(f"{below[0].name}/*")
         raise InputError(
-            f"{found.root}: holds images itself and in folders ({names});"
+            f"{listed.root}: holds images itself and in folders ({names});"
             f" {option('data.exclude', pattern)} leaves those of a folder out"
         )
     names = ", ".join(path.name for path in top[:NAMED_IN_MESSAGES])
-    lines = (*found.dropped, f"{names} (beside the folders of the scenes)")
-    return replace(found.without([found.root], ""), dropped=lines)
+    lines = (*listed.dropped, f"{names} (beside the folders of the scenes)")
+    return replace(listed.without([listed.root], ""), dropped=lines)
 
 
 def _from_folders(
-    found: Listing,
+    listed: Listing,
     dims: int,
     layout: str,
 ) -> SceneSet:
     """Read folders with the captures of one scene each."""
-    for scene, captures in found.groups.items():
+    for scene, captures in listed.groups.items():
         if len(captures) < 2:
             raise SingleCaptures(
                 f"{scene}: holds {len(captures)} images; a scene needs two captures or more"
             )
-    names = [str(scene) for scene in found.groups]
-    return _from_images(list(found.groups.values()), names, dims, layout, found.dropped)
+    names = [str(scene) for scene in listed.groups]
+    return _from_images(list(listed.groups.values()), names, dims, layout, listed.dropped)
 
 
 def _from_names(

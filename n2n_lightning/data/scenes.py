@@ -205,21 +205,21 @@ class SceneSet(ABC):
                 names.append(f"{self.names[i]}, plane {z}")
         return MixedSizeScenes(images, names, self.nodata_values, self.unit)
 
-    def keep(self, kept: list[Tensor], targets: list[Tensor] | None = None) -> "SceneSet":
+    def keep(self, chosen: list[Tensor], targets: list[Tensor] | None = None) -> "SceneSet":
         """Return some captures of each scene, not copied.
 
         Args:
-            kept: of each scene the numbers of the captures that stay, two or more.
+            chosen: of each scene the numbers of the captures that stay, two or more.
             targets: whether each of these may be a target; None: all may.
 
         Returns:
             The same scenes with fewer captures; themselves where nothing changes.
         """
-        lengths = [len(numbers) for numbers in kept]
+        lengths = [len(numbers) for numbers in chosen]
         if targets is None and lengths == self.counts_of_all:
             return self
         images = []
-        for i, numbers in enumerate(kept):
+        for i, numbers in enumerate(chosen):
             images.append([self.image(i, k) for k in numbers.tolist()])
         mixed = MixedSizeScenes(images, self.names, self.nodata_values, self.unit)
         return replace(mixed, targets=targets, dropped=self.dropped)
@@ -346,18 +346,18 @@ class EqualSizeScenes(SceneSet):
         """See SceneSet."""
         return self
 
-    def keep(self, kept: list[Tensor], targets: list[Tensor] | None = None) -> SceneSet:
+    def keep(self, chosen: list[Tensor], targets: list[Tensor] | None = None) -> SceneSet:
         """See SceneSet; where scenes have different numbers of captures, only their rows change."""
         if self.counts is None:
-            return super().keep(kept, targets)
+            return super().keep(chosen, targets)
         starts = self.counts.cumsum(0) - self.counts
         places = []
-        for start, numbers in zip(starts, kept, strict=True):
+        for start, numbers in zip(starts, chosen, strict=True):
             places.append(start + numbers)
         rows = torch.cat(places)
         return replace(
             self,
-            counts=torch.tensor([len(numbers) for numbers in kept]),
+            counts=torch.tensor([len(numbers) for numbers in chosen]),
             rows=rows if self.rows is None else self.rows[rows],
             targets=None if targets is None else torch.cat(targets),
             frame_names=None,
