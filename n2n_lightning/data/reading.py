@@ -223,7 +223,7 @@ def _from_folder(
     scenes = _from_names(top, layout, dims, listed.dropped)
     if scenes is not None and below:
         lines = listed.without(below, "in a folder beside the captures").dropped
-        return replace(scenes, dropped=(*lines, *scenes.dropped[len(lines) :]))
+        return replace(scenes, dropped=(*lines, *scenes.dropped[len(listed.dropped) :]))
     if scenes is not None:
         return scenes
     if below:
