@@ -64,7 +64,11 @@ class Course(NoisyPairs):
         self.val = Pairs(noisy, clean)
 
     def load(self) -> tuple[Dataset, Dataset]:
-        """Read both files, see NoisyPairs."""
+        """Read both files, see NoisyPairs.
+
+        Returns:
+            Noisy pairs to train on, and noisy and clean ones to validate on.
+        """
         if not self.root.is_dir():
             raise InputError(
                 "data.root",

@@ -221,7 +221,11 @@ class NoisyPairs(pl.LightningDataModule):
                 vars(dataset).clear()
 
     def train_dataloader(self) -> Loader:
-        """Return the batches of an epoch, from where a checkpoint left off."""
+        """Load the training data, from where a checkpoint left off.
+
+        Returns:
+            The batches of an epoch.
+        """
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in every epoch
         self._training = self._loader(self.train, self.batch_size, shuffle=not overfit)
         if self._position:
@@ -229,7 +233,11 @@ class NoisyPairs(pl.LightningDataModule):
         return self._training
 
     def val_dataloader(self) -> Loader:
-        """Return the validation batches, in order; of images of different sizes one image each."""
+        """Load the validation data, in order.
+
+        Returns:
+            Batches; of images of different sizes one image each.
+        """
         size = 1
         if isinstance(self.val, Pairs):
             pixels = math.prod(axes.size(self.val.noisy))
@@ -238,11 +246,19 @@ class NoisyPairs(pl.LightningDataModule):
         return self._loader(self.val, size, shuffle=False)
 
     def test_dataloader(self) -> Loader:
-        """Return the validation data, for `Trainer.test`."""
+        """Load the validation data, for `Trainer.test`.
+
+        Returns:
+            See val_dataloader.
+        """
         return self.val_dataloader()
 
     def predict_dataloader(self) -> PlainIterable:
-        """Return the validation data, for `Trainer.predict`."""
+        """Load the validation data, for `Trainer.predict`.
+
+        Returns:
+            The batches of val_dataloader, not a DataLoader, which Lightning would rebuild.
+        """
         return PlainIterable(self.val_dataloader())
 
     def _loader(
@@ -257,7 +273,11 @@ class NoisyPairs(pl.LightningDataModule):
     # Lightning restores loaders by itself, but not when the length of the run was asked for before,
     # as schedules do.
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch, for a checkpoint."""
+        """Describe the place in the epoch, for a checkpoint.
+
+        Returns:
+            Plain values.
+        """
         return {"position": self._training.state_dict() if self._training else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

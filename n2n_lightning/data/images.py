@@ -78,7 +78,11 @@ class Images(Photos):
         self.fabrics = fabrics
 
     def photos(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Read the photographs, and generate what is asked for; see Photos."""
+        """Read the photographs, and generate what is asked for.
+
+        Returns:
+            Those to train on and those to validate on, by name, (C, H, W) each.
+        """
         train, val = self._photographs()
         in_colour = bool(self.names or self.leaves or self.specimens or self.fabrics)
         if in_colour and self.channels != 3:
@@ -184,7 +188,14 @@ class Images(Photos):
         return grey.round().to(image.dtype)
 
     def validation(self, photos: dict[str, Tensor]) -> Dataset:
-        """Return whole photos, cropped to whole blocks, or the pairs of a file; see Photos."""
+        """Crop whole validation photos to whole blocks, or read the pairs of a file.
+
+        Args:
+            photos: (C, H, W) each, by name.
+
+        Returns:
+            The validation data.
+        """
         if self.val_root and self.val_root.suffix == ".pkl":
             if self.channels != 3:
                 raise InputError(

@@ -97,7 +97,11 @@ class Movie(UserImages):
         return scenes
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """Read the movies, see NoisyPairs."""
+        """Read the movies, see NoisyPairs.
+
+        Returns:
+            Windows of the training frames, and frames held out.
+        """
         scenes = self._prepared(self._read(read_movies, self.noisy))
         self.reference = "noisy"
         self.context = self._chosen_context(min(scenes.counts_of_all))
@@ -146,7 +150,17 @@ class Movie(UserImages):
     def make_pair(
         self, batch: dict[str, Any], draws: BatchDraws, training: bool
     ) -> dict[str, Tensor]:
-        """See NoisyPairs; with a context the input has several frames, and the target one."""
+        """Make input and target of frames; see NoisyPairs for pairs of single ones.
+
+        Args:
+            batch: `input`, the frames around each along the channels, and `target`, the frames; in
+                validation also `other_input` and `other_target`, the same of the next frames.
+            draws: random generators, by purpose.
+            training: False for validation.
+
+        Returns:
+            The same in units of the network, NaN where a target is missing or an outlier.
+        """
         if not self.context:
             return super().make_pair(batch, draws, training)
         pair = self.normalized_pair(batch["input"], batch["target"], noisy=True)

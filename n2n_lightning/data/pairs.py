@@ -77,7 +77,11 @@ class PairedImages(UserImages):
         self.direction = Direction()
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """Read the captures, see NoisyPairs."""
+        """Read the captures, see NoisyPairs.
+
+        Returns:
+            Pairs of training captures, and pairs to validate on.
+        """
         scenes = self._prepared(self._read(read_scenes, self.noisy, self.target))
         self.levels = levels_of(scenes, self.stats)
         split = self._split(scenes)
@@ -122,7 +126,17 @@ class PairedImages(UserImages):
     def make_pair(
         self, batch: dict[str, Any], draws: BatchDraws, training: bool
     ) -> dict[str, Tensor]:
-        """See NoisyPairs; where only inputs are scored, `target_noise` is the targets' variance."""
+        """Make input and target of two captures, see NoisyPairs.
+
+        Args:
+            batch: `input` and `target`, stored captures.
+            draws: random generators, by purpose.
+            training: False for validation.
+
+        Returns:
+            As of NoisyPairs; where only inputs are scored, also `target_noise`, the variance of the
+            target at each pixel.
+        """
         ready = super().make_pair(batch, draws, training)
         if training or self.reference != "noisy" or not self.direction.pairs:
             return ready

@@ -117,7 +117,11 @@ class Photos(NoisyPairs):
         return images
 
     def load(self) -> tuple[Dataset, Dataset]:
-        """Cut the photographs into random crops, see NoisyPairs."""
+        """Cut the photographs into random crops, see NoisyPairs.
+
+        Returns:
+            Crops to train on, and those of other photographs to validate on.
+        """
         train, val = self.photos()
         self.fingerprint = {
             "name": type(self).__name__.lower(),
@@ -160,7 +164,16 @@ class Photos(NoisyPairs):
     def make_pair(
         self, batch: dict[str, Any], draws: BatchDraws, training: bool
     ) -> dict[str, Tensor]:
-        """Draw the noise of clean images, see NoisyPairs; stored pairs stay as they are."""
+        """Draw the noise of clean images; see NoisyPairs for stored pairs.
+
+        Args:
+            batch: `image`, stored clean images, and `images`, their numbers.
+            draws: random generators, by purpose.
+            training: False: the target is clean.
+
+        Returns:
+            `input` and `target`, (B, C, H, W), in [0, 1] up to noise.
+        """
         if "image" not in batch:
             return super().make_pair(batch, draws, training)
         clean = to_float(batch["image"])

@@ -75,7 +75,11 @@ class SingleImages(UserImages):
         self.method: SelfSupervision | None = None
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """Read the images, see NoisyPairs."""
+        """Read the images, see NoisyPairs.
+
+        Returns:
+            Windows of the training images, and images held out, or pairs of others.
+        """
         scenes = self._prepared(self._scenes())
         self.method = self._method_for(scenes)
         self.training_scenes = split = self._split(scenes)
@@ -138,7 +142,17 @@ class SingleImages(UserImages):
     def make_pair(
         self, batch: dict[str, Any], draws: BatchDraws, training: bool
     ) -> dict[str, Tensor]:
-        """See NoisyPairs; input and target are made of one image, `shown` is all of it."""
+        """Make input and target of one image; see NoisyPairs for validation pairs.
+
+        Args:
+            batch: `input`, stored images.
+            draws: random generators, by purpose.
+            training: False for validation.
+
+        Returns:
+            `input` and `target`, what the second pass of the method needs, and in validation
+            `shown`, the whole image without gaps.
+        """
         if not training and self.reference == "noisy":
             return super().make_pair(batch, draws, training)
         assert self.method
