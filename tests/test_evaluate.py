@@ -263,6 +263,11 @@ class Noisy:
         (["--data", "nonsense"], "argument --data: invalid choice"),
         (["--noise", "fog"], "--noise fog: is none of"),
         (["--noise", "gaussian:sigma=much"], "--noise gaussian:sigma=much"),
+        (
+            ["--noise", "gaussian:sgma=3"],
+            "--noise gaussian:sgma=3: noise.sgma: there is no such key (did you mean sigma?)",
+        ),
+        (["--noise", "gaussian:sigma=-3"], "--noise gaussian:sigma=-3: noise.sigma=-3: must be"),
         (["--noise", "gaussian:25"], "should be NAME=VALUE, as in gaussian:sigma=25"),
         (
             ["--data", "photos", "--val-noisy", "course"],
