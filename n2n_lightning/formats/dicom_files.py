@@ -1,51 +1,69 @@
-"""Which files and folders are DICOM, by their content: many have no ending."""
+"""Recognition of DICOM files and folders by their content: many have no ending."""
 
 import os
 from pathlib import Path
 
 from n2n_lightning.files import natural
 
-MAGIC, PLACE = b"DICM", 128  # bytes before it
-ENDINGS = (".dcm", ".dicom", ".ima")
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+PREAMBLE = 128  # bytes before the mark (PS3.10, 7.1)
+MARK = b"DICM"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM (PS3.10, 7.1)."""
+    """Return True if a file has the mark of DICOM (PS3.10, 7.1)."""
     try:
         with path.open("rb") as file:
-            return file.read(PLACE + len(MAGIC))[PLACE:] == MAGIC
+            head = file.read(PREAMBLE + len(MARK))
     except OSError:
         return False
+    return head[PREAMBLE:] == MARK
 
 
 def slices_of(folder: Path) -> list[Path]:
-    """The DICOM files that lie in a folder, in natural order; DICOMDIR, which lists others, is none."""
-    files = [Path(folder, entry.name) for entry in os.scandir(folder) if entry.is_file()]
-    shown = [p for p in files if not p.name.startswith(".") and p.name.upper() != "DICOMDIR"]
-    return sorted((p for p in shown if is_dicom(p)), key=natural)
+    """Return the DICOM files of a folder, in natural order.
+
+    DICOMDIR, which lists others, and hidden files are left out.
+    """
+    slices: list[Path] = []
+    for entry in os.scandir(folder):
+        hidden = entry.name.startswith(".") or entry.name.upper() == "DICOMDIR"
+        if entry.is_file() and not hidden and is_dicom(Path(folder, entry.name)):
+            slices.append(Path(folder, entry.name))
+    return sorted(slices, key=natural)
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds the files of a DICOM series: its first two files are of one series."""
+    """Return True if the first two files of a folder belong to one DICOM series."""
+    candidates: list[Path] = []
     with os.scandir(folder) as entries:
-        files = [
-            Path(folder, e.name) for e in entries if e.is_file() and not e.name.startswith(".")
-        ]
-    some = [
-        p for p in files if p.suffix.lower() in ENDINGS or not p.suffix or p.suffix[1:].isdecimal()
-    ]
-    first = [p for p in sorted(some, key=natural)[:3] if p.name.upper() != "DICOMDIR"][:2]
+        for entry in entries:
+            if entry.is_file() and _may_be_slice(Path(folder, entry.name)):
+                candidates.append(Path(folder, entry.name))
+    first = [p for p in sorted(candidates, key=natural)[:3] if p.name.upper() != "DICOMDIR"][:2]
     return len(first) == 2 and all(is_dicom(p) for p in first) and _same_series(first)
 
 
+def _may_be_slice(path: Path) -> bool:
+    """Return True if the name of a file may be that of a DICOM slice."""
+    if path.name.startswith("."):
+        return False
+    suffix = path.suffix
+    return suffix.lower() in DICOM_ENDINGS or not suffix or suffix[1:].isdecimal()
+
+
 def _same_series(paths: list[Path]) -> bool:
+    """Return True if the headers of files name one series."""
     try:
         import pydicom
     except ModuleNotFoundError:
-        return True  # what opens it says what is missing
-    names = ["SeriesInstanceUID"]
+        return True  # opening it names the missing library
+    tag = "SeriesInstanceUID"
+    series: set[str] = set()
     try:
-        found = [pydicom.dcmread(p, stop_before_pixels=True, specific_tags=names) for p in paths]
+        for path in paths:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[tag])
+            series.add(str(header.get(tag)))
     except Exception:  # a damaged file is named when it is opened
         return False
-    return len({str(dataset.get("SeriesInstanceUID")) for dataset in found}) == 1
+    return len(series) == 1

@@ -1,4 +1,4 @@
-"""What all kinds of files have in common: a file is opened as a Picture, and comes out as it went in."""
+"""Base class of all kinds of files: a file is opened as a Picture and written as it was read."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,18 +26,20 @@ from n2n_lightning.files import InputError, option, room, some_of
 TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 # Colours of each 2 x 2 pixels of a colour camera before demosaicking.
 MOSAICS = ("RGGB", "BGGR", "GRBG", "GBRG")
-# A file that unpacks to more than this many bytes must not be smaller than a share of them.
-LARGE, RATIO = 2**30, 300
-SHOWN = 20  # names of arrays that a message lists
+# A file that unpacks to more than BOMB_BYTES bytes and to more than BOMB_RATIO times its size is a
+# decompression bomb: no photograph does that.
+BOMB_BYTES = 2**30
+BOMB_RATIO = 300
+LISTED_ARRAYS = 20  # names of arrays that a message lists
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An array that is unpacked when it is asked for: what opens a file often wants to know its axes alone.
+    """An array that is unpacked on demand: the caller often needs its axes alone.
 
     Attributes:
         shape, dtype: of the array.
-        unpacked: makes it.
+        unpacked: returns the array.
     """
 
     shape: tuple[int, ...]
@@ -51,19 +53,17 @@ class Values:
 
     Attributes:
         stored: an array of a type in TYPES, mapped from the file where its kind allows that, or
-            what unpacks it.
-        axes: what the axes are (axes.LETTERS); None where the file does not say it.
-        assumed: the file does not state `axes`: they are what such files mostly hold (pages of a
+            a Packed array.
+        axes: the letters of the axes (axes.LETTERS); None if the file does not state them.
+        assumed: the file does not state `axes`; they are the usual ones of its kind (pages of a
             TIFF: images).
-        full: the shape in the file, where axes of length 1 were left out.
+        full: the shape in the file, if axes of length 1 were left out.
         alpha: the file says that the last channel is transparency.
         colour: the channels are colours of one picture.
-        nodata_values: values that mean, as the file says, that a pixel is missing.
-        spacing: of volumes, the distance of neighbouring voxels along D, H and W, in the file's
-            unit.
-        unit: (factor, offset) that make of stored values what they mean, where the file says them.
-        mosaic: the colours of each 2 x 2 pixels, of a colour camera's frame before demosaicking:
-            RGGB; or empty.
+        nodata_values: values that the file declares to mean a missing pixel.
+        spacing: voxel spacing of volumes along D, H and W, in the file's unit.
+        unit: (factor, offset) from stored to physical values, if the file states them.
+        mosaic: colours of each 2 x 2 pixels of a raw frame before demosaicking, as RGGB; or empty.
         invalid: bool, in the array's shape: True where a pixel is missing whatever its value is.
     """
 
@@ -86,38 +86,42 @@ class Values:
         Raises:
             InputError: they are damaged.
         """
-        return self.stored.unpacked() if isinstance(self.stored, Packed) else self.stored
+        if isinstance(self.stored, Packed):
+            return self.stored.unpacked()
+        return self.stored
 
     @property
     def measured(self) -> np.ndarray:
-        """The array, with NaN where a pixel is invalid; integers with such a mask become float32."""
+        """The array with NaN at invalid pixels; integers with such a mask become float32."""
         if self.invalid is None:
             return self.array
-        kept = self.dtype.kind == "f"
-        result: np.ndarray = room(self.shape, self.dtype.newbyteorder("=") if kept else np.float32)
+        dtype = np.dtype(np.float32)
+        if self.dtype.kind == "f":
+            dtype = self.dtype.newbyteorder("=")
+        result: np.ndarray = room(self.shape, dtype)
         for place in range(len(result)):  # one piece of a mapped array at a time
             result[place] = np.where(self.invalid[place], np.nan, self.array[place])
         return result
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array."""
+        """Shape of the array."""
         return self.stored.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the array."""
+        """Type of the values."""
         return self.stored.dtype
 
 
 @dataclass(frozen=True)
 class AskedAxes:
-    """What decides the axes of arrays, beside what their files state.
+    """What decides the axes of arrays besides their files.
 
     Attributes:
-        said: the letters that the person names; they count for more than anything else.
-        layout: how the arrays were read that the checkpoint was trained on.
-        dims: the spatial axes that the checkpoint takes: 2, or 3 of volumes.
+        said: the letters that the person names; they override everything else.
+        layout: the layout of the arrays that the checkpoint was trained on.
+        dims: the number of spatial axes that the checkpoint takes: 2, or 3 for volumes.
     """
 
     said: str | None = None
@@ -126,22 +130,24 @@ class AskedAxes:
 
     @classmethod
     def of(cls, options: Any) -> "AskedAxes":
-        """That of a command's options: `axes`, and, where a checkpoint was loaded, `trained_layout` and `dims`."""
-        return cls(
-            options.axes, getattr(options, "trained_layout", None), getattr(options, "dims", 2)
-        )
+        """Return the axes of a command's options.
+
+        Args:
+            options: has `axes` and, if a checkpoint was loaded, `trained_layout` and `dims`.
+        """
+        layout = getattr(options, "trained_layout", None)
+        return cls(options.axes, layout, getattr(options, "dims", 2))
 
 
 @dataclass(frozen=True)
 class ReadAs:
-    """How an array of a picture is read.
+    """The interpretation of an array's axes.
 
     Attributes:
         axes: its letters.
         alpha: the last channel is transparency.
         colour: the channels are colours of one picture.
-        line: what to say of it, without the file's name; empty where the person or the file said
-            it.
+        line: a remark without the file's name; empty if the person or the file stated the axes.
     """
 
     axes: str
@@ -151,43 +157,43 @@ class ReadAs:
 
 
 class Picture:
-    """A file that was opened: what it holds, and how a file like it is written.
+    """An open file: its arrays, and how to write a file like it.
 
-    A kind of file is a class of its own, which fills `values` when it is made, and says how they
+    Each kind of file is a subclass that fills `values` in its constructor and defines how they
     are saved.
 
     Args:
         path: the file.
-        part: the name of one of its arrays, where a file has several.
+        part: the name of one of its arrays, if a file has several.
 
     Attributes:
-        values: the arrays: one, but for TIFF files with pages of several kinds, and tuples of
+        values: the arrays: one, except for TIFF files with pages of several kinds and tuples of
             captures.
         note: what cannot stay as it is, in words.
-        orientation: EXIF's, 1 to 8: how the pixels are turned to be seen. Written files keep pixels
-            and orientation.
+        orientation: EXIF orientation, 1 to 8. Written files keep pixels and orientation.
         sources: files other than `path` that the values come from.
-        mask: its values have 1 bit, so that it is copied; `values` has them as 0 and another
+        mask: the values have 1 bit, so the file is copied; `values` holds them as 0 and another
             number.
 
     Raises:
-        InputError: the file cannot come out as it went in.
-        Exception: it is damaged; every library has exceptions of its own for that.
+        InputError: the file cannot be written as it was read.
+        Exception: it is damaged; each library raises exceptions of its own for that.
     """
 
     kind: ClassVar[str]
     named: ClassVar[bool] = False  # files of this kind have several arrays, with names
     tuples: ClassVar[bool] = False  # several arrays of a file are captures of the same scenes
-    channels_first: ClassVar[bool] = False  # as tensors have them, where both would fit
-    # what has a depth is meant as a volume, not as a stack of pages
+    channels_first: ClassVar[bool] = False  # as in tensors, if channels could be first or last
+    # an array with a depth is a volume, not a stack of pages
     volumes: ClassVar[bool] = False
     # a file like one of integers can hold float32 in their place, see _save_as
     floats: ClassVar[bool] = False
-    # files of this kind cannot hold anything else than they state
+    # files of this kind can hold no other axes than they state
     fixed_axes: ClassVar[bool] = False
 
     def __init__(self, path: Path, part: str | None = None) -> None:
-        self.path, self.part = path, part
+        self.path = path
+        self.part = part
         self.values: list[Values] = []
         self.note = ""
         self.orientation = 1
@@ -195,143 +201,188 @@ class Picture:
         self.mask = False
 
     def meaning(self, values: Values, axes: str | None = None) -> tuple[str, bool]:
-        """What the axes of one of `values` are, as of a picture, and whether its last channel is transparency.
+        """Return the axes of one of `values`, as of a picture.
 
         Args:
             values: the array.
-            axes: what they are; None takes what the file states, or guesses (axes.of_picture).
+            axes: its letters; None takes what the file states, or guesses (axes.of_picture).
+
+        Returns:
+            The letters, and True if the last channel is transparency.
 
         Raises:
-            InputError: `axes` does not fit, or there is no telling.
+            InputError: `axes` does not fit, or the shape is ambiguous.
         """
-        found = self.read_as(values, AskedAxes(axes))
-        return found.axes, found.alpha
+        interpretation = self.read_as(values, AskedAxes(axes))
+        return interpretation.axes, interpretation.alpha
 
     def read_as(self, values: Values, asked: AskedAxes) -> ReadAs:
-        """Decide what the axes of an array are.
+        """Decide the axes of an array.
 
-        What the person says counts most, then how the checkpoint was trained on arrays of this
-        kind, then what the file states, then what its shape suggests.
+        In order of precedence: what the person says, how the checkpoint was trained on arrays of
+        this kind, what the file states, what the shape suggests.
 
         Args:
             values: one of the arrays of this picture.
             asked: what the person and the checkpoint say.
 
         Returns:
-            The letters, and what to say of them where nobody stated them.
+            The letters, and a remark on them if nobody stated them.
 
         Raises:
-            InputError: what the person says does not fit, or there is no telling.
+            InputError: what the person says does not fit, or the shape is ambiguous.
         """
-        shape, stated, learnt = values.shape, values.axes, asked.layout
-        if asked.said and (said := self._said(values, asked)):
-            # What a person calls channels, in a file that has none, are colours, as in an array
-            # without a file.
+        stated = values.axes
+        said = self._said_axes(values, asked)
+        if said:
+            # Channels that the person names and the file does not state are colours, as in an
+            # array without a file.
             named = stated is not None and "C" in said and "C" not in stated
-            return self._decided(values, said, values.colour or named)
-        if learnt is not None and learnt.suits(shape, stated):
-            trained = None if learnt.axes == stated else "as the checkpoint was trained"
-            return self._decided(values, learnt.axes, values.colour, trained)
+            return self._interpreted(values, said, values.colour or named)
+        trained = asked.layout
+        if trained is not None and trained.suits(values.shape, stated):
+            reason = None
+            if trained.axes != stated:
+                reason = "as the checkpoint was trained"
+            return self._interpreted(values, trained.axes, values.colour, reason)
         if stated is not None:
-            return self._decided(values, stated, values.colour, "" if values.assumed else None)
+            reason = "" if values.assumed else None
+            return self._interpreted(values, stated, values.colour, reason)
         try:
-            guess = of_volumes(shape) if asked.dims == 3 else None
-            return self._decided(
-                values, guess or of_picture(shape, self.channels_first), values.colour, ""
-            )
+            return self._interpreted(values, self._guess(values, asked.dims), values.colour, "")
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from None
 
-    def _said(self, values: Values, asked: AskedAxes) -> str | None:
-        """The letters that the person names; None where they are meant for another array of the file."""
-        said, shape = str(asked.said), values.shape
+    def _guess(self, values: Values, dims: int) -> str:
+        """Return the letters that the shape suggests."""
+        letters = None
+        if dims == 3:
+            letters = of_volumes(values.shape)
+        return letters or of_picture(values.shape, self.channels_first)
+
+    def _said_axes(self, values: Values, asked: AskedAxes) -> str | None:
+        """Return the letters that the person names; None if they suit another array of the file."""
+        if not asked.said:
+            return None
+        said = str(asked.said)
+        shape = values.shape
         letters = fitted(said, shape, values.full)
         if letters is not None and not (self.fixed_axes and letters != values.axes):
             return letters
         if len(self.values) > 1 and any(fitted(said, v.shape, v.full) for v in self.values):
             return None
-        full = "" if values.full in (None, shape) else f" (in the file {values.full})"
-        more = f"a {self.kind} picture is {values.axes}" if self.fixed_axes else suggested(shape)
+        full = ""
+        if values.full not in (None, shape):
+            full = f" (in the file {values.full})"
+        advice = suggested(shape)
+        if self.fixed_axes:
+            advice = f"a {self.kind} picture is {values.axes}"
         raise InputError(
-            f"{self.path}: its shape is {shape}{full}; {option('axes', said)} does not fit; {more}"
+            f"{self.path}: its shape is {shape}{full}; {option('axes', said)} does not fit; {advice}"
         )
 
-    def _decided(self, values: Values, axes: str, colour: bool, why: str | None = None) -> ReadAs:
-        """How an array is read by some letters; `why` is None where there is nothing to say of them."""
+    def _interpreted(
+        self, values: Values, axes: str, colour: bool, reason: str | None = None
+    ) -> ReadAs:
+        """Return the interpretation of an array by some letters.
+
+        Args:
+            values: the array.
+            axes: its letters.
+            colour: the channels are colours of one picture.
+            reason: why the letters were chosen, for the remark; None for no remark.
+        """
         shape = values.shape
         alpha = values.alpha and values.axes is not None and same_channels(axes, values.axes)
         if values.axes is None and axes.endswith("C") and shape[axes.index("C")] == 4:
-            # judged by the values, so it is said
-            alpha, why = has_alpha(values.array, axes), why or ""
-        if why is None or len(shape) < 3:
+            # decided from the pixels, so the person is told
+            alpha = has_alpha(values.array, axes)
+            reason = reason or ""
+        if reason is None or len(shape) < 3:
             return ReadAs(axes, alpha, colour)
         line = f"read as {words(axes, shape, alpha)} ({axes})"
-        return ReadAs(
-            axes, alpha, colour, f"{line}{', ' * bool(why)}{why}; {option('axes')} says otherwise"
-        )
+        if reason:
+            line += f", {reason}"
+        return ReadAs(axes, alpha, colour, f"{line}; {option('axes')} says otherwise")
 
     @contextlib.contextmanager
     def written(
         self, path: Path, dtypes: Sequence[np.dtype | None] | None = None
     ) -> Iterator[list[np.ndarray]]:
-        """Arrays like those of `values`, to be filled; at the end the file `path` has them.
+        """Yield arrays like those of `values`, to be filled; on exit the file `path` has them.
 
         The list is empty afterwards: where arrays are mapped, nothing may hold the file when it is
-            renamed (Windows).
+        renamed (Windows).
 
         Args:
             path: the file to write.
-            dtypes: of each array the type of its result, float32 in place of an integer type where
-                the class says that its files can hold it (`floats`); None: the type of the source.
+            dtypes: the type of each result: float32 in place of an integer type if the class
+                allows it (`floats`); None: the type of the source.
+
+        Yields:
+            The results, uninitialised or with the values of the source.
+
+        Raises:
+            InputError: no file like this one can be written, or not with these types.
         """
         self._refuse()
-        changed = self._changed(dtypes or [None] * len(self.values))
-        shapes = [v.shape for v in self.values]
-        results = (
-            [room(s, d) for s, d in zip(shapes, changed, strict=True)]
-            if changed
-            else self._begin(path)
-        )
+        changed = self._changed_types(dtypes or [None] * len(self.values))
+        if changed:
+            results = [room(v.shape, d) for v, d in zip(self.values, changed, strict=True)]
+            save = self._save_as
+        else:
+            results = self._begin(path)
+            save = self._save
         yield results
-        (self._save_as if changed else self._save)(path, results)
+        save(path, results)
         results.clear()
 
     def _refuse(self) -> None:
-        """Raise InputError where no file like this one can be written with what was chosen of it."""
+        """Raise InputError if no file like this one can be written with the chosen part."""
 
-    def _changed(self, dtypes: Sequence[np.dtype | None]) -> list[np.dtype]:
-        """The types of the results, where one differs from the source's; else an empty list."""
-        found = [
-            v.dtype if d is None else np.dtype(d) for v, d in zip(self.values, dtypes, strict=True)
-        ]
-        if [d.name for d in found] == [v.dtype.name for v in self.values]:
+    def _changed_types(self, dtypes: Sequence[np.dtype | None]) -> list[np.dtype]:
+        """Return the types of the results if one differs from its source, else an empty list."""
+        asked: list[np.dtype] = []
+        for values, dtype in zip(self.values, dtypes, strict=True):
+            asked.append(values.dtype if dtype is None else np.dtype(dtype))
+        if all(d.name == v.dtype.name for d, v in zip(asked, self.values, strict=True)):
             return []
         if not self.floats:
             raise InputError(f"a {self.kind} file cannot hold float32")
-        return found
+        return asked
 
     def _begin(self, path: Path) -> list[np.ndarray]:
+        """Return arrays for the results; a subclass may map them into `path`."""
         return [np.empty(v.shape, v.dtype) for v in self.values]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
+        """Write the results, each of its source's type."""
         raise NotImplementedError
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
-        """Writes results of which some are float32 where the source has integers."""
+        """Write results of which at least one is float32 and its source of integers."""
         raise NotImplementedError
 
 
 def check_size(stored: int, unpacked: int) -> None:
-    """Raises InputError for a decompression bomb."""
-    if unpacked > LARGE and unpacked > RATIO * stored:
+    """Refuse a decompression bomb.
+
+    Args:
+        stored: size of the file in bytes.
+        unpacked: size of its contents in bytes.
+
+    Raises:
+        InputError: `unpacked` exceeds BOMB_BYTES, and `stored` by a factor of BOMB_RATIO.
+    """
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * stored:
         raise InputError(
-            f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does; it is not"
-            " read"
+            f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does;"
+            " it is not read"
         )
 
 
 def components(name: str) -> list[str]:
-    """The names that a path inside a file consists of.
+    """Split a path inside a file into names.
 
     >>> components("/entry//data/./first")
     ['entry', 'data', 'first']
@@ -340,19 +391,29 @@ def components(name: str) -> list[str]:
 
 
 def chosen(path: Path, part: str | None, names: list[str]) -> str:
-    """The array of a file that `part` names, or the only one that there is.
+    """Choose the array of a file that `part` names, or its only one.
+
+    Args:
+        path: the file, for messages.
+        part: the name that the person gave.
+        names: the arrays of the file.
+
+    Returns:
+        One of `names`.
 
     Raises:
         InputError: there is none of this name, or there are several.
     """
     if part is None and len(names) == 1:
         return names[0]
-    same = [
-        n for n in names if part is not None and (n == part or components(n) == components(part))
-    ]
-    if same:
-        return part if part in same else same[0]
+    if part is not None:
+        if part in names:
+            return part
+        for name in names:
+            if components(name) == components(part):
+                return name
     if not names:
         raise InputError("holds no arrays")
-    asked = f"has no array {part!r}" if part else "holds several arrays"
-    raise InputError(f"{asked}; name one: {some_of([f'{path.name}:{n}' for n in names], SHOWN)}")
+    problem = f"has no array {part!r}" if part else "holds several arrays"
+    listed = some_of([f"{path.name}:{name}" for name in names], LISTED_ARRAYS)
+    raise InputError(f"{problem}; name one: {listed}")
