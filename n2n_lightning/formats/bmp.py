@@ -8,13 +8,15 @@ from PIL import Image
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values, check_size
 
+BITS_PER_PIXEL = slice(28, 30)  # where the file states them
+CONVERTED = {"P": "RGB", "1": "L"}  # modes of Pillow that are read as another
+
 
 class Bmp(Picture):
     """8 bit grey, colour, or colour with transparency; palettes become colours."""
 
-    BITS = slice(28, 30)  # of the file: bits per pixel
-
-    kind, fixed_axes = "BMP", True
+    kind = "BMP"
+    fixed_axes = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -24,18 +26,21 @@ class Bmp(Picture):
             if image.mode == "P":
                 self.note = "its palette became colours"
             elif image.mode == "1":
-                self.note, self.mask = "its 1 bit became 8", True
+                self.note = "its 1 bit became 8"
+                self.mask = True
             elif image.mode not in ("L", "RGB", "RGBA"):
                 raise InputError(f"is a {image.mode} BMP; convert it to RGB")
-            elif (
-                image.mode == "RGB" and int.from_bytes(path.read_bytes()[self.BITS], "little") == 32
-            ):
+            elif image.mode == "RGB" and _bits_per_pixel(path) == 32:
                 self.note = "without the fourth byte of its pixels"
-            mode = {"P": "RGB", "1": "L"}.get(image.mode, image.mode)
+            mode = CONVERTED.get(image.mode, image.mode)
             array = np.array(image.convert(mode))
-        self.values = [Values(array, "HW" if mode == "L" else "HWC", mode == "RGBA")]
+        axes = "HW" if mode == "L" else "HWC"
+        self.values = [Values(array, axes, alpha=mode == "RGBA")]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        Image.fromarray(results[0]).save(
-            path, format="BMP", **({"dpi": self.dpi} if self.dpi else {})
-        )
+        options = {"dpi": self.dpi} if self.dpi else {}
+        Image.fromarray(results[0]).save(path, format="BMP", **options)
+
+
+def _bits_per_pixel(path: Path) -> int:
+    return int.from_bytes(path.read_bytes()[BITS_PER_PIXEL], "little")

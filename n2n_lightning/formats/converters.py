@@ -1,4 +1,4 @@
-"""What converts kinds of files that are not read here."""
+"""Advice on converting kinds of files that are not read."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,54 +9,58 @@ FIJI = "Fiji (Bio-Formats) saves it as OME-TIFF"
 FFMPEG = "ffmpeg makes an .avi or .mkv of it: `ffmpeg -i NAME -c:v ffv1 NAME.mkv`"
 RAW = "a raw converter (darktable, or rawpy in Python) makes a 16 bit TIFF of it"
 MAGICK = "ImageMagick makes a 16 bit TIFF or PNG of it: `magick NAME -depth 16 NAME.tif`"
-UNPACK = "unpack it first"
 NIFTI = "dcm2niix or nibabel makes NIfTI of it"
-IMOD = "IMOD (newstack) or e2proc2d.py makes MRC of it"
-# The advice, and the endings that it is for.
+MRC = "IMOD (newstack) or e2proc2d.py makes MRC of it"
+# Advice, and the endings that it is for.
 ADVICE = {
-    FIJI: "lif lsm stk oib oif oir vsi svs ndpi scn mrxs ids ics dv r3d zvi sld flex mvd2 lim xdce bif qptiff zip.ims",
+    FIJI: "lif lsm stk oib oif oir vsi svs ndpi scn mrxs ids ics dv r3d zvi sld flex mvd2 lim xdce"
+    " bif qptiff zip.ims",
     RAW: "dng cr2 cr3 nef arw raf orf rw2 pef srw",
     MAGICK: "exr heic heif avif jxl jp2 j2k gif hdr pfm tga psd ico pcx dpx",
     FFMPEG: "wmv flv webm mpg mpeg m4v mts m2ts 3gp ogv y4m mxf ts",
     NIFTI: "par rec.par mgz mgh mha mhd nrrd nhdr img hdr.img minc mnc v",
-    IMOD: "dm3 dm4 eer emd ser emi spi raw.mrc tvips gain",
+    MRC: "dm3 dm4 eer emd ser emi spi raw.mrc tvips gain",
     "SER Player or Siril makes FITS or AVI of it": "ser.avi",
     "PixInsight or Siril makes FITS of it": "xisf",
     "funpack makes .fits of it": "fz",
-    f"{UNPACK}: gunzip": "gz tgz",
-    f"{UNPACK}: bunzip2": "bz2",
-    f"{UNPACK}: unxz or zstd -d": "xz zst",
-    f"{UNPACK}: unzip, 7z x or tar xf": "zip 7z tar rar",
+    "unpack it first: gunzip": "gz tgz",
+    "unpack it first: bunzip2": "bz2",
+    "unpack it first: unxz or zstd -d": "xz zst",
+    "unpack it first: unzip, 7z x or tar xf": "zip 7z tar rar",
     "save the array as .npy or .mat version 7.3 as .h5": "mat nc hspy tdms b2nd n5 sif spe",
     "its size and type are not in it: np.fromfile and np.save make .npy of it": "raw bin dat",
 }
-_BY_ENDING = {
+_ADVICE_BY_ENDING = {
     f".{name.split('.')[0]}": advice for advice, names in ADVICE.items() for name in names.split()
 }
 
 
 def advice(path: Path) -> str:
-    """What converts a file of a kind that is not read, by its ending; empty where none is known.
+    """Return what converts a file of a kind that is not read; empty if nothing is known.
 
     >>> advice(Path("cells.LIF"))
     'Fiji (Bio-Formats) saves it as OME-TIFF'
     """
-    return _BY_ENDING.get(path.suffix.lower(), "")
+    return _ADVICE_BY_ENDING.get(path.suffix.lower(), "")
 
 
 def left_alone(paths: Iterable[Path], shown: int = 3) -> list[str]:
-    """Say which files are not read, a line for each thing to do about them.
+    """List files that are not read, and what converts them.
 
     Args:
         paths: the files.
-        shown: how many are named in a line.
+        shown: how many names a line has.
+
+    Returns:
+        A line for each advice.
     """
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(advice(path), []).append(path)
-    lines = []
+    lines: list[str] = []
     for what, files in groups.items():
-        lines.append(
-            f"left alone: {some_of([p.name for p in files], shown)}" + (f": {what}" if what else "")
-        )
+        line = f"left alone: {some_of([path.name for path in files], shown)}"
+        if what:
+            line += f": {what}"
+        lines.append(line)
     return lines

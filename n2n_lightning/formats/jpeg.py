@@ -9,11 +9,18 @@ from PIL import Image, JpegImagePlugin
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values, check_size
 
+QUALITY = 95
+KEPT_INFO = ("icc_profile", "exif", "xmp", "dpi", "comment")
+
 
 class Jpeg(Picture):
-    """A photograph; written with quality 95 and its own chroma sampling, EXIF data, XMP, colour profile and comment."""
+    """A photograph, written with quality 95.
 
-    kind, fixed_axes = "JPEG", True
+    Chroma sampling, EXIF data, XMP, colour profile and comment stay.
+    """
+
+    kind = "JPEG"
+    fixed_axes = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -24,15 +31,17 @@ class Jpeg(Picture):
             check_size(path.stat().st_size, image.width * image.height * 3)
             if image.mode not in ("L", "RGB"):
                 raise InputError(f"is a {image.mode} JPEG; convert it to RGB")
-            names = ("icc_profile", "exif", "xmp", "dpi", "comment")
-            self.options = {name: image.info[name] for name in names if image.info.get(name)}
+            info = image.info
+            self.options = {name: info[name] for name in KEPT_INFO if info.get(name)}
             self.orientation = int(image.getexif().get(274, 1))
-            self.options |= {"progressive": bool(image.info.get("progressive")), "quality": 95}
+            self.options["progressive"] = bool(info.get("progressive"))
+            self.options["quality"] = QUALITY
             # Samplings that Pillow cannot write become 4:4:4, which loses nothing.
             self.options["subsampling"] = max(0, JpegImagePlugin.get_sampling(image))
-            if image.info.get("mp") or "mpoffset" in image.info:
+            if info.get("mp") or "mpoffset" in info:
                 self.note = "the first of its pictures"
-            self.values = [Values(np.array(image), "HW" if image.mode == "L" else "HWC")]
+            axes = "HW" if image.mode == "L" else "HWC"
+            self.values = [Values(np.array(image), axes)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         Image.fromarray(results[0]).save(path, format="JPEG", **self.options)

@@ -11,19 +11,20 @@ from n2n_lightning.formats.picture import Picture, Values
 class Npy(Picture):
     """An array, mapped into memory, of any size."""
 
-    kind, floats = "NPY", True
+    kind = "NPY"
+    floats = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         header = np.load(path, mmap_mode="r", allow_pickle=False)
         order = "F" if np.isfortran(header) else "C"
-        self.values = [Values(mapped(path, header.dtype, header.offset, header.shape, order))]
+        array = mapped(path, header.dtype, header.offset, header.shape, order)
+        self.values = [Values(array)]
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         array = self.values[0].array
-        result = np.lib.format.open_memmap(
-            path, "w+", array.dtype, array.shape, np.isfortran(array)
-        )
+        fortran = np.isfortran(array)
+        result = np.lib.format.open_memmap(path, "w+", array.dtype, array.shape, fortran)
         reserve(path)
         return [result]
 

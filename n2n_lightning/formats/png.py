@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
@@ -12,77 +13,83 @@ from PIL import Image
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values, check_size
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEAD = 33  # bytes of the signature and the header chunk, which comes first
+# Chunks that do not depend on how the pixels are stored (PNG specification, third edition, chapter
+# 11).
+KEPT_CHUNKS = frozenset(b"cHRM cICP gAMA iCCP sRGB pHYs eXIf tIME tEXt zTXt iTXt".split())
+PALETTE = 3  # a colour type of the header
+CHANNELS = {0: 1, 4: 2, 2: 3, PALETTE: 3, 6: 4}  # of the colour types
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a PNG file; of pixel data the name only."""
+
+    name: bytes
+    data: bytes
+
+    def packed(self) -> bytes:
+        """Return the chunk as a file has it."""
+        body = self.name + self.data
+        return struct.pack(">I", len(self.data)) + body + struct.pack(">I", zlib.crc32(body))
+
 
 class Png(Picture):
     """8 or 16 bits, grey or colour, with or without transparency; palettes become colours."""
 
-    # What the chunks say is independent of how the pixels are stored (PNG specification, third
-    # edition, chapter 11).
-    KEPT = (
-        b"cHRM",
-        b"cICP",
-        b"gAMA",
-        b"iCCP",
-        b"sRGB",
-        b"pHYs",
-        b"eXIf",
-        b"tIME",
-        b"tEXt",
-        b"zTXt",
-        b"iTXt",
-    )
-
-    kind, fixed_axes = "PNG", True
+    kind = "PNG"
+    fixed_axes = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         content = path.read_bytes()
         chunks = list(_chunks(content))
-        width, height, bits, colour = struct.unpack(">IIBB", chunks[0][1][:10])
+        width, height, bits, colour = struct.unpack(">IIBB", chunks[0].data[:10])
         check_size(len(content), width * height * 8 * max(1, bits // 8))
-        if any(name == b"acTL" for name, _ in chunks):
+        names = {chunk.name for chunk in chunks}
+        if b"acTL" in names:
             raise InputError("is an animation")
-        transparent = any(name == b"tRNS" for name, _ in chunks)
-        if colour == 3:
+        transparent = b"tRNS" in names
+        if colour == PALETTE:
             self.note = "its palette became colours"
         elif bits < 8:
             self.note = f"its {bits} bit became 8"
         elif transparent:
             self.note = "its transparent colour became a channel"
         self.mask = bits == 1 and colour == 0
-        self.kept = [(name, data) for name, data in chunks if name in self.KEPT]
-        for name, data in chunks:
-            if name == b"eXIf":
+        self.kept = [chunk for chunk in chunks if chunk.name in KEPT_CHUNKS]
+        for chunk in chunks:
+            if chunk.name == b"eXIf":
                 exif = Image.Exif()
-                exif.load(b"Exif\0\0" + data)
+                exif.load(b"Exif\0\0" + chunk.data)
                 self.orientation = int(exif.get(274, 1))
+        channels = CHANNELS[colour]
+        if transparent and colour in (0, 2, PALETTE):
+            channels += 1
+        axes = "HW" if channels == 1 else "HWC"
         array = imagecodecs.png_decode(content)
-        channels = {0: 1, 4: 2, 2: 3, 3: 3, 6: 4}[colour] + (colour in (0, 2, 3) and transparent)
-        self.values = [Values(array, "HW" if channels == 1 else "HWC", channels in (2, 4))]
+        self.values = [Values(array, axes, alpha=channels in (2, 4))]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         content = memoryview(imagecodecs.png_encode(np.ascontiguousarray(results[0])))
-        # the signature and the header chunk, before which nothing may come
-        head, rest = content[:33], content[33:]
         with path.open("wb") as file:
-            file.write(head)
-            for name, data in self.kept:
-                file.write(
-                    struct.pack(">I", len(data))
-                    + name
-                    + data
-                    + struct.pack(">I", zlib.crc32(name + data))
-                )
-            file.write(rest)
+            file.write(content[:HEAD])
+            for chunk in self.kept:
+                file.write(chunk.packed())
+            file.write(content[HEAD:])
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and contents of the chunks of a PNG file; of the pixels only the name."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
+def _chunks(content: bytes) -> Iterator[Chunk]:
+    """Yield the chunks of a PNG file."""
+    if content[:8] != SIGNATURE or content[12:16] != b"IHDR":
         raise InputError("is no PNG file")
     place = 8
     while place + 8 <= len(content):
         (length,) = struct.unpack(">I", content[place : place + 4])
         name = content[place + 4 : place + 8]
-        yield name, b"" if name == b"IDAT" else content[place + 8 : place + 8 + length]
+        data = b""
+        if name != b"IDAT":
+            data = content[place + 8 : place + 8 + length]
+        yield Chunk(name, data)
         place += 12 + length

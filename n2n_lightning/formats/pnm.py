@@ -12,9 +12,13 @@ from n2n_lightning.formats.picture import Picture, Values
 
 
 class Pnm(Picture):
-    """8 or 16 bits, grey or colour, .pam with transparency, too; the largest value of the header stays."""
+    """8 or 16 bits, grey or colour; .pam also with transparency.
 
-    kind, fixed_axes = "PNM", True
+    The largest value that the header states stays.
+    """
+
+    kind = "PNM"
+    fixed_axes = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -23,19 +27,18 @@ class Pnm(Picture):
                 raise InputError("is a bitmap or holds floats; convert it to PGM or PPM")
             if file.frames > 1:
                 raise InputError(f"holds {file.frames} images; save them apart")
-            array, letters = np.asarray(file.asarray()), file.axes
+            array = np.asarray(file.asarray())
+            letters = file.axes
             self.options: Any = {"magicnumber": file.magicnumber, "maxval": file.maxval}
             if file.magicnumber == "P7":
                 self.options["tupltype"] = file.tupltype
-        if array.max() > self.options["maxval"]:
-            raise InputError(
-                f"has values above {self.options['maxval']}, the largest that its header allows"
-            )
+        largest = self.options["maxval"]
+        if array.max() > largest:
+            raise InputError(f"has values above {largest}, the largest that its header allows")
         axes, shape = of_tiff(letters, array.shape)
         alpha = str(self.options.get("tupltype", "")).endswith("_ALPHA")
-        self.values = [
-            Values(array.astype(array.dtype.newbyteorder("=")).reshape(shape), axes, alpha)
-        ]
+        native = array.astype(array.dtype.newbyteorder("="))
+        self.values = [Values(native.reshape(shape), axes, alpha)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         netpbmfile.imwrite(path, results[0].clip(0, self.options["maxval"]), **self.options)

@@ -1,4 +1,4 @@
-"""Files of torch.save: a tensor, or a tuple of tensors, one per capture, as the report's own files."""
+"""Files of torch.save: a tensor, or a tuple of tensors, one per capture, as in the report."""
 
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,26 @@ from n2n_lightning.formats.picture import TYPES, Picture, Values
 class Pt(Picture):
     """One array per tensor of the file."""
 
-    kind, tuples, channels_first, floats = "PyTorch", True, True, True
+    kind = "PyTorch"
+    tuples = True
+    channels_first = True
+    floats = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         content = load_torch(path)
-        self.container = type(content) if isinstance(content, tuple | list) else None
-        parts = list(content) if self.container else [content]
-        if not parts or not all(isinstance(part, Tensor) for part in parts):
+        self.container: Any = None
+        tensors = [content]
+        if isinstance(content, tuple | list):
+            self.container = type(content)
+            tensors = list(content)
+        if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
             raise InputError(f"{path}: should hold a tensor or a tuple of tensors")
-        for tensor in parts:
-            if str(tensor.dtype)[6:] not in TYPES:
-                raise InputError(
-                    f"{path}: values of type {tensor.dtype}: must be one of {', '.join(TYPES)}"
-                )
-        self.values = [Values(tensor.numpy()) for tensor in parts]
+        for tensor in tensors:
+            if str(tensor.dtype).removeprefix("torch.") not in TYPES:
+                allowed = ", ".join(TYPES)
+                raise InputError(f"{path}: values of type {tensor.dtype}: must be one of {allowed}")
+        self.values = [Values(tensor.numpy()) for tensor in tensors]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         tensors: Any = [torch.from_numpy(result) for result in results]

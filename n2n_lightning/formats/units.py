@@ -1,4 +1,4 @@
-"""What stored values mean: converted from one unit, a factor and an offset, to another."""
+"""Conversion of stored values between units, each a factor and an offset."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,8 +21,8 @@ def rescaled(
 
     Args:
         array: stored values.
-        source, target: (factor, offset) of both.
-        nodata_values: stored values that mean that a pixel is missing; they become NaN.
+        source, target: (factor, offset) of both units.
+        nodata_values: stored values that mean a missing pixel; they become NaN.
 
     Returns:
         float64, in the array's shape.
@@ -30,16 +30,20 @@ def rescaled(
     >>> rescaled(np.array([10, 20]), (0.5, 100.0), (1.0, 0.0)).tolist()
     [105.0, 110.0]
     """
-    result: np.ndarray = (array.astype(np.float64) * source[0] + (source[1] - target[1])) / target[
-        0
-    ]
+    factor, offset = source
+    shifted = array.astype(np.float64) * factor + (offset - target[1])
+    result: np.ndarray = shifted / target[0]
     if nodata_values:
         result[np.isin(array, nodata_values)] = np.nan
     return result
 
 
 def converted(values: Values) -> Values:
-    """An array in physical units, float32, with NaN where a pixel is missing."""
+    """Convert an array to physical units.
+
+    Returns:
+        float32 values with NaN at missing pixels.
+    """
     array = values.measured
     result: np.ndarray = room(array.shape, np.float32)
     for place in range(len(array)):  # one piece of a mapped array at a time
@@ -48,17 +52,28 @@ def converted(values: Values) -> Values:
 
 
 def in_unit_of(values: Values, others: Values) -> np.ndarray:
-    """The array of others in the unit of some values: as stored where both are the same, else float32."""
+    """Convert an array to the unit of another.
+
+    Args:
+        values: the array whose unit is taken.
+        others: the array to convert.
+
+    Returns:
+        The array of `others`: as stored if both units are the same, else float32.
+    """
     if others.unit == values.unit:
         return others.array
     return rescaled(others.array, others.unit, values.unit).astype(np.float32)
 
 
 def mean_of_halves(result: np.ndarray, first: Values, second: Values) -> None:
-    """Write the mean of two arrays in the unit of the first, plane by plane, rounded where the type has whole numbers.
+    """Write the mean of two arrays in the unit of the first, plane by plane.
 
-    Where a pixel is missing in the first it stays so; where it is missing in the second the first
-    one's value stays.
+    Missing pixels of the first stay; where only the second is missing, the first's value stays.
+
+    Args:
+        result: is filled; integers are rounded.
+        first, second: arrays of one shape.
     """
     for place in range(len(result)):
         one = first.array[place]

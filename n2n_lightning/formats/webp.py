@@ -10,9 +10,13 @@ from n2n_lightning.formats.picture import Picture, Values, check_size
 
 
 class Webp(Picture):
-    """Colour with or without transparency; lossless stays so, lossy is written with quality 95; EXIF, XMP, profile."""
+    """Colour with or without transparency.
 
-    kind, fixed_axes = "WebP", True
+    Lossless files stay so, others are written with quality 95; EXIF, XMP and profile stay.
+    """
+
+    kind = "WebP"
+    fixed_axes = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
@@ -20,30 +24,28 @@ class Webp(Picture):
             check_size(path.stat().st_size, image.width * image.height * 4)
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError("is an animation")
-            lossless = _is_lossless(path.read_bytes())
+            info = image.info
             names = ("icc_profile", "exif", "xmp")
-            self.options = {name: image.info[name] for name in names if image.info.get(name)}
+            self.options = {name: info[name] for name in names if info.get(name)}
             self.orientation = int(image.getexif().get(274, 1))
-            self.options |= {
-                "lossless": lossless,
-                "quality": 100 if lossless else 95,
-                "exact": True,
-            }
+            lossless = _is_lossless(path.read_bytes())
+            self.options["lossless"] = lossless
+            self.options["quality"] = 100 if lossless else 95
+            self.options["exact"] = True
             mode = "RGBA" if "A" in image.getbands() else "RGB"
-            self.values = [Values(np.array(image.convert(mode)), "HWC", mode == "RGBA")]
+            array = np.array(image.convert(mode))
+        self.values = [Values(array, "HWC", alpha=mode == "RGBA")]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         Image.fromarray(results[0]).save(path, format="WEBP", **self.options)
 
 
 def _is_lossless(content: bytes) -> bool:
-    """Whether the pixels are in a chunk of the lossless kind."""
+    """Return True if the pixels are in a chunk of the lossless kind."""
     place = 12  # after RIFF, the size and WEBP
     while place + 8 <= len(content):
-        name, length = (
-            content[place : place + 4],
-            int.from_bytes(content[place + 4 : place + 8], "little"),
-        )
+        name = content[place : place + 4]
+        length = int.from_bytes(content[place + 4 : place + 8], "little")
         if name in (b"VP8L", b"VP8 "):
             return name == b"VP8L"
         place += 8 + length + length % 2
