@@ -11,7 +11,7 @@ from n2n_lightning.formats.read_only import ReadOnlyFormat
 
 
 class Czi(ReadOnlyFormat):
-    """All of a file as one array; it comes out as TIFF."""
+    """All of a file as one array; the result is a TIFF."""
 
     kind = "CZI"
 
@@ -20,9 +20,11 @@ class Czi(ReadOnlyFormat):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with czifile.CziFile(path) as file:
-                letters, shape, dtype = str(file.axes), tuple(file.shape), np.dtype(file.dtype)
-        # samples of a pixel
-        letters = letters[:-1] + ("S" if letters.endswith("0") else letters[-1])
+                letters = str(file.axes)
+                shape = tuple(file.shape)
+                dtype = np.dtype(file.dtype)
+        if letters.endswith("0"):  # samples of a pixel
+            letters = letters[:-1] + "S"
         self._take(Packed(shape, dtype, self._unpacked), letters)
 
     def _unpacked(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from n2n_lightning.formats.read_only import ReadOnlyFormat
 
 
 class Nd2(ReadOnlyFormat):
-    """All of a file as one array; it comes out as TIFF."""
+    """All of a file as one array; the result is a TIFF."""
 
     kind = "ND2"
 
@@ -19,8 +19,9 @@ class Nd2(ReadOnlyFormat):
         with nd2.ND2File(path) as file:
             letters = "".join(name if len(name) == 1 else "N" for name in file.sizes)
             size = file.voxel_size()
+            depth = size.z if "Z" in letters else None
             array = Packed(tuple(file.shape), file.dtype, self._unpacked)
-            self._take(array, letters, (size.z if "Z" in letters else None, size.y, size.x))
+            self._take(array, letters, (depth, size.y, size.x))
 
     def _unpacked(self) -> np.ndarray:
         with nd2.ND2File(self.path) as file:

@@ -1,4 +1,4 @@
-"""Files of instruments that are read here and written as TIFF."""
+"""Base class of files of instruments that are read and written as TIFF."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,59 +13,60 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
 
 AXIS_LETTERS = {"T": "T", "C": "C", "Z": "D", "Y": "H", "X": "W", "S": "C"}
+OME_NAMES = {"D": "Z", "H": "Y", "W": "X", "N": "Q"}
+CLASSIC_BYTES = 2**31  # pixels of a result that is no BigTIFF
 
 
 class ReadOnlyFormat(Picture):
-    """A picture whose result is an OME-TIFF with its axes and the size of its voxels, and nothing else of the file."""
+    """A picture whose result is an OME-TIFF.
+
+    The result has the axes and the voxel size, and nothing else of the file.
+    """
 
     floats = True
 
-    def _take(self, array: Packed, letters: str, microns: Sequence[float | None] = ()) -> None:
-        """Sets the values.
+    def _take(self, array: Packed, names: str, microns: Sequence[float | None] = ()) -> None:
+        """Set the values.
 
         Args:
             array: of any shape.
-            letters: the library's names of its axes.
-            microns: the distance of voxels along Z, Y and X, where it is known.
+            names: the library's names of its axes.
+            microns: the voxel spacing along Z, Y and X, as far as it is known.
         """
-        long = {letter for letter, n in zip(letters, array.shape, strict=True) if n > 1}
+        long = {name for name, n in zip(names, array.shape, strict=True) if n > 1}
         colour = "S" in long
         if colour and "C" in long:
             raise InputError("has colours and channels; export its channels apart")
-        self.letters, shape = squeezed(
-            "".join(AXIS_LETTERS.get(letter, "N") for letter in letters), array.shape
-        )
-        stored = replace(array, shape=shape, unpacked=lambda: array.unpacked().reshape(shape))
-        self.microns = tuple(float(m) for m in microns if m)
-        spacing = (
-            (self.microns[0], self.microns[1], self.microns[2]) if len(self.microns) == 3 else None
-        )
+        letters = "".join(AXIS_LETTERS.get(name, "N") for name in names)
+        self.letters, shape = squeezed(letters, array.shape)
+        self.microns = tuple(float(n) for n in microns if n)
         self.note = "as OME-TIFF"
-        self.values = [
-            Values(
-                stored,
-                self.letters,
-                colour=colour,
-                spacing=spacing if "D" in self.letters else None,
-            )
-        ]
-        self.values[0].full = array.shape
+        stored = replace(array, shape=shape, unpacked=lambda: array.unpacked().reshape(shape))
+        values = Values(stored, self.letters, colour=colour, full=array.shape)
+        if len(self.microns) == 3 and "D" in self.letters:
+            depth, height, width = self.microns
+            values.spacing = (depth, height, width)
+        self.values = [values]
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         return [room(v.shape, v.dtype) for v in self.values]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        names = {"D": "Z", "H": "Y", "W": "X", "N": "Q", "C": "S" if self.values[0].colour else "C"}
-        metadata: dict[str, Any] = {
-            "axes": "".join(names.get(letter, letter) for letter in self.letters)
-        }
+        (result,) = results
+        colour = self.values[0].colour
+        names = {**OME_NAMES, "C": "S" if colour else "C"}
+        axes = "".join(names.get(letter, letter) for letter in self.letters)
+        metadata: dict[str, Any] = {"axes": axes}
         if self.microns:
-            sizes = dict(zip("ZYX"[-len(self.microns) :], self.microns, strict=True))
-            metadata |= {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
-        large = results[0].nbytes > 2**31
-        kind = "rgb" if self.values[0].colour else "minisblack"
+            for axis, size in zip("ZYX"[-len(self.microns) :], self.microns, strict=True):
+                metadata[f"PhysicalSize{axis}"] = size
         tifffile.imwrite(
-            path, results[0], ome=True, bigtiff=large, photometric=kind, metadata=metadata
+            path,
+            result,
+            ome=True,
+            bigtiff=result.nbytes > CLASSIC_BYTES,
+            photometric="rgb" if colour else "minisblack",
+            metadata=metadata,
         )
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:

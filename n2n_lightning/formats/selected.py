@@ -1,6 +1,7 @@
 """Some frames of a file, chosen in brackets: `movie.tif[10:50]`."""
 
-from dataclasses import replace
+import contextlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +12,46 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
 from n2n_lightning.paths import shown_frames
 
-TIFF_AXES = {"H": "Y", "W": "X", "D": "Z", "T": "T", "N": "T", "K": "I"}  # colours apart
+TIFF_AXES = {"H": "Y", "W": "X", "D": "Z", "T": "T", "N": "T", "K": "I"}  # without colours
+IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+IMAGEJ_METADATA = ("unit", "spacing", "finterval", "fps", "tunit")
+# Tags of a TIFF: XResolution, YResolution and ResolutionUnit.
+SCALE_TAGS = (282, 283)
+SCALE_UNIT_TAG = 296
 
 
 class Selected(Picture):
-    """Frames of another picture, written as a file of their own: .npy stays, everything else becomes a TIFF stack.
+    """Frames of another picture, written as a file of their own.
+
+    The result of .npy is .npy, of everything else a TIFF stack.
 
     Args:
         whole: the picture.
-        frames: which of its frames, along the first axis that is neither colour nor space.
+        frames: the chosen frames, along the first axis that is neither colour nor space.
 
     Attributes:
-        whole: as above; frames around the chosen ones are taken from it.
+        whole: as above; frames around the chosen ones are read from it.
         frames: the numbers of the chosen frames.
-        axis: where the frames lie in the arrays of `whole`.
+        axis: the axis of the frames in the arrays of `whole`.
     """
 
-    kind, floats = "TIFF", True
+    kind = "TIFF"
+    floats = True
 
     def __init__(self, whole: Picture, frames: slice) -> None:
         super().__init__(whole.path, whole.part)
-        self.whole, self.axis = whole, 0
+        self.whole = whole
+        self.axis = 0
         for name in ("volumes", "tuples", "channels_first"):
             setattr(self, name, getattr(whole, name))
         self.orientation = whole.orientation
         if len(whole.values) > 1 and not whole.tuples:
             self.frames = range(len(whole.values))[frames]
-            self.values = [whole.values[t] for t in self.frames]
+            self.values = [whole.values[frame] for frame in self.frames]
         else:
             self.axis, count = _frame_axis(whole.values[0])
             self.frames = range(count)[frames]
-            self.values = [_part(values, self.axis, self.frames) for values in whole.values]
+            self.values = [_frames_of(values, self.axis, self.frames) for values in whole.values]
         if not self.frames:
             raise InputError(f"[{shown_frames(frames)}] chooses none of its frames")
 
@@ -57,80 +67,91 @@ class Selected(Picture):
             return
         import tifffile
 
-        options = _resolution(self.path)
-        with tifffile.TiffWriter(
-            path, imagej=options.pop("imagej", False) and _fits_imagej(results[0])
-        ) as writer:
+        scale = _tiff_scale(self.path)
+        imagej = scale.imagej and results[0].dtype.name in IMAGEJ_TYPES
+        with tifffile.TiffWriter(path, imagej=imagej) as writer:
             for values, result in zip(self.values, results, strict=True):
-                letters = values.axes or "NHW"
-                colour = letters.endswith("C") and values.colour and len(letters) > 2
-                names = "".join(
-                    TIFF_AXES.get(letter, "C") for letter in letters[: -1 if colour else None]
-                )
-                extra: dict[str, Any] = (
-                    {"photometric": "rgb"} if colour and list(result.shape)[-1] > 2 else {}
-                )
-                extra = extra or {"photometric": "minisblack"}
-                if values.alpha:
-                    extra["extrasamples"] = ["unassalpha"]
-                writer.write(result, metadata={"axes": names + "S" * colour, **options["metadata"]}, **extra,
-                             **options["tags"])  # fmt: skip
+                axes, options = _tiff_options(values)
+                metadata = {"axes": axes, **scale.metadata}
+                writer.write(result, metadata=metadata, **options, **scale.tags)
+
+
+@dataclass
+class _TiffScale:
+    """Scale and time of a TIFF, to be written to another.
+
+    Attributes:
+        imagej: it is a file of ImageJ.
+        metadata: for the description.
+        tags: options of tifffile's writer.
+    """
+
+    imagej: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+def _tiff_scale(path: Path) -> _TiffScale:
+    """Read the scale of a TIFF; empty for other files."""
+    import tifffile
+
+    scale = _TiffScale()
+    with contextlib.suppress(tifffile.TiffFileError, OSError), tifffile.TiffFile(path) as file:
+        tags = file.pages[0].aspage().tags
+        sizes = [tags[code].value for code in SCALE_TAGS if code in tags]
+        if len(sizes) == 2 and all(denominator for _, denominator in sizes):
+            unit = tags[SCALE_UNIT_TAG].value if SCALE_UNIT_TAG in tags else 1
+            scale.tags = {"resolution": sizes, "resolutionunit": unit}
+        stated = file.imagej_metadata or {}
+        scale.imagej = bool(file.is_imagej)
+        scale.metadata = {name: stated[name] for name in IMAGEJ_METADATA if name in stated}
+    return scale
+
+
+def _tiff_options(values: Values) -> tuple[str, dict[str, Any]]:
+    """Return tifffile's names of the axes of an array, and its options for the colours."""
+    letters = values.axes or "NHW"
+    colour = letters.endswith("C") and values.colour and len(letters) > 2
+    spatial = letters[:-1] if colour else letters
+    axes = "".join(TIFF_AXES.get(letter, "C") for letter in spatial)
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    if colour:
+        axes += "S"
+        if values.shape[-1] > 2:
+            options["photometric"] = "rgb"
+    if values.alpha:
+        options["extrasamples"] = ["unassalpha"]
+    return axes, options
 
 
 def _frame_axis(values: Values) -> tuple[int, int]:
-    """The axis along which an array has its frames, and how many there are.
+    """Return the axis along which an array has its frames, and their number.
 
     Raises:
         InputError: it has one frame.
     """
-    letters = values.axes or of_scenes(values.shape) or ""
-    if letters and values.axes is None:
-        values.axes = letters
-    letters = letters or "N" * len(values.shape)
-    stacked = [i for i, letter in enumerate(letters) if letter not in "CHW"]
+    if values.axes is None:
+        values.axes = of_scenes(values.shape) or None
+    letters = values.axes or "N" * len(values.shape)
+    stacked = [axis for axis, letter in enumerate(letters) if letter not in "CHW"]
     if not stacked or len(values.shape) < 3:
         raise InputError("holds one frame, so none can be chosen")
-    first = next((i for i in stacked if letters[i] == "T"), stacked[0])
-    return first, values.shape[first]
+    axis = stacked[0]
+    if "T" in letters:
+        axis = letters.index("T")
+    return axis, values.shape[axis]
 
 
-def _part(values: Values, axis: int, frames: range) -> Values:
-    """Some frames of an array, a view of it where it is mapped."""
-    index: tuple[slice, ...] = (slice(None),) * axis + (
-        slice(frames.start, frames.stop, frames.step),
-    )
-    invalid = None if values.invalid is None else values.invalid[index]
-    shape = (*values.shape[:axis], len(frames), *values.shape[axis + 1 :])
+def _frames_of(values: Values, axis: int, frames: range) -> Values:
+    """Return some frames of an array, a view if it is mapped."""
+    index: list[slice] = [slice(None)] * axis
+    index.append(slice(frames.start, frames.stop, frames.step))
+    place = tuple(index)
+    invalid = None if values.invalid is None else values.invalid[place]
     stored = values.stored
     if isinstance(stored, Packed):
-        return replace(
-            values, stored=Packed(shape, stored.dtype, lambda: values.array[index]), invalid=invalid
-        )
-    return replace(values, stored=stored[index], invalid=invalid)
-
-
-def _fits_imagej(array: np.ndarray) -> bool:
-    return array.dtype.name in ("uint8", "uint16", "float32")
-
-
-def _resolution(path: Path) -> dict[str, Any]:
-    """What a TIFF says of its scale and its time, for a TIFF of some of its frames."""
-    import tifffile
-
-    found: dict[str, Any] = {"metadata": {}, "tags": {}}
-    try:
-        with tifffile.TiffFile(path) as file:
-            first = file.pages[0].aspage()
-            sizes = [first.tags[code].value for code in (282, 283) if code in first.tags]
-            if len(sizes) == 2 and all(below for _, below in sizes):
-                found["tags"] = {
-                    "resolution": sizes,
-                    "resolutionunit": first.tags[296].value if 296 in first.tags else 1,
-                }
-            said = file.imagej_metadata or {}
-            found["imagej"] = bool(file.is_imagej)
-            kept = ("unit", "spacing", "finterval", "fps", "tunit")
-            found["metadata"] = {name: said[name] for name in kept if name in said}
-    except (tifffile.TiffFileError, OSError):
-        pass
-    return found
+        shape = (*values.shape[:axis], len(frames), *values.shape[axis + 1 :])
+        stored = Packed(shape, stored.dtype, lambda: values.array[place])
+    else:
+        stored = stored[place]
+    return replace(values, stored=stored, invalid=invalid)

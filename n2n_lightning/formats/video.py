@@ -1,7 +1,8 @@
-"""Movies of cameras and screens, AVI, MP4, MOV and MKV: they are read, and come out as TIFF."""
+"""Movies of cameras and screens, AVI, MP4, MOV and MKV; the result is a TIFF."""
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +14,100 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed
 from n2n_lightning.formats.read_only import ReadOnlyFormat
 
-GREY = {
+# Formats of grey pixels, and the format that they are read in.
+GREY_FORMATS = {
     "gray": "gray",
     "gray8": "gray",
     "gray10le": "gray16le",
     "gray12le": "gray16le",
     "gray16le": "gray16le",
 }
+MEMORY_SHARE = 0.4  # of the free memory; larger arrays go to a temporary file (files.room)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The first video stream of a file.
+
+    Attributes:
+        format: the format in which its frames are read.
+        height, width: of a frame.
+        frames: their number at most.
+    """
+
+    format: str
+    height: int
+    width: int
+    frames: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the frames, (T, H, W) or (T, H, W, 3)."""
+        if self.format.startswith("gray"):
+            return self.frames, self.height, self.width
+        return self.frames, self.height, self.width, 3
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return np.dtype(np.uint16 if self.format in ("gray16le", "rgb48le") else np.uint8)
 
 
 class Video(ReadOnlyFormat):
-    """All frames of the first video stream, as grey values where all colours are equal; sound is left out."""
+    """All frames of the first video stream, as grey values if all colours are equal.
+
+    Sound is left out.
+    """
 
     kind = "video"
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
-        self.format, size, count = _looked(path)
-        deep = self.format in ("gray16le", "rgb48le")
-        dtype = np.dtype(np.uint16 if deep else np.uint8)
-        colours = () if self.format.startswith("gray") else (3,)
-        _check_room(count * int(np.prod((*size, *colours))) * dtype.itemsize)
-        array: np.ndarray = room((count, *size, *colours), dtype)
-        read = 0
+        stream = _stream(path)
+        _check_room(int(np.prod(stream.shape)) * stream.dtype.itemsize)
+        array: np.ndarray = room(stream.shape, stream.dtype)
+        count = 0
         with iio.imopen(path, "r", plugin="pyav") as file:
-            for frame in file.iter(format=self.format, thread_type="SLICE"):
-                if read == count:
+            for frame in file.iter(format=stream.format, thread_type="SLICE"):
+                if count == stream.frames:
                     break
-                array[read] = frame.reshape(array.shape[1:])
-                read += 1
-        if not read:
+                array[count] = frame.reshape(array.shape[1:])
+                count += 1
+        if not count:
             raise InputError("holds no frames")
-        array = array[:read]
-        letters = "TYXS" if colours else "TYX"
-        if colours and all((frame == frame[..., :1]).all() for frame in array):
-            array, letters = array[..., 0], "TYX"
-        self._take(Packed(array.shape, array.dtype, lambda: array), letters)
+        array = array[:count]
+        names = "TYX"
+        if array.ndim == 4:
+            if all((frame == frame[..., :1]).all() for frame in array):
+                array = array[..., 0]
+            else:
+                names = "TYXS"
+        self._take(Packed(array.shape, array.dtype, lambda: array), names)
         self.note = "as OME-TIFF, without sound"
 
 
-def _looked(path: Path) -> tuple[str, tuple[int, int], int]:
-    """How to read the frames, (height, width), and how many frames there are at most."""
+def _stream(path: Path) -> Stream:
+    """Read the size and the number of frames of the first video stream."""
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise InputError("holds no video")
         stream: Any = container.streams.video[0]
-        name = str(stream.pix_fmt)
         deep = any(component.bits > 8 for component in stream.format.components)
-        size = (int(stream.height), int(stream.width))
+        colour_format = "rgb48le" if deep else "rgb24"
         count = sum(1 for packet in container.demux(stream) if packet.size)
-    if not count:
-        raise InputError("holds no frames")
-    return GREY.get(name, "rgb48le" if deep else "rgb24"), size, count
+        if not count:
+            raise InputError("holds no frames")
+        pixel_format = GREY_FORMATS.get(str(stream.pix_fmt), colour_format)
+        return Stream(pixel_format, int(stream.height), int(stream.width), count)
 
 
 def _check_room(size: int) -> None:
-    """Raises InputError where neither memory nor the disk of temporary files holds the frames."""
+    """Raise InputError if neither memory nor the disk of temporary files holds the frames."""
     import psutil
 
     folder = tempfile.gettempdir()
-    if size > 0.4 * psutil.virtual_memory().available and size > shutil.disk_usage(folder).free:
+    in_memory = MEMORY_SHARE * psutil.virtual_memory().available
+    if size > in_memory and size > shutil.disk_usage(folder).free:
         raise InputError(
             f"its frames take {size / 2**30:.1f} GiB, more than there is in memory and in {folder};"
             " `ffmpeg -ss START -t SECONDS` cuts a part out"
