@@ -1,57 +1,90 @@
-"""Frames of colour cameras before demosaicking: one number a pixel, of a colour that alternates."""
+"""Frames of colour cameras before demosaicking: one value a pixel, of a colour that alternates."""
 
 import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import MOSAICS
 
-CHOICES = ("auto", "none", *MOSAICS)
-# of the contrast of neighbours: where the four means of 2 x 2 pixels differ by as much, that is a
-# mosaic
-SHARE = 0.5
+MOSAIC_CHOICES = ("auto", "none", *MOSAICS)
+# A picture is a mosaic if the means of its four phases of 2 x 2 pixels differ by this share of the
+# contrast of neighbours; tests/test_mosaics.py tries it on photographs and frames of cameras.
+MIN_CONTRAST = 0.5
+MIDDLE_SIDE = 512  # pixels of the middle that is judged
 
 
 def checked(mosaic: str) -> str:
-    """Return the name of a colour filter, in capitals; raise InputError where it is none of CHOICES.
+    """Return one of MOSAIC_CHOICES, in its own spelling.
+
+    Args:
+        mosaic: what the person typed, in capitals or small letters.
+
+    Returns:
+        One of MOSAIC_CHOICES.
+
+    Raises:
+        InputError: it is none of them.
 
     >>> checked("rggb")
     'RGGB'
     """
-    found = next((choice for choice in CHOICES if choice.lower() == mosaic.lower()), None)
-    if found is None:
-        raise InputError("mosaic", mosaic, f"must be one of {', '.join(CHOICES)}")
-    return found
+    for choice in MOSAIC_CHOICES:
+        if choice.lower() == mosaic.lower():
+            return choice
+    raise InputError("mosaic", mosaic, f"must be one of {', '.join(MOSAIC_CHOICES)}")
 
 
 def planes(axes: str) -> list[tuple[slice, ...]]:
-    """Return where the four planes of a mosaic lie in its array: every second row and column.
+    """Return the four planes of a mosaic: every second row and column.
+
+    Args:
+        axes: the letters of the array.
+
+    Returns:
+        An index into the array for each plane.
 
     >>> planes("HW")[1]
     (slice(0, None, 2), slice(1, None, 2))
     """
-    steps = [{"H": slice(y, None, 2), "W": slice(x, None, 2)} for y, x in np.ndindex(2, 2)]
-    return [tuple(step.get(letter, slice(None)) for letter in axes) for step in steps]
+    indices: list[tuple[slice, ...]] = []
+    for row, column in np.ndindex(2, 2):
+        steps = {"H": slice(row, None, 2), "W": slice(column, None, 2)}
+        indices.append(tuple(steps.get(letter, slice(None)) for letter in axes))
+    return indices
 
 
 def looks_like_one(array: np.ndarray, axes: str) -> bool:
-    """Whether a picture has a period of 2 along both axes, as a mosaic has, by its middle.
+    """Return True if a picture has a period of 2 along both axes, as a mosaic has, in its middle.
+
+    Args:
+        array: the picture, or a stack, of which the first page is judged.
+        axes: its letters; a mosaic has no channels.
+
+    Returns:
+        True if it is a mosaic.
 
     >>> noise = np.random.default_rng(0).normal(0, 1, (64, 64))
-    >>> looks_like_one(noise, "HW"), looks_like_one(noise + np.tile([[0, 9], [9, 4]], (32, 32)), "HW")
+    >>> mosaic = noise + np.tile([[0, 9], [9, 4]], (32, 32))
+    >>> looks_like_one(noise, "HW"), looks_like_one(mosaic, "HW")
     (False, True)
     """
     *stacked, height, width = array.shape
     if "C" in axes or axes[-2:] != "HW" or len(axes) != len(array.shape) or min(height, width) < 32:
         return False
-    page = array[(0,) * len(stacked)]
-    top, left = (max(0, n - 512) // 4 * 2 for n in page.shape)
-    part = page[top : top + 512, left : left + 512].astype(np.float64)
-    part = part[: len(part) // 2 * 2, : part.shape[1] // 2 * 2]
-    cells = (
-        part.reshape(len(part) // 2, 2, part.shape[1] // 2, 2).transpose(1, 3, 0, 2).reshape(4, -1)
-    )
-    # of each of the four places, beside its neighbours
-    typical = np.median(cells - np.median(cells, 0), 1)
-    spread = np.median(np.abs(cells - np.median(cells, 0) - typical[:, None]))
-    rows, columns = np.ptp(typical.reshape(2, 2), 0).max(), np.ptp(typical.reshape(2, 2), 1).max()
-    return bool(min(rows, columns) > SHARE * max(spread, 1e-9))
+    cells = _cells(array[(0,) * len(stacked)])
+    # of each phase, beside its neighbours
+    differences = cells - np.median(cells, 0)
+    typical = np.median(differences, 1)
+    spread = np.median(np.abs(differences - typical[:, None]))
+    phases = typical.reshape(2, 2)
+    contrast = min(np.ptp(phases, 0).max(), np.ptp(phases, 1).max())
+    return bool(contrast > MIN_CONTRAST * max(spread, 1e-9))
+
+
+def _cells(page: np.ndarray) -> np.ndarray:
+    """Return the four phases of the 2 x 2 pixels in the middle of a page, (4, pixels), float64."""
+    # an even start keeps the phases
+    top, left = (max(0, n - MIDDLE_SIDE) // 4 * 2 for n in page.shape)
+    middle = page[top : top + MIDDLE_SIDE, left : left + MIDDLE_SIDE].astype(np.float64)
+    rows, columns = (n // 2 for n in middle.shape)
+    pairs = middle[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2)
+    return pairs.transpose(1, 3, 0, 2).reshape(4, -1)
