@@ -1,4 +1,4 @@
-"""Which image HDUs of a FITS file are pictures, which are flags or errors of them, and which pixels flags make missing.
+"""Classification of the image HDUs of a FITS file: pictures, and their flags, errors and weights.
 
 Names are those of HST and JWST (SCI, ERR, DQ), ccdproc (MASK, UNCERT), LSST (IMAGE, MASK,
 VARIANCE), drizzled images (WHT, CTX), MUSE (DATA, STAT, DQ) and the standard of ESO's pipelines
@@ -16,50 +16,58 @@ import numpy as np
 
 from n2n_lightning.files import InputError, option
 
-MOST = 0.1  # share of the pixels that flags may make missing
+# Share of the pixels that flags may make missing: with more, the flags mean something else.
+MAX_FLAGGED = 0.1
 _FLAGS = """
-    DQ PIXELDQ DQF DQMASK DATAQUAL DATAQUALITY QUAL QUALITY MASK PIXELMASK BPM BADPIX BADPIXEL BADPIXELS BADMASK
-    BADPIXELMASK FLAG FLAGS FLG
+    DQ PIXELDQ DQF DQMASK DATAQUAL DATAQUALITY QUAL QUALITY MASK PIXELMASK BPM BADPIX BADPIXEL
+    BADPIXELS BADMASK BADPIXELMASK FLAG FLAGS FLG
 """
 _OTHERS = """
-    ERR ERROR ERRORS ERRS VAR VARIANCE STAT IVAR INVVAR STD STDDEV STDEV SIGMA SIG RMS UNC UNCERT UNCERTAINTY NOISE
-    WHT WGT WEIGHT WEIGHTS WEIGHTMAP CTX CON CONTEXT TIME EXP EXPTIME EXPMAP EXPOSURE SAMP NSAMP COV COVERAGE GROUPDQ
-    AREA WAVELENGTH D2IMARR WCSDVARR SIPWCS PATHLOSS SEG SEGM SEGMAP SEGMENTATION LABEL LABELS HITS NHITS PSF
+    ERR ERROR ERRORS ERRS VAR VARIANCE STAT IVAR INVVAR STD STDDEV STDEV SIGMA SIG RMS UNC UNCERT
+    UNCERTAINTY NOISE WHT WGT WEIGHT WEIGHTS WEIGHTMAP CTX CON CONTEXT TIME EXP EXPTIME EXPMAP
+    EXPOSURE SAMP NSAMP COV COVERAGE GROUPDQ AREA WAVELENGTH D2IMARR WCSDVARR SIPWCS PATHLOSS SEG
+    SEGM SEGMAP SEGMENTATION LABEL LABELS HITS NHITS PSF
 """
 FLAGS = frozenset(_FLAGS.split())
 OTHERS = FLAGS | frozenset(_OTHERS.split())
-# Last words of names that say the same after the name of a detector: CCD3.FLG, SCI_MASK
+# Last words of names that mean the same after the name of a detector: CCD3.FLG, SCI_MASK
 _SUFFIXES = "DQ MASK BPM FLG FLAGS ERR ERROR VAR VARIANCE IVAR RMS SIGMA UNC UNCERT WHT WEIGHT"
 SUFFIXES = frozenset(_SUFFIXES.split())
-# Flags that these instruments set on pixels whose values are good: what their pipelines accept when
-# they add images. HST, final_bits of AstroDrizzle: full-well saturation 256, warm 64, hot but
+# Flags that these instruments set on pixels with good values: those that their pipelines accept
+# when they add images. HST, final_bits of AstroDrizzle: full-well saturation 256, warm 64, hot but
 # corrected 16; blobs 512 of WFC3/IR. JWST: resample's good_bits, all but DO_NOT_USE (1) and
 # NON_SCIENCE (512).
 JWST_BAD = 1 | 512
 HST_GOOD = {"ACS": 16 | 64 | 256, "WFC3": 16 | 64 | 256, "WFC3 IR": 64 | 512}
 # planes of an LSST mask; DETECTED and others are information
 LSST_BAD = ("BAD", "CR", "NO_DATA", "UNMASKEDNAN", "SAT")
-ALL = -1
+ALL_BITS = -1
 
-_asked: ContextVar[int | None] = ContextVar("dq_good", default=None)
+_good_bits: ContextVar[int | None] = ContextVar("dq_good", default=None)
 
 
 @contextlib.contextmanager
 def good_flags(bits: int | None) -> Iterator[None]:
-    """Within the block, FITS files are opened with these bits of data quality flags taken for good.
+    """Accept some data quality flags in all FITS files that are opened in the block.
 
     Args:
-        bits: the sum of the bits; ALL for every bit, None for what is known of the instrument.
+        bits: the sum of the bits; ALL_BITS for every bit, None for those of the instrument.
     """
-    token = _asked.set(bits)
+    token = _good_bits.set(bits)
     try:
         yield
     finally:
-        _asked.reset(token)
+        _good_bits.reset(token)
 
 
 def parsed(text: str | int | None) -> int | None:
-    """The sum of the bits that are named: `0`, `96`, `32+64`, `4,8`, `0x60` or `all`; `auto` and None are None.
+    """Parse the bits of `--dq-good`: `0`, `96`, `32+64`, `4,8`, `0x60`, `all` or `auto`.
+
+    Args:
+        text: what the person typed.
+
+    Returns:
+        The sum of the bits; ALL_BITS for `all`, None for `auto` and None.
 
     Raises:
         InputError: it is none of these.
@@ -70,11 +78,11 @@ def parsed(text: str | int | None) -> int | None:
     if text is None or str(text).lower() == "auto":
         return None
     if str(text).lower() == "all":
-        return ALL
+        return ALL_BITS
     total = 0
-    for part in re.split(r"[+,|\s]+", str(text).strip()):
+    for word in re.split(r"[+,|\s]+", str(text).strip()):
         try:
-            bits = int(part, 0)
+            bits = int(word, 0)
         except ValueError:
             bits = -1
         if bits < 0:
@@ -93,10 +101,10 @@ class Plane:
 
     Attributes:
         number: of the HDU in the file.
-        name, version: EXTNAME without its version, in capitals, and EXTVER; PRIMARY where the first
+        name, version: EXTNAME without its version, in capitals, and EXTVER; PRIMARY if the first
             HDU has no name.
         shape: of its array, without axes of length 1.
-        kind: what ESO's HDUCLAS2 says of it, or empty.
+        kind: its HDUCLAS2 (ESO), or empty.
     """
 
     number: int
@@ -107,7 +115,14 @@ class Plane:
 
     @classmethod
     def of(cls, number: int, hdu: Any) -> "Plane":
-        """That of an HDU of astropy's.
+        """Return the plane of an HDU.
+
+        Args:
+            number: of the HDU in the file.
+            hdu: astropy's.
+
+        Returns:
+            Its name, version and shape.
 
         >>> from astropy.io import fits
         >>> plane = Plane.of(3, fits.ImageHDU(np.zeros((4, 5)), name="dq_2"))
@@ -115,64 +130,78 @@ class Plane:
         ('DQ', 2, (4, 5), True)
         """
         header = hdu.header
-        name = str(header.get("EXTNAME", "")).strip().upper() or ("PRIMARY" if number == 0 else "")
+        name = str(header.get("EXTNAME", "")).strip().upper()
+        if not name and number == 0:
+            name = "PRIMARY"
         version = int(header.get("EXTVER", 1))
-        bare = re.fullmatch(r"(.*?)[ _.-]?(\d+)", name)
-        if bare and "EXTVER" not in header and bare[1] in OTHERS | {"SCI", "DATA", "IMAGE"}:
-            name, version = bare[1], int(bare[2])
+        if "EXTVER" not in header:
+            numbered = re.fullmatch(r"(.*?)[ _.-]?(\d+)", name)
+            if numbered and numbered[1] in OTHERS | {"SCI", "DATA", "IMAGE"}:
+                name = numbered[1]
+                version = int(numbered[2])
         shape = tuple(int(n) for n in hdu.shape if n != 1)
         return cls(number, name, version, shape, str(header.get("HDUCLAS2", "")).strip().upper())
 
     @property
     def words(self) -> tuple[str, str]:
-        """The detector or picture that the name belongs to, or empty, and the part that says what the values are.
+        """The detector or picture that the name belongs to, or empty, and the kind of its values.
 
         >>> Plane(1, "CCD3.FLG", 1, (4, 5)).words, Plane(1, "DATA QUALITY", 1, (4, 5)).words
         (('CCD3', 'FLG'), ('', 'DATAQUALITY'))
         """
         *first, last = re.split(r"[ _.-]+", self.name)
-        whole = "".join([*first, last])
-        if first and whole not in OTHERS and last in SUFFIXES | {"SCI"}:
+        joined = "".join([*first, last])
+        if first and joined not in OTHERS and last in SUFFIXES | {"SCI"}:
             return self.name[: -len(last) - 1], last
-        return "", whole
+        return "", joined
 
     @property
     def is_flags(self) -> bool:
-        """Whether its values say which pixels of a picture are bad."""
+        """True if its values flag the bad pixels of a picture."""
         return self.words[1] in FLAGS or self.kind == "QUALITY"
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is a picture, as far as its name says it."""
-        beside = (
-            self.words[1] in OTHERS
-            or self.name.startswith(("VAR_", "ERR_"))
-            or self.kind in ("ERROR", "QUALITY")
-        )
-        return not beside
+        """True if its name is not that of flags, errors or weights."""
+        if self.words[1] in OTHERS or self.name.startswith(("VAR_", "ERR_")):
+            return False
+        return self.kind not in ("ERROR", "QUALITY")
 
     def called(self, part: str) -> bool:
-        """Whether `part` names it: its number, its name, or name and version, `SCI,2`."""
-        name, _, version = part.upper().strip().partition(",")
+        """Return True if `part` names it: its number, its name, or name and version, `SCI,2`."""
         if part.strip().isdecimal():
             return int(part) == self.number
-        return name.strip() == self.name and (not version or version.strip() == str(self.version))
+        name, _, version = part.upper().strip().partition(",")
+        if version and version.strip() != str(self.version):
+            return False
+        return name.strip() == self.name
 
     def __str__(self) -> str:
-        return (
-            f"{self.name},{self.version}" if self.name not in ("", "PRIMARY") else str(self.number)
-        )
+        if self.name in ("", "PRIMARY"):
+            return str(self.number)
+        return f"{self.name},{self.version}"
 
 
 def selected(planes: Sequence[Plane], part: str | None, file: str) -> list[Plane]:
-    """The pictures of a file: all of them, or those that are named.
+    """Select the pictures of a file: all of them, or the named ones.
+
+    Args:
+        planes: of the file.
+        part: the name of an HDU, or None.
+        file: the name of the file, for messages.
+
+    Returns:
+        The pictures; none if there are no planes.
 
     Raises:
-        InputError: there is none.
+        InputError: no plane is selected.
     """
-    found = [plane for plane in planes if (plane.called(part) if part else plane.is_picture)]
-    if found or not planes:
-        return found
+    pictures: list[Plane] = []
+    for plane in planes:
+        if plane.called(part) if part else plane.is_picture:
+            pictures.append(plane)
+    if pictures or not planes:
+        return pictures
     names = ", ".join(f"{file}:{plane}" for plane in planes)
     if part:
         raise InputError(f"has no image {part!r}; name one: {names}")
@@ -183,58 +212,87 @@ def selected(planes: Sequence[Plane], part: str | None, file: str) -> list[Plane
 
 
 def flags_of(plane: Plane, planes: Sequence[Plane], pictures: Sequence[Plane]) -> list[Plane]:
-    """The planes whose flags are about a picture: of its detector and version, or the only ones; and of its size."""
-    fitting = [
-        p
-        for p in planes
-        if p.is_flags and p not in pictures and p.shape == plane.shape[-len(p.shape) :]
-    ]
+    """Return the planes that flag the pixels of a picture.
+
+    They have its size, and its detector and version unless it is the only picture.
+
+    Args:
+        plane: the picture.
+        planes: all planes of the file.
+        pictures: those of them that are pictures.
+
+    Returns:
+        The flags; none if there are none, or it is not clear whose they are.
+    """
+    fitting: list[Plane] = []
+    for other in planes:
+        same_size = other.shape == plane.shape[-len(other.shape) :]
+        if other.is_flags and other not in pictures and same_size:
+            fitting.append(other)
     owners = ("", plane.name, plane.words[0] or plane.name)
-    same = [p for p in fitting if p.version == plane.version and p.words[0] in owners]
-    return same or (fitting if len(pictures) == 1 else [])
+    own = [p for p in fitting if p.version == plane.version and p.words[0] in owners]
+    if not own and len(pictures) == 1:
+        return fitting
+    return own
 
 
 def bad(flags: np.ndarray, header: Any, primary: Any) -> np.ndarray:
-    """Which pixels flags make missing, bool.
+    """Return the mask of the pixels that flags make missing.
 
     Args:
         flags: bits, or a mask of any type that is 0 where a pixel is good.
         header: of the HDU of the flags.
         primary: that of the file, which names telescope and instrument.
+
+    Returns:
+        bool, in the shape of the flags.
     """
     if flags.dtype.kind not in "iu":
         return np.asarray(flags != 0)
-    good = _asked.get()
-    good = known(header, primary) if good is None else good
+    good = _good_bits.get()
+    if good is None:
+        good = harmless_bits(header, primary)
     return np.asarray((flags.astype(np.int64) & ~good) != 0)
 
 
-def known(header: Any, primary: Any) -> int:
-    """The bits that mean, by what is known of the instrument, that a pixel is good nonetheless."""
+def harmless_bits(header: Any, primary: Any) -> int:
+    """Return the bits of flags that a known instrument sets on good pixels.
+
+    Args:
+        header: of the HDU of the flags.
+        primary: that of the file, which names telescope and instrument.
+
+    Returns:
+        The sum of the bits; 0 if the instrument is not known.
+    """
     planes = {name[3:]: int(header[name]) for name in header if name.startswith("MP_")}
     if planes:  # LSST's masks name their bits
         return ~sum(1 << bit for name, bit in planes.items() if name in LSST_BAD)
     telescope = str(primary.get("TELESCOP", "")).strip().upper()
-    instrument = str(primary.get("INSTRUME", "")).strip().upper()
     if telescope == "JWST":
         return ~JWST_BAD
     if telescope == "HST":
+        instrument = str(primary.get("INSTRUME", "")).strip().upper()
         detector = str(primary.get("DETECTOR", "")).strip().upper()
         return HST_GOOD.get(f"{instrument} {detector}", HST_GOOD.get(instrument, 0))
     return 0
 
 
-def checked(invalid: np.ndarray, plane: Plane, flags: Sequence[Plane]) -> np.ndarray:
-    """The mask, once it is known that it leaves a picture.
+def check_flagged_share(invalid: np.ndarray, plane: Plane, flags: Sequence[Plane]) -> None:
+    """Refuse flags that leave too little of a picture.
+
+    Args:
+        invalid: mask of the missing pixels.
+        plane: the picture, for messages.
+        flags: the planes that make them missing, for messages.
 
     Raises:
-        InputError: it makes more than MOST of the pixels missing.
+        InputError: more than MAX_FLAGGED of the pixels are missing.
     """
     share = float(invalid.mean())
-    if share > MOST:
-        names = " and ".join(str(f) for f in flags)
+    if share > MAX_FLAGGED:
+        names = " and ".join(str(plane) for plane in flags)
         raise InputError(
             f"{names} flags {share:.0%} of the pixels of {plane}; say which bits are harmless:"
             f" {option('data.dq_good', '4+8')} ({option('data.dq_good', 'all')}: every one)"
         )
-    return invalid
