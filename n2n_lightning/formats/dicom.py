@@ -1,7 +1,10 @@
-"""DICOM images and series of them (PS3.3, PS3.5); what is written is a derived image with UIDs of its own."""
+"""DICOM images and series of them (PS3.3, PS3.5).
+
+Results are derived images with UIDs of their own.
+"""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,16 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.dicom_files import slices_of
 from n2n_lightning.formats.picture import Packed, Picture, Values
 
-GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR_SPACES = ("MONOCHROME1", "MONOCHROME2", "RGB")
 RUN = uuid.uuid4().hex  # files of one series get one new series UID, another in every run
-UNPACK = "`gdcmconv --raw` or `dcmdjpeg` unpack it"
-PURPOSE = ("121322", "DCM", "Source image for image processing operation")  # CID 7202
-LOSSY = (
+UNPACK_ADVICE = "`gdcmconv --raw` or `dcmdjpeg` unpack it"
+# The code of the purpose of a reference to the source (CID 7202).
+PURPOSE = {
+    "CodeValue": "121322",
+    "CodingSchemeDesignator": "DCM",
+    "CodeMeaning": "Source image for image processing operation",
+}
+LOSSY_SYNTAXES = (
     "JPEG Baseline",
     "JPEG Extended",
     "JPEG-LS Lossy",
@@ -27,22 +35,26 @@ LOSSY = (
     "MPEG",
     "HEVC",
 )
+SHARED_GROUPS = "SharedFunctionalGroupsSequence"
+FRAME_GROUPS = "PerFrameFunctionalGroupsSequence"
+
+Unit = tuple[float, float]  # slope and intercept
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What the header of one file says.
+    """A file, as its header describes it.
 
     Attributes:
         path: the file.
         key: what files of one volume have in common.
         shape: (frames, rows, columns), and 3 for colours.
         dtype: of the stored values.
-        order: numbers that say its place in the series.
-        position: along the normal of its plane in mm; None where it is not known.
+        order: numbers that order the files of a series.
+        position: along the normal of its plane in mm; None if it is not known.
         spacing: of rows and of columns in mm.
         units: (slope, intercept) of each frame.
-        places: the position of each frame; empty where they are not known.
+        places: the position of each frame; empty if they are not known.
         padding: the stored value outside of the picture.
     """
 
@@ -53,7 +65,7 @@ class Slice:
     order: tuple[float, ...]
     position: float | None
     spacing: tuple[float, float] | None
-    units: tuple[tuple[float, float], ...]
+    units: tuple[Unit, ...]
     places: tuple[float, ...]
     padding: float | None
 
@@ -64,10 +76,10 @@ class Volume:
 
     Attributes:
         slices: the files.
-        frames: of a file with several frames their order; empty otherwise.
-        letters: what the axes are.
+        frames: the order of the frames of a single file with several; empty otherwise.
+        letters: of the axes.
         shape: of the array.
-        depth: the distance of planes in mm; None where it is not known.
+        depth: the spacing of planes in mm; None if it is not known.
     """
 
     slices: tuple[Slice, ...]
@@ -77,60 +89,46 @@ class Volume:
     depth: float | None
 
     @property
-    def units(self) -> list[tuple[float, float]]:
+    def first(self) -> Slice:
+        """The first file."""
+        return self.slices[0]
+
+    @property
+    def units(self) -> list[Unit]:
         """(slope, intercept) of each plane, in the order of the array."""
-        (first, *_) = self.slices
-        return (
-            [first.units[f] for f in self.frames]
-            if self.frames
-            else [s.units[0] for s in self.slices]
-        )
+        if self.frames:
+            return [self.first.units[frame] for frame in self.frames]
+        return [file.units[0] for file in self.slices]
 
     def planes(self, array: np.ndarray) -> np.ndarray:
-        """A view of the array with one axis of planes, then rows and columns, and colours."""
-        return array.reshape(-1, *self.slices[0].shape[1:])
+        """Return a view of the array with one axis of planes, then rows, columns and colours."""
+        return array.reshape(-1, *self.first.shape[1:])
 
 
 class Dicom(Picture):
-    """A file, or a folder with the files of one series or more, each an array; a series is a volume.
+    """A file, or a folder with the files of one or more series, each an array.
 
-    Stored values are read, with RescaleSlope and RescaleIntercept as their unit; where planes
-    differ in these, values are in their unit, as float32. Results have new instance and series
-    UIDs, ImageType DERIVED, a description and a reference to their source; all else is kept. What
-    was compressed is written without compression.
+    A series is a volume.
+
+    Stored values are read, with RescaleSlope and RescaleIntercept as their unit; if planes differ
+    in these, values are in their unit, as float32. Results have new instance and series UIDs,
+    ImageType DERIVED, a description and a reference to their source; everything else stays.
+    Compressed files are written without compression.
     """
 
-    kind, volumes = "DICOM", True
+    kind = "DICOM"
+    volumes = True
 
     def __init__(self, path: Path, part: str | None = None) -> None:
         super().__init__(path, part)
         files = slices_of(path) if path.is_dir() else [path]
         groups: dict[tuple[Any, ...], list[Slice]] = {}
         for file in files:
-            here = _slice(file)
-            groups.setdefault(here.key, []).append(here)
+            header = _read_slice(file)
+            groups.setdefault(header.key, []).append(header)
         self.series = [_volume(group) for group in groups.values()]
-        self.values = [self._values(volume) for volume in self.series]
+        self.values = [_volume_values(volume) for volume in self.series]
         self.note = "as derived images with new UIDs"
-
-    def _values(self, volume: Volume) -> Values:
-        first, units = volume.slices[0], volume.units
-        mixed = len(set(units)) > 1
-        dtype = np.dtype(np.float32) if mixed else first.dtype
-        nodata_values = () if mixed or first.padding is None else (first.padding,)
-        spacing = None
-        if "D" in volume.letters and volume.depth and first.spacing:
-            spacing = (volume.depth, *first.spacing)
-        stored = Packed(volume.shape, dtype, lambda: _read(volume, dtype, mixed))
-        unit = (1.0, 0.0) if mixed else units[0]
-        return Values(
-            stored,
-            volume.letters,
-            colour="C" in volume.letters,
-            nodata_values=nodata_values,
-            spacing=spacing,
-            unit=unit,
-        )
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         return [room(v.shape, v.dtype) for v in self.values]
@@ -139,280 +137,313 @@ class Dicom(Picture):
         for volume, result in zip(self.series, results, strict=True):
             planes = volume.planes(result)
             if volume.frames:
-                stored = np.empty_like(planes)
-                stored[list(volume.frames)] = planes
-                units = volume.slices[0].units
-                _write(
-                    volume.slices[0],
-                    _stored(volume.slices[0], stored, units),
-                    path / self._name(volume.slices[0]),
-                )
+                frames = np.empty_like(planes)
+                frames[list(volume.frames)] = planes
+                self._save_slice(volume.first, frames, path)
                 continue
-            for number, here in enumerate(volume.slices):
-                pixels = _stored(here, planes[number : number + 1], here.units)
-                _write(here, pixels, path / self._name(here))
+            for number, file in enumerate(volume.slices):
+                self._save_slice(file, planes[number : number + 1], path)
 
-    def _name(self, here: Slice) -> str:
-        return here.path.name if self.path.is_dir() else ""
+    def _save_slice(self, file: Slice, planes: np.ndarray, path: Path) -> None:
+        """Write a file of the series; `path` is the folder if the source is one."""
+        target = path / file.path.name if self.path.is_dir() else path
+        _write_derived(file, _as_stored(file, planes), target)
 
 
-def _slice(path: Path) -> Slice:
-    """The header of a file."""
+def _volume_values(volume: Volume) -> Values:
+    """Return the values of a volume, in the unit of its planes if they differ in it."""
+    first = volume.first
+    units = volume.units
+    mixed = len(set(units)) > 1
+    dtype = np.dtype(np.float32) if mixed else first.dtype
+    stored = Packed(volume.shape, dtype, lambda: _read_volume(volume, dtype, mixed))
+    values = Values(stored, volume.letters, colour="C" in volume.letters)
+    if not mixed:
+        values.unit = units[0]
+        if first.padding is not None:
+            values.nodata_values = (first.padding,)
+    if "D" in volume.letters and volume.depth and first.spacing:
+        values.spacing = (volume.depth, *first.spacing)
+    return values
+
+
+def _read_slice(path: Path) -> Slice:
+    """Read the header of a file."""
     header = pydicom.dcmread(path, stop_before_pixels=True)
-    _check(header, path)
+    _check_header(header, path)
     frames = int(header.get("NumberOfFrames") or 1)
+    shape: tuple[int, ...] = (frames, int(header.Rows), int(header.Columns))
     samples = int(header.SamplesPerPixel)
-    shape = (frames, int(header.Rows), int(header.Columns), *([samples] if samples > 1 else []))
-    signed = bool(header.PixelRepresentation)
-    dtype = np.dtype(f"{'i' if signed else 'u'}{header.BitsAllocated // 8}")
-    normal, direction = _normal(header)
-    places = (
-        tuple(float(np.dot(place, normal)) for place in _places(header, frames))
-        if normal is not None
-        else ()
-    )
-    numbers = ("AcquisitionNumber", "InstanceNumber")
-    order = tuple(float(header.get(name) or 0) for name in ("TemporalPositionIdentifier", *numbers))
+    if samples > 1:
+        shape = (*shape, samples)
+    kind = "i" if header.PixelRepresentation else "u"
+    dtype = np.dtype(f"{kind}{header.BitsAllocated // 8}")
+    orientation = _orientation(header)
+    places: list[float] = []
+    direction: tuple[float, ...] = ()
+    if orientation is not None:
+        direction = tuple(np.round(orientation, 2).tolist())
+        normal = np.cross(orientation[:3], orientation[3:])
+        places = [float(np.dot(place, normal)) for place in _positions(header, frames)]
+    numbers = ("TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
     padding = header.get("PixelPaddingValue")
     if padding is not None:
         padding = float(np.array(int(padding), np.int64).astype(dtype))
-    series = str(header.get("SeriesInstanceUID"))
     alone = str(path) if frames > 1 else ""
     return Slice(
-        path,
-        (series, shape, dtype.str, direction, alone),
-        shape,
-        dtype,
-        order,
-        places[0] if len(places) == 1 else None,
-        _spacing(header),
-        _units(header, frames),
-        places if len(places) == frames else (),
-        padding,
+        path=path,
+        key=(str(header.get("SeriesInstanceUID")), shape, dtype.str, direction, alone),
+        shape=shape,
+        dtype=dtype,
+        order=tuple(float(header.get(name) or 0) for name in numbers),
+        position=places[0] if len(places) == 1 else None,
+        spacing=_pixel_spacing(header),
+        units=_frame_units(header, frames),
+        places=tuple(places) if len(places) == frames else (),
+        padding=padding,
     )
 
 
-def _check(header: Any, path: Path) -> None:
-    """Raises InputError for what cannot be read, or cannot be written again."""
-    name = f"{path.name}: "
+def _check_header(header: Any, path: Path) -> None:
+    """Raise InputError for files that cannot be read, or not written again."""
+    name = path.name
     if "Rows" not in header or "PhotometricInterpretation" not in header:
-        raise InputError(f"{name}holds no image")
-    kind = str(header.PhotometricInterpretation)
-    if kind not in (*GREY, "RGB"):
-        raise InputError(f"{name}its pixels are {kind}; MONOCHROME1, MONOCHROME2 and RGB are read")
-    if int(header.get("BitsAllocated") or 0) not in (8, 16, 32) or header.get("Modality") == "SEG":
+        raise InputError(f"{name}: holds no image")
+    colours = str(header.PhotometricInterpretation)
+    if colours not in COLOUR_SPACES:
         raise InputError(
-            f"{name}holds a segmentation or values of {header.get('BitsAllocated')} bits, no grey values"
+            f"{name}: its pixels are {colours}; MONOCHROME1, MONOCHROME2 and RGB are read"
         )
+    bits = header.get("BitsAllocated")
+    if int(bits or 0) not in (8, 16, 32) or header.get("Modality") == "SEG":
+        raise InputError(f"{name}: holds a segmentation or values of {bits} bits, no grey values")
     syntax = header.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and syntax.is_encapsulated:
-        try:
-            able = get_decoder(syntax).is_available
-        except NotImplementedError:
-            able = False
-        if not able:
-            raise InputError(f"{name}{syntax.name} cannot be unpacked here; {UNPACK}")
+    if syntax.is_compressed and syntax.is_encapsulated and not _has_decoder(syntax):
+        raise InputError(f"{name}: {syntax.name} cannot be unpacked here; {UNPACK_ADVICE}")
 
 
-def _normal(header: Any) -> tuple[np.ndarray | None, tuple[float, ...]]:
-    """The normal of the image plane, and its direction in round numbers, to compare."""
+def _has_decoder(syntax: Any) -> bool:
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False
+
+
+def _orientation(header: Any) -> np.ndarray | None:
+    """Return the directions of rows and columns, 6 numbers; None if they are not known."""
     orientation = header.get("ImageOrientationPatient")
     if orientation is None:
-        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-            planes = header.get(groups) and header[groups].value[0].get("PlaneOrientationSequence")
-            orientation = planes[0].get("ImageOrientationPatient") if planes else orientation
+        for name in (SHARED_GROUPS, FRAME_GROUPS):
+            groups = header.get(name)
+            planes = groups and header[name].value[0].get("PlaneOrientationSequence")
+            if planes:
+                orientation = planes[0].get("ImageOrientationPatient")
     if orientation is None or len(orientation) != 6:
-        return None, ()
-    numbers = np.array([float(n) for n in orientation])
-    return np.cross(numbers[:3], numbers[3:]), tuple(np.round(numbers, 2).tolist())
+        return None
+    return np.array([float(number) for number in orientation])
 
 
-def _places(header: Any, frames: int) -> list[list[float]]:
-    """Positions in mm: of the file, or of each of its frames."""
-    if (position := header.get("ImagePositionPatient")) is not None and frames == 1:
-        return [[float(n) for n in position]]
-    found = []
-    for group in header.get("PerFrameFunctionalGroupsSequence") or []:
+def _positions(header: Any, frames: int) -> list[list[float]]:
+    """Return positions in mm: of the file, or of each of its frames."""
+    position = header.get("ImagePositionPatient")
+    if position is not None and frames == 1:
+        return [[float(number) for number in position]]
+    positions: list[list[float]] = []
+    for group in header.get(FRAME_GROUPS) or []:
         planes = group.get("PlanePositionSequence")
         position = planes[0].get("ImagePositionPatient") if planes else None
         if position is not None:
-            found.append([float(n) for n in position])
-    return found
+            positions.append([float(number) for number in position])
+    return positions
 
 
-def _spacing(header: Any) -> tuple[float, float] | None:
-    """The distance of rows, and of columns, in mm."""
-    found = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    shared = header.get("SharedFunctionalGroupsSequence")
-    if found is None and shared and (measures := shared[0].get("PixelMeasuresSequence")):
-        found = measures[0].get("PixelSpacing")
-    return (float(found[0]), float(found[1])) if found and min(map(float, found)) > 0 else None
+def _pixel_spacing(header: Any) -> tuple[float, float] | None:
+    """Return the distance of rows, and of columns, in mm."""
+    spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
+    shared = header.get(SHARED_GROUPS)
+    if spacing is None and shared:
+        measures = shared[0].get("PixelMeasuresSequence")
+        if measures:
+            spacing = measures[0].get("PixelSpacing")
+    if not spacing or min(map(float, spacing)) <= 0:
+        return None
+    return float(spacing[0]), float(spacing[1])
 
 
-def _units(header: Any, frames: int) -> tuple[tuple[float, float], ...]:
-    """(slope, intercept) of each frame."""
+def _frame_units(header: Any, frames: int) -> tuple[Unit, ...]:
+    """Return (slope, intercept) of each frame."""
+    common = _unit_of(header)
+    shared = header.get(SHARED_GROUPS)
+    if common is None and shared:
+        common = _unit_of(shared[0])
+    units = [common or (1.0, 0.0)] * frames
+    groups = header.get(FRAME_GROUPS) or []
+    for frame in range(min(frames, len(groups))):
+        units[frame] = _unit_of(groups[frame]) or units[frame]
+    return tuple(units)
 
-    def of(dataset: Any) -> tuple[float, float] | None:
-        changes = dataset.get("PixelValueTransformationSequence") if dataset is not None else None
-        source = changes[0] if changes else dataset
-        if source is None or "RescaleSlope" not in source:
-            return None
-        return float(source.RescaleSlope or 1), float(source.get("RescaleIntercept") or 0)
 
-    shared = header.get("SharedFunctionalGroupsSequence")
-    common = of(header) or of(shared[0] if shared else None) or (1.0, 0.0)
-    each = header.get("PerFrameFunctionalGroupsSequence") or []
-    return tuple((of(each[f]) if f < len(each) else None) or common for f in range(frames))
+def _unit_of(dataset: Any) -> Unit | None:
+    """Return (slope, intercept) that a header or a functional group states, or None."""
+    changes = dataset.get("PixelValueTransformationSequence")
+    source = changes[0] if changes else dataset
+    if source is None or "RescaleSlope" not in source:
+        return None
+    return float(source.RescaleSlope or 1), float(source.get("RescaleIntercept") or 0)
 
 
 def _volume(group: Sequence[Slice]) -> Volume:
-    """The array that files of one series make.
+    """Order the files of one series to an array.
 
     Raises:
         InputError: their positions make no whole volumes.
     """
     first = group[0]
-    colour = "C" if len(first.shape) == 4 else ""
-    letters, plane = f"HW{colour}", first.shape[1:]
     if len(group) == 1:
-        count = first.shape[0]
-        if count == 1:
-            return Volume((first,), (), letters, plane, None)
-        deep = len({round(p, 3) for p in first.places}) == count
-        frames = tuple(int(f) for f in np.argsort(first.places)) if deep else tuple(range(count))
-        depth = _step(sorted(first.places)) if deep else None
-        return Volume((first,), frames, f"{'D' if deep else 'T'}{letters}", first.shape, depth)
-    if any(here.position is None for here in group):
-        ordered = sorted(group, key=lambda here: here.order)
+        return _volume_of_frames(first)
+    letters = _plane_letters(first)
+    plane = first.shape[1:]
+    if any(file.position is None for file in group):
+        ordered = sorted(group, key=lambda file: file.order)
         return Volume(tuple(ordered), (), f"D{letters}", (len(group), *plane), None)
-    by_place: dict[float, list[Slice]] = {}
-    for here in sorted(group, key=lambda here: (here.position, here.order)):
-        by_place.setdefault(round(here.position or 0.0, 3), []).append(here)
-    counts = {len(found) for found in by_place.values()}
-    if len(counts) > 1:
-        what = (
-            f"its {len(group)} files lie at {len(by_place)} positions, which makes no whole volumes"
+    columns: dict[float, list[Slice]] = {}  # the files of each position, in time
+    for file in sorted(group, key=lambda file: (file.position, file.order)):
+        columns.setdefault(round(file.position or 0.0, 3), []).append(file)
+    times = len(next(iter(columns.values())))
+    if any(len(column) != times for column in columns.values()):
+        raise InputError(
+            f"its {len(group)} files lie at {len(columns)} positions, which makes no whole volumes;"
+            " dcm2niix sorts them into NIfTI"
         )
-        raise InputError(f"{what}; dcm2niix sorts them into NIfTI")
-    times, depth = counts.pop(), _step(list(by_place))
-    ordered = [found[t] for t in range(times) for found in by_place.values()]
+    files = tuple(column[time] for time in range(times) for column in columns.values())
+    depth = _plane_distance(columns)
     if times == 1:
-        return Volume(tuple(ordered), (), f"D{letters}", (len(group), *plane), depth)
-    if len(by_place) == 1:
-        return Volume(tuple(ordered), (), f"T{letters}", (times, *plane), None)
-    return Volume(tuple(ordered), (), f"TD{letters}", (times, len(by_place), *plane), depth)
+        return Volume(files, (), f"D{letters}", (len(group), *plane), depth)
+    if len(columns) == 1:
+        return Volume(files, (), f"T{letters}", (times, *plane), None)
+    return Volume(files, (), f"TD{letters}", (times, len(columns), *plane), depth)
 
 
-def _step(places: list[float]) -> float | None:
-    steps = np.abs(np.diff(places))
-    return float(np.median(steps)) if len(steps) else None
+def _plane_letters(file: Slice) -> str:
+    return "HWC" if len(file.shape) == 4 else "HW"
 
 
-def _read(volume: Volume, dtype: np.dtype, mixed: bool) -> np.ndarray:
-    """The values of a volume."""
+def _volume_of_frames(file: Slice) -> Volume:
+    """Return the array of a single file: a plane, or frames in depth or time."""
+    letters = _plane_letters(file)
+    count = file.shape[0]
+    if count == 1:
+        return Volume((file,), (), letters, file.shape[1:], None)
+    if len({round(place, 3) for place in file.places}) != count:
+        return Volume((file,), tuple(range(count)), f"T{letters}", file.shape, None)
+    order = tuple(int(frame) for frame in np.argsort(file.places))
+    depth = _plane_distance(sorted(file.places))
+    return Volume((file,), order, f"D{letters}", file.shape, depth)
+
+
+def _plane_distance(places: Iterable[float]) -> float | None:
+    """Return the typical distance of sorted positions; None for a single one."""
+    distances = np.abs(np.diff(list(places)))
+    return float(np.median(distances)) if len(distances) else None
+
+
+def _read_volume(volume: Volume, dtype: np.dtype, mixed: bool) -> np.ndarray:
+    """Read the values of a volume, in the unit of each plane if they are mixed."""
     result: np.ndarray = room(volume.shape, dtype)
     planes = volume.planes(result)
     if volume.frames:
-        found = _pixels(volume.slices[0].path)
-        planes[...] = found[list(volume.frames)]
+        planes[...] = _read_pixels(volume.first.path)[list(volume.frames)]
     else:
-        for number, here in enumerate(volume.slices):
-            planes[number] = _pixels(here.path)
+        for number, file in enumerate(volume.slices):
+            planes[number] = _read_pixels(file.path)
     if mixed:
-        padding = volume.slices[0].padding
+        padding = volume.first.padding
         for plane, (slope, intercept) in zip(planes, volume.units, strict=True):
-            gone = plane == padding if padding is not None else None
+            missing = np.zeros(plane.shape, bool)
+            if padding is not None:
+                missing = plane == padding
             plane[...] = plane * slope + intercept
-            if gone is not None:
-                plane[gone] = np.nan
+            plane[missing] = np.nan
     return result
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """The stored values of a file."""
+def _read_pixels(path: Path) -> np.ndarray:
+    """Read the stored values of a file."""
     dataset = pydicom.dcmread(path)
     try:
         array: np.ndarray = dataset.pixel_array
     except RuntimeError as error:  # of all decoders that there are
         name = dataset.file_meta.TransferSyntaxUID.name
-        raise InputError(f"{path.name}: {name} cannot be unpacked here; {UNPACK}") from error
+        raise InputError(f"{path.name}: {name} cannot be unpacked here; {UNPACK_ADVICE}") from error
     return array
 
 
-def _stored(here: Slice, planes: np.ndarray, units: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Planes as the values that the file stores."""
-    if planes.dtype == here.dtype:
+def _as_stored(file: Slice, planes: np.ndarray) -> np.ndarray:
+    """Convert the frames of a file, in its own order, to the values that it stores."""
+    if planes.dtype == file.dtype:
         return planes
-    result = np.empty(planes.shape, here.dtype)
-    limits = np.iinfo(here.dtype)
-    for number, (slope, intercept) in enumerate(units):
+    stored = np.empty(planes.shape, file.dtype)
+    limits = np.iinfo(file.dtype)
+    for number, (slope, intercept) in enumerate(file.units):
         values = np.rint((planes[number].astype(np.float64) - intercept) / slope)
-        values = np.where(np.isnan(values), here.padding or 0, values)
-        result[number] = values.clip(limits.min, limits.max).astype(here.dtype)
-    return result
+        values = np.where(np.isnan(values), file.padding or 0, values)
+        stored[number] = values.clip(limits.min, limits.max).astype(file.dtype)
+    return stored
 
 
-def _write(here: Slice, pixels: np.ndarray, path: Path) -> None:
-    """Write the file of a slice with other pixels, as a derived image (PS3.3, C.7.6.1.1.2 and C.12.4)."""
-    dataset = pydicom.dcmread(here.path)
-    lowest, highest = _range(dataset)
+def _write_derived(file: Slice, pixels: np.ndarray, path: Path) -> None:
+    """Write a file with other pixels, as a derived image (PS3.3, C.7.6.1.1.2 and C.12.4)."""
+    dataset = pydicom.dcmread(file.path)
+    lowest, highest = _stored_range(dataset)
     pixels = pixels.clip(lowest, highest)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
-        if any(syntax.name.startswith(lossy) for lossy in LOSSY):
+        if syntax.name.startswith(LOSSY_SYNTAXES):
             dataset.LossyImageCompression = "01"
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    big = syntax == ExplicitVRBigEndian
-    raw = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).tobytes()
+    order: Any = ">" if syntax == ExplicitVRBigEndian else "<"
+    raw = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     dataset.PixelData = raw + b"\0" * (len(raw) % 2)
     element = dataset["PixelData"]
     element.VR = "OW" if dataset.BitsAllocated > 8 or syntax.is_implicit_VR else "OB"
     element.is_undefined_length = False
     if int(dataset.SamplesPerPixel) > 1:
         dataset.PlanarConfiguration = 0
-    for name, value in (
-        ("SmallestImagePixelValue", pixels.min()),
-        ("LargestImagePixelValue", pixels.max()),
-    ):
-        if name in dataset:
-            dataset[name].value = int(value)
-    _derive(dataset)
+    if "SmallestImagePixelValue" in dataset:
+        dataset["SmallestImagePixelValue"].value = int(pixels.min())
+    if "LargestImagePixelValue" in dataset:
+        dataset["LargestImagePixelValue"].value = int(pixels.max())
+    _mark_derived(dataset)
     dataset.save_as(path, enforce_file_format=True)
 
 
-def _range(dataset: Any) -> tuple[int, int]:
-    """The lowest and highest value that the stored bits hold."""
+def _stored_range(dataset: Any) -> tuple[int, int]:
+    """Return the lowest and highest value that the stored bits hold."""
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
-    return (
-        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        if dataset.PixelRepresentation
-        else (0, 2**bits - 1)
-    )
+    if dataset.PixelRepresentation:
+        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return 0, 2**bits - 1
 
 
-def _derive(dataset: Any) -> None:
-    """Say that the image is derived, from what, and give it UIDs of its own."""
+def _mark_derived(dataset: Any) -> None:
+    """State that the image is derived, and from what, and give it new UIDs."""
     from n2n_lightning import __version__
 
-    source = pydicom.Dataset()
-    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = (
-        dataset.SOPClassUID,
-        dataset.SOPInstanceUID,
-    )
     purpose = pydicom.Dataset()
-    for name, value in zip(
-        ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"), PURPOSE, strict=True
-    ):
+    for name, value in PURPOSE.items():
         setattr(purpose, name, value)
+    source = pydicom.Dataset()
+    source.ReferencedSOPClassUID = dataset.SOPClassUID
+    source.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
     source.PurposeOfReferenceCodeSequence = [purpose]
     dataset.SourceImageSequence = [source]
     dataset.DerivationDescription = f"Denoised by n2n_lightning {__version__}"
-    before = [str(value) for value in dataset.get("ImageType") or ["ORIGINAL", "PRIMARY"]]
-    dataset.ImageType = ["DERIVED", *before[1:]]
+    image_type = [str(value) for value in dataset.get("ImageType") or ["ORIGINAL", "PRIMARY"]]
+    dataset.ImageType = ["DERIVED", *image_type[1:]]
     dataset.SOPInstanceUID = generate_uid()
     if "SeriesInstanceUID" in dataset:
         dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[str(dataset.SeriesInstanceUID), RUN])
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    for group in ("DigitalSignaturesSequence", "MACParametersSequence"):
-        if group in dataset:  # they vouch for other pixels
-            del dataset[group]
+    for name in ("DigitalSignaturesSequence", "MACParametersSequence"):
+        if name in dataset:  # they vouch for other pixels
+            del dataset[name]
