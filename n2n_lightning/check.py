@@ -77,7 +77,11 @@ def read_captures(args: Any, volumes: bool) -> Any:
 
 
 def holds_volumes(path: str) -> bool:
-    """Return True if a file, or the first one of a folder or pattern, has planes of a volume."""
+    """Return True if a file, or the first one of a folder or pattern, has planes of a volume.
+
+    Returns:
+        False if there is no file.
+    """
     from n2n_lightning.data.file_matching import is_file, pictures
     from n2n_lightning.formats import opened
     from n2n_lightning.paths import is_pattern

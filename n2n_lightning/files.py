@@ -30,6 +30,9 @@ def as_keyword(field: str, value: Any) -> str:
         field: its name: `tile`, or in a configuration `data.crop`.
         value: its value; empty for the option itself.
 
+    Returns:
+        `name=value`.
+
     >>> as_keyword("data.crop", 3), as_keyword("data.clean", "")
     ('data.crop=3', 'data.clean=')
     """
@@ -431,6 +434,9 @@ def some_of(names: Sequence[str], most: int) -> str:
         names: the list.
         most: number of names that are shown.
 
+    Returns:
+        The names, separated by commas.
+
     >>> some_of(["a", "b"], 2), some_of(["a", "b", "c"], 2)
     ('a, b', 'a, b and 1 more')
     """
@@ -462,6 +468,9 @@ def one_of(value: Any, choices: Sequence[str], field: str) -> str:
 
 def natural(path: Path) -> list[tuple[int, str]]:
     """Return a sort key that orders numbers in names by their value.
+
+    Returns:
+        Parts of the name, comparable with those of other names.
 
     >>> sorted([Path("s10"), Path("s2")], key=natural) == [Path("s2"), Path("s10")]
     True

@@ -87,6 +87,9 @@ def in_clutter(path: Path, root: Path) -> bool:
     Args:
         path: in `root`.
         root: the folder; folders above it do not matter.
+
+    Returns:
+        True if any part of the path below `root` is clutter.
     """
     return any(is_clutter(part) for part in path.relative_to(root).parts if part != "..")
 
@@ -103,6 +106,9 @@ def is_pattern(text: str | Path) -> bool:
 
 def pattern_root(text: str | Path) -> Path:
     """Return the folder that holds all matches of a pattern; a path that is no pattern as it is.
+
+    Returns:
+        The longest leading part without a wildcard; `.` if the first one has one.
 
     >>> pattern_root("tomo/*/a_*.mrc").as_posix(), pattern_root("*.tif").as_posix()
     ('tomo', '.')
@@ -122,6 +128,9 @@ def matching(text: str) -> list[Path]:
 
     Args:
         text: the pattern; `**` matches folders at any depth.
+
+    Returns:
+        Files and folders.
     """
     root = pattern_root(text)
     paths = [Path(name) for name in glob.glob(text, recursive=True)]

@@ -86,6 +86,9 @@ class ReportedRun:
         Args:
             *keys: of the groups, then of the value.
             default: if it is missing, null or an empty group.
+
+        Returns:
+            A number, text or group.
         """
         value: Any = self.config
         for key in keys:
@@ -239,7 +242,11 @@ def rate_figure(folder: Path) -> Any:
 
 
 def compared_jobs(folder: Path) -> list[Compared]:
-    """Return images of a sweep's jobs side by side, those with the highest scores first."""
+    """Return images of a sweep's jobs side by side, those with the highest scores first.
+
+    Returns:
+        An entry per noisy image that the jobs have in common.
+    """
     from n2n_lightning.sweep.results import read_sweep
 
     rows = [row for row in read_sweep(folder) if (folder / row["job"] / "samples.npz").is_file()]
@@ -318,7 +325,11 @@ def layers(run: ReportedRun) -> list[dict[str, Any]]:
 
 
 def results(runs: list[ReportedRun]) -> list[dict[str, Any]]:
-    """Return the table of results, the report's beside ours, a row per run."""
+    """Return the table of results, the report's beside ours, a row per run.
+
+    Returns:
+        Values by column, the same columns in each row; None if unknown.
+    """
     return [_result_row(run) for run in runs]
 
 

@@ -35,6 +35,9 @@ def unfit(
         method: `pairs`, `movie`, or a method for single images: `neighbours`, `masked`, `lines`
             (masks lines), `thinned`.
 
+    Returns:
+        Lines "name: measurement"; none if nothing stands in the way.
+
     Raises:
         InputError: this method cannot learn from these images.
     """

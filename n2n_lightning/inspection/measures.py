@@ -213,6 +213,9 @@ def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
     Args:
         model: variance against brightness.
         images: (C, H, W) each.
+
+    Returns:
+        True if the gain is 1 and the variance at 0 is small.
     """
     if model is None or model.b is None or not all(map(are_whole, images)):
         return False
@@ -257,7 +260,11 @@ def dispersion(image: np.ndarray) -> tuple[float, float, float]:
 
 
 def noise_variance(image: np.ndarray) -> float:
-    """Return the variance of the noise of a single image (C, H, W): the median of its blocks."""
+    """Return the variance of the noise of a single image (C, H, W): the median of its blocks.
+
+    Returns:
+        Variance in squared stored units; infinite without a valid block.
+    """
     noise, _ = _second_differences(image)
     valid = noise[~np.isnan(noise)]
     return float(np.median(valid)) if valid.size else float("inf")

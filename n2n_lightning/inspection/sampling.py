@@ -51,6 +51,9 @@ class SceneSample:
 
         Args:
             end: "near" for the first two, "far" for the first and the last of three or more.
+
+        Returns:
+            Two captures, (C, H, W) each, per scene.
         """
         pairs = []
         for captures in self.scenes:
@@ -197,6 +200,9 @@ def duplicates(scenes: SceneSet) -> list[str]:
 
     Args:
         scenes: up to 500 of them are searched, and ten captures of each.
+
+    Returns:
+        Names of scenes; none if every capture has noise of its own.
     """
     names = []
     for i in evenly(len(scenes.names), MAX_COPY_CHECKS):

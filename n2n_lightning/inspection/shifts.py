@@ -56,6 +56,9 @@ class ShiftSummary:
 
         One scene of several may be mistaken, for example by something that blinks in it: of more
         than three, the largest is left out.
+
+        Returns:
+            Medians, and the largest length.
         """
         rows = float(np.median([shift.rows for shift in shifts]))
         columns = float(np.median([shift.columns for shift in shifts]))
@@ -147,6 +150,9 @@ def differ(first: np.ndarray, second: np.ndarray) -> bool:
 
     Args:
         first, second: the captures, (C, H, W).
+
+    Returns:
+        False if either has too little structure to tell.
     """
     one, other = _block_means(first), _block_means(second)
     if len(one) < 16 or not (one.std() and other.std()):

@@ -35,6 +35,9 @@ def rendered(template: str, **values: Any) -> str:
 def text(value: Any) -> str:
     """Format a cell of a table.
 
+    Returns:
+        Two decimals of a float, thousands of a whole number separated by commas.
+
     >>> text(25.861), text(50000), text(None)
     ('25.86', '50,000', '')
     """

@@ -40,6 +40,9 @@ class Samples:
     def load(cls, path: Path) -> "Samples":
         """Read an .npz file that `save` wrote.
 
+        Returns:
+            The layers.
+
         Raises:
             InputError: the file is damaged.
         """
@@ -61,13 +64,20 @@ class Samples:
         Args:
             number: of the layer.
             image: number of the image.
+
+        Returns:
+            Name, and remark if there is one.
         """
         title = self.titles[number][image]
         return f"{self.names[number]}, {title}" if title else self.names[number]
 
 
 def compared(samples: Samples) -> list[Compared]:
-    """Return the images of a run, each with all of its layers."""
+    """Return the images of a run, each with all of its layers.
+
+    Returns:
+        An entry per image; the layers are in the order of the samples.
+    """
     pictures = []
     layers = range(len(samples.names))
     for i in range(len(samples.images[0])):

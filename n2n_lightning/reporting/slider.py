@@ -51,6 +51,9 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
         before, after: arrays of one shape, mapped or not.
         axes: their letters. Planes of volumes and frames of movies are pages; of colours the first
             three are shown, other channels are pages.
+
+    Returns:
+        Pages of 8 bit, with the displayed range in the remark of each.
     """
     first, second = as_pages(before, axes), as_pages(after, axes)
     *stacked, height, width, channels = first.shape
