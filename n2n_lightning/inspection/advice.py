@@ -1,10 +1,12 @@
 """Training that fits the data, and obstacles to training on single images."""
 
+from dataclasses import astuple
+
 import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
-from n2n_lightning.inspection.measures import Correlations
+from n2n_lightning.inspection.measures import Correlations, Dispersion
 from n2n_lightning.inspection.reports import COLOURED_SINGLE, Advice, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.inspection.shifts import SHIFTED
@@ -73,14 +75,14 @@ def correlation_warnings(sample: SceneSample) -> list[str]:
     return [f"{line}: {FITTING_METHODS[directions]}"]
 
 
-def _dispersion_ratios(sample: SceneSample) -> tuple[float, float, float] | None:
+def _median_dispersion(sample: SceneSample) -> Dispersion | None:
     """Return the medians of `measures.dispersion` over single images, or None."""
     measured = [measures.dispersion(captures[0]) for captures in sample.scenes]
-    finite = [ratios for ratios in measured if np.isfinite(ratios).all()]
+    known = [astuple(ratios) for ratios in measured if ratios is not None]
+    finite = [ratios for ratios in known if np.isfinite(ratios).all()]
     if not finite:
         return None
-    dark, bright, contrast = np.median(finite, 0).tolist()
-    return dark, bright, contrast
+    return Dispersion(*np.median(finite, 0).tolist())
 
 
 def are_counts(sample: SceneSample) -> bool:
@@ -96,11 +98,10 @@ def are_counts(sample: SceneSample) -> bool:
     images = [captures[0] for captures in sample.scenes]
     if len(images[0]) == 3 or not all(map(measures.are_whole, images)):
         return False
-    ratios = _dispersion_ratios(sample)
-    if ratios is None:
+    ratios = _median_dispersion(sample)
+    if ratios is None or ratios.contrast <= 1.3:
         return False
-    dark, bright, contrast = ratios
-    return contrast > 1.3 and 0.75 < dark < 1.35 and 0.75 < bright < 1.35
+    return 0.75 < ratios.dark < 1.35 and 0.75 < ratios.bright < 1.35
 
 
 def count_warnings(sample: SceneSample) -> list[str]:
@@ -113,10 +114,10 @@ def count_warnings(sample: SceneSample) -> list[str]:
         InputError: the variance is far from the brightness; `data.method=thinned` would not make
             pairs of such values.
     """
-    ratios = _dispersion_ratios(sample)
+    ratios = _median_dispersion(sample)
     if ratios is None:
         return []
-    dark, bright, _ = ratios
+    dark, bright = ratios.dark, ratios.bright
     if 0.65 < dark < 1.5 and 0.65 < bright < 1.5:
         return []
     shown = f"{dark:.2f} and {bright:.2f} times the brightness in dark and bright places"

@@ -22,14 +22,20 @@ def frames_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equa
     count = int(scenes.captures(torch.tensor([0]))[0])
     checked = review([scenes.image(0, t).numpy() for t in range(count)])
     live = checked.live
-    pages = report.pages or list(range(count))  # their numbers in the file
-    dead = {pages[t]: reason for t, reason in checked.dead.items()}
-    copies = {pages[t]: pages[first] for t, first in checked.copies.items()}
-    _add_lines(report, replace(checked, dead=dead, copies=copies), scenes.names[0])
+    numbered = _numbered(checked, report.pages) if report.pages else checked
+    _add_lines(report, numbered, scenes.names[0])
     if len(live) < 3 or len(live) == count:
         return scenes
     frames = torch.stack([scenes.image(0, t) for t in live])
-    return EqualSizeScenes([frames], scenes.names, torch.tensor([len(live)]), scenes.nodata_values)
+    counts = torch.tensor([len(live)])
+    return EqualSizeScenes([frames], scenes.names, counts, scenes.nodata_values)
+
+
+def _numbered(checked: FrameReview, pages: list[int]) -> FrameReview:
+    """Return a review with the frames' numbers in the file."""
+    dead = {pages[t]: reason for t, reason in checked.dead.items()}
+    copies = {pages[t]: pages[first] for t, first in checked.copies.items()}
+    return replace(checked, dead=dead, copies=copies)
 
 
 def pages_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> EqualSizeScenes:

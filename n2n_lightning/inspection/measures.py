@@ -5,6 +5,7 @@ outlier. Two captures show one scene with independent noise, so that their diffe
 """
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,15 +14,20 @@ from n2n_lightning.metrics.noise_model import NoiseModel
 
 # Correlation of noise at a distance of 1 and 2 pixels, by direction.
 Correlations = dict[str, tuple[float, float]]
+Lag = tuple[int, int]  # rows and columns to another pixel
 
 COARSE = 32  # pixels: side of the blocks whose means may differ
 FINE = 16  # pixels: side of the blocks of a single image
 MIN_BLOCKS = 8  # fewer blocks of a single image say nothing of its noise
-# rows and columns to the pixels at a distance of 1 and 2
-LAGS = {
+# to the pixels at a distance of 1 and 2
+LAGS: dict[str, tuple[Lag, Lag]] = {
     "along a row": ((0, 1), (0, 2)),
     "along a column": ((1, 0), (2, 0)),
 }
+# parts of a row of pixels without both ends, by the side on which a neighbour lies
+_LEFT = (..., slice(None, -2))
+_MIDDLE = (..., slice(1, -1))
+_RIGHT = (..., slice(2, None))
 # Added to a lower quartile of correlations, each over the 256 pixels of a block: by chance it is
 # that much below the true value.
 QUARTILE_BIAS = 0.04
@@ -37,13 +43,20 @@ def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
         Mean and standard error in stored units; the error is infinite with fewer than two blocks.
     """
     side = min(COARSE, *first.shape[1:])
-    blocks = blocks_of(second - first, side)
-    complete = blocks[~np.isnan(blocks).any(1)]
-    if len(complete) < 2:
-        return float(np.nanmean(second - first)), float("inf")
-    means = complete.mean(1)
+    blocks = _complete_blocks(second - first, side)
+    if len(blocks) < 2:
+        mean = np.nanmean(second - first)
+        return float(mean), float("inf")
+    means = blocks.mean(1)
     error = means.std(ddof=1) / np.sqrt(len(means))
     return float(means.mean()), float(error)
+
+
+def _complete_blocks(image: np.ndarray, side: int) -> np.ndarray:
+    """Return the blocks of an image without an invalid pixel: (blocks, side * side)."""
+    blocks = blocks_of(image, side)
+    invalid = np.isnan(blocks).any(1)
+    return blocks[~invalid]
 
 
 def noise_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -78,11 +91,13 @@ def correlations(noises: list[np.ndarray]) -> Correlations:
     """
     measured = {}
     for name, (one, two) in LAGS.items():
-        measured[name] = (_autocorrelation(noises, one), _autocorrelation(noises, two))
+        at_one = _autocorrelation(noises, one)
+        at_two = _autocorrelation(noises, two)
+        measured[name] = (at_one, at_two)
     return measured
 
 
-def _autocorrelation(noises: list[np.ndarray], lag: tuple[int, int]) -> float:
+def _autocorrelation(noises: list[np.ndarray], lag: Lag) -> float:
     """Return the correlation of pixels that are `lag` rows and columns apart, over all noises."""
     product = power = 0.0
     for noise in noises:
@@ -94,11 +109,13 @@ def _autocorrelation(noises: list[np.ndarray], lag: tuple[int, int]) -> float:
     return product / max(power, 1e-300)
 
 
-def _lagged_products(images: np.ndarray, lag: tuple[int, int]) -> np.ndarray:
+def _lagged_products(images: np.ndarray, lag: Lag) -> np.ndarray:
     """Multiply each pixel with the one `lag` rows and columns further: (N, H - dy, W - dx)."""
     dy, dx = lag
     _, height, width = images.shape
-    products: np.ndarray = images[:, dy:, dx:] * images[:, : height - dy, : width - dx]
+    pixels = images[:, : height - dy, : width - dx]
+    lagged = images[:, dy:, dx:]
+    products: np.ndarray = lagged * pixels
     return products
 
 
@@ -118,10 +135,24 @@ def between_channels(noises: list[np.ndarray]) -> float:
             one = np.concatenate([noise[i].ravel() for noise in noises])
             other = np.concatenate([noise[j].ravel() for noise in noises])
             valid = ~np.isnan(one + other)
-            if valid.sum() > 2 and one[valid].std() and other[valid].std():
-                value = float(np.corrcoef(one[valid], other[valid])[0, 1])
-                largest = max(largest, value, key=abs)
+            value = correlation(one[valid], other[valid]) if valid.sum() > 2 else 0.0
+            largest = max(largest, value, key=abs)
     return largest
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Return Pearson's correlation of two arrays.
+
+    Args:
+        one, other: of one size, flat, without NaN.
+
+    Returns:
+        A value in [-1, 1]; 0 if either is constant.
+    """
+    if not one.std() or not other.std():
+        return 0.0
+    matrix = np.corrcoef(one, other)
+    return float(matrix[0, 1])
 
 
 def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
@@ -137,15 +168,10 @@ def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
         Correlations like those of `correlations`, empty if there are too few blocks; and the
         standard deviation, NaN if there are too few blocks.
     """
-    blocks = blocks_of(image, FINE)
-    blocks = blocks[~np.isnan(blocks).any(1)]
+    blocks = _complete_blocks(image, FINE)
     if len(blocks) < MIN_BLOCKS:
         return {}, float("nan")
-    y, x = (axis.ravel() / FINE - 0.5 for axis in np.mgrid[:FINE, :FINE])
-    terms = [np.ones_like(x), x, y, x * x, x * y, y * y]
-    surface = np.stack(terms, 1)
-    fitted = blocks @ np.linalg.pinv(surface).T @ surface.T
-    residuals = blocks - fitted
+    residuals = blocks - _fitted_surfaces(blocks)
     power = (residuals**2).mean(1)
     sigma = float(np.sqrt(np.quantile(power, 0.1)))
     noisy = power > 1e-12
@@ -162,10 +188,22 @@ def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
     return measured, sigma
 
 
-def _quartile_correlation(planes: np.ndarray, power: np.ndarray, lag: tuple[int, int]) -> float:
+def _fitted_surfaces(blocks: np.ndarray) -> np.ndarray:
+    """Return the least-squares surface of second degree of each block: (blocks, FINE * FINE)."""
+    rows, columns = np.mgrid[:FINE, :FINE]
+    y = rows.ravel() / FINE - 0.5
+    x = columns.ravel() / FINE - 0.5
+    terms = [np.ones_like(x), x, y, x * x, x * y, y * y]
+    surface = np.stack(terms, 1)
+    fitted: np.ndarray = blocks @ np.linalg.pinv(surface).T @ surface.T
+    return fitted
+
+
+def _quartile_correlation(planes: np.ndarray, power: np.ndarray, lag: Lag) -> float:
     """Return the lower quartile, over blocks, of the correlation at a lag."""
-    correlation = _lagged_products(planes, lag).mean((1, 2)) / power
-    return float(np.quantile(correlation, 0.25)) + QUARTILE_BIAS
+    products = _lagged_products(planes, lag).mean((1, 2))
+    quartile = np.quantile(products / power, 0.25)
+    return float(quartile) + QUARTILE_BIAS
 
 
 def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
@@ -201,8 +239,11 @@ def _share_near(values: np.ndarray, value: float, distance: float) -> float:
 
 def _value_step(values: np.ndarray) -> float:
     """Return the distance of neighbouring values: 16 for 12 bits stored in the upper bits of 16."""
-    distinct = np.unique(values[:: max(1, values.size // 100_000)])
-    return float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
+    every = max(1, values.size // 100_000)
+    distinct = np.unique(values[::every])
+    if len(distinct) < 2:
+        return 1.0
+    return float(np.diff(distinct).min())
 
 
 def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
@@ -233,30 +274,47 @@ def are_whole(image: np.ndarray) -> bool:
     return bool((valid == valid.round()).all())
 
 
-def dispersion(image: np.ndarray) -> tuple[float, float, float]:
-    """Return the ratio of noise variance to brightness of a single image; 1 for photon counts.
+@dataclass(frozen=True)
+class Dispersion:
+    """Ratio of the variance of noise to brightness; 1 for photon counts.
+
+    Attributes:
+        dark: median of the darker half of the blocks.
+        bright: median of the brighter half.
+        contrast: brightness of the brighter half over that of the darker one.
+    """
+
+    dark: float
+    bright: float
+    contrast: float
+
+
+def dispersion(image: np.ndarray) -> Dispersion | None:
+    """Return the ratio of noise variance to brightness of a single image.
 
     Args:
         image: (C, H, W).
 
     Returns:
-        The median ratio of the darker and of the brighter half of the blocks, and how many times
-        brighter the latter are. NaN with fewer than 20 blocks.
+        Medians over blocks; None with fewer than 20 blocks, or blocks of one brightness.
     """
-    noise, bright = _second_differences(image)
-    valid = (bright > 0) & ~np.isnan(noise)
+    noise, brightness = _second_differences(image)
+    valid = (brightness > 0) & ~np.isnan(noise)
     if valid.sum() < 20:
-        return float("nan"), float("nan"), float("nan")
+        return None
     noise = noise[valid]
-    bright = bright[valid]
-    dark = bright <= np.median(bright)
+    brightness = brightness[valid]
+    dark = brightness <= np.median(brightness)
     if dark.all():
-        return float("nan"), float("nan"), 1.0
-    ratio = noise / bright
-    dark_ratio = float(np.median(ratio[dark]))
-    bright_ratio = float(np.median(ratio[~dark]))
-    contrast = np.median(bright[~dark]) / np.median(bright[dark])
-    return dark_ratio, bright_ratio, float(contrast)
+        return None
+    bright = ~dark
+    ratio = noise / brightness
+    contrast = np.median(brightness[bright]) / np.median(brightness[dark])
+    return Dispersion(
+        float(np.median(ratio[dark])),
+        float(np.median(ratio[bright])),
+        float(contrast),
+    )
 
 
 def noise_variance(image: np.ndarray) -> float:
@@ -267,7 +325,9 @@ def noise_variance(image: np.ndarray) -> float:
     """
     noise, _ = _second_differences(image)
     valid = noise[~np.isnan(noise)]
-    return float(np.median(valid)) if valid.size else float("inf")
+    if not valid.size:
+        return float("inf")
+    return float(np.median(valid))
 
 
 def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -277,17 +337,20 @@ def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     straight edges do not have.
     """
     above = image[:, :-2]
-    level_with = image[:, 1:-1]
+    beside = image[:, 1:-1]
     below = image[:, 2:]
-    centre = level_with[..., 1:-1]
-    kernel = centre * 4 + above[..., :-2] + above[..., 2:] + below[..., :-2] + below[..., 2:]
-    sides = above[..., 1:-1] + below[..., 1:-1] + level_with[..., :-2] + level_with[..., 2:]
-    kernel -= 2 * sides
-    side = min(FINE, *kernel.shape[1:])
+    centre = beside[_MIDDLE]
+    differences = centre * 4
+    for corner in (above[_LEFT], above[_RIGHT], below[_LEFT], below[_RIGHT]):
+        differences = differences + corner
+    edges = above[_MIDDLE] + below[_MIDDLE] + beside[_LEFT] + beside[_RIGHT]
+    differences -= 2 * edges
+    side = min(FINE, *differences.shape[1:])
     if side < 1:
         return np.zeros(0), np.zeros(0)
-    variance = blocks_of(kernel**2 / 36, side).mean(1)
-    return variance, blocks_of(centre, side).mean(1)
+    variance = blocks_of(differences**2 / 36, side).mean(1)
+    brightness = blocks_of(centre, side).mean(1)
+    return variance, brightness
 
 
 def level(first: np.ndarray, second: np.ndarray) -> float:
@@ -311,7 +374,8 @@ def level(first: np.ndarray, second: np.ndarray) -> float:
         plane = plane_of(image)
         if not np.isfinite(plane).all():
             return float("nan")
+        smooth = uniform_filter(plane, 5)
         means.append(float(plane.mean()))
-        darkest.append(float(np.quantile(uniform_filter(plane, 5), 0.01)))
+        darkest.append(float(np.quantile(smooth, 0.01)))
     lowest = min(darkest)
     return max(*means, lowest) - min(*means, lowest)

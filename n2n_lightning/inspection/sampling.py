@@ -110,7 +110,11 @@ def _valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, fl
 
 def of_one_file(scenes: SceneSet) -> bool:
     """Return True if single images are the pages of one file."""
-    return len({name.rpartition(", image ")[0] or name for name in scenes.names}) == 1
+    files = set()
+    for name in scenes.names:
+        file, _, _ = name.rpartition(", image ")
+        files.add(file or name)
+    return len(files) == 1
 
 
 def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
@@ -157,7 +161,7 @@ def _is_flat(image: Tensor) -> bool:
 def _same_scene(frame: Tensor, following: Tensor) -> bool:
     """Return True if two images (C, H, W) are alike and differ by what looks like noise."""
     one, other = _blurred(frame), _blurred(following)
-    if not (one.std() and other.std()) or not np.corrcoef(one, other)[0, 1] > 0.8:
+    if not measures.correlation(one, other) > 0.8:
         return False
     noise = measures.noise_of(frame.numpy(), following.numpy())
     correlations = measures.correlations([noise])
@@ -167,8 +171,9 @@ def _same_scene(frame: Tensor, following: Tensor) -> bool:
 
 def _blurred(image: Tensor) -> np.ndarray:
     """Return the means of 8 x 8 pixels of an image (C, H, W), flat."""
-    means: np.ndarray = torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True).flatten().numpy()
-    return means
+    means = torch.nn.functional.avg_pool2d(image, 8, ceil_mode=True)
+    flat: np.ndarray = means.flatten().numpy()
+    return flat
 
 
 def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray, int]]:

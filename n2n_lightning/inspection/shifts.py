@@ -1,12 +1,13 @@
 """Registration of two captures: their shift, and captures that show different things."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from n2n_lightning.arrays.blocks import BLOCK, blocks_of, plane_of
-from n2n_lightning.inspection.measures import noise_variance
+from n2n_lightning.inspection.measures import correlation, noise_variance
 
 # pixels; half a pixel is found and less is no obstacle in tests/test_check.py
 SHIFTED = 0.25
@@ -90,7 +91,7 @@ def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | N
     one, other = plane_of(first), plane_of(second)
     if min(one.shape) < MIN_PLANE_SIDE:
         return None
-    rows, columns = _peak(_windowed(one), _windowed(other), BLURS[-1], 1)
+    rows, columns = _peak(_windowed(one), _windowed(other), BLURS[-1])
     y = x = 0
     farthest = max(abs(rows), abs(columns))
     if 0 < farthest < 0.4 * min(one.shape):  # only the common part counts
@@ -127,7 +128,9 @@ def _windowed(plane: np.ndarray) -> np.ndarray:
     return window * (plane - plane.mean())
 
 
-def _peak(one: np.ndarray, other: np.ndarray, blur: float, fineness: int) -> tuple[float, float]:
+def _peak(
+    one: np.ndarray, other: np.ndarray, blur: float, fineness: int = 1
+) -> tuple[float, float]:
     """Return the position, in rows and columns, of the peak of the cross-correlation."""
     from scipy.ndimage import gaussian_filter
     from skimage.registration import phase_cross_correlation
@@ -161,7 +164,7 @@ def differ(first: np.ndarray, second: np.ndarray) -> bool:
         noise = noise_variance(image) / BLOCK**2
         if not noise < 0.2 * means.var():
             return False
-    return float(np.corrcoef(one, other)[0, 1]) < 0.5
+    return correlation(one, other) < 0.5
 
 
 def _block_means(image: np.ndarray) -> np.ndarray:
@@ -188,7 +191,7 @@ def _shift_errors(one: np.ndarray, other: np.ndarray) -> list[float]:
 
 
 def _shift_error(
-    one: np.ndarray, other: np.ndarray, blur: np.ndarray, frequencies: tuple[np.ndarray, np.ndarray]
+    one: np.ndarray, other: np.ndarray, blur: np.ndarray, frequencies: Sequence[np.ndarray]
 ) -> float:
     """Return the standard deviation of a shift, in pixels, from two spectra.
 
