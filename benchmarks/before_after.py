@@ -1,10 +1,10 @@
-"""The picture at the head of README: a photograph and a specimen, before and after the bundled checkpoint.
+"""Picture at the head of README: a photograph and a specimen before and after denoising.
 
     python benchmarks/before_after.py --out docs/images/before_after.jpg
 
-Every pixel of the data is a pixel of the picture. The photograph is scikit-image's astronaut (NASA, public
-domain), which the checkpoint was not trained on. The specimen is generated; the checkpoint was trained on
-others of the same generator.
+By the bundled checkpoint. Every pixel of the data is a pixel of the picture. The photograph is
+scikit-image's astronaut (NASA, public domain), which the checkpoint was not trained on. The
+specimen is generated; the checkpoint was trained on others of the same generator.
 """
 
 import argparse

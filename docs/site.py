@@ -1,4 +1,4 @@
-"""Additions to the pages of docs/ for the site: the notebook, the log of measurements, doctests (mkdocs.yml)."""
+"""Additions of mkdocs.yml to the pages of docs/: notebook, log of measurements, doctests."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Lead links to where these two pages are in the site; others out of docs/ have no page there."""
+    """Lead links to these two pages to their place in the site; others leave docs/."""
     up = "../" * page.file.src_uri.count("/")
     markdown = re.sub(
         rf"\]\((?:\.\./)*{re.escape(MEASUREMENTS)}", f"]({up}measurements.md", markdown
