@@ -54,9 +54,10 @@ sweep: .venv/.installed  ## Sweep the learning rate on the embedded photographs 
 tensorboard: .venv/.installed  ## Look at the curves of everything under outputs/
 	$(PY) -m tensorboard.main --logdir outputs
 
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: .venv/.dev  ## Build the documentation as a site, site/index.html; a broken link is an error
 	$(PY) -m mkdocs build --strict --quiet
-docs: export NO_MKDOCS_2_WARNING := 1
+	@echo "site/index.html; its search needs a server: python -m http.server --directory site"
 
 clean:  ## Remove .venv and caches, never outputs/ or data/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist site
