@@ -1,4 +1,4 @@
-"""Frames of a movie or stack that are no frames of it: dead ones, copies, and several channels that take turns."""
+"""Dead frames and copies in a movie or stack, and channels that alternate frame by frame."""
 
 import bisect
 import hashlib
@@ -13,25 +13,28 @@ from n2n_lightning.arrays.axes import around, evenly
 from n2n_lightning.arrays.axes import frames as around_frames
 from n2n_lightning.files import option, some_of
 
-# rows are looked at in bands of BLOCK; up to so many bands and pixels of a row
-BANDS, BLOCK, WIDEST = 6, 8, 512
-# pixels that differ from the most frequent value; with fewer, equal frames may be chance
+# Sampled of each frame: up to BANDS bands of BAND_HEIGHT rows, up to WIDEST pixels of each row.
+BANDS = 6
+BAND_HEIGHT = 8
+WIDEST = 512
+# pixels that differ from the most frequent value; with fewer, frames may be equal by chance
 INFORMATIVE = 20
-LONGEST_TURN = 4  # channels that may take turns
-DISTINCT = 4.0  # how much more frames of different channels differ than those of one
+LONGEST_TURN = 4  # channels that may alternate
+COUNTED = {2: ("two", "second"), 3: ("three", "third"), 4: ("four", "fourth")}
+DISTINCT = 4.0  # ratio: frames of different channels differ more than those of one by this
 
 
 @dataclass(frozen=True)
 class FrameReview:
-    """What was found in the frames of one movie or stack, numbered from 0.
+    """Findings in the frames of one movie or stack, numbered from 0.
 
     Attributes:
         count: all frames.
         dead: frames that show nothing, each with the reason in words.
         copies: frames with the values of an earlier one, each with the number of that one.
-        period: how many channels take turns, frame by frame; 1: there is one.
-        alternation: by which share of the mean value every second frame is brighter or darker; 0:
-            it does not.
+        period: number of channels that alternate frame by frame; 1: there is one.
+        alternation: difference in brightness of every second frame, as a share of the mean value;
+            0: there is none.
     """
 
     count: int
@@ -42,25 +45,26 @@ class FrameReview:
 
     @cached_property
     def live(self) -> list[int]:
-        """The frames that are neither dead nor copies."""
-        return [t for t in range(self.count) if t not in self.dead and t not in self.copies]
+        """Frames that are neither dead nor copies."""
+        left_out = self.dead.keys() | self.copies.keys()
+        return [t for t in range(self.count) if t not in left_out]
 
     def neighbours(self, frame: int, context: int) -> list[int]:
-        """The frames that a network is shown in place of one: the nearest live ones before and after it.
+        """Return the frames that a network is shown to predict one: the nearest live ones.
 
         Args:
-            frame: the number of the frame; of a copy those of its original are given.
-            context: how many on either side.
+            frame: the frame to predict; for a copy, the neighbours of its original are returned.
+            context: number of frames before it, and after it.
 
         >>> FrameReview(7, {2: "every pixel 0"}, {5: 4}).neighbours(3, 1)
         [1, 4]
         """
         live = self.live
-        here = bisect.bisect_left(live, self.copies.get(frame, frame))
-        return [live[around(here, k, len(live))] for k in around_frames(context)]
+        place = bisect.bisect_left(live, self.copies.get(frame, frame))
+        return [live[around(place, k, len(live))] for k in around_frames(context)]
 
     def lines(self, name: str, labels: Sequence[str] | None = None) -> list[str]:
-        """What was left out, in words, a line for each reason.
+        """Describe the frames that are left out, in a line for each reason.
 
         Args:
             name: of the movie.
@@ -72,16 +76,16 @@ class FrameReview:
         reasons: dict[str, list[int]] = {}
         for t, reason in self.dead.items():
             reasons.setdefault(reason, []).append(t)
-        for t, first in self.copies.items():
-            near = "a copy of the frame before" if first == t - 1 else "a copy of an earlier frame"
-            reasons.setdefault(near, []).append(t)
-        return [
-            f"{shown_numbers(frames, labels)} of {name} ({reason})"
-            for reason, frames in reasons.items()
-        ]
+        for t, original in self.copies.items():
+            place = "the frame before" if original == t - 1 else "an earlier frame"
+            reasons.setdefault(f"a copy of {place}", []).append(t)
+        lines = []
+        for reason, frames in reasons.items():
+            lines.append(f"{shown_numbers(frames, labels)} of {name} ({reason})")
+        return lines
 
     def turns(self, name: str, choice: str = "") -> str | None:
-        """What to do about channels that take turns, in words; None where there is one channel.
+        """Return a line about channels that alternate, and how to choose one; None for one channel.
 
         Args:
             name: of the movie; empty where it is said already.
@@ -90,45 +94,56 @@ class FrameReview:
         if self.period < 2:
             return None
         choice = choice or option("data.frames", "{}")
-        names = {2: "two", 3: "three", 4: "four"}
-        every = f"every {({2: 'second', 3: 'third', 4: 'fourth'})[self.period]}"
-        choices = " or ".join(choice.format(f"{k}::{self.period}") for k in range(self.period))
+        number, ordinal = COUNTED[self.period]
+        starts = range(self.period)
+        choices = " or ".join(choice.format(f"{start}::{self.period}") for start in starts)
         head = f"{name}: " if name else ""
         return (
-            f"{head}{names[self.period]} channels in turn ({every} frame is alike, neighbouring"
-            f" ones are not); choose one by its frames: {choices}"
+            f"{head}{number} channels in turn (every {ordinal} frame is alike, neighbouring ones "
+            f"are not); choose one by its frames: {choices}"
         )
 
     def brightness(self, name: str) -> str | None:
-        """A line about brightness that alternates from frame to frame; None where it does not."""
+        """Return a line about brightness that alternates frame by frame; None if it does not."""
         if not self.alternation:
             return None
         share = f"{100 * self.alternation:.1f}%"
-        return f"{name}: every second frame is brighter by {share} of the mean value; the result has the mean of both"
+        return (
+            f"{name}: every second frame is brighter by {share} of the mean value; "
+            "the result has the mean of both"
+        )
 
 
 def shown_numbers(
     frames: Sequence[int], labels: Sequence[str] | None = None, most: int = 12
 ) -> str:
-    """Frames in words, by their numbers or their names.
+    """List frames in words, by their numbers or their names.
+
+    Args:
+        frames: numbers.
+        labels: names of all frames; None: numbers are listed.
+        most: frames to list.
 
     >>> shown_numbers([5, 12, 13]), shown_numbers([7]), shown_numbers(range(100), most=3)
     ('frames 5, 12, 13', 'frame 7', 'frames 0, 1, 2 and 97 more')
     """
-    some = some_of([str(t) if labels is None else labels[t] for t in frames], most)
-    return some if labels else f"frame{'s'[: len(frames) > 1]} {some}"
+    if labels:
+        return some_of([labels[t] for t in frames], most)
+    numbers = some_of([str(t) for t in frames], most)
+    return f"frame{'s'[: len(frames) > 1]} {numbers}"
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Some rows of a frame.
+    """Bands of rows of a frame.
 
     Attributes:
         values: (C, rows, columns), as stored, every fourth column.
         blocks: means over blocks of 8 x 8 pixels, (C, n).
-        mode, share: the most frequent value, and of how many of the pixels; NaN counts as a value.
+        mode: the most frequent value; NaN counts as a value.
+        share: of the values that are the mode.
         high: the highest finite value.
-        digest: of the values.
+        digest: of the values of all columns.
     """
 
     values: np.ndarray
@@ -138,22 +153,31 @@ class _Sample:
     high: float
     digest: bytes
 
+    @property
+    def differing(self) -> float:
+        """Number of values that differ from the most frequent one."""
+        return (1 - self.share) * self.values.size
+
 
 def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> FrameReview:
-    """Find the frames that are dead or copies, and channels that take turns.
+    """Find dead frames, copies, and channels that alternate.
 
-    Dead are frames of one value, almost of one value (a tenth or less of what differs in the other
-    frames), saturated in half of their pixels or more, and, in a movie, those without the scene of
-    the others at quite another brightness. Some rows of each frame are read; where these are
-    suspicious, all of it.
+    A frame is dead if it has one value, or almost (at most a tenth of the pixels that usually
+    differ), if half of its pixels or more are saturated, or, in a movie, if it lacks the scene of
+    the others at another brightness. Some rows of each frame are read, and all rows where these are
+    suspicious.
 
     Args:
         frames: (C, H, W) or (C, D, H, W) each, of one size, in order.
-        movie: they show one scene; otherwise only frames of (almost) one value and saturated ones
-            are searched for.
+        movie: the frames show one scene; otherwise only frames of (almost) one value and saturated
+            ones are searched for.
+
+    Returns:
+        The findings.
 
     >>> draws = np.random.default_rng(0)
-    >>> frames = 100 + np.cumsum(draws.normal(size=(1, 40, 40)), 2) + draws.normal(size=(9, 1, 40, 40))
+    >>> scene = 100 + np.cumsum(draws.normal(size=(1, 40, 40)), 2)
+    >>> frames = scene + draws.normal(size=(9, 1, 40, 40))
     >>> frames[4] = 0
     >>> review(frames).dead
     {4: 'every pixel 0'}
@@ -167,42 +191,52 @@ def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> Fra
     dead |= _blank(samples, dead)
     dead = dict(sorted(dead.items()))
     copies = _copies(frames, samples, dead)
-    kept = [sample.blocks for t, sample in enumerate(samples) if t not in dead and t not in copies]
-    period, alternation = _turns(kept)
+    found = FrameReview(len(samples), dead, copies)
+    blocks = [samples[t].blocks for t in found.live]
+    period = _period(blocks)
+    alternation = _alternation(blocks) if period == 1 else 0.0
     return FrameReview(len(samples), dead, copies, period, alternation)
 
 
 def _sample(frame: np.ndarray) -> _Sample:
-    """Bands of rows of a frame, from the first to the last one, and what is reckoned of them."""
-    _, *others, height, width = frame.shape
-    if others:  # of a volume the plane in the middle
-        frame = frame[:, others[0] // 2]
-    starts = evenly(max(1, height - BLOCK + 1), BANDS)
+    """Sample bands of rows of a frame, from the first to the last one."""
+    _, *depth, height, width = frame.shape
+    if depth:  # the plane in the middle of a volume
+        frame = frame[:, depth[0] // 2]
     left = max(0, width - WIDEST) // 2
-    bands = [np.asarray(frame[:, s : s + BLOCK, left : left + WIDEST]) for s in starts]
+    columns = slice(left, left + WIDEST)
+    bands = []
+    for start in evenly(max(1, height - BAND_HEIGHT + 1), BANDS):
+        rows = slice(start, start + BAND_HEIGHT)
+        bands.append(np.asarray(frame[:, rows, columns]))
     values = np.concatenate(bands, 1)
-    blocks = []
-    for band in bands:
-        rows = _rows(band)
-        edges = np.arange(0, max(1, rows.shape[1] - BLOCK // 2), BLOCK)
-        counts = np.diff([*edges, rows.shape[1]])
-        blocks.append(np.add.reduceat(rows, edges, axis=1) / counts)
+    blocks = np.concatenate([_block_means(band) for band in bands], 1)
     digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes()).digest()
-    values = values[..., ::4].copy()  # of many frames
-    found, counts = np.unique(values, return_counts=True)
-    best, known = int(np.argmax(counts)), values[np.isfinite(values)]
+    values = values[..., ::4].copy()
+    distinct, counts = np.unique(values, return_counts=True)
+    best = int(np.argmax(counts))
+    known = values[np.isfinite(values)]
     return _Sample(
         values,
-        np.concatenate(blocks, 1),
-        float(found[best]),
-        float(counts[best] / counts.sum()),
-        float(known.max()) if known.size else -np.inf,
-        digest,
+        blocks,
+        mode=float(distinct[best]),
+        share=float(counts[best] / counts.sum()),
+        high=float(known.max()) if known.size else -np.inf,
+        digest=digest,
     )
 
 
-def _rows(band: np.ndarray) -> np.ndarray:
-    """Means over the rows of a band, (C, columns); 0 where all pixels are missing."""
+def _block_means(band: np.ndarray) -> np.ndarray:
+    """Return the means of blocks of columns of a band (C, rows, columns): (C, n)."""
+    columns = _column_means(band)
+    _, width = columns.shape
+    edges = np.arange(0, max(1, width - BAND_HEIGHT // 2), BAND_HEIGHT)
+    widths = np.diff([*edges, width])
+    return np.add.reduceat(columns, edges, axis=1) / widths
+
+
+def _column_means(band: np.ndarray) -> np.ndarray:
+    """Return the means over the rows of a band, (C, columns); 0 where all pixels are missing."""
     if band.dtype.kind != "f":
         means: np.ndarray = band.mean(1, dtype=np.float64)
         return means
@@ -212,59 +246,77 @@ def _rows(band: np.ndarray) -> np.ndarray:
 
 
 def _dead(frames: Sequence[np.ndarray] | np.ndarray, samples: Sequence[_Sample]) -> dict[int, str]:
-    """Frames of one value, almost one value, or mostly saturated."""
-    differing = np.array([(1 - s.share) * s.values.size for s in samples])
-    typical = float(np.median(differing))
-    if typical < INFORMATIVE:  # so few photons that an empty frame is nothing special
+    """Find frames of one value, of almost one value, and mostly saturated ones."""
+    typical = float(np.median([sample.differing for sample in samples]))
+    if typical < INFORMATIVE:  # with few photons an empty frame is normal
         return {}
-    top = max(s.high for s in samples)
-    at_top = np.array([float((s.values == top).mean()) for s in samples])
-    found = {}
+    top = max(sample.high for sample in samples)
+    saturated = [float((sample.values == top).mean()) for sample in samples]
+    usually_saturated = np.median(saturated) >= 0.1
+    dead = {}
     for t, sample in enumerate(samples):
-        if differing[t] <= 0.1 * typical:
-            whole = np.asarray(frames[t])
-            same = ~np.isfinite(whole) if np.isnan(sample.mode) else whole == sample.mode
-            share = float(same.mean())
-            value = "missing" if np.isnan(sample.mode) else f"{sample.mode:g}"
-            if share == 1:
-                found[t] = f"every pixel {value}"
-            elif 1 - share <= 0.1 * typical / sample.values.size:
-                found[t] = f"{100 * share:.4g}% of the pixels {value}"
-        elif at_top[t] >= 0.5 and np.median(at_top) < 0.1:
-            found[t] = f"{100 * at_top[t]:.0f}% of the pixels saturated, {top:g}"
-    return found
+        if sample.differing <= 0.1 * typical:
+            least = 0.1 * typical / sample.values.size
+            reason = _almost_constant(np.asarray(frames[t]), sample.mode, least)
+            if reason:
+                dead[t] = reason
+        elif saturated[t] >= 0.5 and not usually_saturated:
+            dead[t] = f"{100 * saturated[t]:.0f}% of the pixels saturated, {top:g}"
+    return dead
+
+
+def _almost_constant(frame: np.ndarray, mode: float, least: float) -> str:
+    """Say in words that a frame has (almost) one value, or return nothing.
+
+    Args:
+        frame: of any shape.
+        mode: the value that most of its pixels are expected to have.
+        least: the share of the pixels from which on they say that it is not constant.
+    """
+    missing = np.isnan(mode)
+    same = ~np.isfinite(frame) if missing else frame == mode
+    share = float(same.mean())
+    value = "missing" if missing else f"{mode:g}"
+    if share == 1:
+        return f"every pixel {value}"
+    if 1 - share <= least:
+        return f"{100 * share:.4g}% of the pixels {value}"
+    return ""
 
 
 def _blank(samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, str]:
-    """Frames of noise alone, far from the brightness of the others: without what all others show."""
+    """Find frames of noise alone, far from the others' brightness and without their scene."""
     alive = [t for t in range(len(samples)) if t not in dead]
     if len(alive) < 5:
         return {}
     blocks = np.stack([samples[t].blocks for t in alive])
     usual = np.median(blocks, 0)
-    means, contrast = blocks.mean((1, 2)), float(_centred(usual).std())
-    spreads = np.array([_centred(b).std() for b in blocks])
-    alike = np.array([_correlation(b, usual) for b in blocks])
-    middle = float(np.median(means))
-    far = 6 * 1.4826 * float(np.median(np.abs(means - middle))) + 0.5 * contrast
+    contrast = float(_centred(usual).std())
+    alike = np.array([_correlation(frame, usual) for frame in blocks])
     if not contrast or np.median(alike) < 0.6:
         return {}
-    hidden = (alike < 0.3) & (spreads < 0.5 * np.median(spreads)) & (np.abs(means - middle) > far)
-    return {
-        t: f"blank at a brightness of {mean:.4g}, the others have {middle:.4g}"
-        for t, mean, gone in zip(alive, means, hidden, strict=True)
-        if gone
-    }
+    means = blocks.mean((1, 2))
+    spreads = np.array([_centred(frame).std() for frame in blocks])
+    middle = float(np.median(means))
+    offsets = np.abs(means - middle)
+    far = 6 * 1.4826 * float(np.median(offsets)) + 0.5 * contrast
+    blank = (alike < 0.3) & (spreads < 0.5 * np.median(spreads)) & (offsets > far)
+    reasons = {}
+    for t, mean in zip(np.array(alive)[blank].tolist(), means[blank], strict=True):
+        reasons[t] = f"blank at a brightness of {mean:.4g}, the others have {middle:.4g}"
+    return reasons
 
 
 def _centred(blocks: np.ndarray) -> np.ndarray:
+    """Subtract the mean of each channel from blocks (C, n)."""
     centred: np.ndarray = blocks - blocks.mean(1, keepdims=True)
     return centred
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of blocks (C, n), each channel without its mean."""
-    a, b = _centred(one).ravel(), _centred(other).ravel()
+    """Return the correlation of blocks (C, n), each channel without its mean."""
+    a = _centred(one).ravel()
+    b = _centred(other).ravel()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale else 0.0
 
@@ -272,60 +324,81 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 def _copies(
     frames: Sequence[np.ndarray] | np.ndarray, samples: Sequence[_Sample], dead: dict[int, str]
 ) -> dict[int, int]:
-    """Frames with the values of an earlier one, or almost: what a lossy file makes of a copy."""
-    found: dict[int, int] = {}
+    """Find frames equal to an earlier one, or almost, as copies in lossy files are."""
+    copies: dict[int, int] = {}
     first: dict[bytes, int] = {}
     alive = [t for t in range(len(samples)) if t not in dead]
     for t in alive:
-        sample = samples[t]
-        if (1 - sample.share) * sample.values.size < INFORMATIVE:
+        if samples[t].differing < INFORMATIVE:
             continue
-        before = first.setdefault(sample.digest, t)
+        before = first.setdefault(samples[t].digest, t)
         if before != t and np.array_equal(frames[before], frames[t]):
-            found[t] = before
-    near = [_distance(samples[a], samples[b]) for a, b in pairwise(alive)]
-    far = [_distance(samples[a], samples[b]) for a, b in zip(alive, alive[2:], strict=False)]
+            copies[t] = before
+    near = _distances([samples[t] for t in alive], 1)
+    far = _distances([samples[t] for t in alive], 2)
     for i, (a, b) in enumerate(pairwise(alive)):
-        around = far[max(0, i - 1) : i + 1]
-        if around and b not in found and near[i] < 0.2 * min(around):
-            found[b] = found.get(a, a)
-    return dict(sorted(found.items()))
+        usual = far[max(0, i - 1) : i + 1]
+        if usual and b not in copies and near[i] < 0.2 * min(usual):
+            copies[b] = copies.get(a, a)
+    return dict(sorted(copies.items()))
+
+
+def _distances(samples: Sequence[_Sample], lag: int) -> list[float]:
+    """Return the distance of each frame to the one that is `lag` after it."""
+    return [_distance(one, other) for one, other in zip(samples, samples[lag:], strict=False)]
 
 
 def _distance(one: _Sample, other: _Sample) -> float:
-    """Root mean square of the difference of two frames, over the pixels that both have."""
+    """Return the root mean square difference of two frames, over the pixels known in both."""
     difference = one.values.astype(np.float32) - other.values.astype(np.float32)
     known = difference[np.isfinite(difference)]
     return float(np.sqrt(np.mean(known**2))) if known.size else 0.0
 
 
-def _turns(blocks: Sequence[np.ndarray]) -> tuple[int, float]:
-    """How many channels take turns, and by which share of the mean value two sorts of frames alternate."""
+def _period(blocks: Sequence[np.ndarray]) -> int:
+    """Return the number of channels that alternate; 1 where frames are of one channel.
+
+    Args:
+        blocks: means of blocks of each frame, (C, n).
+    """
     if len(blocks) < 6:
-        return 1, 0.0
-    stack = np.stack(blocks)
-    plain = [(b - b.mean()) / max(float(b.std()), 1e-12) for b in stack]
-    lags = range(1, min(LONGEST_TURN, len(blocks) // 2 - 1) + 1)
-    apart = [
-        np.array([np.mean((a - b) ** 2) for a, b in zip(plain, plain[k:], strict=False)])
-        for k in lags
-    ]
-    beside = float(np.median([_correlation(a, b) for a, b in pairwise(stack)]))
-    for k in lags[1:]:
-        same, others = float(np.median(apart[k - 1])), [float(np.median(d)) for d in apart[: k - 1]]
-        steady = float((apart[0] > 2 * same).mean())
-        if min(others) > DISTINCT * same and beside < 0.8 and steady > 0.8 * (k - 1) / k:
-            return k, 0.0
-    return 1, _alternation(stack)
+        return 1
+    neighbours = [_correlation(one, other) for one, other in pairwise(blocks)]
+    if not float(np.median(neighbours)) < 0.8:
+        return 1
+    plain = [(b - b.mean()) / max(float(b.std()), 1e-12) for b in blocks]
+    longest = min(LONGEST_TURN, len(blocks) // 2 - 1)
+    differences = [_mean_squares(plain, lag) for lag in range(1, longest + 1)]
+    medians = [float(np.median(squares)) for squares in differences]
+    for lag in range(2, longest + 1):
+        same = medians[lag - 1]
+        steady = float((differences[0] > 2 * same).mean())
+        if min(medians[: lag - 1]) > DISTINCT * same and steady > 0.8 * (lag - 1) / lag:
+            return lag
+    return 1
 
 
-def _alternation(stack: np.ndarray) -> float:
-    """By which share of the mean value every second frame is brighter; 0 where that is not so."""
-    means = stack.mean((1, 2))
-    one, two = np.diff(means), means[2:] - means[:-2]
-    signs = np.sign(one) * (-1.0) ** np.arange(len(one))
-    step = float(np.median(np.abs(one)))
+def _mean_squares(frames: Sequence[np.ndarray], lag: int) -> np.ndarray:
+    """Return the mean squared difference of each frame to the one that is `lag` after it."""
+    pairs = zip(frames, frames[lag:], strict=False)
+    return np.array([np.mean((one - other) ** 2) for one, other in pairs])
+
+
+def _alternation(blocks: Sequence[np.ndarray]) -> float:
+    """Return by which share of the mean value every second frame is brighter; 0 if it is not.
+
+    Args:
+        blocks: means of blocks of each frame, (C, n).
+    """
+    if len(blocks) < 6:
+        return 0.0
+    means = np.stack(blocks).mean((1, 2))
     level = abs(float(np.median(means)))
+    steps = np.diff(means)
+    drifts = means[2:] - means[:-2]
+    step = float(np.median(np.abs(steps)))
+    drift = float(np.median(np.abs(drifts)))
+    signs = np.sign(steps) * (-1.0) ** np.arange(len(steps))
+    regular = abs(float(signs.mean())) > 0.9 and step > DISTINCT * drift
     share = step / level if level else 0.0
-    regular = abs(float(signs.mean())) > 0.9 and step > DISTINCT * float(np.median(np.abs(two)))
     return share if regular and share > 0.005 else 0.0

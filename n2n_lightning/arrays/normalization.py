@@ -1,7 +1,8 @@
-"""Which stored values are black and white for a network, and back."""
+"""Linear scaling of stored values to the range of a network, and back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ LAST = -1  # the axis of the channels, in arrays of pages
 
 @dataclass(frozen=True)
 class IntensityScaling:
-    """What becomes 0 for the network, and how much above it becomes 1: of all channels, (1,), or of each, (C,).
+    """Stored values that become 0 and 1 for the network.
+
+    Attributes:
+        black: the stored value that becomes 0, for all channels, (1,), or for each, (C,).
+        span: how much above it becomes 1, likewise.
 
     >>> twelve_bits = IntensityScaling.of(np.array([[[0], [4095]]], np.uint16), None, together=True)
     >>> twelve_bits.normalize(np.array([[[819]]], np.uint16)).tolist()
@@ -31,148 +36,189 @@ class IntensityScaling:
         equivariant: bool = False,
         invalid: np.ndarray | None = None,
     ) -> "IntensityScaling":
-        """That of an array.
+        """Choose the scaling of an array.
 
         Args:
             pixels: (..., H, W, C).
-            fixed: the stored value that is black, and how much above it is white; None judges by
-                the values, `levels`.
-            together: whether all channels have one range.
-            nodata_values: stored values that mean that a pixel is missing.
-            equivariant: whether the network minds neither units nor black levels: what it is shown
-                goes with the values alone, whatever their type.
-            invalid: bool, in the shape of `pixels`: True where one is missing whatever its value
-                is.
+            fixed: the stored value that is black, and how much above it is white; None: chosen by
+                the values, see `levels`.
+            together: all channels have one scaling.
+            nodata_values: stored values that stand for missing pixels.
+            equivariant: the network depends on neither units nor black levels: the scaling depends
+                on the values alone, not on their type.
+            invalid: bool, in the shape of `pixels`: more missing pixels.
+
+        Returns:
+            The scaling.
         """
         if fixed is not None:
-            found = [fixed]
+            ranges = [fixed]
         elif pixels.dtype == np.uint8 and not equivariant:  # nothing to judge
-            found = [levels(pixels)]
+            ranges = [levels(pixels)]
         else:
             values, calm = sampled(pixels, nodata_values, invalid)
-            each = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
-            found = [
-                levels_from_values(v, c) if equivariant else _judged(pixels.dtype, v, c)
-                for v, c in each
-            ]
-        black, span = np.array(found, np.float64).T
+            channels = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
+            ranges = []
+            for channel, channel_calm in channels:
+                if equivariant:
+                    ranges.append(levels_from_values(channel, channel_calm))
+                else:
+                    ranges.append(_judged(pixels.dtype, channel, channel_calm))
+        black, span = np.array(ranges, np.float64).T
         # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
         wide = pixels.dtype.itemsize > 2 and pixels.dtype != np.float32
         exact = np.float64 if wide else np.float32
         return cls(black.astype(exact), span.astype(exact))
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
-        """Stored values as the network takes them, float32; infinite where float32 cannot hold them."""
+        """Scale stored values for the network, to float32; infinite where that cannot hold them."""
         with np.errstate(over="ignore", invalid="ignore"):
-            found: np.ndarray = ((pixels.astype(self.span.dtype) - self.black) / self.span).astype(
-                np.float32
-            )
-        return found
+            scaled: np.ndarray = (pixels.astype(self.span.dtype) - self.black) / self.span
+            return scaled.astype(np.float32)
 
     def denormalize(
         self, values: np.ndarray, pixels: np.ndarray, dtype: np.dtype | None = None
     ) -> np.ndarray:
-        """What the network made of `pixels` as stored values: integers rounded and kept in the range of their type.
-
-        Where `pixels` are NaN or infinite, they stay so.
+        """Scale the output of the network to stored values.
 
         Args:
-            values: of the network.
-            pixels: the stored values that it was shown.
+            values: output of the network.
+            pixels: the stored values that it was shown; NaN and infinite ones are kept.
             dtype: the type that the result will be stored as; None: that of `pixels`.
+
+        Returns:
+            Floating-point values within the range of the type; whole numbers for integer types.
         """
         kind = pixels.dtype if dtype is None else dtype
-        found: Any = values.astype(self.span.dtype) * self.span + self.black
+        stored: Any = values.astype(self.span.dtype) * self.span + self.black
         if np.issubdtype(kind, np.integer):
-            limits = np.iinfo(kind)
-            return np.asarray(found.round().clip(limits.min, limits.max))
-        found = found.clip(np.finfo(kind).min, np.finfo(kind).max)
-        return np.where(np.isfinite(pixels), found, pixels)
+            whole_limits = np.iinfo(kind)
+            return np.asarray(stored.round().clip(whole_limits.min, whole_limits.max))
+        limits = np.finfo(kind)
+        stored = stored.clip(limits.min, limits.max)
+        return np.where(np.isfinite(pixels), stored, pixels)
 
 
 def sampled(
     pixels: np.ndarray, nodata_values: Sequence[float] = (), invalid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values at evenly spread places of an array, and the median of the 5 x 5 pixels around each: both (n, C).
+    """Sample an array at evenly spread places.
 
-    Missing ones (NaN, infinite, of `nodata_values`) are NaN. Pixels of their own, or 3 x 3 of them,
-    do not reach the medians.
+    Missing pixels (NaN, infinite, of `nodata_values`) are NaN. Isolated pixels, and groups of 3 x
+    3, do not reach the medians.
 
     Args:
         pixels: (..., H, W, C).
-        nodata_values: stored values that mean that a pixel is missing.
-        invalid: bool, in the shape of `pixels`: missing ones, too.
+        nodata_values: stored values that stand for missing pixels.
+        invalid: bool, in the shape of `pixels`: more missing pixels.
+
+    Returns:
+        The values, and the medians of the 5 x 5 pixels around each: both (n, C), float64.
     """
     *stacked, height, width, channels = pixels.shape
-    few = [np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in stacked]
-    rows, columns = (
-        np.arange(n)[max(1, n // 100) // 2 :: max(1, n // 100)] for n in (height, width)
-    )
-    around = []
-    for dy in range(-2, 3):
-        for dx in range(-2, 3):
-            place = np.ix_(*few, (rows + dy).clip(0, height - 1), (columns + dx).clip(0, width - 1))
-            taken = pixels[place].astype(np.float64)
-            if invalid is not None:
-                taken[invalid[place]] = np.nan
-            around.append(taken.reshape(-1, channels))
-    near = np.stack(around)
-    for fill in nodata_values:
-        near[near == fill] = np.nan
+    pages = [_every_hundredth(length) for length in stacked]
+    rows = _every_hundredth(height)
+    columns = _every_hundredth(width)
+    shifted = []
+    for dy, dx in product(range(-2, 3), range(-2, 3)):
+        y = (rows + dy).clip(0, height - 1)
+        x = (columns + dx).clip(0, width - 1)
+        place = np.ix_(*pages, y, x)
+        values = pixels[place].astype(np.float64)
+        if invalid is not None:
+            values[invalid[place]] = np.nan
+        shifted.append(values.reshape(-1, channels))
+    near = np.stack(shifted)
+    for value in nodata_values:
+        near[near == value] = np.nan
     near[~np.isfinite(near) | (np.abs(near) > 1e30)] = np.nan
     values = near[len(near) // 2].copy()
-    near.sort(0)  # NaN last: the middle one of what is left, or nearly so
-    middle = np.take_along_axis(near, np.maximum((~np.isnan(near)).sum(0) - 1, 0)[None] // 2, 0)[0]
-    return values, middle
+    near.sort(0)  # NaN is last
+    known = (~np.isnan(near)).sum(0)
+    middle = np.maximum(known - 1, 0)[None] // 2
+    return values, np.take_along_axis(near, middle, 0)[0]
+
+
+def _every_hundredth(length: int) -> np.ndarray:
+    """Return about 100 evenly spread indices of an axis."""
+    step = max(1, length // 100)
+    return np.arange(length)[step // 2 :: step]
 
 
 def robust_percentiles(
     values: np.ndarray, calm: np.ndarray | None = None
 ) -> tuple[float, float] | None:
-    """The lowest and the highest value but for one in 1,000 at either end, and but for what stands alone in a picture.
+    """Return the 0.1 and 99.9 percentiles, without isolated outliers.
 
     Args:
-        values: any number of them; NaN does not count.
-        calm: medians of the surroundings of each, which single pixels do not reach.
+        values: in any number; NaN does not count.
+        calm: medians of the surroundings of each, which isolated pixels do not reach.
+
+    Returns:
+        None where no value is known.
     """
-    here = np.isfinite(values) if calm is None else np.isfinite(values) & np.isfinite(calm)
-    known = values[here]
-    if not known.size:
+    known = np.isfinite(values)
+    if calm is not None:
+        known &= np.isfinite(calm)
+    values = values[known]
+    if not values.size:
         return None
-    quiet = known if calm is None else calm[here]
-    noise = _noise(known, quiet)
-    alone = np.abs(known - quiet) > 12 * noise
-    # nothing to tell by, or lines, letters, stars: of the picture
-    if not noise or alone.mean() > 0.005:
-        low, high = (float(v) for v in np.quantile(known, (0.001, 0.999)))
-        return low, high
-    low, high = (float(v) for v in np.quantile(np.where(alone, quiet, known), (0.001, 0.999)))
-    lowest, highest = (float(v) for v in np.quantile(quiet, (0.001, 0.999)))
+    surroundings = values if calm is None else calm[known]
+    noise = _deviation(values, surroundings)
+    isolated = np.abs(values - surroundings) > 12 * noise
+    # nothing to tell by, or lines, letters and stars, which are image content
+    if not noise or isolated.mean() > 0.005:
+        return _thousandths(values)
+    low, high = _thousandths(np.where(isolated, surroundings, values))
+    lowest, highest = _thousandths(surroundings)
     return max(low, lowest - 8 * noise), min(high, highest + 8 * noise)
 
 
-def _noise(values: np.ndarray, calm: np.ndarray) -> float:
-    """The deviation of values from their surroundings, as the middle one of them has it."""
+def _thousandths(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.001, 0.999))
+    return float(low), float(high)
+
+
+def _deviation(values: np.ndarray, calm: np.ndarray) -> float:
+    """Return the deviation of values from their surroundings, by the median."""
     return 1.4826 * float(np.median(np.abs(values - calm)))
 
 
 def highest_plausible(values: np.ndarray, calm: np.ndarray) -> float:
-    """The largest value that pixels of a picture may have: the brightest place, and 8 deviations of the noise."""
-    both = np.isfinite(values) & np.isfinite(calm)
-    if not both.any():
+    """Return the largest value that is no outlier.
+
+    It is that of the brightest place, and 8 deviations of the noise.
+
+    Args:
+        values: (n,) or (n, C); NaN does not count.
+        calm: medians of the surroundings of each.
+
+    Returns:
+        Infinite where nothing is known or there is no noise.
+    """
+    known = np.isfinite(values) & np.isfinite(calm)
+    if not known.any():
         return float("inf")
-    noise = _noise(values[both], calm[both])
-    return float(calm[both].max()) + 8 * noise if noise else float("inf")
+    noise = _deviation(values[known], calm[known])
+    if not noise:
+        return float("inf")
+    return float(calm[known].max()) + 8 * noise
 
 
 def levels(array: np.ndarray) -> tuple[float, float]:
-    """The stored value that becomes 0 for the network, and how much above it becomes 1.
+    """Choose the stored value that becomes 0 for the network, and how much above it becomes 1.
 
     0 and 255 for 8 bit. For other integers 0 and the smallest 2^n - 1 (255 or more) that at most
     one value in 1,000 exceeds, so that 12 bit data in a 16 bit file fill the range; for floats 0
-    and 1. Where values, but for one in 1,000 at either end, go below 0 or fill less than a quarter
-    of that range, or go to more than twice of it, they are spread over the middle eight tenths
-    instead: a black level, a dark exposure, a unit of one's own.
+    and 1. Where the percentiles 0.1 and 99.9 go below 0, fill less than a quarter of that range, or
+    exceed twice of it, they are mapped to the middle eight tenths instead: a black level, a dark
+    exposure, another unit.
+
+    Args:
+        array: of any shape.
+
+    Returns:
+        Black and span.
 
     >>> levels(np.arange(256, dtype=np.uint8)), levels(np.arange(4096, dtype=np.uint16))
     ((0.0, 255.0), (0.0, 4095.0))
@@ -185,42 +231,65 @@ def levels(array: np.ndarray) -> tuple[float, float]:
 
 
 def levels_from_values(values: np.ndarray, calm: np.ndarray | None = None) -> tuple[float, float]:
-    """Black and span with which values fill the middle of a network's range, whatever their unit and black level.
+    """Choose black and span so that values fill the middle of a network's range.
+
+    Args:
+        values: in any unit and with any black level; NaN does not count.
+        calm: medians of the surroundings of each.
+
+    Returns:
+        Black and span.
 
     >>> values = np.arange(1001.0)
-    >>> [round(number, 3) for number in (*levels_from_values(values), *levels_from_values(0.1 * values - 7))]
-    [-123.75, 1247.5, -19.375, 124.75]
+    >>> [round(number, 3) for number in levels_from_values(values)]
+    [-123.75, 1247.5]
+    >>> [round(number, 3) for number in levels_from_values(0.1 * values - 7)]
+    [-19.375, 124.75]
     """
     low, high = robust_percentiles(values, calm) or (0.0, 1.0)
-    return levels_between(low, high) if low < high else (low, abs(low) or 1.0)
+    if low < high:
+        return levels_between(low, high)
+    return low, abs(low) or 1.0
 
 
 def _judged(
     dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """See `levels`, of values of a type, and the medians of their surroundings."""
+    """Choose black and span as `levels` does, by sampled values and their surroundings."""
     if dtype == np.uint8:
         return 0.0, 255.0
     low, high = robust_percentiles(values, calm) or (0.0, 1.0)
     span = largest(dtype, high)
     if low == high:
         return (0.0, high or span) if high >= 0 else (2 * low, -2 * low)
+    # within 5% of the range, values below 0 are noise around it
     if low < -0.05 * span or high > 2 * span or high - low < span / 4:
         return levels_between(low, high)
     return 0.0, span
 
 
 def largest(dtype: np.dtype, high: float) -> float:
-    """The white of a type: 1 for floats, else the smallest 2^n - 1 (255 or more) that `high` does not exceed."""
-    return (
-        float(2 ** max(8, int(max(high, 0)).bit_length()) - 1)
-        if np.issubdtype(dtype, np.integer)
-        else 1.0
-    )
+    """Return the white of a type.
+
+    Args:
+        dtype: of stored values.
+        high: the highest stored value.
+
+    Returns:
+        1 for floats, else the smallest 2^n - 1 (255 or more) that `high` does not exceed.
+    """
+    if not np.issubdtype(dtype, np.integer):
+        return 1.0
+    bits = int(max(high, 0)).bit_length()
+    return float(2 ** max(8, bits) - 1)
 
 
 def levels_between(low: float, high: float) -> tuple[float, float]:
-    """Black and span with which `low` to `high` fill the middle eight tenths.
+    """Return black and span that map two values to 0.1 and 0.9.
+
+    Args:
+        low: the stored value that becomes 0.1.
+        high: the stored value that becomes 0.9.
 
     >>> levels_between(100, 180)
     (90.0, 100.0)

@@ -1,6 +1,6 @@
 """Isolated pixels that stand out: stars, Bragg peaks, scatterers, hot and dead pixels, cosmic rays.
 
-From one picture nobody can tell a hot pixel from an undersampled star. So such pixels keep their
+A single image does not tell a hot pixel from an undersampled star. So such pixels keep their
 stored value in results, while the network sees them inpainted, so that nothing around them changes.
 They are replaced only on evidence: another capture of the same scene lacks them, the same pixel of
 the detector stands out in most of several different scenes, or a mask names them.
@@ -30,21 +30,21 @@ from n2n_lightning.arrays.bad_pixels import (
 )
 from n2n_lightning.arrays.blocks import cut_blocks
 
-LOOKED = 9  # pictures that say which pixels of the detector stand out everywhere
-PIXELS = 2**20  # of a picture that are looked at together
+LOOKED = 9  # images that are searched for defective pixels of their detector
+PIXELS_AT_ONCE = 2**20  # of an image, about: bounds the memory of the search
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Outliers of a validation batch, and how they count in its scores.
+    """Outliers of a validation batch, and how they enter its scores.
 
     Attributes:
         first: the first captures, (B, C, H, W) or (B, C, D, H, W), in units of the network; NaN
             where a pixel is missing, or where there is evidence that it is no part of the scene.
         second: the second captures, likewise; None where the reference is clean.
         left: outliers of the first captures whose result is their stored value, bool.
-        other_left: the same of the second ones.
-        anywhere: pixels that are listed in either, whatever happens to them, bool.
+        other_left: the same for the second captures.
+        anywhere: outliers of either capture, whatever happens to them, bool.
     """
 
     first: Tensor
@@ -62,41 +62,48 @@ class Listed:
         repeats: bool,
         defects: Tensor | None = None,
     ) -> "Listed | None":
-        """List the outliers of a batch; None where there are none.
+        """List the outliers of a batch.
 
         Args:
-            first, second: captures of the same scenes; without a second one the reference is clean.
+            first: captures, (B, C, H, W) or (B, C, D, H, W), in units of the network.
+            second: other captures of the same scenes; None: the reference is clean.
             choice: one of choices.OUTLIERS, not `keep`.
             repeats: whether both captures show the same thing, see `bad_pixels.lacking`.
             defects: bool, (C, H, W): pixels that are known to be defective; None: none are.
+
+        Returns:
+            None where there are no outliers.
         """
-        found = [
-            None if image is None else outlier_mask(image, choice == "auto")
-            for image in (first, second)
-        ]
-        if found[0] is None and found[1] is None:
+        whole = choice == "auto"
+        mask = outlier_mask(first, whole)
+        other_mask = None if second is None else outlier_mask(second, whole)
+        if mask is None and other_mask is None:
             return None
         nothing = torch.zeros_like(first, dtype=torch.bool)
-        one, other = (nothing if mask is None else mask for mask in found)
-        anywhere = one | other
+        left = nothing if mask is None else mask
+        other_left = nothing if other_mask is None else other_mask
+        anywhere = left | other_left
         if defects is not None and choice == "auto":
-            one, other = one & ~defects, other & ~defects
+            left = left & ~defects
+            other_left = other_left & ~defects
         if second is not None and repeats:
-            gone, away = lacking(first, second, one), lacking(second, first, other)
+            gone = lacking(first, second, left)
+            other_gone = lacking(second, first, other_left)
             first = torch.where(gone, torch.nan, first)
-            second = torch.where(away, torch.nan, second)
-            one, other = one & ~gone, other & ~away
+            second = torch.where(other_gone, torch.nan, second)
+            left = left & ~gone
+            other_left = other_left & ~other_gone
         if choice == "replace":
-            one = other = nothing
-        return cls(first, second, one, other if second is not None else None, anywhere)
+            left = other_left = nothing
+        return cls(first, second, left, None if second is None else other_left, anywhere)
 
     @property
     def count(self) -> int:
-        """Listed pixels of the batch."""
+        """Outlier pixels of the batch; one that is so in several channels counts once."""
         return int(self.anywhere.any(1).sum())
 
     def restored(self, output: Tensor) -> Tensor:
-        """Return the result for the first captures as `denoise` writes it: left outliers as they are stored."""
+        """Return the result for the first captures, with the stored values of left outliers."""
         return torch.where(self.left, self.first, output)
 
     def other_restored(self, output: Tensor) -> Tensor:
@@ -111,7 +118,7 @@ class Listed:
 
 
 class Unlisted:
-    """A validation batch without outliers: what `Listed` restores and leaves out stays as it is."""
+    """Validation batch without outliers, with the methods of `Listed`."""
 
     count = 0
 
@@ -129,11 +136,13 @@ def listed_in(batch: Any) -> Listed | Unlisted:
 
 @dataclass(frozen=True)
 class PageOutliers:
-    """Outliers of a page or a volume, by their coordinates (n, 3): channel, row, column; (n, 4) with the plane.
+    """Outliers of a page or a volume, by their coordinates.
+
+    Coordinates are (n, 3), channel, row and column, or (n, 4), channel, plane, row and column.
 
     Attributes:
         left: those whose result is their stored value.
-        replaced: those whose result is that of the network, which sees them inpainted.
+        replaced: those whose result is the output of the network, which sees them inpainted.
     """
 
     left: np.ndarray
@@ -141,25 +150,30 @@ class PageOutliers:
 
     @classmethod
     def none(cls, axes: int) -> "PageOutliers":
-        """Return that of a page of so many axes, (H, W, C) or (D, H, W, C), without outliers."""
+        """Return no outliers, of a page with 3 axes, (H, W, C), or 4, (D, H, W, C)."""
         nothing = np.zeros((0, axes), np.int64)
         return cls(nothing, nothing)
 
     @property
     def all(self) -> np.ndarray:
-        """Both, one after the other."""
+        """All coordinates: left outliers, then replaced ones."""
         return np.concatenate((self.left, self.replaced))
 
     def mark(self, page: np.ndarray) -> None:
-        """Write 1 for pixels that are left and 2 for replaced ones into a map (H, W, C) or (D, H, W, C)."""
+        """Write 1 for left pixels and 2 for replaced ones into a map, (H, W, C) or (D, H, W, C)."""
         for value, points in ((1, self.left), (2, self.replaced)):
-            channel, *where = points.T
-            page[(*where, channel)] = value
+            channel, *place = points.T
+            page[(*place, channel)] = value
 
 
 @dataclass(frozen=True)
 class OutlierCounts:
-    """How many pixels of a picture were isolated outliers; one that is so in several channels counts once."""
+    """Numbers of isolated outliers of an image; one in several channels counts once.
+
+    Attributes:
+        left: outliers that keep their stored value.
+        replaced: outliers whose result is the output of the network.
+    """
 
     left: int = 0
     replaced: int = 0
@@ -169,13 +183,10 @@ class OutlierCounts:
 
     @classmethod
     def of(cls, outliers: PageOutliers) -> "OutlierCounts":
-        """Count those of a page."""
-        return cls(
-            *(
-                len(np.unique(points[:, 1:], axis=0))
-                for points in (outliers.left, outliers.replaced)
-            )
-        )
+        """Count the outliers of a page."""
+        left = np.unique(outliers.left[:, 1:], axis=0)
+        replaced = np.unique(outliers.replaced[:, 1:], axis=0)
+        return cls(len(left), len(replaced))
 
     def __str__(self) -> str:
         parts = []
@@ -188,11 +199,14 @@ class OutlierCounts:
 
 
 def inside(points: np.ndarray, place: Sequence[slice]) -> tuple[np.ndarray, ...]:
-    """Return the indices of the points of a place, within it: channel, then one of each spatial axis.
+    """Return the points within a place, as indices of an array of that place.
 
     Args:
         points: coordinates, (n, 1 + number of spatial axes).
         place: a slice of each spatial axis, with its start and stop.
+
+    Returns:
+        Channels, then coordinates along each spatial axis from the start of the place.
     """
     starts = np.array([0, *(part.start or 0 for part in place)])
     stops = np.array([np.iinfo(np.int64).max, *(part.stop for part in place)])
@@ -207,31 +221,35 @@ def find_outliers(read: Read, size: Sequence[int], flanks: bool) -> np.ndarray:
     """Find the isolated outliers of a page or volume, see `bad_pixels.outlier_mask`.
 
     Args:
-        read: gives the pixels of a place, (C, h, w) or (C, d, h, w), in units of the network.
+        read: returns the pixels of a place, (C, h, w) or (C, d, h, w), in units of the network.
         size: (H, W) or (D, H, W).
-        flanks: add the pixels next to them that stand out as well.
+        flanks: add adjacent pixels that stand out as well.
 
     Returns:
         Coordinates as `PageOutliers` has them.
     """
-    found = [part.global_of(standing_out(part.planes(read))) for part in _parts(size)]
-    points = isolated(torch.cat(found), size[-2:])
+    sharp = []
+    for part in _parts(size):
+        sharp.append(part.global_of(standing_out(part.planes(read))))
+    points = isolated(torch.cat(sharp), size[-2:])
     if flanks and len(points):
         grown = [points]
         for part in _parts(size):
             own = part.local_of(points)
             if len(own):
-                grown.append(part.global_of(with_flanks(part.planes(read), own), within=False))
+                own = with_flanks(part.planes(read), own)
+                grown.append(part.global_of(own, within=False))
         points = torch.cat(grown).unique(dim=0)
     return _split_planes(points.numpy(), size)
 
 
 def lacking_at(points: np.ndarray, read: Read, other: Read, size: Sequence[int]) -> np.ndarray:
-    """Tell which outliers of a capture another capture of the same scene lacks, see `bad_pixels.lacking`.
+    """Tell which outliers of a capture another capture lacks, see `bad_pixels.lacking`.
 
     Args:
-        points: coordinates as `find_outliers` gives them.
-        read, other: give the pixels of both captures, see `find_outliers`.
+        points: coordinates as `find_outliers` returns them.
+        read: returns pixels of the capture, see `find_outliers`.
+        other: returns pixels of the other capture of the scene.
         size: (H, W) or (D, H, W).
 
     Returns:
@@ -243,20 +261,22 @@ def lacking_at(points: np.ndarray, read: Read, other: Read, size: Sequence[int])
         chosen = part.holds(joined)
         if chosen.any():
             own = part.local_of(joined[chosen])
-            result[chosen.numpy()] = absent(part.planes(read), part.planes(other), own).numpy()
+            gone = absent(part.planes(read), part.planes(other), own)
+            result[chosen.numpy()] = gone.numpy()
     return result
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows of a page, or planes of a volume, that are looked at together.
+    """Rows of a page, or planes of a volume, that are searched at once.
 
-    Points are (plane, row, column): of a page the plane is a channel, of a volume channel * depth +
-    plane.
+    Points are (plane, row, column): the plane of a page is a channel, the plane of a volume channel
+    * depth + plane.
 
     Attributes:
-        size: of the whole, (H, W) or (D, H, W).
-        first, stop: rows, or planes.
+        size: of the page or volume, (H, W) or (D, H, W).
+        first: first row, or plane.
+        stop: the row, or plane, after the last one.
     """
 
     size: tuple[int, ...]
@@ -269,16 +289,18 @@ class _Part:
 
     @property
     def top(self) -> int:
-        """The first row that is read: what decides about a pixel lies up to HALO rows away."""
+        """First row to read: HALO rows before the first one decide about its pixels."""
         return 0 if self.deep else max(0, self.first - HALO)
 
     def planes(self, read: Read) -> Tensor:
         """Return the pixels as planes (N, h, W)."""
+        *_, height, width = self.size
         if self.deep:
-            rows: tuple[slice, ...] = (slice(self.first, self.stop), slice(0, self.size[1]))
+            place = (slice(self.first, self.stop), slice(0, height), slice(0, width))
+            values = read(place)
         else:
-            rows = (slice(self.top, min(self.stop + HALO, self.size[0])),)
-        values = read((*rows, slice(0, self.size[-1])))
+            bottom = min(self.stop + HALO, height)
+            values = read((slice(self.top, bottom), slice(0, width)))
         return values.reshape(-1, *size_of(values[None])[-2:])
 
     def holds(self, points: Tensor) -> Tensor:
@@ -291,25 +313,35 @@ class _Part:
         own = points[self.holds(points)].clone()
         if self.deep:
             depth = self.size[0]
-            own[:, 0] = (
-                own[:, 0] // depth * (self.stop - self.first) + own[:, 0] % depth - self.first
-            )
+            channel = own[:, 0] // depth
+            plane = own[:, 0] % depth
+            own[:, 0] = channel * (self.stop - self.first) + plane - self.first
         own[:, 1] -= self.top
         return own
 
     def global_of(self, points: Tensor, within: bool = True) -> Tensor:
-        """Return points of `planes` as points of the whole; with `within` those of this part alone."""
+        """Return points of `planes` as points of the page or volume.
+
+        Args:
+            points: (n, 3).
+            within: leave out points beyond this part.
+
+        Returns:
+            (m, 3).
+        """
         moved = points.clone()
         if self.deep:
             length = self.stop - self.first
-            moved[:, 0] = moved[:, 0] // length * self.size[0] + moved[:, 0] % length + self.first
+            channel = moved[:, 0] // length
+            plane = moved[:, 0] % length
+            moved[:, 0] = channel * self.size[0] + plane + self.first
         moved[:, 1] += self.top
         return moved[self.holds(moved)] if within else moved
 
 
 def _parts(size: Sequence[int]) -> list[_Part]:
-    """Return the parts of a page or volume, of about PIXELS each."""
-    step = max(1, PIXELS // math.prod(size[1:]))
+    """Return the parts of a page or volume, of about PIXELS_AT_ONCE each."""
+    step = max(1, PIXELS_AT_ONCE // math.prod(size[1:]))
     return [
         _Part(tuple(size), start, min(start + step, size[0])) for start in range(0, size[0], step)
     ]
@@ -331,37 +363,39 @@ def _join_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
-    """Find the pixels that stand out in most of several pictures of different scenes.
+    """Find the pixels that stand out in most of several images of different scenes.
 
     Args:
-        reads: give the pixels of each picture, see `find_outliers`.
+        reads: each returns pixels of one image, see `find_outliers`.
         size: (H, W) of all of them.
 
     Returns:
-        Coordinates, (n, 3); groups of more than 3 x 3 pixels, as burnt-in letters have, are left
-        out. None where there are fewer than 3 pictures, and where some may show the same scene:
-        what they share may be of it.
+        Coordinates, (n, 3), without groups of more than 3 x 3 pixels, such as burnt-in letters.
+        None of fewer than 3 images, and where some may show the same scene: what they share may be
+        part of it.
     """
     nothing = np.zeros((0, 3), np.int64)
     if len(reads) < 3:
         return nothing
     each = [find_outliers(read, size, flanks=False) for read in reads]
-    if not sum(map(len, each)):
+    if not any(len(points) for points in each):
         return nothing
     scenes = [_structure(read, size, points) for read, points in zip(reads, each, strict=True)]
-    if not all(_differ(*pair) for pair in combinations(scenes, 2)):
-        return nothing
+    for first, second in combinations(scenes, 2):
+        if not _show_different_scenes(first, second):
+            return nothing
     places, counts = np.unique(np.concatenate(each), axis=0, return_counts=True)
     common = places[counts > len(each) / 2]
     small = [nothing]
     for channel in np.unique(common[:, 0]):
         own = common[common[:, 0] == channel]
-        small.append(own[compact(torch.from_numpy(own[:, 1:]), 9).numpy()])
+        in_small_group = compact(torch.from_numpy(own[:, 1:]), 9)
+        small.append(own[in_small_group.numpy()])
     return np.concatenate(small)
 
 
 def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarray:
-    """Return means of a picture over blocks of 8 x 8 pixels, without some points: (2, n).
+    """Return means of an image over blocks of 8 x 8 pixels, without some points: (2, n).
 
     The first are those of every other column, the second those of the columns between them.
     """
@@ -369,27 +403,27 @@ def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarra
     image[tuple(points.T)] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is known
-        plane = np.nanmean(image, 0)
-        blocks = cut_blocks(plane, 8)
+        blocks = cut_blocks(np.nanmean(image, 0), 8)
         halves = blocks.reshape(*blocks.shape[:3], 4, 2)
         means: np.ndarray = np.nanmean(halves, (1, 3)).reshape(-1, 2).T
     return means
 
 
-def _differ(first: np.ndarray, second: np.ndarray) -> bool:
-    """Tell whether two pictures show different scenes: each has structure, and not the other's.
+def _show_different_scenes(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return True if each of two images has structure, and not that of the other.
 
     Args:
-        first, second: see `_structure`. Where the two means of a picture agree, they are structure
-            and not noise.
+        first: see `_structure`. Where the two means of an image agree, they are structure and not
+            noise.
+        second: of the other image.
     """
-    if any(_correlation(*halves) < 0.8 for halves in (first, second)):
+    if _correlation(*first) < 0.8 or _correlation(*second) < 0.8:
         return False
     return _correlation(first.sum(0), second.sum(0)) < 0.5
 
 
 def _correlation(one: Any, other: Any) -> float:
-    """Return the correlation of the values that both have; 0 where there are too few or they are one value."""
+    """Return the correlation of the values known in both; 0 for too few or constant values."""
     known = np.isfinite(one) & np.isfinite(other)
     if known.sum() < 16 or not one[known].std() or not other[known].std():
         return 0.0
