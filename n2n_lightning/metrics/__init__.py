@@ -1,1 +1,1 @@
-"""How good denoised images are: PSNR, estimates without clean images, SURE, FSC, classical references."""
+"""Quality of denoised images: PSNR, scores without clean images, SURE, FSC, classical filters."""

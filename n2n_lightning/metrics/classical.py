@@ -1,7 +1,8 @@
-"""Classical filters, tuned as Noise2Noise trains: to compare networks with."""
+"""Classical filters for comparison, tuned on noisy pairs as Noise2Noise trains."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,31 @@ from n2n_lightning.files import InputError
 
 @dataclass
 class Filter:
-    """A filter of one image (H, W, C), numpy, with its one parameter and the values of it that are tried."""
+    """Filter of one image with one parameter to tune.
+
+    Attributes:
+        parameter: name of the parameter.
+        values: values to try.
+        run: takes an image (H, W, C) and `v`, a value of the parameter; returns the filtered image.
+        every: one of this many noisy pairs is used for the tuning.
+    """
 
     parameter: str
     values: Sequence[float]
-    run: Callable[[Any, float], Any]
-    every: int = 1  # of the noisy pairs, every so many-th is used for the tuning
+    run: Callable[..., Any]
+    every: int = 1
 
 
 def filters(sigma: float) -> dict[str, Filter]:
-    """The filters by name; some of their parameters are in units of `sigma`, the deviation of the noise."""
+    """Return the filters by name; BM3D where it is installed.
+
+    Args:
+        sigma: deviation of the noise, the unit of some parameters.
+    """
     from scipy import ndimage
     from skimage import restoration
 
-    found = {
+    available = {
         "Gaussian blur": Filter(
             "sigma",
             [0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 1.0, 1.3, 1.7, 2.2],
@@ -59,33 +71,44 @@ def filters(sigma: float) -> dict[str, Filter]:
     try:
         import bm3d
     except ImportError:
-        return found
-    return found | {
-        "BM3D": Filter(
-            "sigma", [0.5, 0.7, 1.0, 1.3], lambda x, v: bm3d.bm3d(x, v * sigma), every=10
-        )
-    }
+        return available
+    available["BM3D"] = Filter(
+        "sigma", [0.5, 0.7, 1.0, 1.3], lambda x, v: bm3d.bm3d(x, v * sigma), every=10
+    )
+    return available
 
 
 def each(run: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
-    """A filter of one image (H, W, C), numpy, as one of a batch (B, C, H, W)."""
+    """Turn a filter of one NumPy image (H, W, C) into one of a batch (B, C, H, W)."""
 
     def denoise(images: Tensor) -> Tensor:
-        pixels = [np.ascontiguousarray(i.permute(1, 2, 0).cpu().numpy()) for i in images]
-        planes = [np.asarray(run(p)).reshape(p.shape) for p in pixels]
-        return torch.stack(
-            [torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1) for p in planes]
-        ).float()
+        results = []
+        for image in images:
+            pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+            filtered = np.asarray(run(pixels)).reshape(pixels.shape)
+            result = torch.from_numpy(np.ascontiguousarray(filtered))
+            results.append(result.permute(2, 0, 1))
+        return torch.stack(results).float()
 
     return denoise
 
 
 def classical(data: Any) -> dict[str, tuple[Callable[[Tensor], Tensor], str]]:
-    """Classical filters with what they were tuned to: each image is filtered alone, (B, C, H, W) -> the same.
+    """Tune the classical filters on the noisy training pairs.
 
-    Tuned as Noise2Noise trains: the parameter is the one whose output is closest to the other noisy
-    image, over up to 100 pairs of the training data, 10 for BM3D, which is slow. No clean image and
-    no scored image is looked at.
+    As in Noise2Noise training, the best parameter is the one whose output is closest to the other
+    noisy image, over up to 100 pairs, 10 for BM3D, which is slow. Neither clean nor scored images
+    are used.
+
+    Args:
+        data: a NoisyPairs with training data.
+
+    Returns:
+        For each filter, by name, a function from (B, C, H, W) to the same, which filters each image
+        alone, and its parameter in words.
+
+    Raises:
+        InputError: there are no training pairs.
     """
     if data.train is None:
         raise InputError(
@@ -93,20 +116,20 @@ def classical(data: Any) -> dict[str, tuple[Callable[[Tensor], Tensor], str]]:
             True,
             "there are no noisy training pairs to tune the filters on (train_data.pkl)",
         )
-    some = torch.linspace(0, len(data.train) - 1, min(100, len(data.train))).round().long()
-    noisy, other = data.noisy_pair(data.train[BatchIndex(0, 0, some)])
+    count = len(data.train)
+    chosen = torch.linspace(0, count - 1, min(100, count)).round().long()
+    noisy, other = data.noisy_pair(data.train[BatchIndex(0, 0, chosen)])
     difference = noisy - other
     sigma = float(difference[~difference.isnan()].std() / 2**0.5)
 
     tuned = {}
     for name, kind in filters(sigma).items():
-        runs = {
-            value: each(lambda x, run=kind.run, value=value: run(x, value)) for value in kind.values
-        }  # type: ignore[misc]
         losses = {}
-        for value, run in runs.items():
+        for value in kind.values:
+            run = each(partial(kind.run, v=value))
             error = run(noisy[:: kind.every]) - other[:: kind.every]
             losses[value] = float(torch.nan_to_num(error).square().mean())  # NaN: a missing pixel
-        best = min(losses, key=lambda v: losses[v])
-        tuned[name] = (runs[best], f"{kind.parameter}={best:g}")
+        best = min(losses, key=losses.__getitem__)
+        run = each(partial(kind.run, v=best))
+        tuned[name] = (run, f"{kind.parameter}={best:g}")
     return tuned

@@ -1,9 +1,8 @@
-"""Fourier shell correlation of two halves: at which fineness of detail they still say the same.
+"""Fourier shell correlation of two halves: the finest detail in which they agree.
 
 The correlation of the Fourier coefficients of two independent volumes of one specimen, shell by
 shell (Harauz and van Heel, Optik 1986; Rosenthal and Henderson, JMB 2003, for the threshold of
-0.143). Halves that one network has denoised share its errors: their curve says how alike they
-became, and is no resolution.
+0.143). Halves denoised by one network share its errors: their curve is no resolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,38 +17,53 @@ THRESHOLD = 0.143
 
 
 def shells(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
-    """Sums over the shells of the Fourier space: the cross spectrum and both power spectra, (count, 3).
+    """Sum cross spectrum and power spectra over the shells of the Fourier space.
 
     Args:
-        one, other: of one shape, (H, W) or (D, H, W), finite. Their edges are faded out, or they
-            would be detail.
-        count: shells between the frequencies 0 and 1/2 per pixel.
+        one: (H, W) or (D, H, W), finite. Its edges are faded out, or they would count as detail.
+        other: likewise, of the same shape.
+        count: number of shells between the frequencies 0 and 1/2 per pixel.
+
+    Returns:
+        The cross spectrum, and the power spectra of both: (count, 3).
     """
-    window, dims = np.ones(one.shape), len(one.shape)
+    dims = len(one.shape)
+    window = np.ones(one.shape)
     for axis, length in enumerate(one.shape):
         fade = np.hanning(length + 2)[1:-1]
         window = window * along(fade, axis, dims)
-    first, second = (
-        np.fft.rfftn((x - x.mean()) * window)
-        for x in (one.astype(np.float64), other.astype(np.float64))
-    )
-    *whole, last = one.shape
-    steps = [np.fft.fftfreq(length) for length in whole] + [np.fft.rfftfreq(last)]
-    radius = np.sqrt(sum(along(f, axis, dims) ** 2 for axis, f in enumerate(steps)))
+    first = _spectrum(one, window)
+    second = _spectrum(other, window)
+    *full, last = one.shape
+    frequencies = [np.fft.fftfreq(length) for length in full] + [np.fft.rfftfreq(last)]
+    squares = [along(f, axis, dims) ** 2 for axis, f in enumerate(frequencies)]
+    radius = np.sqrt(sum(squares))
     shell = np.minimum((radius * 2 * count).astype(int), count).ravel()
-    terms = ((first * second.conj()).real, np.abs(first) ** 2, np.abs(second) ** 2)
-    return np.stack([np.bincount(shell, term.ravel(), count + 1)[:count] for term in terms], 1)
+    sums = []
+    for term in ((first * second.conj()).real, np.abs(first) ** 2, np.abs(second) ** 2):
+        sums.append(np.bincount(shell, term.ravel(), count + 1)[:count])
+    return np.stack(sums, 1)
+
+
+def _spectrum(values: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Return the Fourier transform of real values without their mean, times a window."""
+    values = values.astype(np.float64)
+    return np.fft.rfftn((values - values.mean()) * window)
 
 
 @dataclass
 class Correlation:
     """Fourier shell correlation, gathered over pairs of halves.
 
+    Attributes:
+        count: number of shells.
+
     >>> draws = np.random.default_rng(0)
     >>> one = draws.normal(size=(32, 32, 32))
-    >>> found = Correlation(8)
-    >>> found.add(one, one + draws.normal(size=one.shape))  # as much noise as picture, at every frequency
-    >>> [round(value, 1) for value in found.values[2:5]]
+    >>> correlation = Correlation(8)
+    >>> # as much noise as signal at every frequency
+    >>> correlation.add(one, one + draws.normal(size=one.shape))
+    >>> [round(value, 1) for value in correlation.values[2:5]]
     [0.7, 0.7, 0.7]
     """
 
@@ -57,9 +71,14 @@ class Correlation:
     _sums: np.ndarray | None = field(default=None, repr=False)
 
     def add(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Adds two halves."""
-        found = shells(one, other, self.count)
-        self._sums = found if self._sums is None else self._sums + found
+        """Add two halves.
+
+        Args:
+            one: (H, W) or (D, H, W), finite.
+            other: of the same shape.
+        """
+        sums = shells(one, other, self.count)
+        self._sums = sums if self._sums is None else self._sums + sums
 
     @property
     def frequencies(self) -> list[float]:
@@ -72,13 +91,22 @@ class Correlation:
         if self._sums is None:
             return [0.0] * self.count
         cross, first, second = self._sums.T
-        return [float(v) for v in cross / np.maximum(np.sqrt(first * second), 1e-30)]
+        correlation = cross / np.maximum(np.sqrt(first * second), 1e-30)
+        return [float(value) for value in correlation]
 
 
 def resolution(
     frequencies: Sequence[float], values: Sequence[float], threshold: float = THRESHOLD
 ) -> float:
-    """The frequency, in 1 / pixel, at which a curve first falls below a threshold; 0.5 where it never does.
+    """Return the frequency at which a curve first falls below a threshold.
+
+    Args:
+        frequencies: in 1 / pixel, ascending.
+        values: of the correlation.
+        threshold: of the correlation.
+
+    Returns:
+        In 1 / pixel, interpolated; 0.5 where the curve never falls below.
 
     >>> round(resolution([0.1, 0.2, 0.3], [1.0, 0.5, 0.1], 0.3), 2)
     0.25
@@ -88,47 +116,64 @@ def resolution(
         if value < threshold:
             if before is None:
                 return frequency
-            share = (before[1] - threshold) / (before[1] - value)
-            return before[0] + share * (frequency - before[0])
+            last_frequency, last_value = before
+            share = (last_value - threshold) / (last_value - value)
+            return last_frequency + share * (frequency - last_frequency)
         before = (frequency, value)
     return 0.5
 
 
 def planes_of(batch: Any) -> list[np.ndarray]:
-    """The channels of a batch, (H, W) or (D, H, W) each, without missing pixels."""
-    return [channel.float().cpu().nan_to_num(0).numpy() for image in batch for channel in image]
+    """Return the channels of a batch, (H, W) or (D, H, W) each, with 0 for missing pixels."""
+    channels = batch.flatten(0, 1)
+    return [channel.float().cpu().nan_to_num(0).numpy() for channel in channels]
 
 
 def curves(
     runs: dict[str, Callable[[Any], Any]], data: Any, device: str = "cpu"
 ) -> dict[str, Correlation]:
-    """The curve of the noisy validation pairs of some data, and of what several networks make of them."""
+    """Measure the curves of noisy validation pairs, and of the same pairs denoised.
+
+    Args:
+        runs: denoisers of batches, by name.
+        data: a NoisyPairs with validation data.
+        device: where the denoisers run.
+
+    Returns:
+        By the names of the denoisers, and `noisy input`.
+    """
     import torch
 
-    found = {name: Correlation() for name in ("noisy input", *runs)}
+    runs = {"noisy input": lambda batch: batch, **runs}
+    correlations = {name: Correlation() for name in runs}
     for batch in data.val_dataloader():
         ready = data.on_after_batch_transfer(batch, 0)
-        halves = [ready["input"], ready["other_input"]]
-        for name, run in {"noisy input": lambda x: x, **runs}.items():
+        for name, run in runs.items():
             with torch.inference_mode():
-                shown = [planes_of(run(half.to(device))) for half in halves]
-            for one, other in zip(*shown, strict=True):
-                found[name].add(one, other)
-    return found
+                ones = planes_of(run(ready["input"].to(device)))
+                others = planes_of(run(ready["other_input"].to(device)))
+            for one, other in zip(ones, others, strict=True):
+                correlations[name].add(one, other)
+    return correlations
 
 
 def draw_curves(found: dict[str, Sequence[float]], frequencies: Sequence[float]) -> Any:
-    """A matplotlib figure of some curves."""
+    """Plot curves of Fourier shell correlation.
+
+    Args:
+        found: values of each curve, by name.
+        frequencies: of the shells, in 1 / pixel.
+
+    Returns:
+        A matplotlib figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=110)
     ax = figure.subplots()
     for name, values in found.items():
-        ax.plot(
-            frequencies,
-            values,
-            label=f"{name}: {THRESHOLD} at {resolution(frequencies, values):.3f} / pixel",
-        )
+        crossing = resolution(frequencies, values)
+        ax.plot(frequencies, values, label=f"{name}: {THRESHOLD} at {crossing:.3f} / pixel")
     ax.axhline(THRESHOLD, color="gray", linewidth=0.8)
     ax.set(
         xlabel="frequency, 1 / pixel",

@@ -1,7 +1,8 @@
-"""How noisy each capture of a scene is by itself, and the score of one of two captures whose noise differs."""
+"""Noise level of each capture of a scene, and scores of captures whose noise differs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.blocks import cut_blocks
 
-# ratio of standard deviations: from here on two captures are not trained on in both directions
+# Ratio of standard deviations; captures that differ more are trained on in one direction only.
 UNEQUAL = 1.5
-ABOUT = 0.97  # of it: what a ratio of 1.5 is measured as, at least
-CLEAN = 1 / 400  # ratio of variances: noise below does not change a score by 0.1 dB
+ABOUT = 0.97  # of it: measured ratios of 1.5 are at least 1.5 times this
+CLEAN_RATIO = 1 / 400  # ratio of variances: noise below does not change a score by 0.1 dB
 FIT = 512  # pixels: side of the part that the weights of a prediction are fitted on
 
 # Half of the neighbours that predict a pixel; the others are opposite to them. Those of the first
@@ -39,9 +40,9 @@ NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = (
     ((3, 3), (3, -3), (3, 4), (3, -4), (4, 3), (4, -3)),
     ((6, 6), (6, -6), (6, 8), (6, -8), (8, 6), (8, -6)),
 )
-ROWS = 40_000  # pixels that they are fitted to
-ENOUGH = 24  # blocks without clipped values: then only these are measured
-# share of the pixels: where fewer are apart from the ends of the values, those are no clipped ones
+ROWS = 40_000  # pixels that the weights are fitted to
+ENOUGH = 24  # blocks without clipped values: with as many, only these are measured
+# share of the pixels away from the lowest and highest value: with fewer, these are not clipped
 LEFT = 0.25
 # standard errors by which two sets of neighbours must differ before the noise counts as correlated
 SURE = 3.5
@@ -61,56 +62,75 @@ def residual(image: Tensor, reach: int = 0) -> Tensor:
         In that shape; NaN where a neighbour is unknown or outside of the image, and where there is
         nothing to fit.
     """
-    far = _far(reach)
+    far = _farthest(reach)
     *_, height, width = image.shape
     result = torch.full_like(image, torch.nan)
     if min(height, width) < 2 * far + 4:
         return result
+    fit = _fit_prediction(image, reach)
+    if fit is None:
+        return result
+    level, weights = fit
+    unpredicted = _inside(image, far) - level
+    for weight, mean in zip(weights, _opposite_means(image, reach), strict=True):
+        unpredicted -= weight * (mean - level)
+    _inside(result, far).copy_(unpredicted)
+    return result
+
+
+def _fit_prediction(image: Tensor, reach: int) -> tuple[Tensor, list[float]] | None:
+    """Fit the prediction of a pixel from its neighbours; None where too few pixels are known.
+
+    Args:
+        image: (C, H, W) or (C, D, H, W), float64; NaN where a pixel is unknown.
+        reach: which of `NEIGHBOURS` to use.
+
+    Returns:
+        A mean level, and the weight of each pair of opposite neighbours, less that level.
+    """
     small = _middle(image)
-    wanted = _inside(small, far).flatten()
+    wanted = _inside(small, _farthest(reach)).flatten()
     step = max(1, len(wanted) // ROWS)
     wanted = wanted[::step]
     columns = torch.stack([mean.flatten()[::step] for mean in _opposite_means(small, reach)], 1)
     known = wanted.isfinite() & columns.isfinite().all(1)
     if known.sum() < 5 * columns.shape[1]:
-        return result
+        return None
     level = wanted[known].mean()
-    columns, wanted = columns[known] - level, wanted[known] - level
+    columns = columns[known] - level
+    wanted = wanted[known] - level
     gram = columns.T @ columns
     ridge = 1e-4 * gram.diagonal().mean() + 1e-30
-    weights = torch.linalg.solve(
-        gram + ridge * torch.eye(len(gram), dtype=gram.dtype), columns.T @ wanted
-    )
-    rest = _inside(image, far) - level
-    for weight, mean in zip(weights.tolist(), _opposite_means(image, reach), strict=True):
-        rest -= weight * (mean - level)
-    _inside(result, far).copy_(rest)
-    return result
+    regular = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+    return level, torch.linalg.solve(regular, columns.T @ wanted).tolist()
 
 
-def _far(reach: int) -> int:
-    """How many pixels away the farthest of some neighbours is."""
+def _farthest(reach: int) -> int:
+    """Return the largest offset, along an axis, of one of `NEIGHBOURS`."""
     return max(max(map(abs, offset)) for offset in NEIGHBOURS[reach])
 
 
 def _inside(image: Tensor, far: int, dy: int = 0, dx: int = 0) -> Tensor:
-    """The neighbours (dy, dx) of all pixels that are so far from the borders; a view."""
+    """Return the neighbours (dy, dx) of all pixels that are `far` from the borders; a view."""
     *_, height, width = image.shape
     return image[..., far + dy : height - far + dy, far + dx : width - far + dx]
 
 
 def _opposite_means(image: Tensor, reach: int) -> Iterator[Tensor]:
-    """The mean of two opposite neighbours of each pixel inside; for each pair of them."""
-    far = _far(reach)
+    """Yield the mean of two opposite neighbours of each pixel inside; for each pair of them."""
+    far = _farthest(reach)
     for dy, dx in NEIGHBOURS[reach]:
-        yield (_inside(image, far, dy, dx) + _inside(image, far, -dy, -dx)) / 2
+        one = _inside(image, far, dy, dx)
+        opposite = _inside(image, far, -dy, -dx)
+        yield (one + opposite) / 2
 
 
 def _middle(image: Tensor) -> Tensor:
-    """The middle of an image, of up to FIT x FIT pixels; of a volume that of its middle planes."""
+    """Return the middle of an image, or of 4 planes of a volume: up to FIT x FIT pixels."""
     *depth, _, _ = axes.spatial(image[None])
     for axis in axes.spatial(image[None]):
-        side, most = image.shape[axis - 1], 4 if axis in depth else FIT
+        most = 4 if axis in depth else FIT
+        side = image.shape[axis - 1]
         image = image.narrow(axis - 1, max(0, side - most) // 2, min(side, most))
     return image
 
@@ -125,9 +145,9 @@ def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
         E (y1 - y2) (y1 - g) = E (n1 - n2) (n1 + x - g) = E n1^2
 
     for x - g, which depends on the texture and on the noise of other pixels, is multiplied by noise
-    of zero mean. So texture makes it less sure but not larger, and n2 may be of any strength. Near
-    clipped values, where the mean of the noise is not zero, near borders and unknown pixels it is
-    (y1 - y2)^2 times the share of n1 in the other pixels.
+    of zero mean. So texture makes the estimate less certain but not larger, and n2 may be of any
+    strength. Near clipped values, where the mean of the noise is not zero, near borders and unknown
+    pixels it is (y1 - y2)^2 times the share of n1 in the other pixels.
 
     Args:
         own: y1, (C, H, W) or (C, D, H, W); NaN where a pixel is unknown.
@@ -144,41 +164,49 @@ def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
     >>> round(noise_power(y1, y2).mean().item(), 1), round(noise_power(y2, y1).mean().item(), 1)
     (4.0, 0.3)
     """
-    own, other = own.detach().cpu().double(), other.detach().cpu().double()
+    own = own.detach().cpu().double()
+    other = other.detach().cpu().double()
     difference = own - other
-    power, both = difference * residual(own, reach), difference.square()
+    power = difference * residual(own, reach)
+    power_of_both = difference.square()
     free = power.isfinite() & ~near_ends(own) & ~near_ends(other)
     if free.double().mean() < LEFT:
         free = power.isfinite()
-    share = (
-        power[free].sum() / both[free].sum() if free.any() and both[free].sum() > 0 else torch.nan
-    )
-    return torch.where(free, power, share * both)
+    total = power_of_both[free].sum()
+    share = power[free].sum() / total if total > 0 else torch.nan
+    return torch.where(free, power, share * power_of_both)
 
 
 def near_ends(image: Tensor) -> Tensor:
-    """Whether a pixel is within 2 pixels of one that has the lowest or the highest value: noise is clipped there."""
+    """Find the pixels within 2 pixels of the lowest or highest value, where noise may be clipped.
+
+    Args:
+        image: (C, H, W) or (C, D, H, W); NaN where a pixel is unknown.
+
+    Returns:
+        bool, in that shape.
+    """
     known = image[image.isfinite()]
     if not known.numel():
         return torch.zeros_like(image, dtype=torch.bool)
-    low, high = known.min(), known.max()
-    at_end = ((image == low) | (image == high)).float()
+    at_end = (image == known.min()) | (image == known.max())
     *_, height, width = image.shape
-    spread = F.max_pool2d(at_end.reshape(-1, 1, height, width), 5, 1, 2)
-    return spread.reshape(image.shape) > 0
+    planes = at_end.float().reshape(-1, 1, height, width)
+    near = F.max_pool2d(planes, 5, 1, 2)
+    return near.reshape(image.shape) > 0
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """The noise of each capture of a scene, in the order of the captures.
+    """Noise of each capture of a scene, in the order of the captures.
 
     Attributes:
-        variances: in stored units squared, (K,); a capture without noise may have slightly less
-            than 0.
+        variances: in stored units squared, (K,); slightly below 0 perhaps for a capture without
+            noise.
         errors: their standard errors.
-        reach: which of `NEIGHBOURS` measure the noise; None: it is correlated over so many pixels
-            that its variance is not measurable for a single capture, only the ratio, if the noise
-            of all has the same spectrum.
+        reach: which of `NEIGHBOURS` measure the noise; None: it is correlated over too many pixels
+            to measure the variance of a single capture; only ratios are known, if the noise of all
+            captures has the same spectrum.
     """
 
     variances: tuple[float, ...]
@@ -188,89 +216,97 @@ class NoiseLevels:
     @property
     def sigmas(self) -> tuple[float, ...]:
         """Standard deviations, 0 for captures without noise."""
-        return tuple(
-            0.0 if self._is_clean(k) else max(v, 0.0) ** 0.5 for k, v in enumerate(self.variances)
-        )
+        deviations = []
+        for k, variance in enumerate(self.variances):
+            deviations.append(0.0 if self._is_clean(k) else max(variance, 0.0) ** 0.5)
+        return tuple(deviations)
 
     @property
     def ratio(self) -> float:
-        """The standard deviation of the noisiest capture over that of the least noisy one; infinite: it has none."""
+        """Ratio of the largest standard deviation to the smallest; infinite if that is 0."""
         low, high = min(self.sigmas), max(self.sigmas)
         return high / low if low else float("inf")
 
     @property
     def ratio_interval(self) -> tuple[float, float]:
-        """A 95% interval of the ratio."""
+        """95% interval of the ratio."""
         high = max(self.variances)
-        low = min(range(len(self.variances)), key=lambda k: self.variances[k])
-        ends = [max(0.0, self.variances[low] + s * 2 * self.errors[low]) / high for s in (1, -1)]
-        least, most = (end**-0.5 if end else float("inf") for end in ends)
+        k = self._least_noisy
+        margin = 2 * self.errors[k]
+        shares = [
+            max(0.0, end) / high for end in (self.variances[k] + margin, self.variances[k] - margin)
+        ]
+        least, most = (share**-0.5 if share else float("inf") for share in shares)
         return least, most
 
     @property
     def noisier(self) -> tuple[int, ...]:
-        """Captures whose noise is UNEQUAL times that of the least noisy one, or more; none where that is not sure."""
-        least = min(range(len(self.variances)), key=lambda k: self.variances[k])
-        found = []
+        """Captures with at least UNEQUAL times the noise of the least noisy one, beyond doubt."""
+        k_least = self._least_noisy
+        least = self.variances[k_least]
+        least_at_most = least + 2 * self.errors[k_least]
+        captures = []
         for k, variance in enumerate(self.variances):
-            surely = self.variances[least] + 2 * self.errors[least] < 0.8 * (
-                variance - 2 * self.errors[k]
-            )
-            if surely and variance >= (ABOUT * UNEQUAL) ** 2 * self.variances[least]:
-                found.append(k)
-        return tuple(found)
+            surely = least_at_most < 0.8 * (variance - 2 * self.errors[k])
+            if surely and variance >= (ABOUT * UNEQUAL) ** 2 * least:
+                captures.append(k)
+        return tuple(captures)
 
     @property
     def others(self) -> tuple[int, ...]:
-        """The captures that are not `noisier`."""
-        return tuple(k for k in range(len(self.variances)) if k not in self.noisier)
+        """Captures that are not `noisier`."""
+        noisier = self.noisier
+        return tuple(k for k in range(len(self.variances)) if k not in noisier)
 
     @property
     def clean(self) -> tuple[int, ...]:
         """Captures without noise of their own."""
         return tuple(k for k in range(len(self.variances)) if self._is_clean(k))
 
+    @property
+    def _least_noisy(self) -> int:
+        return min(range(len(self.variances)), key=self.variances.__getitem__)
+
     def _is_clean(self, k: int) -> bool:
-        return self.variances[k] + 2 * self.errors[k] < CLEAN * max(self.variances)
+        return self.variances[k] + 2 * self.errors[k] < CLEAN_RATIO * max(self.variances)
 
     def pairs(self, within: int | None = None) -> list[tuple[int, int]]:
-        """Pairs of captures to train on, a noisier one as the input and another one as the target.
+        """Return the pairs of captures to train on, as (input, target).
 
         Args:
-            within: captures that are farther apart are no pair.
+            within: captures that are farther apart than this are no pair.
+
+        Returns:
+            Each of the noisier captures with each of the others.
         """
-        return [
-            (i, j)
-            for i in self.noisier
-            for j in self.others
-            if within is None or abs(i - j) <= within
-        ]
+        pairs = []
+        for i, j in product(self.noisier, self.others):
+            if within is None or abs(i - j) <= within:
+                pairs.append((i, j))
+        return pairs
 
     def described(self) -> str:
-        """The levels in words: `sigma 20 of the first captures, 2 of the second: ratio 10`."""
-        groups = (
-            [g for g in (self.noisier, self.others) if g]
-            if len(self.variances) > 2
-            else [(0,), (1,)]
-        )
+        """Return the levels in words: `sigma 20 of the first captures, 2 of ...: ratio 10`."""
+        count = len(self.variances)
+        groups: list[tuple[int, ...]] = [(0,), (1,)]
+        if count > 2:
+            groups = [group for group in (self.noisier, self.others) if group]
+        sigmas = self.sigmas
         parts = []
         for group in groups:
-            mean = (sum(self.sigmas[k] ** 2 for k in group) / len(group)) ** 0.5
-            parts.append(
-                f"{mean:.3g} of {named(group, len(self.variances))}"
-                if mean
-                else _none_of(group, self)
-            )
-        ratio = f": ratio {self.ratio:.3g}" if min(self.sigmas) else ""
+            mean = (sum(sigmas[k] ** 2 for k in group) / len(group)) ** 0.5
+            level = f"{mean:.3g}" if mean else "none"
+            parts.append(f"{level} of {named(group, count)}")
+        ratio = f": ratio {self.ratio:.3g}" if min(sigmas) else ""
         return f"sigma {', '.join(parts)}{ratio}"
 
 
-def _none_of(group: Sequence[int], levels: NoiseLevels) -> str:
-    return f"none of {named(group, len(levels.variances))}"
-
-
 def named(captures: Sequence[int], count: int) -> str:
-    """Captures in words.
+    """List captures in words.
+
+    Args:
+        captures: their numbers, from 0, in order.
+        count: of all captures of a scene.
 
     >>> named([0], 2), named([0, 1, 2, 5], 8), named([7], 8)
     ('the first captures', 'captures 1 to 3, 6', 'captures 8')
@@ -283,55 +319,67 @@ def named(captures: Sequence[int], count: int) -> str:
             runs[-1].append(k)
         else:
             runs.append([k])
-    shown = [f"{run[0] + 1}" + (f" to {run[-1] + 1}" if len(run) > 1 else "") for run in runs]
-    return f"captures {', '.join(shown)}"
+    parts = []
+    for run in runs:
+        first, last = run[0] + 1, run[-1] + 1
+        parts.append(f"{first}" if first == last else f"{first} to {last}")
+    return f"captures {', '.join(parts)}"
 
 
 def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
-    """Measure the noise of each capture by itself, `noise_power`, over blocks of some scenes.
+    """Measure the noise of each capture, see `noise_power`, over blocks of some scenes.
 
-    Blocks with less texture weigh more, for there the noise is surer.
+    Blocks with less texture weigh more: their noise is more certain.
 
     Args:
-        scenes: of each its K captures, (C, H, W), stored values; NaN where a pixel is unknown or an
+        scenes: the K captures of each, (C, H, W), stored values; NaN where a pixel is unknown or an
             outlier.
 
     Returns:
         None where the captures have too few known pixels, or no noise at all.
     """
-    rows = [_blocks_of(captures) for captures in scenes]
-    if not rows or sum(len(row.total) for row in rows) < 8:
+    measurements = [_measure_blocks(captures) for captures in scenes]
+    if not measurements or sum(len(scene.total) for scene in measurements) < 8:
         return None
-    blocks = _joined(rows)
-    whole = float(blocks.total.mean())
-    if not whole > 0:
+    blocks = _joined(measurements)
+    total = float(blocks.total.mean())
+    if not total > 0:
         return None
     if blocks.free.sum() >= ENOUGH:
         blocks = _joined([blocks], blocks.free)
-    least, most = (
-        int(choose(blocks.power[:, 0].mean(0))) for choose in (torch.argmin, torch.argmax)
-    )
-    quiet = blocks.texture[:, least]
-    weight = 1 / ((blocks.total + 0.05 * whole) * (quiet + 1e-3 * whole))
+    powers = blocks.power[:, 0].mean(0)
+    least = int(powers.argmin())
+    most = int(powers.argmax())
+    texture = blocks.texture[:, least]
+    weight = 1 / ((blocks.total + 0.05 * total) * (texture + 1e-3 * total))
     weight = weight / weight.sum()
-    reaches = [_reach(blocks.power[:, :, k], weight, whole) for k in (least, most)]
-    reach = None if None in reaches else max(r for r in reaches if r is not None)
+    reach = _common_reach(blocks.power[:, :, [least, most]], weight, total)
     power = blocks.power[:, reach or 0]
     known = power.isfinite().all(1)
-    weight, power = weight[known] / weight[known].sum(), power[known]
-    shares = (weight[:, None] * power).sum(0)
+    weight = weight[known] / weight[known].sum()
+    return _levels(power[known], weight, total, reach)
+
+
+def _levels(power: Tensor, weight: Tensor, total: float, reach: int | None) -> NoiseLevels | None:
+    """Return the levels of all captures by those of blocks, as ratios of sums.
+
+    Args:
+        power: noise power of each capture, (blocks, K).
+        weight: of the blocks, (blocks,), with sum 1.
+        total: the mean variance of all captures.
+        reach: see `NoiseLevels`.
+    """
+    weighted = weight[:, None] * power
+    shares = weighted.sum(0)
     if not shares.sum() > 0:
         return None
     shares = shares / shares.sum()
-    spread = power - shares * power.sum(1, keepdim=True)  # of a ratio of sums
-    errors = (weight[:, None] * spread).square().sum(0).sqrt() / (
-        weight[:, None] * power
-    ).sum().abs()
+    deviation = power - shares * power.sum(1, keepdim=True)
+    errors = (weight[:, None] * deviation).square().sum(0).sqrt() / weighted.sum().abs()
     errors = errors * (len(weight) / (len(weight) - 1)) ** 0.5
-    variance = whole * len(shares)
-    return NoiseLevels(
-        tuple((shares * variance).tolist()), tuple((errors * variance).tolist()), reach
-    )
+    variance = total * len(shares)
+    variances = tuple((shares * variance).tolist())
+    return NoiseLevels(variances, tuple((errors * variance).tolist()), reach)
 
 
 @dataclass(frozen=True)
@@ -341,8 +389,8 @@ class _Blocks:
     Attributes:
         power: `noise_power` with each of `NEIGHBOURS`, (blocks, reaches, K).
         total: the mean variance of the captures, (blocks,).
-        texture: what the neighbours do not predict, (blocks, K).
-        free: whether no values are clipped, (blocks,).
+        texture: variance that the neighbours do not predict, (blocks, K).
+        free: True where no values are clipped, (blocks,).
     """
 
     power: Tensor
@@ -351,26 +399,30 @@ class _Blocks:
     free: Tensor
 
 
-def _joined(rows: Sequence[_Blocks], which: Any = slice(None)) -> _Blocks:
-    """Blocks of several scenes; or some of them."""
-    parts = [[getattr(row, name) for row in rows] for name in ("power", "total", "texture", "free")]
-    return _Blocks(*(torch.cat(part)[which] for part in parts))
+def _joined(scenes: Sequence[_Blocks], chosen: Any = slice(None)) -> _Blocks:
+    """Join the blocks of several scenes, or some of them."""
+    parts = []
+    for name in ("power", "total", "texture", "free"):
+        parts.append(torch.cat([getattr(scene, name) for scene in scenes])[chosen])
+    return _Blocks(*parts)
 
 
-def _blocks_of(captures: Sequence[Tensor]) -> _Blocks:
-    """Those of one scene; only blocks that are known in every capture."""
+def _measure_blocks(captures: Sequence[Tensor]) -> _Blocks:
+    """Measure the blocks of one scene that are known in every capture."""
     images = [image.double() for image in captures]
-    count, side = len(images), 16 if min(axes.size(images[0][None])) >= 64 else 8
-    whole = sum(images[1:], images[0])
+    count = len(images)
+    side = 16 if min(axes.size(images[0][None])) >= 64 else 8
+    total_image = sum(images[1:], images[0])
     clipped = torch.stack([near_ends(image) for image in images]).any(0)
     powers, totals, textures = [], [], []
     for image in images:
-        difference = image - (whole - image) / (count - 1)
-        rest = [residual(image, reach) for reach in range(len(NEIGHBOURS))]
-        powers.append(torch.stack([_means(difference * r, side) for r in rest], 1))
+        difference = image - (total_image - image) / (count - 1)
+        residuals = [residual(image, reach) for reach in range(len(NEIGHBOURS))]
+        powers.append(torch.stack([_means(difference * part, side) for part in residuals], 1))
         totals.append(_variances(difference, side))
-        textures.append(_means(rest[0].square(), side))
-    power, texture = torch.stack(powers, 2), torch.stack(textures, 1)
+        textures.append(_means(residuals[0].square(), side))
+    power = torch.stack(powers, 2)
+    texture = torch.stack(textures, 1)
     total = torch.stack(totals, 1).mean(1) * (count - 1) / count
     known = power[:, 0].isfinite().all(1) & total.isfinite() & texture.isfinite().all(1)
     free = _means(clipped.double(), side) < 0.02
@@ -378,23 +430,22 @@ def _blocks_of(captures: Sequence[Tensor]) -> _Blocks:
 
 
 def _cut(image: Tensor, side: int) -> Tensor:
-    """Whole blocks of an image (C, H, W), or of what there is where it is smaller: (blocks, pixels)."""
+    """Cut an image (C, H, W) into blocks, smaller ones where the image is: (blocks, pixels)."""
     _, height, width = image.shape
-    blocks: Tensor = cut_blocks(image, min(side, height), min(side, width)).permute(1, 3, 0, 2, 4)
-    return blocks.flatten(0, 1).flatten(1)
+    blocks: Tensor = cut_blocks(image, min(side, height), min(side, width))
+    return blocks.permute(1, 3, 0, 2, 4).flatten(0, 1).flatten(1)
 
 
 def _means(image: Tensor, side: int) -> Tensor:
-    """Means of blocks; NaN where less than half of a block is known."""
+    """Return the means of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
     known = values.isfinite()
-    return torch.where(
-        known.double().mean(1) >= 0.5, values.nan_to_num(0).sum(1) / known.sum(1), torch.nan
-    )
+    means = values.nan_to_num(0).sum(1) / known.sum(1)
+    return torch.where(known.double().mean(1) >= 0.5, means, torch.nan)
 
 
 def _variances(image: Tensor, side: int) -> Tensor:
-    """Variances of blocks; NaN where less than half of a block is known."""
+    """Return the variances of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
     known = values.isfinite()
     count = known.sum(1)
@@ -403,33 +454,57 @@ def _variances(image: Tensor, side: int) -> Tensor:
     return torch.where(known.double().mean(1) >= 0.5, squares / (count - 1), torch.nan)
 
 
-def _reach(power: Tensor, weight: Tensor, whole: float) -> int | None:
-    """The nearest neighbours from which farther ones do not differ in the noise that they tell; None: all do.
+def _common_reach(power: Tensor, weight: Tensor, total: float) -> int | None:
+    """Return the nearest neighbours that suit all of some captures; None where none do.
 
     Args:
-        power: of the least noisy capture, (blocks, reaches).
-        weight: of the blocks, (blocks,), of sum 1.
-        whole: the mean variance of all captures.
+        power: of the captures, (blocks, reaches, captures).
+        weight: of the blocks, (blocks,), with sum 1.
+        total: the mean variance of all captures.
     """
-    for near in range(len(NEIGHBOURS) - 1):
-        differs = False
-        for far in range(near + 1, len(NEIGHBOURS)):
-            apart = power[:, far] - power[:, near]
-            known = apart.isfinite()  # near borders there are none so far away
-            part = weight * known
-            mean = float((part * apart.nan_to_num(0)).sum() / part.sum().clamp(min=1e-30))
-            error = float(
-                (part * (apart - mean).nan_to_num(0)).square().sum().sqrt()
-                / part.sum().clamp(min=1e-30)
-            )
-            differs = differs or abs(mean) > max(SURE * error, 0.006 * whole)
-        if not differs:
+    reaches = []
+    for capture in power.unbind(2):
+        reach = _reach(capture, weight, total)
+        if reach is None:
+            return None
+        reaches.append(reach)
+    return max(reaches)
+
+
+def _reach(power: Tensor, weight: Tensor, total: float) -> int | None:
+    """Return the nearest neighbours whose estimate farther ones confirm; None where none do.
+
+    Args:
+        power: of one capture, (blocks, reaches).
+        weight: of the blocks, (blocks,), with sum 1.
+        total: the mean variance of all captures.
+    """
+    last = len(NEIGHBOURS) - 1
+    for near in range(last):
+        differences = power[:, near + 1 :] - power[:, near : near + 1]
+        if not any(_differs(column, weight, total) for column in differences.unbind(1)):
             return near
     return None
 
 
+def _differs(difference: Tensor, weight: Tensor, total: float) -> bool:
+    """Return True if two estimates of the noise power differ by more than chance.
+
+    Args:
+        difference: of the two, (blocks,); NaN near borders, where neighbours are missing.
+        weight: of the blocks, (blocks,), with sum 1.
+        total: the mean variance of all captures.
+    """
+    weight = weight * difference.isfinite()
+    norm = weight.sum().clamp(min=1e-30)
+    mean = float((weight * difference.nan_to_num(0)).sum() / norm)
+    deviation = weight * (difference - mean).nan_to_num(0)
+    error = float(deviation.square().sum().sqrt() / norm)
+    return abs(mean) > max(SURE * error, 0.006 * total)
+
+
 def one_way_errors(output: Tensor, reference: Tensor, noise: Tensor) -> Tensor:
-    """Estimate the squared error of a denoised capture by another capture of the scene, without bias.
+    """Estimate the squared error of a denoised capture by another capture, without bias.
 
     E |f(y1) - y2|^2 = E |f(y1) - x|^2 + E n2^2, where f(y1) does not depend on n2.
 
@@ -439,9 +514,9 @@ def one_way_errors(output: Tensor, reference: Tensor, noise: Tensor) -> Tensor:
         noise: E n2^2 of each pixel, `noise_power`, or 0 for a capture without noise.
 
     Returns:
-        In that shape, float64, of single pixels: their mean is the estimate. The uncertainty of the
-            noise is in it.
+        In that shape, float64, of single pixels: their mean is the estimate, and their spread
+        includes the uncertainty of the noise.
     """
-    return (
-        output.detach().cpu().double() - reference.detach().cpu().double()
-    ).square() - noise.detach().cpu().double()
+    output = output.detach().cpu().double()
+    reference = reference.detach().cpu().double()
+    return (output - reference).square() - noise.detach().cpu().double()

@@ -1,7 +1,7 @@
 """The noise's variance as a line a + b brightness, fitted to what is known of the noise.
 
-Two captures of a scene: `noise_model`. A noisy and a denoised image: `noise_line_of_residual`. Places
-of which some are texture, not noise: `robust_noise_line`.
+`noise_model` fits it to pairs of captures, `noise_line_of_residual` to noisy and denoised images,
+`robust_noise_line` to places of which some are texture and not noise.
 """
 
 from collections.abc import Sequence
@@ -111,7 +111,9 @@ def noise_line_of_residual(
 
 
 def robust_noise_line(brightness: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
-    """Fit a line that up to half of the points may miss: repeated medians (Siegel, Biometrika 1982).
+    """Fit a line by repeated medians, which up to half of the points may miss.
+
+    Siegel, Biometrika 1982.
 
     Args:
         brightness: of some places, (n,); its time grows with n squared.
