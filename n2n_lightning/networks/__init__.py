@@ -1,4 +1,4 @@
-"""Denoising networks: plain modules that know nothing of training. One file per family.
+"""Denoising networks, plain modules without training code. One file per family.
 
 Every network takes float images (B, C, H, W), values in [0, 1] up to noise, of any height and
 width, and returns the denoised images in the same shape. Checkpoints name a network by this

@@ -1,4 +1,4 @@
-"""U-Nets of blocks: NAFNet, and DRUNet in small."""
+"""U-Nets of blocks: NAFNet, and a small DRUNet."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,33 +21,37 @@ from n2n_lightning.networks.network import (
 
 
 class _NAFBlock(nn.Module):
-    """A block of NAFNet: gated depthwise convolution, then a gated layer, each after layer normalisation.
+    """Block of NAFNet: gated depthwise convolution, then a gated layer, both with layer norm.
 
-    Without its channel attention, a mean over the whole image, whose result would change with the
-    size of the image. Both branches start at nothing, as in the paper.
+    Without channel attention, a mean over the whole image, which would make results depend on the
+    size of the image. Both branches start at zero, as in the paper.
     """
 
     receptive_radius = 1
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
+        self.norm1 = nn.LayerNorm(width, 1e-6)
+        self.norm2 = nn.LayerNorm(width, 1e-6)
         self.widen = nn.Conv2d(width, 2 * width, 1)
         self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
         self.narrow = nn.Conv2d(width, width, 1)
-        self.widen2, self.narrow2 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, width, 1)
-        self.beta, self.gamma = (nn.Parameter(torch.zeros(1, width, 1, 1)) for _ in range(2))
+        self.widen2 = nn.Conv2d(width, 2 * width, 1)
+        self.narrow2 = nn.Conv2d(width, width, 1)
+        self.beta = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = self.depthwise(self.widen(_channelwise(self.norm1, x))).chunk(2, 1)
+        wide = self.widen(_channelwise(self.norm1, x))
+        a, b = self.depthwise(wide).chunk(2, 1)
         x = x + self.beta * self.narrow(a * b)
         a, b = self.widen2(_channelwise(self.norm2, x)).chunk(2, 1)
         return x + self.gamma * self.narrow2(a * b)
 
 
 def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Layer normalisation over the channels of each pixel."""
-    # the exporter ties layer_norm to the number of images of its example
+    """Normalise over the channels of each pixel."""
+    # The exporter would tie layer_norm to the number of images of its example.
     if torch.compiler.is_exporting():
         variance, mean = torch.var_mean(x, 1, keepdim=True, correction=0)
         normal = (x - mean) * torch.rsqrt(variance + norm.eps)
@@ -62,50 +66,66 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, width: int, dims: int = 2) -> None:
         super().__init__()
-        self.first, self.second = (CONVOLUTION[dims](width, width, 3, padding=1) for _ in range(2))
+        self.first = CONVOLUTION[dims](width, width, 3, padding=1)
+        self.second = CONVOLUTION[dims](width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(x)))
 
 
 class _Difference(nn.Module):
-    """A 3x3 convolution without bias whose weights sum to 0 for each output: blind to what is added to an image.
+    """3x3 convolution without bias whose weights sum to 0.
 
-    At the border pixels are repeated: zeros there would be seen. In float32, for differences of
-    half precision would be those of its rounding.
+    A constant added to the image has no effect.
+    Pixels are repeated at the border: zeros would have an effect. In float32: in half precision
+    differences would be those of rounding.
     """
 
     def __init__(self, inputs: int, outputs: int, dims: int) -> None:
         super().__init__()
         layer = CONVOLUTION[dims](inputs, outputs, 3, bias=False)
-        self.weight, self._apply_to = layer.weight, {2: F.conv2d, 3: F.conv3d}[dims]
+        self.weight = layer.weight
+        self._convolve = {2: F.conv2d, 3: F.conv3d}[dims]
 
     def forward(self, image: Tensor) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):
-            weight = self.weight - axes.per_image(self.weight.flatten(1).mean(1), self.weight)
+            mean = self.weight.flatten(1).mean(1)
+            weight = self.weight - axes.per_image(mean, self.weight)
             border = [1] * (2 * len(axes.size(image)))
-            result: Tensor = self._apply_to(
-                F.pad(image.float(), border, mode="replicate"), weight.float()
-            )
+            padded = F.pad(image.float(), border, mode="replicate")
+            result: Tensor = self._convolve(padded, weight.float())
             return result.to(self.weight.dtype)  # of a model after .half()
 
 
 def shuffled(x: Tensor) -> Tensor:
-    """Pixel shuffle (Shi et al., CVPR 2016) by 2 along all spatial axes: (B, 4 C, H, W) -> (B, C, 2 H, 2 W).
+    """Upsample by pixel shuffle (Shi et al., CVPR 2016) by 2 along all spatial axes.
 
-    Volumes (B, 8 C, D, H, W) become (B, C, 2 D, 2 H, 2 W).
+    Images (B, 4 C, H, W) become (B, C, 2 H, 2 W), volumes (B, 8 C, D, H, W) become (B, C, 2 D, 2 H,
+    2 W).
     """
     if not axes.deep(x):
         return F.pixel_shuffle(x, 2)
     batch, channels, depth, height, width = x.shape
-    x = x.view(batch, channels // 8, 2, 2, 2, depth, height, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    x = x.view(batch, channels // 8, 2, 2, 2, depth, height, width)
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
     return x.reshape(batch, channels // 8, 2 * depth, 2 * height, 2 * width)
 
 
 class _BlockUNet(Network):
-    """A U-Net of blocks: 2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up, skips are added.
+    """U-Net of blocks that estimates the noise: output = input - estimate.
 
-    It estimates the noise: output = input - estimate.
+    2x2 convolutions of stride 2 down, 1x1 convolutions and pixel shuffle up; skip connections are
+    added.
+
+    Args:
+        block: makes a block for a number of channels.
+        reach: receptive radius of a block, in pixels.
+        channels: of the images.
+        widths: channels at each size, full size first.
+        blocks: blocks at each size, on the way down and again on the way up.
+        out_channels: of the result; None: as many as the input has.
+        equivariant: see DRUNet.
+        dims: 2 for images, 3 for volumes.
     """
 
     def __init__(
@@ -131,23 +151,23 @@ class _BlockUNet(Network):
                 f" {option('model.blocks', list(blocks))}: must be equally many"
             )
         self.multiple = 2 ** (len(widths) - 1)
-        # the first convolution and the last
-        self.receptive_radius = receptive_radius_of([reach * count for count in blocks]) + 2
+        radius = receptive_radius_of([reach * count for count in blocks])
+        self.receptive_radius = radius + 2  # the first convolution and the last
+        levels = list(zip(widths, blocks, strict=True))
         steps = list(pairwise(widths))
 
         def chain(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(block(width) for _ in range(count)))
 
+        # made in both cases: the weights of the other layers depend on the draws before them
         first = convolution(channels, widths[0], 3, padding=1)
         self.first = _Difference(channels, widths[0], dims) if equivariant else first
-        self.encoder = nn.ModuleList(chain(w, n) for w, n in zip(widths, blocks, strict=True))
+        self.encoder = nn.ModuleList(chain(*level) for level in levels)
         self.down = nn.ModuleList(convolution(a, b, 2, stride=2) for a, b in steps)
         self.up = nn.ModuleList(
             convolution(b, 2**dims * a, 1, bias=False) for a, b in reversed(steps)
         )
-        self.decoder = nn.ModuleList(
-            chain(w, n) for w, n in reversed(list(zip(widths, blocks, strict=True))[:-1])
-        )
+        self.decoder = nn.ModuleList(chain(*level) for level in reversed(levels[:-1]))
         self.output = convolution(widths[0], self.out_channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the noisy image itself
         nn.init.zeros_(self.output.bias)
@@ -169,14 +189,13 @@ class _BlockUNet(Network):
 
 @final
 class NAFNet(_BlockUNet):
-    """NAFNet (Chen et al., ECCV 2022), a U-Net of blocks without activation functions, see _NAFBlock.
+    """NAFNet (Chen et al., ECCV 2022), a U-Net without activation functions, see _NAFBlock.
 
     Args:
         channels: of the images.
-        widths: channels at each size, the image's own first.
+        widths: channels at each size, full size first.
         blocks: blocks at each size, on the way down and again on the way up.
-        out_channels: of the result, where it has others than the input: that has several frames
-            then.
+        out_channels: of the result, where the input has more channels: several frames.
     """
 
     def __init__(
@@ -193,14 +212,17 @@ class NAFNet(_BlockUNet):
 
 @final
 class DRUNet(_BlockUNet):
-    """A U-Net of residual blocks, as DRUNet (Zhang et al., IEEE TPAMI 2022) but smaller and blind: no noise map.
+    """U-Net of residual blocks: a small DRUNet (Zhang et al., IEEE TPAMI 2022) without noise map.
 
     Args:
-        channels, widths, blocks, out_channels: see NAFNet.
-        equivariant: f(a x + b) = a f(x) + b for any a > 0 and b: a picture in any unit, with any
-            black level, has the same result. No layer has a bias (Mohan et al., ICLR 2020), and the
-            first one sees differences of pixels alone; Herbreteau et al., NeurIPS 2023, do the same
-            with all layers.
+        channels: of the images.
+        widths: channels at each size, full size first.
+        blocks: blocks at each size, on the way down and again on the way up.
+        out_channels: of the result, where the input has more channels: several frames.
+        equivariant: f(a x + b) = a f(x) + b for any a > 0 and b: the result depends on neither unit
+            nor black level. No layer has a bias (Mohan et al., ICLR 2020), and the first one sees
+            differences of pixels alone; Herbreteau et al., NeurIPS 2023, do the same with all
+            layers.
         dims: 2 for images, 3 for volumes.
     """
 

@@ -1,4 +1,4 @@
-"""DnCNN: convolutions at full size."""
+"""DnCNN, convolutions at full size."""
 
 from typing import final
 
@@ -10,18 +10,18 @@ from n2n_lightning.networks.network import BATCH_NORM, CONVOLUTION, Network, che
 
 @final
 class DnCNN(Network):
-    """Convolutions at full size that estimate the noise: output = input - estimate (Zhang et al., IEEE TIP 2017).
+    """Convolutions at full size that estimate the noise (Zhang et al., IEEE TIP 2017).
 
-    The first layer has no normalisation, the last neither normalisation nor activation, as in the
-    paper, which has 17 to 20 layers; 7 of 64 channels are enough for images of 32 x 32.
+    output = input - estimate. The first layer has no normalisation, the last neither normalisation
+    nor activation, as in the paper, which has 17 to 20 layers; 7 of 64 channels are enough for
+    images of 32 x 32.
 
     Args:
         channels: of the images.
-        width: channels of the layers between.
+        width: channels of the inner layers.
         layers: convolutions, 3 or more.
-        batch_norm: normalise in between, as the paper does.
-        out_channels: of the result, where it has others than the input: that has several frames
-            then.
+        batch_norm: normalise the inner layers, as the paper does.
+        out_channels: of the result, where the input has more channels: several frames.
         dims: 2 for images, 3 for volumes.
     """
 
@@ -35,7 +35,8 @@ class DnCNN(Network):
         dims: int = 2,
     ) -> None:
         super().__init__()
-        convolution, normalisation = CONVOLUTION[checked_dims(dims)], BATCH_NORM[dims]
+        convolution = CONVOLUTION[checked_dims(dims)]
+        normalisation = BATCH_NORM[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, layers=layers)
         if layers < 3:
@@ -43,7 +44,8 @@ class DnCNN(Network):
         body: list[nn.Module] = [convolution(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(layers - 2):
             body.append(convolution(width, width, 3, padding=1, bias=not batch_norm))
-            body += [normalisation(width)] if batch_norm else []
+            if batch_norm:
+                body.append(normalisation(width))
             body.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*body, convolution(width, self.out_channels, 3, padding=1))
         self.receptive_radius = layers  # a pixel for each 3x3 convolution

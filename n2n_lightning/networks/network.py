@@ -1,4 +1,4 @@
-"""What the networks have in common: padding, the count of their operations, the check of their sizes."""
+"""Base of the networks: padding, the count of their operations, the check of their options."""
 
 import functools
 import inspect
@@ -21,17 +21,19 @@ MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
 
 
 class Network(nn.Module):
-    """The base of the networks here: pads any image to what `body` can take, and crops the result.
+    """Base class of the networks: pads images to a size that `body` takes, and crops the result.
 
-    `multiple` is the number that height and width must be divisible by inside `body`. `reach` is
-    how many pixels away from a pixel of the input the output can change, where that is known: tiles
-    that overlap by more than twice as much have the result of the whole image.
+    Attributes:
+        multiple: heights and widths must be divisible by this inside `body`.
+        dims: spatial axes, 2 for images and 3 for volumes.
+        receptive_radius: pixels over which an input pixel affects the output, where that is known:
+            tiles that overlap by more than twice as much have the result of the whole image.
+        arguments: of the constructor, for checkpoints.
     """
 
     multiple = 1
-    dims = 2  # spatial axes: 2 for images, 3 for volumes
+    dims = 2
     receptive_radius: int | None = None
-    # with which the network was made: what a checkpoint needs to make it again
     arguments: dict[str, Any]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -41,15 +43,7 @@ class Network(nn.Module):
         @functools.wraps(make)
         def remember(self: "Network", *args: Any, **named: Any) -> None:
             if "arguments" not in self.__dict__:  # not of the classes below
-                signature = inspect.signature(make)
-                given = signature.bind(self, *args, **named)
-                given.apply_defaults()
-                plain = dict(list(given.arguments.items())[1:])
-                # **options, and *args, which have no names
-                for parameter in signature.parameters.values():
-                    if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                        several = plain.pop(parameter.name, {})
-                        plain |= several if isinstance(several, dict) else {}
+                plain = _named_arguments(make, self, *args, **named)
                 object.__setattr__(self, "arguments", plain)
             make(self, *args, **named)
             self.dims = self.arguments.get("dims", 2)
@@ -58,82 +52,120 @@ class Network(nn.Module):
 
     @staticmethod
     def start(image: Tensor, channels: int) -> Tensor:
-        """What a network that estimates the noise takes it from: the image, or the mean of the frames that it is shown.
+        """Return the image to subtract estimated noise from: the input, or the mean of its frames.
 
         Args:
             image: (B, n x channels, ...): n frames, one after the other.
             channels: of the result.
+
+        Returns:
+            (B, channels, ...).
         """
         count = image.shape[1] // channels
-        return image if count == 1 else image.unflatten(1, (count, channels)).mean(1)
+        if count == 1:
+            return image
+        return image.unflatten(1, (count, channels)).mean(1)
 
     def body(self, image: Tensor) -> Tensor:
-        """The network itself, for heights and widths divisible by `multiple`."""
+        """Denoise images whose height and width are divisible by `multiple`."""
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
-        output: Tensor = axes.cropped(
-            self.body(pad_to_multiple(image, self.multiple)), axes.size(image)
-        )
+        padded = pad_to_multiple(image, self.multiple)
+        output: Tensor = axes.cropped(self.body(padded), axes.size(image))
         return output
 
 
+def _named_arguments(make: Any, /, *args: Any, **named: Any) -> dict[str, Any]:
+    """Return the arguments of a constructor by their names, defaults included.
+
+    Args:
+        make: the constructor.
+        args: positional arguments, the object first; those of a parameter `*args` have no names and
+            are left out.
+        named: the others; those of a parameter `**options` are returned like all others.
+    """
+    signature = inspect.signature(make)
+    given = signature.bind(*args, **named)
+    given.apply_defaults()
+    plain = dict(list(given.arguments.items())[1:])
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            several = plain.pop(parameter.name, {})
+            if isinstance(several, dict):
+                plain |= several
+    return plain
+
+
 def to_channels_last(network: nn.Module) -> nn.Module:
-    """A network in the order of memory that convolutions of images on a CPU are fastest with; of volumes as it is."""
-    flat = all(len(parameter.shape) != 5 for parameter in network.parameters())
-    return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
+    """Move a network of images to the memory format that CPUs convolve fastest; volumes stay."""
+    if any(len(parameter.shape) == 5 for parameter in network.parameters()):
+        return network
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def apply(network: nn.Module, image: Tensor) -> Tensor:
-    """Any network on an image (B, C, H, W) of any size: padded, where it needs that, and cropped again.
+    """Run any network on images of any size, with padding and cropping where it needs that.
 
-    A network that is none of those here is padded to its attribute `multiple`, or to what is found
-    by trying.
+    Args:
+        network: one of this package, or any other; it is padded to its attribute `multiple`, or to
+            the least that works, see `multiple_of`.
+        image: (B, C, H, W) or (B, C, D, H, W).
+
+    Returns:
+        The denoised images, of the same size.
     """
+    output: Tensor
     if not isinstance(network, Network) and not torch.compiler.is_exporting():
         multiple = multiple_of(network, image)
         if any(length % multiple for length in axes.size(image)):
-            output: Tensor = axes.cropped(
-                network(pad_to_multiple(image, multiple)), axes.size(image)
-            )
+            padded = pad_to_multiple(image, multiple)
+            output = axes.cropped(network(padded), axes.size(image))
             return output
-    whole: Tensor = network(image)
-    return whole
+    output = network(image)
+    return output
 
 
 _MULTIPLES: "weakref.WeakKeyDictionary[nn.Module, int]" = weakref.WeakKeyDictionary()
 
 
 def multiple_of(network: nn.Module, image: Tensor) -> int:
-    """What heights and widths must be divisible by for a network: its `multiple`, or the least power of 2 that works.
+    """Return the number that heights and widths must be divisible by for a network.
 
     Args:
         network: takes images as `image`, and returns them in the same shape.
-        image: says the number of channels, the type and the device.
+        image: an example, for the number of channels, the type and the device.
+
+    Returns:
+        The attribute `multiple`, or the least power of 2 that works.
 
     Raises:
         ValueError: it works with none of 1 to 64.
 
-    >>> multiple_of(nn.Sequential(nn.MaxPool2d(4), nn.Upsample(scale_factor=4)), torch.zeros(1, 3, 9, 9))
+    >>> network = nn.Sequential(nn.MaxPool2d(4), nn.Upsample(scale_factor=4))
+    >>> multiple_of(network, torch.zeros(1, 3, 9, 9))
     4
     """
-    if isinstance(named := getattr(network, "multiple", None), int):
-        return named
+    stated = getattr(network, "multiple", None)
+    if isinstance(stated, int):
+        return stated
     if network not in _MULTIPLES:
         modes = [(module, module.training) for module in network.modules()]
         network.eval()
         try:
-            _MULTIPLES[network] = _tried(network, image)
+            _MULTIPLES[network] = _probed_multiple(network, image)
         finally:
             for module, mode in modes:
                 module.training = mode
     return _MULTIPLES[network]
 
 
-def _tried(network: nn.Module, image: Tensor) -> int:
+def _probed_multiple(network: nn.Module, image: Tensor) -> int:
+    """Return the least power of 2 for which a network keeps the size of images."""
+    dims = len(axes.size(image))
     for multiple in (1, 2, 4, 8, 16, 32, 64):
         side = multiple * (64 // multiple + 1)
-        example = image.new_zeros(1, image.shape[1], *[side] * len(axes.size(image)))
+        example = image.new_zeros(1, image.shape[1], *[side] * dims)
         try:
             with torch.no_grad():
                 if network(example).shape == example.shape:
@@ -146,9 +178,14 @@ def _tried(network: nn.Module, image: Tensor) -> int:
 
 
 def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
-    """How many multiplications, each with an addition, a network makes per pixel or voxel.
+    """Count the multiplications, each with an addition, of a network per pixel or voxel.
 
-    Counted on an image of 64 x 64, or a volume of 32 x 32 x 32.
+    Args:
+        network: is run on an image of 64 x 64, or a volume of 32 x 32 x 32.
+        channels: of its input.
+
+    Returns:
+        A whole number, rounded.
 
     >>> multiply_accumulates(nn.Conv2d(3, 16, 3, padding=1))
     432
@@ -156,7 +193,8 @@ def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     size = {2: (64, 64), 3: (32, 32, 32)}[getattr(network, "dims", 2)]
-    training, image = network.training, torch.zeros(1, channels, *size)
+    training = network.training
+    image = torch.zeros(1, channels, *size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     network.train(training)
@@ -164,12 +202,17 @@ def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Extends an image (B, C, H, W) at the bottom and right, by reflection, until `multiple` divides H and W.
+    """Extend images by reflection until `multiple` divides their size.
 
-    The same for (B, C, D, H, W), D included.
+    Padding wider than the image, which torch's own reflection refuses, is reflected repeatedly; a
+    side of one pixel is repeated.
 
-    Where the padding is wider than the image (torch's own reflection refuses that) it is reflected
-    again and again; a side of one pixel is repeated.
+    Args:
+        image: (B, C, H, W) or (B, C, D, H, W).
+        multiple: of the result's height and width, and depth.
+
+    Returns:
+        The images, with pixels added at the bottom and on the right, and behind the last plane.
 
     >>> pad_to_multiple(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4)[0, 0, 0].tolist()
     [1.0, 2.0, 3.0, 2.0]
@@ -180,65 +223,102 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         if torch.compiler.is_exporting() or missing:  # an exported network has to take any size
             position = torch.arange(size + missing, device=image.device)
             period = torch.full_like(position, torch.sym_max(2 * (size - 1), 1))
-            image = image.index_select(dim, (position % period - (size - 1)).abs().neg() + size - 1)
+            from_turn = (position % period - (size - 1)).abs()
+            image = image.index_select(dim, from_turn.neg() + size - 1)
     return image
 
 
 def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
-    """Raises ValueError unless these options of the model group hold whole numbers of at least `least`."""
+    """Check that options of the model group are whole numbers.
+
+    Args:
+        least: the lowest number that is allowed.
+        values: by the names of the options; `widths` and `blocks` are lists.
+
+    Raises:
+        InputError: an option is something else.
+    """
     for name, value in values.items():
-        several = name in ("widths", "blocks")
-        found = [value] if not several else list(value) if isinstance(value, Sequence) else []
-        if not found or not all(
-            isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found
-        ):
-            wanted = "a list of whole numbers" if several else "a whole number"
+        numbers: list[Any] = [value]
+        wanted = "a whole number"
+        if name in ("widths", "blocks"):
+            numbers = list(value) if isinstance(value, Sequence) else []
+            wanted = "a list of whole numbers"
+        if not numbers or not all(_is_whole(number) and number >= least for number in numbers):
             raise InputError(f"model.{name}", value, f"must be {wanted}, {least} or more")
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def checked_dims(dims: int) -> int:
-    """The number of spatial axes; raises InputError unless it is 2 or 3."""
+    """Return the number of spatial axes.
+
+    Raises:
+        InputError: it is not 2 or 3.
+    """
     if dims not in (2, 3) or isinstance(dims, bool):
         raise InputError("model.dims", dims, "must be 2 (images) or 3 (volumes)")
     return dims
 
 
 def receptive_radius_of(levels: Sequence[int]) -> int:
-    """How many pixels away from a change of its input a U-Net can change its output.
+    """Return over how many pixels an input pixel affects the output of a U-Net.
 
     Args:
-        levels: how far the layers of each size reach, on the way down and again on the way up.
+        levels: receptive radius of the layers at each size, on the way down and again on the way
+            up.
 
     >>> receptive_radius_of([4, 2, 2])
     27
     """
-    *upper, reach = levels
-    for way in reversed(upper):  # between two sizes two pixels become one, and one becomes two
-        reach = 2 * reach + 1 + 2 * way
-    return reach
+    *upper, radius = levels
+    for layers in reversed(upper):  # between two sizes two pixels become one, and one becomes two
+        radius = 2 * radius + 1 + 2 * layers
+    return radius
 
 
 def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
-    """Two 3x3 (3x3x3) convolutions, each with LeakyReLU 0.1."""
+    """Return two 3x3 (3x3x3) convolutions, each with LeakyReLU 0.1.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the result.
+        dims: 2 for images, 3 for volumes.
+    """
     convolution = CONVOLUTION[dims]
-    first, second = (
-        convolution(inputs, outputs, 3, padding=1),
-        convolution(outputs, outputs, 3, padding=1),
-    )
     return nn.Sequential(
-        first, nn.LeakyReLU(0.1, inplace=True), second, nn.LeakyReLU(0.1, inplace=True)
+        convolution(inputs, outputs, 3, padding=1),
+        nn.LeakyReLU(0.1, inplace=True),
+        convolution(outputs, outputs, 3, padding=1),
+        nn.LeakyReLU(0.1, inplace=True),
     )
+
+
+def upsample_and_join(x: Tensor, skip: Tensor) -> Tensor:
+    """Double the size of feature maps by nearest upsampling and append a skip connection.
+
+    Args:
+        x: (B, C, H, W) or (B, C, D, H, W).
+        skip: of the double size.
+
+    Returns:
+        (B, C + skip channels, ...), of the double size.
+    """
+    upsampled = F.interpolate(x, scale_factor=2, mode="nearest")
+    return torch.cat((upsampled, skip), 1)
 
 
 def network_spec(network: nn.Module) -> dict[str, Any]:
-    """What builds a network of this package, or one made like them, again."""
+    """Return the configuration that builds a network again; empty if it is no `Network`."""
     if not isinstance(network, Network):
         return {}
     kind = type(network)
-    home = (
-        "n2n_lightning.networks"
-        if kind.__module__.startswith("n2n_lightning.networks.")
-        else kind.__module__
-    )
-    arguments = {n: list(v) if isinstance(v, tuple) else v for n, v in network.arguments.items()}
-    return {"model": {"_target_": f"{home}.{kind.__qualname__}", **arguments}}
+    home = kind.__module__
+    if home.startswith("n2n_lightning.networks."):
+        home = "n2n_lightning.networks"
+    spec: dict[str, Any] = {"_target_": f"{home}.{kind.__qualname__}"}
+    for name, value in network.arguments.items():
+        spec[name] = list(value) if isinstance(value, tuple) else value
+    return {"model": spec}

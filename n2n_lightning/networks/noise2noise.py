@@ -2,7 +2,6 @@
 
 from typing import final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,20 +11,20 @@ from n2n_lightning.networks.network import (
     Network,
     checked_dims,
     two_convolutions,
+    upsample_and_join,
 )
 
 
 @final
 class Noise2NoiseUNet(Network):
-    """The U-Net of the Noise2Noise paper (Lehtinen et al., ICML 2018, appendix table 2): 991,203 parameters for RGB.
+    """U-Net of the Noise2Noise paper (Lehtinen et al., ICML 2018, appendix table 2).
 
-    3x3 convolutions, LeakyReLU 0.1 after all but the last, He initialisation, no normalisation. It
-    works on values shifted to [-0.5, 0.5].
+    991,203 parameters for RGB: 3x3 convolutions, LeakyReLU 0.1 after all but the last, He
+    initialisation, no normalisation. Works on values shifted to [-0.5, 0.5].
 
     Args:
         channels: of the images.
-        out_channels: of the result, where it has others than the input: that has several frames
-            then.
+        out_channels: of the result, where the input has more channels: several frames.
         dims: 2 for images, 3 for volumes.
 
     >>> sum(parameter.numel() for parameter in Noise2NoiseUNet().parameters())
@@ -36,15 +35,14 @@ class Noise2NoiseUNet(Network):
 
     def __init__(self, channels: int = 3, out_channels: int | None = None, dims: int = 2) -> None:
         super().__init__()
-        convolution, self._pool = CONVOLUTION[checked_dims(dims)], MAX_POOL[dims]
+        convolution = CONVOLUTION[checked_dims(dims)]
+        self._pool = MAX_POOL[dims]
         self.conv0 = convolution(channels, 48, 3, padding=1)
         self.encoder = nn.ModuleList(convolution(48, 48, 3, padding=1) for _ in range(6))
         inputs = (96, 144, 144, 144)
         self.decoder = nn.ModuleList(two_convolutions(n, 96, dims) for n in inputs)
-        self.dec1a, self.dec1b = (
-            convolution(96 + channels, 64, 3, padding=1),
-            convolution(64, 32, 3, padding=1),
-        )
+        self.dec1a = convolution(96 + channels, 64, 3, padding=1)
+        self.dec1b = convolution(64, 32, 3, padding=1)
         self.output = convolution(32, out_channels or channels, 3, padding=1)
         for module in self.modules():
             if isinstance(module, convolution):
@@ -58,10 +56,11 @@ class Noise2NoiseUNet(Network):
         for layer in list(self.encoder)[:5]:  # conv1 .. conv5, each with pooling
             x = self._pool(F.leaky_relu(layer(x), 0.1), 2)
             skips.append(x)
-        skips.pop()  # pool5 is the way down, not a skip
+        skips.pop()  # pool5 is no skip connection
         x = F.leaky_relu(self.encoder[5](x), 0.1)
         for block in self.decoder:  # upsample5 .. upsample2, with pool4 .. pool1
-            x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
-        x = torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1)
-        x = F.leaky_relu(self.dec1b(F.leaky_relu(self.dec1a(x), 0.1)), 0.1)
+            x = block(upsample_and_join(x, skips.pop()))
+        x = upsample_and_join(x, skips.pop())
+        x = F.leaky_relu(self.dec1a(x), 0.1)
+        x = F.leaky_relu(self.dec1b(x), 0.1)
         return self.output(x) + 0.5

@@ -1,4 +1,4 @@
-"""The two networks of the report: the baseline and the U-Net of its Table 1."""
+"""Networks of the report: the baseline and the U-Net of its Table 1."""
 
 from typing import final
 
@@ -10,7 +10,7 @@ from n2n_lightning.networks.network import Network
 
 
 def _layer(inputs: int, outputs: int) -> nn.Sequential:
-    """3x3 convolution, batch normalisation (which has the bias, so that the convolution needs none), LeakyReLU 0.1."""
+    """Return a 3x3 convolution, batch normalisation, which has the bias, and LeakyReLU 0.1."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding="same", bias=False),
         nn.BatchNorm2d(outputs),
@@ -19,14 +19,17 @@ def _layer(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _output(inputs: int, channels: int) -> nn.Sequential:
-    """The report's 1x1 output with ReLU. It starts at mid-grey: below zero the ReLU passes no gradient back."""
+    """Return the report's 1x1 output with ReLU.
+
+    It starts at mid-grey: below zero the ReLU passes no gradient back.
+    """
     convolution = nn.Conv2d(inputs, channels, 1)
     nn.init.constant_(convolution.bias, 0.5)  # type: ignore[arg-type]
     return nn.Sequential(convolution, nn.ReLU())
 
 
 class _ReportNetwork(Network):
-    """What the report's two networks share: seven encoder layers c0..c6 of 48 channels, 2x2 pooling after c1..c5."""
+    """Encoder of the report's networks: c0..c6, 48 channels, 2x2 pooling after c1..c5."""
 
     multiple = 32
 
@@ -38,7 +41,12 @@ class _ReportNetwork(Network):
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The deepest map, 48 channels at 1/32 of the size, and the pooled maps at 1/2, 1/4, 1/8 and 1/16."""
+        """Encode images.
+
+        Returns:
+            The deepest map, 48 channels at 1/32 of the size, and the pooled maps at 1/2, 1/4, 1/8
+            and 1/16.
+        """
         x = self.c0(image)
         pooled = []
         for layer in (self.c1, self.c2, self.c3, self.c4, self.c5):
@@ -49,18 +57,24 @@ class _ReportNetwork(Network):
 
 @final
 class EncoderDecoder(_ReportNetwork):
-    """The report's baseline: 7 encoder and 11 decoder layers, no skip connections (12.11 dB in the report).
+    """Baseline of the report: 7 encoder and 11 decoder layers, no skip connections.
 
+    12.11 dB in the report.
     The decoder is the U-Net's of Table 1 without its skip connections and transposed convolutions.
     """
 
     def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:
         super().__init__(channels)
-        self.dec5a, self.dec5b = _layer(48, 96), _layer(96, 96)
-        self.dec4a, self.dec4b = _layer(96, 96), _layer(96, 96)
-        self.dec3a, self.dec3b = _layer(96, 96), _layer(96, 96)
-        self.dec2a, self.dec2b = _layer(96, 64), _layer(64, 64)
-        self.dec1a, self.dec1b = _layer(64, 32), _layer(32, 32)
+        self.dec5a = _layer(48, 96)
+        self.dec5b = _layer(96, 96)
+        self.dec4a = _layer(96, 96)
+        self.dec4b = _layer(96, 96)
+        self.dec3a = _layer(96, 96)
+        self.dec3b = _layer(96, 96)
+        self.dec2a = _layer(96, 64)
+        self.dec2b = _layer(64, 64)
+        self.dec1a = _layer(64, 32)
+        self.dec1b = _layer(32, 32)
         self.output = _output(32, out_channels or channels)
 
     def body(self, image: Tensor) -> Tensor:
@@ -75,45 +89,61 @@ class EncoderDecoder(_ReportNetwork):
 
 @final
 class UNet(_ReportNetwork):
-    """The report's U-Net, its Table 1 (22.96 dB in the report).
+    """U-Net of the report, its Table 1 (22.96 dB in the report).
 
-    Read so that every number of the table fits: `up` counts the channels after nearest upsampling
-    and concatenation with the pooled map of that size (the last has none), `ct` is a 3x3 transposed
-    convolution of stride 1.
+    Interpreted so that every number of the table fits: `up` counts the channels after nearest
+    upsampling and concatenation with the pooled map of that size (the last has none), `ct` is a 3x3
+    transposed convolution of stride 1.
     """
 
     def __init__(self, channels: int = 3, out_channels: int | None = None) -> None:
         super().__init__(channels)
-        self.ct5, self.dec5a, self.dec5b = _transposed(96, 144), _layer(144, 96), _layer(96, 96)
-        self.ct4, self.dec4a, self.dec4b = _transposed(144, 144), _layer(144, 96), _layer(96, 96)
-        self.ct3, self.dec3a, self.dec3b = _transposed(144, 144), _layer(144, 96), _layer(96, 96)
-        self.ct2, self.dec2a, self.dec2b = _transposed(144, 144), _layer(144, 64), _layer(64, 64)
-        self.ct1, self.dec1a, self.dec1b = _transposed(64, 64), _layer(64, 32), _layer(32, 32)
+        self.ct5 = _transposed(96, 144)
+        self.dec5a = _layer(144, 96)
+        self.dec5b = _layer(96, 96)
+        self.ct4 = _transposed(144, 144)
+        self.dec4a = _layer(144, 96)
+        self.dec4b = _layer(96, 96)
+        self.ct3 = _transposed(144, 144)
+        self.dec3a = _layer(144, 96)
+        self.dec3b = _layer(96, 96)
+        self.ct2 = _transposed(144, 144)
+        self.dec2a = _layer(144, 64)
+        self.dec2b = _layer(64, 64)
+        self.ct1 = _transposed(64, 64)
+        self.dec1a = _layer(64, 32)
+        self.dec1b = _layer(32, 32)
         self.output = _output(32, out_channels or channels)
 
     def body(self, image: Tensor) -> Tensor:
         x, pooled = self.encode(image)
-        x = self.dec5b(self.dec5a(self.ct5(torch.cat((self.up(x), pooled.pop()), 1))))
-        x = self.dec4b(self.dec4a(self.ct4(torch.cat((self.up(x), pooled.pop()), 1))))
-        x = self.dec3b(self.dec3a(self.ct3(torch.cat((self.up(x), pooled.pop()), 1))))
-        x = self.dec2b(self.dec2a(self.ct2(torch.cat((self.up(x), pooled.pop()), 1))))
-        x = self.dec1b(self.dec1a(self.ct1(self.up(x))))
+        x = self.ct5(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.dec5b(self.dec5a(x))
+        x = self.ct4(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.dec4b(self.dec4a(x))
+        x = self.ct3(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.dec3b(self.dec3a(x))
+        x = self.ct2(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.dec2b(self.dec2a(x))
+        x = self.ct1(self.up(x))
+        x = self.dec1b(self.dec1a(x))
         return self.output(x)
 
 
 class _Transposed(nn.ConvTranspose2d):
-    """A 3x3 transposed convolution of stride 1, which keeps the size.
+    """3x3 transposed convolution of stride 1, which keeps the size.
 
-    It is a convolution with the kernels turned by half a circle, which is the faster one on CPUs.
+    Computed as a convolution with kernels turned by 180 degrees, which is faster on CPUs.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return F.conv2d(image, self.weight.transpose(0, 1).flip(2, 3), self.bias, padding=1)
+        turned = self.weight.transpose(0, 1).flip(2, 3)
+        return F.conv2d(image, turned, self.bias, padding=1)
 
 
 def _transposed(inputs: int, outputs: int) -> nn.Sequential:
-    """The transposed convolution and LeakyReLU 0.1."""
+    """Return the transposed convolution and LeakyReLU 0.1."""
     return nn.Sequential(_Transposed(inputs, outputs), nn.LeakyReLU(0.1, inplace=True))

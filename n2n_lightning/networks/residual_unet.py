@@ -1,10 +1,8 @@
-"""The default network: a U-Net that estimates the noise."""
+"""Default network: a U-Net that estimates the noise."""
 
 from itertools import pairwise
 from typing import final
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from n2n_lightning.networks.network import (
@@ -15,23 +13,23 @@ from n2n_lightning.networks.network import (
     receptive_radius_of,
     sizes,
     two_convolutions,
+    upsample_and_join,
 )
 
 
 @final
 class ResidualUNet(Network):
-    """A U-Net of blocks of two 3x3 convolutions that estimates the noise: output = input - estimate.
+    """U-Net of blocks of two 3x3 convolutions that estimates the noise: output = input - estimate.
 
     Ronneberger et al., MICCAI 2015, with the residual output of DnCNN (Zhang et al., TIP 2017),
-    nearest upsampling and LeakyReLU 0.1 (Lehtinen et al., ICML 2018) and no normalisation, which
+    nearest upsampling and LeakyReLU 0.1 (Lehtinen et al., ICML 2018), without normalisation, which
     helps little in denoising U-Nets.
 
     Args:
         channels: of the images.
         width: channels of the first level; each level below has twice as many.
-        levels: how many sizes the network works at, the image's own included.
-        out_channels: of the result, where it has others than the input: that has several frames
-            then.
+        levels: number of sizes that the network works at, full size included.
+        out_channels: of the result, where the input has more channels: several frames.
         dims: 2 for images, 3 for volumes.
     """
 
@@ -44,7 +42,8 @@ class ResidualUNet(Network):
         dims: int = 2,
     ) -> None:
         super().__init__()
-        convolution, self._pool = CONVOLUTION[checked_dims(dims)], MAX_POOL[dims]
+        convolution = CONVOLUTION[checked_dims(dims)]
+        self._pool = MAX_POOL[dims]
         self.out_channels = out_channels or channels
         sizes(width=width, levels=levels)
         self.multiple = 2 ** (levels - 1)
@@ -69,5 +68,5 @@ class ResidualUNet(Network):
             skips.append(block(self._pool(skips[-1], 2)))
         x = skips.pop()
         for block in self.decoder:
-            x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
+            x = block(upsample_and_join(x, skips.pop()))
         return self.start(image, self.out_channels) - self.output(x)
