@@ -17,8 +17,8 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from n2n_lightning import load
-from n2n_lightning.arrays.axes import around, frames
 from n2n_lightning.arrays.bad_pixels import inpaint
+from n2n_lightning.arrays.frame_offsets import around, frames
 from n2n_lightning.data import BatchIndex, Movie, SingleImages
 from n2n_lightning.data.movie import surroundings
 from n2n_lightning.data.reading import read_single

@@ -38,7 +38,11 @@ def deep(batch: Any) -> bool:
 
 
 def size(batch: Any) -> tuple[int, ...]:
-    """Return the spatial lengths of a batch: (H, W) or (D, H, W)."""
+    """Return the spatial lengths of a batch: (H, W) or (D, H, W).
+
+    Returns:
+        As many lengths as there are spatial axes.
+    """
     return tuple(batch.shape[2:])
 
 
@@ -85,6 +89,9 @@ def along(values: Any, axis: int, dims: int) -> Any:
         axis: of the array, from 0.
         dims: axes of the array.
 
+    Returns:
+        `dims` axes, all but one of length 1.
+
     >>> along(np.arange(4), 1, 3).shape
     (1, 4, 1)
     """
@@ -94,7 +101,11 @@ def along(values: Any, axis: int, dims: int) -> Any:
 
 
 def flips(batch: Any) -> Iterator[tuple[int, ...]]:
-    """Return all sets of spatial axes to mirror a batch along: 4 of an image, 8 of a volume."""
+    """Return all sets of spatial axes to mirror a batch along: 4 of an image, 8 of a volume.
+
+    Returns:
+        Tuples of axes, the empty one among them.
+    """
     axes = spatial(batch)[::-1]
     return chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
 
@@ -105,6 +116,9 @@ def evenly(count: int, most: int) -> list[int]:
     Args:
         count: of the indices, 0 to count - 1.
         most: of the result.
+
+    Returns:
+        In ascending order; all of them where there are no more than `most`.
 
     >>> evenly(9, 3), evenly(2, 3)
     ([0, 4, 8], [0, 1])
@@ -169,35 +183,6 @@ def upright(image: Any, orientation: int) -> Any:
     if orientation not in mirrored:
         return image
     return image.flip(mirrored[orientation])
-
-
-# Movies
-
-
-def frames(context: int) -> list[int]:
-    """Return the offsets of the frames that a network is shown, from the one that it predicts.
-
-    >>> frames(2)
-    [-2, -1, 1, 2]
-    """
-    return [k for k in range(-context, context + 1) if k]
-
-
-def around(frame: int, k: int, count: int) -> int:
-    """Return the frame that is k away from another one; at the ends the one on the other side.
-
-    Args:
-        frame: from 0.
-        k: the offset.
-        count: of all frames.
-
-    >>> [around(t, -1, 5) for t in range(5)], around(0, 1, 2), around(1, 2, 2)
-    ([1, 0, 1, 2, 3], 1, 0)
-    """
-    for other in (frame + k, frame - k):
-        if 0 <= other < count:
-            return other
-    return count - 1 if frame < count - 1 - frame else 0
 
 
 # Arrays of users
@@ -267,6 +252,9 @@ def of_scenes(shape: tuple[int, ...]) -> str | None:
 
     HW, NHW, HWC, NCHW or NHWC, NKCHW or NKHWC.
 
+    Returns:
+        A letter for each axis.
+
     >>> [of_scenes(shape) for shape in ((50, 480, 640), (480, 640, 3), (480, 640, 31))]
     ['NHW', 'HWC', 'HWC']
     >>> [of_scenes(shape) for shape in ((50, 480, 640, 3), (50, 2, 1, 480, 640))]
@@ -291,6 +279,9 @@ def of_volumes(shape: tuple[int, ...]) -> str | None:
 
     DHW, NDHW, CDHW or DHWC, NCDHW or NDHWC with 1 to 4 channels. A small last axis (`bands`) is the
     depth, HWD, as in medical images.
+
+    Returns:
+        A letter for each axis.
 
     >>> of_volumes((64, 96, 96)), of_volumes((256, 256, 40))
     ('DHW', 'HWD')
@@ -530,6 +521,9 @@ def words(axes: str, shape: tuple[int, ...], alpha: bool = False) -> str:
         shape: its lengths.
         alpha: one of the channels is transparency.
 
+    Returns:
+        A noun phrase.
+
     >>> words("NHW", (20, 480, 640))
     '20 images of 480 x 640'
     >>> words("HWC", (480, 640, 4), alpha=True)
@@ -599,6 +593,9 @@ def stacked_letters(axes: str, dims: int = 2) -> str:
     Args:
         axes: letters of an array.
         dims: 2 for images, 3 for volumes.
+
+    Returns:
+        Letters without C, H and W, and D of volumes.
 
     >>> stacked_letters("KNHWC"), stacked_letters("TDHW"), stacked_letters("TDHW", dims=3)
     ('KN', 'TD', 'T')

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import around, evenly
-from n2n_lightning.arrays.axes import frames as around_frames
+from n2n_lightning.arrays.axes import evenly
+from n2n_lightning.arrays.frame_offsets import around
+from n2n_lightning.arrays.frame_offsets import frames as around_frames
 from n2n_lightning.files import option, some_of
 
 # Sampled of each frame: up to BANDS bands of BAND_HEIGHT rows, up to WIDEST pixels of each row.
@@ -56,6 +57,9 @@ class FrameReview:
             frame: the frame to predict; for a copy, the neighbours of its original are returned.
             context: number of frames before it, and after it.
 
+        Returns:
+            2 * context numbers, in order.
+
         >>> FrameReview(7, {2: "every pixel 0"}, {5: 4}).neighbours(3, 1)
         [1, 4]
         """
@@ -69,6 +73,9 @@ class FrameReview:
         Args:
             name: of the movie.
             labels: names of the frames, where they have some.
+
+        Returns:
+            Lines for people; none where all frames are live.
 
         >>> FrameReview(24, {5: "every pixel 0", 12: "every pixel 0"}, {3: 2}).lines("a.tif")
         ['frames 5, 12 of a.tif (every pixel 0)', 'frame 3 of a.tif (a copy of the frame before)']
@@ -123,6 +130,9 @@ def shown_numbers(
         frames: numbers.
         labels: names of all frames; None: numbers are listed.
         most: frames to list.
+
+    Returns:
+        A noun phrase.
 
     >>> shown_numbers([5, 12, 13]), shown_numbers([7]), shown_numbers(range(100), most=3)
     ('frames 5, 12, 13', 'frame 7', 'frames 0, 1, 2 and 97 more')

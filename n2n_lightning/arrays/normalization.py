@@ -71,7 +71,11 @@ class IntensityScaling:
         return cls(black.astype(exact), span.astype(exact))
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
-        """Scale stored values for the network, to float32; infinite where that cannot hold them."""
+        """Scale stored values for the network, to float32; infinite where that cannot hold them.
+
+        Returns:
+            In the shape of `pixels`.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             scaled: np.ndarray = (pixels.astype(self.span.dtype) - self.black) / self.span
             return scaled.astype(np.float32)
@@ -290,6 +294,9 @@ def levels_between(low: float, high: float) -> tuple[float, float]:
     Args:
         low: the stored value that becomes 0.1.
         high: the stored value that becomes 0.9.
+
+    Returns:
+        Black and span.
 
     >>> levels_between(100, 180)
     (90.0, 100.0)

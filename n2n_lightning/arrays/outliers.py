@@ -103,7 +103,11 @@ class Listed:
         return int(self.anywhere.any(1).sum())
 
     def restored(self, output: Tensor) -> Tensor:
-        """Return the result for the first captures, with the stored values of left outliers."""
+        """Return the result for the first captures, with the stored values of left outliers.
+
+        Returns:
+            In the shape of `output`.
+        """
         return torch.where(self.left, self.first, output)
 
     def other_restored(self, output: Tensor) -> Tensor:
@@ -113,7 +117,11 @@ class Listed:
         return torch.where(self.other_left, self.second, output)
 
     def without(self, image: Tensor) -> Tensor:
-        """Return an image with NaN in place of all listed pixels."""
+        """Return an image with NaN in place of all listed pixels.
+
+        Returns:
+            In the shape of `image`.
+        """
         return torch.where(self.anywhere, torch.nan, image)
 
 
@@ -130,7 +138,11 @@ class Unlisted:
 
 
 def listed_in(batch: Any) -> Listed | Unlisted:
-    """Return the outliers of a validation batch."""
+    """Return the outliers of a validation batch.
+
+    Returns:
+        Those of the batch; `Unlisted` where there are none.
+    """
     return batch.get("listed") or Unlisted()
 
 
@@ -183,7 +195,11 @@ class OutlierCounts:
 
     @classmethod
     def of(cls, outliers: PageOutliers) -> "OutlierCounts":
-        """Count the outliers of a page."""
+        """Count the outliers of a page.
+
+        Returns:
+            Numbers of pixels, whatever their channels.
+        """
         left = np.unique(outliers.left[:, 1:], axis=0)
         replaced = np.unique(outliers.replaced[:, 1:], axis=0)
         return cls(len(left), len(replaced))
@@ -293,7 +309,11 @@ class _Part:
         return 0 if self.deep else max(0, self.first - HALO)
 
     def planes(self, read: Read) -> Tensor:
-        """Return the pixels as planes (N, h, W)."""
+        """Return the pixels as planes (N, h, W).
+
+        Returns:
+            The page's channels, or all planes of all channels.
+        """
         *_, height, width = self.size
         if self.deep:
             place = (slice(self.first, self.stop), slice(0, height), slice(0, width))

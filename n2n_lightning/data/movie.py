@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.arrays.axes import around, frames
+from n2n_lightning.arrays.frame_offsets import around, frames
 from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.reading_movies import read_movies, usable_frames

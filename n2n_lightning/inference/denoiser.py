@@ -273,7 +273,7 @@ class TrainedDenoiser(nn.Module):
             nodata_values: stored values that mean that a pixel is missing, beside those that are
                 found by themselves.
             advance: called with the number of tiles that were finished.
-            near: with a context, and an array that is one frame: those around it, `axes.frames`, of
+            near: with a context, and an array that is one frame: those around it, `frame_offsets.frames`, of
                 the same axes.
             invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value
                 is. It stays as it is, and the network does not see it.

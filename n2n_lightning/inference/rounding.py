@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import around, as_pages, evenly, in_space, of_pages
+from n2n_lightning.arrays.axes import as_pages, evenly, in_space, of_pages
 from n2n_lightning.arrays.bad_pixels import invalid_mask
+from n2n_lightning.arrays.frame_offsets import around
 from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.formats import mosaics
 from n2n_lightning.inference.page import gaps

@@ -35,6 +35,9 @@ def filters(sigma: float) -> dict[str, Filter]:
 
     Args:
         sigma: deviation of the noise, the unit of some parameters.
+
+    Returns:
+        Each with the values of its parameter to try.
     """
     from scipy import ndimage
     from skimage import restoration
@@ -79,7 +82,11 @@ def filters(sigma: float) -> dict[str, Filter]:
 
 
 def each(run: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
-    """Turn a filter of one NumPy image (H, W, C) into one of a batch (B, C, H, W)."""
+    """Turn a filter of one NumPy image (H, W, C) into one of a batch (B, C, H, W).
+
+    Returns:
+        A function that filters each image alone and returns float32.
+    """
 
     def denoise(images: Tensor) -> Tensor:
         results = []

@@ -124,7 +124,11 @@ def resolution(
 
 
 def planes_of(batch: Any) -> list[np.ndarray]:
-    """Return the channels of a batch, (H, W) or (D, H, W) each, with 0 for missing pixels."""
+    """Return the channels of a batch, (H, W) or (D, H, W) each, with 0 for missing pixels.
+
+    Returns:
+        NumPy arrays, float32.
+    """
     channels = batch.flatten(0, 1)
     return [channel.float().cpu().nan_to_num(0).numpy() for channel in channels]
 

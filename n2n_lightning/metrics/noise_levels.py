@@ -286,7 +286,11 @@ class NoiseLevels:
         return pairs
 
     def described(self) -> str:
-        """Return the levels in words: `sigma 20 of the first captures, 2 of ...: ratio 10`."""
+        """Return the levels in words: `sigma 20 of the first captures, 2 of ...: ratio 10`.
+
+        Returns:
+            Words for a message, without a full stop.
+        """
         count = len(self.variances)
         groups: list[tuple[int, ...]] = [(0,), (1,)]
         if count > 2:
@@ -307,6 +311,9 @@ def named(captures: Sequence[int], count: int) -> str:
     Args:
         captures: their numbers, from 0, in order.
         count: of all captures of a scene.
+
+    Returns:
+        A noun phrase.
 
     >>> named([0], 2), named([0, 1, 2, 5], 8), named([7], 8)
     ('the first captures', 'captures 1 to 3, 6', 'captures 8')

@@ -10,7 +10,11 @@ def psnr(error: float) -> float:
 
 
 def psnr_of_each(errors: Any) -> Any:
-    """Return 10 log10(1 / error) of each error of an array, in dB; the errors are larger than 0."""
+    """Return 10 log10(1 / error) of each error of an array, in dB; the errors are larger than 0.
+
+    Returns:
+        In the shape of `errors`.
+    """
     import numpy as np  # here, for run folders are read without NumPy
 
     return -10 * np.log10(errors)

@@ -102,6 +102,9 @@ def shuffled(x: Tensor) -> Tensor:
 
     Images (B, 4 C, H, W) become (B, C, 2 H, 2 W), volumes (B, 8 C, D, H, W) become (B, C, 2 D, 2 H,
     2 W).
+
+    Returns:
+        The upsampled feature maps.
     """
     if not axes.deep(x):
         return F.pixel_shuffle(x, 2)

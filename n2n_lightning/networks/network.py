@@ -98,7 +98,11 @@ def _named_arguments(make: Any, /, *args: Any, **named: Any) -> dict[str, Any]:
 
 
 def to_channels_last(network: nn.Module) -> nn.Module:
-    """Move a network of images to the memory format that CPUs convolve fastest; volumes stay."""
+    """Move a network of images to the memory format that CPUs convolve fastest; volumes stay.
+
+    Returns:
+        The network itself.
+    """
     if any(len(parameter.shape) == 5 for parameter in network.parameters()):
         return network
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -270,6 +274,9 @@ def receptive_radius_of(levels: Sequence[int]) -> int:
         levels: receptive radius of the layers at each size, on the way down and again on the way
             up.
 
+    Returns:
+        In pixels of the image.
+
     >>> receptive_radius_of([4, 2, 2])
     27
     """
@@ -286,6 +293,9 @@ def two_convolutions(inputs: int, outputs: int, dims: int = 2) -> nn.Sequential:
         inputs: channels of the input.
         outputs: channels of the result.
         dims: 2 for images, 3 for volumes.
+
+    Returns:
+        A module that keeps height and width.
     """
     convolution = CONVOLUTION[dims]
     return nn.Sequential(
@@ -311,7 +321,11 @@ def upsample_and_join(x: Tensor, skip: Tensor) -> Tensor:
 
 
 def network_spec(network: nn.Module) -> dict[str, Any]:
-    """Return the configuration that builds a network again; empty if it is no `Network`."""
+    """Return the configuration that builds a network again; empty if it is no `Network`.
+
+    Returns:
+        `model`, with the class (`_target_`) and its arguments, as in conf/model.
+    """
     if not isinstance(network, Network):
         return {}
     kind = type(network)

@@ -54,7 +54,11 @@ class Noise:
         return self(image, generator)
 
     def clean(self, image: Tensor) -> Tensor:
-        """Return the image that validation compares with: (B, C, H, W)."""
+        """Return the image that validation compares with: (B, C, H, W).
+
+        Returns:
+            Without noise; the mean of each block of pixels where `block` is larger than 1.
+        """
         return image
 
 
@@ -76,6 +80,9 @@ def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tens
 
 def strength_bounds(strength: Strength) -> tuple[float, float]:
     """Return the lowest and the highest strength.
+
+    Returns:
+        Both are equal for a number.
 
     >>> strength_bounds(25), strength_bounds([0, 50])
     ((25, 25), (0, 50))
