@@ -202,7 +202,8 @@ def bands(shape: tuple[int, ...]) -> bool:
     """
     if len(shape) != 3 or shape[2] <= 0:
         return False
-    return shape[2] <= 4 or 4 * shape[2] <= min(shape[:2])
+    height, width, channels = shape
+    return channels <= 4 or 4 * channels <= min(height, width)
 
 
 def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
@@ -346,7 +347,9 @@ def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]
     >>> of_tiff("TZCYX", (1, 5, 2, 40, 50)), of_tiff("ICYXS", (7, 2, 40, 50, 3))
     (('DCHW', (5, 2, 40, 50)), ('NNHWC', (7, 2, 40, 50, 3)))
     """
-    ours = {"Y": "H", "X": "W", "S": "C", "C": "N" if "S" in letters else "C", "T": "T", "Z": "D"}
+    ours = {"Y": "H", "X": "W", "S": "C", "C": "C", "T": "T", "Z": "D"}
+    if "S" in letters:
+        ours["C"] = "N"
     translated = "".join(ours.get(letter, "N") for letter in letters)
     letters, shape = squeezed(translated, shape)
     if not {"H", "W"} <= set(letters):
@@ -389,7 +392,7 @@ def same_channels(axes: str, stated: str) -> bool:
     """
     if "C" not in axes or "C" not in stated:
         return False
-    return axes[::-1].index("C") == stated[::-1].index("C")
+    return len(axes) - axes.rindex("C") == len(stated) - stated.rindex("C")
 
 
 def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
@@ -594,9 +597,6 @@ def stacked_letters(axes: str, dims: int = 2) -> str:
         axes: letters of an array.
         dims: 2 for images, 3 for volumes.
 
-    Returns:
-        Letters without C, H and W, and D of volumes.
-
     >>> stacked_letters("KNHWC"), stacked_letters("TDHW"), stacked_letters("TDHW", dims=3)
     ('KN', 'TD', 'T')
     """
@@ -620,7 +620,9 @@ def of_pages(shape: tuple[int, ...], dims: int = 2) -> tuple[tuple[int, ...], tu
     >>> of_pages((5, 40, 50, 3))
     ((5,), (40, 50), 3)
     """
-    return shape[: -1 - dims], shape[-1 - dims : -1], shape[-1]
+    *first, channels = shape
+    stacked = len(first) - dims
+    return tuple(first[:stacked]), tuple(first[stacked:]), channels
 
 
 def as_captures(array: Any, axes: str, dims: int = 2) -> list[Any]:

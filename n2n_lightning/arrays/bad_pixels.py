@@ -83,11 +83,14 @@ def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
         return False
     blocks = cut_blocks(same, MARGIN_BLOCK)
     solid: np.ndarray = np.asarray(blocks.all((1, 3)))
-    at_border = solid[[0, -1]].any() or solid[:, [0, -1]].any()
+    rows_at_border = solid[[0, -1]]
+    columns_at_border = solid[:, [0, -1]]
+    at_border = rows_at_border.any() or columns_at_border.any()
     if not at_border or not 0.02 <= solid.mean() < 0.98:
         return False
     inside = _away_from(solid)
-    if inside.mean() < 0.05 or blocks.mean((1, 3))[inside].mean() >= 0.002:
+    shares = blocks.mean((1, 3))
+    if inside.mean() < 0.05 or shares[inside].mean() >= 0.002:
         return False
     # Up to the edge of the margin: a shade that falls off to the value has no edge.
     image = cut_blocks(plane, MARGIN_BLOCK).transpose(0, 2, 1, 3)[~solid].ravel()
@@ -121,7 +124,8 @@ def _far_away(plane: np.ndarray) -> float | None:
     if lowest >= 0:
         return None
     higher = values[values != lowest]
-    if values.size - higher.size < 3 or len(np.unique(higher)) < 10:
+    repeats = values.size - higher.size
+    if repeats < 3 or len(np.unique(higher)) < 10:
         return None
     low, high = np.quantile(higher, (0.01, 0.99)).tolist()
     return lowest if low - lowest > 10 * (high - low) else None
@@ -220,8 +224,11 @@ def _mirrored(plane: Tensor, known: Tensor) -> Tensor:
     away = (nearest - place).astype(np.float32)
     distance = np.maximum(np.hypot(*away), 1e-6)
     folded = BAND - np.abs(distance % (2 * BAND) - BAND)
-    y, x = (nearest + np.round(away / distance * folded)).astype(int)
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    steps = np.round(away / distance * folded)
+    y, x = (nearest + steps).astype(int)
+    inside_y = (y >= 0) & (y < height)
+    inside_x = (x >= 0) & (x < width)
+    inside = inside_y & inside_x
     y = np.where(inside, y, nearest[0])
     x = np.where(inside, x, nearest[1])
     hits_known = mask[y, x]
@@ -318,7 +325,8 @@ def standing_out(planes: Tensor) -> Tensor:
 
 def _pad_with_nan(planes: Tensor) -> Tensor:
     """Return planes (N, H, W) with 3 pixels of NaN around them, for `_values_at` and the like."""
-    return F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)[:, 0]
+    padded = F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)
+    return padded[:, 0]
 
 
 def _values_at(padded: Tensor, points: Tensor, dy: int = 0, dx: int = 0) -> Tensor:

@@ -310,7 +310,8 @@ def _blank(samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, str]:
     middle = float(np.median(means))
     offsets = np.abs(means - middle)
     far = 6 * 1.4826 * float(np.median(offsets)) + 0.5 * contrast
-    blank = (alike < 0.3) & (spreads < 0.5 * np.median(spreads)) & (offsets > far)
+    smooth = spreads < 0.5 * np.median(spreads)
+    blank = (alike < 0.3) & smooth & (offsets > far)
     reasons = {}
     for t, mean in zip(np.array(alive)[blank].tolist(), means[blank], strict=True):
         reasons[t] = f"blank at a brightness of {mean:.4g}, the others have {middle:.4g}"
@@ -376,16 +377,23 @@ def _period(blocks: Sequence[np.ndarray]) -> int:
     neighbours = [_correlation(one, other) for one, other in pairwise(blocks)]
     if not float(np.median(neighbours)) < 0.8:
         return 1
-    plain = [(b - b.mean()) / max(float(b.std()), 1e-12) for b in blocks]
+    plain = [_standardized(frame) for frame in blocks]
     longest = min(LONGEST_TURN, len(blocks) // 2 - 1)
     differences = [_mean_squares(plain, lag) for lag in range(1, longest + 1)]
     medians = [float(np.median(squares)) for squares in differences]
     for lag in range(2, longest + 1):
         same = medians[lag - 1]
-        steady = float((differences[0] > 2 * same).mean())
-        if min(medians[: lag - 1]) > DISTINCT * same and steady > 0.8 * (lag - 1) / lag:
+        distinct = min(medians[: lag - 1]) > DISTINCT * same
+        changing = float((differences[0] > 2 * same).mean())
+        if distinct and changing > 0.8 * (lag - 1) / lag:
             return lag
     return 1
+
+
+def _standardized(frame: np.ndarray) -> np.ndarray:
+    """Scale the values of a frame to mean 0 and deviation 1."""
+    standardized: np.ndarray = (frame - frame.mean()) / max(float(frame.std()), 1e-12)
+    return standardized
 
 
 def _mean_squares(frames: Sequence[np.ndarray], lag: int) -> np.ndarray:

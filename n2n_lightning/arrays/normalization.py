@@ -135,7 +135,8 @@ def sampled(
     near = np.stack(shifted)
     for value in nodata_values:
         near[near == value] = np.nan
-    near[~np.isfinite(near) | (np.abs(near) > 1e30)] = np.nan
+    near[~np.isfinite(near)] = np.nan
+    near[np.abs(near) > 1e30] = np.nan
     values = near[len(near) // 2].copy()
     near.sort(0)  # NaN is last
     known = (~np.isnan(near)).sum(0)
@@ -175,7 +176,9 @@ def robust_percentiles(
         return _thousandths(values)
     low, high = _thousandths(np.where(isolated, surroundings, values))
     lowest, highest = _thousandths(surroundings)
-    return max(low, lowest - 8 * noise), min(high, highest + 8 * noise)
+    low = max(low, lowest - 8 * noise)
+    high = min(high, highest + 8 * noise)
+    return low, high
 
 
 def _thousandths(values: np.ndarray) -> tuple[float, float]:
@@ -229,8 +232,9 @@ def levels(array: np.ndarray) -> tuple[float, float]:
     >>> levels(np.arange(1000, 1100, dtype=np.uint16))
     (987.7487500000001, 123.50250000000003)
     """
-    step = [max(1, n // 100) for n in array.shape]
-    values = array[tuple(slice(s // 2, None, s) for s in step)].astype(np.float64)
+    steps = [max(1, length // 100) for length in array.shape]
+    place = tuple(slice(step // 2, None, step) for step in steps)
+    values = array[place].astype(np.float64)
     return _judged(array.dtype, values.ravel())
 
 
@@ -267,9 +271,9 @@ def _judged(
     if low == high:
         return (0.0, high or span) if high >= 0 else (2 * low, -2 * low)
     # within 5% of the range, values below 0 are noise around it
-    if low < -0.05 * span or high > 2 * span or high - low < span / 4:
-        return levels_between(low, high)
-    return 0.0, span
+    fits = low >= -0.05 * span and high <= 2 * span
+    fills = high - low >= span / 4
+    return (0.0, span) if fits and fills else levels_between(low, high)
 
 
 def largest(dtype: np.dtype, high: float) -> float:

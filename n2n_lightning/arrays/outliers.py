@@ -210,7 +210,8 @@ class OutlierCounts:
             pixels = "pixel keeps its" if self.left == 1 else "pixels keep their"
             parts.append(f"{self.left:,} isolated {pixels} stored value")
         if self.replaced:
-            parts.append(f"{self.replaced:,} isolated pixel{'s'[: self.replaced > 1]} replaced")
+            pixels = "pixel" if self.replaced == 1 else "pixels"
+            parts.append(f"{self.replaced:,} isolated {pixels} replaced")
         return ", ".join(parts)
 
 
@@ -335,7 +336,8 @@ class _Part:
             depth = self.size[0]
             channel = own[:, 0] // depth
             plane = own[:, 0] % depth
-            own[:, 0] = channel * (self.stop - self.first) + plane - self.first
+            length = self.stop - self.first
+            own[:, 0] = channel * length + plane - self.first
         own[:, 1] -= self.top
         return own
 
@@ -379,7 +381,8 @@ def _join_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Undo `_split_planes`."""
     if len(size) == 2:
         return points
-    return np.column_stack((points[:, 0] * size[0] + points[:, 1], points[:, 2:]))
+    plane = points[:, 0] * size[0] + points[:, 1]
+    return np.column_stack((plane, points[:, 2:]))
 
 
 def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
@@ -445,6 +448,8 @@ def _show_different_scenes(first: np.ndarray, second: np.ndarray) -> bool:
 def _correlation(one: Any, other: Any) -> float:
     """Return the correlation of the values known in both; 0 for too few or constant values."""
     known = np.isfinite(one) & np.isfinite(other)
-    if known.sum() < 16 or not one[known].std() or not other[known].std():
+    one = one[known]
+    other = other[known]
+    if one.size < 16 or not one.std() or not other.std():
         return 0.0
-    return float(np.corrcoef(one[known], other[known])[0, 1])
+    return float(np.corrcoef(one, other)[0, 1])

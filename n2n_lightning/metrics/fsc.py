@@ -39,8 +39,9 @@ def shells(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
     squares = [along(f, axis, dims) ** 2 for axis, f in enumerate(frequencies)]
     radius = np.sqrt(sum(squares))
     shell = np.minimum((radius * 2 * count).astype(int), count).ravel()
+    cross = (first * second.conj()).real
     sums = []
-    for term in ((first * second.conj()).real, np.abs(first) ** 2, np.abs(second) ** 2):
+    for term in (cross, np.abs(first) ** 2, np.abs(second) ** 2):
         sums.append(np.bincount(shell, term.ravel(), count + 1)[:count])
     return np.stack(sums, 1)
 

@@ -113,7 +113,9 @@ def _farthest(reach: int) -> int:
 def _inside(image: Tensor, far: int, dy: int = 0, dx: int = 0) -> Tensor:
     """Return the neighbours (dy, dx) of all pixels that are `far` from the borders; a view."""
     *_, height, width = image.shape
-    return image[..., far + dy : height - far + dy, far + dx : width - far + dx]
+    rows = slice(far + dy, height - far + dy)
+    columns = slice(far + dx, width - far + dx)
+    return image[..., rows, columns]
 
 
 def _opposite_means(image: Tensor, reach: int) -> Iterator[Tensor]:
@@ -131,7 +133,8 @@ def _middle(image: Tensor) -> Tensor:
     for axis in axes.spatial(image[None]):
         most = 4 if axis in depth else FIT
         side = image.shape[axis - 1]
-        image = image.narrow(axis - 1, max(0, side - most) // 2, min(side, most))
+        start = max(0, side - most) // 2
+        image = image.narrow(axis - 1, start, min(side, most))
     return image
 
 
@@ -233,10 +236,11 @@ class NoiseLevels:
         high = max(self.variances)
         k = self._least_noisy
         margin = 2 * self.errors[k]
-        shares = [
-            max(0.0, end) / high for end in (self.variances[k] + margin, self.variances[k] - margin)
-        ]
-        least, most = (share**-0.5 if share else float("inf") for share in shares)
+        ratios = []
+        for low in (self.variances[k] + margin, self.variances[k] - margin):
+            share = max(0.0, low) / high
+            ratios.append(share**-0.5 if share else float("inf"))
+        least, most = ratios
         return least, most
 
     @property
@@ -268,7 +272,8 @@ class NoiseLevels:
         return min(range(len(self.variances)), key=self.variances.__getitem__)
 
     def _is_clean(self, k: int) -> bool:
-        return self.variances[k] + 2 * self.errors[k] < CLEAN_RATIO * max(self.variances)
+        at_most = self.variances[k] + 2 * self.errors[k]
+        return at_most < CLEAN_RATIO * max(self.variances)
 
     def pairs(self, within: int | None = None) -> list[tuple[int, int]]:
         """Return the pairs of captures to train on, as (input, target).
@@ -298,7 +303,8 @@ class NoiseLevels:
         sigmas = self.sigmas
         parts = []
         for group in groups:
-            mean = (sum(sigmas[k] ** 2 for k in group) / len(group)) ** 0.5
+            squares = [sigmas[k] ** 2 for k in group]
+            mean = (sum(squares) / len(squares)) ** 0.5
             level = f"{mean:.3g}" if mean else "none"
             parts.append(f"{level} of {named(group, count)}")
         ratio = f": ratio {self.ratio:.3g}" if min(sigmas) else ""
@@ -358,7 +364,8 @@ def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
     least = int(powers.argmin())
     most = int(powers.argmax())
     texture = blocks.texture[:, least]
-    weight = 1 / ((blocks.total + 0.05 * total) * (texture + 1e-3 * total))
+    variance = (blocks.total + 0.05 * total) * (texture + 1e-3 * total)
+    weight = 1 / variance
     weight = weight / weight.sum()
     reach = _common_reach(blocks.power[:, :, [least, most]], weight, total)
     power = blocks.power[:, reach or 0]
@@ -382,7 +389,8 @@ def _levels(power: Tensor, weight: Tensor, total: float, reach: int | None) -> N
         return None
     shares = shares / shares.sum()
     deviation = power - shares * power.sum(1, keepdim=True)
-    errors = (weight[:, None] * deviation).square().sum(0).sqrt() / weighted.sum().abs()
+    deviation = weight[:, None] * deviation
+    errors = deviation.square().sum(0).sqrt() / weighted.sum().abs()
     errors = errors * (len(weight) / (len(weight) - 1)) ** 0.5
     variance = total * len(shares)
     variances = tuple((shares * variance).tolist())
@@ -431,7 +439,7 @@ def _measure_blocks(captures: Sequence[Tensor]) -> _Blocks:
     power = torch.stack(powers, 2)
     texture = torch.stack(textures, 1)
     total = torch.stack(totals, 1).mean(1) * (count - 1) / count
-    known = power[:, 0].isfinite().all(1) & total.isfinite() & texture.isfinite().all(1)
+    known = torch.cat((power[:, 0], total[:, None], texture), 1).isfinite().all(1)
     free = _means(clipped.double(), side) < 0.02
     return _Blocks(power[known], total[known], texture[known], free[known])
 

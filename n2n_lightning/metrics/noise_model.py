@@ -76,10 +76,12 @@ def _line_through_blocks(x: np.ndarray, v: np.ndarray, values: int) -> NoiseMode
         center_x = float((weight * x).sum())
         center_v = float((weight * v).sum())
         noise_of_x = float((weight * expected).sum()) / values
-        spread_of_x = float((weight * (x - center_x) ** 2).sum()) - noise_of_x
+        offset = x - center_x
+        spread_of_x = float((weight * offset**2).sum()) - noise_of_x
         if spread_of_x < 4 * noise_of_x:
             return NoiseModel(mean, None, mean, points)
-        b = float((weight * (x - center_x) * (v - center_v)).sum()) / spread_of_x
+        covariance = float((weight * offset * (v - center_v)).sum())
+        b = covariance / spread_of_x
         a = center_v - b * center_x
     return NoiseModel(a, b, mean, points)
 
@@ -104,9 +106,11 @@ def noise_line_of_residual(
         return 0.0, 0.0
     x, v = _class_means(brightness[known], removed[known], 32).T
     flat = float(v.mean())
-    if len(x) < 2 or np.ptp(x) <= 1e-6 * max(abs(x).max(), 1e-30):
+    brightest = max(abs(x).max(), 1e-30)
+    if len(x) < 2 or np.ptp(x) <= 1e-6 * brightest:
         return flat, 0.0
-    slope, base = np.polyfit(x, v, 1, w=1 / np.maximum(v, 0.05 * flat))
+    weight = 1 / np.maximum(v, 0.05 * flat)
+    slope, base = np.polyfit(x, v, 1, w=weight)
     return (float(base), float(slope)) if slope > 0 else (flat, 0.0)
 
 
