@@ -15,13 +15,19 @@ from n2n_lightning.arrays import axes
 from n2n_lightning.metrics.noise_levels import one_way_errors
 from n2n_lightning.metrics.psnr import psnr, psnr_of_each
 
-RESAMPLES = 2000  # of the bootstrap
+# Resamples of the bootstrap: by 2,000 the ends of a 95% interval are known to 3% of its half.
+RESAMPLES = 2000
+FEW_RESAMPLES = 200  # of more rows than that, for time and memory: to 10%
 MIN_SCENES = 10  # scenes: with fewer, an interval is over blocks of their pixels
-BLOCKS = 64  # of pixels, in each scene, about
+MIN_ROWS = 3  # independent rows that an interval needs
+BLOCKS = 64  # blocks of pixels in each scene, roughly
+# Smallest and largest side of a block: correlated noise stays in one, large images have many.
+BLOCK_SIDES = (8, 64)
+ENDS = (2.5, 97.5)  # percentiles of a 95% interval
 
 
 def squared_errors(outputs: Sequence[Tensor], captures: Sequence[Tensor]) -> Tensor:
-    """An unbiased estimate of the squared error of denoised captures, without the clean image.
+    """Return an unbiased estimate of the squared error of denoised captures, without a clean image.
 
     Two captures y1 = x + n1 and y2 = x + n2 of a scene, whose noises have zero mean given x and are
     independent of one another, and a denoiser f that was trained on other data. As f(y1) does not
@@ -42,15 +48,20 @@ def squared_errors(outputs: Sequence[Tensor], captures: Sequence[Tensor]) -> Ten
         In that shape, float64, of single pixels: their mean is the estimate, each by itself may
         well be negative. NaN where fewer than two captures are known.
 
-    >>> y1, y2 = torch.tensor([[[[3.0]]]]), torch.tensor([[[[1.0]]]])  # both say 2, which is one noise away from either
-    >>> squared_errors([y1, y2], [y1, y2]).item(), squared_errors([(y1 + y2) / 2] * 2, [y1, y2]).item()
-    (2.0, -1.0)
+    >>> y1, y2 = torch.tensor([[[[3.0]]]]), torch.tensor([[[[1.0]]]])
+    >>> squared_errors([y1, y2], [y1, y2]).item()  # their mean, 2, differs by 1 from either
+    2.0
+    >>> squared_errors([(y1 + y2) / 2] * 2, [y1, y2]).item()
+    -1.0
     """
-    shown, stored = ([x.detach().cpu().double() for x in images] for images in (outputs, captures))
+    shown = [image.detach().cpu().double() for image in outputs]
+    stored = [image.detach().cpu().double() for image in captures]
     total = torch.zeros_like(stored[0])
     count = torch.zeros_like(total)
     for i, j in combinations(range(len(stored)), 2):
-        one, other, between = shown[i] - stored[j], shown[j] - stored[i], stored[i] - stored[j]
+        one = shown[i] - stored[j]
+        other = shown[j] - stored[i]
+        between = stored[i] - stored[j]
         part = 0.5 * (one.square() + other.square() - between.square())
         total += part.nan_to_num(0)
         count += part.isfinite()
@@ -59,20 +70,25 @@ def squared_errors(outputs: Sequence[Tensor], captures: Sequence[Tensor]) -> Ten
 
 @dataclass
 class Estimates:
-    """Errors without clean images, gathered scene by scene; all in units of white squared.
+    """Errors without clean images, gathered scene by scene, in units of white squared.
+
+    Attributes:
+        scenes: the number of the scene of each row; a scene may have several.
+        sums: of each row, sums over blocks of pixels, (n, 3): error, error of the noisy input,
+            pixels.
+        over: what `rows` are, `scenes` or `blocks`.
 
     >>> draws = torch.Generator().manual_seed(0)
     >>> y1, y2 = torch.randn(2, 1, 1, 64, 64, generator=draws) * 0.1
     >>> found = Estimates()
-    >>> found.add([y1, y2], [y1 / 2, y2 / 2])  # the scene is 0 everywhere: half of the noise is left
+    >>> found.add([y1, y2], [y1 / 2, y2 / 2])  # the scene is 0: half of the noise is left
     >>> round(psnr(found.noisy), 1), round(psnr(found.error), 1)
     (20.0, 26.0)
     """
 
-    scenes: list[int] = field(default_factory=list)  # of each row; a scene may have several
-    # of blocks, (n, 3): error, that of the noisy input, pixels
+    scenes: list[int] = field(default_factory=list)
     sums: list[np.ndarray] = field(default_factory=list)
-    over: str = "scenes"  # what rows() are
+    over: str = "scenes"
 
     def add(
         self,
@@ -81,7 +97,7 @@ class Estimates:
         scenes: Sequence[int] | None = None,
         noise: Tensor | None = None,
     ) -> None:
-        """Adds images of a batch, one row each.
+        """Add the images of a batch, one row each.
 
         Args:
             captures, outputs: see `squared_errors`.
@@ -91,136 +107,168 @@ class Estimates:
                 the first alone.
         """
         if noise is None:
-            errors, noisy = squared_errors(outputs, captures), squared_errors(captures, captures)
+            errors = squared_errors(outputs, captures)
+            noisy = squared_errors(captures, captures)
         else:
-            errors, noisy = (
-                one_way_errors(first[0], captures[1], noise) for first in (outputs, captures)
-            )
-        first = max(self.scenes, default=-1) + 1
-        self.scenes += list(range(first, first + len(errors))) if scenes is None else list(scenes)
+            errors = one_way_errors(outputs[0], captures[1], noise)
+            noisy = one_way_errors(captures[0], captures[1], noise)
+        if scenes is None:
+            first = max(self.scenes, default=-1) + 1
+            scenes = range(first, first + len(errors))
+        self.scenes += scenes
         for error, other in zip(errors, noisy, strict=True):
-            planes = torch.stack(
-                (error.nan_to_num(0), other.nan_to_num(0), error.isfinite().double())
-            )
+            known = error.isfinite().double()
+            planes = torch.stack((error.nan_to_num(0), other.nan_to_num(0), known))
             self.sums.append(_blocks(planes).numpy())
 
     def rows(self) -> np.ndarray:
-        """What is independent, (n, 3): of scenes, or, where they are few, of blocks of their pixels.
+        """Return what is independent: scenes, or, where they are few, blocks of their pixels.
 
-        The columns are error, that of the noisy input, and weight; each scene weighs 1, whatever
-        its size.
+        Returns:
+            (n, 3): error, error of the noisy input, and weight; each scene weighs 1, whatever its
+            size. One row of NaN where nothing is known.
         """
-        found: dict[int, list[np.ndarray]] = {}
+        by_scene: dict[int, list[np.ndarray]] = {}
         for scene, sums in zip(self.scenes, self.sums, strict=True):
-            found.setdefault(scene, []).append(sums)
-        whole = [np.concatenate(parts) for parts in found.values()]
-        known = [parts / parts[:, 2].sum() for parts in whole if parts[:, 2].sum()]
-        self.over = "scenes" if len(known) >= MIN_SCENES else "blocks"
+            by_scene.setdefault(scene, []).append(sums)
+        known = []
+        for parts in by_scene.values():
+            blocks = np.concatenate(parts)
+            pixels = blocks[:, 2].sum()
+            if pixels:
+                known.append(blocks / pixels)
+        enough = len(known) >= MIN_SCENES
+        self.over = "scenes" if enough else "blocks"
         if not known:
             return np.full((1, 3), np.nan)
-        rows = (
-            np.array([parts.sum(0) for parts in known])
-            if len(known) >= MIN_SCENES
-            else np.concatenate(known)
-        )
-        kept: np.ndarray = rows[rows[:, 2] > 0]
-        return kept
+        if enough:
+            known = [blocks.sum(0, keepdims=True) for blocks in known]
+        rows: np.ndarray = np.concatenate(known)
+        return rows[rows[:, 2] > 0]
 
     @property
     def error(self) -> float:
-        """The mean over scenes of their squared errors; 0 or less where there are too few pixels to tell."""
+        """Mean squared error over the scenes; 0 or less where there are too few pixels to tell."""
         rows = self.rows()
         return float(rows[:, 0].sum() / rows[:, 2].sum())
 
     @property
     def noisy(self) -> float:
-        """The same of the noisy images themselves."""
+        """Mean squared error of the noisy images over the scenes."""
         rows = self.rows()
         return float(rows[:, 1].sum() / rows[:, 2].sum())
 
     def each(self) -> list[tuple[float, float]]:
-        """Of each image that was added its error, and that of the noisy image."""
-        totals = [sums.sum(0) / max(sums[:, 2].sum(), 1) for sums in self.sums]
-        return [(float(error), float(noisy)) for error, noisy, _ in totals]
+        """Return the errors of each image that was added.
+
+        Returns:
+            For each image its error, and that of the noisy image.
+        """
+        pairs = []
+        for sums in self.sums:
+            error, noisy, _ = sums.sum(0) / max(sums[:, 2].sum(), 1)
+            pairs.append((float(error), float(noisy)))
+        return pairs
 
     def interval(self) -> tuple[float, float]:
-        """Between which values the mean error lies with 95%, by `studentized`."""
+        """Return the 95% interval of the mean error, see `studentized`."""
         rows = self.rows()
         return studentized(rows[:, 0], rows[:, 2])
 
 
 def _blocks(planes: Tensor) -> Tensor:
-    """Sums of (3, C, H, W) over blocks of its pixels and its channels: (blocks, 3)."""
+    """Return sums of (3, C, H, W) over blocks of its pixels and its channels: (blocks, 3)."""
     size = axes.size(planes)
-    side = max(8, min(64, round(math.sqrt(math.prod(size[-2:]) / BLOCKS))))
-    pool: Any = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(size)]
+    smallest, largest = BLOCK_SIDES
+    side = round(math.sqrt(math.prod(size[-2:]) / BLOCKS))
+    side = max(smallest, min(largest, side))
+    pool: Any = F.avg_pool3d if len(size) == 3 else F.avg_pool2d
     window = [min(side, length) for length in size]
-    found: Tensor = pool(planes.sum(1, keepdim=True), window, ceil_mode=True, divisor_override=1)
-    return found.flatten(1).T.contiguous()
+    summed = planes.sum(1, keepdim=True)
+    pooled: Tensor = pool(summed, window, ceil_mode=True, divisor_override=1)
+    return pooled.flatten(1).T.contiguous()
 
 
 def studentized(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """A 95% interval of the mean, sum(sums) / sum(weights), by the bootstrap-t over independent rows.
+    """Return a 95% interval of the mean, sum(sums) / sum(weights), by the bootstrap-t over rows.
 
     Errors are skewed: a few scenes have much more than the others. The percentiles of resampled
     means then lie too low, those of resampled t do not (Efron & Tibshirani, An Introduction to the
     Bootstrap, 1993, chapter 12).
 
     Args:
-        sums, weights: (n,).
+        sums: (n,), of independent rows.
+        weights: (n,).
 
     Returns:
         Its ends; infinite where there are fewer than 3 rows.
     """
-    if len(sums) < 3:
+    count = len(sums)
+    if count < MIN_ROWS:
         return -math.inf, math.inf
-
-    def moments(s: Any, w: Any) -> tuple[Any, Any]:
-        mean = s.sum(-1) / w.sum(-1)
-        rest = (s * s).sum(-1) - 2 * mean * (s * w).sum(-1) + mean**2 * (w * w).sum(-1)
-        return mean, np.sqrt(np.maximum(rest, 1e-300) * len(sums) / (len(sums) - 1)) / w.sum(-1)
-
-    mean, error = moments(sums, weights)
-    draws = np.random.default_rng(0).integers(
-        0, len(sums), (RESAMPLES if len(sums) <= RESAMPLES else 200, len(sums))
-    )
-    means, errors = moments(sums[draws], weights[draws])
-    low, high = np.percentile((means - mean) / np.maximum(errors, 1e-12 * error), (2.5, 97.5))
+    mean, error = _mean_and_error(sums, weights)
+    resamples = RESAMPLES if count <= RESAMPLES else FEW_RESAMPLES
+    draws = np.random.default_rng(0).integers(0, count, (resamples, count))
+    means, errors = _mean_and_error(sums[draws], weights[draws])
+    low, high = np.percentile((means - mean) / np.maximum(errors, 1e-12 * error), ENDS)
     return float(mean - high * error), float(mean - low * error)
 
 
-def summarise_estimates(found: Estimates, reference: Estimates | None = None) -> dict[str, Any]:
-    """The estimate in decibels with its 95% interval; the paired difference to another denoiser of the same images.
+def _mean_and_error(sums: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+    """Return the weighted mean over the last axis, and its standard error."""
+    count = sums.shape[-1]
+    total = weights.sum(-1)
+    mean = sums.sum(-1) / total
+    squares = (sums * sums).sum(-1)
+    products = (sums * weights).sum(-1)
+    deviation = squares - 2 * mean * products + mean**2 * (weights * weights).sum(-1)
+    variance = np.maximum(deviation, 1e-300) * count / (count - 1)
+    return mean, np.sqrt(variance) / total
+
+
+def summarise_estimates(estimates: Estimates, reference: Estimates | None = None) -> dict[str, Any]:
+    """Summarise the estimate in decibels, with its 95% interval.
+
+    Args:
+        estimates: the errors of a denoiser.
+        reference: those of another denoiser of the same images, for the paired difference; None:
+            no difference.
 
     Returns:
         psnr_estimate: None where it is not measurable with so few pixels; its ends are None where
-            they are not.
+        they are not. With a reference, `difference` in dB and its interval.
     """
-
-    def decibels(error: float) -> float | None:
-        return psnr(error) if 0 < error < math.inf else None
-
-    low, high = found.interval()
-    rows = found.rows()
-    result: dict[str, Any] = {
-        "psnr_estimate": decibels(found.error),
-        "psnr_estimate_interval": [decibels(high), decibels(low)],
-        "mse_estimate": found.error,
-        "scenes": len(set(found.scenes)),
-        "over": found.over,
+    low, high = estimates.interval()
+    row: dict[str, Any] = {
+        "psnr_estimate": _measurable(estimates.error),
+        "psnr_estimate_interval": [_measurable(high), _measurable(low)],
+        "mse_estimate": estimates.error,
+        "scenes": len(set(estimates.scenes)),
+        "over": estimates.over,
     }
     if reference is not None:
-        ours, theirs, weight = rows[:, 0], reference.rows()[:, 0], rows[:, 2]
-        draws = np.random.default_rng(0).integers(0, len(rows), (RESAMPLES, len(rows)))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            each = -psnr_of_each(theirs[draws].sum(1) / ours[draws].sum(1))
-        here = psnr(found.error) - psnr(reference.error)
-        wide = math.sqrt(len(weight) / max(1, len(weight) - 1))
-        known = math.isfinite(here) and bool(np.isfinite(each).all())
-        ends = (
-            [here + wide * (float(v) - here) for v in np.percentile(each, (2.5, 97.5))]
-            if known
-            else None
-        )
-        result |= {"difference": here if math.isfinite(here) else None, "difference_interval": ends}
-    return result
+        row |= _difference(estimates, reference)
+    return row
+
+
+def _measurable(error: float) -> float | None:
+    """Return the PSNR of an estimated error; None where it is not above 0 or not finite."""
+    return psnr(error) if 0 < error < math.inf else None
+
+
+def _difference(estimates: Estimates, reference: Estimates) -> dict[str, Any]:
+    """Return the paired difference in PSNR with its 95% interval, by the bootstrap over rows."""
+    ours, theirs = estimates.rows()[:, 0], reference.rows()[:, 0]
+    count = len(ours)
+    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = -psnr_of_each(theirs[draws].sum(1) / ours[draws].sum(1))
+    difference = psnr(estimates.error) - psnr(reference.error)
+    if not math.isfinite(difference):
+        return {"difference": None, "difference_interval": None}
+    if not np.isfinite(each).all():
+        return {"difference": difference, "difference_interval": None}
+    # Resampled means vary too little: their variance is that of n - 1 rows.
+    wide = math.sqrt(count / max(1, count - 1))
+    ends = [difference + wide * (float(end) - difference) for end in np.percentile(each, ENDS)]
+    return {"difference": difference, "difference_interval": ends}

@@ -6,154 +6,245 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.outliers import listed_in
 from n2n_lightning.metrics.noisy_reference import RESAMPLES, Estimates, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr, psnr_of_each
 
+# Sides of the window of SSIM in pixels: 3.5 standard deviations of 1.5 pixels on either side, as
+# in Wang et al.
+SSIM_WINDOW = 11
+LEAST_ERROR = 1e-20  # of a mean squared error, for the logarithm: 200 dB
 
-def score_clean(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict[str, Any]:
-    """Scores of each image, and the seconds that denoising took.
+Denoise = Callable[[Any], Any]
 
-    Returns:
-        mse, mse_uint8, ssim: lists, one value per image; `images`: the denoised images, in [0, 1];
-            `seconds`.
+
+def score_clean(denoise: Denoise, data: Any, device: str = "cpu") -> dict[str, Any]:
+    """Score against clean images, each image by itself.
 
     PSNR is 10 log10(1 / mse). SSIM is that of Wang et al. (TIP 2004): Gaussian window of 1.5
     pixels, 11 x 11; of volumes 11 x 11 x 11, and `ssim_planes` is that of their planes.
+
+    Args:
+        denoise: a function of a batch (B, C, H, W) or (B, C, D, H, W), in units of white.
+        data: a NoisyPairs, set up.
+        device: where the batches are denoised.
+
+    Returns:
+        mse, mse_uint8, mse_without (outliers), ssim: lists, one value per image; `images`: the
+        denoised images, in [0, 1]; `outliers`: the number of their pixels; `seconds`.
     """
-    found: dict[str, Any] = {"mse": [], "mse_uint8": [], "ssim": [], "images": [], "seconds": 0.0}
-    found |= {"mse_without": [], "outliers": 0}
-    for ready in _batches(data):
-        noisy, clean, listed = ready["input"].to(device), ready["target"], listed_in(ready)
+    scores: dict[str, Any] = {
+        "mse": [],
+        "mse_uint8": [],
+        "mse_without": [],
+        "ssim": [],
+        "images": [],
+        "outliers": 0,
+        "seconds": 0.0,
+    }
+    for batch in _batches(data):
+        noisy = batch["input"].to(device)
+        clean = batch["target"]
+        listed = listed_in(batch)
         started = time.perf_counter()
         with torch.inference_mode():
             output = denoise(noisy).float().cpu()
-        found["seconds"] += time.perf_counter() - started
+        scores["seconds"] += time.perf_counter() - started
         shown = output.clamp(0, 1) if data.bounded else output
         shown = listed.restored(shown)
-        found["outliers"] += listed.count
-        found["mse_without"] += (
-            (shown - listed.without(clean)).double().square().flatten(1).nanmean(1).tolist()
-        )
         rounded = (shown * 255).round() / 255
-        found["mse"] += (shown - clean).double().square().flatten(1).mean(1).tolist()
-        found["mse_uint8"] += (rounded - clean).double().square().flatten(1).mean(1).tolist()
-        both = list(zip(shown.numpy(), clean.numpy(), strict=True))
-        found["ssim"] += [_ssim(*pair) for pair in both]
-        if len(axes.size(clean)) == 3:
-            planes = [[_ssim(a[:, z], b[:, z]) for z in range(a.shape[1])] for a, b in both]
-            found.setdefault("ssim_planes", []).extend(float(np.mean(each)) for each in planes)
-        found["images"] += list(shown)
-    return found
+        scores["outliers"] += listed.count
+        scores["mse_without"] += _known_errors(shown, listed.without(clean))
+        scores["mse"] += _errors(shown, clean)
+        scores["mse_uint8"] += _errors(rounded, clean)
+        for image, truth in zip(shown.numpy(), clean.numpy(), strict=True):
+            scores["ssim"].append(_ssim(image, truth))
+            if axes.deep(clean):
+                scores.setdefault("ssim_planes", []).append(_ssim_of_planes(image, truth))
+        scores["images"] += list(shown)
+    return scores
+
+
+def _errors(images: Tensor, clean: Tensor) -> list[float]:
+    """Return the mean squared error of each image of a batch."""
+    errors: list[float] = (images - clean).double().square().flatten(1).mean(1).tolist()
+    return errors
+
+
+def _known_errors(images: Tensor, clean: Tensor) -> list[float]:
+    """Return the mean squared error of each image of a batch, over pixels that are not NaN."""
+    errors: list[float] = (images - clean).double().square().flatten(1).nanmean(1).tolist()
+    return errors
 
 
 def _ssim(image: Any, clean: Any) -> float:
-    """SSIM of one image (C, H, W) by scikit-image; NaN where the image is smaller than the window."""
+    """Return SSIM of an image (C, H, W) by scikit-image; NaN for one smaller than the window."""
     from skimage.metrics import structural_similarity
 
-    if min(clean.shape[1:]) < 11:
+    if min(clean.shape[1:]) < SSIM_WINDOW:
         return float("nan")
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(structural_similarity(clean, image, data_range=1.0, channel_axis=0, **window))
 
 
-def summarise(found: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
-    """Means with 95% bootstrap intervals over the images; the paired difference to `reference` in mean PSNR.
-
-    Of what `score_noisy` found, the estimate (`summarise_estimates`).
-    """
-    if "estimates" in found:
-        result = summarise_estimates(
-            found["estimates"], reference["estimates"] if reference else None
-        )
-        if found["outliers"]:
-            error = found["estimates_without"].error
-            result["psnr_estimate_without_outliers"] = psnr(error) if error > 0 else None
-            result["outlier_pixels"] = found["outliers"]
-        speed = len(found["images"]) / max(found["seconds"], 1e-9)
-        return {**result, "images": len(found["images"]), "images_per_second": speed}
-    mse, rounded = np.array(found["mse"]), np.array(found["mse_uint8"])
-    each = psnr_of_each(np.maximum(mse, 1e-20))
-    draws = np.random.default_rng(0).integers(0, len(mse), (RESAMPLES, len(mse)))
-
-    def interval(values: Any) -> list[float]:
-        return [float(v) for v in np.percentile(values, (2.5, 97.5))]
-
-    result = {
-        "psnr": float(each.mean()),
-        "psnr_interval": interval(each[draws].mean(1)),
-        "psnr_total": psnr(max(mse.mean(), 1e-20)),
-        "psnr_total_interval": interval(psnr_of_each(np.maximum(mse[draws].mean(1), 1e-20))),
-        "ssim": float(np.mean(found["ssim"])),
-        **({"ssim_planes": float(np.mean(found["ssim_planes"]))} if "ssim_planes" in found else {}),
-        "psnr_uint8": float(psnr_of_each(np.maximum(rounded, 1e-20)).mean()),
-        "psnr_total_uint8": psnr(max(rounded.mean(), 1e-20)),
-        "images": len(mse),
-        "images_per_second": len(mse) / max(found["seconds"], 1e-9),
-    }
-    if found["outliers"]:
-        known = np.maximum(np.array(found["mse_without"]), 1e-20)
-        result["psnr_without_outliers"] = float(psnr_of_each(known).mean())
-        result["outlier_pixels"] = found["outliers"]
-    if reference is not None:
-        difference = each - psnr_of_each(np.maximum(np.array(reference["mse"]), 1e-20))
-        result |= {
-            "difference": float(difference.mean()),
-            "difference_interval": interval(difference[draws].mean(1)),
-        }
-    return result
+def _ssim_of_planes(volume: Any, clean: Any) -> float:
+    """Return the mean SSIM of the planes of a volume (C, D, H, W)."""
+    planes = [_ssim(volume[:, z], clean[:, z]) for z in range(clean.shape[1])]
+    return float(np.mean(planes))
 
 
-def score_noisy(denoise: Callable[[Any], Any], data: Any, device: str = "cpu") -> dict[str, Any]:
-    """The same without clean images: of pairs of noisy captures that were kept back, which are both denoised.
+def summarise(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
+    """Summarise the scores of images: means with 95% bootstrap intervals over the images.
+
+    Args:
+        scores: what `score_clean` or `score_noisy` returned.
+        reference: the same of another denoiser, for the paired difference in mean PSNR; None: no
+            difference.
 
     Returns:
-        estimates: all that is known of the errors (`Estimates`); mse, errors: those of each pair of
-        captures, the second with the noisy input's; `images`: the denoised first captures;
-        `seconds`.
+        The row of the table, plain numbers: PSNR in dB as the mean over images and of the mean
+        squared error (total), SSIM, images per second; of `score_noisy` the estimate
+        (`summarise_estimates`).
     """
-    found: dict[str, Any] = {"estimates": Estimates(), "images": [], "seconds": 0.0}
-    found |= {"estimates_without": Estimates(), "outliers": 0}
-    for ready in _batches(data):
+    if "estimates" in scores:
+        return _summarise_noisy(scores, reference)
+    mse = np.array(scores["mse"])
+    rounded = np.array(scores["mse_uint8"])
+    each = _decibels(mse)
+    draws = np.random.default_rng(0).integers(0, len(mse), (RESAMPLES, len(mse)))
+    row: dict[str, Any] = {
+        "psnr": float(each.mean()),
+        "psnr_interval": _interval(each[draws].mean(1)),
+        "psnr_total": psnr(max(mse.mean(), LEAST_ERROR)),
+        "psnr_total_interval": _interval(_decibels(mse[draws].mean(1))),
+        "ssim": float(np.mean(scores["ssim"])),
+    }
+    if "ssim_planes" in scores:
+        row["ssim_planes"] = float(np.mean(scores["ssim_planes"]))
+    row |= {
+        "psnr_uint8": float(_decibels(rounded).mean()),
+        "psnr_total_uint8": psnr(max(rounded.mean(), LEAST_ERROR)),
+        **_speed(scores),
+    }
+    if scores["outliers"]:
+        row["psnr_without_outliers"] = float(_decibels(scores["mse_without"]).mean())
+        row["outlier_pixels"] = scores["outliers"]
+    if reference is not None:
+        difference = each - _decibels(reference["mse"])
+        row["difference"] = float(difference.mean())
+        row["difference_interval"] = _interval(difference[draws].mean(1))
+    return row
+
+
+def _summarise_noisy(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
+    other = reference["estimates"] if reference else None
+    row = summarise_estimates(scores["estimates"], other)
+    if scores["outliers"]:
+        error = scores["estimates_without"].error
+        row["psnr_estimate_without_outliers"] = psnr(error) if error > 0 else None
+        row["outlier_pixels"] = scores["outliers"]
+    return row | _speed(scores)
+
+
+def _speed(scores: dict[str, Any]) -> dict[str, Any]:
+    count = len(scores["images"])
+    return {"images": count, "images_per_second": count / max(scores["seconds"], 1e-9)}
+
+
+def _decibels(errors: Any) -> Any:
+    """Return the PSNR of each mean squared error, in dB."""
+    return psnr_of_each(np.maximum(errors, LEAST_ERROR))
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    """Return the ends of the 95% interval of resampled means."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return [float(low), float(high)]
+
+
+def score_noisy(denoise: Denoise, data: Any, device: str = "cpu") -> dict[str, Any]:
+    """Score without clean images: on pairs of noisy captures that were kept back.
+
+    Args:
+        denoise: a function of a batch (B, C, H, W) or (B, C, D, H, W), in units of white.
+        data: a NoisyPairs, set up, that validates on noisy captures.
+        device: where the batches are denoised.
+
+    Returns:
+        estimates, estimates_without (outliers): the errors (`Estimates`); errors: of each pair the
+        error and that of its noisy input; mse: the first of these; `images`: the denoised first
+        captures; `outliers`: the number of their pixels; `seconds`.
+    """
+    estimates = Estimates()
+    estimates_without = Estimates()
+    images: list[Tensor] = []
+    outliers = 0
+    seconds = 0.0
+    for batch in _batches(data):
         started = time.perf_counter()
-        noise = ready.get("target_noise")
-        inputs = ("input", "other_input") if noise is None else ("input",)
+        noise = batch.get("target_noise")
+        names = ("input", "other_input") if noise is None else ("input",)
         with torch.inference_mode():
-            outputs = [denoise(ready[name].to(device)).float().cpu() for name in inputs]
-        found["seconds"] += (time.perf_counter() - started) / len(inputs)  # of one capture
-        captures, listed = [ready["other_target"], ready["target"]], listed_in(ready)
+            outputs = [denoise(batch[name].to(device)).float().cpu() for name in names]
+        seconds += (time.perf_counter() - started) / len(names)  # of one capture
+        captures = [batch["other_target"], batch["target"]]
+        listed = listed_in(batch)
         outputs = [listed.restored(outputs[0]), *map(listed.other_restored, outputs[1:])]
         without = [listed.without(capture) for capture in captures]
-        found["outliers"] += listed.count
-        found["estimates"].add(captures, outputs, ready["scene"].tolist(), noise)
-        found["estimates_without"].add(without, outputs, ready["scene"].tolist(), noise)
-        found["images"] += list(outputs[0])
-    found["errors"] = found["estimates"].each()
-    found["mse"] = [error for error, _ in found["errors"]]
-    return found
+        scenes = batch["scene"].tolist()
+        estimates.add(captures, outputs, scenes, noise)
+        estimates_without.add(without, outputs, scenes, noise)
+        images += list(outputs[0])
+        outliers += listed.count
+    errors = estimates.each()
+    return {
+        "estimates": estimates,
+        "estimates_without": estimates_without,
+        "images": images,
+        "outliers": outliers,
+        "seconds": seconds,
+        "errors": errors,
+        "mse": [error for error, _ in errors],
+    }
 
 
 def noisy_scores(data: Any) -> dict[str, Any]:
-    """The noisy input's scores; its values outside [0, 1] count as they are, for its noise must not be clipped."""
-    found = score_clean(lambda image: image, data)
-    found["mse"], found["mse_without"] = [], []
-    for ready in _batches(data):
-        clean, listed = ready["target"], listed_in(ready)
-        noisy = listed.restored(ready["input"])
-        for name, reference in (("mse", clean), ("mse_without", listed.without(clean))):
-            found[name] += (noisy - reference).double().square().flatten(1).nanmean(1).tolist()
-    return found
+    """Score the noisy input against clean images.
+
+    Its values outside [0, 1] count as they are: clipping would change its noise.
+
+    Args:
+        data: a NoisyPairs, set up.
+
+    Returns:
+        See `score_clean`.
+    """
+    scores = score_clean(lambda image: image, data)
+    scores["mse"] = []
+    scores["mse_without"] = []
+    for batch in _batches(data):
+        clean = batch["target"]
+        listed = listed_in(batch)
+        noisy = listed.restored(batch["input"])
+        scores["mse"] += _known_errors(noisy, clean)
+        scores["mse_without"] += _known_errors(noisy, listed.without(clean))
+    return scores
 
 
 def validation_batches(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Noisy and clean validation images in batches, float (B, C, H, W); the same for every candidate."""
-    for ready in _batches(data):
-        yield listed_in(ready).restored(ready["input"]), ready["target"]
+    """Yield noisy and clean validation images in batches, the same for every candidate.
+
+    Yields:
+        Two batches, float (B, C, H, W) or (B, C, D, H, W).
+    """
+    for batch in _batches(data):
+        yield listed_in(batch).restored(batch["input"]), batch["target"]
 
 
 def _batches(data: Any) -> Iterator[dict[str, Any]]:
-    """Validation batches as they are scored, see NoisyPairs."""
+    """Yield validation batches as they are scored, see NoisyPairs."""
     for batch in data.val_dataloader():
         yield data.on_after_batch_transfer(batch, 0)
