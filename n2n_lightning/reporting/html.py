@@ -125,12 +125,16 @@ class HtmlReport:
             rows: with the same keys. The page leaves out columns without a value; the value of
                 "state" is the row's class in the style sheet.
         """
-        names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+        columns = []
+        for column in rows[0]:
+            if any(row[column] not in (None, "") for row in rows):
+                columns.append(column)
         shown = []
         for row in rows:
-            cells = [text(row[column]) for column in names]
-            shown.append({"cells": cells, "state": str(row.get("state", ""))})
-        self.parts.append({"kind": "table", "names": names, "rows": shown, "wide": WIDE})
+            cells = [text(row[column]) for column in columns]
+            state = str(row.get("state", ""))
+            shown.append({"cells": cells, "state": state})
+        self.parts.append({"kind": "table", "names": columns, "rows": shown, "wide": WIDE})
         with (
             replacing(self.out / f"{name}.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,

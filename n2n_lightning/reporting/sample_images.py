@@ -99,7 +99,10 @@ def side_by_side(runs: Sequence[tuple[str, Samples]]) -> list[Compared]:
     if not runs:
         return []
     _, first = runs[0]
-    alike = [(name, run) for name, run in runs if _same_images(run.images[0], first.images[0])]
+    alike = []
+    for name, run in runs:
+        if _same_images(run.images[0], first.images[0]):
+            alike.append((name, run))
     alike = alike[:BEST_RUNS]
     if len(alike) < 2:
         return []
@@ -119,7 +122,9 @@ def side_by_side(runs: Sequence[tuple[str, Samples]]) -> list[Compared]:
 
 
 def _same_images(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-    return len(one) == len(other) and all(map(np.array_equal, one, other))
+    if len(one) != len(other):
+        return False
+    return all(map(np.array_equal, one, other))
 
 
 def most_of(pictures: list[Compared], size: float) -> list[Compared]:

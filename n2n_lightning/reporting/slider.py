@@ -55,7 +55,8 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     Returns:
         Pages of 8 bit, with the displayed range in the remark of each.
     """
-    first, second = as_pages(before, axes), as_pages(after, axes)
+    first = as_pages(before, axes)
+    second = as_pages(after, axes)
     *stacked, height, width, channels = first.shape
     colour = channels in (3, 4)
     places = list(np.ndindex(*stacked, 1 if colour else channels))
@@ -67,9 +68,9 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     picture = Compared(name, about, ["before", "after"])
     for number in chosen:
         *place, channel = places[number]
-        part = slice(3) if colour else channel
-        one = np.asarray(first[tuple(place)][..., part], np.float64)
-        other = np.asarray(second[tuple(place)][..., part], np.float64)
+        part = (*place, ..., slice(3) if colour else channel)
+        one = np.asarray(first[part], np.float64)
+        other = np.asarray(second[part], np.float64)
         label = ""
         limits = (0.0, 255.0)
         if before.dtype != np.uint8:
@@ -111,20 +112,20 @@ def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str,
     total = sum(picture.size for picture in compared)
     factor = max(1, int(np.ceil((total / most) ** 0.5)))
     smaller = f" Made smaller, {factor} x {factor} pixels to one." if factor > 1 else ""
-    rows = []
+    pictures = []
     for picture in compared:
         pages = []
         for layers, label in picture.pages:
             images = [_png(layer, factor) for layer in layers]
             pages.append({"images": images, "label": label})
-        row = {
+        shown = {
             "name": picture.name,
             "about": picture.about + smaller,
             "layers": picture.layers,
             "pages": pages,
         }
-        rows.append(row)
-    return rows
+        pictures.append(shown)
+    return pictures
 
 
 def write_page(path: Path, compared: Sequence[Compared], title: str) -> None:
