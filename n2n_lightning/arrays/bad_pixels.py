@@ -120,7 +120,7 @@ def _far_away(plane: np.ndarray) -> float | None:
     step = tuple(slice(None, None, max(1, n // 500)) for n in plane.shape)
     values = plane[step]
     values = values[np.isfinite(values)]
-    lowest = float(values.min()) if values.size else 0.0
+    lowest = float(values.min(initial=0))
     if lowest >= 0:
         return None
     higher = values[values != lowest]
@@ -128,7 +128,9 @@ def _far_away(plane: np.ndarray) -> float | None:
     if repeats < 3 or len(np.unique(higher)) < 10:
         return None
     low, high = np.quantile(higher, (0.01, 0.99)).tolist()
-    return lowest if low - lowest > 10 * (high - low) else None
+    if low - lowest <= 10 * (high - low):
+        return None
+    return lowest
 
 
 def invalid_mask(pixels: np.ndarray, nodata_values: Sequence[float]) -> np.ndarray | None:
@@ -494,4 +496,6 @@ def mask_outliers(images: Tensor, whole: bool = False) -> Tensor:
         In that shape; the images themselves where there are no outliers.
     """
     outliers = outlier_mask(images, whole)
-    return images if outliers is None else torch.where(outliers, torch.nan, images)
+    if outliers is None:
+        return images
+    return torch.where(outliers, torch.nan, images)

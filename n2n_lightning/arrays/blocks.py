@@ -9,7 +9,11 @@ BLOCK = 8  # pixels, for the noise at one brightness
 
 
 def plane_of(image: np.ndarray) -> np.ndarray:
-    """Return the mean of the channels (C, H, W), gaps filled with the mean of all: (H, W)."""
+    """Return the mean of the channels (C, H, W), gaps filled with the mean of all: (H, W).
+
+    Returns:
+        NaN only where all pixels are unknown.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all channels are unknown
         plane: np.ndarray = np.nanmean(image, 0)

@@ -3,7 +3,7 @@
 import bisect
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -97,6 +97,9 @@ class FrameReview:
         Args:
             name: of the movie; empty where it is said already.
             choice: how frames are chosen, with {} for them; empty: by `data.frames=`.
+
+        Returns:
+            A line for people, with the choices.
         """
         if self.period < 2:
             return None
@@ -201,11 +204,12 @@ def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> Fra
     dead |= _blank(samples, dead)
     dead = dict(sorted(dead.items()))
     copies = _copies(frames, samples, dead)
-    found = FrameReview(len(samples), dead, copies)
-    blocks = [samples[t].blocks for t in found.live]
+    frame_review = FrameReview(len(samples), dead, copies)
+    blocks = [samples[t].blocks for t in frame_review.live]
     period = _period(blocks)
-    alternation = _alternation(blocks) if period == 1 else 0.0
-    return FrameReview(len(samples), dead, copies, period, alternation)
+    if period > 1:
+        return replace(frame_review, period=period)
+    return replace(frame_review, alternation=_alternation(blocks))
 
 
 def _sample(frame: np.ndarray) -> _Sample:
@@ -266,8 +270,8 @@ def _dead(frames: Sequence[np.ndarray] | np.ndarray, samples: Sequence[_Sample])
     dead = {}
     for t, sample in enumerate(samples):
         if sample.differing <= 0.1 * typical:
-            least = 0.1 * typical / sample.values.size
-            reason = _almost_constant(np.asarray(frames[t]), sample.mode, least)
+            most = 0.1 * typical / sample.values.size
+            reason = _almost_constant(np.asarray(frames[t]), sample.mode, most)
             if reason:
                 dead[t] = reason
         elif saturated[t] >= 0.5 and not usually_saturated:
@@ -275,21 +279,23 @@ def _dead(frames: Sequence[np.ndarray] | np.ndarray, samples: Sequence[_Sample])
     return dead
 
 
-def _almost_constant(frame: np.ndarray, mode: float, least: float) -> str:
+def _almost_constant(frame: np.ndarray, mode: float, most: float) -> str:
     """Say in words that a frame has (almost) one value, or return nothing.
 
     Args:
         frame: of any shape.
         mode: the value that most of its pixels are expected to have.
-        least: the share of the pixels from which on they say that it is not constant.
+        most: share of other values that a frame of almost one value may have.
     """
-    missing = np.isnan(mode)
-    same = ~np.isfinite(frame) if missing else frame == mode
+    same = frame == mode
+    value = f"{mode:g}"
+    if np.isnan(mode):
+        same = ~np.isfinite(frame)
+        value = "missing"
     share = float(same.mean())
-    value = "missing" if missing else f"{mode:g}"
     if share == 1:
         return f"every pixel {value}"
-    if 1 - share <= least:
+    if 1 - share <= most:
         return f"{100 * share:.4g}% of the pixels {value}"
     return ""
 
@@ -329,7 +335,9 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     a = _centred(one).ravel()
     b = _centred(other).ravel()
     scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else 0.0
+    if not scale:
+        return 0.0
+    return float(a @ b) / scale
 
 
 def _copies(
@@ -363,7 +371,9 @@ def _distance(one: _Sample, other: _Sample) -> float:
     """Return the root mean square difference of two frames, over the pixels known in both."""
     difference = one.values.astype(np.float32) - other.values.astype(np.float32)
     known = difference[np.isfinite(difference)]
-    return float(np.sqrt(np.mean(known**2))) if known.size else 0.0
+    if not known.size:
+        return 0.0
+    return float(np.sqrt(np.mean(known**2)))
 
 
 def _period(blocks: Sequence[np.ndarray]) -> int:
@@ -412,11 +422,15 @@ def _alternation(blocks: Sequence[np.ndarray]) -> float:
         return 0.0
     means = np.stack(blocks).mean((1, 2))
     level = abs(float(np.median(means)))
+    if not level:
+        return 0.0
     steps = np.diff(means)
     drifts = means[2:] - means[:-2]
     step = float(np.median(np.abs(steps)))
     drift = float(np.median(np.abs(drifts)))
-    signs = np.sign(steps) * (-1.0) ** np.arange(len(steps))
-    regular = abs(float(signs.mean())) > 0.9 and step > DISTINCT * drift
-    share = step / level if level else 0.0
-    return share if regular and share > 0.005 else 0.0
+    directions = np.sign(steps) * (-1.0) ** np.arange(len(steps))
+    regular = abs(float(directions.mean())) > 0.9 and step > DISTINCT * drift
+    share = step / level
+    if not regular or share <= 0.005:
+        return 0.0
+    return share

@@ -57,7 +57,9 @@ class IntensityScaling:
             ranges = [levels(pixels)]
         else:
             values, calm = sampled(pixels, nodata_values, invalid)
-            channels = [(values, calm)] if together else list(zip(values.T, calm.T, strict=True))
+            channels = [(values, calm)]
+            if not together:
+                channels = list(zip(values.T, calm.T, strict=True))
             ranges = []
             for channel, channel_calm in channels:
                 if equivariant:
@@ -168,7 +170,9 @@ def robust_percentiles(
     values = values[known]
     if not values.size:
         return None
-    surroundings = values if calm is None else calm[known]
+    surroundings = values
+    if calm is not None:
+        surroundings = calm[known]
     noise = _deviation(values, surroundings)
     isolated = np.abs(values - surroundings) > 12 * noise
     # nothing to tell by, or lines, letters and stars, which are image content
@@ -268,12 +272,16 @@ def _judged(
         return 0.0, 255.0
     low, high = robust_percentiles(values, calm) or (0.0, 1.0)
     span = largest(dtype, high)
+    if low == high and low < 0:
+        return 2 * low, -2 * low
     if low == high:
-        return (0.0, high or span) if high >= 0 else (2 * low, -2 * low)
+        return 0.0, high or span
     # within 5% of the range, values below 0 are noise around it
     fits = low >= -0.05 * span and high <= 2 * span
     fills = high - low >= span / 4
-    return (0.0, span) if fits and fills else levels_between(low, high)
+    if fits and fills:
+        return 0.0, span
+    return levels_between(low, high)
 
 
 def largest(dtype: np.dtype, high: float) -> float:

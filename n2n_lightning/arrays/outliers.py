@@ -76,7 +76,9 @@ class Listed:
         """
         whole = choice == "auto"
         mask = outlier_mask(first, whole)
-        other_mask = None if second is None else outlier_mask(second, whole)
+        other_mask = None
+        if second is not None:
+            other_mask = outlier_mask(second, whole)
         if mask is None and other_mask is None:
             return None
         nothing = torch.zeros_like(first, dtype=torch.bool)
@@ -95,7 +97,9 @@ class Listed:
             other_left = other_left & ~other_gone
         if choice == "replace":
             left = other_left = nothing
-        return cls(first, second, left, None if second is None else other_left, anywhere)
+        if second is None:
+            return cls(first, None, left, None, anywhere)
+        return cls(first, second, left, other_left, anywhere)
 
     @property
     def count(self) -> int:
@@ -111,7 +115,11 @@ class Listed:
         return torch.where(self.left, self.first, output)
 
     def other_restored(self, output: Tensor) -> Tensor:
-        """Return the result for the second captures, likewise."""
+        """Return the result for the second captures, likewise.
+
+        Returns:
+            In the shape of `output`.
+        """
         assert self.second is not None
         assert self.other_left is not None
         return torch.where(self.other_left, self.second, output)
@@ -162,7 +170,11 @@ class PageOutliers:
 
     @classmethod
     def none(cls, axes: int) -> "PageOutliers":
-        """Return no outliers, of a page with 3 axes, (H, W, C), or 4, (D, H, W, C)."""
+        """Return no outliers, of a page with 3 axes, (H, W, C), or 4, (D, H, W, C).
+
+        Returns:
+            Two empty arrays of coordinates.
+        """
         nothing = np.zeros((0, axes), np.int64)
         return cls(nothing, nothing)
 
@@ -326,11 +338,17 @@ class _Part:
 
     def holds(self, points: Tensor) -> Tensor:
         """Tell which points lie in this part: bool, (n,)."""
-        place = points[:, 0] % self.size[0] if self.deep else points[:, 1]
+        place = points[:, 1]
+        if self.deep:
+            place = points[:, 0] % self.size[0]
         return (place >= self.first) & (place < self.stop)
 
     def local_of(self, points: Tensor) -> Tensor:
-        """Return those of the points that lie in this part, as points of `planes`."""
+        """Return those of the points that lie in this part, as points of `planes`.
+
+        Returns:
+            (m, 3).
+        """
         own = points[self.holds(points)].clone()
         if self.deep:
             depth = self.size[0]

@@ -162,11 +162,11 @@ def curves(
     return correlations
 
 
-def draw_curves(found: dict[str, Sequence[float]], frequencies: Sequence[float]) -> Any:
+def draw_curves(by_name: dict[str, Sequence[float]], frequencies: Sequence[float]) -> Any:
     """Plot curves of Fourier shell correlation.
 
     Args:
-        found: values of each curve, by name.
+        by_name: values of each curve.
         frequencies: of the shells, in 1 / pixel.
 
     Returns:
@@ -176,7 +176,7 @@ def draw_curves(found: dict[str, Sequence[float]], frequencies: Sequence[float])
 
     figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=110)
     ax = figure.subplots()
-    for name, values in found.items():
+    for name, values in by_name.items():
         crossing = resolution(frequencies, values)
         ax.plot(frequencies, values, label=f"{name}: {THRESHOLD} at {crossing:.3f} / pixel")
     ax.axhline(THRESHOLD, color="gray", linewidth=0.8)

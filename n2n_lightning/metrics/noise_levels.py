@@ -221,7 +221,8 @@ class NoiseLevels:
         """Standard deviations, 0 for captures without noise."""
         deviations = []
         for k, variance in enumerate(self.variances):
-            deviations.append(0.0 if self._is_clean(k) else max(variance, 0.0) ** 0.5)
+            noise = 0.0 if self._is_clean(k) else max(variance, 0.0)
+            deviations.append(noise**0.5)
         return tuple(deviations)
 
     @property

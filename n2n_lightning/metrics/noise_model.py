@@ -11,7 +11,7 @@ import numpy as np
 
 from n2n_lightning.arrays.blocks import BLOCK, blocks_of
 
-MIN_BLOCKS = 8  # with fewer, two captures say nothing about a line
+MIN_BLOCKS = 8  # with fewer, no line is fitted
 
 
 @dataclass
@@ -22,7 +22,7 @@ class NoiseModel:
         a: the variance at brightness 0.
         b: the slope; None where the brightness hardly differs.
         variance: the mean variance.
-        points: brightness and variance of 24 classes of blocks, (n, 2), for a picture.
+        points: brightness and variance of 24 classes of blocks, (n, 2), for a plot.
     """
 
     a: float
@@ -111,7 +111,9 @@ def noise_line_of_residual(
         return flat, 0.0
     weight = 1 / np.maximum(v, 0.05 * flat)
     slope, base = np.polyfit(x, v, 1, w=weight)
-    return (float(base), float(slope)) if slope > 0 else (flat, 0.0)
+    if not slope > 0:
+        return flat, 0.0
+    return float(base), float(slope)
 
 
 def robust_noise_line(brightness: np.ndarray, variance: np.ndarray) -> tuple[float, float]:

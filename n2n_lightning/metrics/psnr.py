@@ -5,16 +5,20 @@ from typing import Any
 
 
 def psnr(error: float) -> float:
-    """Return 10 log10(1 / error), in dB; infinite for 0 or less, NaN for NaN."""
+    """Return the PSNR of a mean squared error.
+
+    Returns:
+        10 log10(1 / error), in dB; infinite for 0 or less, NaN for NaN.
+    """
     return math.inf if error <= 0 else -10 * math.log10(error)
 
 
 def psnr_of_each(errors: Any) -> Any:
-    """Return 10 log10(1 / error) of each error of an array, in dB; the errors are larger than 0.
+    """Return the PSNR of each error of an array; all are larger than 0.
 
     Returns:
-        In the shape of `errors`.
+        10 log10(1 / error), in dB, in the shape of `errors`.
     """
-    import numpy as np  # here, for run folders are read without NumPy
+    import numpy as np  # not at the top: run folders are read without NumPy
 
     return -10 * np.log10(errors)

@@ -67,10 +67,25 @@ class Network(nn.Module):
         return image.unflatten(1, (count, channels)).mean(1)
 
     def body(self, image: Tensor) -> Tensor:
-        """Denoise images whose height and width are divisible by `multiple`."""
+        """Denoise images whose height and width are divisible by `multiple`.
+
+        Args:
+            image: (B, C, H, W) or (B, C, D, H, W).
+
+        Returns:
+            As `forward`.
+        """
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
+        """Denoise images of any size.
+
+        Args:
+            image: (B, C, H, W) or (B, C, D, H, W), values in [0, 1] up to noise.
+
+        Returns:
+            In that shape, but for the channels where the input has several frames.
+        """
         padded = pad_to_multiple(image, self.multiple)
         output: Tensor = axes.cropped(self.body(padded), axes.size(image))
         return output
@@ -257,7 +272,10 @@ def _is_whole(number: Any) -> bool:
 
 
 def checked_dims(dims: int) -> int:
-    """Return the number of spatial axes.
+    """Check the number of spatial axes.
+
+    Returns:
+        The number itself.
 
     Raises:
         InputError: it is not 2 or 3.
