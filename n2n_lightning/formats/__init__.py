@@ -105,9 +105,12 @@ _FILE_AND_PART = re.compile(rf"(.+(?:{_NAMED})):(.+)")
 
 
 def ending(path: Path) -> str:
-    """Return the ending of a file's name that states its kind, in lower case.
+    """Return the ending of a file's name that states its kind.
 
     The `.ome` of `.ome.tif` belongs to neither ending nor stem.
+
+    Returns:
+        In lower case, with the dot; empty if there is none.
 
     >>> ending(Path("a.b.NII.gz")), ending(Path("scan.TIF"))
     ('.nii.gz', '.tif')
@@ -155,17 +158,20 @@ def kind_of(path: Path) -> str | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Return True if a file of a folder may be an image.
+    """Tell images of a folder from other files.
 
-    Files with several arrays and folders of pictures are none.
+    Returns:
+        True for a file that may be an image; files with several arrays and folders of pictures are
+        none.
     """
     return kind_of(path) not in (None, *_SEVERAL)
 
 
 def is_one(path: Path) -> bool:
-    """Return True if a path is no folder of pictures.
+    """Tell single pictures from folders of pictures.
 
-    It is a file, or a folder that is one picture, as .zarr or a DICOM series.
+    Returns:
+        True for a file, and for a folder that is one picture, as .zarr or a DICOM series.
     """
     return not path.is_dir() or kind_of(path) is not None
 

@@ -36,7 +36,10 @@ _ADVICE_BY_ENDING = {
 
 
 def advice(path: Path) -> str:
-    """Return what converts a file of a kind that is not read; empty if nothing is known.
+    """Return what converts a file of a kind that is not read.
+
+    Returns:
+        A sentence for a message; empty if nothing is known.
 
     >>> advice(Path("cells.LIF"))
     'Fiji (Bio-Formats) saves it as OME-TIFF'

@@ -95,13 +95,21 @@ class Volume:
 
     @property
     def units(self) -> list[Unit]:
-        """(slope, intercept) of each plane, in the order of the array."""
+        """Units of the planes.
+
+        Returns:
+            (slope, intercept) of each plane, in the order of the array.
+        """
         if self.frames:
             return [self.first.units[frame] for frame in self.frames]
         return [file.units[0] for file in self.slices]
 
     def planes(self, array: np.ndarray) -> np.ndarray:
-        """Return a view of the array with one axis of planes, then rows, columns and colours."""
+        """Reshape the array to planes.
+
+        Returns:
+            A view with one axis of planes, then rows, columns and colours.
+        """
         return array.reshape(-1, *self.first.shape[1:])
 
 
@@ -289,7 +297,9 @@ def _unit_of(dataset: Any) -> Unit | None:
     source = changes[0] if changes else dataset
     if source is None or "RescaleSlope" not in source:
         return None
-    return float(source.RescaleSlope or 1), float(source.get("RescaleIntercept") or 0)
+    slope = float(source.RescaleSlope or 1)
+    intercept = float(source.get("RescaleIntercept") or 0)
+    return slope, intercept
 
 
 def _volume(group: Sequence[Slice]) -> Volume:
@@ -385,7 +395,8 @@ def _as_stored(file: Slice, planes: np.ndarray) -> np.ndarray:
     stored = np.empty(planes.shape, file.dtype)
     limits = np.iinfo(file.dtype)
     for number, (slope, intercept) in enumerate(file.units):
-        values = np.rint((planes[number].astype(np.float64) - intercept) / slope)
+        offset = planes[number].astype(np.float64) - intercept
+        values = np.rint(offset / slope)
         values = np.where(np.isnan(values), file.padding or 0, values)
         stored[number] = values.clip(limits.min, limits.max).astype(file.dtype)
     return stored
@@ -421,7 +432,8 @@ def _stored_range(dataset: Any) -> tuple[int, int]:
     """Return the lowest and highest value that the stored bits hold."""
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
     if dataset.PixelRepresentation:
-        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        limit = 2 ** (bits - 1)
+        return -limit, limit - 1
     return 0, 2**bits - 1
 
 

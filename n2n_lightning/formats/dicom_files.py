@@ -21,9 +21,12 @@ def is_dicom(path: Path) -> bool:
 
 
 def slices_of(folder: Path) -> list[Path]:
-    """Return the DICOM files of a folder, in natural order.
+    """List the DICOM files of a folder.
 
     DICOMDIR, which lists others, and hidden files are left out.
+
+    Returns:
+        Their paths in natural order.
     """
     slices: list[Path] = []
     for entry in os.scandir(folder):
@@ -34,14 +37,22 @@ def slices_of(folder: Path) -> list[Path]:
 
 
 def is_series(folder: Path) -> bool:
-    """Return True if the first two files of a folder belong to one DICOM series."""
+    """Tell a folder with the files of a DICOM series from others.
+
+    Returns:
+        True if its first two files belong to one series.
+    """
     candidates: list[Path] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file() and _may_be_slice(Path(folder, entry.name)):
                 candidates.append(Path(folder, entry.name))
-    first = [p for p in sorted(candidates, key=natural)[:3] if p.name.upper() != "DICOMDIR"][:2]
-    return len(first) == 2 and all(is_dicom(p) for p in first) and _same_series(first)
+    candidates.sort(key=natural)
+    first = [path for path in candidates[:3] if path.name.upper() != "DICOMDIR"]
+    pair = first[:2]
+    if len(pair) < 2 or not all(is_dicom(path) for path in pair):
+        return False
+    return _same_series(pair)
 
 
 def _may_be_slice(path: Path) -> bool:

@@ -38,7 +38,14 @@ class Placed:
     shift: int
 
     def mapped_in(self, path: Path) -> np.memmap:
-        """Map the stored values of a copy of the file, for writing."""
+        """Map the stored values of a copy of the file, for writing.
+
+        Args:
+            path: of the copy.
+
+        Returns:
+            The values in the file's type, without `shift`.
+        """
         return np.memmap(path, self.dtype, "r+", self.offset, self.shape)
 
 
@@ -215,7 +222,8 @@ def _open_fits(path: Path) -> Iterator[Any]:
 def _physical(result: np.ndarray, values: Values) -> np.ndarray:
     """Return results in physical units, float32; NaN where the source has no data."""
     scale, zero = values.unit
-    physical = (result.astype(np.float64) * scale + zero).astype(np.float32)
+    scaled = result.astype(np.float64) * scale + zero
+    physical = scaled.astype(np.float32)
     for value in values.nodata_values:
         physical[values.array == value] = np.nan
     return physical
@@ -230,10 +238,11 @@ def _is_colour(header: Any, full: tuple[int, ...]) -> bool:
         header: of the HDU.
         full: its shape with axes of length 1.
     """
-    long_axes = [number for number, n in enumerate(full[::-1], 1) if n != 1]
+    # as FITS counts, from the last
+    long_axes = [axis for axis in range(1, len(full) + 1) if full[-axis] != 1]
     if len(long_axes) != 3:
         return False
-    axis = long_axes[2]  # as FITS counts, from the last
+    axis = long_axes[2]
     if full[-axis] != 3:
         return False
     meaning = str(header.get(f"CTYPE{axis}", "")).strip().upper()

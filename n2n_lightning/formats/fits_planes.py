@@ -140,11 +140,15 @@ class Plane:
                 name = numbered[1]
                 version = int(numbered[2])
         shape = tuple(int(n) for n in hdu.shape if n != 1)
-        return cls(number, name, version, shape, str(header.get("HDUCLAS2", "")).strip().upper())
+        kind = str(header.get("HDUCLAS2", "")).strip().upper()
+        return cls(number, name, version, shape, kind)
 
     @property
     def words(self) -> tuple[str, str]:
-        """The detector or picture that the name belongs to, or empty, and the kind of its values.
+        """The two parts of the name.
+
+        Returns:
+            The detector or picture that the name belongs to, or empty, and the kind of its values.
 
         >>> Plane(1, "CCD3.FLG", 1, (4, 5)).words, Plane(1, "DATA QUALITY", 1, (4, 5)).words
         (('CCD3', 'FLG'), ('', 'DATAQUALITY'))
@@ -168,7 +172,14 @@ class Plane:
         return self.kind not in ("ERROR", "QUALITY")
 
     def called(self, part: str) -> bool:
-        """Return True if `part` names it: its number, its name, or name and version, `SCI,2`."""
+        """Compare the name with what the person typed.
+
+        Args:
+            part: a number, a name, or name and version, `SCI,2`.
+
+        Returns:
+            True if `part` names it.
+        """
         if part.strip().isdecimal():
             return int(part) == self.number
         name, _, version = part.upper().strip().partition(",")
@@ -230,7 +241,10 @@ def flags_of(plane: Plane, planes: Sequence[Plane], pictures: Sequence[Plane]) -
         if other.is_flags and other not in pictures and same_size:
             fitting.append(other)
     owners = ("", plane.name, plane.words[0] or plane.name)
-    own = [p for p in fitting if p.version == plane.version and p.words[0] in owners]
+    own: list[Plane] = []
+    for other in fitting:
+        if other.version == plane.version and other.words[0] in owners:
+            own.append(other)
     if not own and len(pictures) == 1:
         return fitting
     return own
@@ -267,7 +281,11 @@ def harmless_bits(header: Any, primary: Any) -> int:
     """
     planes = {name[3:]: int(header[name]) for name in header if name.startswith("MP_")}
     if planes:  # LSST's masks name their bits
-        return ~sum(1 << bit for name, bit in planes.items() if name in LSST_BAD)
+        bad_bits = 0
+        for name in LSST_BAD:
+            if name in planes:
+                bad_bits |= 1 << planes[name]
+        return ~bad_bits
     telescope = str(primary.get("TELESCOP", "")).strip().upper()
     if telescope == "JWST":
         return ~JWST_BAD

@@ -52,7 +52,15 @@ class Gzipped(Picture):
     def written(
         self, path: Path, dtypes: Sequence[np.dtype | None] | None = None
     ) -> Iterator[list[np.ndarray]]:
-        """See Picture."""
+        """Write a gzipped file; see Picture.
+
+        Args:
+            path: the file to write.
+            dtypes: the type of each result.
+
+        Yields:
+            The results.
+        """
         with tempfile.TemporaryDirectory(prefix="n2n_", ignore_cleanup_errors=True) as folder:
             result = Path(folder, self.inside.path.name)
             with self.inside.written(result, dtypes) as results:

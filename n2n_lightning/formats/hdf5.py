@@ -312,7 +312,8 @@ def _why_broken(file: h5py.File, names: list[str]) -> str | None:
             return None
         target = _get(current, name)
         if target is None:
-            return f"{'/'.join(names[: number + 1])}: {_broken_link(link, current)}"
+            place = "/".join(names[: number + 1])
+            return f"{place}: {_broken_link(link, current)}"
         current = target
     return None
 
@@ -415,7 +416,8 @@ def _external_file(name: str, folder: Path) -> Path:
 
 def _with_external_files(dataset: h5py.Dataset) -> h5py.Dataset:
     """Open a dataset again so that missing files of its storage are looked for in its folder."""
-    if not dataset.external or all(Path(name).exists() for name, _, _ in dataset.external):
+    raw_files = [Path(name) for name, _, _ in dataset.external or ()]
+    if all(path.exists() for path in raw_files):
         return dataset
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_efile_prefix(b"${ORIGIN}")
@@ -427,7 +429,8 @@ def _with_external_files(dataset: h5py.Dataset) -> h5py.Dataset:
 
 def _row_slices(dataset: h5py.Dataset) -> Iterator[slice]:
     """Yield parts of the first axis, each of whole chunks and about READ_AT_A_TIME bytes."""
-    row = max(1, dataset.size // max(1, len(dataset)) * dataset.dtype.itemsize)
+    values_of_row = dataset.size // max(1, len(dataset))
+    row = max(1, values_of_row * dataset.dtype.itemsize)
     chunk = dataset.chunks[0] if dataset.chunks else 1
     step = max(1, READ_AT_A_TIME // row // chunk) * chunk
     for start in range(0, len(dataset), step):
@@ -450,7 +453,8 @@ def _own_dataset(
     parent: Any = file
     for number, group in enumerate(groups):
         if isinstance(parent.get(group, getlink=True), h5py.ExternalLink):
-            _unfold(parent, group, original["/".join(groups[: number + 1])], folder)
+            place = "/".join(groups[: number + 1])
+            _unfold(parent, group, original[place], folder)
         parent = parent[group]
     old = original[name]
     properties = _creation_properties(old, dtype)
@@ -523,9 +527,9 @@ def _chunked_source(old: h5py.Dataset) -> Any | None:
         return None
     with h5py.File(path, "r") as file:
         item = file.get(sources[0].dset_name)
-        if not isinstance(item, h5py.Dataset) or not item.chunks or item.dtype != old.dtype:
+        if not isinstance(item, h5py.Dataset) or item.dtype != old.dtype:
             return None
-        if len(item.chunks) != len(old.shape):
+        if not item.chunks or len(item.chunks) != len(old.shape):
             return None
         if any(chunk > side for chunk, side in zip(item.chunks, old.shape, strict=True)):
             return None
@@ -553,7 +557,9 @@ def _replace_dataset(file: h5py.File, name: str, properties: Any, dtype: np.dtyp
     address = h5py.h5o.get_info(old.id).addr
     names: list[str] = []
     for alias, link in _all_links(file):
-        if isinstance(link, h5py.HardLink) and h5py.h5o.get_info(file[alias].id).addr == address:
+        if not isinstance(link, h5py.HardLink):
+            continue
+        if h5py.h5o.get_info(file[alias].id).addr == address:
             names.append(alias)
     new = _create_like(file, old, properties, dtype)
     _copy_attributes(old, new)

@@ -28,15 +28,17 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
         axes: its letters, with H and W.
 
     Returns:
-        True if each judged page has regions of equal values, and at least one has MIN_LABEL_PIXELS such
-        pixels.
+        True if each judged page has regions of equal values, and at least one has
+        MIN_LABEL_PIXELS such pixels.
 
     >>> labels = np.kron(np.arange(9).reshape(3, 3) * 7, np.ones((20, 20), np.uint16))
     >>> ramp = np.arange(60, dtype=np.uint16)
     >>> is_label_image(labels, "HW"), is_label_image(labels + ramp, "HW")
     (True, False)
     """
-    if array.dtype.kind not in "iub" or axes[-1:] == "C" or not {"H", "W"} <= set(axes):
+    if array.dtype.kind not in "iub" or axes.endswith("C"):
+        return False
+    if "H" not in axes or "W" not in axes:
         return False
     pages = as_pages(array, axes, 2)  # (..., H, W, C), or channels as pages
     indices = list(np.ndindex(*pages.shape[:-3]))
@@ -53,8 +55,11 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
 
 def _judge_middle(page: np.ndarray) -> bool | None:
     """Judge a page (H, W) by its middle, or as a whole if its middle is empty; see _judge_page."""
-    middle = tuple(slice(max(0, n - MIDDLE) // 2, (n + MIDDLE) // 2) for n in page.shape)
-    verdict = _judge_page(page[middle])
+    window: list[slice] = []
+    for side in page.shape:
+        margin = max(0, side - MIDDLE)
+        window.append(slice(margin // 2, (side + MIDDLE) // 2))
+    verdict = _judge_page(page[tuple(window)])
     if verdict is None and max(page.shape) > MIDDLE:
         return _judge_page(page)
     return verdict
@@ -74,7 +79,8 @@ def _judge_page(page: np.ndarray) -> bool | None:
         return False
     equal = _count_equal_neighbours(numbers)
     equal_of_others = equal[others]
-    if equal_of_others.mean() < 4 * MIN_EQUAL or (equal_of_others == 0).mean() > MAX_ISOLATED:
+    isolated = equal_of_others == 0
+    if equal_of_others.mean() < 4 * MIN_EQUAL or isolated.mean() > MAX_ISOLATED:
         return False
     totals = np.bincount(numbers.ravel(), equal.ravel(), len(counts))
     shares = totals / (4 * np.maximum(counts, 1))
@@ -88,9 +94,11 @@ def _small_numbers(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels of a page as small numbers, and the count of each number."""
     lowest = int(page.min())
     highest = int(page.max())
-    if highest - lowest < 2**20:
-        small: np.ndarray = (page.astype(np.int64) - lowest).astype(np.int32)
-        return small, np.bincount(small.ravel(), minlength=highest - lowest + 1)
+    span = highest - lowest
+    if span < 2**20:
+        above_lowest = page.astype(np.int64) - lowest
+        small: np.ndarray = above_lowest.astype(np.int32)
+        return small, np.bincount(small.ravel(), minlength=span + 1)
     _, numbers, counts = np.unique(page, return_inverse=True, return_counts=True)
     return numbers.reshape(page.shape), counts
 

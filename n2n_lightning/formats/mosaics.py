@@ -10,6 +10,7 @@ MOSAIC_CHOICES = ("auto", "none", *MOSAICS)
 # contrast of neighbours; tests/test_mosaics.py tries it on photographs and frames of cameras.
 MIN_CONTRAST = 0.5
 MIDDLE_SIDE = 512  # pixels of the middle that is judged
+MIN_SIDE = 32  # pixels; smaller pictures have too few cells
 
 
 def checked(mosaic: str) -> str:
@@ -68,7 +69,9 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     (False, True)
     """
     *stacked, height, width = array.shape
-    if "C" in axes or axes[-2:] != "HW" or len(axes) != len(array.shape) or min(height, width) < 32:
+    if "C" in axes or not axes.endswith("HW") or len(axes) != array.ndim:
+        return False
+    if min(height, width) < MIN_SIDE:
         return False
     cells = _cells(array[(0,) * len(stacked)])
     # of each phase, beside its neighbours
@@ -76,15 +79,20 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     typical = np.median(differences, 1)
     spread = np.median(np.abs(differences - typical[:, None]))
     phases = typical.reshape(2, 2)
-    contrast = min(np.ptp(phases, 0).max(), np.ptp(phases, 1).max())
+    between_rows = np.ptp(phases, 0).max()
+    between_columns = np.ptp(phases, 1).max()
+    contrast = min(between_rows, between_columns)
     return bool(contrast > MIN_CONTRAST * max(spread, 1e-9))
 
 
 def _cells(page: np.ndarray) -> np.ndarray:
     """Return the four phases of the 2 x 2 pixels in the middle of a page, (4, pixels), float64."""
-    # an even start keeps the phases
-    top, left = (max(0, n - MIDDLE_SIDE) // 4 * 2 for n in page.shape)
-    middle = page[top : top + MIDDLE_SIDE, left : left + MIDDLE_SIDE].astype(np.float64)
-    rows, columns = (n // 2 for n in middle.shape)
-    pairs = middle[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2)
-    return pairs.transpose(1, 3, 0, 2).reshape(4, -1)
+    window: list[slice] = []
+    for side in page.shape:
+        start = max(0, side - MIDDLE_SIDE) // 4 * 2  # an even start keeps the phases
+        stop = min(start + MIDDLE_SIDE, side // 2 * 2)
+        window.append(slice(start, stop))
+    middle = page[tuple(window)].astype(np.float64)
+    height, width = middle.shape
+    cells = middle.reshape(height // 2, 2, width // 2, 2)
+    return cells.transpose(1, 3, 0, 2).reshape(4, -1)

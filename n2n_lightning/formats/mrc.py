@@ -54,15 +54,26 @@ class Header:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Planes, rows and columns."""
-        return int(self.fields["nz"]), int(self.fields["ny"]), int(self.fields["nx"])
+        planes = int(self.fields["nz"])
+        rows = int(self.fields["ny"])
+        columns = int(self.fields["nx"])
+        return planes, rows, columns
 
     def voxel_size(self) -> tuple[float, float, float] | None:
-        """Return the voxel spacing along D, H and W in angstroms; None if the header lacks it."""
-        counts = [int(self.fields[name]) for name in ("mz", "my", "mx")]
-        lengths = [float(self.fields["cella"][axis]) for axis in "zyx"]
-        if min(counts) <= 0 or not all(math.isfinite(n) and n > 0 for n in lengths):
-            return None
-        return lengths[0] / counts[0], lengths[1] / counts[1], lengths[2] / counts[2]
+        """Compute the voxel spacing.
+
+        Returns:
+            Angstroms along D, H and W; None if the header lacks them.
+        """
+        spacing: list[float] = []
+        for axis in "zyx":
+            count = int(self.fields[f"m{axis}"])
+            length = float(self.fields["cella"][axis])
+            if count <= 0 or length <= 0 or not math.isfinite(length):
+                return None
+            spacing.append(length / count)
+        depth, height, width = spacing
+        return depth, height, width
 
 
 class Mrc(Picture):
@@ -117,7 +128,8 @@ class Mrc(Picture):
             target.write(head)
             for plane in values:
                 target.write(plane.astype(f"{order}f4").tobytes())
-            source.seek(self.header.offset + self.values[0].dtype.itemsize * values.size)
+            size = values.size * self.values[0].dtype.itemsize
+            source.seek(self.header.offset + size)
             shutil.copyfileobj(source, target)
         self._write_statistics(path, values)
 
@@ -201,7 +213,8 @@ def _makes_sense(fields: Any, length: int) -> bool:
     if mode not in MODES or min(sides) < 1 or extended < 0:
         return False
     stored = np.dtype(MODES[mode]).itemsize * math.prod(sides)
-    return HEADER_BYTES + extended + stored <= length
+    needed = HEADER_BYTES + extended + stored
+    return needed <= length
 
 
 def _why_senseless(readings: dict[str, Any]) -> str:
@@ -212,14 +225,17 @@ def _why_senseless(readings: dict[str, Any]) -> str:
     """
     fields = next(iter(readings.values()))
     for reading in readings.values():
-        if 0 <= int(reading["mode"]) < 1000 and 0 < int(reading["nx"]) < 2**20:
+        plausible_mode = 0 <= int(reading["mode"]) < 1000
+        plausible_size = 0 < int(reading["nx"]) < 2**20
+        if plausible_mode and plausible_size:
             fields = reading
             break
     mode = int(fields["mode"])
     if mode not in MODES:
         return f"holds values of mode {mode}; it must be one of {', '.join(map(str, MODES))}"
-    sides = " x ".join(str(int(fields[name])) for name in ("nz", "ny", "nx"))
-    return f"is truncated: its header says {sides} values of {np.dtype(MODES[mode]).name}"
+    sides = [str(fields[name]) for name in ("nz", "ny", "nx")]
+    kind = np.dtype(MODES[mode]).name
+    return f"is truncated: its header says {' x '.join(sides)} values of {kind}"
 
 
 def _why_unsigned(raw: bytes, fields: Any, order: str) -> str:

@@ -41,7 +41,7 @@ class Nifti(Picture):
         if dtype.names or dtype.kind == "c":
             raise InputError(f"holds values of type {dtype}, which are no grey values")
         full = image.shape
-        if len(full) > 5 or len(full) < 2 or min(full) < 1:
+        if not 2 <= len(full) <= 5 or min(full) < 1:
             raise InputError(f"its shape is {full}, which is no volume or series of volumes")
         letters, self.shape = squeezed("WHDTC"[: len(full)], full)
         self.dtype = dtype
@@ -72,7 +72,8 @@ class Nifti(Picture):
                 count = len(piece) // size
                 if count < min(step, len(flat) - start):
                     raise InputError("is truncated")
-                flat[start : start + count] = np.frombuffer(piece[: count * size], self.dtype)
+                values = np.frombuffer(piece, self.dtype, count)
+                flat[start : start + count] = values
         return flat.reshape(self.shape, order="F")
 
     def _begin(self, path: Path) -> list[np.ndarray]:
@@ -104,10 +105,14 @@ class Nifti(Picture):
         opener: Any = gzip.open if self.packed else open
         with opener(self.path, "rb") as source:
             head = bytearray(source.read(self.offset))
-            source.seek(self.offset + self.dtype.itemsize * math.prod(self.shape))
+            size = math.prod(self.shape) * self.dtype.itemsize
+            source.seek(self.offset + size)
             tail = source.read()
-        order = "<" if struct.unpack("<i", head[:4])[0] in TYPE_OFFSETS else ">"
-        (header_size,) = struct.unpack(f"{order}i", head[:4])
+        order = "<"
+        header_size = int.from_bytes(head[:4], "little")
+        if header_size not in TYPE_OFFSETS:
+            order = ">"
+            header_size = int.from_bytes(head[:4], "big")
         place = TYPE_OFFSETS[header_size]
         struct.pack_into(f"{order}2h", head, place, FLOAT32_CODE, FLOAT32_BITS)
         flat = results[0].reshape(-1, order="F")
@@ -115,5 +120,6 @@ class Nifti(Picture):
         with opener(path, "wb") as target:
             target.write(head)
             for start in range(0, len(flat), step):
-                target.write(flat[start : start + step].astype(f"{order}f4").tobytes())
+                piece = flat[start : start + step].astype(f"{order}f4")
+                target.write(piece.tobytes())
             target.write(tail)

@@ -92,7 +92,11 @@ class Values:
 
     @property
     def measured(self) -> np.ndarray:
-        """The array with NaN at invalid pixels; integers with such a mask become float32."""
+        """The array with NaN at invalid pixels.
+
+        Returns:
+            The array itself if no pixel is invalid; else a copy, float32 for integers.
+        """
         if self.invalid is None:
             return self.array
         dtype = np.dtype(np.float32)
@@ -134,6 +138,9 @@ class AskedAxes:
 
         Args:
             options: has `axes` and, if a checkpoint was loaded, `trained_layout` and `dims`.
+
+        Returns:
+            What the person and the checkpoint say.
         """
         layout = getattr(options, "trained_layout", None)
         return cls(options.axes, layout, getattr(options, "dims", 2))
@@ -269,8 +276,10 @@ class Picture:
         letters = fitted(said, shape, values.full)
         if letters is not None and not (self.fixed_axes and letters != values.axes):
             return letters
-        if len(self.values) > 1 and any(fitted(said, v.shape, v.full) for v in self.values):
-            return None
+        if len(self.values) > 1:
+            fits = [fitted(said, other.shape, other.full) for other in self.values]
+            if any(fits):
+                return None
         full = ""
         if values.full not in (None, shape):
             full = f" (in the file {values.full})"
@@ -278,7 +287,8 @@ class Picture:
         if self.fixed_axes:
             advice = f"a {self.kind} picture is {values.axes}"
         raise InputError(
-            f"{self.path}: its shape is {shape}{full}; {option('axes', said)} does not fit; {advice}"
+            f"{self.path}: its shape is {shape}{full}; {option('axes', said)} does not fit;"
+            f" {advice}"
         )
 
     def _interpreted(
@@ -294,7 +304,8 @@ class Picture:
         """
         shape = values.shape
         alpha = values.alpha and values.axes is not None and same_channels(axes, values.axes)
-        if values.axes is None and axes.endswith("C") and shape[axes.index("C")] == 4:
+        unstated = values.axes is None and axes.endswith("C")
+        if unstated and shape[axes.index("C")] == 4:
             # decided from the pixels, so the person is told
             alpha = has_alpha(values.array, axes)
             reason = reason or ""
@@ -345,7 +356,8 @@ class Picture:
         asked: list[np.dtype] = []
         for values, dtype in zip(self.values, dtypes, strict=True):
             asked.append(values.dtype if dtype is None else np.dtype(dtype))
-        if all(d.name == v.dtype.name for d, v in zip(asked, self.values, strict=True)):
+        stored = [values.dtype.name for values in self.values]
+        if [dtype.name for dtype in asked] == stored:
             return []
         if not self.floats:
             raise InputError(f"a {self.kind} file cannot hold float32")
@@ -383,6 +395,9 @@ def check_size(stored: int, unpacked: int) -> None:
 
 def components(name: str) -> list[str]:
     """Split a path inside a file into names.
+
+    Returns:
+        The names without empty ones and dots.
 
     >>> components("/entry//data/./first")
     ['entry', 'data', 'first']

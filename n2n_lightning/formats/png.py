@@ -30,9 +30,15 @@ class Chunk:
     data: bytes
 
     def packed(self) -> bytes:
-        """Return the chunk as a file has it."""
+        """Pack the chunk for a file.
+
+        Returns:
+            Length, name, data and checksum.
+        """
         body = self.name + self.data
-        return struct.pack(">I", len(self.data)) + body + struct.pack(">I", zlib.crc32(body))
+        length = struct.pack(">I", len(self.data))
+        checksum = struct.pack(">I", zlib.crc32(body))
+        return length + body + checksum
 
 
 class Png(Picture):
@@ -46,7 +52,8 @@ class Png(Picture):
         content = path.read_bytes()
         chunks = list(_chunks(content))
         width, height, bits, colour = struct.unpack(">IIBB", chunks[0].data[:10])
-        check_size(len(content), width * height * 8 * max(1, bits // 8))
+        pixel_bytes = 8 * max(1, bits // 8)
+        check_size(len(content), width * height * pixel_bytes)
         names = {chunk.name for chunk in chunks}
         if b"acTL" in names:
             raise InputError("is an animation")

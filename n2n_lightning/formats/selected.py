@@ -150,8 +150,9 @@ def _frames_of(values: Values, axis: int, frames: range) -> Values:
     invalid = None if values.invalid is None else values.invalid[place]
     stored = values.stored
     if isinstance(stored, Packed):
-        shape = (*values.shape[:axis], len(frames), *values.shape[axis + 1 :])
-        stored = Packed(shape, stored.dtype, lambda: values.array[place])
+        shape = list(values.shape)
+        shape[axis] = len(frames)
+        stored = Packed(tuple(shape), stored.dtype, lambda: values.array[place])
     else:
         stored = stored[place]
     return replace(values, stored=stored, invalid=invalid)

@@ -55,6 +55,7 @@ LOSSY_COMPRESSIONS = (
     "APERIO_JP2000_RGB",
     "APERIO_JP2000_YCBC",
 )
+WRITABLE_BITS = (*range(8, 17), 32, 64)
 CLASSIC_LIMIT = 2**32 - 2**26  # bytes of pixels that an ordinary TIFF holds
 TILE_MULTIPLE = 16  # that the writer takes
 
@@ -88,8 +89,16 @@ class PageOrder:
 
     @classmethod
     def of(cls, series: Any) -> "PageOrder":
-        """Return the pages of a series of tifffile's."""
-        return cls([p.index for p in series.pages if p is not None], series.keyframe.shape)
+        """Return the pages of a series.
+
+        Args:
+            series: tifffile's.
+
+        Returns:
+            The pages that it lists.
+        """
+        pages = [page for page in series.pages if page is not None]
+        return cls([page.index for page in pages], series.keyframe.shape)
 
 
 class Tiff(Picture):
@@ -139,9 +148,12 @@ class Tiff(Picture):
         """
         described = list(self.copied)
         for s in series:
-            described += [p.index for p in s.pages if p is not None and p.parent is file]
+            own = [page for page in s.pages if page is not None and page.parent is file]
+            described += [page.index for page in own]
         complete = sorted(described) == list(range(len(pages)))
-        unlisted = not self.mapped and any(None in s.pages for s in series)
+        unlisted = False
+        if not self.mapped:
+            unlisted = any(None in s.pages for s in series)
         if not complete or unlisted:
             raise InputError(
                 "its description and its pages disagree, or parts are in other files; save it as"
@@ -149,7 +161,8 @@ class Tiff(Picture):
             )
         if not pages:
             raise InputError("holds no pages")
-        if any(len(s.levels) > 1 for s in series) or any(page.subifds for page in pages):
+        pyramid = any(len(s.levels) > 1 for s in series)
+        if pyramid or any(page.subifds for page in pages):
             raise InputError("has its image in several resolutions; export the full one alone")
 
     def _plan_pages(self, pages: list[Any], series: list[Any]) -> list[str]:
@@ -190,7 +203,8 @@ class Tiff(Picture):
         """Write a file with the old tags."""
         pages: dict[int, np.ndarray] = {}
         for result, order in zip(results, self.orders, strict=True):
-            pages |= dict(zip(order.indices, result.reshape(-1, *order.shape), strict=True))
+            arrays = result.reshape(-1, *order.shape)
+            pages.update(zip(order.indices, arrays, strict=True))
         if self.copied:
             with _strict(), tifffile.TiffFile(self.path) as old:
                 for index in self.copied:
@@ -219,7 +233,8 @@ class Tiff(Picture):
                 for index in order.indices:
                     _suit_floats(self.tags[index])
         self.mapped = False
-        self.bigtiff = self.bigtiff or sum(result.nbytes for result in results) > CLASSIC_LIMIT
+        size = sum(result.nbytes for result in results)
+        self.bigtiff = self.bigtiff or size > CLASSIC_LIMIT
         self._write_pages(path, results)
 
 
@@ -247,9 +262,11 @@ class Trials:
         notes: list[str] = []
         tile = tags["tile"]
         if tile and any(side % TILE_MULTIPLE for side in tile):
-            height, width = (-(-side // TILE_MULTIPLE) * TILE_MULTIPLE for side in tile)
-            tags["tile"] = (height, width)
-            notes.append(f"its tiles of {tile[0]} x {tile[1]} became {height} x {width}")
+            rounded = tuple(math.ceil(side / TILE_MULTIPLE) * TILE_MULTIPLE for side in tile)
+            tags["tile"] = rounded
+            before = " x ".join(map(str, tile))
+            after = " x ".join(map(str, rounded))
+            notes.append(f"its tiles of {before} became {after}")
         key = _trial_key(page, tags)
         if key in self._done:
             return notes
@@ -466,8 +483,9 @@ def _values(series: Any, array: np.ndarray) -> Values:
     values.nodata_values = _declared_nodata(series.keyframe)
     values.mosaic = _mosaic_pattern(series.keyframe)
     # Pages that nothing describes are mostly a series of images.
-    sides = zip(series.axes, series.shape, strict=True)
-    values.assumed = any(letter in "IQ" and n > 1 for letter, n in sides)
+    for letter, side in zip(series.axes, series.shape, strict=True):
+        if letter in "IQ" and side > 1:
+            values.assumed = True
     return values
 
 
@@ -484,7 +502,8 @@ def _mosaic_pattern(page: Any) -> str:
     for colour in _numbers_of_tag(page, CFA_COLOURS):
         pattern += "RGB"[colour] if colour < 3 else "?"
     if size != [2, 2] or pattern not in MOSAICS:
-        shown = f"{'x'.join(map(str, size)) or 'nameless'} {pattern}".strip()
+        shape = "x".join(map(str, size)) or "nameless"
+        shown = f"{shape} {pattern}".strip()
         raise InputError(
             f"is a raw frame of the colours {shown}; those of {', '.join(MOSAICS)} are read"
         )
@@ -510,7 +529,7 @@ def _check_page(page: Any, lossy: bool, mask: bool = False) -> None:
     if not writable and not (page.photometric == YCBCR and lossy):
         name = getattr(page.photometric, "name", "nameless colour").lower()
         kind = COLOUR_NAMES.get(page.photometric, name)
-    if page.bitspersample not in (8, *range(9, 17), 32, 64) and not mask:
+    if page.bitspersample not in WRITABLE_BITS and not mask:
         kind = f"{page.bitspersample} bit"
     if page.imagedepth > 1:
         kind = "volumetric"

@@ -329,7 +329,8 @@ def _dimensions_of_group(scales: Mapping[str, Any], level: int) -> Dimensions:
     for axis in scales.get("axes") or []:
         name = axis["name"] if isinstance(axis, dict) else axis
         names.append(str(name).lower())
-    if not set(names) <= set(NGFF_LETTERS) or not {"y", "x"} <= set(names):
+    known = all(name in NGFF_LETTERS for name in names)
+    if not known or "y" not in names or "x" not in names:
         return Dimensions()
     letters = "".join(NGFF_LETTERS[name] for name in names)
     factors: dict[str, float] = {}
@@ -364,7 +365,9 @@ def _nodata_of(array: Any) -> tuple[float, ...]:
     numbers: set[float] = set()
     for name in ("_FillValue", "missing_value"):
         value = array.attrs.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if math.isfinite(value):
             numbers.add(float(value))
     return tuple(sorted(numbers))
 
@@ -403,7 +406,10 @@ def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
     for length, side in zip(array.shape, sides, strict=True):
         starts.append(range(0, length, max(1, side)))
     for corner in product(*starts):
-        yield tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+        region: list[slice] = []
+        for start, side in zip(corner, sides, strict=True):
+            region.append(slice(start, start + side))
+        yield tuple(region)
 
 
 def _declare_float32(folder: Path) -> None:
