@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -140,6 +141,10 @@ def test_documentation_names_what_exists(page):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists(), f"{group}={name}"
     for module in re.findall(r"(?:python -m n2n_lightning\.|`n2n )(\w+)", text):
         assert (ROOT / "n2n_lightning" / f"{module}.py").exists(), module
+    for path in re.findall(r"\b(?:n2n_lightning|benchmarks|conf|tests)/[a-z0-9_/]+\.\w+", text):
+        assert (ROOT / path).exists(), path
+    for name in set(re.findall(r"\bn2n_lightning(?:\.\w+)+", re.sub(r"python -m \S+", "", text))):
+        pkgutil.resolve_name(name)
 
 
 def test_the_table_of_cases_names_tests_that_exist():
