@@ -1,1 +1,1 @@
-"""Training: the module, callbacks, checkpoints, loggers, schedules, and the run that puts them together."""
+"""Training: the run, its module, callbacks, checkpoints, loggers and schedules."""

@@ -14,18 +14,17 @@ from n2n_lightning.files import InputError, load_torch, replacing
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoint files that appear whole or not at all, and that are read without running any code in them.
+    """Checkpoint files that are written whole or not at all, and read without running code.
 
-    What `last.ckpt` was stays as `previous.ckpt`.
+    The `last.ckpt` before stays as `previous.ckpt`.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        with replacing(
-            path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None
-        ) as temporary:
+        previous = path.with_name("previous.ckpt") if path.name == "last.ckpt" else None
+        with replacing(path, previous) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(
@@ -35,7 +34,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class _Checkpoint(ModelCheckpoint):
-    """A checkpoint of the run folder, after every epoch; a run folder that was moved keeps what it knew."""
+    """A checkpoint after every epoch, whose state survives that the run folder is moved."""
 
     def __init__(self, folder: Path, name: str, **options: Any) -> None:
         super().__init__(
@@ -47,9 +46,8 @@ class _Checkpoint(ModelCheckpoint):
         state = {**state_dict, "dirpath": self.dirpath}
         if state["best_model_path"]:
             state |= {"best_model_path": self.path, "kth_best_model_path": self.path}
-            state["best_k_models"] = dict.fromkeys(
-                state["best_k_models"] and [self.path], state["best_model_score"]
-            )
+            paths = [self.path] if state["best_k_models"] else []
+            state["best_k_models"] = dict.fromkeys(paths, state["best_model_score"])
         super().load_state_dict(state)
 
 
@@ -57,15 +55,22 @@ RESUMABLE = ("last", "previous", "best")  # checkpoints that a run can continue 
 
 
 def resumable(folder: Path) -> Path | None:
-    """The checkpoint to continue from: the first of RESUMABLE that is whole.
+    """Find the checkpoint to continue from: the first of RESUMABLE that is whole.
 
     Damaged ones before it are renamed to `.damaged`, so that none of them takes the place of a
     whole one later, and a line on standard error says so.
 
+    Args:
+        folder: the folder of the checkpoints.
+
+    Returns:
+        The checkpoint; None where there is none.
+
     Raises:
         InputError: there are checkpoints, and all of them are damaged.
     """
-    damage, damaged = None, []
+    damage: InputError | None = None
+    damaged = []
     for path in (folder / f"{name}.ckpt" for name in RESUMABLE):
         if not path.exists():
             continue
@@ -93,17 +98,21 @@ def _warn(message: str) -> None:
 
 
 class Best(_Checkpoint):
-    """`best.ckpt`, of the epoch with the highest val_psnr; without clean images, with the least estimated error.
+    """`best.ckpt`, of the epoch with the highest val_psnr, or the least val_mse_estimate.
 
     It holds the weights that had that score: those that validation ran with, whatever other
     callbacks exchange for it or change between it and the end of the epoch.
+
+    Args:
+        folder: the folder of the checkpoints.
+        reference: validation images are `clean` or `noisy`.
     """
 
     def __init__(self, folder: Path, reference: str = "clean") -> None:
-        watched, mode = {"clean": ("val_psnr", "max"), "noisy": ("val_mse_estimate", "min")}[
-            reference
-        ]
-        super().__init__(folder, "best", monitor=watched, mode=mode)
+        if reference == "clean":
+            super().__init__(folder, "best", monitor="val_psnr", mode="max")
+        else:
+            super().__init__(folder, "best", monitor="val_mse_estimate", mode="min")
         self._validated: dict[str, torch.Tensor] = {}
         self._saving = False
 
@@ -128,7 +137,11 @@ class Best(_Checkpoint):
 
 
 class Last(_Checkpoint):
-    """`last.ckpt`. It has no monitor: with one, Lightning leaves the best epoch in it."""
+    """`last.ckpt`. It has no monitor: with one, Lightning leaves the best epoch in it.
+
+    Args:
+        folder: the folder of the checkpoints.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "last")

@@ -1,4 +1,4 @@
-"""Callbacks of Lightning that a run is given: checked before training, adapted where they would not reach its result.
+"""Lightning's callbacks in a run: checked before training, and adapted to reach its result.
 
 A weight average must be what is validated and stored; a found learning rate must survive the
 schedule.
@@ -32,7 +32,7 @@ from n2n_lightning.files import InputError
 
 
 class _AverageOnceBegun(WeightAveraging):
-    """Validates and stores the current weights until the first update: the average holds the initial ones till then."""
+    """Weight average that is scored and stored from its first update on."""
 
     def _begun(self) -> bool:
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
@@ -58,7 +58,7 @@ class MeanOfWeights(_AverageOnceBegun):
 
     @property
     def state_key(self) -> str:
-        return WeightAveraging.__qualname__  # so that checkpoints of older versions fit
+        return WeightAveraging.__qualname__
 
 
 class MovingAverage(EMAWeightAveraging, _AverageOnceBegun):
@@ -70,7 +70,7 @@ class MovingAverage(EMAWeightAveraging, _AverageOnceBegun):
 
 
 class MeanOfEpochs(StochasticWeightAveraging):
-    """Lightning's StochasticWeightAveraging, whose average is validated, stored in checkpoints, and used.
+    """Lightning's StochasticWeightAveraging, whose average is validated, stored and used.
 
     Lightning's own averages the weights that epochs begin with, and puts the average into the
     network after the last checkpoint. Here the weights count that epochs end with, before their
@@ -94,7 +94,7 @@ class MeanOfEpochs(StochasticWeightAveraging):
         return False  # no further epoch for its statistics: they are averaged
 
     def _networks(self, pl_module: pl.LightningModule) -> tuple[nn.Module, nn.Module] | None:
-        """The averaged and the current network; None where the average has not begun."""
+        """Return the averaged and the current network; None where the average has not begun."""
         if self._average_model is None or self.n_averaged is None or not int(self.n_averaged):
             return None
         return self._average_model.network, pl_module.network  # type: ignore[return-value]
@@ -111,7 +111,8 @@ class MeanOfEpochs(StochasticWeightAveraging):
         assert self._average_model is not None
         assert self.n_averaged is not None
         average = self._average_model.network.buffers()  # type: ignore[union-attr]
-        for mean, value in zip(average, pl_module.network.buffers(), strict=True):  # type: ignore[union-attr]
+        current = pl_module.network.buffers()  # type: ignore[union-attr]
+        for mean, value in zip(average, current, strict=True):
             floating = mean.is_floating_point() and int(self.n_averaged)
             mean.copy_(
                 self._avg_fn(mean, value.to(mean.device), self.n_averaged) if floating else value
@@ -125,21 +126,27 @@ class MeanOfEpochs(StochasticWeightAveraging):
         self._swap(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if both := self._networks(pl_module):
-            both[1].load_state_dict(both[0].state_dict())
+        networks = self._networks(pl_module)
+        if networks:
+            average, current = networks
+            current.load_state_dict(average.state_dict())
 
     def _swap(self, pl_module: pl.LightningModule) -> None:
-        if both := self._networks(pl_module):
-            average, current = ({n: v.clone() for n, v in one.state_dict().items()} for one in both)
-            both[0].load_state_dict(current)
-            both[1].load_state_dict(average)
+        networks = self._networks(pl_module)
+        if networks:
+            average, current = networks
+            state = {name: value.clone() for name, value in average.state_dict().items()}
+            average.load_state_dict(current.state_dict())
+            current.load_state_dict(state)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if both := self._networks(pl_module):
+        networks = self._networks(pl_module)
+        if networks:
             checkpoint["current_model_state"] = checkpoint["state_dict"]
-            average = {f"network.{name}": value for name, value in both[0].state_dict().items()}
+            state = networks[0].state_dict()
+            average = {f"network.{name}": value for name, value in state.items()}
             checkpoint["state_dict"] = {**checkpoint["state_dict"], **average}
 
     def on_load_checkpoint(
@@ -150,15 +157,16 @@ class MeanOfEpochs(StochasticWeightAveraging):
 
 
 class RateSearch(LearningRateFinder):
-    """Lightning's LearningRateFinder, whose rate becomes the one that the schedule starts from.
+    """Lightning's LearningRateFinder, whose rate is the one that the schedule starts from.
 
     The search has as many steps as were asked for, however short the run is, and leaves no trace
-    but the rate. A run that goes on keeps the rate that was found when it began.
+    but the rate. A resumed run keeps the rate that was found when it began.
 
     Args:
-        min_lr, max_lr: between which rates; None: a hundredth and a hundred times `optim.lr`.
-            Lightning's 1e-8 lets it choose a rate where the loss has not moved yet, for it looks
-            for the steepest fall, noise included.
+        min_lr: the lowest rate that is tried; None: a hundredth of `optim.lr`. Lightning's 1e-8
+            lets it choose a rate where the loss has not moved yet, for it looks for the steepest
+            fall, noise included.
+        max_lr: the highest; None: a hundred times `optim.lr`, and 1 at most.
         update_attr: False: only print the rate.
         **options: of LearningRateFinder.
     """
@@ -185,12 +193,12 @@ class RateSearch(LearningRateFinder):
             return
         group = trainer.optimizers[0].param_groups[0]
         asked = group.get("initial_lr", group["lr"])
-        self._min_lr, self._max_lr = (
-            self._range[0] or asked / 100,
-            self._range[1] or min(1.0, asked * 100),
-        )
+        lowest, highest = self._range
+        self._min_lr = lowest or asked / 100
+        self._max_lr = highest or min(1.0, asked * 100)
         before = trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch
-        trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = -1, 10**9
+        trainer.fit_loop.max_epochs = -1
+        trainer.check_val_every_n_epoch = 10**9
         pl_module.searching = True  # type: ignore[assignment]
         try:
             self.lr_find(trainer, pl_module)
@@ -205,20 +213,24 @@ class RateSearch(LearningRateFinder):
             return
         groups = trainer.optimizers[0].param_groups
         asked = groups[0].get("initial_lr", groups[0]["lr"])
-        if not self.rate:
-            said = f"LearningRateFinder found no rate in {self._num_training_steps} steps; {asked:g} stays"
-        else:
-            said = f"LearningRateFinder: learning rate {self.rate:.3g} in place of {asked:g}"
-            said += f", sought from {self._min_lr:.2g} to {self._max_lr:.2g}"
-            said += "" if self.use else " would be its choice (update_attr=false: not taken)"
+        line = (
+            f"LearningRateFinder found no rate in {self._num_training_steps} steps; {asked:g} stays"
+        )
+        if self.rate:
+            line = (
+                f"LearningRateFinder: learning rate {self.rate:.3g} in place of {asked:g}, sought"
+                f" from {self._min_lr:.2g} to {self._max_lr:.2g}"
+            )
+            if not self.use:
+                line += " would be its choice (update_attr=false: not taken)"
         if trainer.is_global_zero:
-            print(said, flush=True)
+            print(line, flush=True)
         if self.rate and self.use:
             _scale_rates(trainer, self.rate)
 
 
 def _scale_rates(trainer: pl.Trainer, rate: float) -> None:
-    """Makes `rate` the learning rate that the optimiser and its schedule begin with; the schedule keeps its shape."""
+    """Set the rate that the optimiser and its schedule begin with; the schedule keeps its shape."""
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             factor = rate / group.get("initial_lr", group["lr"])
@@ -226,8 +238,9 @@ def _scale_rates(trainer: pl.Trainer, rate: float) -> None:
                 if name in group:
                     group[name] = group[name] * factor
     for config in trainer.lr_scheduler_configs:
-        if bases := getattr(config.scheduler, "base_lrs", None):
-            config.scheduler.base_lrs = [rate for _ in bases]
+        bases = getattr(config.scheduler, "base_lrs", None)
+        if bases:
+            config.scheduler.base_lrs = [rate] * len(bases)
             config.scheduler._last_lr = [
                 group["lr"] for group in config.scheduler.optimizer.param_groups
             ]
@@ -240,12 +253,23 @@ ADAPTED: dict[Any, type[Callback]] = {
     LearningRateFinder: RateSearch,
 }
 _REFUSED: dict[type, str] = {
-    BatchSizeFinder: "the schedule is made for data.batch_size before this would change it; data.batch_size= says it",
-    ModelPruning: "cannot prune networks that are channels_last in memory, as all are here; smaller model.widths= work",
-    BackboneFinetuning: "freezes a part named backbone, which networks here lack; init=RUN starts from trained weights",
+    BatchSizeFinder: (
+        "the schedule is made for data.batch_size before this would change it; data.batch_size="
+        " says it"
+    ),
+    ModelPruning: (
+        "cannot prune networks that are channels_last in memory, as all are here; smaller"
+        " model.widths= work"
+    ),
+    BackboneFinetuning: (
+        "freezes a part named backbone, which networks here lack; init=RUN starts from trained"
+        " weights"
+    ),
 }
 BEST_IS_HIGHEST = ("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_psnr_estimate_low")
 BEST_IS_LOWEST = ("train_loss", "val_loss", "val_mse_estimate", "val_noisy_loss", "val_self_loss")
+# The largest share of the first step's weights in an average that needs no remark.
+MOST_OF_FIRST_STEP = 0.1
 _SCORES = {
     "clean": ("val_psnr", "val_psnr_total", "val_loss"),
     "noisy": ("val_psnr_estimate", "val_psnr_estimate_low", "val_mse_estimate", "val_noisy_loss"),
@@ -261,10 +285,10 @@ def build_callbacks(
 
     Args:
         asked: the group `callbacks` of its configuration, by name.
-        reference: what validation compares with: `clean`, `noisy`, `self`; None: there is no
-            validation.
-        steps: how many the run has; infinite where that is not known.
-        epochs: how many at most; None where only its time or steps are limited.
+        reference: the kind of reference in validation, `clean`, `noisy` or `self`; None: there is
+            no validation.
+        steps: of the run; infinite where their number is not known.
+        epochs: the most that it may have; None where only its time or steps are limited.
 
     Returns:
         The callbacks, and lines that say what was set where nothing was typed.
@@ -294,7 +318,7 @@ def build_callbacks(
 
 
 def _built(name: str, spec: dict[str, Any]) -> Callback:
-    """The callback of a configuration, ours in place of Lightning's where that one would not reach the result."""
+    """Build a callback: ours in place of Lightning's where that one would not reach the result."""
     group = f"callbacks.{name}"
     kind = build(group, lambda: _class_of(str(spec["_target_"])))
     for refused, why in _REFUSED.items():
@@ -304,22 +328,22 @@ def _built(name: str, spec: dict[str, Any]) -> Callback:
         _check_functions(name, spec)
     if kind in ADAPTED:
         spec = {**spec, "_target_": f"{__name__}.{ADAPTED[kind].__qualname__}"}
-    if isinstance(spec.get("mode"), type(None)) and kind in (EarlyStopping, ModelCheckpoint):
-        best = {**dict.fromkeys(BEST_IS_HIGHEST, "max"), **dict.fromkeys(BEST_IS_LOWEST, "min")}
-        spec = {**spec, "mode": best.get(str(spec.get("monitor")), "min")}
+    if spec.get("mode") is None and kind in (EarlyStopping, ModelCheckpoint):
+        mode = "max" if str(spec.get("monitor")) in BEST_IS_HIGHEST else "min"
+        spec = {**spec, "mode": mode}
     callback = build(group, lambda: instantiate(spec, _convert_="all"))
     if not isinstance(callback, Callback):
         raise InputError(f"{group}: {spec['_target_']} is no pytorch_lightning.Callback")
     if isinstance(callback, StochasticWeightAveraging) and not isinstance(callback, MeanOfEpochs):
         raise InputError(
-            f"{group}: its average would reach no checkpoint; a pytorch_lightning"
-            " WeightAveraging's does"
+            f"{group}: its average would reach no checkpoint; a pytorch_lightning WeightAveraging's"
+            " does"
         )
     return callback
 
 
 def _class_of(path: str) -> Any:
-    """The class of a dotted name; raises InputError where there is none, with the nearest one of Lightning's."""
+    """Return the class of a dotted name; an error names the nearest one of Lightning's."""
     try:
         return get_object(path)
     except Exception as error:
@@ -342,7 +366,18 @@ def _check_functions(name: str, spec: dict[str, Any]) -> None:
 
 
 def build(group: str, make: Callable[[], Any]) -> Any:
-    """What `make` returns; what it raises becomes one line about the option `group`."""
+    """Construct a part of a run; its errors become one line about an option.
+
+    Args:
+        group: the option.
+        make: constructs the part.
+
+    Returns:
+        What `make` returns.
+
+    Raises:
+        InputError: it could not be constructed.
+    """
     try:
         return make()
     except InputError as error:
@@ -379,19 +414,12 @@ def _check_monitor(
     watched = getattr(callback, "monitor", None)
     if not isinstance(callback, EarlyStopping | ModelCheckpoint) or watched is None:
         return []
-    group, there = f"callbacks.{name}.monitor={watched}", [*_SCORES[reference], "train_loss"]
-    if watched not in there:
-        known = [score for scores in _SCORES.values() for score in scores]
-        why = "there is no such score"
-        if watched in known:
-            why = (
-                "there is no validation"
-                if reference is None
-                else "there are no clean images to score against"
-            )
-            why = "the validation images are clean" if reference == "clean" else why
-            why = "there is one capture of each scene" if reference == "self" else why
-        raise InputError(f"{group}: {why} in this run; it has {', '.join(there)}")
+    scores = [*_SCORES[reference], "train_loss"]
+    if watched not in scores:
+        why = _why_missing(watched, reference)
+        raise InputError(
+            f"callbacks.{name}.monitor={watched}: {why} in this run; it has {', '.join(scores)}"
+        )
     mode = "max" if watched in BEST_IS_HIGHEST else "min"
     if spec.get("mode") is None:
         return [f"callbacks.{name}: mode={mode}, for {watched} is best where it is {_END[mode]}"]
@@ -406,6 +434,19 @@ def _check_monitor(
     return []
 
 
+def _why_missing(watched: str, reference: str | None) -> str:
+    """Return why a run has no score of this name."""
+    if not any(watched in scores for scores in _SCORES.values()):
+        return "there is no such score"
+    if reference is None:
+        return "there is no validation"
+    if reference == "clean":
+        return "the validation images are clean"
+    if reference == "self":
+        return "there is one capture of each scene"
+    return "there are no clean images to score against"
+
+
 _END = {"max": "highest", "min": "lowest"}
 
 
@@ -418,40 +459,42 @@ def _check_average(
         A line, where most of the average would be the weights of the first steps.
     """
     if isinstance(callback, MeanOfEpochs):
-        start = callback._swa_epoch_start
-        if epochs is None and isinstance(start, float):
-            raise InputError(
-                f"callbacks.{name}.swa_epoch_start",
-                start,
-                "a share of the epochs, whose number is not known; a whole number of epochs, or"
-                " trainer.max_epochs=, works",
-            )
-        if epochs is not None and isinstance(start, int) and start > epochs:
-            raise InputError(
-                f"callbacks.{name}.swa_epoch_start",
-                start,
-                f"the run has trainer.max_epochs={epochs}",
-            )
-        rate = spec.get("swa_lrs")
-        return [
-            f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their"
-            f" rate goes to {rate}"
-        ]
-    if isinstance(callback, EMAWeightAveraging):
-        begins = max(callback.update_starting_at_step or 0, 0)
-        if begins >= steps:
-            raise InputError(
-                f"callbacks.{name}.update_starting_at_step",
-                begins,
-                f"the run ends before, after {steps:g} steps",
-            )
-        updates = (steps - begins) / max(callback.update_every_n_steps, 1)
-        decay = float(spec.get("decay", 0.999))
-        if (share := decay**updates) > 0.1:
-            fitting = f"{max(0.5, 1 - 5 / updates):.2g}"
-            return [
-                f"callbacks.{name}: {share:.0%} of the average are the weights after the first"
-                f" step, for the run has {steps:g} steps; callbacks.{name}.decay={fitting}"
-                " forgets them"
-            ]
-    return []
+        return _check_mean_of_epochs(name, spec, callback, epochs)
+    if not isinstance(callback, EMAWeightAveraging):
+        return []
+    begins = max(callback.update_starting_at_step or 0, 0)
+    if begins >= steps:
+        raise InputError(
+            f"callbacks.{name}.update_starting_at_step",
+            begins,
+            f"the run ends before, after {steps:g} steps",
+        )
+    updates = (steps - begins) / max(callback.update_every_n_steps, 1)
+    share = float(spec.get("decay", 0.999)) ** updates
+    if share <= MOST_OF_FIRST_STEP:
+        return []
+    fitting = f"{max(0.5, 1 - 5 / updates):.2g}"  # leaves less than 1% of the first weights
+    return [
+        f"callbacks.{name}: {share:.0%} of the average are the weights after the first step, for"
+        f" the run has {steps:g} steps; callbacks.{name}.decay={fitting} forgets them"
+    ]
+
+
+def _check_mean_of_epochs(
+    name: str, spec: dict[str, Any], callback: MeanOfEpochs, epochs: int | None
+) -> list[str]:
+    start = callback._swa_epoch_start
+    option = f"callbacks.{name}.swa_epoch_start"
+    if epochs is None and isinstance(start, float):
+        raise InputError(
+            option,
+            start,
+            "a share of the epochs, whose number is not known; a whole number of epochs, or"
+            " trainer.max_epochs=, works",
+        )
+    if epochs is not None and isinstance(start, int) and start > epochs:
+        raise InputError(option, start, f"the run has trainer.max_epochs={epochs}")
+    return [
+        f"callbacks.{name}: the mean of the last epochs' weights is scored and kept; their rate"
+        f" goes to {spec.get('swa_lrs')}"
+    ]

@@ -10,11 +10,25 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from n2n_lightning.files import replacing
 
+# TensorBoard's custom charts: several curves in one.
+_CHARTS = {
+    "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss", "val_self_loss"]],
+    "PSNR in dB": ["Multiline", ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"]],
+    "PSNR in dB, estimated": [
+        "Margin",
+        ["val_psnr_estimate", "val_psnr_estimate_low", "val_psnr_estimate_high"],
+    ],
+}
+
 
 class MetricsFile(Logger):
-    """`metrics.csv`, one row per epoch, whole after each; `then` is called after it.
+    """`metrics.csv`, one row per epoch, written whole after each.
 
     Lightning's CSVLogger would drop the rows before a resume.
+
+    Args:
+        path: the file; its rows are kept.
+        then: called after a row was written.
     """
 
     def __init__(self, path: Path, then: Callable[[], Any]) -> None:
@@ -28,66 +42,76 @@ class MetricsFile(Logger):
     name = version = ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `.hydra/` beside the file has them."""
+        """Write nothing: `.hydra/` has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        # of another callback, as LearningRateMonitor: TensorBoard has it
+        """Write the row of an epoch.
+
+        Args:
+            metrics: the row; other callbacks' metrics (LearningRateMonitor) are TensorBoard's only.
+            step: not used.
+        """
         if "train_loss" not in metrics:
             return
-        self.rows = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]] + [metrics]
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        earlier = [row for row in self.rows if int(row["epoch"]) < metrics["epoch"]]
+        self.rows = [*earlier, metrics]
+        columns: dict[str, None] = {}  # in the order of the rows
+        for row in self.rows:
+            columns |= dict.fromkeys(row)
         with (
             replacing(self.path) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(self.rows)
         self.then()
 
 
 class Curves(TensorBoardLogger):
-    """TensorBoard's curves against the epoch; training and validation loss on one chart, the report's Figure 1."""
+    """TensorBoard's curves against the epoch, with both losses on one chart.
+
+    Args:
+        folder: the run folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False)
         self._charts = False
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Add the points of an epoch to the curves.
+
+        Args:
+            metrics: numbers by their names.
+            step: the epoch.
+        """
         if not self._charts:
-            charts = {
-                "MSE": ["Multiline", ["train_loss", "val_loss", "val_noisy_loss", "val_self_loss"]],
-                "PSNR in dB": [
-                    "Multiline",
-                    ["val_psnr", "val_psnr_total", "noisy_psnr", "noisy_psnr_total"],
-                ],
-                "PSNR in dB, estimated": [
-                    "Margin",
-                    ["val_psnr_estimate", "val_psnr_estimate_low", "val_psnr_estimate_high"],
-                ],
-            }
-            kept = "estimated" if "val_psnr_estimate" in metrics else "PSNR in dB"
-            charts = {
-                n: c for n, c in charts.items() if not n.startswith("PSNR") or n.endswith(kept)
-            }
+            psnr = "PSNR in dB"
+            if "val_psnr_estimate" in metrics:
+                psnr = "PSNR in dB, estimated"
+            charts = {name: _CHARTS[name] for name in ("MSE", psnr)}
             self.experiment.add_custom_scalars({"n2n_lightning": charts})
             self._charts = True
-        super().log_metrics(
-            {k: v for k, v in metrics.items() if k not in ("epoch", "images", "seconds")}, step
-        )
+        hidden = ("epoch", "images", "seconds")
+        super().log_metrics({k: v for k, v in metrics.items() if k not in hidden}, step)
 
     @rank_zero_only
     def describe(self, command: str, data: dict[str, Any], facts: dict[str, Any]) -> None:
-        """The text of a run: its command, what its data are, and with what it was made."""
-        rows = [
-            f"| {name} | {value} |"
-            for name, value in {**data, **facts}.items()
-            if value not in (None, "", [])
-        ]
-        self.experiment.add_text(
-            "run", "\n".join([f"    {command}", "", "| | |", "|---|---|", *rows])
-        )
+        """Write the text of a run.
+
+        Args:
+            command: the command that repeats it.
+            data: what its data are, by names.
+            facts: versions, device and the like.
+        """
+        rows = []
+        for name, value in {**data, **facts}.items():
+            if value not in (None, "", []):
+                rows.append(f"| {name} | {value} |")
+        text = "\n".join([f"    {command}", "", "| | |", "|---|---|", *rows])
+        self.experiment.add_text("run", text)
 
 
 def added_loggers(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:

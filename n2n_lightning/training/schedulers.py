@@ -12,17 +12,20 @@ from n2n_lightning.files import InputError, option
 
 
 def timer_of(trainer: Any) -> Timer | None:
-    """What ends a run with its time, as trainer.max_time asks for."""
-    timers = (c for c in trainer.callbacks if isinstance(c, Timer))
-    return next((timer for timer in timers if timer.time_remaining() is not None), None)
+    """Return the callback of trainer.max_time; None where the time is not limited."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer) and callback.time_remaining() is not None:
+            return callback
+    return None
 
 
 def time_spent(trainer: Any) -> float:
-    """The share of a run's time that is over, the same in all of its processes; 0 where its time has no end."""
+    """Return the share of a run's time that is over, the same in all processes; 0: no limit."""
     timer = timer_of(trainer)
     if timer is None:
         return 0.0
-    share = timer.time_elapsed() / max(timer.time_elapsed() + (timer.time_remaining() or 0.0), 1e-9)
+    limit = timer.time_elapsed() + (timer.time_remaining() or 0.0)
+    share = timer.time_elapsed() / max(limit, 1e-9)
     return float(trainer.strategy.broadcast(share)) if trainer.world_size > 1 else share
 
 
@@ -33,20 +36,24 @@ def warmup_cosine(
     decay: float = 1.0,
     elapsed: Callable[[], float] = lambda: 0.0,
 ) -> LRScheduler:
-    """A linear rise over the first `warmup` share of a run, and a fall to 0 by half a cosine over the last `decay`.
+    """Schedule a linear warm-up of the learning rate, and a decay to 0 along half a cosine.
 
     decay=0 stays constant; warmup=0 and decay=0.5 is the ramp-down of the Noise2Noise paper's own
     program.
 
     Args:
-        optimizer: whose rate it is.
+        optimizer: the optimiser whose rate changes.
         total_steps: of the run; may be infinite where the run ends with its time.
-        warmup, decay: shares of the run.
+        warmup: share of the run in which the rate rises, 0 to 1.
+        decay: share of the run in which it falls, 0 to 1.
         elapsed: the share of the run's time that is over. Whichever share is larger counts, of
             steps or of time.
 
+    Returns:
+        The schedule, to be advanced at every step.
+
     Raises:
-        ValueError: the shares are no shares.
+        InputError: the shares are not in [0, 1], or add up to more.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -66,8 +73,11 @@ def warmup_cosine(
 
     def factor(step: int) -> float:
         time = elapsed()
-        rise = min(1.0, max((step + 1) / total_steps, time) / warmup) if warmup else 1.0
-        fall = max(0.0, (max(step / total_steps, time) - (1 - decay)) / decay) if decay else 0.0
+        rise, fall = 1.0, 0.0
+        if warmup:
+            rise = min(1.0, max((step + 1) / total_steps, time) / warmup)
+        if decay:
+            fall = max(0.0, (max(step / total_steps, time) - (1 - decay)) / decay)
         return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
 
     return LambdaLR(optimizer, factor)

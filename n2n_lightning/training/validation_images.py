@@ -1,4 +1,4 @@
-"""Pictures of validation images: noisy, denoised, clean."""
+"""Validation images during training: noisy, denoised, clean."""
 
 import time
 from collections.abc import Sequence
@@ -22,9 +22,13 @@ from n2n_lightning.runs.folder import ranking_score
 
 
 class ValidationImages(Callback):
-    """Noisy, denoised and clean validation images: in TensorBoard about ten times a run, at the end in samples.png.
+    """Noisy, denoised and clean validation images, for TensorBoard and samples.png.
 
-    samples.npz beside it has them as pixels (`stored`).
+    TensorBoard gets them ten times a run, samples.png at its end; samples.npz has them as pixels
+    (`stored`).
+
+    Args:
+        path: of samples.png.
     """
 
     COUNT = 6
@@ -45,48 +49,59 @@ class ValidationImages(Callback):
         batch_idx: int,
         *_: Any,
     ) -> None:
-        if batch_idx == 0:
-            alone = "shown" in batch  # there is nothing to compare with
-            three = (
-                batch["shown" if alone else "input"],
-                outputs,
-                batch["shown" if alone else "target"],
-            )
-            # of a movie, whose frame the network does not see
-            if outputs.shape[1] != batch["input"].shape[1]:
-                three = (batch["target"], outputs, batch["other_target"])
-            noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in three)
-            self._now = {
-                "noisy": noisy,
-                "denoised": denoised,
-                "unit": getattr(pl_module, "unit", 1.0),
-            }
-            self._now["clean"] = None if alone else clean
-            if getattr(pl_module, "reference", "clean") == "noisy":
-                self._now["errors"] = pl_module.estimates.each()[: self.COUNT]  # type: ignore[union-attr, operator]
+        if batch_idx != 0:
+            return
+        alone = "shown" in batch  # there is nothing to compare with
+        noisy, clean = batch["input"], batch["target"]
+        if alone:
+            noisy, clean = batch["shown"], batch["shown"]
+        # of a movie: the network does not see the frame itself
+        if outputs.shape[1] != batch["input"].shape[1]:
+            noisy, clean = batch["target"], batch["other_target"]
+        noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in (noisy, outputs, clean))
+        self._now = {
+            "noisy": noisy,
+            "denoised": denoised,
+            "unit": getattr(pl_module, "unit", 1.0),
+            "clean": None if alone else clean,
+        }
+        if getattr(pl_module, "reference", "clean") == "noisy":
+            errors = pl_module.estimates.each()  # type: ignore[union-attr, operator]
+            self._now["errors"] = errors[: self.COUNT]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._now is None:  # there is nothing to validate on
             return
-        history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
-        earlier = [value for row in history if (value := ranking_score(row)) is not None]
-        now = ranking_score(
-            {name: float(value) for name, value in trainer.callback_metrics.items()}
-        )
-        alone = self._now["clean"] is None  # then the checkpoint is the last one, too
-        if alone or not earlier or now is None or now > max(earlier):
+        if self._is_best(trainer, pl_module):
             self._best = self._now
-            if time.monotonic() - self._written > 20:
+            if time.monotonic() - self._written > SECONDS_BETWEEN_FILES:
                 self._write()
-        epoch, tenth = trainer.current_epoch + 1, int(10 * pl_module.progress + 1e-6)  # type: ignore[operator]
+        tenth = int(10 * pl_module.progress + 1e-6)  # type: ignore[operator]
         if isinstance(trainer.logger, TensorBoardLogger) and tenth > self._tenth:
-            board = trainer.logger.experiment
-            board.add_figure("noisy, denoised, clean", draw_images(**self._now), epoch)
-            removed = self._now["noisy"] - self._now["denoised"]
-            board.add_figure("what was removed", draw_removed(removed), epoch)
-            if len(known := removed[removed.isfinite()]):
-                board.add_histogram("what was removed", known, epoch)
+            self._draw(trainer.logger.experiment, self._now, trainer.current_epoch + 1)
             self._tenth = tenth
+
+    def _is_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Return True if these are the images of the checkpoint to use, as far as it is known."""
+        assert self._now is not None
+        if self._now["clean"] is None:  # no score: the checkpoint is the last one, too
+            return True
+        history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
+        earlier = [ranking_score(row) for row in history]
+        scores = [score for score in earlier if score is not None]
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        score = ranking_score(metrics)
+        return not scores or score is None or score > max(scores)
+
+    @staticmethod
+    def _draw(board: Any, images: dict[str, Any], epoch: int) -> None:
+        """Add the images to TensorBoard."""
+        board.add_figure("noisy, denoised, clean", draw_images(**images), epoch)
+        removed = images["noisy"] - images["denoised"]
+        board.add_figure("what was removed", draw_removed(removed), epoch)
+        known = removed[removed.isfinite()]
+        if len(known):
+            board.add_histogram("what was removed", known, epoch)
 
     @rank_zero_only
     def _write(self) -> None:
@@ -108,53 +123,64 @@ class ValidationImages(Callback):
 
 VOLUMES = 2  # that are shown, each by three planes
 MIN_SHOWN_SIDE = 256  # pixels of the middle of an image that are stored
+SECONDS_BETWEEN_FILES = 20  # at least: to draw a figure takes longer than a short epoch
 
 
 def _flat(images: Tensor) -> list[Tensor]:
-    """Images (B, C, H, W) as they are; of volumes (B, C, D, H, W) three planes (C, h, w) each, through the middle."""
+    """Return images (C, H, W) of a batch; of each volume three planes through its middle."""
     if not axes.deep(images):
         return list(images)
-    return [
-        volume.select(axis, volume.shape[axis] // 2)
-        for volume in images[:VOLUMES]
-        for axis in (1, 2, 3)
-    ]
+    planes = []
+    for volume in images[:VOLUMES]:
+        planes += [volume.select(axis, volume.shape[axis] // 2) for axis in (1, 2, 3)]
+    return planes
 
 
-def _named(
+def _rows_and_titles(
     noisy: Tensor,
     denoised: Tensor,
     clean: Tensor | None,
     unit: float = 1.0,
     errors: Sequence[tuple[float, float]] | None = None,
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[str]]]:
-    """The images (C, H, W) of each row of a picture, by its name, and what is said of each; see `draw_images`."""
-    last = "removed" if clean is None else "clean" if errors is None else "another capture"
+    """Return the images (C, H, W) of each row of a picture, and their titles; see `draw_images`."""
     rows = {"noisy": _flat(noisy), "denoised": _flat(denoised)}
     titles = {name: [""] * len(images) for name, images in rows.items()}
     if clean is None:
+        last = "removed"
         rows[last] = _flat(noisy - denoised + 0.5)
-    else:
+    elif errors is None:
+        last = "clean"
         rows[last] = _flat(clean)
-        if errors is not None and len(axes.size(clean)) == 3:
-            errors = [error for error in errors[:VOLUMES] for _ in range(3)]
         for name in titles:
-            for i, (image, reference) in enumerate(zip(rows[name], rows[last], strict=True)):
-                if errors is None:
-                    titles[name][i] = (
-                        f"{psnr(float(((image - reference) * unit).square().nanmean())):.1f} dB"
-                    )
-                else:
-                    error = errors[i][0 if name == "denoised" else 1]
-                    titles[name][i] = (
-                        f"about {psnr(error):.1f} dB" if error > 0 else "not measurable"
-                    )
+            titles[name] = _psnr_titles(rows[name], rows[last], unit)
+    else:
+        last = "another capture"
+        rows[last] = _flat(clean)
+        if len(axes.size(clean)) == 3:
+            errors = [error for error in errors[:VOLUMES] for _ in range(3)]
+        for i, (denoised_error, noisy_error) in enumerate(errors[: len(rows[last])]):
+            titles["noisy"][i] = _estimate_title(noisy_error)
+            titles["denoised"][i] = _estimate_title(denoised_error)
     return rows, {**titles, last: [""] * len(rows[last])}
 
 
+def _psnr_titles(images: list[Tensor], references: list[Tensor], unit: float) -> list[str]:
+    titles = []
+    for image, reference in zip(images, references, strict=True):
+        error = float(((image - reference) * unit).square().nanmean())
+        titles.append(f"{psnr(error):.1f} dB")
+    return titles
+
+
+def _estimate_title(error: float) -> str:
+    return f"about {psnr(error):.1f} dB" if error > 0 else "not measurable"
+
+
 def _pixels(image: Tensor) -> np.ndarray:
-    """An image (C, H, W) as it is shown: (H, W, 3) of its first three channels, or (H, W) of its first, in [0, 1]."""
-    shown = image[: 3 if len(image) >= 3 else 1].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy()
+    """Return an image (C, H, W) for display in [0, 1]: (H, W, 3), or (H, W) of grey ones."""
+    channels = 3 if len(image) >= 3 else 1
+    shown = image[:channels].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy()
     return shown if shown.shape[2] == 3 else shown[..., 0]
 
 
@@ -172,26 +198,28 @@ def draw_images(
     unit: float = 1.0,
     errors: Sequence[tuple[float, float]] | None = None,
 ) -> Any:
-    """A matplotlib figure: one column for each image of the three (B, C, H, W), with its PSNR in dB.
+    """Draw a column for each image of (B, C, H, W), with its PSNR in dB.
 
     Shown are the first three channels as colour, or the first as grey where there are fewer; of
     volumes the three planes through the middle.
 
     Args:
-        noisy, denoised, clean: the images. Without clean ones the last row is what was removed,
-            around grey.
-        unit: how much of PSNR's white one unit of theirs is.
+        noisy: the noisy images.
+        denoised: the same, denoised.
+        clean: the clean ones, or another capture; None: the last row is the residual, around grey.
+        unit: one unit of theirs in units of PSNR's white.
         errors: where `clean` is another noisy capture, the estimated errors of each denoised and
             each noisy image.
+
+    Returns:
+        A matplotlib figure.
     """
     from matplotlib.figure import Figure
 
-    rows, titles = _named(noisy, denoised, clean, unit, errors)
+    rows, titles = _rows_and_titles(noisy, denoised, clean, unit, errors)
     columns = rows["noisy"]
-    height, width = (max(image.shape[k] for image in columns) for k in (1, 2))
-    figure = Figure(
-        figsize=(1.6 * len(columns), 1.6 * 3 * height / width + 0.8), layout="constrained", dpi=110
-    )
+    size = (1.6 * len(columns), 1.6 * 3 * _aspect(columns) + 0.8)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     places = figure.subplots(3, len(columns), squeeze=False)
     for line, (name, images) in zip(places, rows.items(), strict=True):
         for ax, image, title in zip(line, images, titles[name], strict=True):
@@ -201,33 +229,43 @@ def draw_images(
 
 
 def draw_removed(removed: Tensor) -> Any:
-    """A matplotlib figure of what was removed from images (B, C, H, W), around grey, its deviation a quarter of white.
+    """Draw what was removed from images (B, C, H, W), around grey.
 
-    Noise alone is what it should look like: edges in it are lost from the result.
+    Its deviation is a quarter of white. It should look like noise alone: edges in it are lost from
+    the result.
+
+    Returns:
+        A matplotlib figure.
     """
     from matplotlib.figure import Figure
 
-    rows = _flat(removed)
-    height, width = (max(image.shape[k] for image in rows) for k in (1, 2))
-    figure = Figure(
-        figsize=(1.6 * len(rows), 1.6 * height / width + 0.4), layout="constrained", dpi=110
-    )
-    for ax, image in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+    images = _flat(removed)
+    size = (1.6 * len(images), 1.6 * _aspect(images) + 0.4)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    places = figure.subplots(1, len(images), squeeze=False)[0]
+    for ax, image in zip(places, images, strict=True):
         deviation = float(image.nan_to_num().std())
         _show(ax, 0.5 + 0.25 * image / max(deviation, 1e-9), f"deviation {deviation:.3g}")
     return figure
 
 
+def _aspect(images: list[Tensor]) -> float:
+    """Return the largest height of images (C, H, W) over their largest width."""
+    height, width = (max(image.shape[k] for image in images) for k in (1, 2))
+    return height / width
+
+
 def stored(path: Path, **images: Any) -> None:
-    """Writes what `draw_images` would show, to compare it with a slider later: the middles of the images, 8 bit.
+    """Write the images of `draw_images`, for the slider that compares them: the middles, 8 bit.
 
     Args:
         path: the .npz file.
-        **images: of draw.
+        **images: the arguments of `draw_images`.
     """
-    rows, titles = _named(**images)
-    pixels = [
-        [(_pixels(middle(i, MIN_SHOWN_SIDE)) * 255).round().astype(np.uint8) for i in row]
-        for row in rows.values()
-    ]
+    rows, titles = _rows_and_titles(**images)
+    pixels = [[_middle_8bit(image) for image in row] for row in rows.values()]
     Samples(list(rows), list(titles.values()), pixels).save(path)
+
+
+def _middle_8bit(image: Tensor) -> np.ndarray:
+    return (_pixels(middle(image, MIN_SHOWN_SIDE)) * 255).round().astype(np.uint8)
