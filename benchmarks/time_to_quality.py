@@ -26,7 +26,7 @@ from pytorch_lightning.callbacks import Callback
 
 from n2n_lightning.data.augmentation import to_float
 from n2n_lightning.train import CONF
-from n2n_lightning.training.run import train
+from n2n_lightning.training.run import start
 
 MARKS = (22.96, 25.26)
 
@@ -94,7 +94,7 @@ def main() -> None:
             open(os.devnull, "w") as quiet,
             contextlib.redirect_stdout(quiet),
         ):
-            result = train(config, Path(folder) / "run", "benchmark")
+            result = start(config, Path(folder) / "run")
         curve = Watch.curve
         passed = {mark: next((s for s, value in curve if value > mark), None) for mark in MARKS}
         text = ", ".join(

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.train import CONF
-from n2n_lightning.training.run import precision, train
+from n2n_lightning.training.run import precision, start
 
 NETWORKS = {
     "unet": ["model=unet"],
@@ -113,7 +113,7 @@ def project(config: dict[str, Any], pairs: tuple[Tensor, Tensor], batch: int) ->
         open(os.devnull, "w") as quiet,
         contextlib.redirect_stdout(quiet),
     ):
-        train(config, Path(folder) / "run", "benchmark")
+        start(config, Path(folder) / "run")
         with (Path(folder) / "run" / "metrics.csv").open() as file:
             return float(list(csv.DictReader(file))[1]["images_per_second"])
 

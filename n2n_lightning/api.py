@@ -1,6 +1,6 @@
-"""The same steps in Python, for notebooks: `inspect_images` at noisy images, `fit` from them, `score` what was learnt.
+"""The same steps in Python, for notebooks: `inspect_images`, `fit`, `score`.
 
-`load` (inference/denoiser.py) takes what was learnt and denoises. Images are numpy arrays or the
+`load` (inference/denoiser.py) loads a trained network, which denoises. Images are numpy arrays or
 paths of files and folders.
 """
 
@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from n2n_lightning import inspection
 from n2n_lightning.arrays import axes
@@ -24,26 +22,26 @@ from n2n_lightning.config import overrides as override_syntax
 from n2n_lightning.data.capture_noise import as_facts, levels_of, scored_direction
 from n2n_lightning.data.intensity import intensity_stats as values_of
 from n2n_lightning.data.reading import read_any, read_scenes
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import InputError
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.inspection.reports import InspectionReport
 from n2n_lightning.metrics.noisy_reference import Estimates, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.paths import expand
-from n2n_lightning.runs import folder as run_folder
-from n2n_lightning.training.run import train
+from n2n_lightning.runs.folder import read_history
+from n2n_lightning.training.run import start
 
 ImageInput = np.ndarray | str | Path
 
 
 @dataclass
 class FitResult:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         model: the network of the best epoch, `model.denoise(array)`.
         folder: the run folder, which every command takes.
-        result: what its result.json holds: scores, seconds, versions.
+        result: the content of its result.json: scores, seconds, versions.
         history: a row for each epoch, as metrics.csv has them.
     """
 
@@ -56,20 +54,24 @@ class FitResult:
 def inspect_images(
     noisy: ImageInput, second: ImageInput | None = None, layout: str = "auto"
 ) -> InspectionReport:
-    """A look at noisy images before training, as `python -m n2n_lightning.check` has it; print it.
+    """Inspect noisy images before training, as `python -m n2n_lightning.check` does.
 
     Args:
         noisy: images (N, H, W), (N, H, W, C) or (N, C, H, W), or a file or folder; with several
             captures of each scene (N, K, C, H, W).
         second: the second captures of the same scenes.
-        layout: what the axes are, NHW for one, where that is not clear.
+        layout: the axes, as NHW, where they are not clear.
+
+    Returns:
+        The report; print it.
 
     Raises:
         InputError: they cannot be read.
 
     >>> draws = np.random.default_rng(0)
     >>> scene = np.cumsum(draws.normal(size=(2, 64, 64)), 2)
-    >>> report = inspect_images(*(scene + draws.normal(0, 3, scene.shape) for _ in range(2)), layout="NHW")
+    >>> captures = [scene + draws.normal(0, 3, scene.shape) for _ in range(2)]
+    >>> report = inspect_images(*captures, layout="NHW")
     >>> round(report.numbers["sigma"]), report.numbers["white"], report.source
     (3, True, 'pairs')
     """
@@ -84,78 +86,66 @@ def fit(
     folder: str | Path | None = None,
     lines: bool = True,
 ) -> FitResult:
-    """Trains a network on noisy images.
+    """Train a network on noisy images.
 
     Args:
         noisy: images, or a file or folder: one capture of each scene (neighbouring pixels are
-            learnt from), or several.
+            the pairs), or several.
         target: the second captures, in the same order; may be left out before options.
-        *options: what one types after `python -m n2n_lightning.train`: "trainer.max_epochs=4",
+        *options: options of `python -m n2n_lightning.train`: "trainer.max_epochs=4",
             "model=unet", "data.layout=NHW". `data=` is `pairs` where there is a target, `single`
             where there is none.
         folder: the run folder, which must not have a run yet; None makes one in outputs/runs.
-            `resume=` of the command goes on with it where `noisy` is a file or folder; arrays are
-            gone when this returns.
+            The command resumes it (`resume=`) where `noisy` is a file or folder; arrays are gone
+            when this returns.
         lines: print a line for each epoch.
 
+    Returns:
+        The trained network, the run folder and its results.
+
     Raises:
-        InputError: they, or the options, cannot work.
+        InputError: the images or the options cannot work.
     """
-    if (
-        isinstance(target, str)
-        and re.match(r"[+~]?[\w.@/]+=", target)
-        and not Path(target).exists()
-    ):
-        options, target = (target, *options), None  # learn(noisy, "trainer.max_epochs=4")
-    chosen = [o for o in options if o.startswith("data=")] or [
-        "data=pairs" if target is not None else "data=single"
-    ]
-    rest = [o for o in options if not o.startswith("data=")]
-    place = (
-        Path(folder)
-        if folder is not None
-        else override_syntax.claim_run_folder([])[1] or Path("outputs", "runs")
-    )
+    if isinstance(target, str) and _is_option(target):
+        options, target = (target, *options), None  # fit(noisy, "trainer.max_epochs=4")
+    source = [option for option in options if option.startswith("data=")]
+    if not source:
+        source = ["data=single" if target is None else "data=pairs"]
+    others = [option for option in options if not option.startswith("data=")]
+    place = Path(folder) if folder is not None else override_syntax.claim_run_folder([])[1]
+    assert place is not None
     if (place / "result.json").exists():
         raise InputError(f"{place} holds a run; another folder= starts anew")
-    with _saved_as_files(noisy, target) as (first, second):
-        data = [f"data.noisy={first}"] + ([f"data.target={second}"] if second else [])
-        asked = override_syntax.quoted([*chosen, *data, *rest])
-        with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
-            composed = compose("config", asked)
-        config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        override_syntax.apply_time_budget(config, rest)
-        if config["trainer"].get("fast_dev_run"):
+    output = contextlib.nullcontext() if lines else contextlib.redirect_stdout(io.StringIO())
+    with _saved_as_files(noisy, target) as (first, second), output:
+        images = [f"data.noisy={first}"] + ([f"data.target={second}"] if second else [])
+        overrides = override_syntax.quoted([*source, *images, *others])
+        config = override_syntax.compose_config(overrides)
+        if config.trainer.get("fast_dev_run"):
             raise InputError(
                 "trainer.fast_dev_run: keeps no network to return; trainer.max_epochs=1 with"
                 " +trainer.limit_train_batches=1 tries one batch and keeps it"
             )
-        override_syntax.placed(config, Path.cwd())
-
-        def accepted() -> None:
-            for name, content in {"config": composed, "overrides": asked}.items():
-                with replacing(place / ".hydra" / f"{name}.yaml") as temporary:
-                    OmegaConf.save(content, temporary)
-
-        quiet: Any = (
-            contextlib.nullcontext() if lines else contextlib.redirect_stdout(io.StringIO())
-        )
-        with run_folder.locked(place), quiet:
-            command = " ".join(["n2n_lightning.training.run", *map(override_syntax.bare, asked)])
-            result = train(config, place, command, lines=True, accepted=accepted)
+        result = start(config, place, overrides, lines=True)
     model = load(place)
-    return FitResult(model, place, result, list(run_folder.read_history(place)))
+    return FitResult(model, place, result, list(read_history(place)))
+
+
+def _is_option(text: str) -> bool:
+    """Return True for an option (trainer.max_epochs=4), unless a file has this name."""
+    return bool(re.match(r"[+~]?[\w.@/]+=", text)) and not Path(text).exists()
 
 
 def score(
     model: TrainedDenoiser, noisy: ImageInput, second: ImageInput, layout: str = "auto"
 ) -> dict[str, Any]:
-    """How good a network is on pairs of noisy captures that it has not learnt from; see docs/explanation/scores.md.
+    """Score a network on pairs of noisy captures that it was not trained on.
 
     Args:
         model: the network.
-        noisy, second: two captures of each scene, images or a file or folder.
-        layout: what the axes are, where that is not clear.
+        noisy: a capture of each scene, images or a file or folder.
+        second: another capture of each.
+        layout: the axes, where they are not clear.
 
     Returns:
         `psnr_estimate` in dB, its 95% `psnr_estimate_interval`, `noisy_psnr_estimate` of the noisy
@@ -209,7 +199,10 @@ def score(
 def _saved_as_files(
     noisy: ImageInput, second: ImageInput | None
 ) -> Iterator[tuple[str, str | None]]:
-    """The paths of images; arrays get files of their own for as long as they are needed."""
+    """Save arrays to temporary files.
+
+    Yields:
+        The paths of the first and second images, the latter or None."""
     # Windows keeps what is mapped
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
 

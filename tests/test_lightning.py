@@ -20,7 +20,7 @@ from n2n_lightning.data import PairedImages
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.networks import DRUNet
 from n2n_lightning.training.module import Denoiser
-from n2n_lightning.training.run import TrainingRun, silence_lightning, train
+from n2n_lightning.training.run import TrainingRun, silence_lightning, start
 from tests.conftest import linux, run
 
 NETWORK = ("model.widths=[4,8]", "model.blocks=[1,1]")
@@ -57,7 +57,7 @@ def configured(pictures: Path, *options: str, clean: bool = True) -> dict[str, A
 
 
 def fitted(pictures: Path, folder: Path, *options: str, clean: bool = True) -> dict[str, Any]:
-    return train(configured(pictures, *options, clean=clean), folder, "test", lines=True)
+    return start(configured(pictures, *options, clean=clean), folder, lines=True)
 
 
 def callback(name: str, **options: Any) -> str:
@@ -143,7 +143,7 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_weights_that_epochs_end_
         configured(pictures, swa, "trainer.max_epochs=4"), tmp_path / "run", "test", True
     )
     built.trainer.callbacks.insert(0, Recorder())
-    built.fit(lambda: None)
+    built.fit()
     last = weights(tmp_path / "run", "last")
     names = [f"network.{name}" for name, _ in load(tmp_path / "run").network.named_parameters()]
     for i, name in enumerate(names):

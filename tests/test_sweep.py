@@ -477,7 +477,7 @@ def test_absent_extras_are_named(monkeypatch):
         ("hydra/sweeper=optuna", "optuna"),
     ):
         with pytest.raises(InputError) as caught:
-            resume.resumed(["-m", asked])
+            resume.resumed_sweep(["-m", asked])
         assert str(caught.value) == f"{asked}: needs pip install 'n2n_lightning[{extra}]'"
 
 

@@ -27,7 +27,7 @@ from n2n_lightning.runs.folder import locked, read_result
 from n2n_lightning.train import CONF
 from n2n_lightning.training import callbacks, checkpointing
 from n2n_lightning.training.module import Diverged
-from n2n_lightning.training.run import train
+from n2n_lightning.training.run import start
 from tests.conftest import KILL, LIMIT, linux, photographs, posix, run
 
 GROUPS = (
@@ -135,7 +135,7 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
         }
     else:
         config["data"] |= {"train_pairs": None, "val_pairs": None, "batch_size": 8}
-    result = train(config, tmp_path / "run", "test")
+    result = start(config, tmp_path / "run")
     assert result["status"] == "finished"
     score = {"n2n_single": "val_self_loss", "half_volumes": "noisy_psnr_estimate"}.get(
         name, "val_psnr"
@@ -146,8 +146,8 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
 def test_what_a_run_gives(course, tmp_path, capsys):
     folder = tmp_path / "run"
     config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
+    result = start(config, folder, ["data=course", "optim.lr=0.01"])
     command = "python -m n2n_lightning.train data=course optim.lr=0.01"
-    result = train(config, folder, command)
     assert result == json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
     assert result["epochs"] == 3
@@ -227,7 +227,7 @@ def test_validation_is_against_clean_images(course, tmp_path):
         "kernel_size": 1,
     }
     config["callbacks"] = {"identity": {"_target_": "tests.test_train.Identity"}}
-    result = train(config, tmp_path / "run", "test")
+    result = start(config, tmp_path / "run")
     noisy, clean = (x.float() / 255 for x in torch.load(course / "val_data.pkl"))
     mse = (noisy - clean).square().mean((1, 2, 3))
     assert result["noisy_psnr"] == pytest.approx((-10 * mse.log10()).mean().item(), abs=1e-4)
@@ -284,14 +284,14 @@ def test_resumed_run_is_the_uninterrupted_one(recipe, course, tmp_path):
             "step_size": 1,
         }
     whole = tmp_path / "whole"
-    expected = train(config, whole, "test")
+    expected = start(config, whole)
     for steps in (1, 3, 4, 5, 8):  # 4 steps are an epoch
         folder = tmp_path / f"stopped{steps}"
         stop = {"stop": {"_target_": "tests.test_train.Stop", "steps": steps}}
         with pytest.raises(callbacks.Interrupted):
-            train({**config, "callbacks": config["callbacks"] | stop}, folder, "test")
+            start({**config, "callbacks": config["callbacks"] | stop}, folder)
         assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
-        result = train(config, folder, "test")
+        result = start(config, folder)
         for name, value in weights(whole).items():
             assert torch.equal(value, weights(folder)[name]), (steps, name)
         assert scores(folder) == scores(whole)
@@ -302,8 +302,8 @@ def test_resumed_run_is_the_uninterrupted_one(recipe, course, tmp_path):
 def test_the_average_of_the_weights_is_what_is_scored_and_kept(course, tmp_path):
     asked = ["data=course", f"data.root={course}", "trainer.max_epochs=2", "optim.lr=0.1", *QUICK]
     plain, averaged = tmp_path / "plain", tmp_path / "averaged"
-    train(composed(*asked), plain, "test")
-    result = train(composed(*asked, "callbacks=ema", "callbacks.ema.decay=0.5"), averaged, "test")
+    start(composed(*asked), plain)
+    result = start(composed(*asked, "callbacks=ema", "callbacks.ema.decay=0.5"), averaged)
     last = torch.load(averaged / "checkpoints" / "last.ckpt", weights_only=True)
     for name, value in weights(plain).items():  # training itself is not touched
         assert torch.equal(last["current_model_state"][name], value)
@@ -320,10 +320,10 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(course, tmp_path)
 def test_resume_at_the_end_of_an_epoch_and_further(course, tmp_path):
     asked = ["data=course", f"data.root={course}", "scheduler=constant", *QUICK]
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    train(composed(*asked, "trainer.max_epochs=3"), whole, "test")
-    train(composed(*asked, "trainer.max_epochs=1"), folder, "test")
+    start(composed(*asked, "trainer.max_epochs=3"), whole)
+    start(composed(*asked, "trainer.max_epochs=1"), folder)
     folder = folder.rename(tmp_path / "moved")
-    result = train(composed(*asked, "trainer.max_epochs=3"), folder, "test")
+    result = start(composed(*asked, "trainer.max_epochs=3"), folder)
     assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(whole).items())
     assert scores(folder) == scores(whole)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
@@ -482,13 +482,13 @@ def test_two_processes_are_one_run(course, tmp_path):
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path, capsys):
     asked = ["data=course", f"data.root={course}", *QUICK]
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    train(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), whole, "test")
-    train(composed(*asked, "trainer.max_epochs=3", "scheduler=constant"), folder, "test")
+    start(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), whole)
+    start(composed(*asked, "trainer.max_epochs=3", "scheduler=constant"), folder)
     last = folder / "checkpoints" / "last.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1  # one bit, as a tired disk does; the file still loads
     last.write_bytes(content)
-    train(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), folder, "test")
+    start(composed(*asked, "trainer.max_epochs=4", "scheduler=constant"), folder)
     damage = f"{last}: damaged, incomplete, or not written by torch.save"
     assert f"warning: {damage}; continuing from previous.ckpt, epoch 2\n" in capsys.readouterr().err
     # not the damaged one, which is kept apart
@@ -501,17 +501,17 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path
     with pytest.raises(
         InputError, match=rf"{damage}; without .*checkpoints the run would start anew"
     ):
-        train(composed(*asked, "trainer.max_epochs=5", "scheduler=constant"), folder, "test")
+        start(composed(*asked, "trainer.max_epochs=5", "scheduler=constant"), folder)
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
 
 
 def test_long_epochs_are_saved_inside(course, tmp_path, monkeypatch):
-    monkeypatch.setattr(callbacks.StopOnSignal, "MINUTES", 0)
+    monkeypatch.setattr(callbacks.SaveOnSignal, "MINUTES", 0)
     folder = tmp_path / "run"
     config = composed("data=course", f"data.root={course}", "trainer.max_epochs=1", *QUICK)
     config["callbacks"] = {"fault": {"_target_": "tests.test_train.Fault"}}
     with pytest.raises(ZeroDivisionError):
-        train(config, folder, "test")
+        start(config, folder)
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
@@ -581,7 +581,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(size, kept, course, tmp_path)
 def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
     asked = ["data=course", f"data.root={course}", "trainer.max_epochs=2", "data.swap=true", *QUICK]
     for name, more in (("a", []), ("b", ["data.workers=2"]), ("c", ["seed=1"])):
-        train(composed(*asked, *more), tmp_path / name, "test")
+        start(composed(*asked, *more), tmp_path / name)
     a, b, c = (weights(tmp_path / name) for name in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["network.first.weight"], c["network.first.weight"])
@@ -600,7 +600,7 @@ def test_gradients_are_clipped_under_a_fused_optimiser(precision, algorithm, cou
     config["trainer"] |= {"precision": precision, "gradient_clip_algorithm": algorithm}
     config["callbacks"] = {"look": {"_target_": "tests.test_train.Gradients"}}
     assert config["optim"]["fused"]
-    train(config, tmp_path / "run", "test")
+    start(config, tmp_path / "run")
     largest = (torch.linalg.vector_norm if algorithm is None else torch.amax)(
         torch.tensor(Gradients.seen).abs()
     )
@@ -623,17 +623,17 @@ def test_short_last_batch(course, tmp_path):
         "data=course", f"data.root={course}", "data.train_pairs=13", "trainer.max_epochs=1", *QUICK
     )
     config["model"] = {"_target_": "n2n_lightning.networks.UNet"}
-    assert train(config, tmp_path / "run", "test")["status"] == "finished"
+    assert start(config, tmp_path / "run")["status"] == "finished"
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e12])
 def test_divergence(value, course, tmp_path):
     folder = tmp_path / "run"
     asked = ["data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK]
-    train(composed(*asked, "trainer.max_epochs=1"), folder, "test")
+    start(composed(*asked, "trainer.max_epochs=1"), folder)
     poison = f"+callbacks.poison={{_target_: tests.test_train.Poison, value: {value}}}"
     with pytest.raises(Diverged, match=r"step \d+, epoch 2, learning rate"):
-        train(composed(*asked, poison), folder, "test")
+        start(composed(*asked, poison), folder)
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "failed"
     assert ("the loss became nan" in result["reason"]) == math.isnan(value)
@@ -647,7 +647,7 @@ def test_divergence_in_the_last_step_of_an_epoch_spoils_no_checkpoint(course, tm
     config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
     config["callbacks"] = {"late": {"_target_": "tests.test_train.PoisonLate"}}
     with pytest.raises(Diverged, match="epoch 2"):
-        train(config, folder, "test")
+        start(config, folder)
     assert json.loads((folder / "result.json").read_text())["status"] == "failed"
     assert all(value.isfinite().all() for value in weights(folder).values())
     assert (folder / "samples.png").exists()
@@ -750,7 +750,7 @@ def test_wrong_configuration(override, message, course, tmp_path):
         *override.split(" "),
     )
     with pytest.raises(InputError) as caught:
-        train(config, tmp_path / "run", "test")
+        start(config, tmp_path / "run")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -765,7 +765,7 @@ def test_a_device_that_is_not_there(accelerator, course, tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=rf"trainer\.accelerator={accelerator}: torch .* finds none here"
     ):
-        train(config, tmp_path / "run", "test")
+        start(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -947,8 +947,8 @@ def test_an_amount_of_time_is_a_budget(course, tmp_path):
     assert not (tmp_path / "own" / "result.json").exists()
 
 
-def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
-    """A run of a version with default levels=2, without colour, with an option that was removed."""
+def test_a_run_goes_on_with_its_stored_configuration(tmp_path):
+    """The defaults of its beginning count, and a chosen group replaces the stored one."""
     small = [o for o in SMALL if not o.startswith("trainer.max_epochs")]
     begin = [
         "model=residual_unet",
@@ -964,9 +964,6 @@ def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
         asked.replace("- model.levels=2\n", "").replace("- model=residual_unet\n", "")
     )
     begun = OmegaConf.load(hydra / "config.yaml")
-    del begun.data.colour
-    begun.data.gone = 3
-    OmegaConf.save(begun, hydra / "config.yaml")
     done = run(
         "train", "resume=out", "trainer.max_epochs=2", "loss=l1", "data.batch_size=4", cwd=tmp_path
     )
@@ -975,13 +972,23 @@ def test_a_run_goes_on_with_the_defaults_of_its_beginning(tmp_path):
     config = OmegaConf.load(hydra / "config.yaml")
     assert config.model == {**begun.model}
     assert (config.model.levels, config.data.batch_size) == (2, 4)
-    assert "colour" in config.data  # with the default of now: then there was none
     assert config.loss._target_.endswith("L1")
-    assert "gone" not in config.data
     # what was typed the last time stays
     again = run("train", "resume=out", "trainer.max_epochs=3", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert OmegaConf.load(hydra / "config.yaml").data.batch_size == 4
+    # one that was typed before, and is not what the run has now, counts
+    done = run("train", "resume=out", "trainer.max_epochs=4", "data.batch_size=6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert OmegaConf.load(hydra / "config.yaml").data.batch_size == 6
+    refused = run("train", "resume=out", "experiment=fast", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "experiment=fast: cannot change when a run goes on" in refused.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    (tmp_path / "out" / "result.json").write_text(json.dumps({**result, "format": 99}))
+    refused = run("train", "resume=out", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is a run folder of format 99, and this version reads 1" in refused.stderr
 
 
 def test_help_and_config_do_not_import_torch(tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from n2n_lightning.config import validation
-from n2n_lightning.config.overrides import CONF
+from n2n_lightning.config.overrides import CONF, compose_config
 from n2n_lightning.files import InputError
 
 
@@ -22,14 +22,12 @@ def build_data_source(overrides: Sequence[str], dims: int | str) -> Any:
     Raises:
         InputError: an option does not exist, or its value cannot work.
     """
-    from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException, InstantiationException
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", list(overrides))
+        composed = compose_config(overrides)
         config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         return instantiate(config["data"], dims=dims)
     except InstantiationException as error:

@@ -1,8 +1,8 @@
-"""The command line as people type it: paths of any letters, and a new folder for each run and sweep."""
+"""The command line as people type it: paths of any letters, a new folder for each run."""
 
-import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -13,37 +13,69 @@ from n2n_lightning.paths import expand, located
 
 HERE = Path(__file__).resolve().parents[1]
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
+MULTIRUN = {"-m", "--multirun"}
 
-# Options whose values are paths.
-PATHS = frozenset(
-    [
-        *(
-            f"data.{name}"
-            for name in ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")
-        ),
-        "data.frames",  # colons, and numbers that are text
-        *("resume", "init", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir"),
-    ]
-)
+# Options whose values are paths. data.frames is none, but has colons, and numbers that are text.
+_DATA_PATHS = ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")
+_FOLDERS = ("resume", "init", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir")
+PATHS = frozenset([*(f"data.{name}" for name in _DATA_PATHS), "data.frames", *_FOLDERS])
 _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_./:+%@-]*")  # what Hydra's grammar takes without quotes
 _OTHER = re.compile(r"[+-]?[\d_.]+(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.IGNORECASE)
-_QUESTIONS = (
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--shell-completion",
-    "-sc",
+# Flags of Hydra that print something in place of a run.
+_QUESTIONS = frozenset(
+    [
+        *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"),
+        *("--shell-completion", "-sc"),
+    ]
 )
 
 
-def quoted(arguments: list[str]) -> list[str]:
-    """The arguments with quotes, as Hydra's grammar wants them, around paths that need them.
+def compose_config(overrides: Sequence[str], folder: Path = CONF) -> Any:
+    """Compose the configuration of a run.
+
+    Args:
+        overrides: options in Hydra's grammar.
+        folder: the folder of config.yaml and its groups.
+
+    Returns:
+        The configuration, a DictConfig whose interpolations are not resolved yet.
+
+    Raises:
+        HydraException: an override names a key or choice that does not exist.
+    """
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def plain_config(config: Any, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Resolve a composed configuration to plain dicts and lists, ready to construct from.
+
+    Args:
+        config: the composed configuration, a DictConfig.
+        overrides: the options that were typed for it.
+        folder: the folder in which they were typed.
+
+    Returns:
+        The configuration, with the time budget and the paths of `anchor_paths`.
+
+    Raises:
+        MissingMandatoryValue: a value that must be typed is missing.
+    """
+    from omegaconf import OmegaConf
+
+    plain: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        config, resolve=True, throw_on_missing=True
+    )
+    apply_time_budget(plain, overrides)
+    anchor_paths(plain, folder)
+    return plain
+
+
+def quoted(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with quotes around paths that need them in Hydra's grammar.
 
     A value with commas is a list only in a sweep, and only where no file or folder has this name.
     data.root=[a,b] is several folders for one run.
@@ -53,65 +85,60 @@ def quoted(arguments: list[str]) -> list[str]:
     >>> quoted(["data.root=plain/folder", "data.root=[a, my b]"])
     ['data.root=plain/folder', "data.root=['a','my b']"]
     """
-    several = bool({"-m", "--multirun"} & {*arguments})
-    found = []
-    for argument in arguments:
-        match = _ARGUMENT.fullmatch(argument)
-        if match and match[2] in PATHS and match[3].startswith("~"):
-            argument = f"{match[1]}{match[2]}={expand(match[3])}"
-            match = _ARGUMENT.fullmatch(argument)
-        if match and match[2] in PATHS and _needs_quotes(match[3]) and not _is_quoted(match[3]):
-            if (
-                match[2] == "data.root"
-                and re.fullmatch(r"\[.*\]", match[3])
-                and not _exists(match[3])
-            ):
-                folders = ",".join(
-                    quote(unquoted(part.strip())) for part in match[3][1:-1].split(",")
-                )
-                found.append(f"{match[1]}{match[2]}=[{folders}]")
-                continue
-            one = not (several and match[2].startswith("data.") and "," in match[3]) or _exists(
-                match[3]
-            )
-            parts = [match[3]] if one else match[3].split(",")
-            argument = f"{match[1]}{match[2]}={','.join(quote(part) for part in parts)}"
-        found.append(argument)
-    return found
+    sweeps = bool(MULTIRUN & {*arguments})
+    return [_quoted_argument(argument, sweeps) for argument in arguments]
 
 
-def placed(config: dict[str, Any], folder: Path) -> None:
-    """Make the paths of a configuration mean what they meant in the folder where the command was typed.
+def _quoted_argument(argument: str, sweeps: bool) -> str:
+    match = _ARGUMENT.fullmatch(argument)
+    if match is None or match[2] not in PATHS:
+        return argument
+    name, value = f"{match[1]}{match[2]}", match[3]
+    if value.startswith("~"):
+        value = expand(value)
+    if not _needs_quotes(value) or _is_quoted(value):
+        return f"{name}={value}"
+    if match[2] == "data.root" and re.fullmatch(r"\[.*\]", value) and not _exists(value):
+        folders = [unquoted(part.strip()) for part in value[1:-1].split(",")]
+        return f"{name}=[{','.join(map(quote, folders))}]"
+    several = sweeps and match[2].startswith("data.") and not _exists(value)
+    parts = value.split(",") if several else [value]
+    return f"{name}={','.join(map(quote, parts))}"
+
+
+def anchor_paths(config: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a configuration mean what they meant in the folder where they were typed.
 
     Args:
         config: the plain configuration, which is changed: `~` is expanded, and where the program
             works in another folder by now (hydra.job.chdir=true), relative paths become absolute.
         folder: where it was typed.
     """
-    moved = Path.cwd() != folder
     for name in sorted(PATHS - {"data.frames"}):
         group, _, key = name.rpartition(".")
+        if group not in ("", "data"):
+            continue
         values: Any = config.get(group) if group else config
-        value = values.get(key) if isinstance(values, dict) and group in ("", "data") else None
+        value = values.get(key) if isinstance(values, dict) else None
         if isinstance(value, list):
-            values[key] = [_placed(one, folder, moved) for one in value]
+            values[key] = [_anchored(path, folder) for path in value]
         elif value is not None:
-            values[key] = _placed(value, folder, moved)
+            values[key] = _anchored(value, folder)
 
 
-def _placed(value: Any, folder: Path, moved: bool) -> Any:
+def _anchored(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or value == "pretrained":
         return value
-    return located(value, folder) if moved else expand(value)
+    return expand(value) if Path.cwd() == folder else located(value, folder)
 
 
 def _needs_quotes(text: str) -> bool:
-    """Whether Hydra's grammar could not read a path, or would read something else than text: 2024, 1_0, true."""
+    """Return True for a path that Hydra cannot read, or reads as another type: 2024, true."""
     return not _PLAIN.fullmatch(text) or bool(_OTHER.fullmatch(text))
 
 
 def _exists(text: str) -> bool:
-    """Whether a file has this name, or this name before the array in it (data.h5:noisy)."""
+    """Return True if a file has this name, or this name before the array in it (data.h5:noisy)."""
     return Path(text).exists() or Path(text.rpartition(":")[0] or "?").is_file()
 
 
@@ -120,31 +147,37 @@ def _is_quoted(text: str) -> bool:
 
 
 def quote(text: str) -> str:
-    """A value between quotes, as Hydra's grammar reads it back.
+    """Return a value between quotes, as Hydra's grammar reads it back.
 
     >>> len(quote("it's"))
     7
     """
     text = text.replace("${", "\\${")  # no interpolation
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+    return "'" + re.sub(r"(\\*)('|$)", _escaped, text) + "'"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """Double the backslashes before a quote or the end; escape the quote."""
+    ending = "\\'" if match[2] else ""
+    return match[1] * 2 + ending
 
 
 def bare(override: str) -> str:
-    r"""An override of Hydra's as a person would type it: paths without the quotes of its grammar.
+    r"""Return an override of Hydra's as a person types it: paths without the quotes of its grammar.
 
-    Of a sweep Hydra writes colons with a backslash, which nobody typed.
+    Hydra writes the colons of a sweep's overrides with a backslash, which nobody typed.
 
-    >>> bare("data.noisy='my scans/a'"), bare("optim.lr=0.1"), bare(r"trainer.max_time=00\:01\:00\:00")
-    ('data.noisy=my scans/a', 'optim.lr=0.1', 'trainer.max_time=00:01:00:00')
+    >>> bare("data.noisy='my scans/a'"), bare(r"trainer.max_time=00\:01\:00\:00")
+    ('data.noisy=my scans/a', 'trainer.max_time=00:01:00:00')
     """
     name, _, value = override.partition("=")
-    return (
-        f"{name}={unquoted(value)}" if name.lstrip("+") in PATHS else override.replace("\\:", ":")
-    )
+    if name.lstrip("+") in PATHS:
+        return f"{name}={unquoted(value)}"
+    return override.replace("\\:", ":")
 
 
 def unquoted(text: str) -> str:
-    """What a person means by a value: without the quotes, where there are any.
+    """Return a value without the quotes of Hydra's grammar, if it has any.
 
     >>> unquoted(quote("it's")), unquoted("plain")
     ("it's", 'plain')
@@ -152,21 +185,28 @@ def unquoted(text: str) -> str:
     return re.sub(r"\\(['\"\\$])", r"\1", text[1:-1]) if _is_quoted(text) else text
 
 
-def claim_run_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments with a new folder for the run or sweep, where they name none; and that folder.
+def asks_hydra(arguments: Sequence[str]) -> bool:
+    """Return True if the arguments have a flag of Hydra that prints something in place of a run."""
+    return any(word.partition("=")[0] in _QUESTIONS for word in arguments)
+
+
+def claim_run_folder(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Make a new folder for a run or sweep, unless its arguments name one.
 
     It is made here, so that of two that begin in the same second each has its own.
+
+    Returns:
+        The arguments, with the option that names the folder; and the folder, or None.
 
     Raises:
         InputError: it cannot be made.
     """
-    option, base = ("hydra.run.dir", "runs")
-    if {"-m", "--multirun"} & {*arguments}:
-        option, base = ("hydra.sweep.dir", "sweeps")
-    if any(a in _QUESTIONS or a.startswith(("--cfg=", "--info=")) for a in arguments):
-        return arguments, None
-    if any(a.lstrip("+").startswith((f"{option}=", "resume=", "sweep.resume=")) for a in arguments):
-        return arguments, None
+    option, base = "hydra.run.dir", "runs"
+    if MULTIRUN & {*arguments}:
+        option, base = "hydra.sweep.dir", "sweeps"
+    named = (f"{option}=", "resume=", "sweep.resume=")
+    if asks_hydra(arguments) or any(word.lstrip("+").startswith(named) for word in arguments):
+        return list(arguments), None
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in count(1):
         folder = Path("outputs", base, stamp if number == 1 else f"{stamp}_{number}")
@@ -181,32 +221,25 @@ def claim_run_folder(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def unwritable(folder: Path, option: str, error: OSError) -> InputError:
-    """The line for a run folder that cannot be made or written to.
+    """Return the error for a run folder that cannot be made or written to.
 
     Args:
-        folder: the one that was tried.
-        option: the one that names another.
-        error: why not.
+        folder: the folder that was tried.
+        option: the option that names another one.
+        error: the system's reason.
     """
     return InputError(
-        f"{folder}: cannot be written to ({error.strerror}); {option}=FOLDER (in Python folder=) names another place"
+        f"{folder}: cannot be written to ({error.strerror}); {option}=FOLDER (in Python folder=)"
+        " names another place"
     )
 
 
-def keep_default_network(run: Path) -> None:
-    """Makes the network that a run has the default (conf/config.yaml), for a version whose default is another one.
+def apply_time_budget(config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Make trainer.max_time the only limit of a run, unless trainer.max_epochs was typed, too.
 
-    What was typed for that run says which network only where it was not the default of its time.
-    """
-    from omegaconf import OmegaConf
-
-    with suppress(Exception):  # a folder of another kind: what is wrong with it is said elsewhere
-        found: Any = OmegaConf.load(run / ".hydra" / "hydra.yaml")
-        os.environ["N2N_MODEL"] = str(found.hydra.runtime.choices.model)
-
-
-def apply_time_budget(config: dict[str, Any], overrides: list[str]) -> None:
-    """Makes trainer.max_time the budget of a run, whatever a recipe says of epochs, where no epochs were typed.
+    Args:
+        config: the plain configuration, which is changed; a recipe may have set its epochs.
+        overrides: the options that were typed.
 
     >>> config = {"trainer": {"max_time": "00:01:00:00", "max_epochs": 8}}
     >>> apply_time_budget(config, ["trainer.max_time=00:01:00:00"])
@@ -219,10 +252,11 @@ def apply_time_budget(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 def remove_empty_folder(folder: Path | None) -> None:
-    """Removes a folder that nothing came into, and those above it that were made for it."""
-    if folder is not None:
-        with suppress(OSError):
-            if [path.name for path in folder.iterdir()] == [".lock"]:  # of a run that was refused
-                (folder / ".lock").unlink()
-            for empty in (folder, folder.parent, folder.parent.parent):
-                empty.rmdir()
+    """Remove an empty folder (None: nothing) and the empty ones above it."""
+    if folder is None:
+        return
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [".lock"]:  # of a run that was refused
+            (folder / ".lock").unlink()
+        for empty in (folder, folder.parent, folder.parent.parent):
+            empty.rmdir()

@@ -13,13 +13,14 @@ class CannotLock(OSError):
 
 
 def acquired(path: Path, wait: float = 0.0) -> Any | None:
-    """The lock on a file, which is made for it; None where another process, or another place of this one, holds it.
-
-    It is held until its `release()`, or until this process ends.
+    """Take the lock on a file, which is made for it, until `release()` or this process ends.
 
     Args:
         path: the file.
         wait: seconds to wait for it.
+
+    Returns:
+        The lock; None where another process, or another part of this one, holds it.
 
     Raises:
         CannotLock: the file system has no locks.
@@ -47,7 +48,12 @@ _warned: list[Path] = []
 
 
 def warn(what: str, path: Path) -> None:
-    """Says once in a process what goes on without locks."""
+    """Print, once in a process, what is not protected where there are no locks.
+
+    Args:
+        what: what may happen.
+        path: the file that was to be locked.
+    """
     if not _warned:
         print(
             f"warning: {path.parent}: its file system has no locks; {what}",

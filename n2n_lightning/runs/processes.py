@@ -1,8 +1,10 @@
 """The processes of one run (trainer=ddp): the first one writes all files, the others follow."""
 
 import os
+from pathlib import Path
 
-LEADER = "N2N_LIGHTNING_LEADER"  # set in the processes that a run starts
+# set by the first process of a run for those that it starts: the run folder
+LEADER = "N2N_LIGHTNING_LEADER"
 
 
 class PeerProcessDied(RuntimeError):
@@ -10,5 +12,10 @@ class PeerProcessDied(RuntimeError):
 
 
 def is_worker_rank() -> bool:
-    """Whether this process was started by another one of the same run (trainer=ddp), which writes all files."""
+    """Return True in a process that the first one of the same run started."""
     return LEADER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def leader_folder() -> Path:
+    """Return the run folder of the process that started this one; see `is_worker_rank`."""
+    return Path(os.environ[LEADER])

@@ -1,8 +1,8 @@
-"""A sweep as one thing.
+"""Sweeps: many runs of one command, and their common result.
 
-Where jobs run and how points are chosen is Hydra's business (conf/hydra/); here is what Hydra's
-launchers leave open: one GPU per job, no process left behind, skipping what is done when a sweep is
-continued, and the result of it all.
+Hydra says where jobs run and how points are chosen (conf/hydra/). Here is what its launchers leave
+open: one GPU per job, no process left behind, finished jobs skipped when a sweep is continued, and
+the table of all jobs.
 """
 
 import warnings
@@ -10,9 +10,9 @@ import warnings
 from omegaconf import OmegaConf
 
 from n2n_lightning.sweep.jobs import gpus
-from n2n_lightning.sweep.watch import Start, Sweep
+from n2n_lightning.sweep.watch import Start
 
-__all__ = ["Start", "Sweep"]
+__all__ = ["Start"]
 
 # conf/hydra/ has launchers of the plugins' names, with keys explained and other defaults; workers
 # import this, too.

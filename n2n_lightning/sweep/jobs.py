@@ -1,4 +1,4 @@
-"""What the jobs of a sweep do in their workers: a GPU each, no process left behind, nothing done twice."""
+"""The jobs of a sweep in their workers: a GPU each, no process left behind, nothing done twice."""
 
 import contextlib
 import getpass
@@ -9,25 +9,22 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from n2n_lightning.files import InputError
+from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs import locks
-from n2n_lightning.runs.folder import alive, read_result
-
-# in the environment of the jobs: host:process that started the sweep
-PARENT = "N2N_LIGHTNING_SWEEP"
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; found without starting CUDA."""
+    """Return the GPUs of this process, as CUDA_VISIBLE_DEVICES names them, without CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
@@ -44,7 +41,11 @@ _claimed: list[Any] = []  # the lock of this process's GPU, held until the proce
 
 
 def claim_gpu(jobs_per_gpu: int) -> None:
-    """Takes a GPU for this process alone, before CUDA starts, and until it ends; waits while all are taken."""
+    """Take a GPU for this process, before CUDA starts, until it ends; wait while all are taken.
+
+    Args:
+        jobs_per_gpu: how many processes may share a GPU.
+    """
     if _claimed or not gpus():
         return
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
@@ -66,74 +67,139 @@ def claim_gpu(jobs_per_gpu: int) -> None:
         time.sleep(1)
 
 
-def follow_parent() -> None:
-    """Ends this process when the one that started the sweep is gone: loky's workers would go on alone."""
-    host, _, pid = os.environ.get(PARENT, "").partition(":")
-    if (
-        host != socket.gethostname()
-        or int(pid) == os.getpid()
-        or "follow" in {t.name for t in threading.enumerate()}
-    ):
+def follow_parent(sweep: Path) -> None:
+    """End this process when the one that started the sweep is gone: loky's workers would stay.
+
+    Args:
+        sweep: the folder of the sweep; its sweep.json names the process.
+    """
+    host, _, number = str(run_folder.read_sweep_request(sweep).get("process", "")).partition(":")
+    if host != socket.gethostname() or not number.isdigit() or int(number) == os.getpid():
         return
+    if "follow" in {thread.name for thread in threading.enumerate()}:
+        return
+    threading.Thread(target=_end_with, args=(int(number),), name="follow", daemon=True).start()
 
-    def watch() -> None:
-        while alive(int(pid)):
-            time.sleep(1)
-        if os.name == "posix":
-            os.kill(os.getpid(), signal.SIGTERM)  # the run saves its state after the batch
-        else:
-            signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once
-        time.sleep(15)
-        os._exit(137)
 
-    threading.Thread(target=watch, name="follow", daemon=True).start()
+def _end_with(parent: int) -> None:
+    while run_folder.alive(parent):
+        time.sleep(1)
+    if os.name == "posix":
+        os.kill(os.getpid(), signal.SIGTERM)  # the run saves its state after the batch
+    else:
+        signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once
+    time.sleep(15)
+    os._exit(137)
+
+
+def run_job(config: Any, folder: Path, overrides: list[str], hydra: Any) -> float | None:
+    """Run a job of a sweep, or continue it, or take its result where it is done.
+
+    Args:
+        config: the composed configuration of the job, a DictConfig.
+        folder: the folder of the job.
+        overrides: its options.
+        hydra: Hydra's own configuration.
+
+    Returns:
+        The score that the sweep maximises, in dB; None where there is none.
+
+    Raises:
+        InputError: the folder holds a job with other overrides, or its run is going on.
+    """
+    result = stored_result(folder, overrides, config.sweep.retry_failed)
+    if result is None:
+        follow_parent(Path(hydra.sweep.dir).absolute())
+        if "joblib" in hydra.launcher["_target_"]:
+            _take_share(int(hydra.launcher.get("n_jobs", 1)), config.sweep.jobs_per_gpu)
+        with _output_in(folder / "log.txt"):
+            result = _train(config, folder, overrides, hydra)
+    return run_folder.ranking_score(result) if result["status"] == "finished" else None
+
+
+def _take_share(n_jobs: int, jobs_per_gpu: int) -> None:
+    """Take a GPU and a share of the cores for this process."""
+    claim_gpu(jobs_per_gpu)
+    import joblib  # its count of cores heeds what containers and schedulers allow
+    import torch
+
+    torch.set_num_threads(max(1, joblib.cpu_count() // n_jobs))
 
 
 @contextlib.contextmanager
-def job(launcher: str, n_jobs: int, jobs_per_gpu: int, folder: Path) -> Iterator[None]:
-    """Around one job of a sweep: its GPU and share of the cores, and its output in `log.txt`, not on the terminal."""
-    follow_parent()
-    if "joblib" in launcher:
-        claim_gpu(jobs_per_gpu)
-        import joblib  # its count of cores heeds what containers and schedulers allow
-        import torch
-
-        torch.set_num_threads(max(1, joblib.cpu_count() // n_jobs))
-    folder.mkdir(parents=True, exist_ok=True)
+def _output_in(log: Path) -> Iterator[None]:
+    """Write the output to a file in place of the terminal."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
+        log.open("a", buffering=1, encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
     ):
         yield
 
 
+def _train(config: Any, folder: Path, overrides: list[str], hydra: Any) -> dict[str, Any]:
+    """Train, and return the result; what stops a job before training begins is its result, too."""
+    try:
+        if run_folder.has_request(folder) and run_folder.has_checkpoint(folder):
+            config, _ = run_folder.read_request(folder)
+        # first, for a job that fails at once is a row of the sweep, too
+        run_folder.write_request(folder, config, overrides, hydra)
+        from n2n_lightning.training.run import start
+
+        return start(config, folder, overrides, lines=True, hydra=hydra)
+    except Exception as error:
+        signum = getattr(error, "signum", 0)
+        if signum:
+            sys.exit(128 + signum)  # not an Exception: it ends the sweep, not only this job
+        result = run_folder.read_result(folder)
+        if result.get("status") != "failed":
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, InputError):
+                reason = str(error)
+            result = {
+                "format": run_folder.RUN_FORMAT,
+                "status": "failed",
+                "reason": " ".join(reason.split()),
+            }
+            run_folder.write_result(folder, result)
+        traceback.print_exc(file=sys.stdout)  # into the job's log.txt
+        return result
+
+
 def stored_result(folder: Path, overrides: list[str], retry_failed: bool) -> dict[str, Any] | None:
-    """The result of a job that needs no run any more; None where it has to be run or continued.
+    """Return the result of a job that needs no run any more.
+
+    Args:
+        folder: the folder of the job.
+        overrides: its options.
+        retry_failed: run a job that failed again, in a new folder of the same name.
+
+    Returns:
+        The result; None where the job has to be run or continued.
 
     Raises:
-        InputError: the folder holds a job with other overrides.
+        InputError: the folder holds a job with other overrides, or its run is going on.
     """
-    asked = folder / ".hydra" / "overrides.yaml"
-    if asked.is_file():
-        before = [str(o) for o in OmegaConf.load(asked)]
+    if run_folder.has_request(folder):
+        before = run_folder.read_overrides(folder)
         if set(before) != set(overrides):
             raise InputError(
-                f"{folder}: was {shlex.join(before)}, not {shlex.join(overrides)}; repeat the same command"
+                f"{folder}: was {shlex.join(before)}, not {shlex.join(overrides)}; repeat the same"
+                " command"
             )
-    result = read_result(folder)
-    if result.get("status") == "running":
+    result = run_folder.read_result(folder)
+    status = result.get("status")
+    if status == "running":
         raise InputError(f"{folder}: its run is still going on")
-    if result.get("status") == "finished" or (
-        result.get("status") == "failed" and not retry_failed
-    ):
+    if status == "finished" or (status == "failed" and not retry_failed):
         return result
-    if result.get("status") == "failed":
+    if status == "failed":
         set_aside(folder)
     return None
 
 
 def set_aside(folder: Path) -> None:
-    """Moves a job's folder to `failed` beside it, where it is not a job of the sweep any more."""
+    """Move a job's folder to `failed` in the sweep's folder, where it is no job any more."""
     aside = folder.parent / "failed"
     aside.mkdir(exist_ok=True)
     shutil.move(folder, aside / f"{folder.name}-{len(list(aside.iterdir())) + 1}")

@@ -15,11 +15,15 @@ from n2n_lightning.training.schedulers import timer_of
 
 
 class Interrupted(RuntimeError):
-    """A signal asked the run to stop; its state is saved."""
+    """A signal asked the run to stop; its state is saved.
+
+    Args:
+        signum: the number of the signal.
+        folder: the run folder.
+    """
 
     def __init__(self, signum: int, folder: Path) -> None:
-        here = Path.cwd()
-        shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         super().__init__(
             f"stopped by {signal.Signals(signum).name}; {shlex.quote(f'resume={shown}')} continues"
         )
@@ -27,25 +31,25 @@ class Interrupted(RuntimeError):
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C and SIGTERM end training after the batch (the last one: after the epoch); a second one ends it at once.
+    """Ctrl-C ends training after the batch, as its time does; a second one ends the process.
 
-    `last.ckpt` is written then, and every `MINUTES` inside a long epoch.
+    Args:
+        signals: the numbers of the signals that it acts upon.
+
+    Attributes:
+        received: the signal that arrived, or 0.
     """
 
-    MINUTES = 10.0
-
-    def __init__(self, last: Path) -> None:
-        self.last, self.received = last, 0
-        self._saved = time.monotonic()
+    def __init__(self, signals: tuple[int, ...] = (signal.SIGINT,)) -> None:
+        self.received = 0
+        self._signals = signals
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Here, and not in setup, so that these handlers replace Lightning's, which end with exit
         # status 0 and 1.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {
-                n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)
-            }
+            self._previous = {n: signal.signal(n, self._receive) for n in self._signals}
 
     def _receive(self, signum: int, frame: Any) -> None:
         self.received = signum
@@ -55,10 +59,37 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        if (
-            trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            % trainer.accumulate_grad_batches
-        ):
+        if self.received:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for n, handler in self._previous.items():
+            signal.signal(n, handler)
+        self._previous = {}
+
+
+class SaveOnSignal(StopOnSignal):
+    """Ctrl-C and SIGTERM write `last.ckpt` after the batch, and end the run.
+
+    After the last batch of an epoch they wait for its validation. `last.ckpt` is also written every
+    `MINUTES` inside a long epoch.
+
+    Args:
+        last: the path of last.ckpt.
+    """
+
+    MINUTES = 10.0  # the most work that a crash may cost
+
+    def __init__(self, last: Path) -> None:
+        super().__init__((signal.SIGINT, signal.SIGTERM))
+        self.last = last
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if batches % trainer.accumulate_grad_batches:
             return  # a checkpoint has no gradients in it
         stop = self.received
         due = bool(stop) or time.monotonic() - self._saved > self.MINUTES * 60
@@ -77,23 +108,19 @@ class StopOnSignal(Callback):
                 raise Interrupted(stop, self.last.parent.parent)
 
     def _of_all(self, trainer: pl.Trainer, received: int) -> int:
-        """The signal that this process or another one of the run received."""
-        found = torch.tensor(received, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(found, reduce_op="max"))
+        """Return the signal that this process or another one of the run received."""
+        signum = torch.tensor(received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(signum, reduce_op="max"))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = time.monotonic()  # at the end of the epoch before
-        if stop := self._of_all(trainer, self.received):
+        stop = self._of_all(trainer, self.received)
+        if stop:
             raise Interrupted(stop, self.last.parent.parent)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for n, handler in self._previous.items():
-            signal.signal(n, handler)
-        self._previous = {}
 
 
 class KillPeersOnException(Callback):
-    """Lets the first process of several (trainer=ddp) say why the run failed.
+    """End the other processes of a run (trainer=ddp) that failed, so that the first can say why.
 
     Lightning's watcher looks at the other processes every five seconds and, where one is dead,
     kills the first one too, at times while it is about to say so. Here the others are ended first,
@@ -113,7 +140,7 @@ class KillPeersOnException(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, with the PSNR and without the version number that a run folder does not have."""
+    """Lightning's bar, with the PSNR and without a version number."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         if self.trainer.max_epochs == -1:  # the run ends with its time
@@ -129,7 +156,7 @@ class ProgressBar(RichProgressBar):
 
 
 class EpochPrinter(Callback):
-    """One line per epoch: for logs and for the jobs of a sweep, where a progress bar would be noise."""
+    """A line per epoch, for logs and jobs of a sweep, where a progress bar would be noise."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._print(trainer, pl_module)
@@ -139,16 +166,19 @@ class EpochPrinter(Callback):
 
     def _print(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
-        if history and trainer.is_global_zero:
-            row = history[-1]
-            names = [name for name in ("val_psnr", "val_psnr_estimate") if name in row]
-            scores = "".join(f"  {name} {row[name]:.2f} dB" for name in names)
-            scores += (
-                f"  val_self_loss {row['val_self_loss']:.5f}" if "val_self_loss" in row else ""
-            )
-            rate = f"{row['images_per_second']:.0f} images/s"
-            loss = f"train_loss {row['train_loss']:.5f}"
+        if not history or not trainer.is_global_zero:
+            return
+        row = history[-1]
+        scores = ""
+        for name in ("val_psnr", "val_psnr_estimate"):
+            if name in row:
+                scores += f"  {name} {row[name]:.2f} dB"
+        if "val_self_loss" in row:
+            scores += f"  val_self_loss {row['val_self_loss']:.5f}"
+        of = f"/{trainer.max_epochs}"
+        if trainer.max_epochs == -1:
             limit = "time" if timer_of(trainer) else "steps"
             of = f" ({pl_module.progress:.0%} of the {limit})"
-            of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else of
-            print(f"epoch {row['epoch']}{of}  {loss}{scores}  {rate}", flush=True)
+        rate = f"{row['images_per_second']:.0f} images/s"
+        loss = f"train_loss {row['train_loss']:.5f}"
+        print(f"epoch {row['epoch']}{of}  {loss}{scores}  {rate}", flush=True)

@@ -1,13 +1,13 @@
-"""From a plain configuration to a trained run folder: check, build, fit, write."""
+"""A run, from its configuration to its result: check, lock, build, fit, write (`start`)."""
 
 import math
 import os
 import re
-import socket
+import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,12 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning.config import validation
+from n2n_lightning.config.overrides import bare, plain_config
 from n2n_lightning.data import NoisyPairs
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
 from n2n_lightning.inference.checkpoint import CheckpointInfo
@@ -35,59 +37,76 @@ from n2n_lightning.training.module import Denoiser, Diverged
 from n2n_lightning.training.validation_images import ValidationImages
 
 
-def train(
-    config: dict[str, Any],
+def start(
+    config: Any,
     folder: Path,
-    command: str,
+    overrides: Sequence[str] = (),
+    *,
     lines: bool = False,
-    accepted: Callable[[], None] = lambda: None,
+    hydra: Any | None = None,
 ) -> dict[str, Any]:
-    """One run, from its plain configuration to its run folder; returns what `result.json` holds.
+    """Train one run, from its configuration to its result; every run starts here.
 
-    Continues from `folder/checkpoints/last.ckpt` if there is one, or from the checkpoint before if
-    that is damaged.
+    Checks the configuration, locks the run folder, builds data, network, callbacks and trainer,
+    writes `.hydra/`, trains, and writes `result.json`. Continues from `checkpoints/last.ckpt` of
+    the folder if there is one, or from the checkpoint before if that is damaged.
 
     Args:
-        config: the resolved configuration, plain dicts and lists.
-        folder: the run folder.
-        command: what repeats the run, for `result.json`.
+        config: the composed configuration, a DictConfig, or a dict of the same keys.
+        folder: the run folder, made if needed. Nothing is written to it before all is built.
+        overrides: the options that were typed for the configuration, in Hydra's grammar.
         lines: print a line per epoch even where the output is a terminal.
-        accepted: called when everything is built, before the run folder is written to.
+        hydra: Hydra's own configuration, where it composed `config`, for `.hydra/hydra.yaml`.
+
+    Returns:
+        The content of `result.json`.
 
     Raises:
-        InputError: the configuration or the data cannot work.
+        InputError: the configuration or the data cannot work, or the folder is in use.
         Diverged: the loss became NaN or infinite.
         Interrupted: SIGINT or SIGTERM arrived; the run can be continued.
-        Deserted: another process of the run ended.
+        PeerProcessDied: another process of the run ended.
+        DiskFull: there is no room for its files.
     """
     silence_lightning()
-    validation.refuse_config(config)
-    run = TrainingRun(config, folder, command, lines)
-    if not is_worker_rank():
-        print(run.summary(), *run.notes, sep="\n", flush=True)
-        for doubt in _doubts(run.data):
-            print(
-                f"warning: {doubt} (python -m n2n_lightning.check says more)",
-                file=sys.stderr,
-                flush=True,
-            )
-        for line in run.data.dropped:
-            print(f"left out: {line}", flush=True)
-        if left_out := run.data.left_out:
-            shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-            print(
-                f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json"
-                " names all",
-                flush=True,
-            )
-    run.fit(accepted)
-    result = run.write("finished")
+    composed = OmegaConf.create(config)
+    typed_in = Path.cwd() if hydra is None else Path(hydra.runtime.cwd)
+    plain = plain_config(composed, overrides, typed_in)
+    check_config(plain, overrides, run_folder.has_checkpoint(folder))
+    command = shlex.join(["python", "-m", "n2n_lightning.train", *map(bare, overrides)])
     if is_worker_rank():
-        return result
-    run_folder.write_hyperparameters(folder, run.config, command, result)
-    if run.stop.received:  # in the last validation, when there was nothing left to stop
-        raise callbacks.Interrupted(run.stop.received, folder)
-    return result
+        run = TrainingRun(plain, folder, command, lines)
+        run.fit()
+        return run.finish()
+    with run_folder.locked(folder):
+        run = TrainingRun(plain, folder, command, lines)
+        run.announce()
+        run_folder.write_request(folder, composed, overrides, hydra)
+        run.fit()
+        return run.finish()
+
+
+def check_config(config: dict[str, Any], overrides: Sequence[str], continues: bool) -> None:
+    """Raise for a configuration that cannot work, before anything is built or written.
+
+    Args:
+        config: the plain configuration.
+        overrides: the options that were typed for it.
+        continues: the run has a checkpoint, and with it a network of its own.
+
+    Raises:
+        InputError: one line that says what is wrong.
+    """
+    noise = [override for override in overrides if override.startswith(("noise=", "noise."))]
+    if noise and "noise" not in config["data"]:
+        source = run_folder.choice_of("data", config["data"]["_target_"])
+        raise InputError(
+            f"{noise[0]}: data={source} are noisy already; noise= goes with data=photos and"
+            " data=images"
+        )
+    if config.get("init") and not continues:
+        warm_start.refuse_overrides(str(config["init"]), overrides, config["model"])
+    validation.refuse_config(config)
 
 
 def _doubts(data: NoisyPairs) -> list[str]:
@@ -102,7 +121,10 @@ class TrainingRun:
     """A run that was built, ready to be fitted: data, module and trainer.
 
     Args:
-        config, folder, command, lines: see `train`.
+        config: the plain configuration.
+        folder: the run folder.
+        command: the command that repeats the run, for `result.json`.
+        lines: print a line per epoch even where the output is a terminal.
 
     Raises:
         InputError: something cannot be built; the message says of which group.
@@ -111,32 +133,13 @@ class TrainingRun:
     def __init__(self, config: dict[str, Any], folder: Path, command: str, lines: bool) -> None:
         pl.seed_everything(config["seed"], verbose=False)
         self.folder, self.command = folder, command
-        supervised, dims = config["target"] == "clean", _dims(config["model"])
-        self.data = construct(
-            "data", lambda: instantiate(config["data"], supervised=supervised, dims=dims)
-        )
-        self.data.setup()
+        self.data = self._data(config)
         self.begin = checkpointing.resumable(folder / "checkpoints")
         if self.begin and config["trainer"].get("fast_dev_run"):
             raise InputError(
                 "trainer.fast_dev_run: tries a new run; this one has a checkpoint to go on from"
             )
-        if config.get("init"):  # a run that goes on has its own weights already
-            model = warm_start.checkpoint_model(self.begin or warm_start.source(config["init"]))
-            model |= {
-                name: "auto"
-                for name in ("channels", "dims")
-                if name in model or name in warm_start.options(model)
-            }
-            config = {**config, "model": model}
-        if config["model"].get("channels") == "auto":
-            config = {
-                **config,
-                "model": {**config["model"], **_channels(self.data, config["model"])},
-            }
-        if config["model"].get("dims") == "auto":
-            config = {**config, "model": {**config["model"], "dims": self.data.dims}}
-        self.config = config
+        self.config = {**config, "model": self._model_options(config)}
         self.module = self._module()
         inputs = self.data.channels * (2 * self.data.context or 1)
         self.notes: list[str] = [f"data: {note}" for note in self.data.notes]
@@ -146,15 +149,14 @@ class TrainingRun:
             config["trainer"].get("max_epochs") is None
             and config["trainer"].get("max_steps", -1) < 0
         )
-        construct(
-            "optim or scheduler", lambda: self.module.optimization(math.inf if endless else 1000)
-        )
+        trial = math.inf if endless else 1000
+        construct("optim or scheduler", lambda: self.module.optimization(trial))
         self.parameters = sum(p.numel() for p in self.module.network.parameters())
         self.operations = construct(
             "model", lambda: multiply_accumulates(self.module.network, inputs)
         )
         self.before = run_folder.read_result(folder)
-        self.stop = callbacks.StopOnSignal(folder / "checkpoints" / "last.ckpt")
+        self.stop = callbacks.SaveOnSignal(folder / "checkpoints" / "last.ckpt")
         self.precision = precision(config["trainer"])
         self.trainer = self._trainer(lines)
         self.commit = run_folder.git_commit()
@@ -162,14 +164,35 @@ class TrainingRun:
         if size is not None and size < count:
             raise InputError("data.batch_size", size, f"cannot be split among {count} processes")
 
+    def _data(self, config: dict[str, Any]) -> Any:
+        options = {"supervised": config["target"] == "clean", "dims": _dims(config["model"])}
+        data = construct("data", lambda: instantiate(config["data"], **options))
+        data.setup()
+        return data
+
+    def _model_options(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of the network, with the channels and dimensions of the data."""
+        model: dict[str, Any] = config["model"]
+        if config.get("init"):  # a run that goes on has its own weights already
+            model = warm_start.checkpoint_model(self.begin or warm_start.source(config["init"]))
+            for name in ("channels", "dims"):
+                if name in model or name in warm_start.options(model):
+                    model[name] = "auto"
+        if model.get("channels") == "auto":
+            model = {**model, **_channels(self.data, model)}
+        if model.get("dims") == "auto":
+            model = {**model, "dims": self.data.dims}
+        return model
+
     def _module(self) -> Denoiser:
         config, data = self.config, self.data
+        info = CheckpointInfo.of_data(config["model"], data)
         return Denoiser(
             construct("model", lambda: instantiate(config["model"])),
             loss=construct("loss", lambda: instantiate(config["loss"])),
             optimizer=construct("optim", lambda: instantiate(config["optim"])),
             scheduler=construct("scheduler", lambda: instantiate(config["scheduler"])),
-            spec={**CheckpointInfo.of_data(config["model"], data).plain(), "config": config},
+            spec={**info.plain(), "config": config},
             reference=data.reference,
             bounds=data.bounds,
             unit=data.unit,
@@ -183,32 +206,35 @@ class TrainingRun:
             options["limit_val_batches"] = 0
         reference = self.data.reference if validated else None
         bar = options.pop("enable_progress_bar")
-        bar = sys.stdout.isatty() and not lines if bar == "auto" else bar
-        own, said = added_loggers(options)  # beside ours
-        further = [build("trainer.logger", partial(instantiate, spec)) for spec in own]
-        asked, set_here = build_callbacks(
+        if bar == "auto":
+            bar = sys.stdout.isatty() and not lines
+        logger_options, logger_notes = added_loggers(options)
+        more_loggers = [build("trainer.logger", partial(instantiate, o)) for o in logger_options]
+        asked, callback_notes = build_callbacks(
             self.config["callbacks"], reference, self._steps(), options.get("max_epochs")
         )
-        self.notes += [*said, *set_here]
+        self.notes += [*logger_notes, *callback_notes]
         if options.get("profiler") in ("simple", "advanced"):
             options["profiler"] = _profiler(options["profiler"], self.folder)
             self.notes.append("trainer.profiler: its table will be profile.txt in the run folder")
+        progress: list[pl.Callback] = []
+        if any(isinstance(callback, ProgressBar) for callback in asked):  # in place of ours
+            bar = True
+        else:
+            progress = [callbacks.ProgressBar() if bar else callbacks.EpochPrinter()]
         checkpoints = self.folder / "checkpoints"
-        shown: list[pl.Callback] = [callbacks.ProgressBar() if bar else callbacks.EpochPrinter()]
-        if any(isinstance(callback, ProgressBar) for callback in asked):  # theirs in place of ours
-            bar, shown = True, []
         watchers: list[pl.Callback] = [
             callbacks.KillPeersOnException(),
-            *shown,
+            *progress,
             *asked,
             ValidationImages(self.folder / "samples.png"),
             # Last of these: its checkpoint must hold what the others do after the same batch, as
             # averages of weights.
             self.stop,
         ]
-        keepers = (
-            [checkpointing.Best(checkpoints, reference)] if reference in ("clean", "noisy") else []
-        )
+        if reference in ("clean", "noisy"):
+            watchers.append(checkpointing.Best(checkpoints, reference))
+        watchers.append(checkpointing.Last(checkpoints))
         metrics = loggers.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
         self.curves = loggers.Curves(self.folder)
         trainer: pl.Trainer = construct(
@@ -217,8 +243,8 @@ class TrainingRun:
                 options,
                 default_root_dir=str(self.folder),
                 enable_progress_bar=bar,
-                logger=[self.curves, metrics, *further],
-                callbacks=[*watchers, *keepers, checkpointing.Last(checkpoints)],
+                logger=[self.curves, metrics, *more_loggers],
+                callbacks=watchers,
                 plugins=[checkpointing.WholeCheckpoints()],
             ),
         )
@@ -236,67 +262,114 @@ class TrainingRun:
         return float(min(steps, epochs * -(-batches // options.get("accumulate_grad_batches", 1))))
 
     def summary(self) -> str:
-        """The line that the terminal shows before the first epoch."""
+        """Return the line that the terminal shows before the first epoch."""
         size = f"{self.parameters:,} parameters, {self.operations:,} MAC/pixel"
         several = f" in {self.trainer.world_size} processes" if self.trainer.world_size > 1 else ""
         where = f"{self.precision} on {self.trainer.strategy.root_device}{several}"
         return f"{type(self.module.network).__name__}: {size}, {where}"
 
-    def fit(self, accepted: Callable[[], None]) -> None:
-        """Trains, and says in `result.json` how that ended where it did not end well."""
+    def announce(self) -> None:
+        """Print what is trained, what is doubtful about the data, and what was left out of them."""
+        print(self.summary(), *self.notes, sep="\n", flush=True)
+        for doubt in _doubts(self.data):
+            print(
+                f"warning: {doubt} (python -m n2n_lightning.check says more)",
+                file=sys.stderr,
+                flush=True,
+            )
+        for line in self.data.dropped:
+            print(f"left out: {line}", flush=True)
+        left_out = self.data.left_out
+        if left_out:
+            shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+            print(
+                f"left out: {len(left_out)} that cannot be learnt from ({shown}); result.json names"
+                " all",
+                flush=True,
+            )
+
+    def fit(self) -> None:
+        """Train; where that does not end well, say how in `result.json`."""
+        leads = not is_worker_rank()
         try:
-            accepted()
             begun = self.write("running")
-            if not is_worker_rank():
-                facts = {
-                    name: begun[name]
-                    for name in ("parameters", "macs_per_pixel", "precision", "device")
-                }
-                facts |= {**begun["versions"], "commit": begun["git_commit"], "seed": begun["seed"]}
-                self.curves.describe(self.command, self.data.fingerprint, facts)
-            os.environ.setdefault(LEADER, str(os.getpid()))
+            if leads:
+                self._describe(begun)
+                os.environ[LEADER] = str(self.folder.absolute())
             threading.excepthook = _quiet_where_full
             self.trainer.fit(self.module, self.data, ckpt_path=self.begin, weights_only=True)
         except callbacks.Interrupted as error:
             self.write("interrupted", str(error))
             raise
         except Exception as error:
-            found = self._failed(error)
-            if found is error:
+            cause = self._failed(error)
+            if cause is error:
                 raise
-            raise found from error
+            raise cause from error
         finally:
             threading.excepthook = threading.__excepthook__
-            if not is_worker_rank():
+            if leads:
                 os.environ.pop(LEADER, None)
             self.data.release()
 
+    def finish(self) -> dict[str, Any]:
+        """Write the result of a run that was fitted.
+
+        Returns:
+            The content of `result.json`.
+
+        Raises:
+            Interrupted: a signal arrived in the last validation, when training was over already.
+        """
+        result = self.write("finished")
+        if not is_worker_rank():
+            run_folder.write_hyperparameters(self.folder, self.config, self.command, result)
+            if self.stop.received:
+                raise callbacks.Interrupted(self.stop.received, self.folder)
+        return result
+
+    def _describe(self, begun: dict[str, Any]) -> None:
+        """Write the text about the run into its TensorBoard events."""
+        names = ("parameters", "macs_per_pixel", "precision", "device")
+        facts = {name: begun[name] for name in names}
+        facts |= {**begun["versions"], "commit": begun["git_commit"], "seed": begun["seed"]}
+        self.curves.describe(self.command, self.data.fingerprint, facts)
+
     def _failed(self, error: Exception) -> Exception:
-        """What to raise for an exception of the training, which is noted in the run folder."""
-        # of the event files, which are not ours
-        found: Exception = disk_full(self.folder, error) or error
+        """Note in the run folder that training failed; return the exception to raise for it."""
+        # the disk may be full for event files, which are not written by this package
+        cause: Exception = disk_full(self.folder, error) or error
         lost = r"[Cc]onnection (closed|reset)|[Bb]roken pipe|remote peer"
-        if self.trainer.world_size > 1 and re.search(lost, str(found)):
-            found = PeerProcessDied(
+        if self.trainer.world_size > 1 and re.search(lost, str(cause)):
+            cause = PeerProcessDied(
                 "another process of this run ended; resume=RUN_FOLDER continues from the last"
                 " checkpoint"
             )
-        if line := _of_lightning(error):
-            found = InputError(line)
-        known = isinstance(found, Diverged | DiskFull | PeerProcessDied | InputError)
+        line = _of_lightning(error)
+        if line:
+            cause = InputError(line)
+        known = isinstance(cause, Diverged | DiskFull | PeerProcessDied | InputError)
         with suppress(DiskFull):
-            self.write("failed", str(found) if known else f"{type(found).__name__}: {found}")
-        return found
+            self.write("failed", str(cause) if known else f"{type(cause).__name__}: {cause}")
+        return cause
 
     def _correlation(self) -> dict[str, Any]:
-        """The Fourier shell correlation of the two halves of volumes, in the latest validation."""
+        """Return the Fourier shell correlation of volumes' two halves, of the latest validation."""
         if not self.module.halves or self.data.dims != 3 or self.data.reference != "noisy":
             return {}
-        found = {name: curve.values for name, curve in self.module.halves.items()}
-        return {"fsc": {"frequency": self.module.halves["noisy"].frequencies, **found}}
+        curves = {name: curve.values for name, curve in self.module.halves.items()}
+        return {"fsc": {"frequency": self.module.halves["noisy"].frequencies, **curves}}
 
     def write(self, status: str, reason: str | None = None) -> dict[str, Any]:
-        """Writes `result.json`, in the first process of the run, and returns what it holds."""
+        """Write `result.json`, in the first process of the run.
+
+        Args:
+            status: running, finished, interrupted or failed.
+            reason: why it is not finished.
+
+        Returns:
+            Its content; in the other processes the status alone.
+        """
         if is_worker_rank():
             return {"status": status}
         history = self.module.history
@@ -304,6 +377,7 @@ class TrainingRun:
         if not history:  # a run that goes on has not read its checkpoint yet
             scores = {name: self.before.get(name, value) for name, value in scores.items()}
         result = {
+            "format": run_folder.RUN_FORMAT,
             "status": status,
             "reason": reason,
             **scores,
@@ -326,31 +400,41 @@ class TrainingRun:
             },
             "git_commit": self.commit,
             "command": self.command,
-            "process": f"{socket.gethostname()}:{os.getpid()}",
+            "process": run_folder.this_process(),
         }
         run_folder.write_result(self.folder, result)
         return result
 
 
 def _dims(model: dict[str, Any]) -> int | str:
-    """The spatial axes that a network takes: 2 or 3, or `auto` where it takes what the data have."""
+    """Return the number of spatial axes that a network takes; `auto`: as many as the data have."""
     ours = str(model.get("_target_")).startswith("n2n_lightning.networks")
     dims: int | str = model.get("dims", 2 if ours else "auto")
     return dims
 
 
 def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
-    """Channels of the network's input and output, for data that were set up, in place of what `model` says."""
+    """Return the channels of the network's input and output for data that were set up."""
     if data.context:
         return {"channels": 2 * data.context * data.channels, "out_channels": data.channels}
-    return {
-        "channels": data.channels,
-        **({"out_channels": None} if "out_channels" in model else {}),
-    }
+    if "out_channels" in model:
+        return {"channels": data.channels, "out_channels": None}
+    return {"channels": data.channels}
 
 
 def construct(group: str, make: Callable[[], Any]) -> Any:
-    """What `make` returns; what Hydra or a constructor says against the configuration becomes one line."""
+    """Construct a part of a run; an error of Hydra or the constructor becomes one line.
+
+    Args:
+        group: the group of the configuration.
+        make: constructs it.
+
+    Returns:
+        What `make` returns.
+
+    Raises:
+        InputError: the configuration of the group cannot work.
+    """
     try:
         return make()
     except InputError:
@@ -367,12 +451,14 @@ def construct(group: str, make: Callable[[], Any]) -> Any:
             raise cause from None
         line = " ".join(str(cause).split())
         line = validation.unexpected(line, pl.Trainer) if group == "trainer" else line
-        # A message that begins with the option itself says already where the mistake is.
-        raise InputError(line if re.match(r"\w+(\.\w+)+=", line) else f"{group}: {line}") from error
+        names_option = re.match(r"\w+(\.\w+)+=", line)
+        raise InputError(line if names_option else f"{group}: {line}") from error
 
 
 def precision(options: dict[str, Any]) -> str:
-    """bf16-mixed where the device computes in bfloat16 faster than in float32, else 32-true; or what was asked for.
+    """Return the precision of training, as Lightning names it.
+
+    `auto` is bf16-mixed where the device computes faster in bfloat16 than in float32, else 32-true.
 
     Args:
         options: of the trainer group.
@@ -384,13 +470,13 @@ def precision(options: dict[str, Any]) -> str:
     elif torch.backends.mps.is_available() and options["accelerator"] in ("auto", "gpu", "mps"):
         fast = False
     else:
-        able = torch.cpu.get_capabilities()
-        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return "bf16-mixed" if fast else "32-true"
 
 
 def silence_lightning() -> None:
-    """Lightning's hints that do not apply here, and its advertising, off."""
+    """Turn off Lightning's advertising, and its hints that do not apply here."""
     import logging
     import warnings
 
@@ -409,27 +495,26 @@ def silence_lightning() -> None:
 
 
 def _of_lightning(error: Exception) -> str | None:
-    """The line for what Lightning itself refuses when training begins; None for everything else."""
+    """Return the line for what Lightning refuses when training begins; None for other errors."""
+    if isinstance(error, InputError):
+        return None
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = bool(frames) and "pytorch_lightning" in Path(frames[-1].filename).parts
-    refused = (
-        isinstance(error, ValueError | ModuleNotFoundError)
-        and theirs
-        and not isinstance(error, InputError)
-    )
-    if isinstance(error, MisconfigurationException) or refused:
+    in_lightning = bool(frames) and "pytorch_lightning" in Path(frames[-1].filename).parts
+    refused = in_lightning and isinstance(error, ValueError | ModuleNotFoundError)
+    if refused or isinstance(error, MisconfigurationException):
         return f"trainer or callbacks: {' '.join(str(error).split())}"
     return None
 
 
 def _profiler(kind: str, folder: Path) -> Any:
-    """Lightning's profiler, which writes its table into the run folder."""
+    """Return Lightning's profiler of a kind; it writes its table into the run folder."""
     from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 
-    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[kind](str(folder), "profile")
+    profiler = SimpleProfiler if kind == "simple" else AdvancedProfiler
+    return profiler(str(folder), "profile")
 
 
 def _quiet_where_full(happened: Any) -> None:
-    """Says nothing of TensorBoard's thread that found the disk full: the run finds it too, and says so in one line."""
+    """Print no traceback of TensorBoard's thread where the disk is full; the run reports it."""
     if not (isinstance(happened.exc_value, OSError) and happened.exc_value.errno in FULL):
         threading.__excepthook__(happened)
