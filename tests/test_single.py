@@ -797,7 +797,7 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     draws = torch.Generator().manual_seed(0)
     for value in model.network.state_dict().values():
         value += 0.5 * value.std(correction=0) * torch.randn(value.shape, generator=draws)
-    assert adaptation._go_back(model, before, images) == 0
+    assert adaptation._interpolate_weights(model, before, images) == 0
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
     seen = []
     monkeypatch.setattr(
@@ -805,13 +805,13 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     )
     gap = images[0].clone()
     gap[:, 60:70] = 77
-    adaptation._go_back(model, before, [gap], (77.0,))
+    adaptation._interpolate_weights(model, before, [gap], (77.0,))
     # what says "missing" is no brightness
     assert np.array_equal(np.isnan(seen[0]), (gap == 77).numpy())
     monkeypatch.undo()
     # which changes nothing
     spoilt = {name: torch.zeros_like(value) for name, value in before.items()}
-    assert adaptation._go_back(model, spoilt, images) == 1
+    assert adaptation._interpolate_weights(model, spoilt, images) == 1
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
 
 

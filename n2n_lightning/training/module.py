@@ -30,7 +30,7 @@ from n2n_lightning.networks import apply, network_spec, to_channels_last
 from n2n_lightning.training.schedulers import time_spent, timer_of
 
 Batch = dict[str, Tensor] | Sequence[Tensor]
-# a loss of images in [0, 1] from which no run comes back; as NaN, which compares false with it
+# A loss of images in [0, 1] from which no run recovers; NaN compares false with it, too.
 EXPLODED = 1e8
 
 
@@ -39,35 +39,39 @@ class Diverged(RuntimeError):
 
 
 def _named(batch: Batch) -> dict[str, Tensor]:
-    """A batch by names; of a tuple the first is the input, the second the target."""
+    """Return a batch by names; of a tuple the first is the input, the second the target."""
     return batch if isinstance(batch, dict) else {"input": batch[0], "target": batch[1]}
 
 
-def _estimated(found: Estimates) -> dict[str, float]:
-    """The scores of an epoch without clean images; empty where there is nothing to validate on.
+def _estimated_scores(estimates: Estimates) -> dict[str, float]:
+    """Return the scores of an epoch without clean images; empty without validation.
 
-    The estimated error may be 0 or less where there are few pixels, and has no decibels then. What
-    watches the decibels needs a number all the same: 40 dB above the noisy images, which no
-    denoiser reaches.
+    The estimated error may be 0 or less where there are few pixels, and has no decibels then. A
+    callback that watches the decibels needs a number all the same: 40 dB above the noisy images,
+    which no denoiser reaches.
     """
-    if not found.sums:
+    if not estimates.sums:
         return {}
-    error, least = found.error, 1e-4 * found.noisy or 1e-12
-    low, high = found.interval()
-    ends = {"val_psnr_estimate_low": high, "val_psnr_estimate_high": low}
-    return {
+    error = estimates.error
+    least = 1e-4 * estimates.noisy or 1e-12
+    scores = {
         "val_mse_estimate": error,
         "val_psnr_estimate": psnr(max(error, least)),
-        "noisy_psnr_estimate": psnr(max(found.noisy, 1e-12)),
-        **{name: psnr(max(end, least)) for name, end in ends.items() if math.isfinite(end)},
+        "noisy_psnr_estimate": psnr(max(estimates.noisy, 1e-12)),
     }
+    lowest, highest = estimates.interval()  # of the error
+    if math.isfinite(highest):
+        scores["val_psnr_estimate_low"] = psnr(max(highest, least))
+    if math.isfinite(lowest):
+        scores["val_psnr_estimate_high"] = psnr(max(lowest, least))
+    return scores
 
 
 class Denoiser(pl.LightningModule):
     """A network, its loss, its optimiser, and PSNR against clean images.
 
-    Batches are {"input": ..., "target": ...}, or tuples of the two. It works with a Trainer and
-    loaders of one's own (docs/how-to/extend.md), and with `load_from_checkpoint`, `Trainer.validate` and
+    Batches are {"input": ..., "target": ...}, or tuples of the two. It works with any Trainer and
+    loaders (docs/how-to/extend.md), and with `load_from_checkpoint`, `Trainer.validate` and
     `Trainer.test`.
 
     Args:
@@ -83,20 +87,18 @@ class Denoiser(pl.LightningModule):
             it is min.
         spec: plain data stored in each checkpoint, enough to build the network again: {"model":
             {"_target_": ...}}. The networks of this package say that themselves.
-
-        reference: what validation compares with, `clean`, `noisy` or `self`. With another noisy
-            capture there is no PSNR but an estimate of it, `val_psnr_estimate`
+        reference: the kind of reference in validation, `clean`, `noisy` or `self`. With another
+            noisy capture there is no PSNR but an estimate of it, `val_psnr_estimate`
             (noisy_reference.squared_errors), and the validation loss is called `val_noisy_loss`: it
             is mostly the noise of the reference, and cannot pick a checkpoint. With `self`, one
-            image of each scene, it is `val_self_loss`, of what the data make of the image, and no
-            PSNR at all.
-
-        second_pass: what is added to the loss by a second pass through the network: an object with
-            a method `second_pass(denoise, batch, output)`, as losses.Neighbor2NeighborRegularizer.
-            A loss may have such a method itself.
+            image of each scene, it is `val_self_loss`, the loss on pairs made of the image, and
+            there is no PSNR.
         bounds: clamp denoised images to these values before they are scored, because clean ones lie
             there; or None.
-        unit: how much of PSNR's white one unit of the images is.
+        unit: one unit of the images in units of PSNR's white.
+        second_pass: an object with a method `second_pass(denoise, batch, output)` whose result is
+            added to the loss, as losses.Neighbor2NeighborRegularizer. A loss may have such a method
+            itself.
 
     `history` has one row per finished epoch, of plain numbers; it is stored in checkpoints too.
     """
@@ -125,9 +127,7 @@ class Denoiser(pl.LightningModule):
         ]
         names = ("val", "noisy") if reference == "clean" else ()
         self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
-        self._val_loss = {"clean": "val_loss", "noisy": "val_noisy_loss", "self": "val_self_loss"}[
-            reference
-        ]
+        self._val_loss = "val_loss" if reference == "clean" else f"val_{reference}_loss"
         self._measure = L2()
         self.reference, self.estimates = reference, Estimates()
         self.estimates_without = Estimates()  # the same without isolated outliers
@@ -136,8 +136,6 @@ class Denoiser(pl.LightningModule):
         self.halves: dict[str, Correlation] = {}  # of the volumes of the latest validation
         self._elapsed = 0.0  # share of the run's time that is over, where its time is limited
         self.searching = False  # for a learning rate, with steps that do not count
-        # of the run that is done, where whoever trains knows better than its steps
-        self.share: float | None = None
         # Sums on the device, so that no step waits for a number; float64 keeps an epoch's sum exact
         # enough.
         self._sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("train", "val")}
@@ -146,17 +144,17 @@ class Denoiser(pl.LightningModule):
         self._started, self._seconds, self._images = time.perf_counter(), 0.0, 0
 
     def forward(self, image: Tensor) -> Tensor:
-        """Denoises float images (B, C, H, W), values in [0, 1]; returns float32, or float64 of a network in float64."""
-        # those of trainer.precision=bf16-true and 64-true
+        """Denoise float images (B, C, H, W) in [0, 1]; return float32, or a network's float64."""
+        # images of the type of the weights: trainer.precision=bf16-true and 64-true change it
         weights = next(self.network.parameters(), image)
         output = apply(self.network, axes.channels_last(image.to(weights.dtype)))
         return output if output.dtype == torch.float64 else output.float()
 
     @property
     def progress(self) -> float:
-        """The share of the run that is done: of its steps, or of its time where that is more."""
+        """The share of the run that is over: of its steps, or of its time where that is more."""
         steps: float = self.global_step / self.trainer.estimated_stepping_batches
-        return max(steps, self._elapsed) if self.share is None else self.share
+        return max(steps, self._elapsed)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._elapsed = time_spent(self.trainer)
@@ -177,10 +175,11 @@ class Denoiser(pl.LightningModule):
         loss = self.loss(output, batch["target"])
         for part in self._passes:
             loss = loss + part.second_pass(self, batch, output)
-        count, size = len(batch["input"]), int(batch.get("size", len(batch["input"])))
+        count = len(batch["input"])
+        size = int(batch.get("size", count))  # of the batch of all processes
         # Reading the loss makes a GPU wait, so there it is read now and then; a CPU loses nothing.
-        looked = (self.device.type == "cpu" or self.global_step % 50 == 0) and not self.searching
-        if looked and not loss < EXPLODED:
+        read = (self.device.type == "cpu" or self.global_step % 50 == 0) and not self.searching
+        if read and not loss < EXPLODED:
             raise Diverged(
                 f"the loss became {loss.item()} at step {self.global_step}, epoch"
                 f" {self.current_epoch + 1}, learning rate {self.learning_rate:g}; a smaller"
@@ -188,12 +187,10 @@ class Denoiser(pl.LightningModule):
             )
         self._add("train", loss, count)
         self._images += size
+        if self.trainer.world_size == 1:
+            return loss
         # The processes of a run average their gradients, whatever their shares of the batch are.
-        return (
-            loss
-            if self.trainer.world_size == 1
-            else loss * (count * self.trainer.world_size / size)
-        )
+        return loss * (count * self.trainer.world_size / size)
 
     def on_validation_start(self) -> None:
         self._stop_clock()
@@ -210,29 +207,8 @@ class Denoiser(pl.LightningModule):
         self.outlier_pixels += listed.count
         output, noisy = listed.restored(output), listed.restored(noisy)
         if self.reference == "noisy":
-            noise = batch.get("target_noise")  # then the score is that of the input alone
-            second = output
-            if noise is None or len(axes.size(noisy)) == 3:
-                second = self._whole(
-                    batch["other_input"] if "other_input" in batch else inpaint(clean)
-                )
-                second = listed.other_restored(second)
-            pair = [batch.get("other_target", noisy), clean]
-            scenes = batch["scene"].tolist() if "scene" in batch else None
-            power = None if noise is None else noise * self.unit**2
-            denoised = [f * self.unit for f in (output, second)]
-            self.estimates.add([y * self.unit for y in pair], denoised, scenes, power)
-            known = [listed.without(y) * self.unit for y in pair]
-            self.estimates_without.add(known, denoised, scenes, power)
-            if len(axes.size(noisy)) == 3 and output.shape == noisy.shape:
-                both = {
-                    "noisy": (noisy, batch.get("other_input", inpaint(clean))),
-                    "denoised": (output, second),
-                }
-                for name, halves in both.items():
-                    for one, other in zip(*map(planes_of, halves), strict=True):
-                        self.halves[name].add(one, other)
-        # nothing but itself to compare with: what is shown is the whole image, denoised
+            self._estimate(batch, listed, noisy, output)
+        # nothing but itself to compare with: the whole image is shown, denoised
         if self.reference == "self":
             return self._whole(batch["shown"]) if "shown" in batch else output
         # A picture has no values out of bounds; the noisy image is scored as it is, its noise must
@@ -240,43 +216,69 @@ class Denoiser(pl.LightningModule):
         output = output.clamp(*self.bounds) if self.bounds else output
         output = listed.restored(output)
         for name, metrics in self.scores.items():
-            shown = output if name == "val" else noisy
-            metrics.update(shown * self.unit, clean * self.unit)  # type: ignore[operator]
+            image = output if name == "val" else noisy
+            metrics.update(image * self.unit, clean * self.unit)  # type: ignore[operator]
         if self.reference == "clean":
-            errors = (
-                ((output - listed.without(clean)) * self.unit)
-                .cpu()
-                .double()
-                .square()
-                .flatten(1)
-                .nanmean(1)
-            )
+            difference = (output - listed.without(clean)) * self.unit
+            errors = difference.cpu().double().square().flatten(1).nanmean(1)
             self._errors_without += errors.tolist()
         return output
 
+    def _estimate(
+        self, batch: dict[str, Tensor], listed: Any, noisy: Tensor, output: Tensor
+    ) -> None:
+        """Add a batch to the estimates of the error without clean images.
+
+        Args:
+            batch: the batch; its target is another capture.
+            listed: its isolated outliers, see outliers.listed_in.
+            noisy: its noisy images, outliers restored.
+            output: the same, denoised.
+        """
+        clean = batch["target"]
+        volumes = len(axes.size(noisy)) == 3
+        noise = batch.get("target_noise")  # then the score is that of the input alone
+        second = output
+        if noise is None or volumes:
+            other = batch["other_input"] if "other_input" in batch else inpaint(clean)
+            second = listed.other_restored(self._whole(other))
+        pair = [batch.get("other_target", noisy), clean]
+        scenes = batch["scene"].tolist() if "scene" in batch else None
+        power = None if noise is None else noise * self.unit**2
+        denoised = [image * self.unit for image in (output, second)]
+        self.estimates.add([image * self.unit for image in pair], denoised, scenes, power)
+        known = [listed.without(image) * self.unit for image in pair]
+        self.estimates_without.add(known, denoised, scenes, power)
+        if volumes and output.shape == noisy.shape:
+            other = batch["other_input"] if "other_input" in batch else inpaint(clean)
+            self._correlate("noisy", noisy, other)
+            self._correlate("denoised", output, second)
+
+    def _correlate(self, name: str, first: Tensor, second: Tensor) -> None:
+        """Add two halves of volumes to the Fourier shell correlation."""
+        for one, other in zip(planes_of(first), planes_of(second), strict=True):
+            self.halves[name].add(one, other)
+
     def on_validation_epoch_end(self) -> None:
-        """Makes the epoch's scores visible to callbacks: val_psnr, val_psnr_total, val_loss, noisy_psnr(_total).
+        """Show the epoch's scores to callbacks: val_psnr(_total), val_loss, noisy_psnr(_total).
 
         Without clean images val_mse_estimate, val_psnr_estimate (with _low and _high),
         noisy_psnr_estimate, val_noisy_loss.
         """
-        self._latest = {self._val_loss: self._mean("val"), **_estimated(self.estimates)}
+        self._latest = {self._val_loss: self._mean("val"), **_estimated_scores(self.estimates)}
         if self.outlier_pixels:
             self._latest |= self._without_outliers()
         for metrics in self.scores.values():
-            self._latest |= {name: value.item() for name, value in metrics.compute().items()}  # type: ignore[operator]
+            computed: dict[str, Tensor] = metrics.compute()  # type: ignore[operator]
+            self._latest |= {name: value.item() for name, value in computed.items()}
             metrics.reset()  # type: ignore[operator]
         fitting = self.trainer.state.fn == "fit"  # then the loggers get the epoch's row
         with warnings.catch_warnings():
             # where there is no logger, for Trainer.validate returns what is logged
             warnings.simplefilter("ignore")
             for name, value in self._latest.items():
-                self.log(
-                    name,
-                    value,
-                    logger=not fitting,
-                    prog_bar=name in ("val_psnr", "val_psnr_estimate"),
-                )
+                in_bar = name in ("val_psnr", "val_psnr_estimate")
+                self.log(name, value, logger=not fitting, prog_bar=in_bar)
 
     def _without_outliers(self) -> dict[str, float]:
         """Return the score without the pixels that are listed as outliers, and their number."""
@@ -284,7 +286,7 @@ class Denoiser(pl.LightningModule):
             each = [psnr(max(error, 1e-12)) for error in self._errors_without]
             score = {"val_psnr_without_outliers": sum(each) / len(each)}
         else:
-            value = _estimated(self.estimates_without)["val_psnr_estimate"]
+            value = _estimated_scores(self.estimates_without)["val_psnr_estimate"]
             score = {"val_psnr_estimate_without_outliers": value}
         return {**score, "outlier_pixels": float(self.outlier_pixels)}
 
@@ -295,25 +297,25 @@ class Denoiser(pl.LightningModule):
         return self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """The scores of `Trainer.test`: those of validation."""
+        """Make the scores of `Trainer.test`, the same as those of validation."""
         self.on_validation_epoch_end()
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """The denoised inputs of a batch, or of images (B, C, H, W), for `Trainer.predict`."""
+        """Denoise the inputs of a batch, or images (B, C, H, W), for `Trainer.predict`."""
         if isinstance(batch, Tensor):
             return self._whole(batch)
         named = _named(batch)
         return listed_in(named).restored(self._whole(named["input"]))
 
     def _whole(self, images: Tensor) -> Tensor:
-        """The output for images of any size; in tiles where they are large, so that memory does not grow with them."""
+        """Denoise images of any size, large ones in tiles, to bound the memory."""
         return in_tiles(self, images, overlap_of(self.network, len(axes.size(images))))
 
     def on_validation_end(self) -> None:
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self) -> None:
-        """Adds the epoch's row to `history` and hands it to the loggers, with the epoch as their x axis."""
+        """Add the epoch's row to `history`, and log it with the epoch as the x axis."""
         if self.searching:
             return
         train_loss = self._mean("train")  # waits for the device, so the clock is stopped after it
@@ -336,7 +338,8 @@ class Denoiser(pl.LightningModule):
                 f" {row.get(self._val_loss)}, validation; learning rate {self.learning_rate:g}; a"
                 " smaller optim.lr would help"
             )
-        self._latest, self._images, self._seconds = {}, 0, 0.0
+        self._latest = {}
+        self._images, self._seconds = 0, 0.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where there is no logger; EarlyStopping may watch it
             self.log("train_loss", train_loss, logger=False)
@@ -355,13 +358,12 @@ class Denoiser(pl.LightningModule):
         self._started = now
 
     def _add(self, name: str, loss: Tensor, count: int) -> None:
-        total = self._sums[name] = self._sums[name].to(loss.device)
-        total += torch.stack(
-            (loss.detach().double() * count, torch.full_like(loss, count, dtype=torch.float64))
-        )
+        self._sums[name] = self._sums[name].to(loss.device)
+        images = torch.full_like(loss, count, dtype=torch.float64)
+        self._sums[name] += torch.stack((loss.detach().double() * count, images))
 
     def _total(self, name: str) -> Tensor:
-        """The sum of the losses and the number of images, of all processes."""
+        """Return the sum of the losses and the number of images, of all processes."""
         return self.trainer.strategy.reduce(self._sums[name].clone(), reduce_op="sum")
 
     def _mean(self, name: str) -> float:
@@ -373,13 +375,23 @@ class Denoiser(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps) and not timer_of(self.trainer):
             raise InputError(
-                "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule"
-                " to end with it"
+                "trainer.max_epochs: must be a number, 1 or more, for the learning-rate schedule to"
+                " end with it"
             )
         return self.optimization(steps)
 
     def optimization(self, total_steps: float = 1000) -> Any:
-        """Optimiser and schedule for a run of so many steps, as Lightning takes them; raises what they raise."""
+        """Make the optimiser and the schedule of a run.
+
+        Args:
+            total_steps: of the run; may be infinite.
+
+        Returns:
+            Both, as Lightning takes them from `configure_optimizers`.
+
+        Raises:
+            InputError: the schedule does not fit the run; or what they raise themselves.
+        """
         optimizer = self._optimizer(self.network.parameters())
         if self._scheduler is None:
             return optimizer
@@ -398,18 +410,19 @@ class Denoiser(pl.LightningModule):
         schedule = self._scheduler(optimizer)
         if not isinstance(schedule, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": schedule}
-        names = {
-            "clean": ("val_psnr", "val_loss"),
-            "noisy": ("val_psnr_estimate", "val_mse_estimate"),
-        }
         if self.reference == "self" and schedule.mode == "max":
             raise InputError(
                 "scheduler.mode",
                 "max",
                 "single images have no PSNR; mode=min watches val_self_loss",
             )
-        score, error = names.get(self.reference, ("", "val_self_loss"))
-        watched = score if schedule.mode == "max" else error
+        watched = {
+            ("clean", "max"): "val_psnr",
+            ("clean", "min"): "val_loss",
+            ("noisy", "max"): "val_psnr_estimate",
+            ("noisy", "min"): "val_mse_estimate",
+            ("self", "min"): "val_self_loss",
+        }[self.reference, schedule.mode]
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "monitor": watched, "strict": False},
@@ -421,11 +434,9 @@ class Denoiser(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning, but fused optimisers are fine in mixed precision, where there is no gradient scaler."""
-        if (
-            gradient_clip_val is None
-            or getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        ):
+        """Clip as Lightning does; fused optimisers work, too, where there is no gradient scaler."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradient_clip_val is None or scaled:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
@@ -440,13 +451,16 @@ class Denoiser(pl.LightningModule):
         allow: Sequence[str] = (),
         **options: Any,
     ) -> "Denoiser":
-        """The module of a checkpoint, with its network; loss, optimiser and schedule are those of `options`.
+        """Load the module of a checkpoint; loss, optimiser and schedule are in `options`.
 
         Args:
             checkpoint_path: a checkpoint file or a run folder.
             map_location: the device; None: the CPU.
             allow: names of modules whose networks the checkpoint may name; see denoiser.load.
-            options: of the constructor.
+            **options: of the constructor.
+
+        Returns:
+            The module, in training mode.
         """
         trained = load(checkpoint_path, allow)
         ours = read_checkpoint(checkpoint_path)["n2n_lightning"]
