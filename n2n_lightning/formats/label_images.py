@@ -16,7 +16,7 @@ MIN_REGIONS = 0.9
 # Share of neighbouring regions whose values differ by 1: more are levels of a smooth picture.
 MAX_UNIT_STEPS = 0.9
 CLASSES = 4  # values that may differ by 1 all the same, as classes of pixels do
-MAX_PAGES = 5  # pages that are judged
+JUDGED_PAGES = 5  # pages that are judged
 MIDDLE = 1200  # side of the middle of a page, which is judged unless it is empty
 
 
@@ -43,7 +43,7 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
     pages = as_pages(array, axes, 2)  # (..., H, W, C), or channels as pages
     indices = list(np.ndindex(*pages.shape[:-3]))
     has_regions = False
-    for number in evenly(len(indices), MAX_PAGES):
+    for number in evenly(len(indices), JUDGED_PAGES):
         for channel in range(pages.shape[-1]):
             verdict = _judge_middle(np.asarray(pages[indices[number]][..., channel]))
             if verdict is False:

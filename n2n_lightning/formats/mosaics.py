@@ -10,7 +10,7 @@ MOSAIC_CHOICES = ("auto", "none", *MOSAICS)
 # contrast of neighbours; tests/test_mosaics.py tries it on photographs and frames of cameras.
 MIN_CONTRAST = 0.5
 MIDDLE_SIDE = 512  # pixels of the middle that is judged
-MIN_SIDE = 32  # pixels; smaller pictures have too few cells
+MIN_MOSAIC_SIDE = 32  # pixels; smaller pictures have too few cells
 
 
 def checked(mosaic: str) -> str:
@@ -71,7 +71,7 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     *stacked, height, width = array.shape
     if "C" in axes or not axes.endswith("HW") or len(axes) != array.ndim:
         return False
-    if min(height, width) < MIN_SIDE:
+    if min(height, width) < MIN_MOSAIC_SIDE:
         return False
     cells = _cells(array[(0,) * len(stacked)])
     # of each phase, beside its neighbours

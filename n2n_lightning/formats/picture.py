@@ -120,7 +120,7 @@ class Values:
 
 @dataclass(frozen=True)
 class AskedAxes:
-    """What decides the axes of arrays besides their files.
+    """Choices of the axes of arrays besides what their files state.
 
     Attributes:
         said: the letters that the person names; they override everything else.

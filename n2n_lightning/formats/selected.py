@@ -51,7 +51,9 @@ class Selected(Picture):
         else:
             self.axis, count = _frame_axis(whole.values[0])
             self.frames = range(count)[frames]
-            self.values = [_frames_of(values, self.axis, self.frames) for values in whole.values]
+            self.values = [
+                _chosen_frames(values, self.axis, self.frames) for values in whole.values
+            ]
         if not self.frames:
             raise InputError(f"[{shown_frames(frames)}] chooses none of its frames")
 
@@ -142,7 +144,7 @@ def _frame_axis(values: Values) -> tuple[int, int]:
     return axis, values.shape[axis]
 
 
-def _frames_of(values: Values, axis: int, frames: range) -> Values:
+def _chosen_frames(values: Values, axis: int, frames: range) -> Values:
     """Return some frames of an array, a view if it is mapped."""
     index: list[slice] = [slice(None)] * axis
     index.append(slice(frames.start, frames.stop, frames.step))

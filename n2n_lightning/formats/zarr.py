@@ -211,7 +211,7 @@ def _member_path(place: str, name: str) -> str:
     return f"{place}/{name}" if place else name
 
 
-def _levels(group: Any, place: str) -> list[str]:
+def _resolutions(group: Any, place: str) -> list[str]:
     """Return the paths of the resolutions of an image group at `place`; none for other groups."""
     scales = _multiscales(group)
     if scales is None:
@@ -255,7 +255,7 @@ def _contents(group: Any, place: str) -> _Contents:
             if len(item.shape) > 1:
                 contents.arrays.append(path)
             continue
-        levels = _levels(item, path)
+        levels = _resolutions(item, path)
         if levels:
             contents.groups[path] = levels
             owned.update(levels)
@@ -290,7 +290,7 @@ def _choose(path: Path, store: Any, part: str | None) -> ChosenArray:
         contents = _contents(store, "")
         problem = f"has no array {part!r}"
     else:
-        levels = _levels(item, name)
+        levels = _resolutions(item, name)
         if levels:
             return ChosenArray.largest(name, levels)
         contents = _contents(item, name)
@@ -309,7 +309,7 @@ def _with_group(store: Any, name: str) -> ChosenArray:
     parts = name.split("/")
     for depth in range(len(parts) - 1, -1, -1):
         place = "/".join(parts[:depth])
-        levels = _levels(store[place] if place else store, place)
+        levels = _resolutions(store[place] if place else store, place)
         if name in levels:
             level = levels.index(name)
             if level == 0:
