@@ -113,12 +113,14 @@ def draw_extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) 
     def corners(images: Any) -> Any:
         return torch.stack([images[i][..., :side, :side] for i in chosen])
 
-    shown = [corners(images) for images in (noisy_images, found["images"], clean_images)]
+    noisy = corners(noisy_images)
+    denoised = corners(found["images"])
+    clean = corners(clean_images)
     beside = None
     if "estimates" in found:
         beside = [found["errors"][i] for i in chosen]
     with replacing(path) as temporary:
-        draw_images(*shown, errors=beside).savefig(temporary)
+        draw_images(noisy, denoised, clean, errors=beside).savefig(temporary)
 
 
 def write_correlation(path: Path, curves: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
