@@ -28,6 +28,7 @@ from n2n_lightning.inference import checkpoint as checkpoint_files
 from n2n_lightning.inference import denoiser
 from n2n_lightning.inference import page as pages
 from n2n_lightning.inference.denoiser import TrainedDenoiser
+from n2n_lightning.inference.options import NoisyArray
 from n2n_lightning.inference.page import Page
 from n2n_lightning.inference.texture import put_back
 from n2n_lightning.inference.tiling import OVERLAPS, in_tiles, overlap_of, spans, tile_of, tiled
@@ -357,10 +358,11 @@ def test_memory_does_not_grow_with_the_image(model, tmp_path):
     code = (
         "import resource, sys, numpy as np; from n2n_lightning import load; model = load()\n"
         "from n2n_lightning.formats import opened; from pathlib import Path\n"
+        "from n2n_lightning.inference.options import DenoiseOptions, NoisyArray\n"
         "p = opened(Path(sys.argv[1])); v = p.values[0]; axes, _ = p.meaning(v)\n"
         "with p.written(Path(sys.argv[1] + '.npy')) as (out,):\n"
         "    model.network = __import__('torch').nn.Conv2d(3, 3, 1)\n"
-        "    model.denoise_into(out, v.array, axes, tile=384)\n"
+        "    model.denoise_into(out, NoisyArray(v.array, axes), DenoiseOptions(tile=384))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     for side in (1000, 4000):
@@ -434,7 +436,7 @@ def test_a_round_trip_keeps_everything_but_the_noise(name, tmp_path, model):
     given = as_pages(values.array, axes)
     assert np.array_equal(given, before.reshape(60, 70, channels))
     with picture.written(target) as (result,):
-        model.denoise_into(result, values.array, axes, alpha)
+        model.denoise_into(result, NoisyArray(values.array, axes, alpha))
     after = opened(target).values[0].array
     assert after.dtype == values.array.dtype
     assert after.shape == values.array.shape
@@ -489,7 +491,7 @@ def test_stacks_keep_the_tags_of_every_page(tmp_path, model):
         picture = opened(tmp_path / name)
         assert picture.values[0].axes in ("NHW", "DHW", "THW")
         with picture.written(tmp_path / f"out-{name}") as (result,):
-            model.denoise_into(result, picture.values[0].array, picture.values[0].axes)
+            model.denoise_into(result, NoisyArray(picture.values[0].array, picture.values[0].axes))
         with (
             tifffile.TiffFile(tmp_path / name) as old,
             tifffile.TiffFile(tmp_path / f"out-{name}") as new,
@@ -699,7 +701,7 @@ def test_one_channel_and_many_channel_networks():
         two.denoise(colour)
     # as the command does, for which a file may call the channel transparency
     result = np.empty_like(pair)
-    two.denoise_into(result, pair, "HWC", alpha=True)
+    two.denoise_into(result, NoisyArray(pair, "HWC", alpha=True))
     assert np.array_equal(result, two.denoise(pair))
 
 
@@ -868,7 +870,7 @@ def test_channels_that_are_not_colours_do_not_see_one_another(tmp_path, model):
         assert np.array_equal(result[i], model.denoise(stack[i]))
     # a network that was trained on such captures takes them together
     own = TrainedDenoiser(Half(), 3, checkpoint_files.CheckpointInfo(scale=65535.0))
-    own.denoise_into(np.empty_like(stack), stack, "CHW", colour=False)
+    own.denoise_into(np.empty_like(stack), NoisyArray(stack, "CHW", colour=False))
     assert np.array_equal(own.network.seen[0][0].numpy() * 65535, stack.astype(np.float32))
 
 

@@ -8,6 +8,7 @@ import pytest
 from n2n_lightning import load
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import Values, opened
+from n2n_lightning.inference.options import NoisyArray
 
 
 def noisy(shape: tuple[int, ...] = (64, 80)) -> np.ndarray:
@@ -24,7 +25,7 @@ def test_invalid_pixels_stay_and_touch_no_others(axes: str) -> None:
     for value in (0, 255):
         changed = np.where(invalid, np.uint8(value), array)
         result = np.empty_like(changed)
-        load().denoise_into(result, changed, axes, invalid=invalid)
+        load().denoise_into(result, NoisyArray(changed, axes, invalid=invalid))
         assert (result[invalid] == value).all()
         results.append(result[~invalid])
     assert (results[0] == results[1]).all()
@@ -55,7 +56,7 @@ def test_results_as_floats(name: str, tmp_path: Path) -> None:
         torch.save(torch.from_numpy(array), source)
     picture = opened(source, "noisy" if name == "a.npz" else None)
     with picture.written(tmp_path / f"out_{name}", [np.dtype(np.float32)]) as results:
-        load().denoise_into(results[0], array, "HW")
+        load().denoise_into(results[0], NoisyArray(array, "HW"))
     result = opened(tmp_path / f"out_{name}", picture.part).values[0].array
     assert result.dtype == np.float32
     assert np.abs(result - load().denoise(array)).max() <= 0.5

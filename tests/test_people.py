@@ -22,6 +22,7 @@ from n2n_lightning.data.reading import read_scenes
 from n2n_lightning.data.reading_files import read_picture
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
+from n2n_lightning.inference.options import NoisyArray
 from n2n_lightning.networks import DnCNN, ResidualUNet, apply, multiple_of
 from n2n_lightning.noise import Gaussian
 from n2n_lightning.training.module import Denoiser
@@ -88,9 +89,8 @@ def denoised(path: Path, model) -> np.ndarray:
     with picture.written(path.with_stem(f"{path.stem}-out")) as results:
         for values, result in zip(picture.values, results, strict=True):
             axes, alpha = picture.meaning(values)
-            model.denoise_into(
-                result, values.array, axes, alpha, values.colour, nodata_values=values.nodata_values
-            )
+            noisy = NoisyArray(values.array, axes, alpha, values.colour, values.nodata_values)
+            model.denoise_into(result, noisy)
     return opened(path.with_stem(f"{path.stem}-out")).values[0].array
 
 

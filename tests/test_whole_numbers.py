@@ -11,6 +11,7 @@ import tifffile
 from n2n_lightning import load
 from n2n_lightning.formats import opened
 from n2n_lightning.inference import rounding
+from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from tests.conftest import run
 
 
@@ -57,7 +58,7 @@ def test_a_faint_background_beside_bright_cells() -> None:
     y, x = np.mgrid[:192, :192]
     clean = 0.11 + 200 * np.exp(-((y - 60) ** 2 + (x - 60) ** 2) / 400)
     counts = np.random.default_rng(0).poisson(clean).astype(np.uint16)
-    assert rounding.lossy(load(), counts, "HW") is not None
+    assert rounding.lossy(load(), NoisyArray(counts, "HW"), DenoiseOptions()) is not None
     blocks = np.array([[0.0, 0, 0, 1] * 64, [200.0, 230, 215, 190] * 64])
     faint = rounding.Sample(blocks, np.array([[0.25] * 256, [208.75] * 256]))
     assert rounding.reason(faint) == "change the mean of a faint region from 0.25 to 0"
@@ -80,7 +81,8 @@ def test_a_faint_background_beside_bright_cells() -> None:
     ],
 )
 def test_whole_numbers_that_are_enough_stay(picture: np.ndarray) -> None:
-    assert rounding.lossy(load(), picture, "HWC" if picture.ndim == 3 else "HW") is None
+    axes = "HWC" if picture.ndim == 3 else "HW"
+    assert rounding.lossy(load(), NoisyArray(picture, axes), DenoiseOptions()) is None
 
 
 def test_movies_and_volumes_are_judged(tmp_path: Path) -> None:
@@ -241,3 +243,12 @@ def test_the_command_says_what_it_writes(tmp_path: Path) -> None:
     assert forced.returncode == 1
     assert "PNG file holds whole numbers alone" in forced.stderr
     assert run("denoise", "counts.png", "-o", "x", "--dtype", "int", cwd=tmp_path).returncode == 2
+
+
+def test_declared_missing_values_do_not_count() -> None:
+    counts = np.random.default_rng(0).poisson(20.0, (128, 128)).astype(np.uint16)
+    counts[::3] = 999
+    noisy = NoisyArray(counts, "HW", nodata_values=(999.0,))
+    sample = rounding.sampled(load(), noisy, DenoiseOptions())
+    assert sample is not None
+    assert np.nanmax(sample.source) < 100

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,7 @@ from n2n_lightning.formats import ending, mosaics
 from n2n_lightning.formats.label_images import is_label_image
 from n2n_lightning.formats.selected import Selected
 from n2n_lightning.inference import rounding
-
-
-def are_mosaics(
-    picture: Any, readings: list[Any], asked: str, copied: Sequence[bool], lines: list[str]
-) -> list[bool]:
-    """Whether the four planes of each array of a picture are denoised apart; `lines` gets what is said of it."""
-    arrays = zip(picture.values, readings, copied, strict=True)
-    return [not same and is_mosaic(picture, v, r.axes, asked, lines) for v, r, same in arrays]
+from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 
 
 def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
@@ -42,9 +36,11 @@ def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]
     return True
 
 
-def copied_ones(picture: Any, readings: list[Any], args: Any, lines: list[str]) -> list[bool]:
+def copied_ones(
+    picture: Any, readings: list[Any], options: DenoiseOptions, lines: list[str]
+) -> list[bool]:
     """Whether each array of a picture is a label image or a mask, which is copied; `lines` gets what is said of it."""
-    if args.label_images == "denoise":
+    if options.label_images == "denoise":
         return [False] * len(readings)
     if picture.mask:
         lines.append(f"{picture.path.name}: a mask of 1 bit, copied")
@@ -76,58 +72,52 @@ def copy_file(picture: Any, target: Path) -> bool:
 def result_types(
     model: Any,
     picture: Any,
-    readings: list[Any],
-    args: Any,
-    near: Any,
+    arrays: Sequence[NoisyArray],
+    options: DenoiseOptions,
     lines: list[str],
     copied: Sequence[bool] = (),
-    apart: Sequence[bool] = (),
 ) -> list[Any]:
-    """The type of the result of each array of a picture: None where it is that of the source.
+    """Decide the type of the result of each array of a picture.
 
     Args:
-        readings: formats.ReadAs of each array.
-        near: frames around the picture, see `_near`.
-        lines: what is to be said of it is added.
-        copied, apart: whether each array is copied, or a mosaic; empty: none is.
+        model: the denoiser.TrainedDenoiser.
+        picture: the formats.Picture.
+        arrays: its arrays.
+        options: how they are denoised.
+        lines: gets what is to be said about the types.
+        copied: whether each array is copied; empty: none is.
+
+    Returns:
+        "float32", or None for the type of the source.
+
+    Raises:
+        InputError: float32 was asked for, and files of this kind cannot hold it.
     """
-    found: list[Any] = []
-    none = [False] * len(readings)
-    for values, reading, same, mosaic in zip(
-        picture.values, readings, copied or none, apart or none, strict=True
-    ):
-        found.append(None)
-        if same or args.dtype == "keep" or values.dtype.kind not in "iu":
+    # What rounding does to one of the 8 turns of --tta it does to their mean.
+    judged_with = replace(options, tta=False)
+    types: list[Any] = []
+    for noisy, same in zip(arrays, copied or [False] * len(arrays), strict=True):
+        types.append(None)
+        if same or options.dtype == "keep" or noisy.array.dtype.kind not in "iu":
             continue
-        if args.dtype == "float32":
-            found[-1] = "float32"
+        if options.dtype == "float32":
+            types[-1] = "float32"
             continue
-        known = {
-            "alpha": reading.alpha,
-            "colour": reading.colour,
-            "nodata_values": values.nodata_values,
-            "invalid": values.invalid,
-        }
-        known |= {
-            "scale": args.scale,
-            "black": args.black,
-            "strength": args.strength,
-            "uneven": args.uneven,
-        }
-        known |= {"outliers": args.outliers, "unit": values.unit}
-        why = rounding.lossy(model, values.array, reading.axes, mosaic, near=near, **known)
-        if why and picture.floats:
-            found[-1] = "float32"
+        harm = rounding.lossy(model, noisy, judged_with)
+        if harm and picture.floats:
+            types[-1] = "float32"
             lines.append(
-                f"{picture.path.name}: written as float32: rounding to whole numbers would {why}"
+                f"{picture.path.name}: written as float32: rounding to whole numbers would {harm}"
             )
-        elif why:
-            to = f"a {picture.kind} file holds whole numbers alone; from a TIFF floats are written"
-            lines.append(f"{picture.path.name}: rounded to whole numbers, which may {why}; {to}")
-    if "float32" in found and not picture.floats:
+        elif harm:
+            lines.append(
+                f"{picture.path.name}: rounded to whole numbers, which may {harm}; a"
+                f" {picture.kind} file holds whole numbers alone; from a TIFF floats are written"
+            )
+    if "float32" in types and not picture.floats:
         raise InputError(
             "dtype",
             "float32",
             f"a {picture.kind} file holds whole numbers alone; save the picture as TIFF",
         )
-    return found
+    return types

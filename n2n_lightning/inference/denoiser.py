@@ -31,6 +31,7 @@ from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.inference import array_types, rounding
 from n2n_lightning.inference.checkpoint import PRETRAINED, CheckpointInfo, read_checkpoint
 from n2n_lightning.inference.movie_frames import MovieFrames, movie_of
+from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_search import OutlierSearch
 from n2n_lightning.inference.page import Page, PageInput, PageStack
 from n2n_lightning.inference.texture import put_back
@@ -177,33 +178,40 @@ class TrainedDenoiser(nn.Module):
         pixels, invalid = array_types.plain(array)
         if axes == "auto":
             axes = self._axes_of(pixels.shape, channels_first=isinstance(array, Tensor))
-        options: dict[str, Any] = {
-            "tta": tta,
-            "scale": scale,
-            "black": black,
-            "strength": strength,
-            "uneven": uneven,
-        }
-        options |= {
-            "alpha": has_alpha(pixels, axes),
-            "outliers": one_of(outliers, OUTLIERS, "outliers"),
-        }
-        options["invalid"] = invalid
-        apart = mosaics.checked(mosaic) not in ("none", "auto") and "C" not in axes
-        floats = one_of(dtype, DTYPES, "dtype") == "float32" and pixels.dtype.kind in "iu"
-        floats = floats or (
-            dtype == "auto" and rounding.lossy(self, pixels, axes, apart, **options) is not None
+        one_of(outliers, OUTLIERS, "outliers")
+        one_of(dtype, DTYPES, "dtype")
+        options = DenoiseOptions(
+            tile=tile,
+            batch=batch,
+            tta=tta,
+            scale=scale,
+            black=black,
+            strength=strength,
+            uneven=uneven,
+            outliers=outliers,
+            dtype=dtype,
         )
+        named_mosaic = mosaics.checked(mosaic) not in ("none", "auto")
+        noisy = NoisyArray(
+            pixels,
+            axes,
+            has_alpha(pixels, axes),
+            invalid=invalid,
+            mosaic=named_mosaic and "C" not in axes,
+        )
+        if dtype == "auto":
+            floats = rounding.lossy(self, noisy, options) is not None
+        else:
+            floats = dtype == "float32" and pixels.dtype.kind in "iu"
         result = np.empty_like(pixels, np.float32 if floats else None)
-        options["outlier_map"] = marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
-        run = self.denoise_mosaic if apart else self.denoise_into
-        run(result, pixels, axes, tile=tile, batch=batch, **options)
-        found: Any = array_types.like(array, result)
+        marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
+        self.denoise_into(result, noisy, options, marks=marks)
+        denoised: Any = array_types.like(array, result)
         if marks is None:
-            return found
-        return found, torch.from_numpy(marks).to(array.device) if isinstance(
-            array, Tensor
-        ) else marks
+            return denoised
+        if isinstance(array, Tensor):
+            return denoised, torch.from_numpy(marks).to(array.device)
+        return denoised, marks
 
     def _axes_of(self, shape: tuple[int, ...], channels_first: bool) -> str:
         """The axes of an array, as it was in training where that had arrays of its kind, or by its shape."""
@@ -213,120 +221,71 @@ class TrainedDenoiser(nn.Module):
         deep = of_volumes(shape) if self.dims == 3 else None
         return deep or of_picture(shape, channels_first)
 
-    def denoise_mosaic(
-        self, result: np.ndarray, array: np.ndarray, axes: str, *how: Any, **options: Any
-    ) -> OutlierCounts:
-        """Denoise a frame of a colour camera before demosaicking: the four pixels of each 2 x 2 as pictures apart.
-
-        Args:
-            result, array, axes: see `denoise_into`; axes without channels.
-            *how, **options: the others of `denoise_into`; defects are not used.
-
-        Returns:
-            As `denoise_into`.
-        """
-        counts = OutlierCounts()
-        for place in mosaics.planes(axes):
-            arrays = {name: options.get(name) for name in ("invalid", "outlier_map", "second")}
-            part: dict[str, Any] = {
-                name: None if a is None else a[place] for name, a in arrays.items()
-            }
-            part |= {"near": [frame[place] for frame in options.get("near", ())], "defects": None}
-            counts += self.denoise_into(
-                result[place], array[place], axes, *how, **{**options, **part}
-            )
-        return counts
-
     def denoise_into(
         self,
         result: np.ndarray,
-        array: np.ndarray,
-        axes: str,
-        alpha: bool = False,
-        colour: bool = True,
-        tile: int | str | None = "auto",
-        tta: bool = False,
-        scale: float | None = None,
-        batch: int = 1,
-        black: float = 0.0,
-        strength: float = 1.0,
-        uneven: bool = False,
-        nodata_values: tuple[float, ...] = (),
-        advance: Callable[[int], Any] = lambda tiles: None,
-        near: Sequence[np.ndarray] = (),
-        invalid: np.ndarray | None = None,
-        outliers: str = "auto",
-        defects: np.ndarray | None = None,
-        outlier_map: np.ndarray | None = None,
-        second: np.ndarray | None = None,
-        unit: tuple[float, float] | None = None,
-        movie: MovieFrames | None = None,
+        noisy: NoisyArray,
+        options: DenoiseOptions | None = None,
+        advance: Callable[[int], Any] | None = None,
+        marks: np.ndarray | None = None,
     ) -> OutlierCounts:
-        """`denoise` from one array into another, either of which may be mapped from a file that is larger than memory.
+        """Denoise one array into another; both may be mapped from files larger than memory.
 
         Args:
-            alpha: whether the last channel is transparency, to be left as it is; not where the
-                network takes so many.
-            colour: whether the channels are colours of one picture. Others, as of fluorescence, go
-                through together only if the network was trained on captures of one's own, of as
-                many channels.
-            nodata_values: stored values that mean that a pixel is missing, beside those that are
-                found by themselves.
-            advance: called with the number of tiles that were finished.
-            near: with a context, and an array that is one frame: those around it, `frame_offsets.frames`, of
-                the same axes.
-            invalid: bool, in the shape of `array`: True where a pixel is missing whatever its value
-                is. It stays as it is, and the network does not see it.
-            unit: (factor, offset) that make physical values of those of `array`, where its file
-                says them; the range of training is converted where its unit was another one.
-            movie: all frames of the movie that `array` has some of, see movie_frames; None looks at
-                `array`. Dead frames stay as they are, and are not shown to the network.
-            result: of the shape of `array`; of its type, or of a type of floats, which is not
+            result: in the shape of the array, of its type or of a float type, which is not
                 rounded.
-            defects: coordinates of pixels that are known to be defective, (n, 3): channel, row,
-                column. They are replaced in every page.
-            outlier_map: an array like `result` that gets 1 where an outlier was left, and 2 where
-                one was replaced.
-            second: another capture of the same scenes, like `array`: outliers that it lacks are
-            replaced. array, axes, tile, tta, scale, batch, black, strength, uneven, outliers: see
-            `denoise`.
+            noisy: the array, and what is known about it.
+            options: those of arrays (`tile` to `outliers`); None: the defaults.
+            advance: called with the number of tiles that were finished.
+            marks: uint8, in the shape of the array: set to 1 where an outlier was left, to 2 where
+                one was replaced, else to 0.
 
         Returns:
-            How many outliers were left, and how many replaced.
+            The numbers of outliers that were left and replaced.
+
+        Raises:
+            InputError: the network cannot take such an array.
         """
-        pages, together = self.pages_of(
-            array, result, axes, alpha, colour, scale, black, nodata_values, invalid, unit
-        )
-        axes = in_space(axes) if self.dims == 3 else axes
-        stacked = pages.stacked
-        movie = movie or movie_of(array, axes, self.dims, 0 if near else self.context, invalid)
-        self._check_context(together and bool(near or (len(movie.pages) > 1 and stacked)))
-        each = self._together if together else self._planes
-        run = averaged(each, self.multiple) if tta else each
-        marks = None if outlier_map is None else as_pages(outlier_map, axes, self.dims)
-        if marks is not None:
-            marks[...] = 0
+        options = options or DenoiseOptions()
+        if noisy.mosaic:
+            counts = OutlierCounts()
+            for place in mosaics.planes(noisy.axes):
+                marked = None if marks is None else marks[place]
+                plane = noisy.plane(place)
+                counts += self.denoise_into(result[place], plane, options, advance, marked)
+            return counts
+        pages = self.pages_of(noisy, result, options)
+        axes = in_space(noisy.axes) if self.dims == 3 else noisy.axes
+        movie = noisy.movie
+        if movie is None:
+            context = 0 if noisy.near else self.context
+            movie = movie_of(noisy.array, axes, self.dims, context, noisy.invalid)
+        several = len(movie.pages) > 1 and pages.stacked
+        self._check_context(pages.together and bool(noisy.near or several))
+        second = None if noisy.second is None else as_pages(noisy.second, axes, self.dims)
+        map_pages = None if marks is None else as_pages(marks, axes, self.dims)
+        if map_pages is not None:
+            map_pages[...] = 0
+        near = [PageInput(as_pages(frame, axes, self.dims)) for frame in noisy.near]
         counts = OutlierCounts()
         with torch.inference_mode():
-            other = None if second is None else as_pages(second, axes, self.dims)
-            search = OutlierSearch(
-                outliers, pages, stacked_letters(axes, self.dims), defects, other
-            )
+            letters = stacked_letters(axes, self.dims)
+            search = OutlierSearch(options.outliers, pages, letters, noisy.defects, second)
             for place in pages.places:
                 page = pages.at(place)
                 if movie.is_dead(place):
                     page.sink[...] = page.source
-                    advance(self.tiles(array, axes, tile) // len(pages.places))
+                    if advance:
+                        tiles = self.tiles(noisy.array, axes, options.tile)
+                        advance(tiles // len(pages.places))
                     continue
                 page.outliers = search.at(place)
                 if near or self.context:
-                    given = [PageInput(as_pages(frame, axes, self.dims)) for frame in near]
-                    page.near = self._surroundings(movie, page, place, search, given)
-                self._run(run, page, self._tile(tile), batch, advance)
-                self._finish(page, together, strength, uneven)
+                    page.near = self._surroundings(movie, page, place, search, near)
+                self._denoise_page(page, pages.together, options, advance)
                 counts += OutlierCounts.of(page.outliers)
-                if marks is not None:
-                    page.outliers.mark(marks[place])
+                if map_pages is not None:
+                    page.outliers.mark(map_pages[place])
         return counts
 
     def _surroundings(
@@ -343,59 +302,65 @@ class TrainedDenoiser(nn.Module):
         shown = given or [movie.input(other) for other in movie.around(place, self.context)]
         return [replace(frame, outliers=search.of(page, frame)) for frame in shown]
 
-    def pages_of(
-        self,
-        array: np.ndarray,
-        result: np.ndarray,
-        axes: str,
-        alpha: bool = False,
-        colour: bool = True,
-        scale: float | None = None,
-        black: float = 0.0,
-        nodata_values: tuple[float, ...] = (),
-        invalid: np.ndarray | None = None,
-        unit: tuple[float, float] | None = None,
-    ) -> tuple[PageStack, bool]:
-        """Return an array and its result as pages, and whether their channels go through the network together.
+    def pages_of(self, noisy: NoisyArray, result: np.ndarray, options: DenoiseOptions) -> PageStack:
+        """Return an array and its result as pages.
 
         Args:
-            array, result, axes, alpha, colour, scale, black, fills, invalid, unit: see
-            `denoise_into`.
+            noisy: the array; its frames, captures and defects are not used.
+            result: in its shape.
+            options: `scale` and `black` are used.
 
         Raises:
             InputError: the network cannot take such an array.
         """
+        array, scale, black = noisy.array, options.scale, options.black
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         if scale is not None and not 1e-30 <= scale - black <= 1e30:
             raise InputError("scale", scale, f"must be larger than {black:g}, and finite")
-        axes = in_space(axes) if self.dims == 3 else axes
-        source, sink = as_pages(array, axes, self.dims), as_pages(result, axes, self.dims)
-        masks = None if invalid is None else as_pages(invalid, axes, self.dims)
+        axes = in_space(noisy.axes) if self.dims == 3 else noisy.axes
+        source = as_pages(array, axes, self.dims)
+        sink = as_pages(result, axes, self.dims)
+        masks = None if noisy.invalid is None else as_pages(noisy.invalid, axes, self.dims)
         _, _, channels = of_pages(source.shape, self.dims)
-        colours = channels - (alpha and channels != self.channels)
+        colours = channels - (noisy.alpha and channels != self.channels)
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(
                 f"{colours} channels: the checkpoint is for images with {self.channels}"
             )
-        together = colours == self.channels and (colour or self.range is not None)
-        pages = PageStack(
-            source, sink, masks, self.dims, colours, nodata_values, next(self.parameters()).device
-        )
-        pages.judge(
-            self.range_in(unit) if scale is None else (black, scale - black),
-            together,
-            self.equivariant,
-        )
-        return pages, together
+        together = colours == self.channels and (noisy.colour or self.range is not None)
+        device = next(self.parameters()).device
+        pages = PageStack(source, sink, masks, self.dims, colours, noisy.nodata_values, device)
+        fixed = self.range_in(noisy.unit) if scale is None else (black, scale - black)
+        pages.judge(fixed, together, self.equivariant)
+        return pages
 
-    def _run(
-        self, run: Any, page: Page, tile: int | None, batch: int, advance: Callable[[int], Any]
+    def _denoise_page(
+        self,
+        page: Page,
+        together: bool,
+        options: DenoiseOptions,
+        advance: Callable[[int], Any] | None,
     ) -> None:
-        """Send a page through the network, tile by tile."""
+        """Send a page through the network, tile by tile, and finish what needs all of it."""
+        run = self._together if together else self._planes
+        if options.tta:
+            run = averaged(run, self.multiple)
         tiled(
-            run, page.read, page.write, page.size, tile, self.multiple, batch, advance, self.overlap
+            run,
+            page.read,
+            page.write,
+            page.size,
+            self._tile(options.tile),
+            self.multiple,
+            options.batch,
+            advance or _ignore_progress,
+            self.overlap,
         )
+        if self.blind and self.dims == 2 and not options.uneven:
+            put_back(page, together)
+        if options.strength != 1:
+            page.mix(options.strength)
 
     def range_in(self, unit: tuple[float, float] | None) -> tuple[float, float] | None:
         """The range of training, for values of a unit, (factor, offset); as it is where either unit is unknown."""
@@ -417,13 +382,6 @@ class TrainedDenoiser(nn.Module):
                 f"the checkpoint is for movies of {self.channels} channels: it sees"
                 f" {self.context} frames on either side of each, and needs a stack of frames"
             )
-
-    def _finish(self, page: Page, together: bool, strength: float, uneven: bool) -> None:
-        """What is done when all tiles of a page are there, for it takes the whole of it."""
-        if self.blind and self.dims == 2 and not uneven:
-            put_back(page, together)
-        if strength != 1:
-            page.mix(strength)
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | str | None = "auto") -> int:
         """How many tiles `denoise_into` will finish."""
@@ -463,6 +421,10 @@ class TrainedDenoiser(nn.Module):
     def _planes(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) of any number of channels, each shown to the network as a grey picture."""
         return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
+
+
+def _ignore_progress(tiles: int) -> None:
+    pass
 
 
 def load(

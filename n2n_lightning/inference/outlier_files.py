@@ -13,6 +13,7 @@ from n2n_lightning.arrays.outliers import LOOKED, defects_of
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import opened, stem
 from n2n_lightning.formats.picture import AskedAxes
+from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_search import reader
 from n2n_lightning.inference.page import Page
 from n2n_lightning.inference.plan import Job, refuse_inputs
@@ -66,13 +67,16 @@ def read_mask(path: Path) -> DetectorDefects:
     return DetectorDefects(np.argwhere(array != 0), array.shape)
 
 
-def defects_of_folders(model: Any, jobs: Sequence[Job], options: Any) -> DetectorDefects:
+def defects_of_folders(
+    model: Any, jobs: Sequence[Job], options: DenoiseOptions, asked: AskedAxes
+) -> DetectorDefects:
     """Find the pixels that stand out in most of several pictures of a folder, where these show different scenes.
 
     Args:
         model: the denoiser.TrainedDenoiser that denoises them.
         jobs: the pictures; of each folder some are looked at.
-        options: of the command: `axes`, `scale`, `black`.
+        options: `scale` and `black` are used.
+        asked: what decides the axes of their arrays.
 
     Returns:
         The defects; none of folders with fewer than three pictures of one size.
@@ -84,7 +88,7 @@ def defects_of_folders(model: Any, jobs: Sequence[Job], options: Any) -> Detecto
     for folder, own in folders.items():
         pages: dict[Shape, list[Page]] = {}
         for i in evenly(len(own), LOOKED) if len(own) > 2 else ():
-            page = _only_page(model, own[i], options)
+            page = _only_page(model, own[i], options, asked)
             if page is not None:
                 pages.setdefault(page.source.shape, []).append(page)
         for shape, looked in pages.items():
@@ -94,17 +98,13 @@ def defects_of_folders(model: Any, jobs: Sequence[Job], options: Any) -> Detecto
     return DetectorDefects(folders=found)
 
 
-def _only_page(model: Any, job: Job, options: Any) -> Page | None:
+def _only_page(model: Any, job: Job, options: DenoiseOptions, asked: AskedAxes) -> Page | None:
     """Return the one page of a file; None where it holds several, or cannot be read, which is said later."""
     try:
         picture = opened(job.source, job.part)
         (values,) = picture.values
-        read = picture.read_as(values, AskedAxes.of(options))
-        array = values.array
-        fixed = {"scale": options.scale, "black": options.black}
-        masks = {"nodata_values": values.nodata_values, "invalid": values.invalid}
-        how = (read.axes, read.alpha, read.colour)
-        pages, _ = model.pages_of(array, array, *how, unit=values.unit, **fixed, **masks)
+        noisy = NoisyArray.of(values, picture.read_as(values, asked))
+        pages = model.pages_of(noisy, noisy.array, options)
     except ValueError:  # an InputError, or several arrays
         return None
     return None if pages.stacked or pages.volumes else pages.at(())

@@ -194,9 +194,15 @@ class PageStack:
         some = {self.places[0], self.places[len(self.places) // 2], self.places[-1]}
         self._gaps = {place: gaps(source[place][..., :colours], nodata_values) for place in some}
         self.limits: IntensityScaling | None = None
+        self.together = False  # all channels go through the network at once, see `judge`
 
     def judge(self, fixed: tuple[float, float] | None, together: bool, equivariant: bool) -> None:
-        """Set which stored values the network sees as 0 and 1, see `IntensityScaling.of`."""
+        """Set which stored values the network sees as 0 and 1.
+
+        Args:
+            fixed, together, equivariant: see `IntensityScaling.of`.
+        """
+        self.together = together
         sample: Any = (..., slice(self.colours))
         if self.volumes:
             sample = (

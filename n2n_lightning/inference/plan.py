@@ -4,7 +4,7 @@ import glob
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,71 +38,100 @@ class Job(NamedTuple):
 
 
 def planned(
-    pictures: list[str], out: Path, overwrite: bool = False, final: bool = True
+    pictures: Sequence[str], out: Path, overwrite: bool = False, final: bool = True
 ) -> tuple[list[Job], list[Path]]:
-    """Which file becomes which, and which files of folders are no pictures.
+    """Decide which file becomes which.
 
     Args:
         pictures: as typed: files, folders, patterns.
         out: the folder of the results, or the name of the only one.
-        overwrite: results that exist are to be replaced.
-        final: these are the files that will be written; otherwise their names do not matter yet.
+        overwrite: existing results are to be replaced.
+        final: the results will have these names; otherwise they are not checked yet.
+
+    Returns:
+        The jobs, each target once, and the files of folders that are no pictures.
 
     Raises:
-        InputError: nothing is found, two would become one, or an input would be written over.
+        InputError: no picture is found, two would become one, or an input would be overwritten.
     """
-    jobs: list[Job] = []
-    skipped: list[Path] = []
     named = ending(out) in (*ENDINGS, ".gif", ".heic") and is_one(out)
     if out.exists() and not out.is_dir() and not named:
         raise InputError(f"{out}: is a file; name a folder")
+    jobs: list[Job] = []
+    skipped: list[Path] = []
     for text in pictures:
         path, part = split(text)
         if not text:
             raise InputError("a picture without a name")
         if not is_one(path):
-            files = _found(below(path), path, out)
-            kinds = {p: kind_of(p) for p in files}
-            found = [p for p in files if kinds[p]]
-            skipped += [p for p in files if not kinds[p]]
-            if not found:
-                others = "; ".join(left_alone(skipped))
-                raise InputError(f"{path}: holds no pictures ({others or ', '.join(ENDINGS)})")
-            jobs += _chosen([Job(p, result_of(out / p.relative_to(path))) for p in found], part)
+            jobs += _jobs_of_folder(path, part, out, skipped)
         elif path.exists() or not glob.has_magic(text):
             jobs.append(Job(path, out if named else result_of(out / path.name, part), part))
         else:
-            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-            found = _found((Path(p) for p in glob.glob(text, recursive=True)), root, out)
-            if not found:
-                raise InputError(f"{text}: matches no file")
-            jobs += [Job(p, result_of(out / p.name)) for p in found]
-    if named and (len(jobs) > 1 or jobs[0].target != out):
-        raise InputError(
-            f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder"
-        )
-    if named and ending(out) != (suffix := ending(result_of(jobs[0].source, jobs[0].part))):
-        kind, name = ending(jobs[0].source), out.with_name(stem(out) + suffix)
-        raise InputError(
-            f"{out}: a {kind} picture "
-            + (f"stays one; name it {name}" if kind == suffix else f"becomes {name}")
-        )
+            jobs += _jobs_of_pattern(text, path, out)
+    if named:
+        _check_name(out, jobs)
     if final:
         _refuse_inputs(jobs)
     if overwrite and not named:
         _refuse_neighbours(jobs)
     _refuse_same_names(jobs)
+    return _with_different_targets(jobs), skipped
+
+
+def _jobs_of_folder(path: Path, part: str | None, out: Path, skipped: list[Path]) -> list[Job]:
+    """Return the jobs of the pictures in a folder; other files are added to `skipped`."""
+    sources = []
+    for file in _found(below(path), path, out):
+        if kind_of(file):
+            sources.append(file)
+        else:
+            skipped.append(file)
+    if not sources:
+        others = "; ".join(left_alone(skipped))
+        raise InputError(f"{path}: holds no pictures ({others or ', '.join(ENDINGS)})")
+    jobs = [Job(file, result_of(out / file.relative_to(path))) for file in sources]
+    return _chosen(jobs, part)
+
+
+def _jobs_of_pattern(text: str, path: Path, out: Path) -> list[Job]:
+    """Return the jobs of the files that match a pattern such as 'scans/*.tif'."""
+    fixed = itertools.takewhile(lambda name: not glob.has_magic(name), path.parts)
+    matches = (Path(match) for match in glob.glob(text, recursive=True))
+    sources = _found(matches, Path(*fixed), out)
+    if not sources:
+        raise InputError(f"{text}: matches no file")
+    return [Job(file, result_of(out / file.name)) for file in sources]
+
+
+def _check_name(out: Path, jobs: Sequence[Job]) -> None:
+    """Raise InputError where one picture cannot become the file that was named."""
+    first = jobs[0]
+    if len(jobs) > 1 or first.target != out:
+        raise InputError(
+            f"{out}: is the name of a picture, for {len(jobs)} pictures; name a folder"
+        )
+    suffix = ending(result_of(first.source, first.part))
+    if ending(out) == suffix:
+        return
+    kind = ending(first.source)
+    name = out.with_name(stem(out) + suffix)
+    becomes = f"stays one; name it {name}" if kind == suffix else f"becomes {name}"
+    raise InputError(f"{out}: a {kind} picture {becomes}")
+
+
+def _with_different_targets(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs without repetitions; raise InputError where two pictures have one target."""
     owners: dict[Path, Job] = {}
     for job in jobs:
         other = owners.setdefault(job.target, job)
         if (other.source.resolve(), other.part) != (job.source.resolve(), job.part):
-            both = " and ".join(
-                str(j.source) + (f":{j.part}" if j.part else "") for j in (other, job)
-            )
+            sources = [f"{j.source}:{j.part}" if j.part else str(j.source) for j in (other, job)]
             raise InputError(
-                f"{both} would both become {job.target}; denoise them into folders of their own"
+                f"{' and '.join(sources)} would both become {job.target}; denoise them into"
+                " folders of their own"
             )
-    return list(owners.values()), skipped
+    return list(owners.values())
 
 
 def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], field: str = "") -> None:

@@ -11,7 +11,7 @@ random perturbation, as in n2n_lightning.metrics.sure.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ from n2n_lightning.arrays.bad_pixels import invalid_mask
 from n2n_lightning.arrays.frame_offsets import around
 from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.formats import mosaics
+from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.page import gaps
 
 SIDE, DEPTH = 64, 16  # of the blocks that are looked at, in pixels and planes
@@ -66,37 +67,32 @@ class Sample:
         return self.removed * (slope / (1 - slope)) ** 0.5
 
 
-def lossy(
-    model: Any, array: np.ndarray, axes: str, mosaic: bool = False, **known: Any
-) -> str | None:
-    """What rounding to whole numbers would do to the result of an array of integers; None where that is no harm.
+def lossy(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> str | None:
+    """Judge whether rounding the result of an array of integers to whole numbers would do harm.
 
     Args:
         model: a denoiser.TrainedDenoiser.
-        array: the picture.
-        axes: its letters.
-        mosaic: its four planes are denoised apart, so that each is judged by itself.
-        **known: alpha, colour, fills, invalid, near, scale, black and what else `denoise_into`
-            takes.
+        noisy: the array; of a mosaic each plane is judged by itself.
+        options: those that it will be denoised with.
+
+    Returns:
+        The harm, to follow "rounding would"; None: there is none.
     """
+    array = noisy.array
     if array.dtype.kind not in "iu":
         return None
-    if mosaic:
-        for place in mosaics.planes(axes):
-            part = {**known, "near": [frame[place] for frame in known.get("near", ())]}
-            part["invalid"] = None if known.get("invalid") is None else known["invalid"][place]
-            if why := lossy(model, array[place], axes, **part):
-                return why
+    if noisy.mosaic:
+        for place in mosaics.planes(noisy.axes):
+            harm = lossy(model, noisy.plane(place), options)
+            if harm:
+                return harm
         return None
-    display = _is_display(array, axes, known)
-    if (
-        display
-        and float(array[tuple(slice(None, None, max(1, n // 200)) for n in array.shape)].mean())
-        * MEAN
-        > 0.5
-    ):
-        return None  # an ordinary photograph: no rounding changes its mean by so much
-    sample = sampled(model, array, axes, **known)
+    display = _is_display(noisy)
+    if display:
+        coarse = tuple(slice(None, None, max(1, n // 200)) for n in array.shape)
+        if float(array[coarse].mean()) * MEAN > 0.5:
+            return None  # an ordinary photograph: no rounding changes its mean by so much
+    sample = sampled(model, noisy, options)
     return None if sample is None else reason(sample, display)
 
 
@@ -135,13 +131,12 @@ def _noticeable(mean: float, count: int) -> float:
     return max(MEAN * abs(mean), chance)
 
 
-def _is_display(array: np.ndarray, axes: str, known: dict[str, Any]) -> bool:
-    channels = array.shape[axes.index("C")] if "C" in axes else 1
-    return (
-        array.dtype == np.uint8
-        and bool(known.get("colour", True))
-        and channels - bool(known.get("alpha")) == 3
-    )
+def _is_display(noisy: NoisyArray) -> bool:
+    """Return True for the colours of a screen, 0 to 255."""
+    if noisy.array.dtype != np.uint8 or not noisy.colour:
+        return False
+    channels = noisy.array.shape[noisy.axes.index("C")] if "C" in noisy.axes else 1
+    return channels - noisy.alpha == 3
 
 
 @dataclass(frozen=True)
@@ -169,25 +164,27 @@ class Stack:
         return np.stack([frame[place] for frame in self.frames]), np.stack(gone)
 
 
-def sampled(model: Any, array: np.ndarray, axes: str, **known: Any) -> Sample | None:
-    """Blocks of a picture of evenly spread brightness and their results; None where there is nothing to measure."""
-    nodata_values = tuple(known.get("fills", ()))
-    found = _blocks(_stacks(model, array, axes, known), nodata_values)
-    if found is None:
+def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | None:
+    """Denoise blocks of a picture, of evenly spread brightness.
+
+    Args:
+        model, noisy, options: see `lossy`.
+
+    Returns:
+        The blocks and their results; None where every block has missing pixels only.
+    """
+    cut = _blocks(_stacks(model, noisy), noisy.nodata_values)
+    if cut is None:
         return None
-    blocks, gone = found
-    options: dict[str, Any] = {
-        name: known[name]
-        for name in ("tta", "strength", "uneven", "outliers", "unit")
-        if name in known
-    }
-    scale, black = known.get("scale"), known.get("black", 0.0)
+    blocks, gone = cut
+    scale, black = options.scale, options.black
     if scale is None and model.range is None:  # of the integers, for floats are judged otherwise
+        middle = len(blocks) // 2
         limits = IntensityScaling.of(
-            blocks[len(blocks) // 2], None, True, (), model.equivariant, gone[len(gone) // 2]
+            blocks[middle], None, True, (), model.equivariant, gone[middle]
         )
         black, scale = float(limits.black[0]), float(limits.black[0] + limits.span[0])
-    options |= {"scale": scale, "black": black, "invalid": gone}
+    sample_options = replace(options, scale=scale, black=black, tile="auto", batch=1)
     letters = "TNHWC" if model.dims == 2 else "TNDHWC"
 
     def flat(values: np.ndarray) -> np.ndarray:
@@ -197,7 +194,8 @@ def sampled(model: Any, array: np.ndarray, axes: str, **known: Any) -> Sample | 
 
     def denoised(values: np.ndarray) -> np.ndarray:
         result = np.empty(values.shape, np.float32)
-        model.denoise_into(result, values.astype(np.float32), letters, **options)
+        stack = NoisyArray(values.astype(np.float32), letters, invalid=gone, unit=noisy.unit)
+        model.denoise_into(result, stack, sample_options)
         return flat(result)
 
     sample = Sample(flat(blocks), denoised(blocks))
@@ -207,19 +205,20 @@ def sampled(model: Any, array: np.ndarray, axes: str, **known: Any) -> Sample | 
     return Sample(sample.source, sample.result, denoised(blocks + step * sign), flat(sign), step)
 
 
-def _stacks(model: Any, array: np.ndarray, axes: str, known: dict[str, Any]) -> list[Stack]:
-    """Some pages of a picture, without transparency; channels that the network sees alone are pages of their own."""
-    axes = in_space(axes) if model.dims == 3 else axes
-    invalid = known.get("invalid")
-    pages, masks = (None if a is None else as_pages(a, axes, model.dims) for a in (array, invalid))
-    assert pages is not None
+def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
+    """Return some pages of a picture; channels that the network sees alone are pages of their own."""
+    axes = in_space(noisy.axes) if model.dims == 3 else noisy.axes
+    pages = as_pages(noisy.array, axes, model.dims)
+    masks = None if noisy.invalid is None else as_pages(noisy.invalid, axes, model.dims)
     stacked, _, channels = of_pages(pages.shape, model.dims)
-    colours = channels - (bool(known.get("alpha")) and channels != model.channels)
-    together = colours == model.channels and (known.get("colour", True) or model.range is not None)
-    groups = [slice(colours)] if together else [slice(c, c + 1) for c in range(colours)]
+    colours = channels - (noisy.alpha and channels != model.channels)
+    together = colours == model.channels and (noisy.colour or model.range is not None)
+    groups = [slice(c, c + 1) for c in range(colours)]
+    if together:
+        groups = [slice(colours)]
     places = [(place, group) for place in np.ndindex(*stacked) for group in groups]
     shifts = range(-model.context, model.context + 1)
-    near = [as_pages(frame, axes, model.dims) for frame in known.get("near", ())]
+    near = [as_pages(frame, axes, model.dims) for frame in noisy.near]
     found = []
     for number in evenly(len(places), PLACES):
         place, group = places[number]

@@ -1,0 +1,307 @@
+"""Files denoised one after the other: each comes out as a file of its kind."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2n_lightning.arrays.outliers import OutlierCounts
+from n2n_lightning.files import DiskFull, InputError, replacing
+from n2n_lightning.formats import Picture, ending, opened
+from n2n_lightning.formats.picture import AskedAxes, ReadAs, Values
+from n2n_lightning.formats.units import in_unit_of, mean_of_halves, rescaled
+from n2n_lightning.inference.array_plans import (
+    copied_ones,
+    copy_file,
+    is_mosaic,
+    result_types,
+)
+from n2n_lightning.inference.denoiser import TrainedDenoiser
+from n2n_lightning.inference.movie_frames import Series, movies_of_picture
+from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
+from n2n_lightning.inference.outlier_files import DetectorDefects, page_shape, write_map
+from n2n_lightning.inference.plan import Job, refuse_inputs
+
+
+@dataclass
+class DenoisedFile:
+    """Facts about a file that was denoised.
+
+    Attributes:
+        target: the result.
+        notes: what could not be preserved, in words.
+        counts: how many outliers were left and replaced.
+        marks: the map of the outliers of each array, if it was asked for.
+        seconds: duration.
+        lines: further messages, printed before it.
+    """
+
+    target: Path
+    notes: list[str]
+    counts: OutlierCounts
+    marks: list[np.ndarray]
+    seconds: float
+    lines: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        notes = "; ".join(note for note in (*self.notes, str(self.counts)) if note)
+        bracket = f" ({notes})" if notes else ""
+        return "\n".join([*self.lines, f"{self.target}{bracket}  {self.seconds:.1f} s"])
+
+
+@dataclass
+class AxesNotes:
+    """Prints how the arrays of files were read, each way once.
+
+    Attributes:
+        printed: lines that were printed.
+    """
+
+    printed: set[str] = field(default_factory=set)
+
+    def print(self, source: Path, line: str) -> None:
+        """Print a line, unless it was printed for an earlier file.
+
+        Args:
+            source: the file.
+            line: how an array of it was read; empty: nothing to say.
+        """
+        if line and line not in self.printed:
+            self.printed.add(line)
+            print(f"{source.name}: {line}", flush=True)
+
+
+@dataclass
+class FileDenoiser:
+    """A network and options that denoise files.
+
+    Attributes:
+        model: the network.
+        options: how each array is denoised.
+        asked: what decides the axes of arrays.
+        progress: rich.progress.Progress that shows the tiles.
+        series: the movie of each folder whose files are frames of one.
+        defects: known defects of the detector; None: none.
+        mask: the file of --bad-pixels, which no result may replace.
+        axes_notes: prints how arrays are read.
+    """
+
+    model: TrainedDenoiser
+    options: DenoiseOptions
+    asked: AskedAxes
+    progress: Any
+    series: dict[Path, Series] = field(default_factory=dict)
+    defects: DetectorDefects | None = None
+    mask: Path | None = None
+    axes_notes: AxesNotes = field(default_factory=AxesNotes)
+
+    def denoise(self, job: Job, second: Picture | None = None) -> DenoisedFile:
+        """Denoise one file.
+
+        Args:
+            job: the file, and its result.
+            second: another capture of the same scenes; outliers that it lacks are replaced.
+
+        Raises:
+            InputError: it cannot be read or must not be written.
+        """
+        source, target = job.source, job.target
+        series = self.series.get(source.parent)
+        dead = series.dead(source) if series else ""
+        if target.resolve() == source.resolve():
+            raise InputError(f"{source}: would replace itself; name another folder with -o")
+        picture = opened(source, job.part)
+        refuse_inputs(target, [*picture.sources, self.mask])
+        started = time.perf_counter()
+        done = DenoisedFile(target, [], OutlierCounts(), [], 0.0, [])
+        with _explained_errors(source, target):
+            readings = [picture.read_as(values, self.asked) for values in picture.values]
+            lines: list[str] = []
+            copied = copied_ones(picture, readings, self.options, lines)
+            if all(copied) and copy_file(picture, target):
+                if self.options.outlier_map:
+                    done.marks = [np.zeros(values.shape, np.uint8) for values in picture.values]
+            else:
+                for reading in readings:
+                    self.axes_notes.print(source, reading.line)
+                untouched = [True] * len(copied) if dead else copied
+                arrays = self._arrays(job, picture, readings, untouched, second, lines)
+                types = result_types(self.model, picture, arrays, self.options, lines, copied)
+                self._write(job, picture, arrays, types, untouched, done)
+                movies = [noisy.movie.line() for noisy in arrays if noisy.movie]
+                done.notes = [picture.note, *movies]
+                if dead:
+                    done.notes.append(f"left as it was: {dead}")
+            if self.options.outlier_map:
+                write_map(target, done.marks)
+        done.lines = lines
+        done.seconds = time.perf_counter() - started
+        return done
+
+    def _arrays(
+        self,
+        job: Job,
+        picture: Picture,
+        readings: Sequence[ReadAs],
+        untouched: Sequence[bool],
+        second: Picture | None,
+        lines: list[str],
+    ) -> list[NoisyArray]:
+        """Return the arrays of a file with what is known about each."""
+        letters = [reading.axes for reading in readings]
+        movies = movies_of_picture(picture, letters, self.model.dims, self.model.context)
+        arrays = []
+        for number, values in enumerate(picture.values):
+            reading = readings[number]
+            near = self._near(job, reading.axes, values)
+            noisy = replace(NoisyArray.of(values, reading, near), movie=movies[number])
+            if untouched[number]:
+                arrays.append(noisy)
+                continue
+            defects = None
+            if self.defects is not None:
+                defects = self.defects.of(job.source, page_shape(values.shape, reading.axes))
+            capture = None if second is None else in_unit_of(values, second.values[number])
+            mosaic = is_mosaic(picture, values, reading.axes, self.options.mosaic, lines)
+            noisy = replace(noisy, second=capture, defects=defects, mosaic=mosaic)
+            arrays.append(noisy)
+        return arrays
+
+    def _near(self, job: Job, axes: str, values: Values) -> list[np.ndarray]:
+        """Return the frames around a file that is one frame of a movie, in the unit of its values."""
+        series = self.series.get(job.source.parent)
+        if series is None or job.source not in series.places or not set(axes) <= set("CHW"):
+            return []
+        numbers = series.review.neighbours(series.places[job.source], self.model.context)
+        return [in_unit_of(values, opened(series.paths[t]).values[0]) for t in numbers]
+
+    def _write(
+        self,
+        job: Job,
+        picture: Picture,
+        arrays: Sequence[NoisyArray],
+        types: Sequence[Any],
+        untouched: Sequence[bool],
+        done: DenoisedFile,
+    ) -> None:
+        """Denoise the arrays of a file into its result; `done` gets outliers and their maps."""
+        model, options = self.model, self.options
+        total = sum(model.tiles(noisy.array, noisy.axes, options.tile) for noisy in arrays)
+        task = self.progress.add_task(job.source.name, total=total)
+
+        def advance(tiles: int) -> None:
+            self.progress.advance(task, tiles)
+
+        try:
+            with (
+                replacing(job.target, folder=job.source.is_dir()) as temporary,
+                picture.written(temporary, types) as results,
+            ):
+                for number, noisy in enumerate(arrays):
+                    marks = None
+                    if options.outlier_map:
+                        marks = np.zeros(noisy.array.shape, np.uint8)
+                        done.marks.append(marks)
+                    if untouched[number]:
+                        results[number][...] = noisy.array
+                        continue
+                    done.counts += model.denoise_into(
+                        results[number], noisy, options, advance, marks
+                    )
+        finally:
+            self.progress.remove_task(task)
+
+    def denoise_halves(self, first: Job, second: Job) -> DenoisedFile:
+        """Denoise two halves of one specimen and write the mean of the results, as a file like the first.
+
+        Args:
+            first, second: the halves, with the same target.
+
+        Raises:
+            InputError: they differ in shape or type, or cannot be read or written.
+        """
+        target = first.target
+        pictures = [opened(job.source, job.part) for job in (first, second)]
+        for picture in pictures:
+            refuse_inputs(target, [*picture.sources, self.mask])
+        shapes = [[(v.shape, v.dtype) for v in picture.values] for picture in pictures]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{first.source} and {second.source}: differ in shape or type, so they are no two"
+                " halves"
+            )
+        started = time.perf_counter()
+        lines: list[str] = []
+        types = self._types_of_halves(pictures[0], lines)
+        # One decision for both halves and all arrays.
+        dtype = "float32" if "float32" in types else "keep"
+        options = replace(self.options, label_images="denoise", dtype=dtype)
+        of_halves = replace(self, options=options, series={})
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".halves") as folder:
+            denoised = []
+            results = []
+            for number, job in enumerate((first, second)):
+                half = Job(job.source, Path(folder, f"{number}{ending(target)}"), job.part)
+                denoised.append(of_halves.denoise(half, pictures[1 - number]))
+                results.append(opened(half.target, half.part))
+            _write_mean(first, pictures[0], results, types)
+        marks = []
+        if options.outlier_map:
+            for one, other in zip(denoised[0].marks, denoised[1].marks, strict=True):
+                marks.append(np.maximum(one, other))
+            write_map(target, marks)
+        counts = denoised[0].counts + denoised[1].counts
+        seconds = time.perf_counter() - started
+        return DenoisedFile(target, denoised[0].notes, counts, marks, seconds, lines)
+
+    def _types_of_halves(self, picture: Picture, lines: list[str]) -> list[Any]:
+        """Decide the types of the mean, float32 for all arrays of integers where one needs it."""
+        arrays = []
+        for values in picture.values:
+            arrays.append(NoisyArray.of(values, picture.read_as(values, self.asked)))
+        types = result_types(self.model, picture, arrays, self.options, lines)
+        if "float32" not in types:
+            return types
+        return ["float32" if noisy.array.dtype.kind in "iu" else None for noisy in arrays]
+
+
+def _write_mean(
+    job: Job, picture: Picture, results: Sequence[Picture], types: Sequence[Any]
+) -> None:
+    """Write the mean of two denoised halves as a file like the first half."""
+    with (
+        replacing(job.target, folder=job.source.is_dir()) as temporary,
+        picture.written(temporary, types) as means,
+    ):
+        for number, mean in enumerate(means):
+            first, second = (result.values[number] for result in results)
+            mean_of_halves(mean, first, second)
+            unit = picture.values[number].unit
+            if first.unit != unit:  # floats of FITS are stored in the unit itself
+                mean[...] = rescaled(mean, first.unit, unit)
+
+
+@contextmanager
+def _explained_errors(source: Path, target: Path) -> Iterator[None]:
+    """Turn every error of a picture into a line, so that the other pictures are denoised.
+
+    Libraries that write raise errors of their own, and so does a device without memory.
+    """
+    try:
+        yield
+    except InputError as error:
+        named = str(error).startswith(str(source))
+        raise InputError(str(error) if named else f"{source}: {error}") from error
+    except DiskFull as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{source}: {type(error).__name__}: {reason}") from error
