@@ -1,4 +1,4 @@
-"""What is to be done with each array of a picture: whether it is copied, is a mosaic, and the type of its result."""
+"""Decisions about each array of a picture: copied or denoised, as a mosaic, into which type."""
 
 import shutil
 from collections.abc import Sequence
@@ -15,7 +15,18 @@ from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 
 
 def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]) -> bool:
-    """Whether an array is a frame of a colour camera before demosaicking, as the person or its header says."""
+    """Decide if an array is a frame of a colour camera before demosaicking.
+
+    Args:
+        picture: the formats.Picture.
+        values: the array.
+        axes: its letters.
+        asked: the option `mosaic`.
+        lines: gets what is to be said about it.
+
+    Returns:
+        True if the option or the file says so.
+    """
     mosaic = mosaics.checked(asked)
     if mosaic == "auto":
         mosaic = values.mosaic or "none"
@@ -39,28 +50,46 @@ def is_mosaic(picture: Any, values: Any, axes: str, asked: str, lines: list[str]
 def copied_ones(
     picture: Any, readings: list[Any], options: DenoiseOptions, lines: list[str]
 ) -> list[bool]:
-    """Whether each array of a picture is a label image or a mask, which is copied; `lines` gets what is said of it."""
+    """Decide if each array of a picture is copied, as a label image or a mask.
+
+    Args:
+        picture: the formats.Picture.
+        readings: how each array is read.
+        options: `label_images` is used.
+        lines: gets what is to be said about it.
+
+    Returns:
+        True for each array that is copied.
+    """
     if options.label_images == "denoise":
         return [False] * len(readings)
     if picture.mask:
         lines.append(f"{picture.path.name}: a mask of 1 bit, copied")
         return [True] * len(readings)
-    found = [is_label_image(v.array, r.axes) for v, r in zip(picture.values, readings, strict=True)]
-    if any(found):
-        which = (
-            "a label image"
-            if len(found) == 1
-            else f"{sum(found)} of {len(found)} arrays are label images"
-        )
+    copied = []
+    for values, reading in zip(picture.values, readings, strict=True):
+        copied.append(is_label_image(values.array, reading.axes))
+    if any(copied):
+        which = "a label image"
+        if len(copied) > 1:
+            which = f"{sum(copied)} of {len(copied)} arrays are label images"
         lines.append(
             f"{picture.path.name}: {which}, copied; {option('label_images', 'denoise')} would"
             " denoise it"
         )
-    return found
+    return copied
 
 
 def copy_file(picture: Any, target: Path) -> bool:
-    """Copy a file as it is; False where the result is of another kind, or a folder."""
+    """Copy a file as it is.
+
+    Args:
+        picture: the formats.Picture of the file.
+        target: the copy.
+
+    Returns:
+        False, without a copy, if the result is of another kind, or a folder.
+    """
     path = picture.path
     if path.is_dir() or ending(path) != ending(target) or isinstance(picture, Selected):
         return False

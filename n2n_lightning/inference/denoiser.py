@@ -1,4 +1,4 @@
-"""A trained network, ready to use, built from a checkpoint without running code that the file may name."""
+"""A trained network, ready to use, built from a checkpoint without running code from the file."""
 
 import importlib
 import math
@@ -37,8 +37,8 @@ from n2n_lightning.inference.page import Page, PageInput, PageStack
 from n2n_lightning.inference.texture import put_back
 from n2n_lightning.inference.tiling import averaged, overlap_of, spans, tile_of, tiled
 
-# What the network is shown of values outside its range: where pictures of any kind come, and where
-# those of its own do.
+# Values outside its range are clamped for the network: for a network of pictures of any kind, and
+# for one with a known range.
 CLAMP_ANY, CLAMP_OWN = (-1.0, 2.0), (-4.0, 8.0)
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -214,7 +214,7 @@ class TrainedDenoiser(nn.Module):
         return denoised, marks
 
     def _axes_of(self, shape: tuple[int, ...], channels_first: bool) -> str:
-        """The axes of an array, as it was in training where that had arrays of its kind, or by its shape."""
+        """Return the axes of an array: those of training arrays of its kind, or else by its shape."""
         # an array states nothing
         if self.layout is not None and self.layout.suits(shape, self.layout.stated):
             return self.layout.axes
@@ -363,7 +363,7 @@ class TrainedDenoiser(nn.Module):
             page.mix(options.strength)
 
     def range_in(self, unit: tuple[float, float] | None) -> tuple[float, float] | None:
-        """The range of training, for values of a unit, (factor, offset); as it is where either unit is unknown."""
+        """Return the range of training for values of a unit, (factor, offset); unconverted if either unit is unknown."""
         if (
             self.range is None
             or unit is None
@@ -384,20 +384,27 @@ class TrainedDenoiser(nn.Module):
             )
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | str | None = "auto") -> int:
-        """How many tiles `denoise_into` will finish."""
-        shape = as_pages(array, in_space(axes) if self.dims == 3 else axes, self.dims).shape
-        stacked, size, _ = of_pages(shape, self.dims)
-        each = (len(spans(n, self._tile(tile), self.multiple, self.overlap)) for n in size)
-        return math.prod(stacked) * math.prod(each)
+        """Return the number of tiles that `denoise_into` will finish.
+
+        Args:
+            array, axes: see `NoisyArray`.
+            tile: see `denoise`.
+        """
+        letters = in_space(axes) if self.dims == 3 else axes
+        stacked, size, _ = of_pages(as_pages(array, letters, self.dims).shape, self.dims)
+        side = self._tile(tile)
+        count = math.prod(stacked)
+        for length in size:
+            count *= len(spans(length, side, self.multiple, self.overlap))
+        return count
 
     def _tile(self, tile: int | str | None) -> int | None:
         return tile_of(self.dims, self.overlap, self.multiple) if isinstance(tile, str) else tile
 
     def _together(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of the network's own number of channels; missing values do not spread.
+        """Denoise images (B, C, H, W) with as many channels as the network; missing values are inpainted first.
 
-        What lies far outside the range that the network knows goes around it: bright stars stay as
-        they are.
+        The excess of values far outside the range of the network bypasses it: bright stars are kept.
         """
         images = inpaint(images)
         inside = images.clamp(*(CLAMP_OWN if self.range or self.equivariant else CLAMP_ANY))
@@ -408,7 +415,7 @@ class TrainedDenoiser(nn.Module):
         return self(inside).float() + (images - inside)
 
     def _halves(self, images: Tensor) -> Tensor:
-        """The mean of the results for both halves of photon counts, each with twice its light, as in training."""
+        """Return the mean of the results for both halves of photon counts, each doubled, as in training."""
         black, span = self.range or (0.0, 1.0)
         counts = (images * span + black).round().clamp(min=0).cpu().double()
         draws = torch.Generator().manual_seed(0)  # the same picture has the same result
@@ -419,7 +426,7 @@ class TrainedDenoiser(nn.Module):
         return (one + other) / 2
 
     def _planes(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of any number of channels, each shown to the network as a grey picture."""
+        """Denoise images (B, C, H, W) of any number of channels, each as a grey picture."""
         return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
 
 
@@ -430,15 +437,18 @@ def _ignore_progress(tiles: int) -> None:
 def load(
     path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = False
 ) -> TrainedDenoiser:
-    """The trained network of a run folder or checkpoint, in eval mode on the CPU.
+    """Load the trained network of a run folder or checkpoint, in eval mode on the CPU.
 
     Args:
         path: a run folder (its best checkpoint, or else its last) or a checkpoint file; by default
-            the one that the package brings along, for photographs with noise of any strength.
+            the bundled one, for photographs with noise of any strength.
         allow: names of modules outside this package whose classes the checkpoint may name;
             importing a module runs it.
         fast: compute in bfloat16, where the device has it: about half the time, and a result that
             differs by some hundredths of the noise's standard deviation.
+
+    Returns:
+        The network; `.to(device)` moves it.
 
     Raises:
         InputError: the file is missing, damaged, not ours, or names a class of a module that is not

@@ -1,4 +1,4 @@
-"""The frames of a stack that is denoised: which are dead, and which the network is shown around each."""
+"""Frames of movies: those that are dead, and those that the network sees around each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,31 +33,38 @@ class MovieFrames:
     numbers: Sequence[int]
 
     def is_dead(self, place: tuple[int, ...]) -> bool:
-        """Tell whether a page belongs to a dead frame, which stays as it is."""
+        """Return True for a page of a dead frame, which is copied."""
         return bool(place) and self.numbers[place[0]] in self.review.dead
 
     def around(self, place: tuple[int, ...], context: int) -> list[tuple[int, ...]]:
-        """Where the pages around one lie in `pages`."""
+        """Return the places of the pages around one in `pages`.
+
+        Args:
+            place: of a page among those that are denoised.
+            context: frames before and after it.
+        """
         return [(t, *place[1:]) for t in self.review.neighbours(self.numbers[place[0]], context)]
 
     @cached_property
     def is_whole(self) -> bool:
-        """Tell whether all frames are denoised."""
+        """True if all frames are denoised."""
         return list(self.numbers) == list(range(len(self.pages)))
 
     def input(self, place: tuple[int, ...]) -> PageInput:
-        """The page at a place of `pages`, for the network."""
-        return PageInput(self.pages[place], None if self.masks is None else self.masks[place])
+        """Return the page at a place of `pages`, for the network."""
+        mask = None if self.masks is None else self.masks[place]
+        return PageInput(self.pages[place], mask)
 
     def line(self) -> str:
-        """What stays as it was, in words; empty where nothing does."""
-        named = {
-            self.numbers.index(t): why for t, why in self.review.dead.items() if t in self.numbers
-        }
-        lines = FrameReview(len(self.numbers), named).lines("it")
-        return "; ".join(
-            line.replace(" of it (", " left as before: ").removesuffix(")") for line in lines
-        )
+        """Return a message about the frames that are copied; empty if there are none."""
+        dead = {}
+        for t, why in self.review.dead.items():
+            if t in self.numbers:
+                dead[self.numbers.index(t)] = why
+        lines = []
+        for line in FrameReview(len(self.numbers), dead).lines("it"):
+            lines.append(line.replace(" of it (", " left as before: ").removesuffix(")"))
+        return "; ".join(lines)
 
 
 def movie_of(
@@ -69,7 +76,7 @@ def movie_of(
     numbers: Sequence[int] | None = None,
     choice: str = "array[{}]",
 ) -> MovieFrames:
-    """Look at the frames of a stack before it is denoised.
+    """Find the dead frames of a stack before it is denoised.
 
     Args:
         array: the stack, of which the first axis that is neither colour nor space is time.
@@ -81,6 +88,9 @@ def movie_of(
         numbers: the frames that are denoised; None: all.
         choice: how frames are chosen, with {} for them, for messages.
 
+    Returns:
+        The frames; none is dead where fewer than two would be left.
+
     Raises:
         InputError: the network sees the frames around one, and these are several channels in turn.
     """
@@ -91,13 +101,14 @@ def movie_of(
     seen = FrameReview(count)
     if count > 2:
         inner = (0,) * (len(pages.shape) - dims - 2)
-        seen = review(
-            [np.moveaxis(pages[(t, *inner)], -1, 0) for t in range(count)], movie=context > 0
-        )
+        first_planes = [np.moveaxis(pages[(t, *inner)], -1, 0) for t in range(count)]
+        seen = review(first_planes, movie=context > 0)
     check_live(seen, context, choice)
     if len(seen.live) < 2:  # one frame again and again, or none: as it is
         seen = FrameReview(count)
-    return MovieFrames(pages, masks, seen, numbers if numbers is not None else range(count))
+    if numbers is None:
+        numbers = range(count)
+    return MovieFrames(pages, masks, seen, numbers)
 
 
 def check_live(seen: FrameReview, context: int, choice: str) -> None:
@@ -108,39 +119,46 @@ def check_live(seen: FrameReview, context: int, choice: str) -> None:
         context: of the network.
         choice: how frames are chosen, with {} for them.
     """
-    if context and (line := seen.turns("", choice)):
+    line = seen.turns("", choice) if context else ""
+    if line:
         raise InputError(line)
 
 
 def movies_of_picture(
     picture: Picture, axes: Sequence[str], dims: int, context: int
 ) -> list[MovieFrames]:
-    """Look at the frames of each array of a picture; of chosen frames the others are there to be shown.
+    """Find the dead frames of each array of a picture.
+
+    If some frames of a file were chosen (`movie.tif[10:50]`), the network sees the others, too.
 
     Args:
         picture: as it was opened.
         axes: those of its arrays.
         dims, context: see `movie_of`.
+
+    Returns:
+        The frames of each array.
     """
-    found = []
+    movies = []
     for i, (values, letters) in enumerate(zip(picture.values, axes, strict=True)):
-        array, invalid, numbers = values.array, values.invalid, None
+        array = values.array
+        invalid = values.invalid
+        numbers = None
         if (
             context
             and isinstance(picture, Selected)
             and len(picture.whole.values) == len(picture.values)
         ):
-            whole, frames = picture.whole.values[i], picture.frames
-            index = (slice(None),) * picture.axis + (
-                slice(frames.start % frames.step, None, frames.step),
-            )
+            whole = picture.whole.values[i]
+            frames = picture.frames
+            every = slice(frames.start % frames.step, None, frames.step)
+            index = (*[slice(None)] * picture.axis, every)
             array = whole.array[index]
             invalid = None if whole.invalid is None else whole.invalid[index]
             numbers = [t // frames.step for t in frames]
-        found.append(
-            movie_of(array, letters, dims, context, invalid, numbers, f"'{picture.path}[{{}}]'")
-        )
-    return found
+        choice = f"'{picture.path}[{{}}]'"
+        movies.append(movie_of(array, letters, dims, context, invalid, numbers, choice))
+    return movies
 
 
 class Files(Sequence[np.ndarray]):
@@ -167,7 +185,14 @@ class Files(Sequence[np.ndarray]):
 
 
 def review_files(paths: Sequence[Path], context: int) -> FrameReview:
-    """Look at the frames of a folder; they are not judged where they differ in size or cannot be read.
+    """Find the dead frames of a folder.
+
+    Args:
+        paths: the files, in order.
+        context: frames before and after one that the network sees in its place.
+
+    Returns:
+        The dead frames; none if the frames differ in size or cannot be read.
 
     Raises:
         InputError: they are several channels in turn.
@@ -203,12 +228,17 @@ class Series:
         self.review = review_files(self.paths, context)
 
     def dead(self, path: Path) -> str:
-        """Why a file is no frame of the movie; empty where it is one."""
+        """Return why a file is no frame of the movie; empty if it is one."""
         return self.review.dead.get(self.places.get(path, -1), "")
 
 
 def series_of(jobs: list[Job], context: int) -> dict[Path, Series]:
-    """The movie that each folder holds, where files are frames of one."""
+    """Return the movies of folders with several files.
+
+    Args:
+        jobs: the files, each a frame.
+        context: frames before and after one that the network sees in its place.
+    """
     folders: dict[Path, list[Path]] = {}
     for job in jobs:
         folders.setdefault(job.source.parent, []).append(job.source)

@@ -56,7 +56,15 @@ class OutlierSearch:
             )
 
     def of(self, page: Page, other: PageInput | None = None) -> np.ndarray:
-        """Return the outliers of a page, or of another one that is read as it is."""
+        """Find the outliers of a page.
+
+        Args:
+            page: the page.
+            other: another page, searched in its place with its scaling.
+
+        Returns:
+            Coordinates (n, 3): channel, row, column; of volumes (n, 4).
+        """
         if self.choice == "keep":
             return np.zeros((0, len(page.size) + 1), np.int64)
         return find_outliers(reader(page, other), page.size, flanks=self.choice == "auto")
@@ -102,5 +110,10 @@ class OutlierSearch:
 
 
 def reader(page: Page, other: PageInput | None = None) -> Read:
-    """Return what gives the pixels of a page, or of another one read as it is, to `outliers.find_outliers`."""
+    """Return the function with which `outliers.find_outliers` reads pixels.
+
+    Args:
+        page: the page.
+        other: another page, read in its place with its scaling.
+    """
     return lambda place: page.normalized(place, other)

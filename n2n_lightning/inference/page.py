@@ -1,4 +1,4 @@
-"""One page of a picture, or one volume, on its way to a network and back."""
+"""Pages of pictures, and volumes, on the way to a network and back."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.arrays.outliers import PageOutliers, inside
 
 PLANES = 16  # of a volume that say which values are black and white
-PIXELS = 2**20  # of a page that are worked on at a time
+PIXELS = 2**20  # of a page that are processed at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,20 @@ class PageInput:
 
 
 class Page:
-    """One page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
+    """A page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
 
-    `near` are the pages that the network sees in place of it; None: the page itself. `invalid` is
-    True where a pixel is missing whatever its value is, in the shape of the page.
+    Args:
+        source: stored values.
+        sink: receives the result, in the shape of `source`.
+        colours: number of channels that are denoised; further ones are transparency.
+        limits: scaling between stored values and those of the network.
+        device: that of the network.
+        invalid: bool, in the shape of `source`: True where a pixel is missing whatever its value.
+
+    Attributes:
+        nodata_values: stored values that mark missing pixels.
+        outliers: pixels that the network sees inpainted.
+        near: pages that the network sees in place of this one; None: this one.
     """
 
     def __init__(
@@ -50,13 +60,11 @@ class Page:
         device: torch.device,
         invalid: np.ndarray | None = None,
     ) -> None:
-        self.source, self.sink, self.colours, self.limits, self.device = (
-            source,
-            sink,
-            colours,
-            limits,
-            device,
-        )
+        self.source = source
+        self.sink = sink
+        self.colours = colours
+        self.limits = limits
+        self.device = device
         self.invalid = invalid
         self.nodata_values: tuple[float, ...] = ()
         self.outliers = PageOutliers.none(len(source.shape))
@@ -72,18 +80,22 @@ class Page:
 
         Args:
             place: a slice of each spatial axis.
-            page: another page, read as this one is.
+            page: another page with the same scaling; None: this one.
         """
         page = page or PageInput(self.source, self.invalid)
         where = (*place, slice(self.colours))
         pixels = page.array[where]
-        values, gone = self.limits.normalize(pixels), self._missing(pixels, page.invalid, where)
-        if gone is not None:
-            values[gone] = np.nan
+        values = self.limits.normalize(pixels)
+        missing = self._missing(pixels, page.invalid, where)
+        if missing is not None:
+            values[missing] = np.nan
         return torch.from_numpy(values).movedim(-1, 0)
 
     def read(self, place: tuple[slice, ...]) -> Tensor:
-        """Pixels for the network, (C, h, w), of several pages one after the other; NaN where they are to be filled."""
+        """Return the input of the network at a place, (C, h, w); NaN where it is to be inpainted.
+
+        The channels of the pages in `near` follow one another.
+        """
         parts = []
         for page in self.near or [PageInput(self.source, self.invalid, self.outliers.all)]:
             values = self.normalized(place, page)
@@ -93,13 +105,22 @@ class Page:
         return torch.cat(parts).to(self.device)
 
     def write(self, place: tuple[slice, ...], values: Tensor) -> None:
-        """The network's result (C, h, w); missing and left pixels and transparency are those of the source."""
-        pixels, found = self.source[place], values.movedim(0, -1).cpu().numpy()
-        before, where = pixels[..., : self.colours], (*place, slice(self.colours))
-        result = self.limits.denormalize(found, before, self.sink.dtype)
-        gone = self._missing(before, self.invalid, where)
-        if gone is not None:
-            result = np.where(gone, before, result)
+        """Store the output of the network at a place.
+
+        Missing pixels, outliers that are left and transparency are copied from the source.
+
+        Args:
+            place: a slice of each spatial axis.
+            values: (C, h, w), in network units.
+        """
+        pixels = self.source[place]
+        before = pixels[..., : self.colours]
+        where = (*place, slice(self.colours))
+        output = values.movedim(0, -1).cpu().numpy()
+        result = self.limits.denormalize(output, before, self.sink.dtype)
+        missing = self._missing(before, self.invalid, where)
+        if missing is not None:
+            result = np.where(missing, before, result)
         channel, *left = inside(self.outliers.left, place)
         result[(*left, channel)] = before[(*left, channel)]
         self.sink[where] = result
@@ -108,65 +129,84 @@ class Page:
     def _missing(
         self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any
     ) -> np.ndarray | None:
-        """Which of the pixels at a place are missing, by their values or by the mask of their page; None: none."""
-        gone = invalid_mask(pixels, self.nodata_values)
-        if invalid is None or not (masked := invalid[where]).any():
-            return gone
-        return masked if gone is None else gone | masked
+        """Return the mask of pixels that are missing, by value or by the mask of their page; None: none is."""
+        by_value = invalid_mask(pixels, self.nodata_values)
+        masked = None if invalid is None else invalid[where]
+        if masked is None or not masked.any():
+            return by_value
+        return masked if by_value is None else by_value | masked
 
     def strips(self, multiple: int = 1) -> list[slice]:
-        """Rows (of a volume: planes) of about PIXELS at a time, `multiple` of them or more."""
+        """Divide the page into strips of rows (a volume: of planes) with about PIXELS pixels each.
+
+        Args:
+            multiple: divisor of the number of rows of all strips but the last.
+        """
         length, *others = self.sink.shape[:-1]
         rows = max(1, PIXELS // (multiple * math.prod(others))) * multiple
         return [slice(first, min(first + rows, length)) for first in range(0, length, rows)]
 
     def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Source and result as the network sees them, float32 (rows, W, C) but for transparency; NaN where missing."""
+        """Return source and result in network units, float32 (rows, W, C), without transparency; NaN where missing."""
         where = (rows, ..., slice(self.colours))
-        before, after = (page[where] for page in (self.source, self.sink))
-        gone = self._missing(before, self.invalid, where)
-        shown = self.limits.normalize(before), self.limits.normalize(after)
-        if gone is not None:
-            for values in shown:
-                values[gone] = np.nan
-        return shown
+        pixels = self.source[where]
+        missing = self._missing(pixels, self.invalid, where)
+        before = self.limits.normalize(pixels)
+        after = self.limits.normalize(self.sink[where])
+        if missing is not None:
+            before[missing] = np.nan
+            after[missing] = np.nan
+        return before, after
 
     def removed(self, rows: slice) -> np.ndarray:
-        """What was removed, in units of the network; 0 where that is not known."""
+        """Return the residual (source - result) in network units; 0 for missing pixels."""
         before, after = self.both(rows)
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(before - after, posinf=0, neginf=0)
 
     def mend(self, rows: slice, more: np.ndarray) -> None:
-        """Adds to the result, in units of the network, where `more` is not 0."""
+        """Add to the result, where the summand is not 0.
+
+        Args:
+            rows: of the page.
+            more: the summand, in network units.
+        """
         place = (rows, ..., slice(self.colours))
         after = self.sink[place]
-        self.sink[place] = np.where(
-            more == 0, after, self.limits.denormalize(self.limits.normalize(after) + more, after)
-        )
+        total = self.limits.denormalize(self.limits.normalize(after) + more, after)
+        self.sink[place] = np.where(more == 0, after, total)
 
     def mix(self, strength: float) -> None:
-        """Makes the result a mix with the source, 0 to 1."""
+        """Mix the result with the source.
+
+        Args:
+            strength: share of the result, 0 to 1.
+        """
         for rows in self.strips():
             self.mend(rows, (1 - strength) * self.removed(rows))
 
 
 def gaps(page: np.ndarray, nodata_values: tuple[float, ...]) -> tuple[float, ...]:
-    """The values that mean that a pixel of a page is missing: declared ones, and that of a margin.
+    """Return the values that mark missing pixels: declared ones, and that of a constant margin.
 
-    Of a volume (D, H, W, C) the plane in its middle is asked.
+    Args:
+        page: (H, W, C), or a volume (D, H, W, C), whose margin is that of the middle plane.
+        nodata_values: declared ones.
     """
-    margin = margin_value(page[len(page) // 2] if len(page.shape) == 4 else page)
-    return nodata_values if margin is None or margin in nodata_values else (*nodata_values, margin)
+    plane = page[len(page) // 2] if len(page.shape) == 4 else page
+    margin = margin_value(plane)
+    if margin is None or margin in nodata_values:
+        return nodata_values
+    return (*nodata_values, margin)
 
 
 class PageStack:
     """The pages of an array, on their way to the network and back.
 
     Args:
-        source, sink: (..., H, W, C), or volumes (..., D, H, W, C): what is denoised, and where
-            results go.
-        invalid: bool, in that shape, see `HtmlReport`.
+        source: stored values, (..., H, W, C), or volumes (..., D, H, W, C).
+        sink: receives the result, in that shape.
+        invalid: bool, in that shape, see `Page`.
         dims: 2, or 3 of volumes.
         colours: channels that are denoised; the others are transparency.
         nodata_values: stored values that mean that a pixel is missing.
@@ -183,7 +223,8 @@ class PageStack:
         nodata_values: tuple[float, ...],
         device: torch.device,
     ) -> None:
-        self.source, self.sink = source, sink
+        self.source = source
+        self.sink = sink
         self.invalid = invalid
         self.volumes = dims == 3
         self.colours = colours
@@ -191,8 +232,10 @@ class PageStack:
         self.device = device
         self.stacked, self.size, _ = of_pages(source.shape, dims)
         self.places = list(np.ndindex(*self.stacked))
-        some = {self.places[0], self.places[len(self.places) // 2], self.places[-1]}
-        self._gaps = {place: gaps(source[place][..., :colours], nodata_values) for place in some}
+        self._gaps: dict[tuple[int, ...], tuple[float, ...]] = {}
+        for place in (self.places[0], self.places[len(self.places) // 2], self.places[-1]):
+            if place not in self._gaps:
+                self._gaps[place] = gaps(source[place][..., :colours], nodata_values)
         self.limits: IntensityScaling | None = None
         self.together = False  # all channels go through the network at once, see `judge`
 
@@ -205,15 +248,10 @@ class PageStack:
         self.together = together
         sample: Any = (..., slice(self.colours))
         if self.volumes:
-            sample = (
-                ...,
-                evenly(self.size[0], PLANES),
-                slice(None),
-                slice(None),
-                slice(self.colours),
-            )
+            planes = evenly(self.size[0], PLANES)
+            sample = (..., planes, slice(None), slice(None), slice(self.colours))
         unknown = None if self.invalid is None else self.invalid[sample]
-        everywhere = sorted({fill for found in self._gaps.values() for fill in found})
+        everywhere = sorted(set().union(*self._gaps.values()))
         self.limits = IntensityScaling.of(
             self.source[sample], fixed, together, everywhere, equivariant, unknown
         )
@@ -225,9 +263,8 @@ class PageStack:
         page = Page(
             self.source[place], self.sink[place], self.colours, self.limits, self.device, invalid
         )
-        page.nodata_values = (
-            self._gaps[place]
-            if place in self._gaps
-            else gaps(page.source[..., : self.colours], self.nodata_values)
-        )
+        if place in self._gaps:
+            page.nodata_values = self._gaps[place]
+        else:
+            page.nodata_values = gaps(page.source[..., : self.colours], self.nodata_values)
         return page

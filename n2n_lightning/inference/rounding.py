@@ -1,13 +1,13 @@
-"""Whether whole numbers can hold a denoised picture, judged on a sample of it before the picture is denoised.
+"""Decide on a sample of a picture of integers if its result can be rounded to integers.
 
-Rounding adds an error of 0.29 (1/12 of a squared step) and moves flat places to the next whole
-number. That does not matter where the error of the result is larger than a step, as in photographs.
-Photon counts of 0.1 a pixel become 0.
+Rounding adds an error of 0.29 (1/12 of a squared step) and moves flat places to the next integer.
+That is harmless where the error of the result is larger than a step, as in photographs; but photon
+counts of 0.1 per pixel become 0.
 
-The error of the result follows from what was removed: for an estimate f that errs least, the
-squared error is v times the mean of df/dy (Stein, Ann. Statist. 1981), and the mean square of what
-was removed, r, is v less that error. So it is r d / (1 - d), with the mean derivative d by one
-random perturbation, as in n2n_lightning.metrics.sure.
+The error of the result follows from the residual: for the estimate f with the least error, the
+squared error is v times the mean of df/dy (Stein, Ann. Statist. 1981), v being the variance of the
+noise, and the mean square r of the residual is v minus that error. So it is r d / (1 - d), with the
+mean derivative d from one random perturbation, as in n2n_lightning.metrics.sure.
 """
 
 from collections.abc import Sequence
@@ -54,12 +54,12 @@ class Sample:
 
     @property
     def removed(self) -> float:
-        """The root mean square of what was removed."""
+        """Root mean square of the residual."""
         return float(np.sqrt(np.nanmean((self.source - self.result) ** 2)))
 
     @property
     def error(self) -> float:
-        """The expected root mean square error of the result."""
+        """Expected root mean square error of the result."""
         if self.moved is None or self.sign is None:
             return self.removed
         slope = float(np.nanmean(self.sign * (self.moved - self.result))) / self.step
@@ -97,15 +97,18 @@ def lossy(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> str | None:
 
 
 def reason(sample: Sample, display: bool = False) -> str | None:
-    """See `lossy`.
+    """Return the harm that rounding does to a sample, see `lossy`.
 
     Args:
         sample: of the picture.
         display: the values are colours of a screen, 0 to 255.
     """
-    source, result, rounded = sample.source, sample.result, np.rint(sample.result)
-    whole, after = float(np.nanmean(result)), float(np.nanmean(rounded))
-    if abs(after - whole) > _noticeable(float(np.nanmean(source)), int(np.isfinite(result).sum())):
+    source, result = sample.source, sample.result
+    rounded = np.rint(result)
+    whole = float(np.nanmean(result))
+    after = float(np.nanmean(rounded))
+    count = int(np.isfinite(result).sum())
+    if abs(after - whole) > _noticeable(float(np.nanmean(source)), count):
         return f"change the mean from {whole:.3g} to {after:.3g}"
     if display:
         return None
@@ -115,9 +118,8 @@ def reason(sample: Sample, display: bool = False) -> str | None:
     changed = (np.abs(then - before) > least) & (removed < FAINT) & (removed > 0)
     changed &= means != 0  # nothing was counted there, as in dead frames: 0 is right
     if changed.any():
-        worst = int(
-            np.argmax(np.where(changed, np.abs(then - before) / np.maximum(np.abs(means), 1e-9), 0))
-        )
+        relative = np.abs(then - before) / np.maximum(np.abs(means), 1e-9)
+        worst = int(np.argmax(np.where(changed, relative, 0)))
         return f"change the mean of a faint region from {before[worst]:.3g} to {then[worst]:.3g}"
     clean = sample.removed < 1 and sample.removed**2 < CLEAN * abs(float(np.nanmean(source)))
     if sample.error < 1 and not clean:
@@ -154,13 +156,22 @@ class Stack:
     def cut(
         self, place: tuple[slice, ...], nodata_values: tuple[float, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A block of each frame, and which of its pixels are missing."""
+        """Cut a block out of each frame.
+
+        Args:
+            place: a slice of each spatial axis.
+            nodata_values: stored values that mark missing pixels.
+
+        Returns:
+            The blocks, and masks of their missing pixels.
+        """
         gone = []
         for frame, mask in zip(self.frames, self.masks, strict=True):
             pixels = frame[place]
-            found = invalid_mask(pixels, nodata_values)
-            found = np.zeros(pixels.shape, bool) if found is None else found
-            gone.append(found if mask is None else found | mask[place])
+            missing = invalid_mask(pixels, nodata_values)
+            if missing is None:
+                missing = np.zeros(pixels.shape, bool)
+            gone.append(missing if mask is None else missing | mask[place])
         return np.stack([frame[place] for frame in self.frames]), np.stack(gone)
 
 
@@ -201,7 +212,8 @@ def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | 
     sample = Sample(flat(blocks), denoised(blocks))
     if not 0 < sample.removed < STRONG:
         return sample
-    sign, step = np.random.default_rng(0).choice([-1.0, 1.0], blocks.shape), STEP * sample.removed
+    sign = np.random.default_rng(0).choice([-1.0, 1.0], blocks.shape)
+    step = STEP * sample.removed
     return Sample(sample.source, sample.result, denoised(blocks + step * sign), flat(sign), step)
 
 
@@ -240,19 +252,15 @@ def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
 def _blocks(
     stacks: Sequence[Stack], nodata_values: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Blocks (T, n, H, W, C) of evenly spread brightness, and their missing pixels; None where no block is known."""
+    """Cut out blocks (T, n, H, W, C) of evenly spread brightness, and the masks of their missing pixels."""
     size = stacks[0].page.shape[:-1]
     sides = [min(n, SIDE) for n in size[-2:]]
     sides = [min(size[0], DEPTH), *sides] if len(size) == 3 else sides
     steps = [max(side, n // 16 // side * side) for n, side in zip(size, sides, strict=True)]
-    corners = list(
-        product(
-            *(
-                range(0, n - side + 1, step)
-                for n, side, step in zip(size, sides, steps, strict=True)
-            )
-        )
-    )
+    starts = []
+    for n, side, step in zip(size, sides, steps, strict=True):
+        starts.append(range(0, n - side + 1, step))
+    corners = list(product(*starts))
     candidates = []
     for stack in stacks:
         declared = gaps(stack.page, nodata_values)
@@ -277,7 +285,7 @@ def _blocks(
 
 
 def _spread(count: int) -> list[int]:
-    """The middles of up to BLOCKS equal parts of `count` numbers: each stands for as many.
+    """Return the middles of up to BLOCKS equal parts of `count` numbers.
 
     >>> _spread(16), _spread(3)
     ([1, 3, 5, 7, 9, 11, 13, 15], [0, 1, 2])

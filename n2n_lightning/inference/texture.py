@@ -1,12 +1,12 @@
-"""Texture that a network took for noise, put back: for networks that are told nothing of the noise.
+"""Restore texture that a blind denoiser removed as noise.
 
-Such a network takes some knitwear, sand or foliage for weak noise. But the noise of one exposure
-goes with brightness: of all surfaces of about one brightness about as much is removed. Where much
-more is, and what is left has structure, most of what was removed is picture. Of what was removed,
-with the mean square E, only a share s is taken then. Where all of the noise, of variance N, is in
-it, and the rest has nothing to do with the noise, the squared error becomes (1 - s)^2 N + s^2 (E -
-N) on average: least for s = N / E, and for s up to 2 N / E no more than N, that of the picture as
-it was. So s = min(1, 2 N / E), which begins to fall where most of what was removed is picture.
+A blind denoiser mistakes some knitwear, sand or foliage for weak noise. But the noise of one
+exposure depends on brightness: about as much is removed from all surfaces of one brightness. Where
+much more is removed, and the result still has structure, most of the residual is picture. Then only
+a share s of the residual, of mean square E, is removed. If the residual has all of the noise, of
+variance N, and the rest of it is independent of the noise, the mean squared error becomes
+(1 - s)^2 N + s^2 (E - N): least for s = N / E, and for s up to 2 N / E at most N, the error of the
+noisy picture. So s = min(1, 2 N / E), which is below 1 where most of the residual is picture.
 """
 
 import numpy as np
@@ -33,10 +33,11 @@ NEAR, LOW = 0.1, 25
 
 @np.errstate(over="ignore", invalid="ignore")  # of huge values: of their blocks nothing is known
 def put_back(page: Page, together: bool) -> None:
-    """Puts texture back into the result of a page (H, W, C), in place.
+    """Put texture back into the result of a page (H, W, C), in place.
 
     Args:
-        together: whether the channels are colours, which are judged together, or else each alone.
+        page: source and result; pages of fewer than FEWEST blocks are left.
+        together: the channels are colours and judged together, otherwise each by itself.
     """
     height, width = page.sink.shape[:2]
     if (height // BLOCK_SIDE) * (width // BLOCK_SIDE) < FEWEST:
@@ -44,13 +45,15 @@ def put_back(page: Page, together: bool) -> None:
     strips = page.strips(BLOCK_SIDE)
     measured = [_measured(*page.both(strip), together) for strip in strips]
     removed, left, bright = (np.concatenate(parts, 1) for parts in zip(*measured, strict=True))
-    taken = np.stack([_taken(*values) for values in zip(removed, left, bright, strict=True)])
+    shares = map(_share_removed, removed, left, bright)
+    taken = np.stack(list(shares))
     if taken.min() == 1:
         return
     peaks = PEAK * np.sqrt(np.nan_to_num(removed))
     for strip in strips:
-        share, peak = (_between(values, strip, width) for values in (taken, peaks))
+        share = _interpolated(taken, strip, width)
         if share.min() < 1:
+            peak = _interpolated(peaks, strip, width)
             difference = page.removed(strip)
             calm = (2 - np.abs(difference) / np.maximum(peak, 1e-12)).clip(0, 1)
             page.mend(strip, (1 - share) * calm * difference)
@@ -59,34 +62,41 @@ def put_back(page: Page, together: bool) -> None:
 def _measured(
     before: np.ndarray, after: np.ndarray, together: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean square of what was removed, variance (but for a slope) and mean of what is left, of each block.
+    """Measure the blocks of a page.
 
     Args:
-        before, after: (H, W, C), NaN where pixels are missing: so are variance and mean of their
-            blocks then.
+        before, after: source and result, (H, W, C), NaN where pixels are missing.
+        together: average the channels.
 
     Returns:
-        Each (C, h, w), or (1, h, w) for colours together.
+        Mean square of the residual, variance (without a linear slope) and mean of the result, each
+        (C, h, w), or (1, h, w) if averaged; NaN for blocks with missing pixels.
     """
-    squares, values = _blocks((before - after) ** 2), _blocks(after)
+    squares = _blocks((before - after) ** 2)
+    values = _blocks(after)
     calm = round(BLOCK_SIDE * BLOCK_SIDE * (1 - HOT))
     left = values.var(-1)
-    for axis in np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE].reshape(2, -1).astype(np.float32):
+    coordinates = np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE].reshape(2, -1).astype(np.float32)
+    for axis in coordinates:
         across = axis - axis.mean()
         left -= (values @ across) ** 2 / (across**2).sum() / across.size
-    found = np.partition(squares, calm - 1)[..., :calm].mean(-1), left, values.mean(-1)
-    return tuple(part.mean(0, keepdims=True) for part in found) if together else found
+    removed = np.partition(squares, calm - 1)[..., :calm].mean(-1)
+    bright = values.mean(-1)
+    if not together:
+        return removed, left, bright
+    removed, left, bright = (part.mean(0, keepdims=True) for part in (removed, left, bright))
+    return removed, left, bright
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
-    """(H, W, C) as whole blocks, (C, h, w, BLOCK_SIDE * BLOCK_SIDE)."""
+    """Cut (H, W, C) into whole blocks, (C, h, w, BLOCK_SIDE * BLOCK_SIDE)."""
     blocks = cut_blocks(values.transpose(2, 0, 1), BLOCK_SIDE).transpose(0, 1, 3, 2, 4)
     channels, height, width, *_ = blocks.shape
     return blocks.reshape(channels, height, width, BLOCK_SIDE * BLOCK_SIDE)
 
 
-def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
-    """What share of what was removed is to be taken from each block, (h, w): 1 where it is noise."""
+def _share_removed(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
+    """Return the share of the residual to remove from each block, (h, w): 1 where it is noise."""
     from scipy.ndimage import percentile_filter
 
     share = np.ones(removed.shape)
@@ -94,29 +104,30 @@ def _taken(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndar
     known = np.isfinite(removed + left + bright) & (removed > TINY)
     if known.sum() < FEWEST:
         return share
-    square, light = removed[known].astype(np.float64), bright[known].astype(np.float64)
+    square = removed[known].astype(np.float64)
+    light = bright[known].astype(np.float64)
     few = np.random.default_rng(0).permutation(len(square))[:MAX_BLOCKS]
     few = few[np.argsort(light[few], kind="stable")]
     base, slope = robust_noise_line(light[few], square[few])
     near = percentile_filter(square[few], LOW, max(1, round(NEAR * len(few))))
-    # Of three guesses the largest: what is put back has to stand out of all of them.
-    usual = np.maximum(
-        np.maximum(base + slope * light, np.median(square)), np.interp(light, light[few], near)
-    )
+    # The largest of three estimates: texture has to exceed all of them.
+    usual = np.maximum(base + slope * light, np.median(square))
+    usual = np.maximum(usual, np.interp(light, light[few], near))
     texture = _rising(left[known] / square, *SURFACE)
     low, high = np.quantile(light, (0.02, 0.98))
     weak = 1 - _rising(np.sqrt(square) / max(high - low, 1e-12), *STRONG)
-    share[known] -= texture * weak * (1 - np.minimum(1, 2 * usual / square))
+    restored = 1 - np.minimum(1, 2 * usual / square)
+    share[known] -= texture * weak * restored
     return share
 
 
 def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 up to `low`, 1 from `high` on, a line between them."""
+    """Return 0 up to `low`, 1 from `high` on, and a linear ramp between them."""
     return ((values - low) / (high - low)).clip(0, 1)
 
 
-def _between(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
-    """Values of blocks (C, h, w) at some rows of pixels, (rows, width, C), on lines between the middles of blocks."""
+def _interpolated(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
+    """Interpolate values of blocks (C, h, w) linearly at some rows of pixels: (rows, width, C)."""
     for axis, pixels in ((1, np.arange(rows.start, rows.stop)), (2, np.arange(width))):
         last = values.shape[axis] - 1
         place = ((pixels + 0.5) / BLOCK_SIDE - 0.5).clip(0, last)

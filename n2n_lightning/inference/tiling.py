@@ -1,4 +1,4 @@
-"""Images and volumes of any size through a network, in blended, overlapping tiles: memory does not grow with them."""
+"""Images and volumes of any size through a network in blended, overlapping tiles."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +32,9 @@ class Span(NamedTuple):
     after: int
 
     def weights(self) -> Tensor:
-        """The share of this tile in the result at each pixel; those of all tiles add up to 1 everywhere.
+        """Return the weight of this tile at each of its pixels; those of all tiles add up to 1.
 
-        Next to its border a tile counts nothing, for there the network lacks the pixels beyond it.
+        Next to its border a tile has weight 0, because the network lacks the pixels beyond it.
         """
         weights = torch.ones(self.stop - self.start)
         if self.before:
@@ -45,35 +45,59 @@ class Span(NamedTuple):
 
 
 def _ramp(length: int) -> Tensor:
-    """0 over the first MARGIN of it, 1 over the last, half a cosine between them."""
+    """Return 0 over the first MARGIN of the length, 1 over the last, half a cosine between them."""
     position = (torch.arange(length) + 0.5) / length
     return 0.5 - 0.5 * (math.pi * ((position - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)).cos()
 
 
 def overlap_of(network: Any, dims: int) -> int:
-    """By how many pixels tiles overlap: where a network has a `reach`, so that they have the result of the whole image.
+    """Return the overlap of neighbouring tiles, in pixels.
 
-    Those of volumes by no more than OVERLAPS, for what is computed twice grows with all three
-    sides.
+    With a network that states its `receptive_radius`, tiles give the result of the whole image.
+    Tiles of volumes overlap by OVERLAPS at most, because repeated work grows with all three sides.
+
+    Args:
+        network: the network.
+        dims: spatial axes, 2 or 3.
     """
-    reach = getattr(network, "receptive_radius", None)
-    needed = OVERLAPS[dims] if reach is None else math.ceil(reach / MARGIN)
+    radius = getattr(network, "receptive_radius", None)
+    needed = OVERLAPS[dims] if radius is None else math.ceil(radius / MARGIN)
     return needed if dims == 2 else min(needed, OVERLAPS[dims])
 
 
 def least_tile(overlap: int, multiple: int) -> int:
-    """The smallest side of tiles that overlap so much, on both sides."""
+    """Return the smallest side of tiles.
+
+    Args:
+        overlap: with the neighbours, in pixels.
+        multiple: divisor of their sides, see `spans`.
+    """
     return 2 * (-(-overlap // multiple) * multiple)
 
 
 def tile_of(dims: int, overlap: int, multiple: int) -> int:
-    """The side of tiles where none is asked for."""
+    """Return the default side of tiles.
+
+    Args:
+        dims: spatial axes, 2 or 3.
+        overlap: with the neighbours, in pixels.
+        multiple: divisor of their sides, see `spans`.
+    """
     return max(TILES[dims], least_tile(overlap, multiple))
 
 
 def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[2]) -> list[Span]:
-    """The tiles along an axis. All start at multiples of `multiple`, so that a network that halves the size sees the
-    same pairs of pixels as in the whole image; all but the last have the same length.
+    """Divide an axis into tiles; all but the last have the same length.
+
+    Args:
+        length: of the axis, in pixels.
+        tile: side of the tiles; None: one tile.
+        multiple: divisor of the starts of all tiles, so that a network that halves the size pools
+            the same pixels as in the whole image.
+        overlap: of neighbouring tiles, in pixels.
+
+    Returns:
+        The tiles, in order.
 
     Raises:
         InputError: the tile is too small for its overlaps.
@@ -91,15 +115,13 @@ def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[
         )
     step = -(-tile // multiple) * multiple - overlap
     starts = list(range(0, length - overlap, step))
-    return [
-        Span(
-            s,
-            min(s + step + overlap, length),
-            overlap if s else 0,
-            overlap if s != starts[-1] else 0,
-        )
-        for s in starts
-    ]
+    tiles = []
+    for start in starts:
+        stop = min(start + step + overlap, length)
+        before = overlap if start else 0
+        after = overlap if start != starts[-1] else 0
+        tiles.append(Span(start, stop, before, after))
+    return tiles
 
 
 def tiled(
@@ -113,7 +135,7 @@ def tiled(
     advance: Callable[[int], Any] = lambda tiles: None,
     overlap: int | None = None,
 ) -> None:
-    """Denoises an image or a volume piece by piece.
+    """Denoise an image or a volume tile by tile.
 
     Args:
         network: (B, C, h, w) -> (B, C, h, w); of volumes (B, C, d, h, w).
@@ -126,10 +148,9 @@ def tiled(
         advance: called with the number of tiles that were finished.
         overlap: of neighbouring tiles, in pixels; None: OVERLAPS.
     """
-    each = [
-        spans(length, tile, multiple, OVERLAPS[len(size)] if overlap is None else overlap)
-        for length in size
-    ]
+    if overlap is None:
+        overlap = OVERLAPS[len(size)]
+    each = [spans(length, tile, multiple, overlap) for length in size]
     # Bands of tiles follow one another along the longest side, so that what is held between them is
     # small.
     along = max(range(len(size)), key=lambda axis: size[axis])
@@ -173,7 +194,7 @@ def tiled(
 
 
 def _groups(inner: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Span, ...]]]:
-    """Up to `batch` neighbouring tiles of the same sides."""
+    """Yield up to `batch` neighbouring tiles of the same sides."""
 
     def sides(spans_: tuple[Span, ...]) -> list[int]:
         return [span.stop - span.start for span in spans_]
@@ -190,7 +211,16 @@ def _groups(inner: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Sp
 def in_tiles(
     network: Callable[[Tensor], Tensor], images: Tensor, overlap: int | None = None
 ) -> Tensor:
-    """What a network makes of images (B, C, H, W) or volumes; large ones go through it in tiles."""
+    """Apply a network to a batch; large images go through it in tiles.
+
+    Args:
+        network: (B, C, h, w) -> (B, C, h, w), or volumes.
+        images: (B, C, H, W) or (B, C, D, H, W).
+        overlap: of neighbouring tiles, in pixels; None: OVERLAPS.
+
+    Returns:
+        The denoised images, in the shape of the output of the network.
+    """
     size = size_of(images)
     if math.prod(size) <= TILED_PIXELS:
         return network(images)
@@ -217,10 +247,15 @@ def in_tiles(
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
-    """The mean over the 8 flips and quarter turns of the input, each turned back: (B, C, H, W) -> the same.
+    """Return a function that averages a network over the 8 flips and quarter turns of its input.
 
-    Images are padded to a multiple of `multiple` first, so that what the network pads does not move
-    with the turns.
+    Args:
+        network: (B, C, H, W) -> (B, C, H, W), or volumes.
+        multiple: images are padded to a multiple of it first, so that the padding of the network
+            does not move with the turns.
+
+    Returns:
+        The function, with the shapes of the network.
     """
 
     def denoise(image: Tensor) -> Tensor:
