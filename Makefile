@@ -6,7 +6,7 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep report test quick lint bench tensorboard docs clean
+.PHONY: help setup train sweep report test test-all quick lint bench tensorboard docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,16 @@ setup: .venv/.dev  ## Create .venv and install the project with the tested versi
 train: .venv/.installed  ## Train a small U-Net on the embedded photographs (ARGS="optim.lr=0.001 ..." changes anything)
 	$(PY) -m n2n_lightning.train $(ARGS)
 
+PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
+
 test: .venv/.dev  ## Run the tests (ARGS="-k resume" picks some)
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PYTEST) -m "not walk" $(ARGS)
+
+test-all: .venv/.dev  ## Run all tests, also the walks through whole commands with rare kinds of data
+	$(PYTEST) $(ARGS)
 
 quick: .venv/.dev  ## Run the tests but for those that take long
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not walk" $(ARGS)
 
 lint: .venv/.dev  ## Check style and types
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

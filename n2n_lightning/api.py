@@ -24,7 +24,7 @@ from n2n_lightning.data.intensity import intensity_stats as values_of
 from n2n_lightning.data.reading import read_any, read_scenes
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
-from n2n_lightning.inspection.reports import InspectionReport
+from n2n_lightning.inspection.inspection_report import InspectionReport
 from n2n_lightning.metrics.noisy_reference import Estimates, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.paths import expand

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from n2n_lightning.config.choices import DTYPES, LABEL_IMAGES, OUTLIERS
 from n2n_lightning.files import InputError, Parser, command, one_of
 from n2n_lightning.formats import opened
-from n2n_lightning.formats.converters import left_alone
 from n2n_lightning.formats.picture import AskedAxes, ReadAs, Values
 from n2n_lightning.formats.units import converted
 from n2n_lightning.inference.plan import Job, folder_of, halves_of, planned, refuse_inputs
+from n2n_lightning.inference.skipped_files import left_alone
 
 if TYPE_CHECKING:
     from n2n_lightning.inference.denoiser import TrainedDenoiser
@@ -61,7 +61,7 @@ def _add_input_options(p: Parser) -> None:
 
 
 def _add_result_options(p: Parser) -> None:
-    """Add the options that decide which pixels change, by how much, and what is written with them."""
+    """Add the options for which pixels change, by how much, and the files written beside them."""
     p.add_argument(
         "--strength",
         type=float,
@@ -76,7 +76,8 @@ def _add_result_options(p: Parser) -> None:
     p.add_argument(
         "--outliers",
         default="auto",
-        help="isolated pixels that stand out: auto keeps their values, unless there is evidence against them; replace;"
+        help="isolated pixels that stand out: auto keeps their values, unless there is evidence"
+        " against them; replace;"
         " keep treats them as any pixel",
     )
     p.add_argument(
@@ -306,7 +307,7 @@ def _detector_defects(
     options: "DenoiseOptions",
     asked: AskedAxes,
 ) -> "DetectorDefects | None":
-    """Return the defects in a mask, or those that pictures of different scenes share, and print these."""
+    """Return the defects in a mask, or print and return those that different scenes share."""
     from n2n_lightning.inference.outlier_files import defects_of_folders, read_mask
 
     if args.bad_pixels:
@@ -412,7 +413,7 @@ def run(args: Any) -> int:
 def _file_denoiser(
     args: Any, jobs: Sequence[Job], missing: Sequence[Job], progress: Any
 ) -> "FileDenoiser":
-    """Return what denoises the files: the network on its device, the options, what the folders say."""
+    """Return the denoiser of the files: network on its device, options, facts of the folders."""
     from n2n_lightning.inference.checkpoint import PRETRAINED
     from n2n_lightning.inference.denoiser import load
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser

@@ -14,8 +14,8 @@ from typing import Any
 from n2n_lightning.config.overrides import quote
 from n2n_lightning.files import InputError, Parser, command, option, spelled
 from n2n_lightning.inference.plan import refuse_inputs
-from n2n_lightning.reporting import scores
-from n2n_lightning.reporting.scores import NOISY_INPUT
+from n2n_lightning.reporting import score_table
+from n2n_lightning.reporting.score_table import NOISY_INPUT
 
 PAIRS_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
@@ -431,16 +431,16 @@ def main() -> int:
         reference = found[first] if first and name != first else None
         rows[name] = {**summarise(measured, reference), **notes[name]}
     if args.fsc:
-        scores.write_correlation(args.fsc, curves(runs, data, args.device), rows)
+        score_table.write_correlation(args.fsc, curves(runs, data, args.device), rows)
     _describe(args, data, networks)
-    scores.show(rows)
+    score_table.show(rows)
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
-        scores.write_json(args.json, content)
+        score_table.write_json(args.json, content)
     if args.csv:
-        scores.write_csv(args.csv, found)
+        score_table.write_csv(args.csv, found)
     if args.picture:
-        scores.draw_extremes(found[first or NOISY_INPUT], data, args.picture)
+        score_table.draw_extremes(found[first or NOISY_INPUT], data, args.picture)
     return failed
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.intensity import intensity_stats
-from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.inspection import inspect, unfit
 from tests.conftest import run
 

@@ -16,7 +16,7 @@ from n2n_lightning.data.generated.fabrics import fabrics
 from n2n_lightning.data.generated.specimens import specimens
 from n2n_lightning.data.movie import BlindFrames
 from n2n_lightning.data.samplers import BatchIndex, BatchSampler, Loader
-from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.data.single_image import SingleImageCrops
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Bernoulli, Gaussian, Pixelate

@@ -11,6 +11,7 @@ import torch
 import n2n_lightning
 from n2n_lightning import fit, inspect_images, load, score
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.checkpoint import CheckpointInfo
 from tests.conftest import LIMIT, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def test_the_score_is_near_the_truth():
             result = (array + smooth) / 2
             return (result, torch.zeros(result.shape)) if outlier_map else result
 
-    model = Half(torch.nn.Identity(), 1, scale=2000.0)
+    model = Half(torch.nn.Identity(), 1, CheckpointInfo(scale=2000.0))
     found = score(model, first, second, layout="NHW")
     images = torch.from_numpy(first.astype(np.float32))[:, None]
     outputs = torch.stack([model.denoise(image) for image in images])[:, 0].numpy()

@@ -10,8 +10,8 @@ from scipy.special import erf
 
 from n2n_lightning import load
 from n2n_lightning.api import score
-from n2n_lightning.arrays import bad_pixels
-from n2n_lightning.arrays.outliers import Listed, PageOutliers, find_outliers, inside
+from n2n_lightning.arrays import outliers
+from n2n_lightning.arrays.outlier_lists import Listed, PageOutliers, find_outliers, inside
 from n2n_lightning.data import PairedImages
 from n2n_lightning.files import InputError
 from tests.conftest import run
@@ -249,7 +249,7 @@ def test_scores_count_what_is_left_with_its_stored_value_and_again_without():
     assert erased.restored(smooth)[0, 0, 20, 20] == 0.5
     # of a movie it may be an event
     assert Listed.of(first, second, "auto", repeats=False).left.sum() == 2
-    assert bad_pixels.lacking(first, second, bad_pixels.outlier_mask(first)).nonzero().tolist() == [
+    assert outliers.lacking(first, second, outliers.outlier_mask(first)).nonzero().tolist() == [
         [0, 0, 40, 40]
     ]
 

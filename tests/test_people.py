@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from n2n_lightning import load
-from n2n_lightning.arrays import bad_pixels, normalization
+from n2n_lightning.arrays import bad_pixels, normalization, outliers
 from n2n_lightning.data import Images, PairedImages
 from n2n_lightning.data.reading import read_scenes
 from n2n_lightning.data.reading_files import read_picture
@@ -135,12 +135,12 @@ def test_stars_stay_and_hot_pixels_do_not():
             -((y - cy) ** 2 + (x - cx) ** 2) / (2 * sigma**2)
         )
     image = torch.from_numpy(sky).float()
-    assert bad_pixels.outlier_mask(image) is None
+    assert outliers.outlier_mask(image) is None
     spots = draws.integers(0, 400, (40, 2))
     for cy, cx in spots:
         if abs(float(image[0, 0, cy, cx])) < 0.03:
             image[0, 0, cy, cx] = 20
-    found = bad_pixels.outlier_mask(image)
+    found = outliers.outlier_mask(image)
     assert torch.equal(found, image == 20)
 
 

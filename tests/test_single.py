@@ -545,7 +545,7 @@ def test_a_frame_is_never_shown_to_the_network_that_learns_it():
                 around(t, k, count) != t and 0 <= around(t, k, count) < count for k in frames(3)
             )
     movie = torch.arange(7.0).view(1, 7, 1, 1, 1).expand(1, 7, 2, 8, 8)[0]
-    from n2n_lightning.data.scenes import EqualSizeScenes
+    from n2n_lightning.data.scene_set import EqualSizeScenes
 
     scene = EqualSizeScenes([movie], ["movie"], torch.tensor([7]))
     near = surroundings(scene, torch.tensor([0, 0]), torch.tensor([0, 3]), 2)

@@ -535,14 +535,14 @@ def test_prepare_writes_what_course_reads(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "-o", "out"], "error: data.root=nowhere: no such folder"),
+        (["nowhere", "-o", "out"], "error: photos nowhere: no such folder"),
         (
             ["photos", "-o", "out", "--noise", "gaussian"],
             "error: --noise gaussian: its values do not fit into uint8",
         ),
         (["photos"], "error: the following arguments are required: -o/--out"),
-        (["photos", "-o", "out", "--block", "0"], "error: noise.block=0"),
-        (["photos", "-o", "out", "--pairs", "0"], "error: data.train_pairs=0"),
+        (["photos", "-o", "out", "--block", "0"], "error: --block 0"),
+        (["photos", "-o", "out", "--pairs", "0"], "error: --pairs 0"),
     ],
 )
 def test_prepare_mistakes(arguments, message, tmp_path):

@@ -13,7 +13,7 @@ from n2n_lightning import score
 from n2n_lightning.data import BatchIndex, PairedImages
 from n2n_lightning.data.capture_noise import levels_of, scored_direction
 from n2n_lightning.data.intensity import intensity_stats
-from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import inspect
 from n2n_lightning.metrics.noise_levels import noise_power

@@ -1,473 +1,272 @@
-"""Isolated pixels that stand out: stars, Bragg peaks, scatterers, hot and dead pixels, cosmic rays.
+"""Isolated pixels that stand out: hot, dead, hit by a cosmic ray, or undersampled stars.
 
-A single image does not tell a hot pixel from an undersampled star. So such pixels keep their
-stored value in results, while the network sees them inpainted, so that nothing around them changes.
-They are replaced only on evidence: another capture of the same scene lacks them, the same pixel of
-the detector stands out in most of several different scenes, or a mask names them.
+They are inpainted for the network, so that they affect no other pixel.
 """
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from n2n_lightning.arrays.axes import size as size_of
-from n2n_lightning.arrays.bad_pixels import (
-    HALO,
-    absent,
-    compact,
-    isolated,
-    lacking,
-    outlier_mask,
-    standing_out,
-    with_flanks,
-)
-from n2n_lightning.arrays.blocks import cut_blocks
+from n2n_lightning.arrays.bad_pixels import inpaint
 
-LOOKED = 9  # images that are searched for defective pixels of their detector
-PIXELS_AT_ONCE = 2**20  # of an image, about: bounds the memory of the search
+MAX_OUTLIER_SHARE = 0.01  # of the pixels: more sharp ones than this are image content
+LONG = 40  # pixels: tracks of cosmic rays are shorter
+# in units of the network's range: pixels within it are no outliers
+OUTLIER_LIMITS = (-0.2, 1.2)
 
 
-@dataclass(frozen=True)
-class Listed:
-    """Outliers of a validation batch, and how they enter its scores.
-
-    Attributes:
-        first: the first captures, (B, C, H, W) or (B, C, D, H, W), in units of the network; NaN
-            where a pixel is missing, or where there is evidence that it is no part of the scene.
-        second: the second captures, likewise; None where the reference is clean.
-        left: outliers of the first captures whose result is their stored value, bool.
-        other_left: the same for the second captures.
-        anywhere: outliers of either capture, whatever happens to them, bool.
-    """
-
-    first: Tensor
-    second: Tensor | None
-    left: Tensor
-    other_left: Tensor | None
-    anywhere: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        first: Tensor,
-        second: Tensor | None,
-        choice: str,
-        repeats: bool,
-        defects: Tensor | None = None,
-    ) -> "Listed | None":
-        """List the outliers of a batch.
-
-        Args:
-            first: captures, (B, C, H, W) or (B, C, D, H, W), in units of the network.
-            second: other captures of the same scenes; None: the reference is clean.
-            choice: one of choices.OUTLIERS, not `keep`.
-            repeats: whether both captures show the same thing, see `bad_pixels.lacking`.
-            defects: bool, (C, H, W): pixels that are known to be defective; None: none are.
-
-        Returns:
-            None where there are no outliers.
-        """
-        whole = choice == "auto"
-        mask = outlier_mask(first, whole)
-        other_mask = None
-        if second is not None:
-            other_mask = outlier_mask(second, whole)
-        if mask is None and other_mask is None:
-            return None
-        nothing = torch.zeros_like(first, dtype=torch.bool)
-        left = nothing if mask is None else mask
-        other_left = nothing if other_mask is None else other_mask
-        anywhere = left | other_left
-        if defects is not None and choice == "auto":
-            left = left & ~defects
-            other_left = other_left & ~defects
-        if second is not None and repeats:
-            gone = lacking(first, second, left)
-            other_gone = lacking(second, first, other_left)
-            first = torch.where(gone, torch.nan, first)
-            second = torch.where(other_gone, torch.nan, second)
-            left = left & ~gone
-            other_left = other_left & ~other_gone
-        if choice == "replace":
-            left = other_left = nothing
-        if second is None:
-            return cls(first, None, left, None, anywhere)
-        return cls(first, second, left, other_left, anywhere)
-
-    @property
-    def count(self) -> int:
-        """Outlier pixels of the batch; one that is so in several channels counts once."""
-        return int(self.anywhere.any(1).sum())
-
-    def restored(self, output: Tensor) -> Tensor:
-        """Return the result for the first captures, with the stored values of left outliers.
-
-        Returns:
-            In the shape of `output`.
-        """
-        return torch.where(self.left, self.first, output)
-
-    def other_restored(self, output: Tensor) -> Tensor:
-        """Return the result for the second captures, likewise.
-
-        Returns:
-            In the shape of `output`.
-        """
-        assert self.second is not None
-        assert self.other_left is not None
-        return torch.where(self.other_left, self.second, output)
-
-    def without(self, image: Tensor) -> Tensor:
-        """Return an image with NaN in place of all listed pixels.
-
-        Returns:
-            In the shape of `image`.
-        """
-        return torch.where(self.anywhere, torch.nan, image)
+def _square_ring(radius: int) -> list[tuple[int, int]]:
+    """Return the offsets of the pixels on the border of a square, in rows and columns."""
+    span = range(-radius, radius + 1)
+    return [offset for offset in product(span, span) if max(map(abs, offset)) == radius]
 
 
-class Unlisted:
-    """Validation batch without outliers, with the methods of `Listed`."""
-
-    count = 0
-
-    def restored(self, output: Tensor) -> Tensor:
-        """Return the output."""
-        return output
-
-    other_restored = without = restored
+_BESIDE = _square_ring(1)
 
 
-def listed_in(batch: Any) -> Listed | Unlisted:
-    """Return the outliers of a validation batch.
-
-    Returns:
-        Those of the batch; `Unlisted` where there are none.
-    """
-    return batch.get("listed") or Unlisted()
+_RING_2 = _square_ring(2)
 
 
-@dataclass(frozen=True)
-class PageOutliers:
-    """Outliers of a page or a volume, by their coordinates.
-
-    Coordinates are (n, 3), channel, row and column, or (n, 4), channel, plane, row and column.
-
-    Attributes:
-        left: those whose result is their stored value.
-        replaced: those whose result is the output of the network, which sees them inpainted.
-    """
-
-    left: np.ndarray
-    replaced: np.ndarray
-
-    @classmethod
-    def none(cls, axes: int) -> "PageOutliers":
-        """Return no outliers, of a page with 3 axes, (H, W, C), or 4, (D, H, W, C).
-
-        Returns:
-            Two empty arrays of coordinates.
-        """
-        nothing = np.zeros((0, axes), np.int64)
-        return cls(nothing, nothing)
-
-    @property
-    def all(self) -> np.ndarray:
-        """All coordinates: left outliers, then replaced ones."""
-        return np.concatenate((self.left, self.replaced))
-
-    def mark(self, page: np.ndarray) -> None:
-        """Write 1 for left pixels and 2 for replaced ones into a map, (H, W, C) or (D, H, W, C)."""
-        for value, points in ((1, self.left), (2, self.replaced)):
-            channel, *place = points.T
-            page[(*place, channel)] = value
+_RING_3 = _square_ring(3)
 
 
-@dataclass(frozen=True)
-class OutlierCounts:
-    """Numbers of isolated outliers of an image; one in several channels counts once.
-
-    Attributes:
-        left: outliers that keep their stored value.
-        replaced: outliers whose result is the output of the network.
-    """
-
-    left: int = 0
-    replaced: int = 0
-
-    def __add__(self, other: "OutlierCounts") -> "OutlierCounts":
-        return OutlierCounts(self.left + other.left, self.replaced + other.replaced)
-
-    @classmethod
-    def of(cls, outliers: PageOutliers) -> "OutlierCounts":
-        """Count the outliers of a page.
-
-        Returns:
-            Numbers of pixels, whatever their channels.
-        """
-        left = np.unique(outliers.left[:, 1:], axis=0)
-        replaced = np.unique(outliers.replaced[:, 1:], axis=0)
-        return cls(len(left), len(replaced))
-
-    def __str__(self) -> str:
-        parts = []
-        if self.left:
-            pixels = "pixel keeps its" if self.left == 1 else "pixels keep their"
-            parts.append(f"{self.left:,} isolated {pixels} stored value")
-        if self.replaced:
-            pixels = "pixel" if self.replaced == 1 else "pixels"
-            parts.append(f"{self.replaced:,} isolated {pixels} replaced")
-        return ", ".join(parts)
+HALO = 4  # pixels around one that decide whether it is an outlier, and which flanks it has
 
 
-def inside(points: np.ndarray, place: Sequence[slice]) -> tuple[np.ndarray, ...]:
-    """Return the points within a place, as indices of an array of that place.
+def outlier_mask(images: Tensor, whole: bool = False) -> Tensor | None:
+    """Find outliers: pixels that are sharper than any lens could make them.
+
+    A point of light is spread over its neighbours: two pixels away a star that is two pixels wide
+    (full width at half maximum) still has 3% of its peak in a third of them. A pixel is an outlier
+    where it has less than 2% there: a hot or dead pixel, a track of a cosmic ray, a cluster of up
+    to 3 x 3, but also an undersampled star. Only pixels beyond OUTLIER_LIMITS are tested, and only
+    those about 50 deviations of the noise above their surroundings can be told; others lie in the
+    range that the network knows. Lines of over 40 pixels are image content, and so is everything
+    sharp where it is more than 1 in 100 pixels.
 
     Args:
-        points: coordinates, (n, 1 + number of spatial axes).
-        place: a slice of each spatial axis, with its start and stop.
+        images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range; NaN does not
+            count.
+        whole: add adjacent pixels that stand out as well: the flanks of an undersampled star.
 
     Returns:
-        Channels, then coordinates along each spatial axis from the start of the place.
+        bool, in the shape of `images`; None where there are no outliers.
     """
-    starts = np.array([0, *(part.start or 0 for part in place)])
-    stops = np.array([np.iinfo(np.int64).max, *(part.stop for part in place)])
-    within = ((points >= starts) & (points < stops)).all(1)
-    return tuple((points[within] - starts).T)
+    *_, height, width = images.shape
+    planes = images.reshape(-1, height, width)
+    points = isolated(standing_out(planes), (height, width))
+    if not len(points):
+        return None
+    if whole:
+        points = with_flanks(planes, points)
+    mask = torch.zeros(planes.shape, dtype=torch.bool, device=images.device)
+    mask[tuple(points.T)] = True
+    return mask.reshape(images.shape)
 
 
-Read = Callable[[tuple[slice, ...]], Tensor]
-
-
-def find_outliers(read: Read, size: Sequence[int], flanks: bool) -> np.ndarray:
-    """Find the isolated outliers of a page or volume, see `bad_pixels.outlier_mask`.
+def standing_out(planes: Tensor) -> Tensor:
+    """Find the pixels that are sharper than a lens could make them, see `outlier_mask`.
 
     Args:
-        read: returns the pixels of a place, (C, h, w) or (C, d, h, w), in units of the network.
-        size: (H, W) or (D, H, W).
-        flanks: add adjacent pixels that stand out as well.
+        planes: (N, H, W), in units of the network's range; NaN does not count.
 
     Returns:
-        Coordinates as `PageOutliers` has them.
+        Their coordinates, (n, 3), in the order of the planes.
     """
+    below, above = OUTLIER_LIMITS
+    asked = ((planes < below) | (planes > above)) & planes.isfinite()
+    points = asked.nonzero()
+    if not len(points):
+        return points
+    padded = _pad_with_nan(planes)
     sharp = []
-    for part in _parts(size):
-        sharp.append(part.global_of(standing_out(part.planes(read))))
-    points = isolated(torch.cat(sharp), size[-2:])
-    if flanks and len(points):
-        grown = [points]
-        for part in _parts(size):
-            own = part.local_of(points)
-            if len(own):
-                own = with_flanks(part.planes(read), own)
-                grown.append(part.global_of(own, within=False))
-        points = torch.cat(grown).unique(dim=0)
-    return _split_planes(points.numpy(), size)
+    for part in points.split(100_000):
+        ground, noise = _surroundings(padded, part)
+        excess = _values_at(padded, part) - ground
+        ring = _values_around(padded, part, _RING_2)
+        heights = ((ring - ground) * excess.sign()).nan_to_num(0)
+        # Five of the ring may be of the same cluster.
+        halo = heights.sort(0).values[-6]
+        # False where everything around is NaN
+        sharp.append(excess.abs() * 0.02 > halo + 0.6 * noise)
+    return points[torch.cat(sharp)]
 
 
-def lacking_at(points: np.ndarray, read: Read, other: Read, size: Sequence[int]) -> np.ndarray:
-    """Tell which outliers of a capture another capture lacks, see `bad_pixels.lacking`.
+def _pad_with_nan(planes: Tensor) -> Tensor:
+    """Return planes (N, H, W) with 3 pixels of NaN around them, for `_values_at` and the like."""
+    padded = F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)
+    return padded[:, 0]
+
+
+def _values_at(padded: Tensor, points: Tensor, dy: int = 0, dx: int = 0) -> Tensor:
+    """Return the values of padded planes at some offset from points (n, 3) of the planes: (n,)."""
+    n, y, x = points.unbind(1)
+    return padded[n, y + 3 + dy, x + 3 + dx]
+
+
+def _values_around(padded: Tensor, points: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the values at several offsets from points (n, 3): (offsets, n)."""
+    return torch.stack([_values_at(padded, points, dy, dx) for dy, dx in offsets])
+
+
+def _surroundings(padded: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Measure the pixels three away from each point.
 
     Args:
-        points: coordinates as `find_outliers` returns them.
-        read: returns pixels of the capture, see `find_outliers`.
-        other: returns pixels of the other capture of the scene.
-        size: (H, W) or (D, H, W).
+        padded: planes (N, H + 6, W + 6), three pixels of NaN around them.
+        points: (n, 3).
+
+    Returns:
+        Their median, and their deviation by the median of differences, (n,) each.
+    """
+    ring = _values_around(padded, points, _RING_3)
+    ground = ring.nanmedian(0).values
+    deviation = (ring - ground).abs().nanmedian(0).values
+    return ground, 1.4826 * deviation
+
+
+def with_flanks(planes: Tensor, points: Tensor) -> Tensor:
+    """Add to outliers the pixels next to them that stand out by 4 deviations of the noise, too.
+
+    Args:
+        planes: (N, H, W).
+        points: coordinates, (n, 3).
+
+    Returns:
+        Coordinates, (m, 3), each once.
+    """
+    padded = _pad_with_nan(planes)
+    ground, noise = _surroundings(padded, points)
+    sign = (_values_at(padded, points) - ground).sign()
+    added = [points]
+    for dy, dx in _BESIDE:
+        excess = (_values_at(padded, points, dy, dx) - ground) * sign
+        shifted = points + torch.tensor([0, dy, dx], device=points.device)
+        added.append(shifted[excess > 4 * noise])  # False for NaN, as beyond the border
+    return torch.cat(added).unique(dim=0)
+
+
+def isolated(points: Tensor, size: Sequence[int]) -> Tensor:
+    """Keep the outliers of planes that have few of them: no lines, grids or letters.
+
+    Args:
+        points: coordinates, (n, 3): plane, row, column.
+        size: height and width of the planes.
+
+    Returns:
+        Coordinates, (m, 3).
+    """
+    if not len(points):
+        return points
+    most = max(9, MAX_OUTLIER_SHARE * size[0] * size[1])
+    few = [points[:0]]
+    for plane in points[:, 0].unique():
+        own = points[points[:, 0] == plane]
+        if len(own) <= LONG:
+            few.append(own)
+        elif len(own) <= most:
+            few.append(own[compact(own[:, 1:])])
+    return torch.cat(few)
+
+
+def compact(places: Tensor, most: int = LONG) -> Tensor:
+    """Tell which pixels belong to small groups, of pixels that touch one another.
+
+    Args:
+        places: rows and columns of the pixels, (n, 2).
+        most: pixels of a small group.
 
     Returns:
         bool, (n,).
     """
-    joined = torch.from_numpy(_join_planes(points, size))
-    result = np.zeros(len(points), bool)
-    for part in _parts(size):
-        chosen = part.holds(joined)
-        if chosen.any():
-            own = part.local_of(joined[chosen])
-            gone = absent(part.planes(read), part.planes(other), own)
-            result[chosen.numpy()] = gone.numpy()
-    return result
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    pixels = places.cpu().numpy()
+    touching = cKDTree(pixels).query_pairs(1.5, output_type="ndarray")
+    ones = np.ones(len(touching), bool)
+    graph = coo_array((ones, tuple(touching.T)), shape=(len(pixels), len(pixels)))
+    _, group = connected_components(graph, directed=False)
+    sizes = np.bincount(group)[group]
+    return torch.from_numpy(sizes <= most).to(places.device)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Rows of a page, or planes of a volume, that are searched at once.
+def lacking(image: Tensor, other: Tensor, outliers: Tensor) -> Tensor:
+    """Find the outliers of a capture that another capture of the same scene does not have.
 
-    Points are (plane, row, column): the plane of a page is a channel, the plane of a volume channel
-    * depth + plane.
-
-    Attributes:
-        size: of the page or volume, (H, W) or (D, H, W).
-        first: first row, or plane.
-        stop: the row, or plane, after the last one.
-    """
-
-    size: tuple[int, ...]
-    first: int
-    stop: int
-
-    @property
-    def deep(self) -> bool:
-        return len(self.size) == 3
-
-    @property
-    def top(self) -> int:
-        """First row to read: HALO rows before the first one decide about its pixels."""
-        return 0 if self.deep else max(0, self.first - HALO)
-
-    def planes(self, read: Read) -> Tensor:
-        """Return the pixels as planes (N, h, W).
-
-        Returns:
-            The page's channels, or all planes of all channels.
-        """
-        *_, height, width = self.size
-        if self.deep:
-            place = (slice(self.first, self.stop), slice(0, height), slice(0, width))
-            values = read(place)
-        else:
-            bottom = min(self.stop + HALO, height)
-            values = read((slice(self.top, bottom), slice(0, width)))
-        return values.reshape(-1, *size_of(values[None])[-2:])
-
-    def holds(self, points: Tensor) -> Tensor:
-        """Tell which points lie in this part: bool, (n,)."""
-        place = points[:, 1]
-        if self.deep:
-            place = points[:, 0] % self.size[0]
-        return (place >= self.first) & (place < self.stop)
-
-    def local_of(self, points: Tensor) -> Tensor:
-        """Return those of the points that lie in this part, as points of `planes`.
-
-        Returns:
-            (m, 3).
-        """
-        own = points[self.holds(points)].clone()
-        if self.deep:
-            depth = self.size[0]
-            channel = own[:, 0] // depth
-            plane = own[:, 0] % depth
-            length = self.stop - self.first
-            own[:, 0] = channel * length + plane - self.first
-        own[:, 1] -= self.top
-        return own
-
-    def global_of(self, points: Tensor, within: bool = True) -> Tensor:
-        """Return points of `planes` as points of the page or volume.
-
-        Args:
-            points: (n, 3).
-            within: leave out points beyond this part.
-
-        Returns:
-            (m, 3).
-        """
-        moved = points.clone()
-        if self.deep:
-            length = self.stop - self.first
-            channel = moved[:, 0] // length
-            plane = moved[:, 0] % length
-            moved[:, 0] = channel * self.size[0] + plane + self.first
-        moved[:, 1] += self.top
-        return moved[self.holds(moved)] if within else moved
-
-
-def _parts(size: Sequence[int]) -> list[_Part]:
-    """Return the parts of a page or volume, of about PIXELS_AT_ONCE each."""
-    step = max(1, PIXELS_AT_ONCE // math.prod(size[1:]))
-    return [
-        _Part(tuple(size), start, min(start + step, size[0])) for start in range(0, size[0], step)
-    ]
-
-
-def _split_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Return points (plane, row, column) with channel and plane of a volume apart."""
-    if len(size) == 2:
-        return points
-    channel, plane = np.divmod(points[:, 0], size[0])
-    return np.column_stack((channel, plane, points[:, 1:]))
-
-
-def _join_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Undo `_split_planes`."""
-    if len(size) == 2:
-        return points
-    plane = points[:, 0] * size[0] + points[:, 1]
-    return np.column_stack((plane, points[:, 2:]))
-
-
-def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
-    """Find the pixels that stand out in most of several images of different scenes.
+    A point of the scene is in both, at most a pixel away. The other capture lacks it where nothing
+    within one pixel has a fifth of its height over the surroundings: 10 deviations of the noise,
+    for an outlier of the 50 that `outlier_mask` asks for.
 
     Args:
-        reads: each returns pixels of one image, see `find_outliers`.
-        size: (H, W) of all of them.
+        image: a capture, (B, C, H, W) or (B, C, D, H, W).
+        other: the other capture, in that shape and unit.
+        outliers: bool, of `image`, in its shape.
 
     Returns:
-        Coordinates, (n, 3), without groups of more than 3 x 3 pixels, such as burnt-in letters.
-        None of fewer than 3 images, and where some may show the same scene: what they share may be
-        part of it.
+        bool, in the shape of `image`; False where the other capture is not known.
     """
-    nothing = np.zeros((0, 3), np.int64)
-    if len(reads) < 3:
-        return nothing
-    each = [find_outliers(read, size, flanks=False) for read in reads]
-    if not any(len(points) for points in each):
-        return nothing
-    scenes = [_structure(read, size, points) for read, points in zip(reads, each, strict=True)]
-    for first, second in combinations(scenes, 2):
-        if not _show_different_scenes(first, second):
-            return nothing
-    places, counts = np.unique(np.concatenate(each), axis=0, return_counts=True)
-    common = places[counts > len(each) / 2]
-    small = [nothing]
-    for channel in np.unique(common[:, 0]):
-        own = common[common[:, 0] == channel]
-        in_small_group = compact(torch.from_numpy(own[:, 1:]), 9)
-        small.append(own[in_small_group.numpy()])
-    return np.concatenate(small)
+    *_, height, width = image.shape
+    planes = image.reshape(-1, height, width)
+    others = other.reshape(-1, height, width)
+    points = outliers.reshape(planes.shape).nonzero()
+    gone = torch.zeros(planes.shape, dtype=torch.bool, device=image.device)
+    if len(points):
+        gone[tuple(points.T)] = absent(planes, others, points)
+    return gone.reshape(image.shape)
 
 
-def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarray:
-    """Return means of an image over blocks of 8 x 8 pixels, without some points: (2, n).
-
-    The first are those of every other column, the second those of the columns between them.
-    """
-    image = read(tuple(slice(0, n) for n in size)).double().numpy()
-    image[tuple(points.T)] = np.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is known
-        blocks = cut_blocks(np.nanmean(image, 0), 8)
-        halves = blocks.reshape(*blocks.shape[:3], 4, 2)
-        means: np.ndarray = np.nanmean(halves, (1, 3)).reshape(-1, 2).T
-    return means
-
-
-def _show_different_scenes(first: np.ndarray, second: np.ndarray) -> bool:
-    """Return True if each of two images has structure, and not that of the other.
+def absent(planes: Tensor, others: Tensor, points: Tensor) -> Tensor:
+    """Tell which outliers of planes other planes of the same scenes lack, see `lacking`.
 
     Args:
-        first: see `_structure`. Where the two means of an image agree, they are structure and not
-            noise.
-        second: of the other image.
+        planes: (N, H, W), NaN where a pixel is missing.
+        others: of the other captures, in that shape.
+        points: coordinates of the outliers, (n, 3).
+
+    Returns:
+        bool, (n,).
     """
-    if _correlation(*first) < 0.8 or _correlation(*second) < 0.8:
-        return False
-    return _correlation(first.sum(0), second.sum(0)) < 0.5
+    padded = _pad_with_nan(planes)
+    padded_others = _pad_with_nan(others)
+    ground, _ = _surroundings(padded, points)
+    excess = _values_at(padded, points) - ground
+    other_ground, _ = _surroundings(padded_others, points)
+    near = _values_around(padded_others, points, [(0, 0), *_BESIDE])
+    heights = ((near - other_ground) * excess.sign()).nan_to_num(-torch.inf)
+    known = _values_at(padded_others, points).isfinite()
+    return (heights.amax(0) < 0.2 * excess.abs()) & known
 
 
-def _correlation(one: Any, other: Any) -> float:
-    """Return the correlation of the values known in both; 0 for too few or constant values."""
-    known = np.isfinite(one) & np.isfinite(other)
-    one = one[known]
-    other = other[known]
-    if one.size < 16 or not one.std() or not other.std():
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+def inpaint_outliers(images: Tensor, whole: bool = False) -> Tensor:
+    """Fill missing pixels and outliers from their surroundings, for a network.
+
+    Args:
+        images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range.
+        whole: see `outlier_mask`.
+
+    Returns:
+        In that shape.
+    """
+    return inpaint(mask_outliers(images, whole))
+
+
+def mask_outliers(images: Tensor, whole: bool = False) -> Tensor:
+    """Replace outliers by NaN, which losses do not count.
+
+    Args:
+        images: (B, C, H, W) or (B, C, D, H, W), in units of the network's range.
+        whole: see `outlier_mask`.
+
+    Returns:
+        In that shape; the images themselves where there are no outliers.
+    """
+    outliers = outlier_mask(images, whole)
+    if outliers is None:
+        return images
+    return torch.where(outliers, torch.nan, images)

@@ -1,4 +1,4 @@
-"""Choices that a command, a configuration and Python share; without libraries, for commands that check them first."""
+"""Choices shared by commands, configurations and Python; imports no library."""
 
 # auto: as stored, unless there is evidence against them; replace: inpainted and denoised; keep:
 # treated as any pixel.

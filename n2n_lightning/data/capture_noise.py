@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2n_lightning.arrays import axes, bad_pixels
+from n2n_lightning.arrays import axes, bad_pixels, outliers
 from n2n_lightning.data.intensity import IntensityStats
-from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.metrics.noise_levels import NoiseLevels, measured, named, noise_power
 
 # With these, measured noise is within 5% of the truth in benchmarks/unequal.py.
@@ -74,10 +74,10 @@ def _known(
     if image.dtype == torch.uint8 or stats.limits is None:
         return known
     black, span = stats.limits
-    outliers = bad_pixels.outlier_mask(((known - black) / span).float()[None])
-    if outliers is None:
+    mask = outliers.outlier_mask(((known - black) / span).float()[None])
+    if mask is None:
         return known
-    return torch.where(outliers[0], torch.nan, known)
+    return torch.where(mask[0], torch.nan, known)
 
 
 @dataclass(frozen=True)

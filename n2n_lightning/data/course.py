@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from n2n_lightning.data.datamodule import NoisyPairs
 from n2n_lightning.data.datasets import Captures, Pairs
 from n2n_lightning.data.options import size_of
-from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.files import InputError, load_torch, sha256
 
 

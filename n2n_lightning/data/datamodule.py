@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from n2n_lightning.arrays import axes, bad_pixels
-from n2n_lightning.arrays.outliers import Listed
+from n2n_lightning.arrays import axes, bad_pixels, outliers
+from n2n_lightning.arrays.outlier_lists import Listed
 from n2n_lightning.data.augmentation import recolour, to_float, to_range, turn
 from n2n_lightning.data.datasets import Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
@@ -380,8 +380,8 @@ class NoisyPairs(pl.LightningDataModule):
             return [bad_pixels.inpaint(seen), target]
         whole = self.outliers == "auto"
         if noisy:
-            target = bad_pixels.mask_outliers(target, whole)
-        return [bad_pixels.inpaint_outliers(seen, whole), target]
+            target = outliers.mask_outliers(target, whole)
+        return [outliers.inpaint_outliers(seen, whole), target]
 
     def _normalized(self, stored: Tensor) -> Tensor:
         """Return stored values in units of the network; NaN where they are missing."""

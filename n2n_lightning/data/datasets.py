@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.data.augmentation import to_float
 from n2n_lightning.data.samplers import BatchIndex
-from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.files import room
 from n2n_lightning.noise import Noise, Pixelate
 from n2n_lightning.randomness import generator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from n2n_lightning.arrays import axes, bad_pixels, normalization
-from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 
 MAX_SCENES_SAMPLED = 32  # evenly spread; two captures of each
 RARE = 0.001  # share of the pixels of an image: a margin's value that is more frequent is data

@@ -12,7 +12,7 @@ from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.reading_movies import read_movies, usable_frames
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
-from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.data.training_scenes import TrainingScenes
 from n2n_lightning.data.user_images import UserImages, neighbouring_captures, validation_pairs
 from n2n_lightning.files import InputError, option

@@ -23,7 +23,7 @@ from n2n_lightning.data.reading import group_scenes, read_scenes
 from n2n_lightning.data.reading_files import read_array, read_images
 from n2n_lightning.data.reading_movies import usable_captures
 from n2n_lightning.data.samplers import BatchDraws
-from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
+from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet
 from n2n_lightning.data.training_scenes import TrainingScenes
 from n2n_lightning.data.units import in_unit, stored_as
 from n2n_lightning.data.user_images import UserImages, fixed_pairs, validation_pairs

@@ -29,7 +29,7 @@ from n2n_lightning.data.reading_files import (
     read_images,
     stacked_values,
 )
-from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
+from n2n_lightning.data.scene_set import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, option, some_of
 from n2n_lightning.formats import opened

@@ -10,7 +10,7 @@ from torch import Tensor
 from n2n_lightning.arrays.frame_checks import FrameReview, review
 from n2n_lightning.data.file_matching import is_file, listing
 from n2n_lightning.data.reading_files import kind, layout_of, read_all
-from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet
+from n2n_lightning.data.scene_set import EqualSizeScenes, MixedSizeScenes, SceneSet
 from n2n_lightning.data.units import stored_as
 from n2n_lightning.files import InputError, option
 

@@ -160,7 +160,7 @@ class Noise2Void(SelfSupervision):
 
     def _around(self, targets: Tensor) -> Tensor:
         """Mark the pixels of the masks around some, not zero, in the shape of `targets`."""
-        planes = targets.float().reshape(-1, 1, *targets.shape[-2:])
+        planes = targets.float().reshape(-1, 1, *axes.size(targets)[-2:])
         padding = [side // 2 for side in self.mask]
         hidden = torch.nn.functional.max_pool2d(planes, self.mask, stride=1, padding=padding)
         return hidden.reshape(targets.shape)

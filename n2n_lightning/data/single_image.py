@@ -11,7 +11,7 @@ from n2n_lightning.arrays import axes
 from n2n_lightning.data.datasets import Captures, MixedSizePairs, Pairs
 from n2n_lightning.data.reading import read_single
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
-from n2n_lightning.data.scenes import SLAB, SceneSet, middle
+from n2n_lightning.data.scene_set import SLAB, SceneSet, middle
 from n2n_lightning.data.self_supervised import (
     METHODS,
     CountSplitting,

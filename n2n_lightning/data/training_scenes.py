@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from n2n_lightning.data.intensity import IntensityStats
-from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 
 
 @dataclass(frozen=True)

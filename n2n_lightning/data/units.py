@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.scenes import SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.files import InputError, room
 from n2n_lightning.formats import kind_of, opened, split
 from n2n_lightning.formats.units import ONE, rescaled

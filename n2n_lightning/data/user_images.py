@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes
-from n2n_lightning.arrays.outliers import LOOKED, defects_of
+from n2n_lightning.arrays.outlier_lists import LOOKED, defects_of
 from n2n_lightning.config.choices import OUTLIERS
 from n2n_lightning.data.datamodule import NoisyPairs
 from n2n_lightning.data.datasets import MixedSizePairs, Pairs
@@ -20,7 +20,7 @@ from n2n_lightning.data.intensity import IntensityStats, intensity_stats
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.reading import read_scenes
 from n2n_lightning.data.reading_files import kind, refuse_mosaics, spatial_axes, type_name
-from n2n_lightning.data.scenes import SLAB, EqualSizeScenes, SceneSet, middle
+from n2n_lightning.data.scene_set import SLAB, EqualSizeScenes, SceneSet, middle
 from n2n_lightning.data.units import in_unit
 from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import fits_planes

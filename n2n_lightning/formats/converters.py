@@ -1,9 +1,6 @@
 """Advice on converting kinds of files that are not read."""
 
-from collections.abc import Iterable
 from pathlib import Path
-
-from n2n_lightning.files import some_of
 
 FIJI = "Fiji (Bio-Formats) saves it as OME-TIFF"
 FFMPEG = "ffmpeg makes an .avi or .mkv of it: `ffmpeg -i NAME -c:v ffv1 NAME.mkv`"
@@ -45,25 +42,3 @@ def advice(path: Path) -> str:
     'Fiji (Bio-Formats) saves it as OME-TIFF'
     """
     return _ADVICE_BY_ENDING.get(path.suffix.lower(), "")
-
-
-def left_alone(paths: Iterable[Path], shown: int = 3) -> list[str]:
-    """List files that are not read, and what converts them.
-
-    Args:
-        paths: the files.
-        shown: how many names a line has.
-
-    Returns:
-        A line for each advice.
-    """
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(advice(path), []).append(path)
-    lines: list[str] = []
-    for what, files in groups.items():
-        line = f"left alone: {some_of([path.name for path in files], shown)}"
-        if what:
-            line += f": {what}"
-        lines.append(line)
-    return lines

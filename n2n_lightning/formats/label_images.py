@@ -41,10 +41,11 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
     if "H" not in axes or "W" not in axes:
         return False
     pages = as_pages(array, axes, 2)  # (..., H, W, C), or channels as pages
-    indices = list(np.ndindex(*pages.shape[:-3]))
+    *stacked, _height, _width, channels = pages.shape
+    indices = list(np.ndindex(*stacked))
     has_regions = False
     for number in evenly(len(indices), JUDGED_PAGES):
-        for channel in range(pages.shape[-1]):
+        for channel in range(channels):
             verdict = _judge_middle(np.asarray(pages[indices[number]][..., channel]))
             if verdict is False:
                 return False

@@ -69,7 +69,7 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     (False, True)
     """
     *stacked, height, width = array.shape
-    if "C" in axes or not axes.endswith("HW") or len(axes) != array.ndim:
+    if "C" in axes or not axes.endswith("HW") or len(axes) != len(array.shape):
         return False
     if min(height, width) < MIN_MOSAIC_SIDE:
         return False

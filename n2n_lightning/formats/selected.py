@@ -119,7 +119,8 @@ def _tiff_options(values: Values) -> tuple[str, dict[str, Any]]:
     options: dict[str, Any] = {"photometric": "minisblack"}
     if colour:
         axes += "S"
-        if values.shape[-1] > 2:
+        *_, channels = values.shape
+        if channels > 2:
             options["photometric"] = "rgb"
     if values.alpha:
         options["extrasamples"] = ["unassalpha"]

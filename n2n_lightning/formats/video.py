@@ -77,7 +77,7 @@ class Video(ReadOnlyFormat):
             raise InputError("holds no frames")
         array = array[:count]
         names = "TYX"
-        if array.ndim == 4:
+        if len(array.shape) == 4:
             if all((frame == frame[..., :1]).all() for frame in array):
                 array = array[..., 0]
             else:

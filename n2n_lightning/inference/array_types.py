@@ -1,4 +1,4 @@
-"""Arrays of other kinds than plain NumPy: masked, with units, matrices, tensors; and what to say of those not taken."""
+"""Arrays other than plain NumPy: masked, with units, matrices, tensors; refusals of others."""
 
 from typing import Any
 

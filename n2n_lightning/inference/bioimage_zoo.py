@@ -1,4 +1,4 @@
-"""A trained network as the BioImage Model Zoo has them: a .zip that napari, Fiji, deepImageJ and others open.
+"""A trained network as a model of the BioImage Model Zoo: a .zip for napari, Fiji, deepImageJ.
 
 Ouyang et al., BioImage Model Zoo: a community-driven resource, bioRxiv 2022; its specification is
     0.5.

@@ -139,7 +139,7 @@ def checkpoint_of(path: str | Path) -> Path:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint as plain data and tensors: `state_dict`, `n2n_lightning`, Lightning's entries.
+    """Read a checkpoint as plain data and tensors: `state_dict`, `n2n_lightning`, and others.
 
     Raises:
         InputError: it is missing, damaged, or not of this package.

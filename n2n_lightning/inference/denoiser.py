@@ -22,7 +22,7 @@ from n2n_lightning.arrays.axes import (
     stacked_letters,
 )
 from n2n_lightning.arrays.bad_pixels import inpaint
-from n2n_lightning.arrays.outliers import OutlierCounts
+from n2n_lightning.arrays.outlier_lists import OutlierCounts
 from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.config.choices import DTYPES, OUTLIERS
 from n2n_lightning.files import InputError, one_of, option
@@ -144,7 +144,7 @@ class TrainedDenoiser(nn.Module):
             uneven: the noise differs from place to place, as in a montage: what a blind network
                 removed from texture is not put back.
             outliers: what happens to isolated pixels that stand out as no lens could make them
-                (`bad_pixels.outlier_mask`): undersampled stars, Bragg peaks, hot pixels, cosmic
+                (`outliers.outlier_mask`): undersampled stars, Bragg peaks, hot pixels, cosmic
                 rays. `auto` returns them as they are stored, unless another capture (K) lacks them,
                 or the same pixel stands out in most of several different images; `replace` replaces
                 all of them; `keep` treats them as any pixel.
@@ -160,9 +160,10 @@ class TrainedDenoiser(nn.Module):
             with `outlier_map` also an array of its shape, uint8, that is 1 where an isolated
             outlier was left as stored and 2 where one was replaced. Of 4 channels on the last axis
             the fourth is returned as it is where its values are those of transparency
-            (transparency.has_alpha), unless the network was trained on 4. A colour network denoises images
-            with other than 3 channels one channel at a time. Missing pixels (NaN, infinite, masked,
-            a margin of one value) stay as they are; isolated outliers change no other pixels.
+            (transparency.has_alpha), unless the network was trained on 4. A colour network denoises
+            images with other than 3 channels one channel at a time. Missing pixels (NaN, infinite,
+            masked, a margin of one value) stay as they are; isolated outliers change no other
+            pixels.
 
         Raises:
             InputError: the array is of another kind.
@@ -170,7 +171,8 @@ class TrainedDenoiser(nn.Module):
         >>> import numpy as np
         >>> from n2n_lightning import load
         >>> model = load()
-        >>> noisy = np.random.default_rng(0).normal(128, 20, (40, 60, 3)).clip(0, 255).astype(np.uint8)
+        >>> noisy = np.random.default_rng(0).normal(128, 20, (40, 60, 3))
+        >>> noisy = noisy.clip(0, 255).astype(np.uint8)
         >>> clean = model.denoise(noisy)
         >>> clean.shape, clean.dtype, bool(clean.std() < noisy.std() / 3)
         ((40, 60, 3), dtype('uint8'), True)
@@ -214,7 +216,7 @@ class TrainedDenoiser(nn.Module):
         return denoised, marks
 
     def _axes_of(self, shape: tuple[int, ...], channels_first: bool) -> str:
-        """Return the axes of an array: those of training arrays of its kind, or else by its shape."""
+        """Return the axes of an array: as in training for arrays of its kind, else by its shape."""
         # an array states nothing
         if self.layout is not None and self.layout.suits(shape, self.layout.stated):
             return self.layout.axes
@@ -249,10 +251,10 @@ class TrainedDenoiser(nn.Module):
         options = options or DenoiseOptions()
         if noisy.mosaic:
             counts = OutlierCounts()
-            for place in mosaics.planes(noisy.axes):
-                marked = None if marks is None else marks[place]
-                plane = noisy.plane(place)
-                counts += self.denoise_into(result[place], plane, options, advance, marked)
+            for colour in mosaics.planes(noisy.axes):
+                marked = None if marks is None else marks[colour]
+                plane = noisy.plane(colour)
+                counts += self.denoise_into(result[colour], plane, options, advance, marked)
             return counts
         pages = self.pages_of(noisy, result, options)
         axes = in_space(noisy.axes) if self.dims == 3 else noisy.axes
@@ -296,7 +298,7 @@ class TrainedDenoiser(nn.Module):
         search: OutlierSearch,
         given: list[PageInput],
     ) -> list[PageInput]:
-        """Return the frames that the network is shown in place of one: those that are given, or else of the movie."""
+        """Return the frames around one that the network sees: those given, else of the movie."""
         if not given and movie.is_whole:
             return [search.as_input(other) for other in movie.around(place, self.context)]
         shown = given or [movie.input(other) for other in movie.around(place, self.context)]
@@ -343,7 +345,7 @@ class TrainedDenoiser(nn.Module):
         advance: Callable[[int], Any] | None,
     ) -> None:
         """Send a page through the network, tile by tile, and finish what needs all of it."""
-        run = self._together if together else self._planes
+        run: Callable[[Tensor], Tensor] = self._together if together else self._planes
         if options.tta:
             run = averaged(run, self.multiple)
         tiled(
@@ -363,7 +365,7 @@ class TrainedDenoiser(nn.Module):
             page.mix(options.strength)
 
     def range_in(self, unit: tuple[float, float] | None) -> tuple[float, float] | None:
-        """Return the range of training for values of a unit, (factor, offset); unconverted if either unit is unknown."""
+        """Return the range of training in a unit (factor, offset); as is if a unit is unknown."""
         if (
             self.range is None
             or unit is None
@@ -402,9 +404,9 @@ class TrainedDenoiser(nn.Module):
         return tile_of(self.dims, self.overlap, self.multiple) if isinstance(tile, str) else tile
 
     def _together(self, images: Tensor) -> Tensor:
-        """Denoise images (B, C, H, W) with as many channels as the network; missing values are inpainted first.
+        """Denoise images (B, C, H, W) with the channels of the network; inpaint missing values.
 
-        The excess of values far outside the range of the network bypasses it: bright stars are kept.
+        The excess of values far outside the range of the network bypasses it, as of bright stars.
         """
         images = inpaint(images)
         inside = images.clamp(*(CLAMP_OWN if self.range or self.equivariant else CLAMP_ANY))
@@ -415,7 +417,7 @@ class TrainedDenoiser(nn.Module):
         return self(inside).float() + (images - inside)
 
     def _halves(self, images: Tensor) -> Tensor:
-        """Return the mean of the results for both halves of photon counts, each doubled, as in training."""
+        """Return the mean of the results for both halves of photon counts, each doubled."""
         black, span = self.range or (0.0, 1.0)
         counts = (images * span + black).round().clamp(min=0).cpu().double()
         draws = torch.Generator().manual_seed(0)  # the same picture has the same result

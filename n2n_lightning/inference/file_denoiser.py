@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.arrays.outliers import OutlierCounts
+from n2n_lightning.arrays.outlier_lists import OutlierCounts
 from n2n_lightning.files import DiskFull, InputError, replacing
 from n2n_lightning.formats import Picture, ending, opened
 from n2n_lightning.formats.picture import AskedAxes, ReadAs, Values
@@ -173,7 +173,7 @@ class FileDenoiser:
         return arrays
 
     def _near(self, job: Job, axes: str, values: Values) -> list[np.ndarray]:
-        """Return the frames around a file that is one frame of a movie, in the unit of its values."""
+        """Return the frames around a file that is a frame of a movie, in the unit of its values."""
         series = self.series.get(job.source.parent)
         if series is None or job.source not in series.places or not set(axes) <= set("CHW"):
             return []
@@ -217,7 +217,7 @@ class FileDenoiser:
             self.progress.remove_task(task)
 
     def denoise_halves(self, first: Job, second: Job) -> DenoisedFile:
-        """Denoise two halves of one specimen and write the mean of the results, as a file like the first.
+        """Denoise two halves of a specimen and write the mean of the results like the first.
 
         Args:
             first, second: the halves, with the same target.

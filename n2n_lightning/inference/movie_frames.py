@@ -232,7 +232,7 @@ class Series:
         return self.review.dead.get(self.places.get(path, -1), "")
 
 
-def series_of(jobs: list[Job], context: int) -> dict[Path, Series]:
+def series_of(jobs: Sequence[Job], context: int) -> dict[Path, Series]:
     """Return the movies of folders with several files.
 
     Args:

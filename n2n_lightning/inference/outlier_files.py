@@ -1,4 +1,4 @@
-"""Isolated outliers of files: what a folder of pictures says about its detector, masks of defects, maps of outliers."""
+"""Isolated outliers of files: defects of a folder's detector, masks and maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from n2n_lightning.arrays.axes import evenly
-from n2n_lightning.arrays.outliers import LOOKED, defects_of
+from n2n_lightning.arrays.outlier_lists import LOOKED, defects_of
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import opened, stem
 from n2n_lightning.formats.picture import AskedAxes
@@ -38,7 +38,7 @@ class DetectorDefects:
     folders: dict[tuple[Path, Shape], np.ndarray] = field(default_factory=dict)
 
     def of(self, source: Path, shape: Shape) -> np.ndarray | None:
-        """Return the defects of a file whose pages are (H, W, C): (n, 3); None where nothing is known.
+        """Return the defects of a file with pages (H, W, C) as (n, 3); None where none is known.
 
         Raises:
             InputError: the mask is of another size.
@@ -70,7 +70,7 @@ def read_mask(path: Path) -> DetectorDefects:
 def defects_of_folders(
     model: Any, jobs: Sequence[Job], options: DenoiseOptions, asked: AskedAxes
 ) -> DetectorDefects:
-    """Find the pixels that stand out in most of several pictures of a folder, where these show different scenes.
+    """Find the pixels that stand out in most of a folder's pictures of different scenes.
 
     Args:
         model: the denoiser.TrainedDenoiser that denoises them.
@@ -99,7 +99,7 @@ def defects_of_folders(
 
 
 def _only_page(model: Any, job: Job, options: DenoiseOptions, asked: AskedAxes) -> Page | None:
-    """Return the one page of a file; None where it holds several, or cannot be read, which is said later."""
+    """Return the only page of a file; None if it holds several or cannot be read."""
     try:
         picture = opened(job.source, job.part)
         (values,) = picture.values

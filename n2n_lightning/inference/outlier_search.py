@@ -1,9 +1,9 @@
-"""Which outliers of the pages of an array are replaced: the evidence of other captures, and of other scenes."""
+"""Decisions about outliers of an array, by the evidence of other captures and scenes."""
 
 import numpy as np
 
 from n2n_lightning.arrays.axes import evenly
-from n2n_lightning.arrays.outliers import (
+from n2n_lightning.arrays.outlier_lists import (
     LOOKED,
     PageOutliers,
     Read,
@@ -96,7 +96,7 @@ class OutlierSearch:
         return PageOutliers(points[~gone], replaced)
 
     def _lacking(self, page: Page, points: np.ndarray, place: tuple[int, ...]) -> np.ndarray:
-        """Tell which outliers of a page all other captures of its scene that are asked lack: those next to it."""
+        """Return which outliers of a page the captures next to it all lack."""
         others = [] if self.second is None else [reader(page, PageInput(self.second[place]))]
         if "K" in self.letters:
             axis = self.letters.index("K")

@@ -11,7 +11,7 @@ from torch import Tensor
 from n2n_lightning.arrays.axes import evenly, of_pages
 from n2n_lightning.arrays.bad_pixels import invalid_mask, margin_value
 from n2n_lightning.arrays.normalization import IntensityScaling
-from n2n_lightning.arrays.outliers import PageOutliers, inside
+from n2n_lightning.arrays.outlier_lists import PageOutliers, inside
 
 PLANES = 16  # of a volume that say which values are black and white
 PIXELS = 2**20  # of a page that are processed at a time: bounds the memory
@@ -129,7 +129,7 @@ class Page:
     def _missing(
         self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any
     ) -> np.ndarray | None:
-        """Return the mask of pixels that are missing, by value or by the mask of their page; None: none is."""
+        """Return the mask of missing pixels, by value or by the mask of the page; None: none."""
         by_value = invalid_mask(pixels, self.nodata_values)
         masked = None if invalid is None else invalid[where]
         if masked is None or not masked.any():
@@ -147,7 +147,7 @@ class Page:
         return [slice(first, min(first + rows, length)) for first in range(0, length, rows)]
 
     def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return source and result in network units, float32 (rows, W, C), without transparency; NaN where missing."""
+        """Return source and result in network units, float32 (rows, W, C), NaN where missing."""
         where = (rows, ..., slice(self.colours))
         pixels = self.source[where]
         missing = self._missing(pixels, self.invalid, where)

@@ -20,7 +20,7 @@ from n2n_lightning.formats import (
     split,
     stem,
 )
-from n2n_lightning.formats.converters import left_alone
+from n2n_lightning.inference.skipped_files import left_alone
 from n2n_lightning.paths import composed, in_clutter, is_dangling, parse_frames
 
 
@@ -195,7 +195,7 @@ def _refuse_inputs(jobs: list[Job]) -> None:
 
 
 def _refuse_neighbours(jobs: list[Job]) -> None:
-    """Raises InputError where a file that would be replaced lies among the inputs, and may be an original, too."""
+    """Raise InputError where a file to be replaced lies among the inputs."""
     folders = {identity(folder) for folder in {job.source.parent for job in jobs}}
     for job in jobs:
         if os.path.lexists(job.target) and identity(job.target.parent) in folders:
@@ -207,7 +207,7 @@ def _refuse_neighbours(jobs: list[Job]) -> None:
 
 
 def _refuse_same_names(jobs: list[Job]) -> None:
-    """Raises InputError where the disk takes two names for one: by case, or by how letters are composed."""
+    """Raise InputError where the disk takes two names for one, by case or composed letters."""
     spelled: dict[str, Job] = {}
     for job in jobs:
         other = spelled.setdefault(composed(str(job.target)).casefold(), job)
@@ -219,7 +219,7 @@ def _refuse_same_names(jobs: list[Job]) -> None:
 
 
 def one_name(path: Path, other: Path) -> bool:
-    """Tell whether a file system takes two names for one, by trying them in a temporary folder at their place."""
+    """Return True if the file system takes two names for one; try it in a temporary folder."""
     there = next(folder for folder in (*path.parents, Path()) if folder.is_dir())
     depth = len(there.parts)
     try:
@@ -246,7 +246,7 @@ def _chosen(jobs: list[Job], part: str | None) -> list[Job]:
 
 
 def result_of(path: Path, part: str | None = None) -> Path:
-    """The name of a result: that of the picture, but for kinds of files that are read alone, and for chosen frames."""
+    """Return the name of a result: that of the picture, but for read-only kinds and frames."""
     suffix = BECOMES.get(ending(path))
     if part and part.endswith("]") and ending(path) not in (".npy", ".tif", ".tiff"):
         suffix = ".tif"
@@ -254,7 +254,7 @@ def result_of(path: Path, part: str | None = None) -> Path:
 
 
 def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
-    """The files among `paths`, without clutter, and without earlier results where `out` is a folder in `root`.
+    """Return the files among `paths` but clutter and earlier results in `out`.
 
     Links to nothing are among them: that their pictures are missing is said for each.
     """

@@ -128,7 +128,7 @@ def reason(sample: Sample, display: bool = False) -> str | None:
 
 
 def _noticeable(mean: float, count: int) -> float:
-    """Return the change of a mean of so many values that matters: MEAN of it, and more than chance in rounding."""
+    """Return the change of a mean of `count` values that matters, beyond chance in rounding."""
     chance = 4 * (1 / 12 / max(count, 1)) ** 0.5
     return max(MEAN * abs(mean), chance)
 
@@ -143,7 +143,7 @@ def _is_display(noisy: NoisyArray) -> bool:
 
 @dataclass(frozen=True)
 class Stack:
-    """A page (H, W, C) or volume (D, H, W, C), between the frames that the network sees with it, and their masks."""
+    """A page (H, W, C) or volume (D, H, W, C) between its frames of context, and their masks."""
 
     frames: list[np.ndarray]
     masks: list[np.ndarray | None]
@@ -218,7 +218,7 @@ def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | 
 
 
 def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
-    """Return some pages of a picture; channels that the network sees alone are pages of their own."""
+    """Return some pages of a picture; channels that are denoised alone are pages, too."""
     axes = in_space(noisy.axes) if model.dims == 3 else noisy.axes
     pages = as_pages(noisy.array, axes, model.dims)
     masks = None if noisy.invalid is None else as_pages(noisy.invalid, axes, model.dims)
@@ -252,7 +252,7 @@ def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
 def _blocks(
     stacks: Sequence[Stack], nodata_values: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Cut out blocks (T, n, H, W, C) of evenly spread brightness, and the masks of their missing pixels."""
+    """Cut out blocks (T, n, H, W, C) of evenly spread brightness, and their invalid masks."""
     size = stacks[0].page.shape[:-1]
     sides = [min(n, SIDE) for n in size[-2:]]
     sides = [min(size[0], DEPTH), *sides] if len(size) == 3 else sides

@@ -24,7 +24,7 @@ Place = tuple[slice, ...]
 
 
 class Span(NamedTuple):
-    """Pixels start..stop-1 of an axis; `before` and `after` of them overlap with the neighbours'."""
+    """Pixels start..stop-1 of an axis; `before` and `after` overlap with the neighbours."""
 
     start: int
     stop: int

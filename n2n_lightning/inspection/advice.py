@@ -6,8 +6,8 @@ import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
+from n2n_lightning.inspection.inspection_report import COLOURED_SINGLE, Advice, InspectionReport
 from n2n_lightning.inspection.measures import Correlations, Dispersion
-from n2n_lightning.inspection.reports import COLOURED_SINGLE, Advice, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.inspection.shifts import SHIFTED
 

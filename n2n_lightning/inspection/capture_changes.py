@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2n_lightning.data.scenes import EqualSizeScenes
+from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.inspection import measures, shifts
-from n2n_lightning.inspection.reports import DRIFTED, InspectionReport
+from n2n_lightning.inspection.inspection_report import DRIFTED, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample, blurred_pairs
 from n2n_lightning.inspection.shifts import SHIFTED, ShiftSummary
 

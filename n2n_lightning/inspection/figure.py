@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.inspection.reports import InspectionReport
+from n2n_lightning.inspection.inspection_report import InspectionReport
 
 
 def figure(report: InspectionReport) -> Any:

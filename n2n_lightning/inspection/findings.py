@@ -3,12 +3,12 @@
 import torch
 
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
-from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet
+from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet
 from n2n_lightning.inspection import capture_changes, measures, noise_findings, shifts
 from n2n_lightning.inspection.advice import advise, correlation_warnings, count_warnings
 from n2n_lightning.inspection.frames import frames_that_count, pages_that_count
+from n2n_lightning.inspection.inspection_report import CUT, MIN_PIXELS, InspectionReport
 from n2n_lightning.inspection.levels import compare_noise
-from n2n_lightning.inspection.reports import CUT, MIN_PIXELS, InspectionReport
 from n2n_lightning.inspection.sampling import (
     SceneSample,
     as_movie,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from n2n_lightning.arrays.frame_checks import FrameReview, review
-from n2n_lightning.data.scenes import EqualSizeScenes
-from n2n_lightning.inspection.reports import InspectionReport
+from n2n_lightning.data.scene_set import EqualSizeScenes
+from n2n_lightning.inspection.inspection_report import InspectionReport
 
 
 def frames_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> EqualSizeScenes:

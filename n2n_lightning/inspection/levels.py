@@ -5,8 +5,8 @@ from typing import Any
 
 from n2n_lightning.data.capture_noise import levels_of
 from n2n_lightning.data.intensity import IntensityStats
-from n2n_lightning.data.scenes import SceneSet
-from n2n_lightning.inspection.reports import InspectionReport
+from n2n_lightning.data.scene_set import SceneSet
+from n2n_lightning.inspection.inspection_report import InspectionReport
 from n2n_lightning.metrics.noise_levels import NoiseLevels, named
 from n2n_lightning.metrics.noise_model import NoiseModel
 

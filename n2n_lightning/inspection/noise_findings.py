@@ -6,8 +6,8 @@ import numpy as np
 
 from n2n_lightning.inspection import measures
 from n2n_lightning.inspection.advice import are_counts, single_image_noise
+from n2n_lightning.inspection.inspection_report import COLOURED, COLOURED_SINGLE, InspectionReport
 from n2n_lightning.inspection.levels import of_the_noisier
-from n2n_lightning.inspection.reports import COLOURED, COLOURED_SINGLE, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.metrics.noise_model import NoiseModel, noise_model
 from n2n_lightning.metrics.psnr import psnr

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.arrays import bad_pixels
+from n2n_lightning.arrays import bad_pixels, outliers
 from n2n_lightning.arrays.axes import evenly
 from n2n_lightning.data.intensity import IntensityStats
-from n2n_lightning.data.scenes import EqualSizeScenes, SceneSet, middle
+from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet, middle
 from n2n_lightning.inspection import measures
 
 MAX_SCENES = 12  # evenly spread; measuring them takes seconds
@@ -101,10 +101,10 @@ def _valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, fl
     share = 0.0
     if stored.dtype != torch.uint8:
         black, span = stats.limits or (0.0, stats.white)
-        outliers = bad_pixels.outlier_mask((values[None] - black) / span)
-        if outliers is not None:
-            share = float(outliers.float().mean())
-            invalid = invalid | outliers[0]
+        mask = outliers.outlier_mask((values[None] - black) / span)
+        if mask is not None:
+            share = float(mask.float().mean())
+            invalid = invalid | mask[0]
     return torch.where(invalid, torch.nan, stored.double()).numpy(), share
 
 

@@ -216,7 +216,7 @@ def studentized(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
 
 def _mean_and_error(sums: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
     """Return the weighted mean over the last axis, and its standard error."""
-    count = sums.shape[-1]
+    *_, count = sums.shape
     total = weights.sum(-1)
     mean = sums.sum(-1) / total
     squares = (sums * sums).sum(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
-from n2n_lightning.arrays.outliers import listed_in
+from n2n_lightning.arrays.outlier_lists import listed_in
 from n2n_lightning.metrics.noisy_reference import RESAMPLES, Estimates, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr, psnr_of_each
 

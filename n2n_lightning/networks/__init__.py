@@ -7,6 +7,7 @@ package: n2n_lightning.networks.UNet.
 
 from n2n_lightning.networks.block_unet import DRUNet, NAFNet
 from n2n_lightning.networks.dncnn import DnCNN
+from n2n_lightning.networks.encoder_decoder import EncoderDecoder, UNet
 from n2n_lightning.networks.network import (
     Network,
     apply,
@@ -17,7 +18,6 @@ from n2n_lightning.networks.network import (
     to_channels_last,
 )
 from n2n_lightning.networks.noise2noise import Noise2NoiseUNet
-from n2n_lightning.networks.report import EncoderDecoder, UNet
 from n2n_lightning.networks.residual_unet import ResidualUNet
 
 __all__ = [

@@ -19,7 +19,7 @@ from n2n_lightning import inspection
 from n2n_lightning.arrays.axes import as_pages, evenly
 from n2n_lightning.arrays.bad_pixels import mask_invalid
 from n2n_lightning.data import SingleImages
-from n2n_lightning.data.scenes import EqualSizeScenes, MixedSizeScenes, SceneSet, middle
+from n2n_lightning.data.scene_set import EqualSizeScenes, MixedSizeScenes, SceneSet, middle
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.inference.checkpoint import CheckpointInfo, network_checkpoint
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
-from n2n_lightning.arrays.outliers import listed_in
+from n2n_lightning.arrays.outlier_lists import listed_in
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.checkpoint import FORMAT, CheckpointInfo, read_checkpoint
 from n2n_lightning.inference.denoiser import load

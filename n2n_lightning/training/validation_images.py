@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
-from n2n_lightning.data.scenes import middle
+from n2n_lightning.data.scene_set import middle
 from n2n_lightning.files import DiskFull, replacing
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.reporting.sample_images import Samples
