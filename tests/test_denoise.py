@@ -179,7 +179,7 @@ BAD = {
     "tile": (
         ["pictures/a.png", "-o", "out", "--tile", "64"],
         2,
-        "error: tile=64: must be 384 or more",
+        "error: --tile 64: must be 384 or more",
     ),
     "batch": (
         ["pictures/a.png", "-o", "out", "--batch", "0"],
