@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: help setup train sweep report test test-all quick lint bench tensorboard docs clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.dev  ## Create .venv and install the project with the tested versions
 	@echo "ready; in each new terminal first: source .venv/bin/activate (Windows: .venv/Scripts/activate)"

@@ -54,7 +54,7 @@ def read_captures(args: Any, volumes: bool) -> Any:
         volumes: True if the files hold volumes, see `holds_volumes`.
 
     Returns:
-        The scenes, see data/scenes.py.
+        The scenes, see data/scene_set.py.
 
     Raises:
         InputError: a file is missing or cannot be read.

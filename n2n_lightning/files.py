@@ -518,7 +518,7 @@ class Parser(argparse.ArgumentParser):
         """
         name = self.fields.get(field) or field.rpartition(".")[2]
         flag = f"--{name.replace('_', '-')}"
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
         for action in self._actions:
             if flag in action.option_strings:
                 return flag if value is True else f"{flag} {shown}".rstrip()

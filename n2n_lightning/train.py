@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from n2n_lightning.config import overrides as override_syntax
 from n2n_lightning.config import validation
 from n2n_lightning.config.overrides import CONF, MULTIRUN
-from n2n_lightning.config.resume import continued_config, resumed_folder
+from n2n_lightning.config.resume import continued_config, resolve_hydra_of, resumed_folder
 from n2n_lightning.files import DiskFull, InputError
 from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs.processes import PeerProcessDied, is_worker_rank, leader_folder
@@ -40,6 +40,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     status: Any = 0
     folder: Path | None = None
+    began: list[str] = []
     with watch.prepared() as sweep:
         try:
             if is_worker_rank():
@@ -52,9 +53,12 @@ def main() -> None:
                 resumed: Path | None = None
                 if any(word.startswith("resume=") for word in arguments):
                     resumed = resumed_folder(arguments)
+                if resumed:
+                    began = run_folder.read_overrides(resumed)  # for hints and for Hydra
                 if resumed and not override_syntax.asks_hydra(arguments):
                     _resume(resumed, arguments)
                 else:
+                    arguments = override_syntax.after_flags(arguments, began)
                     sweep.arguments = arguments
                     sys.argv[1:], folder = override_syntax.claim_run_folder(arguments)
                     _composed()
@@ -64,7 +68,7 @@ def main() -> None:
             if sweep.begun and not (_mistyped(error) and sweep.withdrawn()):
                 status = watch.explain(error)
             else:
-                status = _explained(error, arguments)
+                status = _explained(error, [*began, *arguments])
         if sweep.begun:
             status = sweep.close(status)
     override_syntax.remove_empty_folder(folder)
@@ -100,6 +104,7 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
 
     folder = folder.absolute()
     config, overrides = continued_config(folder, arguments)
+    resolve_hydra_of(folder)
     before = run_folder.read_result(folder)
     result = start(config, folder, overrides)
     if before.get("status") == "finished" and before.get("epochs") == result["epochs"]:
@@ -114,6 +119,7 @@ def _follow(folder: Path) -> None:
     """Be a further process of the run in a folder (trainer=ddp), which started this one."""
     from n2n_lightning.training.run import start
 
+    resolve_hydra_of(folder)
     config, overrides = run_folder.read_request(folder)
     start(config, folder, overrides)
 

@@ -177,7 +177,6 @@ def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_pa
         "data=course",
         "data.root=course",
         "data.batch_size=6",
-        "model=dncnn",
         "model=residual_unet",
         "model.width=4",
         "trainer.accelerator=cpu",
@@ -186,7 +185,7 @@ def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_pa
         run("train", *quick, "trainer.max_epochs=1", "hydra.run.dir=out", cwd=tmp_path).returncode
         == 0
     )
-    done = run("train", "model=dncnn", "trainer.max_epochs=2", "resume=out", cwd=tmp_path)
+    done = run("train", "model=residual_unet", "trainer.max_epochs=2", "resume=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     refused = run("train", "model=unet", "resume=out", cwd=tmp_path)
     assert refused.stderr.startswith("error: model=unet: cannot change when a run goes on")

@@ -183,6 +183,13 @@ def test_scenes_with_a_clean_image_are_kept_back(tmp_path):
     assert torch.equal(data.val.reference[1], read_picture(tmp_path / "clean" / "s4.png"))
 
 
+def test_scenes_are_left_to_train_on(tmp_path):
+    np.save(tmp_path / "two.npy", numbers(2, 2, 16, 16))
+    data = PairedImages(str(tmp_path / "two.npy"), layout="NKHW", val_share=0.9, crop=8)
+    data.setup()
+    assert len(data.train.scenes) == 1
+
+
 def test_scale_is_the_white_of_the_data(tmp_path):
     for dtype, largest, scale in (
         ("uint8", 30, 255),

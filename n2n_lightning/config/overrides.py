@@ -74,6 +74,18 @@ def plain_config(config: Any, overrides: Sequence[str], folder: Path) -> dict[st
     return plain
 
 
+def after_flags(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Return a command line with overrides before its own ones, which win, and after its flags.
+
+    >>> after_flags(["--cfg", "job", "resume=run"], ["optim.lr=0.1"])
+    ['--cfg', 'job', 'optim.lr=0.1', 'resume=run']
+    """
+    first = 0
+    while first < len(arguments) and ("=" not in arguments[first] or arguments[first][0] == "-"):
+        first += 1
+    return [*arguments[:first], *overrides, *arguments[first:]]
+
+
 def quoted(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with quotes around paths that need them in Hydra's grammar.
 

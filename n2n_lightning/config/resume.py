@@ -2,9 +2,12 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning.config.overrides import CONF, compose_config, unquoted
@@ -55,7 +58,12 @@ def continued_config(folder: Path, typed: Sequence[str]) -> tuple[DictConfig, li
     """
     config, before = run_folder.read_request(folder)
     latest = {_key(override): override for override in before}
-    new = [o for o in typed if o != latest.get(_key(o)) and _concerns_the_run(o)]
+    new: list[str] = []
+    for override in typed:
+        if override.startswith("-"):
+            raise InputError(f"{override}: goes with a new run; resume= has its configuration")
+        if _concerns_the_run(override) and not _equal(override, latest.get(_key(override))):
+            new.append(override)
     for override in new:
         if _key(override).startswith(FIXED):
             raise InputError(
@@ -64,11 +72,52 @@ def continued_config(folder: Path, typed: Sequence[str]) -> tuple[DictConfig, li
             )
     groups = [override for override in new if (CONF / _key(override)).is_dir()]
     for override in groups:
-        group = _key(override)
-        keys = [o for o in before if _key(o).startswith(f"{group}.")]
-        config[group] = compose_config([override, *keys])._get_node(group)
+        config[_key(override)] = _composed_group(override, before)
     values = [override for override in new if override not in groups]
     return _laid_on(config, values), [*before, *new]
+
+
+def _composed_group(override: str, before: list[str]) -> Any:
+    """Compose the choice of a group as the experiment of the run and its own options have it.
+
+    Args:
+        override: the choice, `loss=l1`.
+        before: the overrides of the run; of those for keys of the group the ones are applied that
+            the new choice has.
+    """
+    group = _key(override)
+    if override.startswith("~"):
+        raise InputError(f"{override}: choose another one instead, {group}=CHOICE")
+    recipe = [o for o in before if _key(o) == "experiment"]
+    plain = compose_config([*recipe, override])
+    keys: list[str] = []
+    for own in before:
+        parent, _, name = _key(own).rpartition(".")
+        if _key(own).startswith(f"{group}.") and name in (OmegaConf.select(plain, parent) or ()):
+            keys.append(own)
+    return compose_config([*recipe, override, *keys])._get_node(group)
+
+
+def _equal(override: str, other: str | None) -> bool:
+    """Return True if two overrides give one key the same value, however it is spelled."""
+    if other is None or override == other:
+        return override == other
+    parser = OverridesParser.create()
+    one, another = (parser.parse_override(text) for text in (override, other))
+    return one.type == another.type and one.value() == another.value()
+
+
+def resolve_hydra_of(folder: Path) -> None:
+    """Let `${hydra:...}` and `${now:...}` of a stored configuration mean what they meant.
+
+    Args:
+        folder: the run folder.
+    """
+    stored = folder / ".hydra" / "hydra.yaml"
+    if stored.exists():
+        setup_globals()
+        hydra = OmegaConf.load(stored).hydra
+        OmegaConf.register_new_resolver("hydra", partial(OmegaConf.select, hydra), replace=True)
 
 
 def _key(override: str) -> str:

@@ -393,7 +393,7 @@ class NoisyPairs(pl.LightningDataModule):
         return self.outliers != "keep" and self.limits is not None and stored.dtype != torch.uint8
 
     def _scored(self, pair: list[Tensor], batch: dict[str, Any]) -> dict[str, Any]:
-        """Complete a validation batch; see `outliers.Listed` for the treatment of outliers.
+        """Complete a validation batch; see `outlier_lists.Listed` for the treatment of outliers.
 
         Args:
             pair: input and target in units of the network.

@@ -221,6 +221,12 @@ class PairedImages(UserImages):
         held = self._held_count(count)
         if len(owners) == count and held:
             return scenes.indices[:-held], scenes.indices[-held:]
+        if len(owners) == count:
+            raise InputError(
+                "data.val_share",
+                self.val_share,
+                "every scene has a clean image; some must be held out",
+            )
         return scenes.indices[~torch.isin(scenes.indices, owners)], owners
 
     def _bounded(self, clean: SceneSet) -> bool:

@@ -260,6 +260,7 @@ class UserImages(NoisyPairs):
             return scenes, None
         if len(scenes) == 1:
             return self._cut_in_two(scenes.as_one_size())
+        held = min(held, len(scenes) - 1)  # one is left to train on
         train = scenes.part(scenes.indices[:-held])
         return train, scenes.part(scenes.indices[-held:])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -131,19 +131,6 @@ class AskedAxes:
     said: str | None = None
     layout: Layout | None = None
     dims: int = 2
-
-    @classmethod
-    def of(cls, options: Any) -> "AskedAxes":
-        """Return the axes of a command's options.
-
-        Args:
-            options: has `axes` and, if a checkpoint was loaded, `trained_layout` and `dims`.
-
-        Returns:
-            What the person and the checkpoint say.
-        """
-        layout = getattr(options, "trained_layout", None)
-        return cls(options.axes, layout, getattr(options, "dims", 2))
 
 
 @dataclass(frozen=True)

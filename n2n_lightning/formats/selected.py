@@ -41,6 +41,7 @@ class Selected(Picture):
     def __init__(self, whole: Picture, frames: slice) -> None:
         super().__init__(whole.path, whole.part)
         self.whole = whole
+        self.sources = list(whole.sources)
         self.axis = 0
         for name in ("volumes", "tuples", "channels_first"):
             setattr(self, name, getattr(whole, name))

@@ -242,20 +242,21 @@ class FileDenoiser:
         dtype = "float32" if "float32" in types else "keep"
         options = replace(self.options, label_images="denoise", dtype=dtype)
         of_halves = replace(self, options=options, series={})
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".halves") as folder:
-            denoised = []
-            results = []
-            for number, job in enumerate((first, second)):
-                half = Job(job.source, Path(folder, f"{number}{ending(target)}"), job.part)
-                denoised.append(of_halves.denoise(half, pictures[1 - number]))
-                results.append(opened(half.target, half.part))
-            _write_mean(first, pictures[0], results, types)
-        marks = []
-        if options.outlier_map:
-            for one, other in zip(denoised[0].marks, denoised[1].marks, strict=True):
-                marks.append(np.maximum(one, other))
-            write_map(target, marks)
+        with _explained_errors(first.source, target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".halves") as folder:
+                denoised = []
+                results = []
+                for number, job in enumerate((first, second)):
+                    half = Job(job.source, Path(folder, f"{number}{ending(target)}"), job.part)
+                    denoised.append(of_halves.denoise(half, pictures[1 - number]))
+                    results.append(opened(half.target, half.part))
+                _write_mean(first, pictures[0], results, types)
+            marks = []
+            if options.outlier_map:
+                for one, other in zip(denoised[0].marks, denoised[1].marks, strict=True):
+                    marks.append(np.maximum(one, other))
+                write_map(target, marks)
         counts = denoised[0].counts + denoised[1].counts
         seconds = time.perf_counter() - started
         return DenoisedFile(target, denoised[0].notes, counts, marks, seconds, lines)

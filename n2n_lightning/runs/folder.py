@@ -113,7 +113,12 @@ def read_overrides(folder: Path) -> list[str]:
     Raises:
         InputError: there are none, or they are damaged.
     """
-    return [str(override) for override in _read_yaml(_request_file(folder, "overrides"))]
+    from omegaconf import OmegaConf
+
+    written = _read_yaml(_request_file(folder, "overrides"))
+    # as text: an interpolation in it is Hydra's to resolve
+    overrides: Any = OmegaConf.to_container(written, resolve=False)
+    return [str(override) for override in overrides]
 
 
 def _read_yaml(path: Path) -> Any:

@@ -109,7 +109,7 @@ def run_job(config: Any, folder: Path, overrides: list[str], hydra: Any) -> floa
     """
     result = stored_result(folder, overrides, config.sweep.retry_failed)
     if result is None:
-        follow_parent(Path(hydra.sweep.dir).absolute())
+        follow_parent(Path(hydra.runtime.cwd, hydra.sweep.dir))
         if "joblib" in hydra.launcher["_target_"]:
             _take_share(int(hydra.launcher.get("n_jobs", 1)), config.sweep.jobs_per_gpu)
         with _output_in(folder / "log.txt"):

@@ -231,7 +231,7 @@ class Denoiser(pl.LightningModule):
 
         Args:
             batch: the batch; its target is another capture.
-            listed: its isolated outliers, see outliers.listed_in.
+            listed: its isolated outliers, see outlier_lists.listed_in.
             noisy: its noisy images, outliers restored.
             output: the same, denoised.
         """
