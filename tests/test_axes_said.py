@@ -119,6 +119,7 @@ def test_the_fourth_channel_of_an_array_is_judged_by_its_values():
     assert not has_alpha(infrared, "CHW")
 
 
+@pytest.mark.walk
 def test_a_near_infrared_band_is_denoised_and_transparency_is_not(tmp_path):
     rng = np.random.default_rng(1)
     bands = (100 + rng.normal(0, 15, (48, 64, 4))).clip(0, 255).astype(np.uint8)
@@ -162,6 +163,7 @@ def test_layout_counts_for_folders(tmp_path):
         PairedImages(first, second, layout="NCHW", batch_size=1).setup()
 
 
+@pytest.mark.walk
 def test_the_line_before_training_says_how_arrays_were_read(tmp_path):
     np.save(tmp_path / "cube.npy", noise(48, 64, 12))
     data = SingleImages(str(tmp_path / "cube.npy"), batch_size=1, crop=32)
@@ -180,6 +182,7 @@ def test_the_line_before_training_says_how_arrays_were_read(tmp_path):
     assert "data.layout=HWC" in said.stdout
 
 
+@pytest.mark.walk
 def test_a_checkpoint_is_applied_as_it_was_trained(tmp_path):
     for side in ("first", "second"):
         (tmp_path / side).mkdir()

@@ -121,6 +121,7 @@ def camera(folder: Path, offset: int = 100, hot: int = 0) -> dict[str, str]:
     return {name: str(folder / f"{name}.npy") for name in ("noisy", "target", "clean")}
 
 
+@pytest.mark.walk
 def test_black_levels_and_hot_pixels_cost_nothing_in_training(tmp_path):
     scores = {}
     for name, options in (("plain", {}), ("offset", {"offset": 1100}), ("hot", {"hot": 2})):

@@ -53,6 +53,7 @@ def bad(report) -> set[str]:
     return {finding.name for finding in report.findings if finding.bad}
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("kind", ["float32", "uint8", "uint16", "poisson", "colour"])
 def test_nothing_wrong_is_said_of_good_data(kind):
     for seed in range(10):  # 50 with the kinds
@@ -306,6 +307,7 @@ def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_
     assert "warning" not in done.stderr
 
 
+@pytest.mark.walk
 def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
     image = shots(scenes(11), 11)[0]
     tifffile.imwrite(tmp_path / "one.tif", image[0])
@@ -394,6 +396,7 @@ def test_single_photographs_with_white_noise_are_neither_counts_nor_movies_nor_l
     assert inspect(as_scenes(framed.astype(np.float32))).source == "single"
 
 
+@pytest.mark.walk
 def test_blank_and_tiny_images_get_an_answer_and_no_warning(tmp_path):
     draws = np.random.default_rng(0)
     images = {

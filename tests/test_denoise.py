@@ -62,6 +62,7 @@ def folder_of_pictures(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.walk
 def test_a_folder_with_a_broken_file(tmp_path):
     folder_of_pictures(tmp_path / "pictures")
     done = run("denoise", "pictures", "-o", "out", cwd=tmp_path)
@@ -98,6 +99,7 @@ def test_a_folder_with_a_broken_file(tmp_path):
     assert (tmp_path / "out" / "e.npy").stat().st_mtime_ns > stamps[tmp_path / "out" / "e.npy"]
 
 
+@pytest.mark.walk
 def test_where_results_go_among_the_pictures(tmp_path):
     (tmp_path / "raw").mkdir()
     png(tmp_path / "raw" / "a.png", noisy(8, 9, 3, "uint8"))
@@ -125,6 +127,7 @@ def test_where_results_go_among_the_pictures(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.walk
 @linux
 def test_one_picture_to_one_name_and_patterns(tmp_path):
     folder_of_pictures(tmp_path / "pictures")

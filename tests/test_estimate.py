@@ -79,6 +79,7 @@ def test_the_estimate_is_the_true_error_on_average(corrupt, kind):
     assert spread < 0.3  # or nothing was tested
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("count", [12, 30])
 @pytest.mark.parametrize("corrupt", [gaussian, poisson])
 def test_ninety_five_per_cent_of_the_intervals_hold_the_expected_error_of_new_scenes(
@@ -251,6 +252,7 @@ def test_the_estimate_drives_early_stopping_and_schedules(tmp_path):
     assert "lr" in rows[0]
 
 
+@pytest.mark.walk
 def test_a_sweep_is_ranked_by_the_estimate_and_the_report_shows_it(tmp_path):
     own_pairs(tmp_path)
     options = [
@@ -297,6 +299,7 @@ def test_what_is_scored_is_never_trained_on(tmp_path, monkeypatch):
     assert batch["scene"].tolist() == [0, 0, 1, 1][: len(batch["scene"])]
 
 
+@pytest.mark.walk
 def test_other_scenes_taken_twice_score_what_is_trained(tmp_path):
     own_pairs(tmp_path)
     own_pairs(tmp_path / "others", seed=1, side=24)
@@ -330,6 +333,7 @@ def test_other_scenes_taken_twice_score_what_is_trained(tmp_path):
     assert "data.val_target=b.npy" in done.stderr
 
 
+@pytest.mark.walk
 def test_evaluate_without_clean_images(tmp_path):
     clean = own_pairs(tmp_path, scenes=30, side=48)
     noisy = np.load(tmp_path / "captures.npy")

@@ -210,6 +210,7 @@ def test_tuning_pairs_are_both_noisy_with_every_noise():
             assert (first - second).std().item() * 255 == pytest.approx(sigma * 2**0.5, rel=0.05)
 
 
+@pytest.mark.walk
 def test_own_images_are_scored_at_the_scale_of_the_checkpoint(place):
     arguments = ["--data", "pairs", "--val-noisy", "a.npy", "--clean", "b.npy"]
     args = evaluate.arguments(arguments)
@@ -247,6 +248,7 @@ class Noisy:
         return torch.rand(3, self.channels, 16, 16), torch.rand(3, self.channels, 16, 16)
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -427,6 +429,7 @@ def test_report_names_the_captures_of_a_score_without_clean_images(tmp_path):
     assert row["score of"] == "the second captures"
 
 
+@pytest.mark.walk
 def test_report_mistakes(tmp_path):
     for arguments, message in (
         (["nowhere"], "error: nowhere: no such folder"),

@@ -13,6 +13,7 @@ from n2n_lightning.inference import checkpoint as checkpoint_files
 from tests.conftest import LIMIT, run
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])
 def test_export(suffix, tmp_path):
     out = tmp_path / f"network.{suffix}"
@@ -48,6 +49,7 @@ def test_export(suffix, tmp_path):
     )
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["EncoderDecoder", "UNet", "Noise2NoiseUNet", "DnCNN", "NAFNet", "DRUNet"]
@@ -71,6 +73,7 @@ def test_export_of_every_network(name, tmp_path):
             assert torch.allclose(exported(image), network.eval()(image), atol=1e-5)
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, tmp_path):

@@ -78,6 +78,7 @@ def test_clean_images_in_the_layout_of_the_noisy_ones_and_files_that_are_no_capt
     assert len(both.train.scenes.names) == 2
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["Zürich, run (1) x=y", "it's [a] {b}", "データ", "plus+at@ 100%", "a,b"]
@@ -124,6 +125,7 @@ def test_a_list_of_paths_in_a_sweep_is_a_list(tmp_path):
     assert {row["parameters"]["data.noisy"] for row in rows} == {"first set.npy", "second set.npy"}
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_nested_folders_are_in_one_order_and_have_their_own_clean_images(tmp_path):
     for place in ("a/1", "a/2", "b/1", "b/2"):
@@ -159,6 +161,7 @@ def test_nested_folders_are_in_one_order_and_have_their_own_clean_images(tmp_pat
     assert len(part.train.scenes.names) == 3
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("name", ["2024", "1_0", "1e5", "true"])
 def test_names_that_look_like_something_else(name, tmp_path):
     for side in "ab":

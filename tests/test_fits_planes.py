@@ -79,6 +79,7 @@ def test_planes_stay_and_flagged_pixels_touch_nothing(tmp_path: Path) -> None:
             ).mean() > 0.9
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("part", ["SCI,2", "sci,2", "4"])
 def test_parts_by_name_and_number(tmp_path: Path, part: str) -> None:
     hst(tmp_path / "flt.fits")
@@ -149,6 +150,7 @@ def test_bits_of_lsst_by_name(tmp_path: Path) -> None:
     assert np.argwhere(values.invalid).tolist() == [[3, 4]]
 
 
+@pytest.mark.walk
 def test_too_many_flags_name_the_option(tmp_path: Path) -> None:
     dq = np.full((64, 80), 8, np.int16)
     fits.HDUList([fits.PrimaryHDU(sky()), fits.ImageHDU(dq, name="DQ")]).writeto(

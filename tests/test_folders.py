@@ -191,6 +191,7 @@ def test_images_beside_folders_that_pair_with_nothing_are_refused_or_named(tmp_p
     assert found.dropped == ("overview.tif (beside the folders of the scenes)",)
 
 
+@pytest.mark.walk
 @posix
 def test_home_folders_are_expanded_in_every_command(tmp_path, monkeypatch):
     captures(tmp_path / "a", "g{}.tif")
@@ -223,6 +224,7 @@ def test_home_folders_are_expanded_in_every_command(tmp_path, monkeypatch):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("several", [False, True])
 def test_paths_mean_what_they_meant_where_the_command_was_typed(tmp_path, several):
     captures(tmp_path / "a", "g{}.tif")

@@ -149,6 +149,7 @@ def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     return spoil
 
 
+@pytest.mark.walk
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", READERS)
 @settings(

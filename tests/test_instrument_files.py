@@ -103,6 +103,7 @@ def test_more_files_than_may_be_open(ending, side, tmp_path, monkeypatch, checkp
     assert "damaged" not in capsys.readouterr().out
 
 
+@pytest.mark.walk
 @linux
 @pytest.mark.slow
 def test_twenty_thousand_files(tmp_path, monkeypatch, capsys):
@@ -664,6 +665,7 @@ def test_imaris_files_lose_the_padding_of_their_chunks(tmp_path, monkeypatch, ch
         assert 'PhysicalSizeX="0.5"' in file.ome_metadata
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("name", "codec", "pixels", "shape"),
     [

@@ -107,6 +107,7 @@ def test_names_are_there_and_collide_with_no_command():
         assert "Args:" in getattr(n2n_lightning, name).__doc__
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_the_notebook_runs_from_end_to_end(tmp_path):
     import nbformat

@@ -86,6 +86,7 @@ def score_of(folder: Path, pictures: Path) -> float:
     )  # type: ignore[arg-type]
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     "options",
     [

@@ -261,6 +261,7 @@ def checkpoint(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.walk
 def test_chosen_frames_are_denoised_with_neighbours_from_the_whole_movie(tmp_path, checkpoint):
     frames = movie(side=32)
     write(tmp_path / "movie.tif", frames)

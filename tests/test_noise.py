@@ -45,6 +45,7 @@ def draws_of(name: str, count: int = 6000) -> tuple[torch.Tensor, torch.Tensor, 
     return noise.target(images, keys), noise.target(images, keys), noise.clean(image)
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("name", ZERO_MEAN)
 def test_the_mean_of_many_targets_is_the_clean_image(name):
     first, _, clean = draws_of(name)
@@ -56,6 +57,7 @@ def test_the_mean_of_many_targets_is_the_clean_image(name):
     assert error.pow(2).mean().sqrt() < 1.15
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("name", ZERO_MEAN)
 def test_the_two_sides_of_a_pair_are_independent(name):
     first, second, clean = draws_of(name)

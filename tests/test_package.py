@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.walk
 def test_wheel_trains_from_any_folder(tmp_path):
     """conf/ stands at the top level and still reaches the wheel."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

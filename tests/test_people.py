@@ -19,6 +19,7 @@ from tests.captures import QUICK, model, no_noise_from_lightning, scene  # noqa:
 from tests.conftest import LIMIT, course_files, photographs, run
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_runs_and_sweeps_that_begin_together_have_a_folder_each(tmp_path):
     small = ["data.val_pairs=4", "data.size=8", *QUICK]
@@ -63,6 +64,7 @@ class Narrow(torch.nn.Module):
         return self.up(self.down(image))
 
 
+@pytest.mark.walk
 def test_networks_without_padding_work_at_every_size(tmp_path):
     network = Narrow().train()
     network.down.eval()
@@ -121,6 +123,7 @@ def test_own_trainer_own_loader_our_module(tmp_path):
     )
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     "asked",
     [

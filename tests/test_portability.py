@@ -34,6 +34,7 @@ def run(system: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_run_its_report_and_its_use(system, tmp_path):
@@ -79,6 +80,7 @@ def test_a_run_its_report_and_its_use(system, tmp_path):
     assert (tmp_path / "page" / "report.html").is_file()
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_joblib_sweep(system, tmp_path):

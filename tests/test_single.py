@@ -317,6 +317,7 @@ def weights(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("case", CASES)
 def test_every_source_trains_twice_alike_and_its_checkpoint_denoises(case, place, tmp_path):
     for name in ("one", "two"):
@@ -347,6 +348,7 @@ def test_every_source_trains_twice_alike_and_its_checkpoint_denoises(case, place
         assert not np.array_equal(clean, noisy)
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 @pytest.mark.parametrize("case", ["neighbours", "masked", "thinned", "context"])
@@ -376,6 +378,7 @@ def test_every_source_goes_on_after_kill_minus_nine_to_the_same_bits(case, place
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.walk
 def test_a_missing_pixel_and_an_odd_size_spoil_nothing(tmp_path):
     singles(tmp_path, side=51)
     noisy = np.load(tmp_path / "noisy.npy")
@@ -439,6 +442,7 @@ def test_the_range_of_values_is_the_same_in_training_and_in_use(tmp_path):
     assert after < before / 4  # 6 dB
 
 
+@pytest.mark.walk
 def test_lines_are_learnt_away_by_a_mask_along_them_and_not_by_a_pixel(tmp_path):
     clean = scenes(3, 8, 64)
     noise = np.random.default_rng(0).normal(0, 20, clean.shape)
@@ -471,6 +475,7 @@ def test_lines_are_learnt_away_by_a_mask_along_them_and_not_by_a_pixel(tmp_path)
     assert gains["[1,9]"] > gains["[1,1]"] + 1
 
 
+@pytest.mark.walk
 def test_what_is_no_count_is_refused_or_said(tmp_path):
     singles(tmp_path)
     thin = ["data=single", "data.method=thinned", *SMALL, "hydra.run.dir=out"]
@@ -498,6 +503,7 @@ def test_what_is_no_count_is_refused_or_said(tmp_path):
 PLATEAU = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"]
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -564,6 +570,7 @@ def test_every_network_may_have_other_channels_in_than_out(kind):
     assert network.arguments["out_channels"] == 3
 
 
+@pytest.mark.walk
 def test_a_checkpoint_with_a_context_knows_it_and_says_what_it_needs(place, tmp_path):
     done = run("train", *CASES["context"], *SMALL, f"hydra.run.dir={tmp_path / 'out'}", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -637,6 +644,7 @@ def begun(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.walk
 def test_init_starts_from_the_weights_of_a_run(begun, tmp_path):
     source = [
         "data=pairs",
@@ -663,6 +671,7 @@ def test_init_starts_from_the_weights_of_a_run(begun, tmp_path):
     assert "init:" not in again.stdout  # the run's own weights win
 
 
+@pytest.mark.walk
 def test_init_fits_other_numbers_of_channels_and_denoises_grey_as_before(begun, tmp_path):
     grey = np.random.default_rng(1).random((4, 2, 1, 24, 24)).astype(np.float32)
     np.save(tmp_path / "grey.npy", grey)
@@ -682,6 +691,7 @@ def test_init_fits_other_numbers_of_channels_and_denoises_grey_as_before(begun, 
     assert torch.allclose(before, after, atol=1e-4)
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -708,6 +718,7 @@ def test_a_network_that_differs_from_the_one_to_start_from_is_refused(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.walk
 def test_a_sweep_may_start_from_weights(begun, tmp_path):
     source = [
         f"init={begun / 'first'}",
@@ -734,6 +745,7 @@ def pictures(folder: Path, colour: bool = False) -> np.ndarray:
     return clean
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize("colour", [False, True])
 def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_path):
@@ -815,6 +827,7 @@ def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     assert torch.equal(model.denoise(images[0], axes="CHW"), good)
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @linux
 def test_ctrl_c_stops_adapting_and_denoises_with_what_there_is(tmp_path):
@@ -851,6 +864,7 @@ def test_ctrl_c_stops_adapting_and_denoises_with_what_there_is(tmp_path):
     ]
 
 
+@pytest.mark.walk
 def test_adapt_says_what_it_cannot_learn_from(tmp_path):
     pictures(tmp_path / "noisy")
     tifffile.imwrite(tmp_path / "noisy" / "other.tif", np.zeros((40, 40), np.uint8))
@@ -868,6 +882,7 @@ def test_adapt_says_what_it_cannot_learn_from(tmp_path):
     assert not (tmp_path / "clean").exists()
 
 
+@pytest.mark.walk
 def test_denoise_needs_nothing_of_training_unless_it_adapts():
     code = (
         "import sys, n2n_lightning.denoise, n2n_lightning.training.adaptation;"

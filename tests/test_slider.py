@@ -160,6 +160,7 @@ def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     assert volume.about.endswith(f"{slider.MAX_PAGES} of 20 pages are here.")
 
 
+@pytest.mark.walk
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_the_report_compares_runs_and_jobs_of_a_sweep(tmp_path):
     small = [

@@ -102,6 +102,7 @@ def test_tiff_axes(tmp_path):
     assert np.array_equal(read_array(tmp_path / "big.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
 
 
+@pytest.mark.walk
 @linux
 @pytest.mark.parametrize("suffix", [".npy", ".h5", ".tif"])
 def test_large_files_are_mapped_not_read(suffix, tmp_path):
@@ -473,6 +474,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.walk
 def test_a_16_bit_tiff_stack_end_to_end(tmp_path):
     draws = np.random.default_rng(0)
     clean = draws.random((8, 1, 5, 5)).repeat(8, 2).repeat(8, 3) * 3000
@@ -496,6 +498,7 @@ def test_a_16_bit_tiff_stack_end_to_end(tmp_path):
     assert (state["scale"], state["model"]["channels"]) == (4095, 1)
 
 
+@pytest.mark.walk
 def test_two_folders_end_to_end(tmp_path):
     a = folder_of(tmp_path / "real", [f"{i:02}" for i in range(6)], shape=(40, 48, 3))
     b = folder_of(tmp_path / "mean", [f"{i:02}" for i in range(6)], shape=(40, 48, 3))
@@ -539,6 +542,7 @@ def test_prepare_writes_what_course_reads(tmp_path):
     assert torch.equal(torch.load(tmp_path / "out" / "train_data.pkl")[0], first)
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -561,6 +565,7 @@ def test_prepare_mistakes(arguments, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.walk
 @posix
 def test_real_camera_noise_end_to_end(tmp_path):
     """Folders as of real cameras: one noisy shot and the mean of many, 512 x 512 PNG."""

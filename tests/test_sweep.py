@@ -101,6 +101,7 @@ def overlapping(folder: Path) -> tuple[list[str], bool]:
     return [note[0] for note in notes], any(same)
 
 
+@pytest.mark.walk
 def test_a_sweep_and_what_it_gives(tmp_path):
     asked = ["optim.lr=0.01,0.001", "seed=1,2", "data.augment=true", *SMALL]
     status, out, errors = run("-m", *asked, "hydra.sweep.dir=s", cwd=tmp_path)
@@ -141,6 +142,7 @@ def test_a_sweep_and_what_it_gives(tmp_path):
     assert alone["val_psnr"] == best["val_psnr"]
 
 
+@pytest.mark.walk
 def test_the_reports_grid_without_m(tmp_path):
     course_files(tmp_path / "course")
     quick = [
@@ -157,6 +159,7 @@ def test_the_reports_grid_without_m(tmp_path):
     assert rates == {0.1, 0.01, 0.001, 0.0001, 0.00001}
 
 
+@pytest.mark.walk
 def test_failures_are_rows_and_the_others_go_on(tmp_path):
     broken = "+callbacks.break._target_=tests.test_sweep.Break"
     status, out, errors = run("-m", "seed=1,2,4", broken, *SMALL, "hydra.sweep.dir=s", cwd=tmp_path)
@@ -181,6 +184,7 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
     assert os.stat(tmp_path / "s" / "2" / "result.json").st_mtime_ns == before
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_retried_jobs_start_anew_and_keep_the_old_folder(tmp_path):
     marker = tmp_path / "fixed"
@@ -207,6 +211,7 @@ class Until(callbacks.Callback):
             raise RuntimeError("not yet")
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
     eight = "seed=1,2,3,4,5,6,7,8"
@@ -257,6 +262,7 @@ def test_gpu_lock_ends_with_its_process(tmp_path):
         holder.communicate()
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
@@ -274,6 +280,7 @@ def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
     assert len(jobs(tmp_path / "s")) == 3
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
@@ -303,6 +310,7 @@ def test_signals_leave_no_process_and_a_status(launcher, signum, tmp_path):
         assert jobs(tmp_path / "s")["0"]["state"] in ("interrupted", "killed")
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 @pytest.mark.xdist_group("ray")  # two of Ray's clusters at a time get in one another's way
@@ -322,6 +330,7 @@ def test_ray_gives_each_job_one_gpu(count, tmp_path):
     assert not overlap
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 @pytest.mark.xdist_group("ray")
@@ -349,6 +358,7 @@ def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
     )
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     import optuna
@@ -388,6 +398,7 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     )
 
 
+@pytest.mark.walk
 def test_optuna_failed_point_is_a_failed_trial(tmp_path):
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "optim.lr=choice(-1,-2)"]
     status, out, errors = run("-m", *search, *SMALL, "hydra.sweep.dir=s", cwd=tmp_path)
@@ -396,6 +407,7 @@ def test_optuna_failed_point_is_a_failed_trial(tmp_path):
     assert [row["state"] for row in jobs(tmp_path / "s").values()] == ["failed"] * 3
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize("search", [[], ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"]])
 def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
@@ -430,6 +442,7 @@ def test_noisy_pairs_alone_can_be_swept(search, tmp_path):
         assert "optim.lr=0.003" in found["best"]
 
 
+@pytest.mark.walk
 def test_slurm_by_submitits_local_executor(tmp_path):
     arguments = ["-m", "seed=1,2", *SMALL, "hydra/launcher=submitit_local", "hydra.sweep.dir=s"]
     status, out, errors = run(*arguments, cwd=tmp_path)

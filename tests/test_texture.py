@@ -157,6 +157,7 @@ def test_the_checkpoint_that_comes_along_puts_back_what_it_took_of_cloth(model, 
         assert np.array_equal(shown, model.denoise(array, uneven=bool(more)))
 
 
+@pytest.mark.walk
 def test_only_networks_that_have_to_guess_put_texture_back(tmp_path):
     for noise, blind in (("varied", True), ("gaussian", False)):
         folder = tmp_path / noise

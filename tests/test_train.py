@@ -81,6 +81,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     "choice", [f"{group}={name}" for group in GROUPS for name in options(group)]
 )
@@ -317,6 +318,7 @@ def test_the_average_of_the_weights_is_what_is_scored_and_kept(course, tmp_path)
     assert (-10 * mse.log10()).mean().item() == pytest.approx(result["val_psnr"], abs=1e-3)
 
 
+@pytest.mark.walk
 def test_resume_at_the_end_of_an_epoch_and_further(course, tmp_path):
     asked = ["data=course", f"data.root={course}", "scheduler=constant", *QUICK]
     whole, folder = tmp_path / "whole", tmp_path / "run"
@@ -382,6 +384,7 @@ class Kill(callbacks.Callback):
             os.kill(os.getpid(), self.signum)
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_path):
@@ -424,6 +427,7 @@ def test_killed_anywhere_and_resumed_it_is_the_uninterrupted_run(course, tmp_pat
     assert results[0]["best_epoch"] == results[1]["best_epoch"]
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @posix
 def test_two_processes_are_one_run(course, tmp_path):
@@ -479,6 +483,7 @@ def test_two_processes_are_one_run(course, tmp_path):
     assert scores(ended) == scores(two)
 
 
+@pytest.mark.walk
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(course, tmp_path, capsys):
     asked = ["data=course", f"data.root={course}", *QUICK]
     whole, folder = tmp_path / "whole", tmp_path / "run"
@@ -532,6 +537,7 @@ exit 0
 """
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 # Room for nothing, for the best checkpoint of the first epoch alone, and for two epochs: best, last
 # and previous.
@@ -587,6 +593,7 @@ def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
     assert not torch.equal(a["network.first.weight"], c["network.first.weight"])
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("algorithm", [None, "value"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_gradients_are_clipped_under_a_fused_optimiser(precision, algorithm, course, tmp_path):
@@ -804,6 +811,7 @@ def test_the_command(tmp_path):
     assert "it was finished already" in run("train", "resume=out", cwd=tmp_path).stdout
 
 
+@pytest.mark.walk
 def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
     assert (
         run(
@@ -851,6 +859,7 @@ def test_multirun(tmp_path):
     assert results[0]["val_psnr"] != results[1]["val_psnr"]
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -875,6 +884,7 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
     assert words in line
 
 
+@pytest.mark.walk
 @posix
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
@@ -901,6 +911,7 @@ def test_signal_saves_and_the_run_goes_on(signum, tmp_path):
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 def test_an_amount_of_time_is_a_budget(course, tmp_path):
     """The run ends with its time and the rate falls to 0 by then, whatever max_epochs is."""
@@ -947,6 +958,7 @@ def test_an_amount_of_time_is_a_budget(course, tmp_path):
     assert not (tmp_path / "own" / "result.json").exists()
 
 
+@pytest.mark.walk
 def test_a_run_goes_on_with_its_stored_configuration(tmp_path):
     """The defaults of its beginning count, and a chosen group replaces the stored one."""
     small = [o for o in SMALL if not o.startswith("trainer.max_epochs")]
@@ -1036,6 +1048,7 @@ def test_mistyped_names_get_the_nearest_one(typed):
     assert line.startswith(MISTYPED[typed])
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
