@@ -21,6 +21,7 @@ from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.options import NoisyArray
 from tests.conftest import run
 from tests.pictures import Half, gain, noisy, smooth
+from tests.pictures import model as model
 
 
 def test_arrays_of_any_layout(model):

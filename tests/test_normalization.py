@@ -11,6 +11,7 @@ from n2n_lightning.files import InputError
 from n2n_lightning.inference import checkpoint as checkpoint_files
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from tests.pictures import RNG, Half, gain, noisy, smooth
+from tests.pictures import model as model
 
 
 def test_extreme_values_stay_in_their_type():

@@ -16,6 +16,7 @@ from n2n_lightning.noise import Camera
 from n2n_lightning.randomness import generator
 from tests.conftest import linux
 from tests.pictures import RNG
+from tests.pictures import model as model
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 32])

@@ -15,6 +15,7 @@ from n2n_lightning.data.capture_noise import levels_of, scored_direction
 from n2n_lightning.data.intensity import intensity_stats
 from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inspection import inspect
 from n2n_lightning.metrics.noise_levels import noise_power
 from n2n_lightning.metrics.scoring import score_clean as against_clean
@@ -240,7 +241,9 @@ def test_in_python(tmp_path):
             return blur(array[None])[0], torch.zeros_like(array)
 
     noisy, better = shot(clean, "gaussian", 1, 1), shot(clean, "gaussian", 4, 2)
-    found = score(Blur(torch.nn.Identity(), 1, scale=255.0), better, noisy, layout="NHW")
+    found = score(
+        Blur(torch.nn.Identity(), 1, CheckpointInfo(scale=255.0)), better, noisy, layout="NHW"
+    )
     output = blur(torch.from_numpy(noisy)[:, None])[:, 0].numpy()
     truth = -10 * np.log10(np.mean((output - clean) ** 2) / 255**2)
     assert found["psnr_estimate"] == pytest.approx(truth, abs=0.15)
