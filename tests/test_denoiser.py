@@ -20,8 +20,7 @@ from n2n_lightning.inference import checkpoint as checkpoint_files
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.options import NoisyArray
 from tests.conftest import run
-from tests.pictures import Half, gain, noisy, smooth
-from tests.pictures import model as model
+from tests.pictures import Half, gain, model, noisy, smooth  # noqa: F401
 
 
 def test_arrays_of_any_layout(model):

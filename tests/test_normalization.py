@@ -10,8 +10,7 @@ from n2n_lightning.arrays.normalization import levels
 from n2n_lightning.files import InputError
 from n2n_lightning.inference import checkpoint as checkpoint_files
 from n2n_lightning.inference.denoiser import TrainedDenoiser
-from tests.pictures import RNG, Half, gain, noisy, smooth
-from tests.pictures import model as model
+from tests.pictures import RNG, Half, gain, model, noisy, smooth  # noqa: F401
 
 
 def test_extreme_values_stay_in_their_type():

@@ -10,8 +10,7 @@ from n2n_lightning.arrays.normalization import levels
 from n2n_lightning.formats import opened
 from n2n_lightning.inference.options import NoisyArray
 from tests.conftest import run
-from tests.pictures import gain, noisy, png, smooth, tiff
-from tests.pictures import model as model
+from tests.pictures import gain, model, noisy, png, smooth, tiff  # noqa: F401
 
 FORMATS = {
     **{f"{d}-{c}.png": (png, d, c, {}) for d in ("uint8", "uint16") for c in (1, 2, 3, 4)},

@@ -12,8 +12,7 @@ from n2n_lightning.inference import page as pages
 from n2n_lightning.inference.page import Page
 from n2n_lightning.inference.texture import put_back
 from tests.conftest import run
-from tests.pictures import RNG, gain, smooth
-from tests.pictures import model as model
+from tests.pictures import RNG, gain, model, smooth  # noqa: F401
 
 
 def page_of(noisy: np.ndarray, result: np.ndarray, nodata_values: tuple[float, ...] = ()) -> Page:

@@ -15,8 +15,7 @@ from n2n_lightning.inference.tiling import OVERLAPS, in_tiles, overlap_of, spans
 from n2n_lightning.noise import Camera
 from n2n_lightning.randomness import generator
 from tests.conftest import linux
-from tests.pictures import RNG
-from tests.pictures import model as model
+from tests.pictures import RNG, model  # noqa: F401
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 32])

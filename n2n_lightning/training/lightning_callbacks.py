@@ -387,9 +387,12 @@ def build(group: str, make: Callable[[], Any]) -> Any:
         MisconfigurationException,
         ImportError,
         AttributeError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AssertionError,
+        OSError,
     ) as error:
-        raise _one_line(group, error) from error
-    except (ValueError, TypeError, RuntimeError, AssertionError, OSError) as error:
         raise _one_line(group, error) from error
 
 
