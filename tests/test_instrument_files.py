@@ -33,6 +33,12 @@ from n2n_lightning.networks import ResidualUNet
 from tests.conftest import linux
 
 
+def denoise_to_o(monkeypatch, source: Path, checkpoint) -> int:
+    """Denoise a file into the folder o beside it; the exit status."""
+    out = source.parent / "o"
+    return command(denoise.main, monkeypatch, source, "-o", out, "--checkpoint", checkpoint)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """A small network for grey images with random weights."""
@@ -295,18 +301,7 @@ def test_headers_of_electron_microscopes_that_are_a_little_wrong(
     assert np.array_equal(picture.values[0].array, volume)
     assert note in picture.note
     assert picture.values[0].spacing == (None if 28 in edits else (1.0, 1.0, 1.0))
-    assert (
-        command(
-            denoise.main,
-            monkeypatch,
-            tmp_path / "a.mrc",
-            "-o",
-            tmp_path / "o",
-            "--checkpoint",
-            checkpoint,
-        )
-        == 0
-    )
+    assert denoise_to_o(monkeypatch, tmp_path / "a.mrc", checkpoint) == 0
     after = (tmp_path / "o" / "a.mrc").read_bytes()
     assert len(after) == 1024 + volume.nbytes
     assert header != after[:1024]
@@ -335,18 +330,7 @@ def test_bytes_are_signed_as_imod_says(flags, dtype, tmp_path, monkeypatch, chec
     (values,) = opened(tmp_path / "a.mrc").values
     assert values.dtype == dtype
     assert np.array_equal(values.array, volume.view(dtype))
-    assert (
-        command(
-            denoise.main,
-            monkeypatch,
-            tmp_path / "a.mrc",
-            "-o",
-            tmp_path / "o",
-            "--checkpoint",
-            checkpoint,
-        )
-        == 0
-    )
+    assert denoise_to_o(monkeypatch, tmp_path / "a.mrc", checkpoint) == 0
     after = opened(tmp_path / "o" / "a.mrc").values[0]
     assert after.dtype == dtype
     if dtype == "uint8":
@@ -414,18 +398,7 @@ def test_masks_and_previews_inside_of_a_tiff_stay(
     assert [v.shape for v in opening.values] == [(48, 52)]
     assert np.array_equal(opening.values[0].array, picture)
     assert "2 masks, 1 page of reduced resolution left as they are" in opening.note
-    assert (
-        command(
-            denoise.main,
-            monkeypatch,
-            tmp_path / "a.tif",
-            "-o",
-            tmp_path / "o",
-            "--checkpoint",
-            checkpoint,
-        )
-        == 0
-    )
+    assert denoise_to_o(monkeypatch, tmp_path / "a.tif", checkpoint) == 0
     with (
         tifffile.TiffFile(tmp_path / "a.tif") as before,
         tifffile.TiffFile(tmp_path / "o" / "a.tif") as after,
@@ -473,18 +446,7 @@ def test_tiles_of_odd_sides_are_rounded_up(tmp_path, monkeypatch, checkpoint, ca
     picture = np.random.default_rng(38).normal(1000, 60, (192, 208)).astype(np.uint16)
     odd_tiles(tmp_path / "a.tif", picture, 100, 120)
     assert np.array_equal(opened(tmp_path / "a.tif").values[0].array, picture)
-    assert (
-        command(
-            denoise.main,
-            monkeypatch,
-            tmp_path / "a.tif",
-            "-o",
-            tmp_path / "o",
-            "--checkpoint",
-            checkpoint,
-        )
-        == 0
-    )
+    assert denoise_to_o(monkeypatch, tmp_path / "a.tif", checkpoint) == 0
     assert "its tiles of 100 x 120 became 112 x 128" in capsys.readouterr().out
     with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:
         assert file.pages[0].tile == (112, 128)
@@ -509,18 +471,7 @@ def test_what_cannot_be_written_again_is_found_before_the_work(
 
     monkeypatch.setitem(vars(tifffile.TIFF), "COMPRESSORS", Without())
     assert "its ZSTD compression became deflate" in opened(tmp_path / "a.tif").note
-    assert (
-        command(
-            denoise.main,
-            monkeypatch,
-            tmp_path / "a.tif",
-            "-o",
-            tmp_path / "o",
-            "--checkpoint",
-            checkpoint,
-        )
-        == 0
-    )
+    assert denoise_to_o(monkeypatch, tmp_path / "a.tif", checkpoint) == 0
     with tifffile.TiffFile(tmp_path / "o" / "a.tif") as file:
         assert file.pages[0].compression.name == "ADOBE_DEFLATE"
 
@@ -558,18 +509,7 @@ def test_a_dicom_series_is_a_volume_and_comes_out_derived(
     assert np.allclose(values.array, volume)
     assert values.spacing == pytest.approx((2.5, 0.661468, 0.661468))
     before = {p.name: p.read_bytes() for p in (tmp_path / "scan").iterdir()}
-    assert (
-        command(
-            denoise.main,
-            monkeypatch,
-            tmp_path / "scan",
-            "-o",
-            tmp_path / "o",
-            "--checkpoint",
-            checkpoint,
-        )
-        == 0
-    )
+    assert denoise_to_o(monkeypatch, tmp_path / "scan", checkpoint) == 0
     assert {p.name: p.read_bytes() for p in (tmp_path / "scan").iterdir()} == before
     made = [pydicom.dcmread(p) for p in sorted((tmp_path / "o" / "scan").iterdir())]
     old = [pydicom.dcmread(p) for p in sorted((tmp_path / "scan").iterdir())]
