@@ -14,7 +14,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from n2n_lightning import evaluate
+from n2n_lightning import evaluate, load
 from n2n_lightning.data import BatchIndex
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.denoiser import load
@@ -22,6 +22,7 @@ from n2n_lightning.inference.tiling import averaged
 from n2n_lightning.metrics import classical, scoring
 from n2n_lightning.networks import ResidualUNet
 from n2n_lightning.training.validation_images import draw_images
+from tests.captures import model, scene  # noqa: F401
 from tests.conftest import LIMIT, course_files, photographs, run
 
 SMALL = [
@@ -487,3 +488,35 @@ def test_images_option(tmp_path, place):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "s.json").read_text())["scores"]["noisy input"]["images"] == 1
+
+
+def test_evaluate_needs_what_it_scores_alone_and_shows_grey_images_to_a_colour_checkpoint(tmp_path):
+    course_files(tmp_path / "course")
+    (tmp_path / "course" / "train_data.pkl").unlink()
+    done = run("evaluate", "--data", "course", "--root", "course", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("evaluate", "--data", "course", "--root", "course", "--classical", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "train_data.pkl" in done.stderr
+    clean = np.stack([scene(48, 40, i) for i in range(3)])
+    np.save(tmp_path / "clean.npy", clean.astype(np.float32))
+    np.save(
+        tmp_path / "noisy.npy",
+        (clean + np.random.default_rng(0).normal(0, 0.1, clean.shape)).astype(np.float32),
+    )
+    from n2n_lightning.inference.checkpoint import PRETRAINED
+
+    scored = [
+        "--data",
+        "pairs",
+        "--val-noisy",
+        "noisy.npy",
+        "--clean",
+        "clean.npy",
+        "--json",
+        "s.json",
+    ]
+    done = run("evaluate", PRETRAINED, *scored, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "s.json").read_text())["scores"]
+    assert scores[str(PRETRAINED)]["psnr"] > scores["noisy input"]["psnr"] + 5

@@ -1,6 +1,7 @@
 """Lightning's features: callbacks, precisions, lengths, loggers, and read-only folders."""
 
 import csv
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.networks import DRUNet
 from n2n_lightning.training.module import Denoiser
 from n2n_lightning.training.run import TrainingRun, silence_lightning, start
-from tests.conftest import linux, run
+from tests.captures import model  # noqa: F401
+from tests.conftest import course_files, linux, run
 
 NETWORK = ("model.widths=[4,8]", "model.blocks=[1,1]")
 DATA = ("data.batch_size=4", "data.train_pairs=16", "data.crop=16")
@@ -421,3 +423,46 @@ def test_outputs_that_is_a_file_or_leads_nowhere(tmp_path: Path) -> None:
     for name in ("file", "link"):
         done = run("train", "trainer.max_epochs=1", cwd=tmp_path / name)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateMonitor"],
+        [
+            "+trainer.logger._target_=pytorch_lightning.loggers.CSVLogger",
+            "+trainer.logger.save_dir=more",
+        ],
+        ["+trainer.overfit_batches=1"],
+        ["+trainer.fast_dev_run=true"],
+        [
+            "scheduler=own",
+            "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+            "+scheduler.mode=max",
+        ],
+        [
+            "scheduler=own",
+            "scheduler._target_=torch.optim.lr_scheduler.StepLR",
+            "+scheduler.step_size=1",
+        ],
+        ["optim=own", "optim._target_=torch.optim.SGD", "+optim.momentum=0.9"],
+    ],
+    ids=lambda asked: asked[0].split("=")[0] + asked[-1].split("=")[-1],
+)
+def test_callbacks_loggers_schedules_and_optimisers_of_lightning_and_torch(asked, tmp_path):
+    course_files(tmp_path / "course")
+    quick = [
+        "data=course",
+        "data.root=course",
+        "data.batch_size=6",
+        "model=residual_unet",
+        "model.width=4",
+        "trainer.accelerator=cpu",
+    ]
+    done = run("train", *quick, *asked, "trainer.max_epochs=2", "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["status"] == "finished"
+    if "CSVLogger" in asked[0]:
+        assert "val_psnr" in next((tmp_path / "more").rglob("metrics.csv")).read_text()

@@ -1,13 +1,21 @@
+"""The training module: its scores and schedules, and a trainer of Lightning around it."""
+
 import doctest
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from skimage.metrics import peak_signal_noise_ratio
+from torch.utils.data import DataLoader
 
+from n2n_lightning import load
 from n2n_lightning.metrics import noisy_reference
 from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
+from n2n_lightning.networks import ResidualUNet
+from n2n_lightning.training.module import Denoiser
 from n2n_lightning.training.schedulers import warmup_cosine
+from tests.captures import no_noise_from_lightning  # noqa: F401
 
 
 def test_both_psnr_definitions_agree_with_skimage():
@@ -63,3 +71,40 @@ def test_schedules():
     assert warm[55] == pytest.approx(0.5)
     with pytest.raises(ValueError, match="add up to 1"):
         rates(warmup=0.6, decay=0.6)
+
+
+def pairs(count: int = 12) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    clean = torch.rand(count, 3, 1, 1).expand(-1, -1, 16, 16)
+    return [
+        (image + 0.1 * torch.randn_like(image), image + 0.1 * torch.randn_like(image))
+        for image in clean
+    ]
+
+
+def test_own_trainer_own_loader_our_module(tmp_path):
+    """docs/how-to/extend.md's fifteen lines, then what people do next."""
+    loader = DataLoader(pairs(), batch_size=4)
+    module = Denoiser(ResidualUNet(3, width=4, levels=2))
+    options = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = pl.Trainer(max_epochs=2, default_root_dir=tmp_path, **options)
+    trainer.fit(module, loader, loader)
+    assert len(module.history) == 2
+    (scores,) = trainer.validate(module, loader, verbose=False)
+    assert scores["val_psnr"] == pytest.approx(module.history[-1]["val_psnr"], abs=1e-4)
+    (tested,) = trainer.test(module, loader, verbose=False)
+    assert tested["val_psnr"] == scores["val_psnr"]
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    image = torch.rand(1, 3, 21, 17)
+    expected = module.eval()(image)
+    assert torch.allclose(load(tmp_path / "mine.ckpt")(image), expected, atol=1e-6)
+    again = Denoiser.load_from_checkpoint(tmp_path / "mine.ckpt")
+    assert torch.allclose(again.eval()(image), expected, atol=1e-6)
+    assert len(again.history) == 2
+    pl.Trainer(max_epochs=1, default_root_dir=tmp_path, **options).fit(
+        again.train(), loader, loader
+    )

@@ -1,7 +1,14 @@
+"""Networks: sizes, layers, what they see, and networks from other packages."""
+
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from n2n_lightning import load
 from n2n_lightning.networks import (
     DnCNN,
     DRUNet,
@@ -10,9 +17,14 @@ from n2n_lightning.networks import (
     Noise2NoiseUNet,
     ResidualUNet,
     UNet,
+    apply,
+    multiple_of,
     multiply_accumulates,
     pad_to_multiple,
 )
+from n2n_lightning.training.module import Denoiser
+from tests.captures import QUICK
+from tests.conftest import photographs, run
 
 # The report's Table 1: layer, output channels, function. `up` is counted after nearest upsampling
 # and concatenation.
@@ -265,3 +277,57 @@ def test_residual_networks_start_from_their_input(network):
 
 def test_the_default_networks_size():
     assert sum(p.numel() for p in ResidualUNet().parameters()) == 472_387
+
+
+class Narrow(torch.nn.Module):
+    """A network without padding: sizes must be divisible by 4."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.down, self.up = (
+            torch.nn.Conv2d(3, width, 4, 4),
+            torch.nn.ConvTranspose2d(width, 3, 4, 4),
+        )
+
+    def forward(self, image):
+        if image.shape[2] % 4 or image.shape[3] % 4:
+            raise RuntimeError("sizes do not match")
+        return self.up(self.down(image))
+
+
+@pytest.mark.walk
+def test_networks_without_padding_work_at_every_size(tmp_path):
+    network = Narrow().train()
+    network.down.eval()
+    assert multiple_of(network, torch.zeros(1, 3, 8, 8)) == 4
+    assert network.training
+    assert not network.down.training
+    assert apply(network, torch.rand(2, 3, 13, 18)).shape == (2, 3, 13, 18)
+    with pytest.raises(ValueError, match="returns no image of the size that it is given"):
+        apply(torch.nn.Conv2d(3, 3, 3), torch.rand(1, 3, 9, 9))
+    photographs(tmp_path / "photos", 12, 61)  # validated whole
+    asked = ["data=images", "data.root=photos", "noise=gaussian", "data.size=18", *QUICK[:-1]]
+    own_network = ["model=own", "model._target_=tests.test_networks.Narrow"]
+    done = run("train", *asked, *own_network, "hydra.run.dir=out", cwd=tmp_path, env=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    image = np.random.default_rng(0).integers(0, 255, (37, 41, 3), np.uint8)
+    assert load(tmp_path / "out", ["tests.test_networks"]).denoise(image).shape == image.shape
+
+
+REPOSITORY = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+
+
+class Wider(ResidualUNet.__mro__[1]):
+    """A network of one's own, made like those of the package, with options that it hands on."""
+
+    def __init__(self, **options: int):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(options["channels"], options["channels"], 3, padding=1)
+
+    def body(self, image):
+        return self.layer(image)
+
+
+def test_networks_with_options_handed_on_are_built_again(tmp_path):
+    module = Denoiser(Wider(channels=2))
+    assert module.spec["model"] == {"_target_": "tests.test_networks.Wider", "channels": 2}

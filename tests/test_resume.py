@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 from n2n_lightning.config.overrides import compose_config
 from n2n_lightning.config.resume import continued_config, resolve_hydra_of
 from n2n_lightning.files import InputError
-from tests.conftest import run
+from tests.captures import model  # noqa: F401
+from tests.conftest import course_files, run
 
 
 def begun(folder, *overrides):
@@ -66,3 +67,23 @@ def test_hints_and_hydra_know_the_configuration_of_the_run(tmp_path):
     shown = run("train", "--cfg", "job", "resume=run", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "noisy: a.npy" in shown.stdout
+
+
+def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_path):
+    course_files(tmp_path / "course", train=24)
+    quick = [
+        "data=course",
+        "data.root=course",
+        "data.batch_size=6",
+        "model=residual_unet",
+        "model.width=4",
+        "trainer.accelerator=cpu",
+    ]
+    assert (
+        run("train", *quick, "trainer.max_epochs=1", "hydra.run.dir=out", cwd=tmp_path).returncode
+        == 0
+    )
+    done = run("train", "model=residual_unet", "trainer.max_epochs=2", "resume=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    refused = run("train", "model=unet", "resume=out", cwd=tmp_path)
+    assert refused.stderr.startswith("error: model=unet: cannot change when a run goes on")
