@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from n2n_lightning import load
 from n2n_lightning.data import PairedImages
 from n2n_lightning.formats import opened
 from n2n_lightning.inference.options import NoisyArray
 
+SIDE = 160  # pixels of `scenes`
 QUICK = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
@@ -88,3 +90,17 @@ def own(*arguments: str, **options) -> PairedImages:
     data = PairedImages(*arguments, **{"batch_size": 1, "crop": 32, **options})
     data.setup()
     return data
+
+def scenes(seed: int, count: int = 3, side: int = SIDE, margin: int = 0) -> np.ndarray:
+    """Clean scenes (N, H, W) between about 40 and 210: clouds, and discs with sharp edges."""
+    draws = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        cloud = gaussian_filter(draws.normal(size=(side + margin, side + margin)), 6)
+        picture = 90 + 20 * cloud / cloud.std()
+        y, x = np.mgrid[: side + margin, : side + margin]
+        for _ in range(12):
+            cy, cx, r = (*draws.uniform(0, side, 2), draws.uniform(4, 20))
+            picture[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = draws.uniform(50, 200)
+        found.append(picture.clip(40, 210))
+    return np.stack(found)

@@ -16,26 +16,8 @@ from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.intensity import intensity_stats
 from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.inspection import inspect, unfit
+from tests.captures import SIDE, scenes
 from tests.conftest import run
-
-SIDE = 160
-
-
-def scenes(seed: int, count: int = 3, side: int = SIDE, margin: int = 0) -> np.ndarray:
-    """Clean scenes (N, H, W) between about 40 and 210: clouds, and discs with sharp edges."""
-    from scipy.ndimage import gaussian_filter
-
-    draws = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        cloud = gaussian_filter(draws.normal(size=(side + margin, side + margin)), 6)
-        picture = 90 + 20 * cloud / cloud.std()
-        y, x = np.mgrid[: side + margin, : side + margin]
-        for _ in range(12):
-            cy, cx, r = (*draws.uniform(0, side, 2), draws.uniform(4, 20))
-            picture[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = draws.uniform(50, 200)
-        found.append(picture.clip(40, 210))
-    return np.stack(found)
 
 
 def as_scenes(*captures: np.ndarray) -> EqualSizeScenes:

@@ -1,4 +1,4 @@
-"""Movies with trouble: dead frames, copies, channels in turn, chosen frames."""
+"""Movies: files and folders, neighbouring frames, dead frames, copies, channels in turn."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.ndimage import gaussian_filter, shift
 
-from n2n_lightning import inspect_images
+from n2n_lightning import inspect_images, load
+from n2n_lightning.arrays import frame_offsets
 from n2n_lightning.arrays.frame_checks import review
 from n2n_lightning.config import overrides as override_syntax
-from n2n_lightning.data import Movie, PairedImages
-from n2n_lightning.data.samplers import BatchIndex
+from n2n_lightning.data import BatchIndex, Movie, PairedImages
+from n2n_lightning.data.movie import surroundings
+from n2n_lightning.data.reading_movies import read_movies
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from tests.conftest import run
+from tests.single_images import CASES, SMALL, place  # noqa: F401
 
 
 def scene(side: int = 64, seed: int = 1) -> np.ndarray:
@@ -328,3 +331,97 @@ def test_a_dead_capture_of_a_burst_is_left_out_alone(tmp_path):
     data.setup()
     assert data.dropped == [f"frame 2 of {tmp_path / 'burst.npy'} (every pixel 0)"]
     assert int(data.train.scenes.captures(torch.tensor([0]))[0]) == 5
+
+
+def test_movies_are_files_folders_of_files_or_folders_of_frames(tmp_path):
+    movie = np.random.default_rng(0).integers(0, 255, (6, 12, 16)).astype(np.uint8)
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", movie, photometric="minisblack")
+    np.save(tmp_path / "movie.npy", movie)
+    (tmp_path / "several").mkdir()
+    (tmp_path / "frames").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tif").rename(tmp_path / "several" / f"{name}.tif")
+    for i, frame in enumerate(movie):
+        tifffile.imwrite(tmp_path / "frames" / f"{i}.tif", frame)
+    for name, count in (("movie.npy", 1), ("several", 2), ("frames", 1)):
+        found = read_movies(str(tmp_path / name))
+        assert found.captures(torch.arange(len(found.names))).tolist() == [6] * count
+        assert torch.equal(
+            torch.stack([found.image(0, k)[0] for k in range(6)]), torch.from_numpy(movie)
+        )
+    tifffile.imwrite(tmp_path / "one.tif", movie[0])
+    with pytest.raises(InputError, match="holds one frame"):
+        read_movies(str(tmp_path / "one.tif"))
+
+
+def test_a_frame_is_never_shown_to_the_network_that_learns_it():
+    for count in (2, 3, 5, 9):
+        for t in range(count):
+            shown = [frame_offsets.around(t, k, count) for k in frame_offsets.frames(3)]
+            assert all(k != t and 0 <= k < count for k in shown)
+    movie = torch.arange(7.0).view(1, 7, 1, 1, 1).expand(1, 7, 2, 8, 8)[0]
+    from n2n_lightning.data.scene_set import EqualSizeScenes
+
+    scene = EqualSizeScenes([movie], ["movie"], torch.tensor([7]))
+    near = surroundings(scene, torch.tensor([0, 0]), torch.tensor([0, 3]), 2)
+    assert near.shape == (2, 8, 8, 8)
+    assert near[:, ::2, 0, 0].tolist() == [[2, 1, 1, 2], [1, 2, 4, 5]]
+
+
+@pytest.mark.walk
+def test_a_checkpoint_with_a_context_knows_it_and_says_what_it_needs(place, tmp_path):
+    done = run("train", *CASES["context"], *SMALL, f"hydra.run.dir={tmp_path / 'out'}", cwd=place)
+    assert done.returncode == 0, done.stderr
+    model, movie = load(tmp_path / "out"), np.load(place / "movie.npy")
+    assert model.context == 1
+    clean = model.denoise(movie, axes="NHW")
+    changed = movie.copy()
+    changed[2] += 50  # its own result does not see it, its neighbours' do
+    again = model.denoise(changed, axes="NHW")
+    assert np.array_equal(clean[2], again[2])
+    assert not np.array_equal(clean[1], again[1])
+    assert np.array_equal(clean[5], again[5])
+    assert model.denoise(movie, axes="NHW", tta=True).shape == movie.shape
+    (tmp_path / "frames").mkdir()
+    for t, frame in enumerate(movie):
+        tifffile.imwrite(tmp_path / "frames" / f"{t}.tif", frame)
+    done = run(
+        "denoise",
+        tmp_path / "frames",
+        "-o",
+        tmp_path / "apart",
+        "--checkpoint",
+        tmp_path / "out",
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(
+        np.array_equal(tifffile.imread(tmp_path / "apart" / f"{t}.tif"), clean[t]) for t in range(6)
+    )
+    colour = np.random.default_rng(0).random((4, 2, 3, 24, 24)).astype(np.float32)
+    np.save(tmp_path / "rgb.npy", colour)
+    source = ["data=pairs", f"data.noisy={tmp_path / 'rgb.npy'}", f"init={tmp_path / 'out'}"]
+    done = run(
+        "train",
+        *source,
+        "trainer.max_epochs=1",
+        "data.batch_size=2",
+        f"hydra.run.dir={tmp_path / 'c'}",
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    result = load(tmp_path / "c").denoise(colour[:, 0], axes="NCHW")
+    assert float(result.std(1).mean()) > 0.01  # in colour
+    np.save(tmp_path / "one.npy", movie[0])
+    done = run(
+        "denoise",
+        tmp_path / "one.npy",
+        "-o",
+        tmp_path / "c.npy",
+        "--checkpoint",
+        tmp_path / "out",
+        cwd=place,
+    )
+    assert done.returncode == 1
+    assert "needs a stack of frames" in done.stderr

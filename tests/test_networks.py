@@ -331,3 +331,14 @@ class Wider(ResidualUNet.__mro__[1]):
 def test_networks_with_options_handed_on_are_built_again(tmp_path):
     module = Denoiser(Wider(channels=2))
     assert module.spec["model"] == {"_target_": "tests.test_networks.Wider", "channels": 2}
+
+
+@pytest.mark.parametrize(
+    "kind", [UNet, EncoderDecoder, Noise2NoiseUNet, ResidualUNet, DnCNN, DRUNet, NAFNet]
+)
+def test_every_network_may_have_other_channels_in_than_out(kind):
+    network = kind(channels=6, out_channels=3).eval()
+    image = torch.rand(2, 6, 40, 33)
+    with torch.inference_mode():
+        assert network(image).shape == (2, 3, 40, 33)
+    assert network.arguments["out_channels"] == 3
