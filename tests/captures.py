@@ -91,6 +91,7 @@ def own(*arguments: str, **options) -> PairedImages:
     data.setup()
     return data
 
+
 def scenes(seed: int, count: int = 3, side: int = SIDE, margin: int = 0) -> np.ndarray:
     """Clean scenes (N, H, W) between about 40 and 210: clouds, and discs with sharp edges."""
     draws = np.random.default_rng(seed)

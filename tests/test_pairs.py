@@ -1,134 +1,21 @@
-"""Every kind of file that people have, in and out of order."""
+"""Noisy pairs and bursts of users: stacks, folders, splits, scale, and what cannot work."""
 
 import json
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image
 
-from n2n_lightning.data import Images, PairedImages
+from n2n_lightning.data import PairedImages
 from n2n_lightning.data.reading import read_scenes
-from n2n_lightning.data.reading_files import read_array, read_picture
+from n2n_lightning.data.reading_files import read_picture
 from n2n_lightning.files import InputError
-from n2n_lightning.noise import Gaussian, Pixelate
-from tests.conftest import linux, photographs, posix, run
-
-TYPES = ["uint8", "uint16", "float32"]
-
-
-def numbers(*shape: int, dtype: str = "uint16") -> np.ndarray:
-    draws = np.random.default_rng(0)
-    return (
-        draws.random(shape).astype(dtype)
-        if "float" in dtype
-        else draws.integers(0, 200, shape).astype(dtype)
-    )
-
-
-def save(path, array: np.ndarray) -> str:
-    suffix = path.suffix
-    if suffix in (".pt", ".pkl"):
-        torch.save(torch.from_numpy(array), path)
-    elif suffix == ".npy":
-        np.save(path, array)
-    elif suffix == ".npz":
-        np.savez(path, images=array)
-    elif suffix == ".h5":
-        with h5py.File(path, "w") as file:
-            file["deep/images"] = array
-    else:
-        colour = {"photometric": "rgb"} if array.shape[-1] == 3 else {"photometric": "minisblack"}
-        tifffile.imwrite(path, array, **colour)
-    return str(path)
-
-
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("suffix", [".pt", ".pkl", ".npy", ".npz", ".h5", ".tif"])
-def test_every_kind_of_file_and_type(suffix, dtype, tmp_path):
-    for shape, order in (((5, 12, 9), None), ((5, 12, 9, 3), (0, 3, 1, 2))):
-        array = numbers(*shape, dtype=dtype)
-        (images,) = read_array(save(tmp_path / f"stack{suffix}", array))
-        expected = array[:, None] if order is None else array.transpose(order)
-        assert images.shape == expected.shape
-        assert str(images.dtype) == f"torch.{dtype}"
-        assert np.array_equal(images.numpy(), expected)
-
-
-def test_layouts(tmp_path):
-    array = numbers(6, 4, 8, 9)
-    path = save(tmp_path / "a.npy", array)
-    captures = read_array(path, "NKHW")
-    assert [tuple(c.shape) for c in captures] == [(6, 1, 8, 9)] * 4
-    assert np.array_equal(captures[2][:, 0].numpy(), array[:, 2])
-    captures = read_array(path, "KNHW")
-    assert [tuple(c.shape) for c in captures] == [(4, 1, 8, 9)] * 6
-    (images,) = read_array(path)  # NCHW
-    assert images.shape == (6, 4, 8, 9)
-    burst = read_array(save(tmp_path / "b.tif", numbers(10, 8, 9)), "KHW")
-    assert [tuple(c.shape) for c in burst] == [(1, 1, 8, 9)] * 10
-    pairs = read_array(save(tmp_path / "c.npy", numbers(6, 2, 3, 8, 9)))
-    assert [tuple(c.shape) for c in pairs] == [(6, 3, 8, 9)] * 2
-    for layout in ("NHW", "NCHWX", "NNHW", "nchw", ""):
-        with pytest.raises(InputError, match=r"data\.layout="):
-            read_array(path, layout)
-    with pytest.raises(InputError, match="what are the axes"):
-        read_array(save(tmp_path / "d.npy", numbers(5, 3, 8, 3)))
-    with pytest.raises(InputError, match="what are the axes"):
-        read_array(save(tmp_path / "e.npy", numbers(5, 20, 30, 40)))
-
-
-def test_tiff_axes(tmp_path):
-    imagej = numbers(2, 5, 3, 8, 9)  # time, depth, channels
-    tifffile.imwrite(tmp_path / "j.tif", imagej, imagej=True, metadata={"axes": "TZCYX"})
-    (images,) = read_array(tmp_path / "j.tif")
-    assert np.array_equal(images.numpy(), imagej.reshape(10, 3, 8, 9))
-    bio_formats = numbers(2, 3, 5, 8, 9)  # time, channels, depth
-    options = {"ome": True, "metadata": {"axes": "TCZYX"}, "photometric": "minisblack"}
-    tifffile.imwrite(tmp_path / "t.ome.tif", bio_formats, **options)
-    (images,) = read_array(tmp_path / "t.ome.tif")
-    assert np.array_equal(images.numpy(), bio_formats.swapaxes(1, 2).reshape(10, 3, 8, 9))
-    tifffile.imwrite(
-        tmp_path / "z.tif", numbers(4, 8, 9), compression="zlib", photometric="minisblack"
-    )
-    assert np.array_equal(read_array(tmp_path / "z.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
-    tifffile.imwrite(
-        tmp_path / "big.tif", numbers(4, 8, 9), byteorder=">", photometric="minisblack"
-    )
-    assert np.array_equal(read_array(tmp_path / "big.tif")[0][:, 0].numpy(), numbers(4, 8, 9))
-
-
-@pytest.mark.walk
-@linux
-@pytest.mark.parametrize("suffix", [".npy", ".h5", ".tif"])
-def test_large_files_are_mapped_not_read(suffix, tmp_path):
-    path = save(tmp_path / f"large{suffix}", np.zeros((40, 1024, 1024), np.uint8))
-    code = f"""
-import resource, torch
-from n2n_lightning.data.reading_files import read_array
-(images,) = read_array({path!r})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(again,) = read_array({path!r})
-assert again.shape == (40, 1, 1024, 1024)
-assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000, "40 MB were read"
-"""
-    import subprocess
-    import sys
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def folder_of(folder, names, shape=(12, 12, 3), dtype="uint8", suffix="png"):
-    folder.mkdir(parents=True)
-    for i, name in enumerate(names):
-        array = np.random.default_rng(i).integers(0, 200, shape).astype(dtype)
-        Image.fromarray(array).save(folder / f"{name}.{suffix}")
-    return str(folder)
+from tests.conftest import posix, run
+from tests.stacks import folder_of, numbers, save
 
 
 def test_two_folders_are_matched_by_name(tmp_path):
@@ -354,117 +241,6 @@ def test_images_below_zero_are_not_clamped(tmp_path):
     ).bounded
 
 
-def test_deep_pictures(tmp_path):
-    values = np.array([[0, 1000], [30000, 65535]], np.uint16)
-    header = b"P5 2 2 65535\n"
-    (tmp_path / "a.pgm").write_bytes(header + values.astype(">u2").tobytes())
-    assert read_picture(tmp_path / "a.pgm")[0].tolist() == values.tolist()
-    Image.fromarray(values).save(tmp_path / "b.png")
-    assert read_picture(tmp_path / "b.png")[0].tolist() == values.tolist()
-    np.save(tmp_path / "c.npy", numbers(9, 8, 3))
-    assert read_picture(tmp_path / "c.npy").shape == (3, 9, 8)
-
-
-def test_tiff_written_page_by_page(tmp_path):
-    pages = numbers(5, 8, 9)
-    with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
-        for page in pages:
-            file.write(page, photometric="minisblack", metadata=None)
-    assert np.array_equal(read_array(tmp_path / "pages.tif")[0][:, 0].numpy(), pages)
-    with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
-        file.write(pages[0], photometric="minisblack", metadata=None)
-        file.write(pages[0, :4], photometric="minisblack", metadata=None)
-    with pytest.raises(InputError, match="its pages differ in size or type"):
-        read_array(tmp_path / "mixed.tif")
-
-
-# Folders of clean photographs
-
-
-def test_images_are_corrupted_and_validated_whole(tmp_path):
-    folder = photographs(tmp_path / "photos", 12)
-    data = Images(Gaussian(25), str(folder), train_pairs=30, size=16, batch_size=10)
-    data.setup()
-    assert (len(data.val), data.fingerprint["val"]) == (2, 2)
-    key = next(iter(data.val_dataloader().batches))
-    noisy, clean = data.on_after_batch_transfer(data.val[key], 0).values()
-    assert torch.equal(clean[0] * 255, read_picture(folder / "photo10.png").float())
-
-    assert (noisy - clean).std() * 255 == pytest.approx(25, rel=0.05)
-    again = Images(Gaussian(25), str(folder), train_pairs=30, size=16, batch_size=10, seed=5)
-    again.setup()
-    assert torch.equal(again.on_after_batch_transfer(again.val[key], 0)["input"], noisy)
-
-    grey = Images(Pixelate(3), str(folder), channels=1, train_pairs=30, size=16, batch_size=10)
-    grey.setup()
-    assert grey.train[next(iter(grey.train_dataloader().batches))]["input"].shape == (10, 1, 16, 16)
-    with pytest.raises(InputError, match=r"photo0.png: is 64 x 64 pixels, smaller than a crop"):
-        Images(Pixelate(7), str(folder), size=16, batch_size=10).setup()
-
-
-def test_images_can_be_validated_on_a_file_of_the_course(tmp_path, course):
-    folder = photographs(tmp_path / "photos", 4)
-    val = course / "val_data.pkl"
-    data = Images(Pixelate(2), str(folder), str(val), train_pairs=8, size=16, batch_size=4)
-    data.setup()
-    noisy, clean = torch.load(val)
-    assert torch.equal(data.val.noisy, noisy)
-    assert torch.equal(data.val.reference, clean)
-    assert data.fingerprint["photos"]["train"][0].endswith("photo0.png")
-    assert list(data.fingerprint["sha256"]) == ["val_data.pkl"]
-    with pytest.raises(InputError, match=r"val_data.pkl: holds RGB images"):
-        Images(Pixelate(2), str(folder), str(val), channels=1, size=16, batch_size=4).setup()
-    with pytest.raises(InputError, match=r"nowhere.pkl: no such file"):
-        Images(Pixelate(2), str(folder), "nowhere.pkl", size=16, batch_size=4).setup()
-
-
-def test_frozen_noise_is_a_fixed_pair_per_image(tmp_path):
-    folder = photographs(tmp_path / "photos", 4)
-    for noise in (Gaussian(25, frozen=True), Pixelate(2, frozen=True), Gaussian(25), Pixelate(2)):
-        data = Images(noise, str(folder), train_pairs=12, size=16, batch_size=4)
-        data.setup()
-        data.trainer = type("Trainer", (), {"training": True, "global_rank": 0, "world_size": 1})()
-        seen = []
-        for epoch in range(2):
-            loader = data.train_dataloader()
-            loader.batches.set_epoch(epoch)
-            pairs = {}
-            for batch in loader:
-                pair = data.on_after_batch_transfer(batch, 0)
-                pairs |= {
-                    int(i): (pair["input"][k], pair["target"][k])
-                    for k, i in enumerate(batch["images"])
-                }
-            seen.append(pairs)
-        same = [
-            torch.equal(seen[0][i][side], seen[1][i][side]) for i in range(12) for side in (0, 1)
-        ]
-        assert all(same) if noise.frozen else not any(same)
-        assert not any(torch.equal(*pair) for pair in seen[0].values())
-
-
-def test_supervised_targets_are_clean(tmp_path):
-    folder = photographs(tmp_path / "photos", 4)
-    for noise in (Gaussian(50), Pixelate(2)):
-        data = Images(noise, str(folder), train_pairs=12, size=16, batch_size=4, supervised=True)
-        plain = Images(noise, str(folder), train_pairs=12, size=16, batch_size=4)
-        sides = []
-        for one in (data, plain):
-            one.setup()
-            one.trainer = type(
-                "Trainer", (), {"training": True, "global_rank": 0, "world_size": 1}
-            )()
-            (batch, *_) = one.train_dataloader()
-            sides.append(one.on_after_batch_transfer(batch, 0))
-        assert torch.equal(sides[0]["input"], sides[1]["input"])
-        smooth = (sides[0]["target"][..., 1:] - sides[0]["target"][..., :-1]).abs().mean()
-        rough = (sides[1]["target"][..., 1:] - sides[1]["target"][..., :-1]).abs().mean()
-        assert smooth < rough
-
-
-# As a person types them
-
-
 QUICK = [
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
@@ -506,63 +282,6 @@ def test_two_folders_end_to_end(tmp_path):
     done = run("train", "data=pairs", *arguments, *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "noisy input" in done.stdout
-
-
-def test_prepare_writes_what_course_reads(tmp_path):
-    photographs(tmp_path / "photos", 10, side=80)
-    arguments = [
-        "photos",
-        "-o",
-        "out",
-        "--pairs",
-        "40",
-        "--val",
-        "8",
-        "--block",
-        "3",
-        "--size",
-        "16",
-    ]
-    done = run("prepare", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    from n2n_lightning.data import Course
-
-    data = Course(str(tmp_path / "out"), batch_size=10)
-    data.setup()
-    first, second = data.train.scenes.frames
-    assert first.shape == (40, 3, 16, 16)
-    assert first.dtype == torch.uint8
-    assert not torch.equal(first, second)
-    assert not torch.equal(data.val.noisy, data.val.reference)
-    again = run("prepare", *arguments, cwd=tmp_path)
-    assert again.returncode == 2
-    assert again.stderr == "error: out/train_data.pkl: exists; --overwrite replaces it\n"
-    once_more = run("prepare", *arguments, "--overwrite", cwd=tmp_path)
-    assert once_more.returncode == 0
-    assert torch.equal(torch.load(tmp_path / "out" / "train_data.pkl")[0], first)
-
-
-@pytest.mark.walk
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere", "-o", "out"], "error: photos nowhere: no such folder"),
-        (
-            ["photos", "-o", "out", "--noise", "gaussian"],
-            "error: --noise gaussian: its values do not fit into uint8",
-        ),
-        (["photos"], "error: the following arguments are required: -o/--out"),
-        (["photos", "-o", "out", "--block", "0"], "error: --block 0"),
-        (["photos", "-o", "out", "--pairs", "0"], "error: --pairs 0"),
-    ],
-)
-def test_prepare_mistakes(arguments, message, tmp_path):
-    photographs(tmp_path / "photos", 3)
-    done = run("prepare", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.walk
