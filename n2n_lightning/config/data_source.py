@@ -22,34 +22,19 @@ def build_data_source(overrides: Sequence[str], dims: int | str) -> Any:
     Raises:
         InputError: an option does not exist, or its value cannot work.
     """
-    from hydra.errors import HydraException, InstantiationException
-    from hydra.utils import instantiate
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+    from n2n_lightning.config.construction import construct, instantiate_resolved
 
     try:
         composed = compose_config(overrides)
         config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        return instantiate(_escaped(config["data"]), dims=dims)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, InputError):
-            raise cause from None
-        raise InputError(" ".join(str(cause).split())) from error
+        return construct("data", lambda: instantiate_resolved(config["data"], dims=dims))
     except (HydraException, OmegaConfBaseException) as error:
         line = " ".join(str(error).split())
         raise InputError(validation.explained(line, overrides, CONF)) from error
-
-
-def _escaped(value: Any) -> Any:
-    """Return resolved values as `instantiate`, which resolves again, leaves them."""
-    if isinstance(value, str):
-        return value.replace("${", "\\${")
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    return value
 
 
 def noise_overrides(text: str) -> list[str]:

@@ -5,13 +5,10 @@ schedule.
 """
 
 import difflib
-import re
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
@@ -25,9 +22,9 @@ from pytorch_lightning.callbacks import (
     StochasticWeightAveraging,
     WeightAveraging,
 )
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from n2n_lightning.config.construction import construct, instantiate_resolved
 from n2n_lightning.files import InputError
 
 
@@ -320,7 +317,7 @@ def build_callbacks(
 def _built(name: str, spec: dict[str, Any]) -> Callback:
     """Build a callback: ours in place of Lightning's where that one would not reach the result."""
     group = f"callbacks.{name}"
-    kind = build(group, lambda: _class_of(str(spec["_target_"])))
+    kind = construct(group, lambda: _class_of(str(spec["_target_"])), foreign=True)
     for refused, why in _REFUSED.items():
         if isinstance(kind, type) and issubclass(kind, refused):
             raise InputError(f"{group}: {why}")
@@ -331,7 +328,7 @@ def _built(name: str, spec: dict[str, Any]) -> Callback:
     if spec.get("mode") is None and kind in (EarlyStopping, ModelCheckpoint):
         mode = "max" if str(spec.get("monitor")) in BEST_IS_HIGHEST else "min"
         spec = {**spec, "mode": mode}
-    callback = build(group, lambda: instantiate(spec, _convert_="all"))
+    callback = construct(group, lambda: instantiate_resolved(spec, _convert_="all"), foreign=True)
     if not isinstance(callback, Callback):
         raise InputError(f"{group}: {spec['_target_']} is no pytorch_lightning.Callback")
     if isinstance(callback, StochasticWeightAveraging) and not isinstance(callback, MeanOfEpochs):
@@ -363,47 +360,6 @@ def _check_functions(name: str, spec: dict[str, Any]) -> None:
                 "must be a function, {_target_: hydra.utils.get_method, path:"
                 " my_package.my_function}",
             )
-
-
-def build(group: str, make: Callable[[], Any]) -> Any:
-    """Construct a part of a run; its errors become one line about an option.
-
-    Args:
-        group: the option.
-        make: constructs the part.
-
-    Returns:
-        What `make` returns.
-
-    Raises:
-        InputError: it could not be constructed.
-    """
-    try:
-        return make()
-    except InputError as error:
-        raise InputError(f"{group}: {error}") from error
-    except (
-        InstantiationException,
-        MisconfigurationException,
-        ImportError,
-        AttributeError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        AssertionError,
-        OSError,
-    ) as error:
-        raise _one_line(group, error) from error
-
-
-def _one_line(group: str, error: Exception) -> InputError:
-    cause = error.__cause__ or error
-    line = " ".join(str(cause).split()) or type(cause).__name__
-    line = re.sub(r"^\w+\.__init__\(\) ", "", line)
-    return InputError(f"{group}: {line.removesuffix(_HINT)}")
-
-
-_HINT = ", set env var HYDRA_FULL_ERROR=1 to see chained exception."
 
 
 def _check_monitor(

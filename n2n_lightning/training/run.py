@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from n2n_lightning.config import validation
+from n2n_lightning.config.construction import construct, instantiate_resolved
 from n2n_lightning.config.overrides import bare, plain_config
 from n2n_lightning.data import NoisyPairs
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
@@ -31,7 +30,7 @@ from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs.processes import LEADER, PeerProcessDied, is_worker_rank
 from n2n_lightning.training import callbacks, checkpointing, loggers, warm_start
-from n2n_lightning.training.lightning_callbacks import build, build_callbacks
+from n2n_lightning.training.lightning_callbacks import build_callbacks
 from n2n_lightning.training.loggers import added_loggers
 from n2n_lightning.training.module import Denoiser, Diverged
 from n2n_lightning.training.validation_images import ValidationImages
@@ -166,7 +165,7 @@ class TrainingRun:
 
     def _data(self, config: dict[str, Any]) -> Any:
         options = {"supervised": config["target"] == "clean", "dims": _dims(config["model"])}
-        data = construct("data", lambda: instantiate(config["data"], **options))
+        data = construct("data", lambda: instantiate_resolved(config["data"], **options))
         data.setup()
         return data
 
@@ -188,10 +187,10 @@ class TrainingRun:
         config, data = self.config, self.data
         info = CheckpointInfo.of_data(config["model"], data)
         return Denoiser(
-            construct("model", lambda: instantiate(config["model"])),
-            loss=construct("loss", lambda: instantiate(config["loss"])),
-            optimizer=construct("optim", lambda: instantiate(config["optim"])),
-            scheduler=construct("scheduler", lambda: instantiate(config["scheduler"])),
+            construct("model", lambda: instantiate_resolved(config["model"])),
+            loss=construct("loss", lambda: instantiate_resolved(config["loss"])),
+            optimizer=construct("optim", lambda: instantiate_resolved(config["optim"])),
+            scheduler=construct("scheduler", lambda: instantiate_resolved(config["scheduler"])),
             spec={**info.plain(), "config": config},
             reference=data.reference,
             bounds=data.bounds,
@@ -209,7 +208,10 @@ class TrainingRun:
         if bar == "auto":
             bar = sys.stdout.isatty() and not lines
         logger_options, logger_notes = added_loggers(options)
-        more_loggers = [build("trainer.logger", partial(instantiate, o)) for o in logger_options]
+        more_loggers = [
+            construct("trainer.logger", partial(instantiate_resolved, options_of), foreign=True)
+            for options_of in logger_options
+        ]
         asked, callback_notes = build_callbacks(
             self.config["callbacks"], reference, self._steps(), options.get("max_epochs")
         )
@@ -239,7 +241,7 @@ class TrainingRun:
         self.curves = loggers.Curves(self.folder)
         trainer: pl.Trainer = construct(
             "trainer",
-            lambda: instantiate(
+            lambda: instantiate_resolved(
                 options,
                 default_root_dir=str(self.folder),
                 enable_progress_bar=bar,
@@ -247,6 +249,7 @@ class TrainingRun:
                 callbacks=watchers,
                 plugins=[checkpointing.WholeCheckpoints()],
             ),
+            explained=lambda line: validation.unexpected(line, pl.Trainer),
         )
         return trainer
 
@@ -420,39 +423,6 @@ def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
     if "out_channels" in model:
         return {"channels": data.channels, "out_channels": None}
     return {"channels": data.channels}
-
-
-def construct(group: str, make: Callable[[], Any]) -> Any:
-    """Construct a part of a run; an error of Hydra or the constructor becomes one line.
-
-    Args:
-        group: the group of the configuration.
-        make: constructs it.
-
-    Returns:
-        What `make` returns.
-
-    Raises:
-        InputError: the configuration of the group cannot work.
-    """
-    try:
-        return make()
-    except InputError:
-        raise
-    except (
-        InstantiationException,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        MisconfigurationException,
-    ) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, InputError):
-            raise cause from None
-        line = " ".join(str(cause).split())
-        line = validation.unexpected(line, pl.Trainer) if group == "trainer" else line
-        names_option = re.match(r"\w+(\.\w+)+=", line)
-        raise InputError(line if names_option else f"{group}: {line}") from error
 
 
 def precision(options: dict[str, Any]) -> str:
