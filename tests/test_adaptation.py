@@ -59,6 +59,7 @@ def test_adapt_learns_from_the_pictures_and_keeps_what_it_learnt(colour, tmp_pat
         assert ((one - image) ** 2).mean() < 0.25 * ((noisy - image) ** 2).mean()
 
 
+@pytest.mark.slow
 def test_what_was_learnt_in_vain_is_given_back(tmp_path, monkeypatch):
     clean = pictures(tmp_path / "noisy")
     images = [

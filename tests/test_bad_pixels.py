@@ -27,6 +27,7 @@ WILD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WILD)
 def test_a_wild_pixel_touches_nothing_beyond_its_surroundings(kind, model):
     plain = frame(scene(160, 160), 1)
@@ -64,6 +65,7 @@ def test_stars_stay_and_hot_pixels_do_not():
     assert torch.equal(found, image == 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -9999.0, -3.4028235e38, 1e300, 0.0])
 def test_margins_and_missing_pixels_stay_and_the_others_are_as_beside_nan(value, tmp_path, model):
     """Declared by GDAL's tag, or a margin of one value that nobody declared."""

@@ -197,6 +197,7 @@ def test_single_captures_have_no_pairs_but_a_kind_of_noise():
         assert "shift_near" not in report.numbers
 
 
+@pytest.mark.slow
 def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
     first, second = shots(scenes(12), 12)
     np.save(tmp_path / "first.npy", first)
@@ -240,6 +241,7 @@ def test_only_near_captures_are_pairs_where_within_says_so():
         assert set(first.int().tolist()) == set(second.int().tolist()) == set(range(7))
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_path):
     captures = [shot.round().clip(0, 255).astype(np.uint8) for shot in shots(scenes(10), 10)]
     for name, images in zip(("first shots", "second"), captures, strict=True):
@@ -315,6 +317,7 @@ def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("N2N_DATA" not in os.environ, reason="needs real captures in $N2N_DATA/fmd")
 def test_real_captures(tmp_path):
     done = run("check", str(Path(os.environ["N2N_DATA"]) / "fmd"), cwd=tmp_path)
@@ -322,6 +325,7 @@ def test_real_captures(tmp_path):
     assert "data=pairs" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_movie_is_known_and_how_far_it_moves(tmp_path):
     from scipy.ndimage import shift
 
@@ -397,6 +401,7 @@ def test_blank_and_tiny_images_get_an_answer_and_no_warning(tmp_path):
             )
 
 
+@pytest.mark.slow
 def test_volumes_are_named_as_such(tmp_path):
     mrcfile = pytest.importorskip("mrcfile")
     volume = np.random.default_rng(0).normal(size=(12, 48, 48)).astype(np.float32)

@@ -234,6 +234,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_work_gets_one_line(name, tmp_path):
     if name == "out cannot be made" and sys.platform != "linux":

@@ -18,6 +18,10 @@ AT_MOST = {
 AT_LEAST = {"2 parameters or more, with Args": 0.75, "returning a value, with Returns": 0.4}
 
 
+# On one worker, which counts the package once.
+pytestmark = pytest.mark.xdist_group("density")
+
+
 @pytest.fixture(scope="module")
 def figures():
     spec = importlib.util.spec_from_file_location("density", ROOT / "benchmarks" / "density.py")

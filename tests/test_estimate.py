@@ -206,6 +206,7 @@ def own_pairs(
 SOURCE = ["data=pairs", "data.noisy=captures.npy", "data.layout=NKHW", "data.val_share=0.5"]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_the_one_with_the_least_estimated_error(tmp_path):
     own_pairs(tmp_path)
     swinging = ["optim.lr=0.05", "scheduler=constant", "trainer.max_epochs=6", "data.train_pairs=8"]
@@ -226,6 +227,7 @@ def test_the_best_epoch_is_the_one_with_the_least_estimated_error(tmp_path):
     assert (tmp_path / "out" / "samples.png").exists()
 
 
+@pytest.mark.slow
 def test_the_estimate_drives_early_stopping_and_schedules(tmp_path):
     own_pairs(tmp_path)
     stop = [

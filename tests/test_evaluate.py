@@ -25,6 +25,9 @@ from n2n_lightning.training.validation_images import draw_images
 from tests.captures import model, scene  # noqa: F401
 from tests.conftest import LIMIT, course_files, photographs, run
 
+# On one worker, which trains the runs of `place` once.
+pytestmark = pytest.mark.xdist_group("evaluate")
+
 SMALL = [
     "data.train_pairs=24",
     "data.val_pairs=12",
@@ -130,6 +133,7 @@ def test_averaging_over_turns_undoes_each_turn():
     assert torch.allclose(turned, averaged(network)(image).rot90(1, (-2, -1)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_table_json_csv_and_picture(place):
     arguments = [
         "outputs/runs/one",
@@ -186,6 +190,7 @@ def test_evaluate_writes_table_json_csv_and_picture(place):
     assert a[arguments[1]]["psnr"] == b[arguments[1]]["psnr"]
 
 
+@pytest.mark.slow
 def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypatch):
     data = evaluate.make_data(
         evaluate.arguments(["--data", "course", "--root", str(place / "course")])
@@ -198,6 +203,7 @@ def test_classical_filters_never_look_at_clean_or_scored_images(place, monkeypat
         assert denoise(image).shape == image.shape
 
 
+@pytest.mark.slow
 def test_tuning_pairs_are_both_noisy_with_every_noise():
     for noise, sigma in (
         ("gaussian:sigma=25", 25),
@@ -313,6 +319,7 @@ def test_it_says_what_is_scored_on_and_what_makes_that_mean_less(tmp_path, monke
     ]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_strangers(place, tmp_path):
     state = torch.load(
         place / "outputs" / "runs" / "one" / "checkpoints" / "best.ckpt", weights_only=True
@@ -348,6 +355,7 @@ def test_checkpoints_of_strangers(place, tmp_path):
         load(tmp_path / "own.ckpt", allow=["tests.test_train"])
 
 
+@pytest.mark.slow
 def test_real_samples_in_one_table(place):
     folder = os.environ.get("N2N_DATA")
     if not folder:
@@ -364,6 +372,7 @@ def test_real_samples_in_one_table(place):
 # The page
 
 
+@pytest.mark.slow
 def test_report_of_runs_sweeps_and_failures(place, tmp_path):
     done = run("report", "outputs", "--out", str(tmp_path), cwd=place)
     assert done.returncode == 0, done.stderr
@@ -393,6 +402,7 @@ def test_report_of_runs_sweeps_and_failures(place, tmp_path):
     assert sum(parameters) == result["parameters"]
 
 
+@pytest.mark.slow
 def test_report_survives_damage_and_says_so(place, tmp_path):
     copy = tmp_path / "outputs"
     shutil.copytree(place / "outputs" / "runs", copy)
@@ -443,6 +453,7 @@ def test_report_mistakes(tmp_path):
         assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.slow
 def test_page_in_a_browser(place, tmp_path):
     """No console message, every picture loaded, nothing asked of the network."""
     browser = (
@@ -480,6 +491,7 @@ def test_page_in_a_browser(place, tmp_path):
     assert "CONSOLE" not in done.stderr
 
 
+@pytest.mark.slow
 def test_images_option(tmp_path, place):
     photographs(tmp_path / "photos", 4)
     source = ["--data", "images", "--root", "photos", "--noise", "poisson:peak=30"]
@@ -490,6 +502,7 @@ def test_images_option(tmp_path, place):
     assert json.loads((tmp_path / "s.json").read_text())["scores"]["noisy input"]["images"] == 1
 
 
+@pytest.mark.slow
 def test_evaluate_needs_what_it_scores_alone_and_shows_grey_images_to_a_colour_checkpoint(tmp_path):
     course_files(tmp_path / "course")
     (tmp_path / "course" / "train_data.pkl").unlink()

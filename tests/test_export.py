@@ -113,6 +113,7 @@ def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, 
     assert not (tmp_path / "other.zip").exists()
 
 
+@pytest.mark.slow
 def test_export_refuses_what_it_does_not_know(tmp_path):
     done = run("export", checkpoint_files.PRETRAINED, "network.exe", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (

@@ -112,6 +112,7 @@ def test_paths_as_typed(name, tmp_path):
     assert [set(row["parameters"]) for row in rows] == [{"seed"}] * 2
 
 
+@pytest.mark.slow
 def test_a_list_of_paths_in_a_sweep_is_a_list(tmp_path):
     for name in ("first set", "second set"):
         np.save(

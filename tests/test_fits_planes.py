@@ -55,6 +55,7 @@ def denoise(*args: object) -> Any:
     return run("denoise", *args, cwd=Path.cwd())
 
 
+@pytest.mark.slow
 def test_planes_stay_and_flagged_pixels_touch_nothing(tmp_path: Path) -> None:
     dq = hst(tmp_path / "a_flt.fits")
     hst(tmp_path / "b_flt.fits", garbage=1e6)

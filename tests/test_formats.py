@@ -197,6 +197,7 @@ def part_of(ending: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "dtype", "channels"), WALK)
 def test_what_is_trained_on_can_be_scored_and_denoised(
     ending, dtype, channels, tmp_path, monkeypatch, checkpoints

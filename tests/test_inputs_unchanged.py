@@ -193,6 +193,7 @@ def source_of(folder: Path, kind: str, count: int = 6) -> str:
     return f"{folder}/a{kind}{part_of(kind)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FLAT)
 def test_inputs_of_every_kind_are_only_read(kind, tmp_path, monkeypatch, checkpoints, modes):
     source = source_of(tmp_path / "in", kind)
@@ -230,6 +231,7 @@ def test_inputs_are_only_read_with_every_option(
     assert {p.name for p in (tmp_path / "out").iterdir()} == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [".npy", ".h5", ".nii.gz", ".zarr"])
 def test_inputs_are_only_read_by_check_and_evaluate(
     kind, tmp_path, monkeypatch, checkpoints, modes, capsys

@@ -89,6 +89,7 @@ def many(folder: Path, count: int, ending: str, side: int) -> np.ndarray:
     return pictures
 
 
+@pytest.mark.slow
 @linux
 # the last is mapped
 @pytest.mark.parametrize(("ending", "side"), [(".tif", 16), (".npy", 16), (".npy", 600)])

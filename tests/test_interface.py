@@ -34,6 +34,7 @@ def captures(count: int = 4, side: int = 48) -> tuple[np.ndarray, list[np.ndarra
     ]
 
 
+@pytest.mark.slow
 def test_from_arrays_to_a_denoised_array(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     _, (first, second) = captures()

@@ -47,6 +47,7 @@ def test_pictures_are_no_labels() -> None:
     assert not is_label_image(stars.astype(np.uint8), "HW")
 
 
+@pytest.mark.slow
 def test_the_command_copies_them(tmp_path: Path) -> None:
     import tifffile
     from PIL import Image

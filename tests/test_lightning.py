@@ -155,6 +155,7 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_weights_that_epochs_end_
     assert not torch.allclose(last[names[0]], ends[-1][0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [
@@ -190,6 +191,7 @@ def test_the_rate_that_was_found_is_trained_with(
     assert not list((tmp_path / "run").glob(".lr_find*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "clean", "line"),
     [
@@ -307,6 +309,7 @@ def test_the_training_loss_can_be_watched(pictures: Path, tmp_path: Path) -> Non
     assert fitted(pictures, tmp_path / "run", "trainer.max_epochs=3", stop)["epochs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_weights_of_another_precision(precision: str, pictures: Path, tmp_path: Path) -> None:
     result = fitted(
@@ -351,6 +354,7 @@ def test_profiler_and_progress_bar_of_ones_own(pictures: Path, tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_fast_dev_run_keeps_no_checkpoint_and_says_so(pictures: Path, tmp_path: Path) -> None:
     words = [f"data.noisy={pictures / 'a'}", f"data.target={pictures / 'b'}", *SMALL]
     done = run("train", "data=pairs", *words, "+trainer.fast_dev_run=true", cwd=tmp_path)
@@ -392,6 +396,7 @@ def test_by_hand_a_trainer_with_our_module_and_our_data(pictures: Path, tmp_path
     assert module.history[0]["val_psnr"] == pytest.approx(validated["val_psnr"], abs=1e-4)
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("words", [[], ["-m"]], ids=["run", "sweep"])
 def test_a_working_folder_that_cannot_be_written_to(words: list[str]) -> None:
@@ -402,6 +407,7 @@ def test_a_working_folder_that_cannot_be_written_to(words: list[str]) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @linux
 def test_a_run_folder_elsewhere_needs_no_working_folder(pictures: Path, tmp_path: Path) -> None:
     words = [
@@ -415,6 +421,7 @@ def test_a_run_folder_elsewhere_needs_no_working_folder(pictures: Path, tmp_path
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_outputs_that_is_a_file_or_leads_nowhere(tmp_path: Path) -> None:
     for name in ("file", "link"):
         (tmp_path / name).mkdir()

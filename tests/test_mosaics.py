@@ -36,6 +36,7 @@ def test_four_planes_keep_the_colours() -> None:
         load().denoise(noisy, mosaic="RGB")
 
 
+@pytest.mark.slow
 def test_the_header_of_a_fits_file_decides(tmp_path: Path) -> None:
     fits = pytest.importorskip("astropy.io.fits")
     import tifffile
@@ -70,6 +71,7 @@ def save_raw(
     tifffile.imwrite(path, image, photometric="cfa", extratags=tags, metadata=None, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_the_tags_of_a_tiff_decide(tmp_path: Path, compression: str | None) -> None:
     import tifffile

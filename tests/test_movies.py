@@ -264,6 +264,7 @@ def checkpoint(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.xdist_group("movie")  # one worker trains `checkpoint` once
 @pytest.mark.walk
 def test_chosen_frames_are_denoised_with_neighbours_from_the_whole_movie(tmp_path, checkpoint):
     frames = movie(side=32)
@@ -289,6 +290,8 @@ def test_chosen_frames_are_denoised_with_neighbours_from_the_whole_movie(tmp_pat
     assert "movie.tif: [40:] chooses none of its frames" in done.stderr
 
 
+@pytest.mark.xdist_group("movie")  # one worker trains `checkpoint` once
+@pytest.mark.slow
 def test_a_folder_of_frames_with_a_dead_one(tmp_path, checkpoint):
     frames = movie(8, side=32)
     frames[3] = 0

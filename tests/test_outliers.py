@@ -151,6 +151,7 @@ def test_a_scene_that_comes_back_after_another_one_keeps_its_star(model):
     assert result[0, 60, 30] == 50_000
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_left_and_writes_a_map(tmp_path):
     image = np.random.default_rng(0).normal(1000, 20, (64, 64)).round().astype(np.uint16)
     image[20, 30] = 60_000
@@ -174,6 +175,7 @@ def test_the_command_says_what_it_left_and_writes_a_map(tmp_path):
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == ["a.tif"], again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [["a.outliers.tif"], ["b.tif", "a.outliers.tif", "--halves"]])
 def test_the_map_is_not_written_over_a_picture(tmp_path, inputs):
     image = np.random.default_rng(0).normal(1000, 20, (64, 64)).astype(np.float32)
@@ -186,6 +188,7 @@ def test_the_map_is_not_written_over_a_picture(tmp_path, inputs):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.outliers.tif"), image)
 
 
+@pytest.mark.slow
 def test_a_folder_of_different_scenes_shows_the_defects_of_its_detector(tmp_path):
     (tmp_path / "in").mkdir()
     for i, image in enumerate(different_scenes(3)):
@@ -254,6 +257,7 @@ def test_scores_count_what_is_left_with_its_stored_value_and_again_without():
     ]
 
 
+@pytest.mark.slow
 def test_evaluate_and_python_show_both_scores(tmp_path, model):
     truth = np.stack([star_field(1.0, 2, 96, 20_000.0, seed=i)[1] for i in range(3)])
     draws = np.random.default_rng(0)
@@ -287,6 +291,7 @@ def test_evaluate_and_python_show_both_scores(tmp_path, model):
         assert row[name] == pytest.approx(row[f"{name}_without_outliers"], abs=0.5)
 
 
+@pytest.mark.slow
 def test_training_prints_both_scores_and_replacing_points_costs_the_first(tmp_path):
     scenes = np.stack([star_field(1.0, 2, 96, 20_000.0, seed=i)[1] for i in range(8)])
     draws = np.random.default_rng(0)

@@ -195,6 +195,7 @@ def test_own_data_that_cannot_work(kind, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_nan_in_a_target_is_a_missing_pixel(tmp_path):
     array = numbers(6, 2, 1, 16, 16, dtype="float32")
     array[:, 1, :, 3] = np.nan

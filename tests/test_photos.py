@@ -36,6 +36,7 @@ def test_photos_are_disjoint_and_as_noisy_as_the_report():
     assert (-10 * mse.log10()).mean() == pytest.approx(20.8, abs=0.3)  # the report's data: 20.7
 
 
+@pytest.mark.slow
 def test_generated_images_and_grey_photographs_can_be_trained_on():
     data = Photos(
         Pixelate(7),
@@ -92,6 +93,7 @@ def test_generated_fabrics_are_fine_beside_smooth_surfaces_and_repeat():
     assert rough[:, 0].mean() > 3 * rough[:, 1].mean()
 
 
+@pytest.mark.slow
 def test_several_folders_and_generated_images_are_one_source_and_lose_their_colour(tmp_path):
     roots = [str(photographs(tmp_path / name, 3, 64)) for name in ("a", "b, c")]
     options = {"train_pairs": 8, "size": 16, "batch_size": 8}

@@ -7,6 +7,7 @@ from n2n_lightning.data import Course
 from tests.conftest import photographs, run
 
 
+@pytest.mark.slow
 def test_prepare_writes_what_course_reads(tmp_path):
     photographs(tmp_path / "photos", 10, side=80)
     arguments = [

@@ -137,6 +137,7 @@ def test_pages_of_several_sizes(tmp_path, model):
         assert [p.shape for p in file.pages] == [(40, 50), (30, 40, 3), (40, 50), (30, 24, 3)]
 
 
+@pytest.mark.slow
 def test_tags_that_are_not_as_they_should_be_are_kept_as_they_are(tmp_path):
     odd = [
         (315, 2, 6, "Jürgen".encode("latin-1"), True),  # not ASCII
@@ -201,6 +202,7 @@ def test_jpeg_and_png_keep_their_metadata(tmp_path, model):
                 assert new.info["progressive"]
 
 
+@pytest.mark.slow
 def test_palettes_and_single_bits_are_said_to_change(tmp_path):
     Image.fromarray(noisy(40, 50, 3, "uint8")).convert("P").save(tmp_path / "palette.png")
     Image.fromarray(noisy(40, 50, 1, "uint8")).convert("1").save(tmp_path / "bits.png")

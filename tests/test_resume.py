@@ -69,6 +69,7 @@ def test_hints_and_hydra_know_the_configuration_of_the_run(tmp_path):
     assert "noisy: a.npy" in shown.stdout
 
 
+@pytest.mark.slow
 def test_resume_beside_options_that_equal_the_runs_and_another_batch_size(tmp_path):
     course_files(tmp_path / "course", train=24)
     quick = [

@@ -133,6 +133,7 @@ def test_a_missing_pixel_and_an_odd_size_spoil_nothing(tmp_path):
         assert np.isfinite(result["train_loss"])
 
 
+@pytest.mark.slow
 def test_a_sweep_over_methods_rates_and_masks(place, tmp_path):
     options = ["optim.lr=0.001,0.003", "data.method=masked", f"hydra.sweep.dir={tmp_path / 'grid'}"]
     done = run("train", "-m", *SINGLE, "data.crop=16", *SMALL, *options, cwd=place)
@@ -143,6 +144,7 @@ def test_a_sweep_over_methods_rates_and_masks(place, tmp_path):
     assert "PSNR" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_few_scenes_taken_twice_estimate_what_single_images_teach(place, tmp_path):
     options = ["data.val_noisy=a.npy", "data.val_target=b.npy", f"hydra.run.dir={tmp_path / 'out'}"]
     done = run("train", *CASES["neighbours"], *SMALL, *options, cwd=place)
@@ -153,6 +155,7 @@ def test_a_few_scenes_taken_twice_estimate_what_single_images_teach(place, tmp_p
     assert (tmp_path / "out" / "checkpoints" / "best.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_the_range_of_values_is_the_same_in_training_and_in_use(tmp_path):
     clean = singles(tmp_path, count=8, side=64, sigma=20)
     noisy = np.load(tmp_path / "noisy.npy")

@@ -82,6 +82,10 @@ def looked_at(page: Path, *options: str) -> tuple[dict, str, str]:
     return json.loads(match[1].replace("&quot;", '"')), done.stderr, done.stdout
 
 
+# On one worker, which writes `page` once.
+pytestmark = pytest.mark.xdist_group("slider")
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
@@ -97,6 +101,7 @@ def page(tmp_path_factory) -> Path:
     return folder / "out" / "page.html"
 
 
+@pytest.mark.slow
 def test_a_page_holds_everything_and_asks_for_nothing(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(
@@ -108,6 +113,7 @@ def test_a_page_holds_everything_and_asks_for_nothing(page):
     assert len(text) < 20e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize(
     ("options", "dark"), [(("--window-size=390,800",), False), (("--window-size=1200,900",), True)]
@@ -134,6 +140,7 @@ def test_the_slider_moves_in_a_browser(page, options, dark):
     assert (found["paper"] == "rgb(255, 255, 255)") != dark
 
 
+@pytest.mark.slow
 def test_large_pictures_are_made_smaller_and_many_are_left_out(tmp_path):
     draws = np.random.default_rng(0)
     large = draws.integers(0, 256, (2600, 2200, 3)).astype(np.uint8)

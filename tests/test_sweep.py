@@ -232,6 +232,7 @@ def test_joblib_gives_each_job_a_gpu_of_its_own(tmp_path):
     )
 
 
+@pytest.mark.slow
 @posix
 def test_gpu_lock_ends_with_its_process(tmp_path):
     code = (

@@ -93,6 +93,7 @@ def test_tiles_cannot_be_seen(model):
     assert np.abs(difference).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_tiles_are_as_large_as_the_network_needs_them():
     torch.manual_seed(0)
     network = networks.DRUNet(1, [2] * 4, [5] * 4).eval()

@@ -103,6 +103,7 @@ def test_every_key_has_a_comment(group):
                 assert "  # " in line, f"{group}/{name}.yaml: {line}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_runs_one_batch(name, course, tmp_path):
     one = ("+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "trainer.max_epochs=1")
@@ -144,6 +145,7 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
     assert result[score] > 0
 
 
+@pytest.mark.slow
 def test_what_a_run_gives(course, tmp_path, capsys):
     folder = tmp_path / "run"
     config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
@@ -300,6 +302,7 @@ def test_resumed_run_is_the_uninterrupted_one(recipe, course, tmp_path):
             assert result[name] == expected[name]
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_what_is_scored_and_kept(course, tmp_path):
     asked = ["data=course", f"data.root={course}", "trainer.max_epochs=2", "optim.lr=0.1", *QUICK]
     plain, averaged = tmp_path / "plain", tmp_path / "averaged"
@@ -584,6 +587,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(size, kept, course, tmp_path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_with_any_number_of_workers(course, tmp_path):
     asked = ["data=course", f"data.root={course}", "trainer.max_epochs=2", "data.swap=true", *QUICK]
     for name, more in (("a", []), ("b", ["data.workers=2"]), ("c", ["seed=1"])):
@@ -633,6 +637,7 @@ def test_short_last_batch(course, tmp_path):
     assert start(config, tmp_path / "run")["status"] == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), 1e12])
 def test_divergence(value, course, tmp_path):
     folder = tmp_path / "run"
@@ -674,6 +679,7 @@ class Poison(callbacks.Callback):
         torch.nn.init.constant_(pl_module.network.last.weight, self.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -787,6 +793,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     done = run("train", "model=unet", "optim.lr=0.01", "hydra.run.dir=out", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -844,6 +851,7 @@ def test_what_is_refused_beside_resume_leaves_the_run_as_it_was(tmp_path):
     assert "resume" not in json.loads((tmp_path / "out" / "result.json").read_text())["command"]
 
 
+@pytest.mark.slow
 def test_default_run_folder(tmp_path):
     done = run("train", "model=baseline", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -851,6 +859,7 @@ def test_default_run_folder(tmp_path):
     assert (folder / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_multirun(tmp_path):
     done = run("train", "-m", "optim.lr=0.01,0.001", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -1068,6 +1077,7 @@ def test_what_cannot_be_meant_so_gets_one_line_and_leaves_nothing_behind(typed, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_mistyped_sweep_leaves_nothing_behind(tmp_path):
     for arguments in (["optim.lrr=1,2"], ["model=unett,unet"], ["optim.lr=1,2", "modl=3"]):
         done = run("train", "-m", *arguments, "hydra.sweep.dir=sweep", cwd=tmp_path)

@@ -66,6 +66,7 @@ def blur(images: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "poisson"])
 @pytest.mark.parametrize("ratio", [1, 1.5, 3, 10, CLEAN])
 def test_the_noise_of_each_capture_is_measured_by_itself(kind, ratio):
@@ -96,6 +97,7 @@ def test_the_variance_is_unbiased_with_texture_and_its_scatter_is_that_of_chance
     assert error < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "poisson"])
 @pytest.mark.parametrize("ratio", [1.5, 3, 10, CLEAN])
 @pytest.mark.parametrize("noisier_first", [True, False])
@@ -207,6 +209,7 @@ def test_noise_that_is_correlated_over_lines_and_over_many_pixels():
     assert scored_direction(wide).captures.startswith("mean of both")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "order"), [(3, 1), (3, -1), (CLEAN, 1), (1, 1)])
 def test_check_says_it_and_names_the_noisier_first(tmp_path, ratio, order):
     clean = textured(7, 4)

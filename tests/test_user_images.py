@@ -30,6 +30,7 @@ from tests.captures import (  # noqa: F401
 from tests.conftest import LIMIT, linux, photographs, run
 
 
+@pytest.mark.slow
 def test_one_pair_and_one_burst_of_a_single_scene(tmp_path):
     clean = scene(200, 100)
     for k in (1, 2):
@@ -71,6 +72,7 @@ def test_scenes_of_several_sizes(tmp_path):
         own(a, b)
 
 
+@pytest.mark.slow
 def test_blank_tiles_are_left_out_and_named(tmp_path):
     for side, k in (("a", 0), ("b", 1)):
         images = {f"t{i}.png": noisy8(scene(40, 40, i), 10 * i + k) for i in range(8)}
@@ -110,6 +112,7 @@ def test_photographs_in_folders_and_a_damaged_one_among_many(tmp_path):
         Images(Gaussian(25), str(folder), train_pairs=8, size=16, batch_size=4).setup()
 
 
+@pytest.mark.slow
 def test_black_and_white_as_told(tmp_path, model):
     image = frame(scene(60, 50), 3, offset=1000)
     np.save(tmp_path / "a.npy", image)

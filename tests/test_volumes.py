@@ -222,6 +222,8 @@ SMALL = [
 SMALL += ["trainer.max_epochs=2", "data.crop=[8,16,16]", "trainer.accelerator=cpu"]
 
 
+@pytest.mark.walk
+@pytest.mark.slow
 def test_from_two_halves_to_a_denoised_map(tmp_path):
     clean = halves(tmp_path, shape=(24, 48, 60))
     done = run(
@@ -354,6 +356,7 @@ def test_one_volume_and_pretrained_planes(tmp_path):
     assert load(tmp_path / "pretrained").dims == 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be(tmp_path):
     halves(tmp_path)
     train = ["data=pairs", "data.noisy=a.mrc", "data.target=b.mrc", "hydra.run.dir=run"]
@@ -403,6 +406,7 @@ def test_letters_of_volumes():
     ] * 2
 
 
+@pytest.mark.slow
 def test_the_estimate_of_volumes_is_the_error_to_a_twentieth_of_a_decibel():
     torch.manual_seed(0)
     network = randomised(DRUNet(1, [4, 6], [1, 1], equivariant=True, dims=3))
@@ -423,6 +427,7 @@ def test_the_estimate_of_volumes_is_the_error_to_a_twentieth_of_a_decibel():
     assert psnr(found.error) == pytest.approx(psnr(float(np.mean(true))), abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "pt2", "ckpt"])
 def test_a_network_of_volumes_is_exported(suffix, tmp_path):
     torch.manual_seed(0)

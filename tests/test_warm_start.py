@@ -10,6 +10,9 @@ from n2n_lightning import load
 from tests.conftest import run
 from tests.single_images import SMALL, weights
 
+# On one worker, which trains the run of `begun` once.
+pytestmark = pytest.mark.xdist_group("warm start")
+
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory) -> Path:

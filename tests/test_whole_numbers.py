@@ -219,6 +219,7 @@ def test_fits_of_physical_values(tmp_path: Path) -> None:
     assert np.array_equal(before, after, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_writes(tmp_path: Path) -> None:
     from PIL import Image
 
