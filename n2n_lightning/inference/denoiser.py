@@ -325,17 +325,39 @@ class TrainedDenoiser(nn.Module):
         sink = as_pages(result, axes, self.dims)
         masks = None if noisy.invalid is None else as_pages(noisy.invalid, axes, self.dims)
         _, _, channels = of_pages(source.shape, self.dims)
-        colours = channels - (noisy.alpha and channels != self.channels)
+        colours = self.colours_of(noisy, channels)
         if colours != self.channels and self.channels not in (1, 3):
             raise InputError(
                 f"{colours} channels: the checkpoint is for images with {self.channels}"
             )
-        together = colours == self.channels and (noisy.colour or self.range is not None)
+        together = self.takes_together(noisy, colours)
         device = next(self.parameters()).device
         pages = PageStack(source, sink, masks, self.dims, colours, noisy.nodata_values, device)
         fixed = self.range_in(noisy.unit) if scale is None else (black, scale - black)
         pages.judge(fixed, together, self.equivariant)
         return pages
+
+    def colours_of(self, noisy: NoisyArray, channels: int) -> int:
+        """Return the number of channels that are denoised; the others are transparency.
+
+        Args:
+            noisy: the array.
+            channels: all channels of its pages.
+
+        Returns:
+            `channels`, or one less.
+        """
+        transparent = noisy.alpha and channels != self.channels
+        return channels - transparent
+
+    def takes_together(self, noisy: NoisyArray, colours: int) -> bool:
+        """Return True if the channels go through the network at once, False if one by one.
+
+        Args:
+            noisy: the array.
+            colours: channels that are denoised.
+        """
+        return colours == self.channels and (noisy.colour or self.range is not None)
 
     def _denoise_page(
         self,

@@ -8,13 +8,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.arrays.axes import evenly, of_pages
+from n2n_lightning.arrays.axes import as_pages, evenly, in_space, of_pages
 from n2n_lightning.arrays.bad_pixels import invalid_mask, margin_value
 from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.arrays.outlier_lists import PageOutliers, inside
 
 PLANES = 16  # of a volume that say which values are black and white
 PIXELS = 2**20  # of a page that are processed at a time: bounds the memory
+
+
+def page_axes(axes: str, dims: int) -> str:
+    """Return the letters with which a network reads an array.
+
+    Args:
+        axes: its letters (axes.LETTERS).
+        dims: spatial axes of the network; for 3, the planes of a stack are those of a volume.
+
+    Returns:
+        A letter for each axis.
+    """
+    return in_space(axes) if dims == 3 else axes
+
+
+def pages_or_none(array: np.ndarray | None, axes: str, dims: int) -> np.ndarray | None:
+    """Return an array as pages, see `axes.as_pages`; None if there is no array.
+
+    Args:
+        array: such as a mask; None: there is none.
+        axes: its letters.
+        dims: spatial axes of a page, 2 or 3.
+
+    Returns:
+        A view, (..., H, W, C) or (..., D, H, W, C), or None.
+    """
+    if array is None:
+        return None
+    return as_pages(array, axes, dims)
+
+
+def part_or_none(array: np.ndarray | None, place: Any) -> np.ndarray | None:
+    """Return a part of an array; None if there is no array.
+
+    Args:
+        array: such as a mask; None: there is none.
+        place: index of the part.
+
+    Returns:
+        A view where numpy gives one, or None.
+    """
+    if array is None:
+        return None
+    part: np.ndarray = array[place]
+    return part
 
 
 @dataclass(frozen=True)
@@ -81,6 +126,9 @@ class Page:
         Args:
             place: a slice of each spatial axis.
             page: another page with the same scaling; None: this one.
+
+        Returns:
+            Float32; 0 is black and 1 white.
         """
         page = page or PageInput(self.source, self.invalid)
         where = (*place, slice(self.colours))
@@ -95,9 +143,18 @@ class Page:
         """Return the input of the network at a place, (C, h, w); NaN where it is to be inpainted.
 
         The channels of the pages in `near` follow one another.
+
+        Args:
+            place: a slice of each spatial axis.
+
+        Returns:
+            Float32, on the device of the network.
         """
+        pages = self.near
+        if not pages:
+            pages = [PageInput(self.source, self.invalid, self.outliers.all)]
         parts = []
-        for page in self.near or [PageInput(self.source, self.invalid, self.outliers.all)]:
+        for page in pages:
             values = self.normalized(place, page)
             if page.outliers is not None:
                 values[inside(page.outliers, place)] = torch.nan
@@ -113,41 +170,59 @@ class Page:
             place: a slice of each spatial axis.
             values: (C, h, w), in network units.
         """
-        pixels = self.source[place]
-        before = pixels[..., : self.colours]
         where = (*place, slice(self.colours))
+        before = self.source[where]
         output = values.movedim(0, -1).cpu().numpy()
         result = self.limits.denormalize(output, before, self.sink.dtype)
         missing = self._missing(before, self.invalid, where)
         if missing is not None:
             result = np.where(missing, before, result)
-        channel, *left = inside(self.outliers.left, place)
-        result[(*left, channel)] = before[(*left, channel)]
+        channel, *pixel = inside(self.outliers.left, place)
+        left = (*pixel, channel)
+        result[left] = before[left]
         self.sink[where] = result
-        self.sink[(*place, slice(self.colours, None))] = pixels[..., self.colours :]
+        transparency = (*place, slice(self.colours, None))
+        self.sink[transparency] = self.source[transparency]
 
     def _missing(
         self, pixels: np.ndarray, invalid: np.ndarray | None, where: Any
     ) -> np.ndarray | None:
         """Return the mask of missing pixels, by value or by the mask of the page; None: none."""
         by_value = invalid_mask(pixels, self.nodata_values)
-        masked = None if invalid is None else invalid[where]
+        masked = part_or_none(invalid, where)
         if masked is None or not masked.any():
             return by_value
-        return masked if by_value is None else by_value | masked
+        if by_value is None:
+            return masked
+        return by_value | masked
 
     def strips(self, multiple: int = 1) -> list[slice]:
         """Divide the page into strips of rows (a volume: of planes) with about PIXELS pixels each.
 
         Args:
             multiple: divisor of the number of rows of all strips but the last.
+
+        Returns:
+            The rows of each strip, in order.
         """
         length, *others = self.sink.shape[:-1]
-        rows = max(1, PIXELS // (multiple * math.prod(others))) * multiple
-        return [slice(first, min(first + rows, length)) for first in range(0, length, rows)]
+        smallest = multiple * math.prod(others)  # pixels of a strip of `multiple` rows
+        rows = max(1, PIXELS // smallest) * multiple
+        strips = []
+        for first in range(0, length, rows):
+            stop = min(first + rows, length)
+            strips.append(slice(first, stop))
+        return strips
 
     def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return source and result in network units, float32 (rows, W, C), NaN where missing."""
+        """Return source and result in network units, NaN where pixels are missing.
+
+        Args:
+            rows: of the page; of a volume, planes.
+
+        Returns:
+            Two float32 arrays (rows, W, C), or (planes, H, W, C).
+        """
         where = (rows, ..., slice(self.colours))
         pixels = self.source[where]
         missing = self._missing(pixels, self.invalid, where)
@@ -159,7 +234,14 @@ class Page:
         return before, after
 
     def removed(self, rows: slice) -> np.ndarray:
-        """Return the residual (source - result) in network units; 0 for missing pixels."""
+        """Return the residual (source - result) in network units; 0 for missing pixels.
+
+        Args:
+            rows: see `both`.
+
+        Returns:
+            Float32, (rows, W, C) or (planes, H, W, C).
+        """
         before, after = self.both(rows)
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(before - after, posinf=0, neginf=0)
@@ -173,8 +255,9 @@ class Page:
         """
         place = (rows, ..., slice(self.colours))
         after = self.sink[place]
-        total = self.limits.denormalize(self.limits.normalize(after) + more, after)
-        self.sink[place] = np.where(more == 0, after, total)
+        total = self.limits.normalize(after) + more
+        stored = self.limits.denormalize(total, after)
+        self.sink[place] = np.where(more == 0, after, stored)
 
     def mix(self, strength: float) -> None:
         """Mix the result with the source.
@@ -192,8 +275,13 @@ def gaps(page: np.ndarray, nodata_values: tuple[float, ...]) -> tuple[float, ...
     Args:
         page: (H, W, C), or a volume (D, H, W, C), whose margin is that of the middle plane.
         nodata_values: declared ones.
+
+    Returns:
+        Stored values.
     """
-    plane = page[len(page) // 2] if len(page.shape) == 4 else page
+    plane = page
+    if page.ndim == 4:
+        plane = page[len(page) // 2]
     margin = margin_value(plane)
     if margin is None or margin in nodata_values:
         return nodata_values
@@ -233,9 +321,11 @@ class PageStack:
         self.stacked, self.size, _ = of_pages(source.shape, dims)
         self.places = list(np.ndindex(*self.stacked))
         self._gaps: dict[tuple[int, ...], tuple[float, ...]] = {}
-        for place in (self.places[0], self.places[len(self.places) // 2], self.places[-1]):
+        for number in (0, len(self.places) // 2, -1):
+            place = self.places[number]
             if place not in self._gaps:
-                self._gaps[place] = gaps(source[place][..., :colours], nodata_values)
+                page = source[place][..., :colours]
+                self._gaps[place] = gaps(page, nodata_values)
         self.limits: IntensityScaling | None = None
         self.together = False  # all channels go through the network at once, see `judge`
 
@@ -250,21 +340,29 @@ class PageStack:
         if self.volumes:
             planes = evenly(self.size[0], PLANES)
             sample = (..., planes, slice(None), slice(None), slice(self.colours))
-        unknown = None if self.invalid is None else self.invalid[sample]
-        everywhere = sorted(set().union(*self._gaps.values()))
+        values = self.source[sample]
+        invalid = part_or_none(self.invalid, sample)
+        nodata_values = sorted(set().union(*self._gaps.values()))
         self.limits = IntensityScaling.of(
-            self.source[sample], fixed, together, everywhere, equivariant, unknown
+            values, fixed, together, nodata_values, equivariant, invalid
         )
 
     def at(self, place: tuple[int, ...]) -> Page:
-        """Return the page at a place."""
+        """Return a page.
+
+        Args:
+            place: its numbers on the stacked axes, one of `places`.
+
+        Returns:
+            The page with its scaling and nodata values; its outliers are not searched for.
+        """
         assert self.limits
-        invalid = None if self.invalid is None else self.invalid[place]
+        invalid = part_or_none(self.invalid, place)
         page = Page(
             self.source[place], self.sink[place], self.colours, self.limits, self.device, invalid
         )
-        if place in self._gaps:
-            page.nodata_values = self._gaps[place]
-        else:
-            page.nodata_values = gaps(page.source[..., : self.colours], self.nodata_values)
+        nodata_values = self._gaps.get(place)
+        if nodata_values is None:
+            nodata_values = gaps(page.source[..., : self.colours], self.nodata_values)
+        page.nodata_values = nodata_values
         return page

@@ -36,6 +36,11 @@ class Job(NamedTuple):
     part: str | None = None
     series: tuple[Path, ...] = ()
 
+    @property
+    def typed(self) -> str:
+        """The file and its part, as they are typed."""
+        return f"{self.source}:{self.part}" if self.part else str(self.source)
+
 
 def planned(
     pictures: Sequence[str], out: Path, overwrite: bool = False, final: bool = True
@@ -82,23 +87,26 @@ def planned(
 def _jobs_of_folder(path: Path, part: str | None, out: Path, skipped: list[Path]) -> list[Job]:
     """Return the jobs of the pictures in a folder; other files are added to `skipped`."""
     sources = []
-    for file in _found(below(path), path, out):
+    for file in _inputs(below(path), path, out):
         if kind_of(file):
             sources.append(file)
         else:
             skipped.append(file)
     if not sources:
-        others = "; ".join(left_alone(skipped))
-        raise InputError(f"{path}: holds no pictures ({others or ', '.join(ENDINGS)})")
-    jobs = [Job(file, result_of(out / file.relative_to(path))) for file in sources]
+        reason = "; ".join(left_alone(skipped)) or ", ".join(ENDINGS)
+        raise InputError(f"{path}: holds no pictures ({reason})")
+    jobs = []
+    for file in sources:
+        target = result_of(out / file.relative_to(path))
+        jobs.append(Job(file, target))
     return _chosen(jobs, part)
 
 
 def _jobs_of_pattern(text: str, path: Path, out: Path) -> list[Job]:
     """Return the jobs of the files that match a pattern such as 'scans/*.tif'."""
-    fixed = itertools.takewhile(lambda name: not glob.has_magic(name), path.parts)
-    matches = (Path(match) for match in glob.glob(text, recursive=True))
-    sources = _found(matches, Path(*fixed), out)
+    root = Path(*itertools.takewhile(lambda name: not glob.has_magic(name), path.parts))
+    matches = map(Path, glob.glob(text, recursive=True))
+    sources = _inputs(matches, root, out)
     if not sources:
         raise InputError(f"{text}: matches no file")
     return [Job(file, result_of(out / file.name)) for file in sources]
@@ -116,7 +124,9 @@ def _check_name(out: Path, jobs: Sequence[Job]) -> None:
         return
     kind = ending(first.source)
     name = out.with_name(stem(out) + suffix)
-    becomes = f"stays one; name it {name}" if kind == suffix else f"becomes {name}"
+    becomes = f"becomes {name}"
+    if kind == suffix:
+        becomes = f"stays one; name it {name}"
     raise InputError(f"{out}: a {kind} picture {becomes}")
 
 
@@ -125,10 +135,10 @@ def _with_different_targets(jobs: Sequence[Job]) -> list[Job]:
     owners: dict[Path, Job] = {}
     for job in jobs:
         other = owners.setdefault(job.target, job)
-        if (other.source.resolve(), other.part) != (job.source.resolve(), job.part):
-            sources = [f"{j.source}:{j.part}" if j.part else str(j.source) for j in (other, job)]
+        same_source = other.source.resolve() == job.source.resolve()
+        if not (same_source and other.part == job.part):
             raise InputError(
-                f"{' and '.join(sources)} would both become {job.target}; denoise them into"
+                f"{other.typed} and {job.typed} would both become {job.target}; denoise them into"
                 " folders of their own"
             )
     return list(owners.values())
@@ -149,46 +159,63 @@ def refuse_inputs(target: Path, inputs: Iterable[Path | str | None], field: str 
             an input folder.
     """
     named = option(field, target) if field else target
-    here, place = identity(target), Path(os.path.realpath(target.parent))
+    existing = identity(target)
+    folder = Path(os.path.realpath(target.parent))
     for source in inputs:
-        path = Path(source) if source is not None else None
-        if path is None or not path.exists():
+        if source is None:
             continue
-        if here is not None and identity(path) == here:
+        path = Path(source)
+        if not path.exists():
+            continue
+        if existing is not None and identity(path) == existing:
             raise InputError(f"{named}: is the input {path}; name another file")
-        real = path.resolve()
-        if not path.is_dir() or not (place == real or real in place.parents):
+        if not path.is_dir() or not folder.is_relative_to(path.resolve()):
             continue
-        whole = ending(path) in FOLDERS or any(
-            ending(p) in FOLDERS for p in (place, *place.parents) if real in p.parents
-        )
-        if whole or (here is not None and ending(target) in ENDINGS):
+        replaces_picture = existing is not None and ending(target) in ENDINGS
+        if replaces_picture or _inside_picture(folder, path):
             raise InputError(f"{named}: is among the inputs, in {path}; name another file")
 
 
+def _inside_picture(folder: Path, root: Path) -> bool:
+    """Return True if a folder lies in a picture that is a folder, `root` or one inside it."""
+    if ending(root) in FOLDERS:
+        return True
+    top = root.resolve()
+    for parent in (folder, *folder.parents):
+        if top in parent.parents and ending(parent) in FOLDERS:
+            return True
+    return False
+
+
 def _refuse_inputs(jobs: list[Job]) -> None:
-    """Raises InputError where a result would be an input, lie in one, or hold one."""
-    sources = {identity(job.source): job.source for job in jobs}
-    folders = {job.source.resolve(): job.source for job in jobs if job.source.is_dir()}
-    holders = {
-        parent: path
-        for path in {j.source.parent for j in jobs}
-        for parent in (path.resolve(), *path.resolve().parents)
-    }
+    """Raise InputError where a result would be an input, lie in one, or hold one."""
+    sources = {}
+    folders = {}
     for job in jobs:
-        here = identity(job.target)
-        if here is not None and here == identity(job.source):
+        sources[identity(job.source)] = job.source
+        if job.source.is_dir():
+            folders[job.source.resolve()] = job.source
+    holders = {}
+    for path in {job.source.parent for job in jobs}:
+        folder = path.resolve()
+        for parent in (folder, *folder.parents):
+            holders[parent] = path
+    for job in jobs:
+        existing = identity(job.target)
+        if existing is not None and existing == identity(job.source):
             raise InputError(f"{job.source}: would replace itself; name another folder with -o")
-        if here is not None and here in sources:
+        if existing is not None and existing in sources:
             raise InputError(
-                f"{job.target}: is an input, {sources[here]}; name another folder with -o"
+                f"{job.target}: is an input, {sources[existing]}; name another folder with -o"
             )
         real = Path(os.path.realpath(job.target))
-        if inside := [path for parent in real.parents if (path := folders.get(parent))]:
-            raise InputError(
-                f"{job.target}: lies in an input, {inside[0]}; name another folder with -o"
-            )
-        if here is not None and job.target.is_dir() and real in holders:
+        for parent in real.parents:
+            if parent in folders:
+                raise InputError(
+                    f"{job.target}: lies in an input, {folders[parent]}; name another folder with"
+                    " -o"
+                )
+        if existing is not None and job.target.is_dir() and real in holders:
             raise InputError(
                 f"{job.target}: holds an input, in {holders[real]}; name another folder with -o"
             )
@@ -196,7 +223,8 @@ def _refuse_inputs(jobs: list[Job]) -> None:
 
 def _refuse_neighbours(jobs: list[Job]) -> None:
     """Raise InputError where a file to be replaced lies among the inputs."""
-    folders = {identity(folder) for folder in {job.source.parent for job in jobs}}
+    parents = {job.source.parent for job in jobs}
+    folders = set(map(identity, parents))
     for job in jobs:
         if os.path.lexists(job.target) and identity(job.target.parent) in folders:
             raise InputError(
@@ -210,7 +238,8 @@ def _refuse_same_names(jobs: list[Job]) -> None:
     """Raise InputError where the disk takes two names for one, by case or composed letters."""
     spelled: dict[str, Job] = {}
     for job in jobs:
-        other = spelled.setdefault(composed(str(job.target)).casefold(), job)
+        name = composed(str(job.target)).casefold()
+        other = spelled.setdefault(name, job)
         if other.target != job.target and one_name(other.target, job.target):
             raise InputError(
                 f"{other.source} and {job.source} would both become {job.target}, as the disk"
@@ -219,12 +248,21 @@ def _refuse_same_names(jobs: list[Job]) -> None:
 
 
 def one_name(path: Path, other: Path) -> bool:
-    """Return True if the file system takes two names for one; try it in a temporary folder."""
-    there = next(folder for folder in (*path.parents, Path()) if folder.is_dir())
-    depth = len(there.parts)
+    """Decide if the file system takes two names for one, by trying it in a temporary folder.
+
+    Args:
+        path, other: the names, in one existing folder or below it.
+
+    Returns:
+        True if a file of one name is there under the other, too; False where nothing can be
+        written.
+    """
+    existing = next(parent for parent in (*path.parents, Path()) if parent.is_dir())
+    depth = len(existing.parts)
     try:
-        with tempfile.TemporaryDirectory(dir=there, prefix=".names") as folder:
-            first, second = (Path(folder, *p.parts[depth:]) for p in (path, other))
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".names") as folder:
+            first = Path(folder, *path.parts[depth:])
+            second = Path(folder, *other.parts[depth:])
             first.parent.mkdir(parents=True, exist_ok=True)
             first.touch()
             return second.exists()
@@ -233,58 +271,99 @@ def one_name(path: Path, other: Path) -> bool:
 
 
 def _chosen(jobs: list[Job], part: str | None) -> list[Job]:
-    """Some of the files of a folder, `FOLDER[10:50]`, in the natural order of their names."""
+    """Choose some files of a folder, `FOLDER[10:50]`, in the natural order of their names."""
     if part is None:
         return jobs
     ordered = sorted(jobs, key=lambda job: natural(job.source))
     frames = range(len(ordered))[parse_frames(part)]
     if not frames:
         raise InputError(f"{jobs[0].source.parent}{part}: chooses none of its {len(jobs)} files")
-    every = range(frames.start % frames.step, len(ordered), frames.step)
-    series = tuple(ordered[t].source for t in every)
+    every = slice(frames.start % frames.step, None, frames.step)
+    series = tuple(job.source for job in ordered[every])
     return [ordered[t]._replace(series=series) for t in frames]
 
 
 def result_of(path: Path, part: str | None = None) -> Path:
-    """Return the name of a result: that of the picture, but for read-only kinds and frames."""
-    suffix = BECOMES.get(ending(path))
-    if part and part.endswith("]") and ending(path) not in (".npy", ".tif", ".tiff"):
+    """Return the name of a result: that of the picture, but for read-only kinds and frames.
+
+    Args:
+        path: the picture, or where it would be in another folder.
+        part: the array or the frames in it that were named.
+
+    Returns:
+        The same path, or one with another ending.
+    """
+    kind = ending(path)
+    suffix = BECOMES.get(kind)
+    is_frames = part is not None and part.endswith("]")
+    if is_frames and kind not in (".npy", ".tif", ".tiff"):
         suffix = ".tif"
-    return path.with_name(stem(path) + suffix) if suffix else path
+    if not suffix:
+        return path
+    return path.with_name(stem(path) + suffix)
 
 
-def _found(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
+def _inputs(paths: Iterable[Path], root: Path, out: Path) -> list[Path]:
     """Return the files among `paths` but clutter and earlier results in `out`.
 
     Links to nothing are among them: that their pictures are missing is said for each.
     """
     results = out.resolve()
-    inside = results != root.resolve() and results.is_relative_to(root.resolve())
-    kept = (p for p in paths if is_one(p) and not in_clutter(p, root))
-    files = sorted(p for p in kept if p.exists() or is_dangling(p))
-    return [p for p in files if not (inside and p.resolve().is_relative_to(results))]
+    top = root.resolve()
+    results_inside = results != top and results.is_relative_to(top)
+    files = []
+    for path in paths:
+        if not is_one(path) or in_clutter(path, root):
+            continue
+        if not path.exists() and not is_dangling(path):
+            continue
+        if results_inside and path.resolve().is_relative_to(results):
+            continue
+        files.append(path)
+    return sorted(files)
 
 
 def halves_of(pictures: list[str], out: Path) -> list[Job]:
-    """The jobs of --halves: two, which become one file.
+    """Return the jobs of --halves: two, which become one file.
+
+    Args:
+        pictures: as typed: two files, or one folder or pattern of two.
+        out: the result, or its folder.
+
+    Returns:
+        A job for each half, with the same target.
 
     Raises:
         InputError: there are not two.
     """
-    folder = out if len(pictures) == 1 else folder_of(out)
-    first, *more = [job for text in pictures for job in planned([text], folder, final=False)[0]]
-    if len(more) != 1:
+    folder = folder_of(out)
+    planned_into = out if len(pictures) == 1 else folder
+    halves: list[Job] = []
+    for text in pictures:
+        jobs, _ = planned([text], planned_into, final=False)
+        halves += jobs
+    if len(halves) != 2:
         raise InputError(
-            "halves", True, f"{1 + len(more)} pictures; two are needed, the halves of one specimen"
+            "halves", True, f"{len(halves)} pictures; two are needed, the halves of one specimen"
         )
-    target = first.target if out == folder_of(out) else out
-    if ending(target) != ending(first.target):
-        raise InputError(f"{out}: a {ending(first.target)} picture stays one")
-    found = [first._replace(target=target), more[0]._replace(target=target)]
-    _refuse_inputs(found)
-    return found
+    first = halves[0].target
+    target = first if out == folder else out
+    if ending(target) != ending(first):
+        raise InputError(f"{out}: a {ending(first)} picture stays one")
+    halves = [half._replace(target=target) for half in halves]
+    _refuse_inputs(halves)
+    return halves
 
 
 def folder_of(out: Path) -> Path:
-    """The folder of results, where `out` may be the name of one."""
-    return out.parent if ending(out) in ENDINGS and is_one(out) else out
+    """Return the folder of results.
+
+    Args:
+        out: the folder, or the name of a picture in it.
+
+    Returns:
+        `out` or its parent.
+    """
+    if ending(out) in ENDINGS and is_one(out):
+        return out.parent
+    return out

@@ -13,20 +13,22 @@ mean derivative d from one random perturbation, as in n2n_lightning.metrics.sure
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import as_pages, evenly, in_space, of_pages
+from n2n_lightning.arrays.axes import as_pages, evenly, of_pages
 from n2n_lightning.arrays.bad_pixels import invalid_mask
 from n2n_lightning.arrays.frame_offsets import around
 from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.formats import mosaics
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
-from n2n_lightning.inference.page import gaps
+from n2n_lightning.inference.page import gaps, page_axes, pages_or_none, part_or_none
 
-SIDE, DEPTH = 64, 16  # of the blocks that are looked at, in pixels and planes
-BLOCKS = 8  # that are looked at, from the darkest to the brightest
+SIDE = 64  # pixels: height and width of the sampled blocks
+DEPTH = 16  # planes of the sampled blocks of a volume
+BLOCKS = 8  # number of sampled blocks, from the darkest to the brightest
 PLACES = 3  # pages, or channels that go through the network alone, that blocks are taken from
 STRONG = 32.0  # counts: where so much was removed, the error of the result is above a step
 MEAN = 0.01  # share by which rounding may change a mean
@@ -62,7 +64,8 @@ class Sample:
         """Expected root mean square error of the result."""
         if self.moved is None or self.sign is None:
             return self.removed
-        slope = float(np.nanmean(self.sign * (self.moved - self.result))) / self.step
+        change = self.sign * (self.moved - self.result)
+        slope = float(np.nanmean(change)) / self.step
         slope = min(max(slope, 1e-4), 0.9)
         return self.removed * (slope / (1 - slope)) ** 0.5
 
@@ -88,12 +91,32 @@ def lossy(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> str | None:
                 return harm
         return None
     display = _is_display(noisy)
-    if display:
-        coarse = tuple(slice(None, None, max(1, n // 200)) for n in array.shape)
-        if float(array[coarse].mean()) * MEAN > 0.5:
-            return None  # an ordinary photograph: no rounding changes its mean by so much
+    if display and _is_bright(array):  # an ordinary photograph
+        return None
     sample = sampled(model, noisy, options)
-    return None if sample is None else reason(sample, display)
+    if sample is None:
+        return None
+    return reason(sample, display)
+
+
+def _is_display(noisy: NoisyArray) -> bool:
+    """Return True for the colours of a screen, 0 to 255."""
+    if noisy.array.dtype != np.uint8 or not noisy.colour:
+        return False
+    channels = 1
+    if "C" in noisy.axes:
+        channels = noisy.array.shape[noisy.axes.index("C")]
+    return channels - noisy.alpha == 3
+
+
+def _is_bright(array: np.ndarray) -> bool:
+    """Return True if rounding, by half a step at most, changes the mean by less than MEAN."""
+    coarse = []
+    for length in array.shape:
+        step = max(1, length // 200)
+        coarse.append(slice(None, None, step))
+    mean = float(array[tuple(coarse)].mean())
+    return mean * MEAN > 0.5
 
 
 def reason(sample: Sample, display: bool = False) -> str | None:
@@ -101,44 +124,68 @@ def reason(sample: Sample, display: bool = False) -> str | None:
 
     Args:
         sample: of the picture.
-        display: the values are colours of a screen, 0 to 255.
+        display: the values are colours of a screen, 0 to 255; only their mean matters.
+
+    Returns:
+        The harm in words; None: there is none.
     """
-    source, result = sample.source, sample.result
-    rounded = np.rint(result)
-    whole = float(np.nanmean(result))
-    after = float(np.nanmean(rounded))
+    harm = _change_of_mean(sample)
+    if harm is None and not display:
+        harm = _change_of_faint_region(sample)
+        if harm is None:
+            harm = _added_error(sample)
+    return harm
+
+
+def _change_of_mean(sample: Sample) -> str | None:
+    """Return the change of the mean of all blocks, in words, if it matters."""
+    result = sample.result
+    before = float(np.nanmean(result))
+    after = float(np.nanmean(np.rint(result)))
+    brightness = float(np.nanmean(sample.source))
     count = int(np.isfinite(result).sum())
-    if abs(after - whole) > _noticeable(float(np.nanmean(source)), count):
-        return f"change the mean from {whole:.3g} to {after:.3g}"
-    if display:
-        return None
-    removed = np.sqrt(np.nanmean((source - result) ** 2, axis=1))
-    means, before, then = (np.nanmean(part, axis=1) for part in (source, result, rounded))
-    least = np.array([_noticeable(mean, len(result[0])) for mean in means])
-    changed = (np.abs(then - before) > least) & (removed < FAINT) & (removed > 0)
-    changed &= means != 0  # nothing was counted there, as in dead frames: 0 is right
-    if changed.any():
-        relative = np.abs(then - before) / np.maximum(np.abs(means), 1e-9)
-        worst = int(np.argmax(np.where(changed, relative, 0)))
-        return f"change the mean of a faint region from {before[worst]:.3g} to {then[worst]:.3g}"
-    clean = sample.removed < 1 and sample.removed**2 < CLEAN * abs(float(np.nanmean(source)))
-    if sample.error < 1 and not clean:
-        return f"add an error of 0.29 to one of about {sample.error:.2g}"
+    if abs(after - before) > _noticeable(brightness, count):
+        return f"change the mean from {before:.3g} to {after:.3g}"
     return None
 
 
-def _noticeable(mean: float, count: int) -> float:
+def _change_of_faint_region(sample: Sample) -> str | None:
+    """Return the largest relative change of the mean of a block with little noise, in words."""
+    source = sample.source
+    result = sample.result
+    residual_power = np.nanmean((source - result) ** 2, axis=1)
+    removed = np.sqrt(residual_power)
+    means = np.nanmean(source, axis=1)
+    before = np.nanmean(result, axis=1)
+    after = np.nanmean(np.rint(result), axis=1)
+    change = np.abs(after - before)
+    noticed = change > _noticeable(means, result.shape[1])
+    faint = (removed > 0) & (removed < FAINT)
+    counted = means != 0  # where nothing was counted, as in dead frames, 0 is right
+    changed = noticed & faint & counted
+    if not changed.any():
+        return None
+    relative = change / np.maximum(np.abs(means), 1e-9)
+    worst = int(np.argmax(np.where(changed, relative, 0)))
+    return f"change the mean of a faint region from {before[worst]:.3g} to {after[worst]:.3g}"
+
+
+def _added_error(sample: Sample) -> str | None:
+    """Return the error of rounding in words, if it is about as large as that of the result."""
+    noise = sample.removed
+    brightness = float(np.nanmean(sample.source))
+    clean = noise < 1 and noise**2 < CLEAN * abs(brightness)
+    error = sample.error
+    if error < 1 and not clean:
+        return f"add an error of 0.29 to one of about {error:.2g}"
+    return None
+
+
+def _noticeable(mean: Any, count: int) -> Any:
     """Return the change of a mean of `count` values that matters, beyond chance in rounding."""
-    chance = 4 * (1 / 12 / max(count, 1)) ** 0.5
-    return max(MEAN * abs(mean), chance)
-
-
-def _is_display(noisy: NoisyArray) -> bool:
-    """Return True for the colours of a screen, 0 to 255."""
-    if noisy.array.dtype != np.uint8 or not noisy.colour:
-        return False
-    channels = noisy.array.shape[noisy.axes.index("C")] if "C" in noisy.axes else 1
-    return channels - noisy.alpha == 3
+    variance = 1 / 12 / max(count, 1)
+    chance = 4 * variance**0.5
+    return np.maximum(MEAN * np.abs(mean), chance)
 
 
 @dataclass(frozen=True)
@@ -165,14 +212,18 @@ class Stack:
         Returns:
             The blocks, and masks of their missing pixels.
         """
-        gone = []
+        blocks = []
+        invalid = []
         for frame, mask in zip(self.frames, self.masks, strict=True):
-            pixels = frame[place]
-            missing = invalid_mask(pixels, nodata_values)
+            block = frame[place]
+            missing = invalid_mask(block, nodata_values)
             if missing is None:
-                missing = np.zeros(pixels.shape, bool)
-            gone.append(missing if mask is None else missing | mask[place])
-        return np.stack([frame[place] for frame in self.frames]), np.stack(gone)
+                missing = np.zeros(block.shape, bool)
+            if mask is not None:
+                missing = missing | mask[place]
+            blocks.append(block)
+            invalid.append(missing)
+        return np.stack(blocks), np.stack(invalid)
 
 
 def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | None:
@@ -184,104 +235,154 @@ def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | 
     Returns:
         The blocks and their results; None where every block has missing pixels only.
     """
-    cut = _blocks(_stacks(model, noisy), noisy.nodata_values)
-    if cut is None:
+    chosen = _blocks(_stacks(model, noisy), noisy.nodata_values)
+    if chosen is None:
         return None
-    blocks, gone = cut
-    scale, black = options.scale, options.black
-    if scale is None and model.range is None:  # of the integers, for floats are judged otherwise
+    blocks, invalid = chosen
+    sample_options = replace(options, tile="auto", batch=1)
+    # The range is estimated from the integers: that of float32 values would be another.
+    if options.scale is None and model.range is None:
         middle = len(blocks) // 2
         limits = IntensityScaling.of(
-            blocks[middle], None, True, (), model.equivariant, gone[middle]
+            blocks[middle], None, True, (), model.equivariant, invalid[middle]
         )
-        black, scale = float(limits.black[0]), float(limits.black[0] + limits.span[0])
-    sample_options = replace(options, scale=scale, black=black, tile="auto", batch=1)
+        black = limits.black[0]
+        white = black + limits.span[0]
+        sample_options = replace(sample_options, scale=float(white), black=float(black))
     letters = "TNHWC" if model.dims == 2 else "TNDHWC"
-
-    def flat(values: np.ndarray) -> np.ndarray:
-        middle = len(values) // 2
-        known_ones = np.where(gone[middle], np.nan, values[middle].astype(np.float64))
-        return known_ones.reshape(len(known_ones), -1)
 
     def denoised(values: np.ndarray) -> np.ndarray:
         result = np.empty(values.shape, np.float32)
-        stack = NoisyArray(values.astype(np.float32), letters, invalid=gone, unit=noisy.unit)
+        stack = NoisyArray(values.astype(np.float32), letters, invalid=invalid, unit=noisy.unit)
         model.denoise_into(result, stack, sample_options)
-        return flat(result)
+        return _flat_middle(result, invalid)
 
-    sample = Sample(flat(blocks), denoised(blocks))
+    sample = Sample(_flat_middle(blocks, invalid), denoised(blocks))
     if not 0 < sample.removed < STRONG:
         return sample
     sign = np.random.default_rng(0).choice([-1.0, 1.0], blocks.shape)
     step = STEP * sample.removed
-    return Sample(sample.source, sample.result, denoised(blocks + step * sign), flat(sign), step)
+    return replace(
+        sample,
+        moved=denoised(blocks + step * sign),
+        sign=_flat_middle(sign, invalid),
+        step=step,
+    )
+
+
+def _flat_middle(frames: np.ndarray, invalid: np.ndarray) -> np.ndarray:
+    """Return the blocks of the middle frame, float64 (n, pixels), NaN where they are invalid."""
+    middle = len(frames) // 2
+    blocks = frames[middle].astype(np.float64)
+    valid = np.where(invalid[middle], np.nan, blocks)
+    return valid.reshape(len(valid), -1)
 
 
 def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
     """Return some pages of a picture; channels that are denoised alone are pages, too."""
-    axes = in_space(noisy.axes) if model.dims == 3 else noisy.axes
+    axes = page_axes(noisy.axes, model.dims)
     pages = as_pages(noisy.array, axes, model.dims)
-    masks = None if noisy.invalid is None else as_pages(noisy.invalid, axes, model.dims)
+    masks = pages_or_none(noisy.invalid, axes, model.dims)
+    surrounding = [as_pages(frame, axes, model.dims) for frame in noisy.near]
+    half = len(surrounding) // 2
+    surrounding.insert(half, pages)
     stacked, _, channels = of_pages(pages.shape, model.dims)
-    colours = channels - (noisy.alpha and channels != model.channels)
-    together = colours == model.channels and (noisy.colour or model.range is not None)
-    groups = [slice(c, c + 1) for c in range(colours)]
-    if together:
+    colours = model.colours_of(noisy, channels)
+    if model.takes_together(noisy, colours):
         groups = [slice(colours)]
-    places = [(place, group) for place in np.ndindex(*stacked) for group in groups]
-    shifts = range(-model.context, model.context + 1)
-    near = [as_pages(frame, axes, model.dims) for frame in noisy.near]
-    found = []
+    else:
+        groups = [slice(c, c + 1) for c in range(colours)]
+    places = list(product(np.ndindex(*stacked), groups))
+    stacks = []
     for number in evenly(len(places), PLACES):
         place, group = places[number]
-        where = [
-            (around(place[0], k, stacked[0]), *place[1:]) if k else place
-            for k in shifts
-            if not near
-        ]
-        frames = [pages[p][..., group] for p in where]
-        mask = [None if masks is None else masks[p][..., group] for p in where]
-        if near:
-            half = len(near) // 2
-            frames = [page[..., group] for page in (*near[:half], pages, *near[half:])]
-            mask = [None] * len(frames)
-        found.append(Stack(frames, mask))
-    return found
+        if noisy.near:
+            frames = [page[..., group] for page in surrounding]
+            stacks.append(Stack(frames, [None] * len(frames)))
+        else:
+            stacks.append(_stack_at(pages, masks, place, group, model.context))
+    return stacks
+
+
+def _stack_at(
+    pages: np.ndarray,
+    masks: np.ndarray | None,
+    place: tuple[int, ...],
+    group: slice,
+    context: int,
+) -> Stack:
+    """Return some channels of a page, and of `context` frames before and after it."""
+    frames = []
+    frame_masks = []
+    for shift in range(-context, context + 1):
+        where = place
+        if shift:
+            where = (around(place[0], shift, len(pages)), *place[1:])
+        index: Any = (*where, ..., group)
+        frames.append(pages[index])
+        frame_masks.append(part_or_none(masks, index))
+    return Stack(frames, frame_masks)
+
+
+class _Block(NamedTuple):
+    """A block that may be sampled: its place in a stack, and the mean of its valid pixels."""
+
+    brightness: float
+    stack: Stack
+    place: tuple[slice, ...]
+    nodata_values: tuple[float, ...]
 
 
 def _blocks(
     stacks: Sequence[Stack], nodata_values: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Cut out blocks (T, n, H, W, C) of evenly spread brightness, and their invalid masks."""
-    size = stacks[0].page.shape[:-1]
-    sides = [min(n, SIDE) for n in size[-2:]]
-    sides = [min(size[0], DEPTH), *sides] if len(size) == 3 else sides
-    steps = [max(side, n // 16 // side * side) for n, side in zip(size, sides, strict=True)]
-    starts = []
-    for n, side, step in zip(size, sides, steps, strict=True):
-        starts.append(range(0, n - side + 1, step))
-    corners = list(product(*starts))
+    places = _block_places(stacks[0].page.shape[:-1])
     candidates = []
     for stack in stacks:
         declared = gaps(stack.page, nodata_values)
-        for corner in corners:
-            place = tuple(slice(a, a + side) for a, side in zip(corner, sides, strict=True))
-            few = stack.page[tuple(slice(p.start, p.stop, 4) for p in place)]
-            missing = invalid_mask(few, declared)
-            if missing is None or missing.mean() < 0.5:
-                bright = float(few.mean() if missing is None else few[~missing].mean())
-                candidates.append((bright, stack, place, declared))
-    if not candidates:
+        for place in places:
+            brightness = _brightness(stack.page[place], declared)
+            if brightness is not None:
+                candidates.append(_Block(brightness, stack, place, declared))
+    candidates.sort(key=attrgetter("brightness"))
+    blocks = []
+    invalid = []
+    for number in _spread(len(candidates)):
+        candidate = candidates[number]
+        pixels, missing = candidate.stack.cut(candidate.place, candidate.nodata_values)
+        middle = missing[len(missing) // 2]
+        empty = middle.all((-1, -2, -3))  # of a volume, for each plane
+        if not empty.any():
+            blocks.append(pixels)
+            invalid.append(missing)
+    if not blocks:
         return None
-    candidates.sort(key=lambda candidate: candidate[0])
-    chosen = [candidates[i] for i in _spread(len(candidates))]
-    cut = [stack.cut(place, declared) for _, stack, place, declared in chosen]
-    cut = [
-        (pixels, gone) for pixels, gone in cut if not gone[len(gone) // 2].all((-1, -2, -3)).any()
-    ]
-    if not cut:
-        return None
-    return np.stack([pixels for pixels, _ in cut], 1), np.stack([gone for _, gone in cut], 1)
+    return np.stack(blocks, 1), np.stack(invalid, 1)
+
+
+def _block_places(size: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Return the places of about 16 blocks along each spatial axis, fewer along a short one."""
+    sides = (SIDE, SIDE) if len(size) == 2 else (DEPTH, SIDE, SIDE)
+    along_axes = []
+    for length, longest in zip(size, sides, strict=True):
+        side = min(length, longest)
+        sixteenth = length // 16 // side * side
+        starts = range(0, length - side + 1, max(side, sixteenth))
+        along_axes.append([slice(start, start + side) for start in starts])
+    return list(product(*along_axes))
+
+
+def _brightness(block: np.ndarray, nodata_values: tuple[float, ...]) -> float | None:
+    """Return the mean of every fourth pixel of a block; None if half of them are missing."""
+    every_fourth = (slice(None, None, 4),) * (block.ndim - 1)
+    pixels = block[every_fourth]
+    missing = invalid_mask(pixels, nodata_values)
+    if missing is None:
+        return float(pixels.mean())
+    if missing.mean() < 0.5:
+        return float(pixels[~missing].mean())
+    return None
 
 
 def _spread(count: int) -> list[int]:
@@ -291,4 +392,5 @@ def _spread(count: int) -> list[int]:
     ([1, 3, 5, 7, 9, 11, 13, 15], [0, 1, 2])
     """
     parts = min(BLOCKS, count)
-    return [int((k + 0.5) * count / parts) for k in range(parts)]
+    middles = (np.arange(parts) + 0.5) * count / parts
+    return [int(middle) for middle in middles]

@@ -11,6 +11,7 @@ noisy picture. So s = min(1, 2 N / E), which is below 1 where most of the residu
 
 import numpy as np
 
+from n2n_lightning.arrays.axes import along
 from n2n_lightning.arrays.blocks import cut_blocks
 from n2n_lightning.inference.page import Page
 from n2n_lightning.metrics.noise_model import robust_noise_line
@@ -44,24 +45,23 @@ def put_back(page: Page, together: bool) -> None:
         return
     strips = page.strips(BLOCK_SIDE)
     measured = [_measured(*page.both(strip), together) for strip in strips]
-    removed, left, bright = (np.concatenate(parts, 1) for parts in zip(*measured, strict=True))
-    shares = map(_share_removed, removed, left, bright)
-    taken = np.stack(list(shares))
-    if taken.min() == 1:
+    removed, left, bright = np.concatenate(measured, axis=2)
+    channels = zip(removed, left, bright, strict=True)
+    shares = np.stack([_share_removed(*blocks) for blocks in channels])
+    if shares.min() == 1:
         return
     peaks = PEAK * np.sqrt(np.nan_to_num(removed))
     for strip in strips:
-        share = _interpolated(taken, strip, width)
+        share = _interpolated(shares, strip, width)
         if share.min() < 1:
             peak = _interpolated(peaks, strip, width)
-            difference = page.removed(strip)
-            calm = (2 - np.abs(difference) / np.maximum(peak, 1e-12)).clip(0, 1)
-            page.mend(strip, (1 - share) * calm * difference)
+            residual = page.removed(strip)
+            deviation = np.abs(residual) / np.maximum(peak, 1e-12)
+            calm = (2 - deviation).clip(0, 1)
+            page.mend(strip, (1 - share) * calm * residual)
 
 
-def _measured(
-    before: np.ndarray, after: np.ndarray, together: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> np.ndarray:
     """Measure the blocks of a page.
 
     Args:
@@ -69,36 +69,42 @@ def _measured(
         together: average the channels.
 
     Returns:
-        Mean square of the residual, variance (without a linear slope) and mean of the result, each
-        (C, h, w), or (1, h, w) if averaged; NaN for blocks with missing pixels.
+        (3, C, h, w), or (3, 1, h, w) if averaged: mean square of the residual, variance and mean of
+        the result; NaN for blocks with missing pixels.
     """
     squares = _blocks((before - after) ** 2)
     values = _blocks(after)
     calm = round(BLOCK_SIDE * BLOCK_SIDE * (1 - HOT))
-    left = values.var(-1)
-    coordinates = np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE].reshape(2, -1).astype(np.float32)
-    for axis in coordinates:
-        across = axis - axis.mean()
-        left -= (values @ across) ** 2 / (across**2).sum() / across.size
-    removed = np.partition(squares, calm - 1)[..., :calm].mean(-1)
+    lowest = np.partition(squares, calm - 1)[..., :calm]
+    removed = lowest.mean(-1)
+    left = _variance_without_slope(values)
     bright = values.mean(-1)
-    if not together:
-        return removed, left, bright
-    removed, left, bright = (part.mean(0, keepdims=True) for part in (removed, left, bright))
-    return removed, left, bright
+    measured = np.stack((removed, left, bright))
+    if together:
+        measured = measured.mean(1, keepdims=True)
+    return measured
+
+
+def _variance_without_slope(blocks: np.ndarray) -> np.ndarray:
+    """Return the variance of blocks (..., pixels) less that of their linear slopes."""
+    variance: np.ndarray = blocks.var(-1)
+    rows_and_columns = np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE].reshape(2, -1).astype(np.float32)
+    for coordinates in rows_and_columns:
+        centred = coordinates - coordinates.mean()
+        slope = blocks @ centred
+        variance -= slope**2 / (centred**2).sum() / centred.size
+    return variance
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
     """Cut (H, W, C) into whole blocks, (C, h, w, BLOCK_SIDE * BLOCK_SIDE)."""
-    blocks = cut_blocks(values.transpose(2, 0, 1), BLOCK_SIDE).transpose(0, 1, 3, 2, 4)
-    channels, height, width, *_ = blocks.shape
-    return blocks.reshape(channels, height, width, BLOCK_SIDE * BLOCK_SIDE)
+    planes = values.transpose(2, 0, 1)
+    blocks = cut_blocks(planes, BLOCK_SIDE).transpose(0, 1, 3, 2, 4)
+    return blocks.reshape(*blocks.shape[:3], BLOCK_SIDE * BLOCK_SIDE)
 
 
 def _share_removed(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
     """Return the share of the residual to remove from each block, (h, w): 1 where it is noise."""
-    from scipy.ndimage import percentile_filter
-
     share = np.ones(removed.shape)
     # not beside missing pixels, or in graphics
     known = np.isfinite(removed + left + bright) & (removed > TINY)
@@ -106,19 +112,33 @@ def _share_removed(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) ->
         return share
     square = removed[known].astype(np.float64)
     light = bright[known].astype(np.float64)
-    few = np.random.default_rng(0).permutation(len(square))[:MAX_BLOCKS]
-    few = few[np.argsort(light[few], kind="stable")]
-    base, slope = robust_noise_line(light[few], square[few])
-    near = percentile_filter(square[few], LOW, max(1, round(NEAR * len(few))))
-    # The largest of three estimates: texture has to exceed all of them.
-    usual = np.maximum(base + slope * light, np.median(square))
-    usual = np.maximum(usual, np.interp(light, light[few], near))
+    usual = _usual_noise(light, square)
     texture = _rising(left[known] / square, *SURFACE)
     low, high = np.quantile(light, (0.02, 0.98))
-    weak = 1 - _rising(np.sqrt(square) / max(high - low, 1e-12), *STRONG)
+    strength = np.sqrt(square) / max(high - low, 1e-12)
+    weak = 1 - _rising(strength, *STRONG)
     restored = 1 - np.minimum(1, 2 * usual / square)
     share[known] -= texture * weak * restored
     return share
+
+
+def _usual_noise(light: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """Return the usual mean square of the residual at the brightness of each block, (n,).
+
+    It is the largest of three estimates, which texture has to exceed: a line, the median of all
+    blocks, and a percentile of the blocks next in brightness.
+    """
+    from scipy.ndimage import percentile_filter
+
+    drawn = np.random.default_rng(0).permutation(len(square))[:MAX_BLOCKS]
+    by_light = drawn[np.argsort(light[drawn], kind="stable")]
+    sorted_light = light[by_light]
+    sorted_square = square[by_light]
+    base, slope = robust_noise_line(sorted_light, sorted_square)
+    neighbours = max(1, round(NEAR * len(by_light)))
+    percentile = percentile_filter(sorted_square, LOW, neighbours)
+    usual = np.maximum(base + slope * light, np.median(square))
+    return np.maximum(usual, np.interp(light, sorted_light, percentile))
 
 
 def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -128,11 +148,18 @@ def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _interpolated(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
     """Interpolate values of blocks (C, h, w) linearly at some rows of pixels: (rows, width, C)."""
-    for axis, pixels in ((1, np.arange(rows.start, rows.stop)), (2, np.arange(width))):
-        last = values.shape[axis] - 1
-        place = ((pixels + 0.5) / BLOCK_SIDE - 0.5).clip(0, last)
-        low = place.astype(int)
-        part = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
-        above = np.take(values, np.minimum(low + 1, last), axis)
-        values = (1 - part) * np.take(values, low, axis) + part * above
+    values = _resampled(values, np.arange(rows.start, rows.stop), 1)
+    values = _resampled(values, np.arange(width), 2)
     return np.moveaxis(values, 0, -1)
+
+
+def _resampled(values: np.ndarray, pixels: np.ndarray, axis: int) -> np.ndarray:
+    """Interpolate values of blocks linearly along an axis, at the given pixels of it."""
+    last = values.shape[axis] - 1
+    position = ((pixels + 0.5) / BLOCK_SIDE - 0.5).clip(0, last)
+    low = position.astype(int)
+    high = np.minimum(low + 1, last)
+    part = along(position - low, axis, values.ndim)
+    below = np.take(values, low, axis)
+    above = np.take(values, high, axis)
+    return (1 - part) * below + part * above

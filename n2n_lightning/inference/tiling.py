@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from n2n_lightning.arrays.axes import HEIGHT, WIDTH, cropped, flips
-from n2n_lightning.arrays.axes import along as beside
+from n2n_lightning.arrays.axes import HEIGHT, WIDTH, along, cropped, flips
 from n2n_lightning.arrays.axes import size as size_of
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import pad_to_multiple
 
-# By the number of spatial axes: sides of tiles, and by how much they overlap where it is not known
-# how far a network sees.
-TILES, OVERLAPS = {2: 1024, 3: 112}, {2: 96, 3: 32}
+# By the number of spatial axes.
+TILES = {2: 1024, 3: 112}  # pixels: sides of tiles
+OVERLAPS = {2: 96, 3: 32}  # pixels, for networks that do not state their receptive radius
 TILED_PIXELS = 1280 * 1280  # pixels of an image that is scored in tiles
 SCORING_TILES = {2: 512, 3: TILES[3]}  # their sides: training needs memory beside them
 MARGIN = 7 / 16  # of an overlap, in which a tile counts nothing
@@ -31,12 +30,25 @@ class Span(NamedTuple):
     before: int
     after: int
 
+    @property
+    def length(self) -> int:
+        """Number of its pixels."""
+        return self.stop - self.start
+
+    @property
+    def pixels(self) -> slice:
+        """Its pixels on the axis."""
+        return slice(self.start, self.stop)
+
     def weights(self) -> Tensor:
         """Return the weight of this tile at each of its pixels; those of all tiles add up to 1.
 
         Next to its border a tile has weight 0, because the network lacks the pixels beyond it.
+
+        Returns:
+            Values from 0 to 1, (length,).
         """
-        weights = torch.ones(self.stop - self.start)
+        weights = torch.ones(self.length)
         if self.before:
             weights[: self.before] = _ramp(self.before)
         if self.after:
@@ -47,7 +59,14 @@ class Span(NamedTuple):
 def _ramp(length: int) -> Tensor:
     """Return 0 over the first MARGIN of the length, 1 over the last, half a cosine between them."""
     position = (torch.arange(length) + 0.5) / length
-    return 0.5 - 0.5 * (math.pi * ((position - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)).cos()
+    progress = (position - MARGIN) / (1 - 2 * MARGIN)
+    angle = math.pi * progress.clamp(0, 1)
+    return 0.5 - 0.5 * angle.cos()
+
+
+def _rounded_up(pixels: int, multiple: int) -> int:
+    """Return the next multiple, in pixels."""
+    return -(-pixels // multiple) * multiple
 
 
 def overlap_of(network: Any, dims: int) -> int:
@@ -59,10 +78,17 @@ def overlap_of(network: Any, dims: int) -> int:
     Args:
         network: the network.
         dims: spatial axes, 2 or 3.
+
+    Returns:
+        Pixels; OVERLAPS if the receptive radius is unknown.
     """
     radius = getattr(network, "receptive_radius", None)
-    needed = OVERLAPS[dims] if radius is None else math.ceil(radius / MARGIN)
-    return needed if dims == 2 else min(needed, OVERLAPS[dims])
+    if radius is None:
+        return OVERLAPS[dims]
+    needed = math.ceil(radius / MARGIN)
+    if dims == 3:
+        needed = min(needed, OVERLAPS[dims])
+    return needed
 
 
 def least_tile(overlap: int, multiple: int) -> int:
@@ -71,8 +97,11 @@ def least_tile(overlap: int, multiple: int) -> int:
     Args:
         overlap: with the neighbours, in pixels.
         multiple: divisor of their sides, see `spans`.
+
+    Returns:
+        Pixels: twice the overlap, rounded up to a multiple.
     """
-    return 2 * (-(-overlap // multiple) * multiple)
+    return 2 * _rounded_up(overlap, multiple)
 
 
 def tile_of(dims: int, overlap: int, multiple: int) -> int:
@@ -82,6 +111,9 @@ def tile_of(dims: int, overlap: int, multiple: int) -> int:
         dims: spatial axes, 2 or 3.
         overlap: with the neighbours, in pixels.
         multiple: divisor of their sides, see `spans`.
+
+    Returns:
+        Pixels: TILES, or more where the overlaps need it.
     """
     return max(TILES[dims], least_tile(overlap, multiple))
 
@@ -113,7 +145,7 @@ def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[
         raise InputError(
             "tile", tile, f"must be {least} or more, for tiles overlap by {overlap} pixels"
         )
-    step = -(-tile // multiple) * multiple - overlap
+    step = _rounded_up(tile, multiple) - overlap
     starts = list(range(0, length - overlap, step))
     tiles = []
     for start in starts:
@@ -150,61 +182,64 @@ def tiled(
     """
     if overlap is None:
         overlap = OVERLAPS[len(size)]
-    each = [spans(length, tile, multiple, overlap) for length in size]
+    tiles_along = [spans(length, tile, multiple, overlap) for length in size]
     # Bands of tiles follow one another along the longest side, so that what is held between them is
     # small.
-    along = max(range(len(size)), key=lambda axis: size[axis])
-    inner = list(product(*(each[axis] for axis in range(len(size)) if axis != along)))
-
-    def place(band: Span, others: tuple[Span, ...]) -> tuple[Span, ...]:
-        return (*others[:along], band, *others[along:])
-
+    longest = list(size).index(max(size))
+    bands = tiles_along.pop(longest)
+    across = list(product(*tiles_along))
     carried: Tensor | None = None  # what the band before has added to the first pixels of this one
-    for band in each[along]:
+    for band in bands:
         total: Tensor | None = None
-        for group in _groups(inner, batch):
-            tiles = [place(band, others) for others in group]
-            pixels = [read(tuple(slice(s.start, s.stop) for s in spans_)) for spans_ in tiles]
-            for spans_, output in zip(tiles, network(torch.stack(pixels)), strict=True):
+        for group in _groups(across, batch):
+            tiles = [(*others[:longest], band, *others[longest:]) for others in group]
+            inputs = []
+            for spans_ in tiles:
+                place = tuple(span.pixels for span in spans_)
+                inputs.append(read(place))
+            outputs = network(torch.stack(inputs))
+            for spans_, output in zip(tiles, outputs, strict=True):
                 if total is None:
-                    sides = [
-                        band.stop - band.start if axis == along else n
-                        for axis, n in enumerate(size)
-                    ]
-                    total = output.new_zeros(output.shape[0], *sides)
-                here = total
-                weighted = output
-                for axis, span in enumerate(spans_):
-                    if axis != along:
-                        here = here.narrow(axis + 1, span.start, span.stop - span.start)
-                    if span.before or span.after:
-                        weighted = weighted * beside(span.weights().to(output), axis, len(size))
-                here += weighted
+                    sides = list(size)
+                    sides[longest] = band.length
+                    total = output.new_zeros(len(output), *sides)
+                _add_weighted(total, output, spans_, longest)
             advance(len(group))
         assert total is not None
         if carried is not None:
-            total.narrow(along + 1, 0, band.before).add_(carried)
-        done = band.stop - band.after - band.start
-        carried = total.narrow(along + 1, done, band.after).clone() if band.after else None
-        finished = [
-            slice(band.start, band.start + done) if axis == along else slice(0, n)
-            for axis, n in enumerate(size)
-        ]
-        write(tuple(finished), total.narrow(along + 1, 0, done))
+            total.narrow(longest + 1, 0, band.before).add_(carried)
+        done = band.length - band.after
+        carried = None
+        if band.after:
+            carried = total.narrow(longest + 1, done, band.after).clone()
+        finished = [slice(0, length) for length in size]
+        finished[longest] = slice(band.start, band.start + done)
+        write(tuple(finished), total.narrow(longest + 1, 0, done))
 
 
-def _groups(inner: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Span, ...]]]:
+def _add_weighted(total: Tensor, output: Tensor, tile: Sequence[Span], band_axis: int) -> None:
+    """Add the weighted result of a tile (C, h, w) to the sum of its band, in place."""
+    target = total
+    for axis, span in enumerate(tile):
+        if axis != band_axis:
+            target = target.narrow(axis + 1, span.start, span.length)
+        if span.before or span.after:
+            weights = span.weights().to(output)
+            output = output * along(weights, axis, len(tile))
+    target += output
+
+
+def _groups(tiles: list[tuple[Span, ...]], batch: int) -> Iterator[list[tuple[Span, ...]]]:
     """Yield up to `batch` neighbouring tiles of the same sides."""
-
-    def sides(spans_: tuple[Span, ...]) -> list[int]:
-        return [span.stop - span.start for span in spans_]
-
     group: list[tuple[Span, ...]] = []
-    for others in inner:
-        if group and (len(group) == batch or sides(others) != sides(group[0])):
+    sides: list[int] = []
+    for tile in tiles:
+        sides_before = sides
+        sides = [span.length for span in tile]
+        if group and (len(group) == batch or sides != sides_before):
             yield group
             group = []
-        group.append(others)
+        group.append(tile)
     yield group
 
 
@@ -224,26 +259,31 @@ def in_tiles(
     size = size_of(images)
     if math.prod(size) <= TILED_PIXELS:
         return network(images)
-    multiple, dims = 32, len(size)
-    overlap = OVERLAPS[dims] if overlap is None else overlap
-    tile = max(SCORING_TILES[dims], least_tile(overlap, multiple))
-    results: list[Tensor] = []
-    for image in images:
-        found: list[Tensor] = []
+    if overlap is None:
+        overlap = OVERLAPS[len(size)]
+    return torch.stack([_image_in_tiles(network, image, overlap) for image in images])
 
-        def read(place: Place, image: Tensor = image) -> Tensor:
-            return image[(slice(None), *place)]
 
-        def keep(
-            place: Place, values: Tensor, found: list[Tensor] = found, image: Tensor = image
-        ) -> None:
-            if not found:
-                found.append(values.new_empty(len(values), *image.shape[1:]))
-            found[0][(slice(None), *place)] = values
+def _image_in_tiles(
+    network: Callable[[Tensor], Tensor], image: Tensor, overlap: int, multiple: int = 32
+) -> Tensor:
+    """Apply a network to an image (C, H, W), or a volume, in tiles."""
+    size = image.shape[1:]
+    tile = max(SCORING_TILES[len(size)], least_tile(overlap, multiple))
+    result: Tensor | None = None
 
-        tiled(network, read, keep, size, tile, multiple, overlap=overlap)
-        results += found
-    return torch.stack(results)
+    def read(place: Place) -> Tensor:
+        return image[:, *place]
+
+    def write(place: Place, values: Tensor) -> None:
+        nonlocal result
+        if result is None:
+            result = values.new_empty(len(values), *size)
+        result[:, *place] = values
+
+    tiled(network, read, write, size, tile, multiple, overlap=overlap)
+    assert result is not None
+    return result
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:
@@ -264,10 +304,12 @@ def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable
         total: Any = 0.0
         count = 0
         for turned in (False, True):
+            x = image.transpose(HEIGHT, WIDTH) if turned else image
             for dims in flips(image):
-                x = image.transpose(HEIGHT, WIDTH) if turned else image
                 y = network(x.flip(dims)).flip(dims)
-                total = total + (y.transpose(HEIGHT, WIDTH) if turned else y)
+                if turned:
+                    y = y.transpose(HEIGHT, WIDTH)
+                total = total + y
                 count += 1
         whole: Tensor = cropped(total, size)
         return whole / count
