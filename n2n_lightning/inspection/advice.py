@@ -32,16 +32,21 @@ def single_image_noise(sample: SceneSample) -> tuple[Correlations, float | None]
         Correlations at 1 and 2 pixels by direction, and the standard deviation: medians over the
         images. An empty dictionary and None if not measurable.
     """
-    measured = [measures.single_noise(captures[0]) for captures in sample.scenes]
-    sigmas = [sigma for _, sigma in measured if np.isfinite(sigma)]
-    every = [correlations for correlations, _ in measured if correlations]
+    sigmas = []
+    measured: dict[str, list[tuple[float, float]]] = {}
+    for captures in sample.scenes:
+        correlations, sigma = measures.single_noise(captures[0])
+        if np.isfinite(sigma):
+            sigmas.append(sigma)
+        for name, values in correlations.items():
+            measured.setdefault(name, []).append(values)
     medians = {}
-    for name in every[0] if every else ():
-        pairs = [correlations[name] for correlations in every]
+    for name, pairs in measured.items():
         at_one, at_two = np.median(pairs, 0).tolist()
         medians[name] = (at_one, at_two)
-    sigma = float(np.median(sigmas)) if sigmas else None
-    return medians, sigma
+    if not sigmas:
+        return medians, None
+    return medians, float(np.median(sigmas))
 
 
 def correlated_directions(correlations: Correlations) -> tuple[str, ...]:

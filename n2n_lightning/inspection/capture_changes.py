@@ -1,10 +1,11 @@
 """Findings about changes between the captures of a scene: shift, movement, brightness."""
 
 from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
 
-from n2n_lightning.data.scene_set import EqualSizeScenes
+from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.inspection import measures, shifts
 from n2n_lightning.inspection.inspection_report import DRIFTED, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample, blurred_pairs
@@ -18,7 +19,7 @@ SURE_CHANGE = 4  # standard errors
 
 def mostly_differ(sample: SceneSample) -> bool:
     """Return True if neighbouring captures of most scenes show different things."""
-    different = sum(shifts.differ(*pair) for pair in sample.pairs("near"))
+    different = sum(starmap(shifts.differ, sample.pairs("near")))
     return different > len(sample.scenes) / 2
 
 
@@ -31,7 +32,7 @@ def add_shift(report: InspectionReport, sample: SceneSample, far: bool = True) -
         far: compare the first with the last capture, too.
     """
     for end in BETWEEN if far else ("near",):
-        measured = [shifts.shift(*pair) for pair in sample.pairs(end)]
+        measured = starmap(shifts.shift, sample.pairs(end))
         known = [shift for shift in measured if shift is not None]
         if known:
             summary = ShiftSummary.of(known)
@@ -45,7 +46,9 @@ def add_shift(report: InspectionReport, sample: SceneSample, far: bool = True) -
         report.add("shift", NOT_MEASURABLE)
         return
     worst = max(report.shifts.values(), key=lambda summary: summary.most)
-    parts = [f"{shift.shown:.2f} pixels {BETWEEN[end]}" for end, shift in report.shifts.items()]
+    parts = []
+    for end, summary in report.shifts.items():
+        parts.append(f"{summary.shown:.2f} pixels {BETWEEN[end]}")
     line = ", ".join(parts)
     if worst.most <= SHIFTED:
         report.add("shift", f"{line}: they lie on one another")
@@ -55,7 +58,7 @@ def add_shift(report: InspectionReport, sample: SceneSample, far: bool = True) -
     report.add("shift", line, bad=True)
 
 
-def add_movement(report: InspectionReport, scenes: EqualSizeScenes) -> None:
+def add_movement(report: InspectionReport, scenes: SceneSet) -> None:
     """Add a line with the movement of a movie from frame to frame.
 
     Args:
@@ -108,21 +111,27 @@ def _brightness_change(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Brightness
             variances.append(np.nanvar(first - second))
     if not changes:
         return None
-    noise = float(np.sqrt(np.mean(variances) / 2))
     level = np.maximum(levels, 1e-12)
     relative = np.array(changes) / level
     mean = float(relative.mean())
     squared_error = (np.array(errors) ** 2).sum()
     mean_error = np.sqrt(squared_error) / len(errors)
-    mean_error = float(mean_error / max(np.mean(levels), 1e-12))
+    mean_level = max(np.mean(levels), 1e-12)
+    mean_error = float(mean_error / mean_level)
     uncertainty = SURE_CHANGE * np.array(errors) / level
     sure = np.maximum(np.abs(relative) - uncertainty, 0)
-    most = float(relative[np.argmax(sure)]) if sure.any() else 0.0
+    most = 0.0
+    if sure.any():
+        largest = np.argmax(sure)
+        most = float(relative[largest])
     size = float(sure.max())
     if abs(mean) > SURE_CHANGE * mean_error:
         size = max(abs(mean), size)
+    noise = float(np.sqrt(np.mean(variances) / 2))
     harmful = np.abs(changes) > HARMFUL_CHANGE * noise
-    return BrightnessChange(mean, mean_error, most, size if harmful.any() else 0.0)
+    if not harmful.any():
+        size = 0.0
+    return BrightnessChange(mean, mean_error, most, size)
 
 
 def add_brightness(report: InspectionReport, sample: SceneSample, far: bool = True) -> None:

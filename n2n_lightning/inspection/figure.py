@@ -53,10 +53,10 @@ def _show(ax: Any, image: np.ndarray, limits: tuple[float, float], title: str) -
     """Show an image (C, H, W) with `limits` as black and white."""
     low, high = limits
     scaled = (image - low) / max(high - low, 1e-12)
-    shown = np.nan_to_num(scaled).clip(0, 1)
-    pixels = shown[0]
+    scaled = np.nan_to_num(scaled).clip(0, 1)
+    pixels = scaled[0]
     if len(image) >= 3:
-        pixels = shown[:3].transpose(1, 2, 0)
+        pixels = np.moveaxis(scaled[:3], 0, -1)
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
     ax.set(title=title, xticks=[], yticks=[])
 
@@ -66,11 +66,13 @@ def _plot_distribution(ax: Any, values: np.ndarray, sigma: float) -> None:
     x = np.linspace(-4 * sigma, 4 * sigma, 81)
     if values.size and values.std():
         ax.hist(values, x, density=True, color="#88a", label="measured")
-    normal = np.exp(-(x**2) / 2 / sigma**2) / sigma / np.sqrt(2 * np.pi)
+    exponent = x**2 / 2 / sigma**2
+    normal = np.exp(-exponent) / sigma / np.sqrt(2 * np.pi)
     label = "normal, of the same deviation"
     ax.plot(x, normal, "k--", lw=1, label=label)
     ax.set(title="values of the noise", yticks=[])
-    ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the legend
+    _, top = ax.get_ylim()
+    ax.set_ylim(top=1.35 * top)  # room for the legend
     ax.legend(fontsize=7, loc="upper left")
 
 
@@ -85,8 +87,9 @@ def _plot_growth(ax: Any, report: InspectionReport) -> None:
     ax.plot(x, v, "o", ms=3)
     if model.b is not None:
         ends = np.array([x.min(), x.max()])
+        line = model.a + model.b * ends
         label = f"{model.a:.3g} + {model.b:.3g} brightness"
-        ax.plot(ends, model.a + model.b * ends, "k--", lw=1, label=label)
+        ax.plot(ends, line, "k--", lw=1, label=label)
         ax.legend(fontsize=7)
     ax.set_ylim(bottom=0)
 

@@ -1,9 +1,7 @@
 """Inspection of captures or single images: all findings, in the order of the report."""
 
-import torch
-
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
-from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet
+from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.inspection import capture_changes, measures, noise_findings, shifts
 from n2n_lightning.inspection.advice import advise, correlation_warnings, count_warnings
 from n2n_lightning.inspection.frames import frames_that_count, pages_that_count
@@ -125,10 +123,9 @@ def _select_frames(
     Returns:
         The scenes to inspect, and the intensity statistics of all that are no dead pages.
     """
-    counts = scenes.captures(torch.arange(len(scenes.names)))
-    if volumes or int(counts.max()) > 1:
+    if volumes or max(scenes.counts_of_all) > 1:
         return scenes, intensity_stats(scenes)
-    if isinstance(scenes, EqualSizeScenes) and of_one_file(scenes):
+    if scenes.one_size and of_one_file(scenes):
         scenes = pages_that_count(report, scenes)
     stats = intensity_stats(scenes)
     movie = as_movie(scenes)
@@ -145,7 +142,7 @@ def _add_capture_findings(
     pairs = sample.pairs("near")
     report.example = pairs[0]
     _add_duplicates(report, scenes)
-    if isinstance(scenes, EqualSizeScenes) and report.source == "movie":
+    if report.source == "movie":
         capture_changes.add_movement(report, scenes)
     else:
         capture_changes.add_shift(report, sample)
@@ -160,10 +157,10 @@ def _add_capture_findings(
 
 def _add_read(report: InspectionReport, scenes: SceneSet, sample: SceneSample) -> None:
     """Add a line with the number, size and type of the images."""
-    every = torch.arange(len(scenes.names))
-    counts = scenes.captures(every)
-    fewest, most = int(counts.min()), int(counts.max())
-    sizes = scenes.sizes(every)
+    counts = scenes.counts_of_all
+    fewest = min(counts)
+    most = max(counts)
+    sizes = scenes.sizes(scenes.indices)
     smallest = sizes.amin(0).tolist()
     largest = sizes.amax(0).tolist()
     captures = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -205,16 +202,17 @@ def _add_clipping(report: InspectionReport, sample: SceneSample) -> None:
     """Add a line about values that pile up at the ends; zeros among photon counts do not count."""
     ends = {} if report.counts else measures.clipped_ends(sample.images())
     report.numbers["ends"] = {name: list(end) for name, end in ends.items()}
-    large = {name: end for name, end in ends.items() if end[1] >= CUT}
-    if not large:
+    parts = []
+    effects = []
+    for name, (value, share) in ends.items():
+        if share >= CUT:
+            percent = f"{100 * share:.1f}%"
+            parts.append(f"{percent} of the pixels have the {name} value, {value:g}")
+            effects.append(CLIPPING_EFFECTS[name])
+    if not parts:
         report.add("ends", "no values pile up at the ends: nothing was clipped")
         return
-    parts = []
-    for name, (value, share) in large.items():
-        percent = f"{100 * share:.1f}%"
-        parts.append(f"{percent} of the pixels have the {name} value, {value:g}")
-    effects = ", ".join(CLIPPING_EFFECTS[name] for name in large)
-    line = f"{' and '.join(parts)}: clipped noise is biased; {effects}"
+    line = f"{' and '.join(parts)}: clipped noise is biased; {', '.join(effects)}"
     report.add("ends", line, bad=True)
 
 
@@ -229,9 +227,9 @@ def _add_outliers(report: InspectionReport, sample: SceneSample) -> None:
 
 def _add_amount(report: InspectionReport, scenes: SceneSet) -> None:
     """Add a line with the number of pixels to learn from."""
-    every = torch.arange(len(scenes.names))
-    areas = scenes.sizes(every).prod(1)
-    pixels = int((areas * scenes.captures(every)).sum())
+    areas = scenes.sizes(scenes.indices).prod(1)
+    counts = scenes.captures(scenes.indices)
+    pixels = int((areas * counts).sum())
     line = f"{pixels:,} pixels to learn from"
     if pixels < MIN_PIXELS:
         line += ": few; expect a gain over filters from a million on"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from n2n_lightning.arrays.frame_checks import FrameReview, review
-from n2n_lightning.data.scene_set import EqualSizeScenes
+from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet
 from n2n_lightning.inspection.inspection_report import InspectionReport
 
 
@@ -19,26 +19,32 @@ def frames_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equa
     Returns:
         The movie without these frames; unchanged if fewer than 3 frames would be left.
     """
-    count = int(scenes.captures(torch.tensor([0]))[0])
-    checked = review([scenes.image(0, t).numpy() for t in range(count)])
-    live = checked.live
-    numbered = _numbered(checked, report.pages) if report.pages else checked
+    frames = [scenes.image(0, t) for t in range(scenes.count_of(0))]
+    checked = review([frame.numpy() for frame in frames])
+    numbered = checked
+    if report.pages:
+        numbered = _numbered(checked, report.pages)
     _add_lines(report, numbered, scenes.names[0])
-    if len(live) < 3 or len(live) == count:
+    live = checked.live
+    if len(live) < 3 or len(live) == len(frames):
         return scenes
-    frames = torch.stack([scenes.image(0, t) for t in live])
+    live_frames = torch.stack([frames[t] for t in live])
     counts = torch.tensor([len(live)])
-    return EqualSizeScenes([frames], scenes.names, counts, scenes.nodata_values)
+    return EqualSizeScenes([live_frames], scenes.names, counts, scenes.nodata_values)
 
 
 def _numbered(checked: FrameReview, pages: list[int]) -> FrameReview:
     """Return a review with the frames' numbers in the file."""
-    dead = {pages[t]: reason for t, reason in checked.dead.items()}
-    copies = {pages[t]: pages[first] for t, first in checked.copies.items()}
+    dead = {}
+    for t, reason in checked.dead.items():
+        dead[pages[t]] = reason
+    copies = {}
+    for t, first in checked.copies.items():
+        copies[pages[t]] = pages[first]
     return replace(checked, dead=dead, copies=copies)
 
 
-def pages_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> EqualSizeScenes:
+def pages_that_count(report: InspectionReport, scenes: SceneSet) -> SceneSet:
     """Leave out the dead pages of a stack of single images, and report channels that take turns.
 
     Args:
@@ -48,12 +54,14 @@ def pages_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equal
     Returns:
         The other pages; all of them if fewer than 3 would be left.
     """
-    pages = [scenes.image(i, 0).numpy() for i in range(len(scenes.names))]
-    if len(pages) < 3:
+    count = len(scenes.names)
+    if count < 3:
         return scenes
+    pages = [scenes.image(i, 0).numpy() for i in range(count)]
     checked = review(pages, movie=False)
-    live = [t for t in range(len(pages)) if t not in checked.dead]
-    turns = review([pages[t] for t in live]).period
+    live = [t for t in range(count) if t not in checked.dead]
+    live_pages = [pages[t] for t in live]
+    turns = review(live_pages).period
     if turns == 1 and not checked.dead:
         return scenes
     _add_lines(report, replace(checked, period=turns), scenes.names[0])
@@ -73,11 +81,10 @@ def _add_lines(report: InspectionReport, checked: FrameReview, first: str) -> No
         first: name of the first frame.
     """
     report.turns = checked.period
-    report.numbers |= {
-        "dead_frames": [*report.numbers.get("dead_frames", []), *checked.dead],
-        "copied_frames": list(checked.copies),
-        "turns": checked.period,
-    }
+    dead_before = report.numbers.get("dead_frames", [])
+    report.numbers["dead_frames"] = [*dead_before, *checked.dead]
+    report.numbers["copied_frames"] = list(checked.copies)
+    report.numbers["turns"] = checked.period
     name = first.rpartition(", image ")[0] or first
     if checked.dead or checked.copies:
         frames = "; ".join(checked.lines(name))

@@ -6,6 +6,7 @@ outlier. Two captures show one scene with independent noise, so that their diffe
 
 import warnings
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -48,8 +49,9 @@ def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
         mean = np.nanmean(second - first)
         return float(mean), float("inf")
     means = blocks.mean(1)
+    mean = means.mean()
     error = means.std(ddof=1) / np.sqrt(len(means))
-    return float(means.mean()), float(error)
+    return float(mean), float(error)
 
 
 def _complete_blocks(image: np.ndarray, side: int) -> np.ndarray:
@@ -70,9 +72,11 @@ def noise_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         of each block. Its variance is the mean of the variances of both captures.
     """
     noise = (first - second) / np.sqrt(2)
-    side = min(COARSE, *noise.shape[1:])
-    rows, columns = (n // side for n in noise.shape[1:])
-    noise = noise[:, : rows * side, : columns * side].copy()
+    _, height, width = noise.shape
+    side = min(COARSE, height, width)
+    whole_height = height // side * side
+    whole_width = width // side * side
+    noise = noise[:, :whole_height, :whole_width].copy()
     blocks = cut_blocks(noise, side)  # a view
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # blocks without a valid pixel
@@ -128,14 +132,14 @@ def between_channels(noises: list[np.ndarray]) -> float:
     Returns:
         A correlation in [-1, 1]; 0 for one channel.
     """
-    count = len(noises[0])
+    channels = []
+    for i in range(len(noises[0])):
+        channels.append(np.concatenate([noise[i].ravel() for noise in noises]))
     largest = 0.0
-    for i in range(count):
-        for j in range(i + 1, count):
-            one = np.concatenate([noise[i].ravel() for noise in noises])
-            other = np.concatenate([noise[j].ravel() for noise in noises])
-            valid = ~np.isnan(one + other)
-            value = correlation(one[valid], other[valid]) if valid.sum() > 2 else 0.0
+    for one, other in combinations(channels, 2):
+        valid = ~np.isnan(one + other)
+        if valid.sum() > 2:
+            value = correlation(one[valid], other[valid])
             largest = max(largest, value, key=abs)
     return largest
 
@@ -195,14 +199,16 @@ def _fitted_surfaces(blocks: np.ndarray) -> np.ndarray:
     x = columns.ravel() / FINE - 0.5
     terms = [np.ones_like(x), x, y, x * x, x * y, y * y]
     surface = np.stack(terms, 1)
-    fitted: np.ndarray = blocks @ np.linalg.pinv(surface).T @ surface.T
+    coefficients = blocks @ np.linalg.pinv(surface).T
+    fitted: np.ndarray = coefficients @ surface.T
     return fitted
 
 
 def _quartile_correlation(planes: np.ndarray, power: np.ndarray, lag: Lag) -> float:
     """Return the lower quartile, over blocks, of the correlation at a lag."""
-    products = _lagged_products(planes, lag).mean((1, 2))
-    quartile = np.quantile(products / power, 0.25)
+    products = _lagged_products(planes, lag)
+    covariances = products.mean((1, 2))
+    quartile = np.quantile(covariances / power, 0.25)
     return float(quartile) + QUARTILE_BIAS
 
 
@@ -219,22 +225,25 @@ def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
         The value and its share of the pixels, under "lowest" or "highest".
     """
     values = np.concatenate([image[~np.isnan(image)] for image in images])
-    step = _value_step(values) if values.size else 0.0
-    ends = {
-        "lowest": (values.min(initial=np.inf), 1),
-        "highest": (values.max(initial=-np.inf), -1),
-    }
+    if not values.size:
+        return {}
+    step = _value_step(values)
+    lowest = values.min()
+    highest = values.max()
+    neighbours = {"lowest": (lowest, lowest + step), "highest": (highest, highest - step)}
     clipped = {}
-    for name, (end, inwards) in ends.items():
-        at_end = _share_near(values, end, step / 2)
-        next_to_it = _share_near(values, end + inwards * step, step / 2)
-        if at_end > max(0.001, 1.5 * next_to_it):
-            clipped[name] = (float(end), at_end)
+    for name, (end, next_value) in neighbours.items():
+        share = _share_near(values, end, step / 2)
+        usual = _share_near(values, next_value, step / 2)
+        if share > max(0.001, 1.5 * usual):
+            clipped[name] = (float(end), share)
     return clipped
 
 
 def _share_near(values: np.ndarray, value: float, distance: float) -> float:
-    return float((np.abs(values - value) < distance).mean())
+    """Return the share of the values that are nearer to one than `distance`."""
+    near = np.abs(values - value) < distance
+    return float(near.mean())
 
 
 def _value_step(values: np.ndarray) -> float:
@@ -258,9 +267,12 @@ def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
     Returns:
         True if the gain is 1 and the variance at 0 is small.
     """
-    if model is None or model.b is None or not all(map(are_whole, images)):
+    if model is None or model.b is None:
         return False
-    mean = float(np.mean([np.nanmean(image) for image in images]))
+    if not all(map(are_whole, images)):
+        return False
+    means = [np.nanmean(image) for image in images]
+    mean = float(np.mean(means))
     gain_is_one = abs(model.b - 1) < 0.15
     no_offset = abs(model.a) < 0.15 * max(mean, 1)
     return gain_is_one and no_offset
@@ -271,7 +283,7 @@ def are_whole(image: np.ndarray) -> bool:
     valid = image[~np.isnan(image)]
     if not valid.size or valid.min() < 0:
         return False
-    return bool((valid == valid.round()).all())
+    return np.array_equal(valid, valid.round())
 
 
 @dataclass(frozen=True)
@@ -309,12 +321,10 @@ def dispersion(image: np.ndarray) -> Dispersion | None:
         return None
     bright = ~dark
     ratio = noise / brightness
+    dark_ratio = np.median(ratio[dark])
+    bright_ratio = np.median(ratio[bright])
     contrast = np.median(brightness[bright]) / np.median(brightness[dark])
-    return Dispersion(
-        float(np.median(ratio[dark])),
-        float(np.median(ratio[bright])),
-        float(contrast),
-    )
+    return Dispersion(float(dark_ratio), float(bright_ratio), float(contrast))
 
 
 def noise_variance(image: np.ndarray) -> float:
@@ -348,9 +358,9 @@ def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     side = min(FINE, *differences.shape[1:])
     if side < 1:
         return np.zeros(0), np.zeros(0)
-    variance = blocks_of(differences**2 / 36, side).mean(1)
-    brightness = blocks_of(centre, side).mean(1)
-    return variance, brightness
+    variances = blocks_of(differences**2 / 36, side)
+    brightness = blocks_of(centre, side)
+    return variances.mean(1), brightness.mean(1)
 
 
 def level(first: np.ndarray, second: np.ndarray) -> float:

@@ -49,13 +49,16 @@ def add_pair_noise(report: InspectionReport, pairs: CapturePairs) -> None:
 def _growth(model: NoiseModel) -> str:
     """Return the growth of the variance with brightness, in words."""
     assert model.b is not None
-    growth = model.b * np.ptp(model.points[:, 0])
+    brightness = model.points[:, 0]
+    growth = model.b * np.ptp(brightness)
     if model.b <= 0 or growth < 0.1 * model.variance:
         return ", the same in dark and bright places"
     if model.a > 0:
-        offset = f"read noise {np.sqrt(model.a):.4g}"
+        read_noise = np.sqrt(model.a)
+        offset = f"read noise {read_noise:.4g}"
     else:
-        offset = f"0 at {-model.a / model.b:.4g}, near black"
+        zero = -model.a / model.b
+        offset = f"0 at {zero:.4g}, near black"
     line = f"variance = {model.a:.4g} + {model.b:.4g} brightness"
     return f"; {line}: gain {model.b:.4g}, {offset}"
 
@@ -131,9 +134,10 @@ def add_channel_correlation(report: InspectionReport, noises: list[np.ndarray]) 
     """
     value = measures.between_channels(noises)
     report.numbers["between_channels"] = value
-    if len(noises[0]) > 1:
-        kind = "their own" if abs(value) <= COLOURED else "partly shared"
-        report.add("channels", f"correlation of their noise {value:+.2f}: {kind}")
+    if len(noises[0]) < 2:
+        return
+    kind = "their own" if abs(value) <= COLOURED else "partly shared"
+    report.add("channels", f"correlation of their noise {value:+.2f}: {kind}")
 
 
 def add_input_psnr(report: InspectionReport, pairs: CapturePairs, white: float) -> None:

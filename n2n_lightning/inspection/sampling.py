@@ -1,7 +1,7 @@
 """Samples that an inspection measures: central parts of scenes, frames and captures."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, starmap
 
 import numpy as np
 import torch
@@ -36,7 +36,10 @@ class SceneSample:
 
     def images(self) -> list[np.ndarray]:
         """All captures, (C, H, W) each."""
-        return [image for captures in self.scenes for image in captures.values()]
+        images: list[np.ndarray] = []
+        for captures in self.scenes:
+            images.extend(captures.values())
+        return images
 
     def is_blank(self) -> bool:
         """Return True if every capture is one value."""
@@ -57,11 +60,12 @@ class SceneSample:
         """
         pairs = []
         for captures in self.scenes:
-            first, *others = sorted(captures)
-            if end == "near" and others:
-                pairs.append((captures[first], captures[others[0]]))
-            elif end == "far" and len(others) > 1:
-                pairs.append((captures[first], captures[others[-1]]))
+            numbers = sorted(captures)
+            first = captures[numbers[0]]
+            if end == "near" and len(numbers) > 1:
+                pairs.append((first, captures[numbers[1]]))
+            elif end == "far" and len(numbers) > 2:
+                pairs.append((first, captures[numbers[-1]]))
         return pairs
 
 
@@ -82,7 +86,7 @@ def sample_scenes(
     sample = SceneSample([], [], 0.0)
     outliers = []
     for scene in evenly(len(scenes.names), most):
-        count = int(scenes.captures(torch.tensor([scene]))[0])
+        count = scenes.count_of(scene)
         captures = {}
         for k in sorted({0, min(1, count - 1), count - 1}):
             stored = middle(scenes.image(scene, k), side)
@@ -101,11 +105,13 @@ def _valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, fl
     share = 0.0
     if stored.dtype != torch.uint8:
         black, span = stats.limits or (0.0, stats.white)
-        mask = outliers.outlier_mask((values[None] - black) / span)
+        normalized = (values[None] - black) / span
+        mask = outliers.outlier_mask(normalized)
         if mask is not None:
             share = float(mask.float().mean())
             invalid = invalid | mask[0]
-    return torch.where(invalid, torch.nan, stored.double()).numpy(), share
+    valid = torch.where(invalid, torch.nan, stored.double())
+    return valid.numpy(), share
 
 
 def of_one_file(scenes: SceneSet) -> bool:
@@ -176,7 +182,7 @@ def _blurred(image: Tensor) -> np.ndarray:
     return flat
 
 
-def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray, int]]:
+def blurred_pairs(scenes: SceneSet) -> list[tuple[np.ndarray, np.ndarray, int]]:
     """Return means of up to four successive frames and of those after them.
 
     They show the movement of a movie in which little moves between frames under much noise.
@@ -187,15 +193,21 @@ def blurred_pairs(scenes: EqualSizeScenes) -> list[tuple[np.ndarray, np.ndarray,
     Returns:
         Two means (C, H, W) and their distance in frames, at four places of the movie.
     """
-    count = int(scenes.captures(torch.tensor([0]))[0])
+    count = scenes.count_of(0)
     length = max(1, min(4, count // 2))
     pairs = []
     for start in evenly(count - 2 * length + 1, 4):
-        frames = [_centre(scenes, 0, start + k).numpy() for k in range(2 * length)]
-        one = np.mean(frames[:length], 0)
-        other = np.mean(frames[length:], 0)
+        one = _mean_frame(scenes, start, length)
+        other = _mean_frame(scenes, start + length, length)
         pairs.append((one, other, length))
     return pairs
+
+
+def _mean_frame(scenes: SceneSet, start: int, length: int) -> np.ndarray:
+    """Return the mean of successive frames of a movie, (C, H, W)."""
+    frames = [_centre(scenes, 0, t).numpy() for t in range(start, start + length)]
+    mean: np.ndarray = np.mean(frames, 0)
+    return mean
 
 
 def duplicates(scenes: SceneSet) -> list[str]:
@@ -211,12 +223,12 @@ def duplicates(scenes: SceneSet) -> list[str]:
     """
     names = []
     for i in evenly(len(scenes.names), MAX_COPY_CHECKS):
-        count = int(scenes.captures(torch.tensor([i]))[0])
-        captures = [scenes.image(i, k) for k in range(min(count, 10))]
+        count = min(scenes.count_of(i), 10)
+        captures = [scenes.image(i, k) for k in range(count)]
         pairs = list(pairwise(captures))
         if count > 2:
             pairs.append((captures[0], captures[-1]))
-        if any(_are_copies(*pair) for pair in pairs):
+        if any(starmap(_are_copies, pairs)):
             names.append(scenes.names[i])
     return names
 
@@ -226,4 +238,5 @@ def _are_copies(one: Tensor, other: Tensor) -> bool:
     pixels = one[..., ::3, ::3]
     if not torch.equal(pixels, other[..., ::3, ::3]):
         return False
-    return float(pixels.float().std()) > 0
+    deviation = pixels.float().std()
+    return float(deviation) > 0

@@ -88,43 +88,46 @@ def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | N
     Returns:
         The shift; None if the scene has too little structure.
     """
-    one, other = plane_of(first), plane_of(second)
-    if min(one.shape) < MIN_PLANE_SIDE:
+    one = plane_of(first)
+    other = plane_of(second)
+    side = min(one.shape)
+    if side < MIN_PLANE_SIDE:
         return None
     rows, columns = _peak(_windowed(one), _windowed(other), BLURS[-1])
     y = x = 0
     farthest = max(abs(rows), abs(columns))
-    if 0 < farthest < 0.4 * min(one.shape):  # only the common part counts
-        y, x = round(rows), round(columns)
-        one, other = _common_part(one, other, y, x)
+    if 0 < farthest < 0.4 * side:  # only the common part counts
+        y = round(rows)
+        x = round(columns)
+        one = _common_part(one, y, x)
+        other = _common_part(other, -y, -x)
     if min(one.shape) < MIN_PLANE_SIDE:
         return None
-    windowed, windowed_other = _windowed(one), _windowed(other)
-    errors = _shift_errors(windowed, windowed_other)
+    one = _windowed(one)
+    other = _windowed(other)
+    errors = _shift_errors(one, other)
     best = int(np.argmin(errors))
-    if not errors[best] < most:
+    error = errors[best]
+    if not error < most:
         return None
-    rows, columns = _peak(windowed, windowed_other, BLURS[best], 20)
-    return Shift(y + rows, x + columns, errors[best])
+    rows, columns = _peak(one, other, BLURS[best], 20)
+    return Shift(y + rows, x + columns, error)
 
 
-def _common_part(
-    one: np.ndarray, other: np.ndarray, y: int, x: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut two planes to what both show if the second is moved by (y, x) pixels."""
-    one = one[max(y, 0) :, max(x, 0) :]
-    other = other[max(-y, 0) :, max(-x, 0) :]
-    height = min(one.shape[0], other.shape[0])
-    width = min(one.shape[1], other.shape[1])
-    return one[:height, :width], other[:height, :width]
+def _common_part(plane: np.ndarray, y: int, x: int) -> np.ndarray:
+    """Cut a plane to the part that a plane of its size, moved by (y, x) pixels, shows, too."""
+    height, width = plane.shape
+    rows = slice(max(y, 0), height + min(y, 0))
+    columns = slice(max(x, 0), width + min(x, 0))
+    return plane[rows, columns]
 
 
 def _windowed(plane: np.ndarray) -> np.ndarray:
     """Subtract the mean of a plane and fade it to 0 at its borders (Hann window)."""
     height, width = plane.shape
-    vertical = np.hanning(height + 2)[1:-1]
-    horizontal = np.hanning(width + 2)[1:-1]
-    window: np.ndarray = np.outer(vertical, horizontal)
+    vertical = np.hanning(height + 2)
+    horizontal = np.hanning(width + 2)
+    window: np.ndarray = np.outer(vertical[1:-1], horizontal[1:-1])
     return window * (plane - plane.mean())
 
 
@@ -157,31 +160,39 @@ def differ(first: np.ndarray, second: np.ndarray) -> bool:
     Returns:
         False if either has too little structure to tell.
     """
-    one, other = _block_means(first), _block_means(second)
-    if len(one) < 16 or not (one.std() and other.std()):
+    one = _block_means(first)
+    other = _block_means(second)
+    if len(one) < 16:
         return False
-    for image, means in ((first, one), (second, other)):
-        noise = noise_variance(image) / BLOCK**2
-        if not noise < 0.2 * means.var():
-            return False
+    if not (_has_structure(first, one) and _has_structure(second, other)):
+        return False
     return correlation(one, other) < 0.5
+
+
+def _has_structure(image: np.ndarray, means: np.ndarray) -> bool:
+    """Return True if the means of the blocks of an image vary by far more than their noise."""
+    if not means.std():
+        return False
+    noise = noise_variance(image) / BLOCK**2
+    return bool(noise < 0.2 * means.var())
 
 
 def _block_means(image: np.ndarray) -> np.ndarray:
     """Return the means of 8 x 8 pixels of the mean of all channels."""
-    means: np.ndarray = blocks_of(plane_of(image)[None], BLOCK).mean(1)
+    plane = plane_of(image)
+    blocks = blocks_of(plane[None], BLOCK)
+    means: np.ndarray = blocks.mean(1)
     return means
 
 
 def _shift_errors(one: np.ndarray, other: np.ndarray) -> list[float]:
     """Return the standard deviation of the shift of two windowed planes for each blur."""
-    spectrum, spectrum_other = np.fft.rfft2(one), np.fft.rfft2(other)
+    spectrum = np.fft.rfft2(one)
+    spectrum_other = np.fft.rfft2(other)
     height, width = one.shape
-    vertical, horizontal = np.meshgrid(
-        np.fft.fftfreq(height),
-        np.fft.rfftfreq(width),
-        indexing="ij",
-    )
+    along_columns = np.fft.fftfreq(height)
+    along_rows = np.fft.rfftfreq(width)
+    vertical, horizontal = np.meshgrid(along_columns, along_rows, indexing="ij")
     squared = vertical**2 + horizontal**2
     errors = []
     for sigma in BLURS:
@@ -206,9 +217,10 @@ def _shift_error(
     errors = []
     for frequency in frequencies:
         square = (2 * np.pi * frequency) ** 2
-        curvature = float((square * weight * scene).sum())
+        curvature = (square * weight * scene).sum()
         if curvature <= 0:
             return float("inf")
-        slope = float((square * weight**2 * noise_power).sum())
-        errors.append(np.sqrt(slope) / curvature)
-    return float(max(errors))
+        variance = (square * weight**2 * noise_power).sum()
+        error = np.sqrt(variance) / curvature
+        errors.append(float(error))
+    return max(errors)
