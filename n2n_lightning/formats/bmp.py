@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from n2n_lightning.files import InputError
-from n2n_lightning.formats.picture import Picture, Values, check_size
+from n2n_lightning.formats.picture import Picture, Values
 
 BITS_PER_PIXEL = slice(28, 30)  # where the file states them
 CONVERTED = {"P": "RGB", "1": "L"}  # modes of Pillow that are read as another
@@ -18,10 +18,10 @@ class Bmp(Picture):
     kind = "BMP"
     fixed_axes = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with Image.open(path, formats=["BMP"]) as image:
-            check_size(path.stat().st_size, image.width * image.height * len(image.getbands()))
+    def _read(self) -> None:
+        with Image.open(self.path, formats=["BMP"]) as image:
+            channels = len(image.getbands())
+            self._check_size(image.width * image.height * channels)
             self.dpi = image.info.get("dpi")
             if image.mode == "P":
                 self.note = "its palette became colours"
@@ -30,7 +30,7 @@ class Bmp(Picture):
                 self.mask = True
             elif image.mode not in ("L", "RGB", "RGBA"):
                 raise InputError(f"is a {image.mode} BMP; convert it to RGB")
-            elif image.mode == "RGB" and _bits_per_pixel(path) == 32:
+            elif image.mode == "RGB" and _bits_per_pixel(self.path) == 32:
                 self.note = "without the fourth byte of its pixels"
             mode = CONVERTED.get(image.mode, image.mode)
             array = np.array(image.convert(mode))

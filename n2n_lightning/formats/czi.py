@@ -1,7 +1,6 @@
 """Files of Zeiss microscopes."""
 
 import warnings
-from pathlib import Path
 
 import czifile
 import numpy as np
@@ -15,11 +14,10 @@ class Czi(ReadOnlyFormat):
 
     kind = "CZI"
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
+    def _read(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with czifile.CziFile(path) as file:
+            with czifile.CziFile(self.path) as file:
                 letters = str(file.axes)
                 shape = tuple(file.shape)
                 dtype = np.dtype(file.dtype)

@@ -127,9 +127,8 @@ class Dicom(Picture):
     kind = "DICOM"
     volumes = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        files = slices_of(path) if path.is_dir() else [path]
+    def _read(self) -> None:
+        files = slices_of(self.path) if self.path.is_dir() else [self.path]
         groups: dict[tuple[Any, ...], list[Slice]] = {}
         for file in files:
             header = _read_slice(file)
@@ -137,9 +136,6 @@ class Dicom(Picture):
         self.series = [_volume(group) for group in groups.values()]
         self.values = [_volume_values(volume) for volume in self.series]
         self.note = "as derived images with new UIDs"
-
-    def _begin(self, path: Path) -> list[np.ndarray]:
-        return [room(v.shape, v.dtype) for v in self.values]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         for volume, result in zip(self.series, results, strict=True):

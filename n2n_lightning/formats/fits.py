@@ -63,12 +63,11 @@ class Fits(Picture):
     named = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
+    def _read(self) -> None:
         self.places: list[Placed] = []
-        with _open_fits(path) as file:
+        with _open_fits(self.path) as file:
             ends = [int(hdu.fileinfo()["datLoc"]) + int(hdu.size) for hdu in file]
-            if max(ends) > path.stat().st_size:
+            if max(ends) > self.path.stat().st_size:
                 raise InputError("is truncated")
             planes: list[Plane] = []
             for number, hdu in enumerate(file):
@@ -76,7 +75,7 @@ class Fits(Picture):
                     raise InputError("is compressed (fpack); funpack it")
                 if hdu.is_image and len(hdu.shape) >= 2:
                     planes.append(Plane.of(number, hdu))
-            self.planes = fits_planes.selected(planes, part, path.name)
+            self.planes = fits_planes.selected(planes, self.part, self.path.name)
             for plane in self.planes:
                 values = self._values_of(plane.number, file[plane.number])
                 values.invalid = self._flagged(plane, planes, file)

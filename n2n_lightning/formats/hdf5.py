@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from n2n_lightning.files import InputError, mapped, room, some_of
-from n2n_lightning.formats.picture import Packed, Picture, Values, check_size, chosen, components
+from n2n_lightning.formats.picture import Packed, Picture, Values, chosen, components
 
 READ_AT_A_TIME = 2**26  # bytes
 LISTED_NAMES = 3  # names that a note lists
@@ -35,10 +35,9 @@ class Hdf5(Picture):
     named = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with h5py.File(path, "r") as file:
-            self.part = _find_dataset(file, path, part)
+    def _read(self) -> None:
+        with h5py.File(self.path, "r") as file:
+            self.part = _find_dataset(file, self.path, self.part)
             self.place, linked = _follow_soft_links(file, self.part)
             dataset = file[self.part]
             owner = Path(dataset.file.filename)
@@ -56,9 +55,7 @@ class Hdf5(Picture):
             dtype = dataset.dtype
             stored: np.ndarray | Packed
             if self.offset is None:
-                files = {path, *self.sources}
-                size = sum(source.stat().st_size for source in files if source.exists())
-                check_size(size, dataset.size * dtype.itemsize)
+                self._check_size(dataset.size * dtype.itemsize)
                 stored = Packed(shape, dtype, self._unpacked)
             else:
                 stored = mapped(owner, dtype, self.offset, shape)

@@ -1,6 +1,5 @@
 """Imaris files: HDF5 with every resolution, time point and channel as an array of its own."""
 
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -21,9 +20,8 @@ class Ims(ReadOnlyFormat):
 
     kind = "Imaris"
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with h5py.File(path, "r") as file:
+    def _read(self) -> None:
+        with h5py.File(self.path, "r") as file:
             if FULL_RESOLUTION not in file:
                 raise InputError(f"has no {FULL_RESOLUTION}, as Imaris files have")
             times = _numbered_members(file[FULL_RESOLUTION], "TimePoint")

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from n2n_lightning.files import InputError
-from n2n_lightning.formats.picture import Picture, Values, check_size
+from n2n_lightning.formats.picture import Picture, Values
 
 QUALITY = 95
 KEPT_INFO = ("icc_profile", "exif", "xmp", "dpi", "comment")
@@ -22,13 +22,12 @@ class Jpeg(Picture):
     kind = "JPEG"
     fixed_axes = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
+    def _read(self) -> None:
         with (
-            path.open("rb") as file,
+            self.path.open("rb") as file,
             contextlib.closing(JpegImagePlugin.JpegImageFile(file)) as image,
         ):
-            check_size(path.stat().st_size, image.width * image.height * 3)
+            self._check_size(image.width * image.height * 3)
             if image.mode not in ("L", "RGB"):
                 raise InputError(f"is a {image.mode} JPEG; convert it to RGB")
             info = image.info

@@ -87,15 +87,14 @@ class Mrc(Picture):
     volumes = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        header = read_header(path)
+    def _read(self) -> None:
+        header = read_header(self.path)
         self.header = header
         self.note = header.note
         planes, rows, columns = header.shape
         full: tuple[int, ...] = header.shape
         self.shape = full
-        letters = "NHW" if path.suffix.lower() in STACK_ENDINGS else "DHW"
+        letters = "NHW" if self.path.suffix.lower() in STACK_ENDINGS else "DHW"
         if mrcfile.utils.spacegroup_is_volume_stack(header.fields["ispg"]):
             depth = int(header.fields["mz"])
             if depth < 1 or planes % depth:
@@ -106,7 +105,7 @@ class Mrc(Picture):
         elif planes == 1:
             self.shape = (rows, columns)
             letters = "HW"
-        array = mapped(path, header.dtype, header.offset, self.shape)
+        array = mapped(self.path, header.dtype, header.offset, self.shape)
         spacing = header.voxel_size() if "D" in letters else None
         self.values = [Values(array, letters, spacing=spacing, full=full)]
 

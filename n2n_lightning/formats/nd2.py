@@ -1,7 +1,5 @@
 """Files of Nikon microscopes."""
 
-from pathlib import Path
-
 import nd2
 import numpy as np
 
@@ -14,9 +12,8 @@ class Nd2(ReadOnlyFormat):
 
     kind = "ND2"
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with nd2.ND2File(path) as file:
+    def _read(self) -> None:
+        with nd2.ND2File(self.path) as file:
             letters = "".join(name if len(name) == 1 else "N" for name in file.sizes)
             size = file.voxel_size()
             depth = size.z if "Z" in letters else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from n2n_lightning.arrays.axes import squeezed
 from n2n_lightning.files import InputError, mapped, room
-from n2n_lightning.formats.picture import Packed, Picture, Values, check_size
+from n2n_lightning.formats.picture import Packed, Picture, Values
 
 # Where a header of this size states the type and the bits of a voxel, two int16.
 TYPE_OFFSETS = {348: 70, 540: 12}
@@ -32,9 +32,8 @@ class Nifti(Picture):
     volumes = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        image: Any = nibabel.load(path)
+    def _read(self) -> None:
+        image: Any = nibabel.load(self.path)
         if not isinstance(image, nibabel.Nifti1Image):  # Nifti2 is one, too
             raise InputError("is no NIfTI file of one piece")
         dtype = image.get_data_dtype()
@@ -47,13 +46,13 @@ class Nifti(Picture):
         self.dtype = dtype
         proxy: Any = image.dataobj
         self.offset = int(proxy.offset)
-        self.packed = path.name.lower().endswith(".gz")
+        self.packed = self.path.name.lower().endswith(".gz")
         array: np.ndarray | Packed
         if self.packed:
-            check_size(path.stat().st_size, dtype.itemsize * math.prod(full))
+            self._check_size(dtype.itemsize * math.prod(full))
             array = Packed(self.shape, dtype, self._unpacked)
         else:
-            array = mapped(path, dtype, self.offset, self.shape, "F")
+            array = mapped(self.path, dtype, self.offset, self.shape, "F")
         values = Values(array, letters, colour=False, full=full)
         values.unit = (float(proxy.slope), float(proxy.inter))
         zooms = [float(zoom) for zoom in image.header.get_zooms()[:3]]

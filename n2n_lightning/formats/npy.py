@@ -14,11 +14,10 @@ class Npy(Picture):
     kind = "NPY"
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        header = np.load(path, mmap_mode="r", allow_pickle=False)
+    def _read(self) -> None:
+        header = np.load(self.path, mmap_mode="r", allow_pickle=False)
         order = "F" if np.isfortran(header) else "C"
-        array = mapped(path, header.dtype, header.offset, header.shape, order)
+        array = mapped(self.path, header.dtype, header.offset, header.shape, order)
         self.values = [Values(array)]
 
     def _begin(self, path: Path) -> list[np.ndarray]:

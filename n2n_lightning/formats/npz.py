@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_lightning.formats.picture import Picture, Values, check_size, chosen
+from n2n_lightning.formats.picture import Picture, Values, chosen
 
 
 class Npz(Picture):
@@ -17,13 +17,12 @@ class Npz(Picture):
     named = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with zipfile.ZipFile(path) as archive:
+    def _read(self) -> None:
+        with zipfile.ZipFile(self.path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-        check_size(path.stat().st_size, unpacked)
-        with np.load(path, allow_pickle=False) as arrays:
-            self.part = chosen(path, part, list(arrays))
+        self._check_size(unpacked)
+        with np.load(self.path, allow_pickle=False) as arrays:
+            self.part = chosen(self.path, self.part, list(arrays))
             self.values = [Values(arrays[self.part])]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
@@ -35,6 +34,3 @@ class Npz(Picture):
                     else:
                         with source.open(member) as unchanged:
                             shutil.copyfileobj(unchanged, file)
-
-    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
-        self._save(path, results)

@@ -153,8 +153,7 @@ class ReadAs:
 class Picture:
     """An open file: its arrays, and how to write a file like it.
 
-    Each kind of file is a subclass that fills `values` in its constructor and defines how they
-    are saved.
+    Each kind of file is a subclass that fills `values` in `_read` and defines how they are saved.
 
     Args:
         path: the file.
@@ -193,6 +192,27 @@ class Picture:
         self.orientation = 1
         self.sources: list[Path] = []
         self.mask = False
+        self._read()
+
+    def _read(self) -> None:
+        """Fill `values` from the file, and the other attributes where they differ."""
+
+    def _check_size(self, unpacked: int) -> None:
+        """Refuse a decompression bomb.
+
+        Args:
+            unpacked: size of the values in bytes.
+
+        Raises:
+            InputError: it exceeds BOMB_BYTES, and the size of the files by a factor of BOMB_RATIO.
+        """
+        files = {self.path, *self.sources}
+        stored = sum(file.stat().st_size for file in files if file.exists())
+        if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * stored:
+            raise InputError(
+                f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does;"
+                " it is not read"
+            )
 
     def meaning(self, values: Values, axes: str | None = None) -> tuple[str, bool]:
         """Return the axes of one of `values`, as of a picture.
@@ -352,7 +372,7 @@ class Picture:
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         """Return arrays for the results; a subclass may map them into `path`."""
-        return [np.empty(v.shape, v.dtype) for v in self.values]
+        return [room(v.shape, v.dtype) for v in self.values]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         """Write the results, each of its source's type."""
@@ -360,24 +380,7 @@ class Picture:
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         """Write results of which at least one is float32 and its source of integers."""
-        raise NotImplementedError
-
-
-def check_size(stored: int, unpacked: int) -> None:
-    """Refuse a decompression bomb.
-
-    Args:
-        stored: size of the file in bytes.
-        unpacked: size of its contents in bytes.
-
-    Raises:
-        InputError: `unpacked` exceeds BOMB_BYTES, and `stored` by a factor of BOMB_RATIO.
-    """
-    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * stored:
-        raise InputError(
-            f"would unpack {stored:,} bytes to {unpacked:,}, which no photograph does;"
-            " it is not read"
-        )
+        self._save(path, results)
 
 
 def components(name: str) -> list[str]:

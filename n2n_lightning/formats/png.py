@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from n2n_lightning.files import InputError
-from n2n_lightning.formats.picture import Picture, Values, check_size
+from n2n_lightning.formats.picture import Picture, Values
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD = 33  # bytes of the signature and the header chunk, which comes first
@@ -47,13 +47,12 @@ class Png(Picture):
     kind = "PNG"
     fixed_axes = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        content = path.read_bytes()
+    def _read(self) -> None:
+        content = self.path.read_bytes()
         chunks = list(_chunks(content))
         width, height, bits, colour = struct.unpack(">IIBB", chunks[0].data[:10])
         pixel_bytes = 8 * max(1, bits // 8)
-        check_size(len(content), width * height * pixel_bytes)
+        self._check_size(width * height * pixel_bytes)
         names = {chunk.name for chunk in chunks}
         if b"acTL" in names:
             raise InputError("is an animation")

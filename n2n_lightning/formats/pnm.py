@@ -20,9 +20,8 @@ class Pnm(Picture):
     kind = "PNM"
     fixed_axes = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with netpbmfile.NetpbmFile(path) as file:
+    def _read(self) -> None:
+        with netpbmfile.NetpbmFile(self.path) as file:
             if file.magicnumber not in ("P2", "P3", "P5", "P6", "P7"):
                 raise InputError("is a bitmap or holds floats; convert it to PGM or PPM")
             if file.frames > 1:

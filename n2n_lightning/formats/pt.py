@@ -19,25 +19,21 @@ class Pt(Picture):
     channels_first = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        content = load_torch(path)
+    def _read(self) -> None:
+        content = load_torch(self.path)
         self.container: Any = None
         tensors = [content]
         if isinstance(content, tuple | list):
             self.container = type(content)
             tensors = list(content)
         if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
-            raise InputError(f"{path}: should hold a tensor or a tuple of tensors")
+            raise InputError("should hold a tensor or a tuple of tensors")
         for tensor in tensors:
             if str(tensor.dtype).removeprefix("torch.") not in TYPES:
                 allowed = ", ".join(TYPES)
-                raise InputError(f"{path}: values of type {tensor.dtype}: must be one of {allowed}")
+                raise InputError(f"values of type {tensor.dtype}: must be one of {allowed}")
         self.values = [Values(tensor.numpy()) for tensor in tensors]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         tensors: Any = [torch.from_numpy(result) for result in results]
         torch.save(self.container(tensors) if self.container else tensors[0], path)
-
-    def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
-        self._save(path, results)

@@ -16,7 +16,7 @@ import tifffile
 
 from n2n_lightning.arrays.axes import of_tiff
 from n2n_lightning.files import InputError, mapped
-from n2n_lightning.formats.picture import MOSAICS, Picture, Values, check_size
+from n2n_lightning.formats.picture import MOSAICS, Picture, Values
 
 # Numbers of tags.
 SUBFILE_TYPE = 254
@@ -111,10 +111,9 @@ class Tiff(Picture):
     kind = "TIFF"
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        self.foreign = _describes_other_files(path)
-        with _open_tiff(path, self.foreign) as file:
+    def _read(self) -> None:
+        self.foreign = _describes_other_files(self.path)
+        with _open_tiff(self.path, self.foreign) as file:
             pages: list[Any] = [page.aspage() for page in file.pages]
             self.copied = _non_picture_pages(pages)
             series = _picture_series(file, pages, self.copied)
@@ -126,7 +125,7 @@ class Tiff(Picture):
             pictures = [page for page in pages if page.index not in self.copied]
             for page in pictures:
                 _check_page(page, page.compression.name in LOSSY_COMPRESSIONS, self.mask)
-            check_size(path.stat().st_size, sum(s.nbytes for s in series))
+            self._check_size(sum(s.nbytes for s in series))
             notes = [_note_on_copied(self.copied)] if self.copied else []
             notes += _note_on_bits(pictures)
             if ORIENTATION in pictures[0].tags:
@@ -135,7 +134,7 @@ class Tiff(Picture):
             for s in series:
                 place = SeriesPlace(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape)
                 self.places.append(place)
-                array = _mapped_copy(path, place) if self.mapped else s.asarray()
+                array = _mapped_copy(self.path, place) if self.mapped else s.asarray()
                 self.values.append(_values(s, array))
             if not self.mapped and not self.mask:
                 notes += self._plan_pages(pages, series)

@@ -61,13 +61,12 @@ class Video(ReadOnlyFormat):
 
     kind = "video"
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        stream = _stream(path)
+    def _read(self) -> None:
+        stream = _stream(self.path)
         _check_room(int(np.prod(stream.shape)) * stream.dtype.itemsize)
         array: np.ndarray = room(stream.shape, stream.dtype)
         count = 0
-        with iio.imopen(path, "r", plugin="pyav") as file:
+        with iio.imopen(self.path, "r", plugin="pyav") as file:
             for frame in file.iter(format=stream.format, thread_type="SLICE"):
                 if count == stream.frames:
                     break

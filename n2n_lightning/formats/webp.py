@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from n2n_lightning.files import InputError
-from n2n_lightning.formats.picture import Picture, Values, check_size
+from n2n_lightning.formats.picture import Picture, Values
 
 
 class Webp(Picture):
@@ -18,17 +18,16 @@ class Webp(Picture):
     kind = "WebP"
     fixed_axes = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        with Image.open(path, formats=["WEBP"]) as image:
-            check_size(path.stat().st_size, image.width * image.height * 4)
+    def _read(self) -> None:
+        with Image.open(self.path, formats=["WEBP"]) as image:
+            self._check_size(image.width * image.height * 4)
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError("is an animation")
             info = image.info
             names = ("icc_profile", "exif", "xmp")
             self.options = {name: info[name] for name in names if info.get(name)}
             self.orientation = int(image.getexif().get(274, 1))
-            lossless = _is_lossless(path.read_bytes())
+            lossless = _is_lossless(self.path.read_bytes())
             self.options["lossless"] = lossless
             self.options["quality"] = 100 if lossless else 95
             self.options["exact"] = True

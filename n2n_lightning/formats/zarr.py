@@ -91,13 +91,12 @@ class Zarr(Picture):
     volumes = True
     floats = True
 
-    def __init__(self, path: Path, part: str | None = None) -> None:
-        super().__init__(path, part)
-        store: Any = zarr.open(path, mode="r")
+    def _read(self) -> None:
+        store: Any = zarr.open(self.path, mode="r")
         array: Any = store
         self.chosen = ChosenArray("")
         if not isinstance(store, zarr.Array):
-            self.chosen = _choose(path, store, part)
+            self.chosen = _choose(self.path, store, self.part)
             array = store[self.chosen.name]
         self.part = self.chosen.name
         if not isinstance(array, zarr.Array):
@@ -145,9 +144,6 @@ class Zarr(Picture):
                 f" {self.path.name}{group}: it is denoised in full, and its smaller resolutions"
                 " are left out"
             )
-
-    def _begin(self, path: Path) -> list[np.ndarray]:
-        return [room(self.values[0].shape, self.values[0].dtype)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         self._copy(path)
