@@ -21,7 +21,7 @@ import numpy as np
 from n2n_lightning.files import DiskFull, InputError, out_of_descriptors
 from n2n_lightning.formats import converters, dicom_files
 from n2n_lightning.formats.gzipped import Gzipped, is_gzipped
-from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
+from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values, one_line
 from n2n_lightning.paths import is_clutter, is_dangling, parse_frames, shown_frames, split_frames
 
 __all__ = [
@@ -98,6 +98,7 @@ _MACHINE_ERRORS = (
     errno.EACCES,
     errno.EPERM,
 )
+MAX_REASON = 120  # letters of a library's message that are shown
 _NAMED_KINDS = ("Npz", "Hdf5", "Zarr", "Fits")
 _NAMED = "|".join(re.escape(name) for name, kind in ENDINGS.items() if kind in _NAMED_KINDS)
 _FRAMES_OF_PART = re.compile(r"(.*)(\[-?\d*:-?\d*(?::\d+)?\])", re.DOTALL)
@@ -378,5 +379,5 @@ def _explanation(path: Path, kind: str, error: Exception) -> str:
         return f"{path}: cannot be read, too many files are open; ulimit -n raises the limit"
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         return f"{path}: cannot be read: {error.strerror}"
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    reason = one_line(error, MAX_REASON)
     return f"{path}: damaged, or not the {kind} file that its name says ({reason})"

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from n2n_lightning.files import InputError, mapped, room, some_of
+from n2n_lightning.files import InputError, room, some_of
 from n2n_lightning.formats.hdf5_datasets import move_view, own_dataset, with_external_files
 from n2n_lightning.formats.hdf5_links import (
     address_of,
@@ -21,6 +21,7 @@ from n2n_lightning.formats.hdf5_links import (
     why_broken,
 )
 from n2n_lightning.formats.picture import Packed, Picture, Values, chosen, components
+from n2n_lightning.formats.raw_array import RawArray, flush
 
 READ_AT_A_TIME = 2**26  # bytes
 LISTED_NAMES = 3  # names that a note lists
@@ -59,12 +60,15 @@ class Hdf5(Picture):
             shape = dataset.shape
             dtype = dataset.dtype
             stored: np.ndarray | Packed
+            self.place_in_file: RawArray | None = None
             if offset is None:
                 self._check_size(dataset.size * dtype.itemsize)
                 stored = Packed(shape, dtype, self._unpacked)
             else:
-                stored = mapped(owner, dtype, offset, shape)
-        self.offset = offset if self.inside else None
+                place = RawArray(dtype, offset, shape)
+                stored = place.read(owner)
+                if self.inside:
+                    self.place_in_file = place
         self.values = [Values(stored)]
 
     def _check_sources(self, dataset: h5py.Dataset, sources: list[Path]) -> None:
@@ -91,11 +95,6 @@ class Hdf5(Picture):
             f" as {first}: {fill} there"
         )
 
-    def _remark(self, words: str) -> None:
-        if self.note:
-            words = f"{self.note}; {words}"
-        self.note = words
-
     def _unpacked(self) -> np.ndarray:
         with h5py.File(self.path, "r") as file:
             dataset = with_external_files(file[self.part])
@@ -109,17 +108,15 @@ class Hdf5(Picture):
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
         self._keep_targets(path)
-        if self.offset is None:
+        if self.place_in_file is None:
             return super()._begin(path)
-        (values,) = self.values
-        return [np.memmap(path, values.dtype, "r+", self.offset, values.shape)]
+        return [self.place_in_file.writable(path)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        (result,) = results
-        if self.offset is None:
-            self._store(path, result, self.inside)
+        if self.place_in_file is None:
+            self._store(path, results[0], self.inside)
         else:
-            result.flush()  # type: ignore[attr-defined]
+            flush(results)
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         shutil.copyfile(self.path, path)

@@ -10,8 +10,9 @@ from typing import Any
 import mrcfile
 import numpy as np
 
-from n2n_lightning.files import InputError, mapped
+from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values
+from n2n_lightning.formats.raw_array import RawArray, flush
 
 HEADER_TYPE = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
 HEADER_BYTES = 1024
@@ -93,30 +94,31 @@ class Mrc(Picture):
         self.note = header.note
         planes, rows, columns = header.shape
         full: tuple[int, ...] = header.shape
-        self.shape = full
+        shape = full
         letters = "NHW" if self.path.suffix.lower() in STACK_ENDINGS else "DHW"
         if mrcfile.utils.spacegroup_is_volume_stack(header.fields["ispg"]):
             depth = int(header.fields["mz"])
             if depth < 1 or planes % depth:
                 raise InputError(f"its {planes} planes are no whole number of volumes of {depth}")
             full = (planes // depth, depth, rows, columns)
-            self.shape = full
+            shape = full
             letters = "NDHW"
         elif planes == 1:
-            self.shape = (rows, columns)
+            shape = (rows, columns)
             letters = "HW"
-        array = mapped(self.path, header.dtype, header.offset, self.shape)
-        spacing = header.voxel_size() if "D" in letters else None
-        self.values = [Values(array, letters, spacing=spacing, full=full)]
+        self.place = RawArray(header.dtype, header.offset, shape)
+        values = Values(self.place.read(self.path), letters, full=full)
+        if "D" in letters:
+            values.spacing = header.voxel_size()
+        self.values = [values]
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
-        return [np.memmap(path, self.header.dtype, "r+", self.header.offset, self.shape)]
+        return [self.place.writable(path)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        (values,) = results
-        values.flush()  # type: ignore[attr-defined]
-        self._write_statistics(path, values)
+        flush(results)
+        self._write_statistics(path, results[0])
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         (values,) = results

@@ -1,11 +1,13 @@
 """NumPy's .npy files."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from n2n_lightning.files import mapped, reserve
+from n2n_lightning.files import reserve
 from n2n_lightning.formats.picture import Picture, Values
+from n2n_lightning.formats.raw_array import RawArray, flush
 
 
 class Npy(Picture):
@@ -16,9 +18,9 @@ class Npy(Picture):
 
     def _read(self) -> None:
         header = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        order = "F" if np.isfortran(header) else "C"
-        array = mapped(self.path, header.dtype, header.offset, header.shape, order)
-        self.values = [Values(array)]
+        order: Literal["C", "F"] = "F" if np.isfortran(header) else "C"
+        place = RawArray(header.dtype, header.offset, header.shape, order)
+        self.values = [Values(place.read(self.path))]
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         array = self.values[0].array
@@ -28,7 +30,7 @@ class Npy(Picture):
         return [result]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        results[0].flush()  # type: ignore[attr-defined]
+        flush(results)
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         with path.open("wb") as file:

@@ -197,6 +197,12 @@ class Picture:
     def _read(self) -> None:
         """Fill `values` from the file, and the other attributes where they differ."""
 
+    def _remark(self, words: str) -> None:
+        """Add to the note."""
+        if self.note:
+            words = f"{self.note}; {words}"
+        self.note = words
+
     def _check_size(self, unpacked: int) -> None:
         """Refuse a decompression bomb.
 
@@ -381,6 +387,21 @@ class Picture:
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         """Write results of which at least one is float32 and its source of integers."""
         self._save(path, results)
+
+
+def one_line(error: BaseException, limit: int) -> str:
+    """Return the message of an error without line breaks.
+
+    Args:
+        error: the error.
+        limit: the letters at most.
+
+    Returns:
+        The beginning of the message; the name of the error's class if it has none.
+    """
+    words = str(error).split()
+    message = " ".join(words)
+    return message[:limit] or type(error).__name__
 
 
 def components(name: str) -> list[str]:

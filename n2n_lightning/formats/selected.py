@@ -12,12 +12,18 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
 from n2n_lightning.paths import shown_frames
 
-TIFF_AXES = {"H": "Y", "W": "X", "D": "Z", "T": "T", "N": "T", "K": "I"}  # without colours
+# tifffile's names of axes; others are C
+TIFF_AXES = {
+    "H": "Y",
+    "W": "X",
+    "D": "Z",
+    "T": "T",
+    "N": "T",
+    "K": "I",
+}
 IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 IMAGEJ_METADATA = ("unit", "spacing", "finterval", "fps", "tunit")
-# Tags of a TIFF: XResolution, YResolution and ResolutionUnit.
-SCALE_TAGS = (282, 283)
-SCALE_UNIT_TAG = 296
+NO_UNIT = 1  # a value of TIFF's ResolutionUnit
 
 
 class Selected(Picture):
@@ -46,15 +52,16 @@ class Selected(Picture):
         for name in ("volumes", "tuples", "channels_first"):
             setattr(self, name, getattr(whole, name))
         self.orientation = whole.orientation
-        if len(whole.values) > 1 and not whole.tuples:
-            self.frames = range(len(whole.values))[frames]
-            self.values = [whole.values[frame] for frame in self.frames]
+        arrays = whole.values
+        if len(arrays) > 1 and not whole.tuples:
+            self.frames = range(len(arrays))[frames]
+            self.values = arrays[frames]
         else:
-            self.axis, count = _frame_axis(whole.values[0])
+            self.axis, count = _frame_axis(arrays[0])
             self.frames = range(count)[frames]
-            self.values = [
-                _chosen_frames(values, self.axis, self.frames) for values in whole.values
-            ]
+            for values in arrays:
+                part = _chosen_frames(values, self.axis, self.frames)
+                self.values.append(part)
         if not self.frames:
             raise InputError(f"[{shown_frames(frames)}] chooses none of its frames")
 
@@ -71,7 +78,8 @@ class Selected(Picture):
         import tifffile
 
         scale = _tiff_scale(self.path)
-        imagej = scale.imagej and results[0].dtype.name in IMAGEJ_TYPES
+        dtype = results[0].dtype.name
+        imagej = scale.imagej and dtype in IMAGEJ_TYPES
         with tifffile.TiffWriter(path, imagej=imagej) as writer:
             for values, result in zip(self.values, results, strict=True):
                 axes, options = _tiff_options(values)
@@ -98,28 +106,30 @@ def _tiff_scale(path: Path) -> _TiffScale:
     """Read the scale of a TIFF; empty for other files."""
     import tifffile
 
+    from n2n_lightning.formats.tiff import resolution_options
+
     scale = _TiffScale()
     with contextlib.suppress(tifffile.TiffFileError, OSError), tifffile.TiffFile(path) as file:
-        tags = file.pages[0].aspage().tags
-        sizes = [tags[code].value for code in SCALE_TAGS if code in tags]
-        if len(sizes) == 2 and all(denominator for _, denominator in sizes):
-            unit = tags[SCALE_UNIT_TAG].value if SCALE_UNIT_TAG in tags else 1
-            scale.tags = {"resolution": sizes, "resolutionunit": unit}
-        stated = file.imagej_metadata or {}
+        page = file.pages[0].aspage()
+        scale.tags = resolution_options(page.tags, NO_UNIT)
         scale.imagej = bool(file.is_imagej)
-        scale.metadata = {name: stated[name] for name in IMAGEJ_METADATA if name in stated}
+        stated = file.imagej_metadata or {}
+        for name in IMAGEJ_METADATA:
+            if name in stated:
+                scale.metadata[name] = stated[name]
     return scale
 
 
 def _tiff_options(values: Values) -> tuple[str, dict[str, Any]]:
     """Return tifffile's names of the axes of an array, and its options for the colours."""
     letters = values.axes or "NHW"
-    colour = letters.endswith("C") and values.colour and len(letters) > 2
-    spatial = letters[:-1] if colour else letters
-    axes = "".join(TIFF_AXES.get(letter, "C") for letter in spatial)
+    axes = ""
+    for letter in letters:
+        axes += TIFF_AXES.get(letter, "C")
     options: dict[str, Any] = {"photometric": "minisblack"}
-    if colour:
-        axes += "S"
+    colour = values.colour and letters.endswith("C")
+    if colour and len(letters) > 2:
+        axes = axes[:-1] + "S"
         *_, channels = values.shape
         if channels > 2:
             options["photometric"] = "rgb"
@@ -136,27 +146,32 @@ def _frame_axis(values: Values) -> tuple[int, int]:
     """
     if values.axes is None:
         values.axes = of_scenes(values.shape) or None
-    letters = values.axes or "N" * len(values.shape)
-    stacked = [axis for axis, letter in enumerate(letters) if letter not in "CHW"]
-    if not stacked or len(values.shape) < 3:
+    dimensions = len(values.shape)
+    letters = values.axes or "N" * dimensions
+    stacked = [letter for letter in letters if letter not in "CHW"]
+    if not stacked or dimensions < 3:
         raise InputError("holds one frame, so none can be chosen")
-    axis = stacked[0]
-    if "T" in letters:
-        axis = letters.index("T")
+    frame_letter = "T" if "T" in stacked else stacked[0]
+    axis = letters.index(frame_letter)
     return axis, values.shape[axis]
 
 
 def _chosen_frames(values: Values, axis: int, frames: range) -> Values:
     """Return some frames of an array, a view if it is mapped."""
-    index: list[slice] = [slice(None)] * axis
-    index.append(slice(frames.start, frames.stop, frames.step))
-    place = tuple(index)
-    invalid = None if values.invalid is None else values.invalid[place]
+    chosen = slice(frames.start, frames.stop, frames.step)
+    place = (*[slice(None)] * axis, chosen)
+
+    def unpacked() -> np.ndarray:
+        return values.array[place]
+
     stored = values.stored
     if isinstance(stored, Packed):
         shape = list(values.shape)
         shape[axis] = len(frames)
-        stored = Packed(tuple(shape), stored.dtype, lambda: values.array[place])
+        stored = Packed(tuple(shape), stored.dtype, unpacked)
     else:
         stored = stored[place]
+    invalid = values.invalid
+    if invalid is not None:
+        invalid = invalid[place]
     return replace(values, stored=stored, invalid=invalid)

@@ -15,8 +15,9 @@ import numpy as np
 import tifffile
 
 from n2n_lightning.arrays.axes import of_tiff
-from n2n_lightning.files import InputError, mapped
-from n2n_lightning.formats.picture import MOSAICS, Picture, Values
+from n2n_lightning.files import InputError
+from n2n_lightning.formats.picture import MOSAICS, Picture, Values, one_line
+from n2n_lightning.formats.raw_array import RawArray, flush
 
 # Numbers of tags.
 SUBFILE_TYPE = 254
@@ -41,10 +42,18 @@ REDUCED = 1
 MASK = 4
 # Values of PhotometricInterpretation: those that can be written again, and names of others.
 MASK_COLOURS = 4
+PALETTE_COLOURS = 3
 YCBCR = 6
 CFA = 32803  # raw frames of colour cameras
 WRITABLE_COLOURS = (0, 1, 2, 34892, CFA)
-COLOUR_NAMES = {3: "palette", YCBCR: "YCbCr", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
+COLOUR_NAMES = {
+    PALETTE_COLOURS: "palette",
+    5: "CMYK",
+    YCBCR: "YCbCr",
+    8: "CIELAB",
+    9: "ICCLAB",
+    10: "ITULAB",
+}
 LOSSY_COMPRESSIONS = (
     "JPEG",
     "OJPEG",
@@ -58,21 +67,11 @@ LOSSY_COMPRESSIONS = (
 WRITABLE_BITS = (*range(8, 17), 32, 64)
 CLASSIC_LIMIT = 2**32 - 2**26  # bytes of pixels that an ordinary TIFF holds
 TILE_MULTIPLE = 16  # that the writer takes
-
-
-@dataclass(frozen=True)
-class SeriesPlace:
-    """The values of a series in a file.
-
-    Attributes:
-        dtype: in the file's byte order.
-        offset: of the first value in bytes; None if they are not in one piece.
-        shape: as tifffile has it.
-    """
-
-    dtype: np.dtype
-    offset: int | None
-    shape: tuple[int, ...]
+ALPHA_SAMPLES = frozenset([1, 2])  # values of ExtraSamples: associated and unassociated alpha
+CORNER_SIDE = 16  # pixels of a trial page
+INCH = 2  # the usual value of RESOLUTION_UNIT
+# options of the writer: the tags of each page are written, and no description of the writer's own
+PAGE_OPTIONS: dict[str, Any] = {"metadata": None, "software": False, "contiguous": False}
 
 
 @dataclass(frozen=True)
@@ -114,27 +113,34 @@ class Tiff(Picture):
     def _read(self) -> None:
         self.foreign = _describes_other_files(self.path)
         with _open_tiff(self.path, self.foreign) as file:
-            pages: list[Any] = [page.aspage() for page in file.pages]
+            pages = _all_pages(file)
             self.copied = _non_picture_pages(pages)
             series = _picture_series(file, pages, self.copied)
-            self.mask = bool(pages) and all(page.bitspersample == 1 for page in pages)
+            bits = {page.bitspersample for page in pages}
+            self.mask = bits == {1}
             self.bigtiff = file.is_bigtiff
             self.byteorder = file.byteorder
-            self.mapped = all(s.dataoffset is not None for s in series)
+            offsets = [s.dataoffset for s in series]
+            self.mapped = None not in offsets
             self._check_pages(file, pages, series)
             pictures = [page for page in pages if page.index not in self.copied]
             for page in pictures:
-                _check_page(page, page.compression.name in LOSSY_COMPRESSIONS, self.mask)
+                lossy = page.compression.name in LOSSY_COMPRESSIONS
+                _check_page(page, lossy, self.mask)
             self._check_size(sum(s.nbytes for s in series))
             notes = [_note_on_copied(self.copied)] if self.copied else []
             notes += _note_on_bits(pictures)
             if ORIENTATION in pictures[0].tags:
                 self.orientation = int(pictures[0].tags[ORIENTATION].value)
-            self.places: list[SeriesPlace] = []
+            self.places: list[RawArray] = []
             for s in series:
-                place = SeriesPlace(s.dtype.newbyteorder(file.byteorder), s.dataoffset, s.shape)
-                self.places.append(place)
-                array = _mapped_copy(self.path, place) if self.mapped else s.asarray()
+                if self.mapped:
+                    dtype = s.dtype.newbyteorder(file.byteorder)
+                    place = RawArray(dtype, s.dataoffset, s.shape)
+                    self.places.append(place)
+                    array = place.read(self.path)
+                else:
+                    array = s.asarray()
                 self.values.append(_values(s, array))
             if not self.mapped and not self.mask:
                 notes += self._plan_pages(pages, series)
@@ -146,22 +152,24 @@ class Tiff(Picture):
         Pyramids are refused, too.
         """
         described = list(self.copied)
-        for s in series:
-            own = [page for page in s.pages if page is not None and page.parent is file]
-            described += [page.index for page in own]
-        complete = sorted(described) == list(range(len(pages)))
         unlisted = False
-        if not self.mapped:
-            unlisted = any(None in s.pages for s in series)
-        if not complete or unlisted:
+        for s in series:
+            for page in s.pages:
+                if page is None:
+                    unlisted = not self.mapped
+                elif page.parent is file:
+                    described.append(page.index)
+        every = list(range(len(pages)))
+        if sorted(described) != every or unlisted:
             raise InputError(
                 "its description and its pages disagree, or parts are in other files; save it as"
                 " one"
             )
         if not pages:
             raise InputError("holds no pages")
-        pyramid = any(len(s.levels) > 1 for s in series)
-        if pyramid or any(page.subifds for page in pages):
+        pyramids = [s for s in series if len(s.levels) > 1]
+        with_smaller = [page for page in pages if page.subifds]
+        if pyramids or with_smaller:
             raise InputError("has its image in several resolutions; export the full one alone")
 
     def _plan_pages(self, pages: list[Any], series: list[Any]) -> list[str]:
@@ -173,8 +181,9 @@ class Tiff(Picture):
         for page, tags in zip(pages, self.tags, strict=True):
             notes += trials.note(page, tags)
         self.refused = trials.refused
-        if any(code in page.tags for page in pages for code in EXIF_DIRECTORIES):
-            notes.append("without its EXIF directories")
+        for page in pages:
+            if any(code in page.tags for code in EXIF_DIRECTORIES):
+                notes.append("without its EXIF directories")
         return notes
 
     def _begin(self, path: Path) -> list[np.ndarray]:
@@ -187,14 +196,13 @@ class Tiff(Picture):
         shutil.copyfile(self.path, path)
         results: list[np.ndarray] = []
         for place, values in zip(self.places, self.values, strict=True):
-            array = np.memmap(path, place.dtype, "r+", place.offset or 0, place.shape)
+            array = place.writable(path)
             results.append(array.reshape(values.shape))
         return results
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         if self.mapped:
-            for result in results:
-                result.flush()  # type: ignore[attr-defined]
+            flush(results)
         else:
             self._write_pages(path, results)
 
@@ -213,18 +221,19 @@ class Tiff(Picture):
         options |= {"ome": False, "shaped": False}
         with _strict(), tifffile.TiffWriter(path, **options) as writer:
             for index, tags in enumerate(self.tags):
-                writer.write(pages[index], metadata=None, software=False, contiguous=False, **tags)
+                writer.write(pages[index], **tags, **PAGE_OPTIONS)
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         """Write pages of floats with the old tags; those that state integers are changed."""
         with _open_tiff(self.path, self.foreign) as file:
-            pages: list[Any] = [page.aspage() for page in file.pages]
+            pages = _all_pages(file)
             series = _picture_series(file, pages, self.copied)
-            # the pages of ImageJ's stacks may be in one piece, not listed
-            if any(None in s.pages for s in series):
-                raise InputError(
-                    "its pages are not listed; save it as TIFF with a directory for each page"
-                )
+            for s in series:
+                # the pages of ImageJ's stacks may be in one piece, not listed
+                if None in s.pages:
+                    raise InputError(
+                        "its pages are not listed; save it as TIFF with a directory for each page"
+                    )
             self.orders = [PageOrder.of(s) for s in series]
             self.tags = [_tags(page) for page in pages]
         for result, order in zip(results, self.orders, strict=True):
@@ -260,12 +269,12 @@ class Trials:
         """
         notes: list[str] = []
         tile = tags["tile"]
-        if tile and any(side % TILE_MULTIPLE for side in tile):
-            rounded = tuple(math.ceil(side / TILE_MULTIPLE) * TILE_MULTIPLE for side in tile)
-            tags["tile"] = rounded
-            before = " x ".join(map(str, tile))
-            after = " x ".join(map(str, rounded))
-            notes.append(f"its tiles of {before} became {after}")
+        if tile:
+            height, width = map(_rounded_up, tile)
+            if (height, width) != tile:
+                before = " x ".join(map(str, tile))
+                notes.append(f"its tiles of {before} became {height} x {width}")
+                tags["tile"] = (height, width)
         key = _trial_key(page, tags)
         if key in self._done:
             return notes
@@ -282,24 +291,36 @@ class Trials:
         return notes
 
 
+def _rounded_up(side: int) -> int:
+    """Return the next side of a tile that the writer takes."""
+    multiples = math.ceil(side / TILE_MULTIPLE)
+    return multiples * TILE_MULTIPLE
+
+
 def _trial_key(page: Any, tags: dict[str, Any]) -> str:
     """Return what decides whether a page can be written: pages of one key are tried once."""
-    codes = [tag[:2] for tag in tags["extratags"]]
-    options = [tags[name] for name in sorted(tags) if name != "extratags"]
-    return repr([page.dtype, page.axes, codes, *options])
+    key: list[Any] = [page.dtype, page.axes]
+    for name in sorted(tags):
+        if name == "extratags":
+            codes_and_types = [tag[:2] for tag in tags[name]]
+            key.append(codes_and_types)
+        else:
+            key.append(tags[name])
+    return repr(key)
 
 
 def _why_unwritable(page: Any, tags: dict[str, Any]) -> str:
     """Return why a page with these options cannot be written; empty if it can."""
-    sides: list[int] = []
-    for letter, n in zip(page.axes, page.shape, strict=True):
-        sides.append(min(n, 16) if letter in "YX" else n)
+    sides = list(page.shape)
+    for axis, letter in enumerate(page.axes):
+        if letter in "YX":
+            sides[axis] = min(sides[axis], CORNER_SIDE)
     corner = np.zeros(sides, page.dtype)
     try:
         with tifffile.TiffWriter(io.BytesIO()) as writer:
-            writer.write(corner, metadata=None, software=False, contiguous=False, **tags)
+            writer.write(corner, **tags, **PAGE_OPTIONS)
     except Exception as error:  # every codec has exceptions of its own
-        return " ".join(str(error).split())[:100] or type(error).__name__
+        return one_line(error, 100)
     return ""
 
 
@@ -334,21 +355,50 @@ def _tags(page: Any) -> dict[str, Any]:
     # a mask of 8 bits or more, which the writer refuses as such
     if page.subfiletype & MASK and page.bitspersample > 1:
         options["subfiletype"] = None
-        options["extratags"].append((SUBFILE_TYPE, 4, 1, int(page.subfiletype), True))
-    resolution = [page.tags[code].value for code in RESOLUTION if code in page.tags]
-    if len(resolution) == 2 and all(denominator for _, denominator in resolution):
-        options["resolution"] = resolution
-        options["resolutionunit"] = 2
-        if RESOLUTION_UNIT in page.tags:
-            options["resolutionunit"] = page.tags[RESOLUTION_UNIT].value
+        mask_tag = (SUBFILE_TYPE, 4, 1, int(page.subfiletype), True)
+        options["extratags"].append(mask_tag)
+    options |= resolution_options(page.tags, INCH)
     if page.photometric.name == "PALETTE":
         options["colormap"] = page.colormap
-    for tag in page.tags:
-        if tag.code not in STRUCTURE:
-            page.parent.filehandle.seek(tag.valueoffset)
-            raw = page.parent.filehandle.read(tag.valuebytecount)
-            options["extratags"].append((tag.code, int(tag.dtype), tag.count, raw, True))
+    options["extratags"] += _copied_tags(page)
     return options
+
+
+def resolution_options(tags: Any, usual_unit: int) -> dict[str, Any]:
+    """Return the options with which tifffile's writer states the resolution of a page.
+
+    Args:
+        tags: of the page.
+        usual_unit: the unit of pages that state none.
+
+    Returns:
+        The options; none if the resolution is missing or infinite.
+    """
+    sizes: list[tuple[int, int]] = []
+    for code in RESOLUTION:
+        if code not in tags:
+            return {}
+        numerator, denominator = tags[code].value
+        if not denominator:
+            return {}
+        sizes.append((numerator, denominator))
+    unit = usual_unit
+    if RESOLUTION_UNIT in tags:
+        unit = tags[RESOLUTION_UNIT].value
+    return {"resolution": sizes, "resolutionunit": unit}
+
+
+def _copied_tags(page: Any) -> list[Any]:
+    """Return the tags that are no options of the writer, as it takes them."""
+    file = page.parent.filehandle
+    copied: list[Any] = []
+    for tag in page.tags:
+        if tag.code in STRUCTURE:
+            continue
+        file.seek(tag.valueoffset)
+        content = file.read(tag.valuebytecount)
+        copied.append((tag.code, int(tag.dtype), tag.count, content, True))
+    return copied
 
 
 def _suit_floats(tags: dict[str, Any]) -> None:
@@ -393,13 +443,13 @@ def _describes_other_files(path: Path) -> bool:
 @contextlib.contextmanager
 def _open_tiff(path: Path, foreign: bool) -> Iterator[tifffile.TiffFile]:
     """Open a file; its OME description is ignored if it is `foreign`."""
-    with _strict(), tifffile.TiffFile(path, is_ome=False if foreign else None) as file:
+    is_ome = False if foreign else None
+    with _strict(), tifffile.TiffFile(path, is_ome=is_ome) as file:
         yield file
 
 
-def _mapped_copy(path: Path, place: SeriesPlace) -> np.ndarray:
-    array: np.ndarray = mapped(path, place.dtype, place.offset or 0, place.shape)
-    return array
+def _all_pages(file: Any) -> list[Any]:
+    return [page.aspage() for page in file.pages]
 
 
 def _non_picture_pages(pages: list[Any]) -> dict[int, str]:
@@ -446,13 +496,13 @@ def _picture_series(file: Any, pages: list[Any], copied: dict[int, str]) -> list
     pictures: list[Any] = []
     mixed = False
     for s in series:
-        outside = [p.index in copied for p in s.pages if p is not None]
-        if any(outside) and not all(outside):
-            mixed = True
-        if len(s.levels) > 1 and not any(outside):
-            mixed = True
-        if not all(outside):
+        listed = {page.index for page in s.pages if page is not None}
+        others = listed & copied.keys()
+        if others != listed:
             pictures.append(s)
+            mixed = mixed or bool(others)
+        if not others and len(s.levels) > 1:
+            mixed = True
     if not mixed:
         return pictures
     groups: dict[int, list[Any]] = {}
@@ -472,12 +522,14 @@ def _series_of_pages(pages: list[Any]) -> Any:
 def _values(series: Any, array: np.ndarray) -> Values:
     """Return the values of a series."""
     axes, shape = of_tiff(series.axes, series.shape)
-    values = Values(array.reshape(shape), axes, full=series.shape)
+    picture = array.reshape(shape)
+    values = Values(picture, axes, full=series.shape)
     # Samples of a pixel are colours; the channels of a stack are not.
     values.colour = "S" in series.axes
-    extra = [int(sample) for sample in series.keyframe.extrasamples]
-    values.alpha = values.colour and (1 in extra or 2 in extra)
-    if values.alpha and len(extra) > 1:
+    extra_samples = series.keyframe.extrasamples
+    opaque = ALPHA_SAMPLES.isdisjoint(extra_samples)
+    values.alpha = values.colour and not opaque
+    if values.alpha and len(extra_samples) > 1:
         raise InputError("has transparency among other samples; save it apart from them")
     values.nodata_values = _declared_nodata(series.keyframe)
     values.mosaic = _mosaic_pattern(series.keyframe)
@@ -525,7 +577,9 @@ def _check_page(page: Any, lossy: bool, mask: bool = False) -> None:
     """
     kind = None
     writable = page.photometric in WRITABLE_COLOURS or _is_grey_palette(page)
-    if not writable and not (page.photometric == YCBCR and lossy):
+    if page.photometric == YCBCR:
+        writable = lossy
+    if not writable:
         name = getattr(page.photometric, "name", "nameless colour").lower()
         kind = COLOUR_NAMES.get(page.photometric, name)
     if page.bitspersample not in WRITABLE_BITS and not mask:
@@ -538,19 +592,21 @@ def _check_page(page: Any, lossy: bool, mask: bool = False) -> None:
 
 def _is_grey_palette(page: Any) -> bool:
     """Return True if the palette is grey, from dark to bright in equal steps."""
-    if page.photometric != 3 or page.colormap is None:
+    if page.photometric != PALETTE_COLOURS or page.colormap is None:
         return False
     red, green, blue = page.colormap.astype(np.int64)
-    if (red != green).any() or (red != blue).any():
-        return False
+    grey = np.array_equal(red, green) and np.array_equal(red, blue)
     steps = np.diff(red)
-    return bool(steps.min() > 0 and np.ptp(steps) <= 1)
+    rising = steps.min() > 0
+    even = np.ptp(steps) <= 1
+    return bool(grey and rising and even)
 
 
 def _declared_nodata(page: Any) -> tuple[float, ...]:
     """Return the value that GDAL's tag declares to mean "no data"; infinite ones mean it anyway."""
     try:
-        value = float(str(page.tags[GDAL_NODATA].value).strip("\0 "))
+        text = str(page.tags[GDAL_NODATA].value)
+        value = float(text.strip("\0 "))
     except (KeyError, ValueError):
         return ()
     return (value,) if math.isfinite(value) else ()
@@ -577,4 +633,5 @@ def _strict() -> Iterator[None]:
         logger.propagate = propagate
     for message in messages:
         if "invalid page offset" in message or "zeroed" in message:
-            raise InputError(f"is truncated ({message.split('> ')[-1]})")
+            reason = message.split("> ")[-1]
+            raise InputError(f"is truncated ({reason})")
