@@ -11,42 +11,32 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from n2n_lightning.files import InputError, mapped
+from n2n_lightning.files import InputError
 from n2n_lightning.formats import fits_planes
 from n2n_lightning.formats.fits_planes import Plane
 from n2n_lightning.formats.picture import MOSAICS, Picture, Values
+from n2n_lightning.formats.raw_array import RawArray, flush
 
 # Types that FITS stores with an offset (BZERO): stored type, offset, type of the values.
-UNSIGNED = {"int16": (2**15, "uint16"), "int32": (2**31, "uint32"), "uint8": (-128, "int8")}
+UNSIGNED = {
+    "int16": (2**15, "uint16"),
+    "int32": (2**31, "uint32"),
+    "uint8": (-128, "int8"),
+}
 BLOCK_BYTES = 2880  # bytes; a file is a whole number of blocks
 
 
 @dataclass(frozen=True)
-class Placed:
-    """The position of an image in a file.
+class StoredImage:
+    """An image of a file.
 
     Attributes:
-        offset: position of the first value, in bytes.
-        dtype: of the stored values.
-        shape: without axes of length 1.
+        place: of the stored values, without axes of length 1.
         shift: value - stored value of an unsigned integer, or 0.
     """
 
-    offset: int
-    dtype: np.dtype
-    shape: tuple[int, ...]
+    place: RawArray
     shift: int
-
-    def mapped_in(self, path: Path) -> np.memmap:
-        """Map the stored values of a copy of the file, for writing.
-
-        Args:
-            path: of the copy.
-
-        Returns:
-            The values in the file's type, without `shift`.
-        """
-        return np.memmap(path, self.dtype, "r+", self.offset, self.shape)
 
 
 class Fits(Picture):
@@ -64,10 +54,11 @@ class Fits(Picture):
     floats = True
 
     def _read(self) -> None:
-        self.places: list[Placed] = []
+        self.images: list[StoredImage] = []
+        size = self.path.stat().st_size
         with _open_fits(self.path) as file:
-            ends = [int(hdu.fileinfo()["datLoc"]) + int(hdu.size) for hdu in file]
-            if max(ends) > self.path.stat().st_size:
+            ends = [_data_offset(hdu) + int(hdu.size) for hdu in file]
+            if max(ends) > size:
                 raise InputError("is truncated")
             planes: list[Plane] = []
             for number, hdu in enumerate(file):
@@ -82,34 +73,38 @@ class Fits(Picture):
                 self.values.append(values)
         if not self.values:
             raise InputError("holds no image of two axes or more")
-        self._note_copied([plane for plane in planes if plane not in self.planes])
+        others = [plane for plane in planes if plane not in self.planes]
+        self._note_copied(others)
 
     def _values_of(self, number: int, hdu: Any) -> Values:
         """Return the values of an HDU, and remember their place."""
         header = hdu.header
         full = tuple(int(n) for n in hdu.shape)
         shape = tuple(n for n in full if n != 1)
-        if len(shape) < 2 or len(shape) > 3:
+        if len(shape) not in (2, 3):
             raise InputError(
                 f"its HDU {number} has the shape {hdu.shape}; images and cubes are read"
             )
-        dtype = np.dtype(fits.hdu.image.BITPIX2DTYPE[header["BITPIX"]]).newbyteorder(">")
-        offset = hdu.fileinfo()["datLoc"]
+        type_name = fits.hdu.image.BITPIX2DTYPE[header["BITPIX"]]
+        dtype = np.dtype(type_name).newbyteorder(">")
         scale = header.get("BSCALE", 1)
         zero = header.get("BZERO", 0)
-        array: np.ndarray = mapped(self.path, dtype, offset, shape)
+        place = RawArray(dtype, _data_offset(hdu), shape)
+        array = place.read(self.path)
         nodata_values: tuple[float, ...] = ()
         if "BLANK" in header and dtype.kind != "f":
             nodata_values = (float(header["BLANK"]),)
         shift, unsigned = UNSIGNED.get(dtype.name, (0, ""))
         if shift and scale == 1 and zero == shift:
-            array = (array.astype(np.int64) + shift).astype(unsigned)
+            shifted = array.astype(np.int64) + shift
+            array = shifted.astype(unsigned)
             nodata_values = tuple(value + shift for value in nodata_values)
             zero = 0
         else:
             shift = 0
-        self.places.append(Placed(offset, dtype, shape, shift))
-        values = Values(array, "NHW"[-len(shape) :], colour=False, full=full)
+        self.images.append(StoredImage(place, shift))
+        axes = "NHW" if len(shape) == 3 else "HW"
+        values = Values(array, axes, colour=False, full=full)
         values.nodata_values = nodata_values
         values.unit = (float(scale), float(zero))
         values.assumed = len(shape) == 3
@@ -117,7 +112,7 @@ class Fits(Picture):
             values.axes = "CHW"
             values.colour = True
         else:
-            pattern = str(header.get("BAYERPAT") or header.get("COLORTYP") or "").strip().upper()
+            pattern = _text(header, "BAYERPAT") or _text(header, "COLORTYP")
             values.mosaic = pattern if pattern in MOSAICS else ""
         return values
 
@@ -129,10 +124,12 @@ class Fits(Picture):
         invalid = np.zeros(plane.shape, bool)
         for flag in flags:
             header = file[flag.number].header
-            stored = np.asarray(file[flag.number].data).reshape(flag.shape)
+            data = np.asarray(file[flag.number].data)
+            stored = data.reshape(flag.shape)
             # bits are read without the offset that unsigned integers are stored with
             if stored.dtype.kind in "iu":
-                stored = stored.astype(np.int64) + int(header.get("BZERO", 0))
+                offset = int(header.get("BZERO", 0))
+                stored = stored.astype(np.int64) + offset
             invalid |= fits_planes.bad(stored, header, file[0].header)
         fits_planes.check_flagged_share(invalid, plane, flags)
         return invalid
@@ -142,7 +139,8 @@ class Fits(Picture):
         if not others:
             return
         verb = "it is" if len(others) == 1 else "they are"
-        self.note = f"{', '.join(map(str, others))} copied as {verb}"
+        names = ", ".join(map(str, others))
+        self.note = f"{names} copied as {verb}"
         flagged = 0
         total = 0
         for values in self.values:
@@ -150,30 +148,36 @@ class Fits(Picture):
                 flagged += int(values.invalid.sum())
                 total += values.invalid.size
         if total:
-            share = f"{flagged / total:.1%}"
-            self.note += f"; {flagged:,} flagged pixels ({share}) left as they are, as missing ones"
+            share = flagged / total
+            self._remark(
+                f"{flagged:,} flagged pixels ({share:.1%}) left as they are, as missing ones"
+            )
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
         # an unfilled last block is filled, as the standard asks
+        size = self.path.stat().st_size
+        padding = -size % BLOCK_BYTES
         with path.open("ab") as file:
-            file.write(bytes(-self.path.stat().st_size % BLOCK_BYTES))
+            file.write(bytes(padding))
         results: list[np.ndarray] = []
-        for place, values in zip(self.places, self.values, strict=True):
-            if place.shift:
-                results.append(np.empty(place.shape, values.dtype))
+        for image, values in zip(self.images, self.values, strict=True):
+            if image.shift:
+                results.append(np.empty(values.shape, values.dtype))
             else:
-                results.append(place.mapped_in(path))
+                results.append(image.place.writable(path))
         return results
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        for result, place in zip(results, self.places, strict=True):
-            if place.shift:
-                stored = place.mapped_in(path)
-                stored[...] = result.astype(np.int64) - place.shift
-                stored.flush()
+        stored: list[np.ndarray] = []
+        for result, image in zip(results, self.images, strict=True):
+            if image.shift:
+                signed = image.place.writable(path)
+                signed[...] = result.astype(np.int64) - image.shift
+                stored.append(signed)
             else:
-                result.flush()  # type: ignore[attr-defined]
+                stored.append(result)
+        flush(stored)
         self._renew_checksums(path)
 
     def _renew_checksums(self, path: Path) -> None:
@@ -198,9 +202,9 @@ class Fits(Picture):
                         result = _physical(result, values)
                         for name in ("BSCALE", "BZERO", "BLANK"):
                             header.remove(name, ignore_missing=True)
-                    kind = fits.PrimaryHDU if plane.number == 0 else fits.ImageHDU
+                    hdu_class = fits.ImageHDU if plane.number else fits.PrimaryHDU
                     stored = result.reshape(hdu.shape)
-                    file[plane.number] = kind(stored, header, do_not_scale_image_data=True)
+                    file[plane.number] = hdu_class(stored, header, do_not_scale_image_data=True)
                 file.writeto(path, overwrite=True, output_verify="ignore")
         self._renew_checksums(path)
 
@@ -216,6 +220,17 @@ def _open_fits(path: Path) -> Iterator[Any]:
         options = {"memmap": True, "do_not_scale_image_data": True, "lazy_load_hdus": False}
         with fits.open(path, **options) as file:
             yield file
+
+
+def _data_offset(hdu: Any) -> int:
+    """Return the position of the first value of an HDU, in bytes."""
+    return int(hdu.fileinfo()["datLoc"])
+
+
+def _text(header: Any, name: str) -> str:
+    """Return a value of a header in capitals; empty if there is none."""
+    value = header.get(name) or ""
+    return str(value).strip().upper()
 
 
 def _physical(result: np.ndarray, values: Values) -> np.ndarray:
@@ -237,12 +252,12 @@ def _is_colour(header: Any, full: tuple[int, ...]) -> bool:
         header: of the HDU.
         full: its shape with axes of length 1.
     """
-    # as FITS counts, from the last
-    long_axes = [axis for axis in range(1, len(full) + 1) if full[-axis] != 1]
-    if len(long_axes) != 3:
+    sides: dict[int, int] = {}
+    for axis, side in enumerate(reversed(full), 1):  # as FITS counts, from the last
+        if side != 1:
+            sides[axis] = side
+    if len(sides) != 3:
         return False
-    axis = long_axes[2]
-    if full[-axis] != 3:
-        return False
-    meaning = str(header.get(f"CTYPE{axis}", "")).strip().upper()
-    return meaning in ("", "RGB", "COLOR", "COLOUR")
+    axis, side = sides.popitem()
+    meaning = _text(header, f"CTYPE{axis}")
+    return side == 3 and meaning in ("", "RGB", "COLOR", "COLOUR")

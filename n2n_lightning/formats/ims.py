@@ -24,29 +24,34 @@ class Ims(ReadOnlyFormat):
         with h5py.File(self.path, "r") as file:
             if FULL_RESOLUTION not in file:
                 raise InputError(f"has no {FULL_RESOLUTION}, as Imaris files have")
-            times = _numbered_members(file[FULL_RESOLUTION], "TimePoint")
-            channels = _numbered_members(file[f"{FULL_RESOLUTION}/{times[0]}"], "Channel")
-            first = file[f"{FULL_RESOLUTION}/{times[0]}/{channels[0]}"]
+            full = file[FULL_RESOLUTION]
+            self.times = _numbered_members(full, "TimePoint")
+            first_time = full[self.times[0]]
+            self.channels = _numbered_members(first_time, "Channel")
+            first = first_time[self.channels[0]]
             size = _volume_size(first)
             dtype = first["Data"].dtype
             microns = _voxel_microns(file, size)
-        self.names: list[list[str]] = []
-        for time in times:
-            names = [f"{FULL_RESOLUTION}/{time}/{channel}/Data" for channel in channels]
-            self.names.append(names)
-        shape = (len(times), len(channels), *size)
-        self._take(Packed(shape, dtype, lambda: self._unpacked(shape, dtype)), "TCZYX", microns)
+        shape = (len(self.times), len(self.channels), *size)
 
-    def _unpacked(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        result: np.ndarray = room(shape, dtype)
-        depth, height, width = shape[2:]
+        def unpacked() -> np.ndarray:
+            result: np.ndarray = room(shape, dtype)
+            self._read_volumes(result)
+            return result
+
+        self._take(Packed(shape, dtype, unpacked), "TCZYX", microns)
+
+    def _read_volumes(self, result: np.ndarray) -> None:
+        """Read all volumes into an array (T, C, D, H, W)."""
+        depth, height, width = result.shape[2:]
         with h5py.File(self.path, "r") as file:
-            for time, names in enumerate(self.names):
-                for channel, name in enumerate(names):
+            for t, time in enumerate(self.times):
+                for c, channel in enumerate(self.channels):
+                    name = f"{FULL_RESOLUTION}/{time}/{channel}/Data"
                     if name not in file:
                         raise InputError(f"has no {name}")
-                    result[time, channel] = file[name][:depth, :height, :width]
-        return result
+                    padded = file[name]
+                    result[t, c] = padded[:depth, :height, :width]
 
 
 def _numbered_members(group: Any, word: str) -> list[str]:
@@ -55,13 +60,14 @@ def _numbered_members(group: Any, word: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    members: list[str] = []
+    members: dict[int, str] = {}
     for name in group:
-        if name.startswith(f"{word} ") and name.split()[-1].isdecimal():
-            members.append(name)
+        prefix, _, number = name.rpartition(" ")
+        if prefix == word and number.isdecimal():
+            members[int(number)] = name
     if not members:
         raise InputError(f"has no {word} in {group.name}")
-    return sorted(members, key=lambda name: int(name.split()[-1]))
+    return [members[number] for number in sorted(members)]
 
 
 def _text_attribute(attributes: Any, name: str) -> str | None:
@@ -81,8 +87,8 @@ def _volume_size(channel: Any) -> tuple[int, int, int]:
     """Return depth, height and width without padding."""
     size: list[int] = []
     for axis, padded in zip("ZYX", channel["Data"].shape, strict=True):
-        stated = _text_attribute(channel.attrs, f"ImageSize{axis}")
-        size.append(min(int(stated), padded) if stated else padded)
+        stated = _text_attribute(channel.attrs, f"ImageSize{axis}") or padded
+        size.append(min(int(stated), padded))
     depth, height, width = size
     return depth, height, width
 
@@ -99,6 +105,9 @@ def _voxel_microns(file: Any, size: tuple[int, int, int]) -> list[float | None]:
     for axis, side in zip("210", size, strict=True):  # X is 0
         low = _text_attribute(image.attrs, f"ExtMin{axis}")
         high = _text_attribute(image.attrs, f"ExtMax{axis}")
-        extent = float(high) - float(low) if low and high else 0.0
-        microns.append(extent / side if extent > 0 else None)
+        spacing = None
+        if low and high:
+            extent = float(high) - float(low)
+            spacing = extent / side if extent > 0 else None
+        microns.append(spacing)
     return microns

@@ -46,7 +46,8 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
     has_regions = False
     for number in evenly(len(indices), JUDGED_PAGES):
         for channel in range(channels):
-            verdict = _judge_middle(np.asarray(pages[indices[number]][..., channel]))
+            page = pages[indices[number]][..., channel]
+            verdict = _judge_middle(np.asarray(page))
             if verdict is False:
                 return False
             if verdict:
@@ -56,12 +57,12 @@ def is_label_image(array: np.ndarray, axes: str) -> bool:
 
 def _judge_middle(page: np.ndarray) -> bool | None:
     """Judge a page (H, W) by its middle, or as a whole if its middle is empty; see _judge_page."""
-    window: list[slice] = []
-    for side in page.shape:
-        margin = max(0, side - MIDDLE)
-        window.append(slice(margin // 2, (side + MIDDLE) // 2))
-    verdict = _judge_page(page[tuple(window)])
-    if verdict is None and max(page.shape) > MIDDLE:
+    height, width = page.shape
+    top = max(0, height - MIDDLE) // 2
+    left = max(0, width - MIDDLE) // 2
+    middle = page[top : top + MIDDLE, left : left + MIDDLE]
+    verdict = _judge_page(middle)
+    if verdict is None and middle.size < page.size:
         return _judge_page(page)
     return verdict
 
@@ -80,14 +81,17 @@ def _judge_page(page: np.ndarray) -> bool | None:
         return False
     equal = _count_equal_neighbours(numbers)
     equal_of_others = equal[others]
-    isolated = equal_of_others == 0
-    if equal_of_others.mean() < 4 * MIN_EQUAL or isolated.mean() > MAX_ISOLATED:
+    if equal_of_others.mean() < 4 * MIN_EQUAL:
         return False
-    totals = np.bincount(numbers.ravel(), equal.ravel(), len(counts))
-    shares = totals / (4 * np.maximum(counts, 1))
+    isolated = equal_of_others == 0
+    if isolated.mean() > MAX_ISOLATED:
+        return False
+    equal_by_value = np.bincount(numbers.ravel(), equal.ravel(), len(counts))
     occurring = counts > 0
     occurring[commonest] = False
-    regions = shares[occurring] >= 0.5
+    neighbours = 4 * counts[occurring]
+    shares = equal_by_value[occurring] / neighbours
+    regions = shares >= 0.5
     return bool(regions.mean() >= MIN_REGIONS)
 
 
@@ -99,7 +103,8 @@ def _small_numbers(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if span < 2**20:
         above_lowest = page.astype(np.int64) - lowest
         small: np.ndarray = above_lowest.astype(np.int32)
-        return small, np.bincount(small.ravel(), minlength=span + 1)
+        counts = np.bincount(small.ravel())
+        return small, counts
     _, numbers, counts = np.unique(page, return_inverse=True, return_counts=True)
     return numbers.reshape(page.shape), counts
 
@@ -107,18 +112,18 @@ def _small_numbers(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _has_equal_neighbours(page: np.ndarray) -> bool:
     """Return True if neighbours along some rows are mostly equal: a fast first check."""
     rows = page[evenly(len(page), 64)]
-    same = rows[:, 1:] == rows[:, :-1]
+    same = np.diff(rows, axis=1) == 0
     return bool(same.mean() > 0.4)
 
 
 def _count_equal_neighbours(numbers: np.ndarray) -> np.ndarray:
     """Count the neighbours of each pixel with its number, 0 to 4; outside is like the border."""
-    padded = np.pad(numbers, 1, mode="edge")
     equal = np.zeros(numbers.shape, np.uint8)
-    equal += padded[:-2, 1:-1] == numbers
-    equal += padded[2:, 1:-1] == numbers
-    equal += padded[1:-1, :-2] == numbers
-    equal += padded[1:-1, 2:] == numbers
+    for counts, values in ((equal, numbers), (equal.T, numbers.T)):
+        same = np.diff(values, axis=0) == 0
+        counts[1:] += same
+        counts[:-1] += same
+        counts[[0, -1]] += 1
     return equal
 
 
@@ -127,7 +132,8 @@ def _is_smooth(page: np.ndarray) -> bool:
     unit_steps = 0
     steps = 0
     for axis in (0, 1):
-        heights = np.abs(np.diff(page.astype(np.int64), axis=axis))
-        unit_steps += int((heights == 1).sum())
-        steps += int((heights > 0).sum())
+        differences = np.diff(page.astype(np.int64), axis=axis)
+        heights = np.abs(differences)
+        unit_steps += np.count_nonzero(heights == 1)
+        steps += np.count_nonzero(heights)
     return unit_steps > MAX_UNIT_STEPS * steps

@@ -31,7 +31,8 @@ def checked(mosaic: str) -> str:
     for choice in MOSAIC_CHOICES:
         if choice.lower() == mosaic.lower():
             return choice
-    raise InputError("mosaic", mosaic, f"must be one of {', '.join(MOSAIC_CHOICES)}")
+    choices = ", ".join(MOSAIC_CHOICES)
+    raise InputError("mosaic", mosaic, f"must be one of {choices}")
 
 
 def planes(axes: str) -> list[tuple[slice, ...]]:
@@ -48,8 +49,9 @@ def planes(axes: str) -> list[tuple[slice, ...]]:
     """
     indices: list[tuple[slice, ...]] = []
     for row, column in np.ndindex(2, 2):
-        steps = {"H": slice(row, None, 2), "W": slice(column, None, 2)}
-        indices.append(tuple(steps.get(letter, slice(None)) for letter in axes))
+        every_second = {"H": slice(row, None, 2), "W": slice(column, None, 2)}
+        index = [every_second.get(letter, slice(None)) for letter in axes]
+        indices.append(tuple(index))
     return indices
 
 
@@ -69,15 +71,17 @@ def looks_like_one(array: np.ndarray, axes: str) -> bool:
     (False, True)
     """
     *stacked, height, width = array.shape
-    if "C" in axes or not axes.endswith("HW") or len(axes) != len(array.shape):
+    if len(axes) != len(array.shape) or "C" in axes:
         return False
-    if min(height, width) < MIN_MOSAIC_SIDE:
+    if not axes.endswith("HW") or min(height, width) < MIN_MOSAIC_SIDE:
         return False
-    cells = _cells(array[(0,) * len(stacked)])
+    first_page = array[(0,) * len(stacked)]
+    cells = _cells(first_page)
     # of each phase, beside its neighbours
     differences = cells - np.median(cells, 0)
-    typical = np.median(differences, 1)
-    spread = np.median(np.abs(differences - typical[:, None]))
+    typical = np.median(differences, 1, keepdims=True)
+    deviations = np.abs(differences - typical)
+    spread = np.median(deviations)
     phases = typical.reshape(2, 2)
     between_rows = np.ptp(phases, 0).max()
     between_columns = np.ptp(phases, 1).max()
@@ -89,10 +93,12 @@ def _cells(page: np.ndarray) -> np.ndarray:
     """Return the four phases of the 2 x 2 pixels in the middle of a page, (4, pixels), float64."""
     window: list[slice] = []
     for side in page.shape:
-        start = max(0, side - MIDDLE_SIDE) // 4 * 2  # an even start keeps the phases
-        stop = min(start + MIDDLE_SIDE, side // 2 * 2)
-        window.append(slice(start, stop))
+        margin = max(0, side - MIDDLE_SIDE)
+        start = margin // 4 * 2  # an even start keeps the phases
+        even_side = side // 2 * 2
+        window.append(slice(start, min(start + MIDDLE_SIDE, even_side)))
     middle = page[tuple(window)].astype(np.float64)
     height, width = middle.shape
     cells = middle.reshape(height // 2, 2, width // 2, 2)
-    return cells.transpose(1, 3, 0, 2).reshape(4, -1)
+    phases_first = cells.transpose(1, 3, 0, 2)
+    return phases_first.reshape(4, -1)

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,12 @@ from n2n_lightning.formats.raw_array import RawArray, flush
 HEADER_TYPE = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-MODE_OFFSET = 12  # where the header states the mode
 FLOAT32_MODE = 2
-# Where the header states minimum, maximum and mean, and the standard deviation.
-EXTREMES_OFFSET = 76
-DEVIATION_OFFSET = 216
 BYTE_ORDERS = {0x44: "<", 0x11: ">"}  # by the first byte of the machine stamp
 ORDER_NAMES = {"<": "little-endian", ">": "big-endian"}
 USUAL_STAMPS = (b"\x44\x44\0\0", b"\x44\x41\0\0", b"\x11\x11\0\0")
-# IMOD's mark at bytes 152 to 155; bit 0 of the next number: bytes are signed.
+# Where IMOD puts its mark and, after it, flags; bit 0 of them: bytes are signed.
+IMOD_OFFSET = 152
 IMOD_STAMP = 1146047817
 # Endings of stacks of images; the others are of volumes.
 STACK_ENDINGS = (".mrcs", ".st", ".ali", ".preali")
@@ -55,9 +51,7 @@ class Header:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Planes, rows and columns."""
-        planes = int(self.fields["nz"])
-        rows = int(self.fields["ny"])
-        columns = int(self.fields["nx"])
+        planes, rows, columns = _integers(self.fields, "nz", "ny", "nx")
         return planes, rows, columns
 
     def voxel_size(self) -> tuple[float, float, float] | None:
@@ -70,7 +64,8 @@ class Header:
         for axis in "zyx":
             count = int(self.fields[f"m{axis}"])
             length = float(self.fields["cella"][axis])
-            if count <= 0 or length <= 0 or not math.isfinite(length):
+            plausible = 0 < length < math.inf
+            if count <= 0 or not plausible:
                 return None
             spacing.append(length / count)
         depth, height, width = spacing
@@ -95,7 +90,8 @@ class Mrc(Picture):
         planes, rows, columns = header.shape
         full: tuple[int, ...] = header.shape
         shape = full
-        letters = "NHW" if self.path.suffix.lower() in STACK_ENDINGS else "DHW"
+        ending = self.path.suffix.lower()
+        letters = "NHW" if ending in STACK_ENDINGS else "DHW"
         if mrcfile.utils.spacegroup_is_volume_stack(header.fields["ispg"]):
             depth = int(header.fields["mz"])
             if depth < 1 or planes % depth:
@@ -118,46 +114,52 @@ class Mrc(Picture):
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         flush(results)
-        self._write_statistics(path, results[0])
+        fields = self.header.fields.copy()
+        _renew_statistics(fields, results[0])
+        with path.open("r+b") as file:
+            file.write(fields.tobytes())
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         (values,) = results
-        order = self.header.order
+        fields = self.header.fields.copy()
+        fields["mode"] = FLOAT32_MODE
+        _renew_statistics(fields, values)
+        dtype = np.dtype(np.float32).newbyteorder(self.header.order)
         with self.path.open("rb") as source, path.open("wb") as target:
-            head = bytearray(source.read(self.header.offset))
-            struct.pack_into(f"{order}i", head, MODE_OFFSET, FLOAT32_MODE)
-            target.write(head)
+            target.write(fields.tobytes())
+            source.seek(HEADER_BYTES)
+            extended_header = source.read(int(fields["nsymbt"]))
+            target.write(extended_header)
             for plane in values:
-                target.write(plane.astype(f"{order}f4").tobytes())
-            size = values.size * self.values[0].dtype.itemsize
-            source.seek(self.header.offset + size)
+                stored = plane.astype(dtype)
+                target.write(stored.tobytes())
+            source.seek(self.place.end)
             shutil.copyfileobj(source, target)
-        self._write_statistics(path, values)
 
-    def _write_statistics(self, path: Path, values: np.ndarray) -> None:
-        """Write minimum, maximum, mean and deviation of the values if the header knew them."""
-        fields = self.header.fields
-        if not fields["dmax"] >= fields["dmin"]:
-            return
-        *_, height, width = values.shape
-        total = 0.0
-        total_of_squares = 0.0
-        lowest = np.inf
-        highest = -np.inf
-        for plane in values.reshape(-1, height, width):
-            plane = plane.astype(np.float64)
-            total += plane.sum()
-            total_of_squares += (plane**2).sum()
-            lowest = min(lowest, plane.min())
-            highest = max(highest, plane.max())
-        mean = total / values.size
-        variance = max(total_of_squares / values.size - mean**2, 0)
-        order = self.header.order
-        with path.open("r+b") as file:
-            file.seek(EXTREMES_OFFSET)
-            file.write(struct.pack(f"{order}3f", lowest, highest, mean))
-            file.seek(DEVIATION_OFFSET)
-            file.write(struct.pack(f"{order}f", variance**0.5))
+
+def _renew_statistics(fields: Any, values: np.ndarray) -> None:
+    """Set minimum, maximum, mean and deviation in a header if it knew them."""
+    if not fields["dmax"] >= fields["dmin"]:
+        return
+    *_, height, width = values.shape
+    total = 0.0
+    total_of_squares = 0.0
+    lowest = np.inf
+    highest = -np.inf
+    for plane in values.reshape(-1, height, width):
+        plane = plane.astype(np.float64)
+        squares = plane**2
+        total += plane.sum()
+        total_of_squares += squares.sum()
+        lowest = min(lowest, plane.min())
+        highest = max(highest, plane.max())
+    mean = total / values.size
+    mean_square = total_of_squares / values.size
+    variance = max(mean_square - mean**2, 0)
+    fields["dmin"] = lowest
+    fields["dmax"] = highest
+    fields["dmean"] = mean
+    fields["rms"] = variance**0.5
 
 
 def read_header(path: Path) -> Header:
@@ -177,17 +179,22 @@ def read_header(path: Path) -> Header:
         raise InputError("is truncated: it is shorter than the header of an MRC file")
     stamp = raw[212:216]
     stated = BYTE_ORDERS.get(stamp[0])
-    orders = [">", "<"] if stated == ">" else ["<", ">"]
-    readings: dict[str, Any] = {}
-    for order in orders:
-        readings[order] = np.frombuffer(raw, HEADER_TYPE.newbyteorder(order), 1)[0]
+    orders = ["<", ">"]
+    if stated == ">":
+        orders.reverse()
     length = path.stat().st_size
-    sensible = [order for order in orders if _makes_sense(readings[order], length)]
+    readings: dict[str, Any] = {}
+    sensible: list[str] = []
+    for order in orders:
+        header_type = HEADER_TYPE.newbyteorder(order)
+        (readings[order],) = np.frombuffer(raw, header_type, 1)
+        if _makes_sense(readings[order], length):
+            sensible.append(order)
     if not sensible:
         raise InputError(_why_senseless(readings))
     order = sensible[0]
     fields = readings[order]
-    notes = []
+    notes: list[str] = []
     if order != stated or stamp not in USUAL_STAMPS:
         shown = stamp.hex(" ") if any(stamp) else "missing"
         notes.append(
@@ -195,9 +202,11 @@ def read_header(path: Path) -> Header:
         )
     if raw[208:212] != b"MAP ":
         notes.append("no 'MAP ' in its header")
-    if min(int(fields[name]) for name in ("mx", "my", "mz")) <= 0:
+    sampling = _integers(fields, "mx", "my", "mz")
+    if min(sampling) <= 0:
         notes.append("no sampling (mx, my, mz) in its header, so the voxel size is unknown")
-    dtype = np.dtype(order + MODES[int(fields["mode"])])
+    mode = int(fields["mode"])
+    dtype = np.dtype(order + MODES[mode])
     if dtype == np.int8:
         reason = _why_unsigned(raw, fields, order)
         if reason:
@@ -206,16 +215,22 @@ def read_header(path: Path) -> Header:
     return Header(fields, order, dtype, "; ".join(notes))
 
 
+def _integers(fields: Any, *names: str) -> list[int]:
+    """Return some fields of a header."""
+    return [int(fields[name]) for name in names]
+
+
 def _makes_sense(fields: Any, length: int) -> bool:
     """Return True if mode and sizes are possible for a file of `length` bytes."""
-    sides = [int(fields[name]) for name in ("nx", "ny", "nz")]
-    extended = int(fields["nsymbt"])
-    mode = int(fields["mode"])
-    if mode not in MODES or min(sides) < 1 or extended < 0:
+    sides = _integers(fields, "nx", "ny", "nz")
+    mode, extended = _integers(fields, "mode", "nsymbt")
+    if mode not in MODES:
         return False
-    stored = np.dtype(MODES[mode]).itemsize * math.prod(sides)
-    needed = HEADER_BYTES + extended + stored
-    return needed <= length
+    if min(sides) < 1 or extended < 0:
+        return False
+    dtype = np.dtype(MODES[mode])
+    stored = dtype.itemsize * math.prod(sides)
+    return HEADER_BYTES + extended + stored <= length
 
 
 def _why_senseless(readings: dict[str, Any]) -> str:
@@ -226,24 +241,28 @@ def _why_senseless(readings: dict[str, Any]) -> str:
     """
     fields = next(iter(readings.values()))
     for reading in readings.values():
-        plausible_mode = 0 <= int(reading["mode"]) < 1000
-        plausible_size = 0 < int(reading["nx"]) < 2**20
+        mode, columns = _integers(reading, "mode", "nx")
+        plausible_mode = 0 <= mode < 1000
+        plausible_size = 0 < columns < 2**20
         if plausible_mode and plausible_size:
             fields = reading
             break
     mode = int(fields["mode"])
     if mode not in MODES:
-        return f"holds values of mode {mode}; it must be one of {', '.join(map(str, MODES))}"
-    sides = [str(fields[name]) for name in ("nz", "ny", "nx")]
-    kind = np.dtype(MODES[mode]).name
-    return f"is truncated: its header says {' x '.join(sides)} values of {kind}"
+        modes = ", ".join(map(str, MODES))
+        return f"holds values of mode {mode}; it must be one of {modes}"
+    planes, rows, columns = _integers(fields, "nz", "ny", "nx")
+    dtype = np.dtype(MODES[mode])
+    return f"is truncated: its header says {planes} x {rows} x {columns} values of {dtype.name}"
 
 
 def _why_unsigned(raw: bytes, fields: Any, order: str) -> str:
     """Return why the values of mode 0 are unsigned; empty if they are signed, as in MRC2014."""
-    stamp, flags = struct.unpack(f"{order}2i", raw[152:160])
+    stamp, flags = np.frombuffer(raw, f"{order}i4", 2, IMOD_OFFSET)
     if stamp == IMOD_STAMP:
         return "" if flags & 1 else "its bytes are unsigned, as IMOD's flags say"
-    if fields["dmin"] >= 0 and 127 < fields["dmax"] <= 255:
-        return f"its bytes are unsigned, as its maximum of {fields['dmax']:g} says"
+    lowest = fields["dmin"]
+    highest = fields["dmax"]
+    if lowest >= 0 and 127 < highest <= 255:
+        return f"its bytes are unsigned, as its maximum of {highest:g} says"
     return ""

@@ -4,6 +4,7 @@ import gzip
 import math
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import nibabel
 import numpy as np
 
 from n2n_lightning.arrays.axes import squeezed
-from n2n_lightning.files import InputError, mapped, room
+from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
+from n2n_lightning.formats.raw_array import RawArray, flush
 
 # Where a header of this size states the type and the bits of a voxel, two int16.
 TYPE_OFFSETS = {348: 70, 540: 12}
@@ -40,60 +42,61 @@ class Nifti(Picture):
         if dtype.names or dtype.kind == "c":
             raise InputError(f"holds values of type {dtype}, which are no grey values")
         full = image.shape
-        if not 2 <= len(full) <= 5 or min(full) < 1:
+        dimensions = len(full)
+        if not 2 <= dimensions <= 5 or min(full) < 1:
             raise InputError(f"its shape is {full}, which is no volume or series of volumes")
-        letters, self.shape = squeezed("WHDTC"[: len(full)], full)
-        self.dtype = dtype
+        letters, shape = squeezed("WHDTC"[:dimensions], full)
         proxy: Any = image.dataobj
-        self.offset = int(proxy.offset)
+        self.place = RawArray(dtype, int(proxy.offset), shape, "F")
         self.packed = self.path.name.lower().endswith(".gz")
         array: np.ndarray | Packed
         if self.packed:
             self._check_size(dtype.itemsize * math.prod(full))
-            array = Packed(self.shape, dtype, self._unpacked)
+            array = Packed(shape, dtype, self._unpacked)
         else:
-            array = mapped(self.path, dtype, self.offset, self.shape, "F")
+            array = self.place.read(self.path)
         values = Values(array, letters, colour=False, full=full)
         values.unit = (float(proxy.slope), float(proxy.inter))
-        zooms = [float(zoom) for zoom in image.header.get_zooms()[:3]]
-        if "D" in letters and min(zooms) > 0:
-            values.spacing = (zooms[2], zooms[1], zooms[0])
+        if "D" in letters:
+            zooms = image.header.get_zooms()
+            width, height, depth = map(float, zooms[:3])
+            if min(width, height, depth) > 0:
+                values.spacing = (depth, height, width)
         self.values = [values]
 
     def _unpacked(self) -> np.ndarray:
-        flat = room((math.prod(self.shape),), self.dtype)
-        size = self.dtype.itemsize
-        step = max(1, COPIED_AT_A_TIME // size)
+        array = self._room()
         with gzip.open(self.path) as file:
-            file.read(self.offset)
-            for start in range(0, len(flat), step):
-                piece = file.read(step * size)
-                count = len(piece) // size
-                if count < min(step, len(flat) - start):
+            file.read(self.place.offset)
+            for piece in _pieces(array):
+                content = file.read(piece.nbytes)
+                if len(content) < piece.nbytes:
                     raise InputError("is truncated")
-                values = np.frombuffer(piece, self.dtype, count)
-                flat[start : start + count] = values
-        return flat.reshape(self.shape, order="F")
+                piece[:] = np.frombuffer(content, piece.dtype)
+        return array
+
+    def _room(self) -> np.ndarray:
+        """Return an array for the values, in their order."""
+        flat = room((math.prod(self.place.shape),), self.place.dtype)
+        array: np.ndarray = flat.reshape(self.place.shape, order="F")
+        return array
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         if self.packed:
-            flat = room((math.prod(self.shape),), self.dtype)
-            return [flat.reshape(self.shape, order="F")]
+            return [self._room()]
         shutil.copyfile(self.path, path)
-        return [np.memmap(path, self.dtype, "r+", self.offset, self.shape, "F")]
+        return [self.place.writable(path)]
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
-        (values,) = results
         if not self.packed:
-            values.flush()  # type: ignore[attr-defined]
+            flush(results)
             return
-        flat = values.reshape(-1, order="F")
-        step = max(1, COPIED_AT_A_TIME // self.dtype.itemsize)
         with gzip.open(self.path) as source, gzip.open(path, "wb", compresslevel=6) as target:
-            target.write(source.read(self.offset))  # the header and its extensions, as they are
-            for start in range(0, len(flat), step):
-                target.write(flat[start : start + step].tobytes())
-            source.seek(self.offset + flat.nbytes)
+            header = source.read(self.place.offset)  # and its extensions
+            target.write(header)
+            for piece in _pieces(results[0]):
+                target.write(piece.tobytes())
+            source.seek(self.place.end)
             shutil.copyfileobj(source, target)
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
@@ -103,9 +106,8 @@ class Nifti(Picture):
         """
         opener: Any = gzip.open if self.packed else open
         with opener(self.path, "rb") as source:
-            head = bytearray(source.read(self.offset))
-            size = math.prod(self.shape) * self.dtype.itemsize
-            source.seek(self.offset + size)
+            head = bytearray(source.read(self.place.offset))
+            source.seek(self.place.end)
             tail = source.read()
         order = "<"
         header_size = int.from_bytes(head[:4], "little")
@@ -114,11 +116,18 @@ class Nifti(Picture):
             header_size = int.from_bytes(head[:4], "big")
         place = TYPE_OFFSETS[header_size]
         struct.pack_into(f"{order}2h", head, place, FLOAT32_CODE, FLOAT32_BITS)
-        flat = results[0].reshape(-1, order="F")
-        step = COPIED_AT_A_TIME // 4
+        dtype = np.dtype(np.float32).newbyteorder(order)
         with opener(path, "wb") as target:
             target.write(head)
-            for start in range(0, len(flat), step):
-                piece = flat[start : start + step].astype(f"{order}f4")
-                target.write(piece.tobytes())
+            for piece in _pieces(results[0]):
+                stored = piece.astype(dtype)
+                target.write(stored.tobytes())
             target.write(tail)
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the values of an array in NIfTI's order, piece by piece; views if it has this order."""
+    flat = array.reshape(-1, order="F")
+    step = max(1, COPIED_AT_A_TIME // array.itemsize)
+    for start in range(0, len(flat), step):
+        yield flat[start : start + step]

@@ -1,5 +1,6 @@
 """Arrays that a file stores as they are, in one piece, and that can be mapped from it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ class RawArray:
     offset: int
     shape: tuple[int, ...]
     order: Literal["C", "F"] = "C"
+
+    @property
+    def end(self) -> int:
+        """Position after the last value, in bytes."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, path: Path) -> np.ndarray:
         """Map the values for reading; changes of the array stay in memory.
