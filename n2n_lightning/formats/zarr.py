@@ -6,11 +6,12 @@ Moore et al., Histochem. Cell Biol. 2023.
 import json
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -29,9 +30,9 @@ _DIMENSION_NAMES = {
     "H": "y row rows height lat latitude",
     "W": "x column columns col cols width lon longitude",
 }
-LETTERS_BY_NAME = {
-    name: letter for letter, names in _DIMENSION_NAMES.items() for name in names.split()
-}
+LETTERS_BY_NAME: dict[str, str] = {}
+for _letter, _names in _DIMENSION_NAMES.items():
+    LETTERS_BY_NAME.update(dict.fromkeys(_names.split(), _letter))
 LISTED_IMAGES = 12  # names of images that a message lists
 
 
@@ -62,7 +63,8 @@ class ChosenArray:
         Returns:
             The first of them.
         """
-        return cls(levels[0], group, 0, tuple(levels[1:]))
+        full, *smaller = levels
+        return cls(full, group, 0, tuple(smaller))
 
 
 @dataclass(frozen=True)
@@ -129,19 +131,21 @@ class Zarr(Picture):
         """Return the axes that the image group or the array states."""
         group = self.chosen.group
         if group is not None:
-            scales = _multiscales(store[group] if group else store) or {}
+            scales = _multiscales(_item(store, group)) or {}
             dimensions = _dimensions_of_group(scales, self.chosen.level)
-            letters = dimensions.letters
-            if letters is not None and len(letters) == len(array.shape):
+            letters = dimensions.letters or ""
+            if len(letters) == len(array.shape):
                 return dimensions
         return Dimensions(_letters_of_array(array))
 
     def _refuse(self) -> None:
         if self.chosen.level:
-            group = f":{self.chosen.group}" if self.chosen.group else ""
+            image = self.path.name
+            if self.chosen.group:
+                image += f":{self.chosen.group}"
             raise InputError(
                 f"{self.part} is a smaller resolution of an image; name the image,"
-                f" {self.path.name}{group}: it is denoised in full, and its smaller resolutions"
+                f" {image}: it is denoised in full, and its smaller resolutions"
                 " are left out"
             )
 
@@ -151,7 +155,7 @@ class Zarr(Picture):
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
         self._copy(path)
-        _declare_float32(path / self.part if self.part else path)
+        _declare_float32(path / self.chosen.name)
         # consolidated metadata would repeat the old type of the array
         (path / ".zmetadata").unlink(missing_ok=True)
         _forget_consolidated(path / "zarr.json")
@@ -159,7 +163,7 @@ class Zarr(Picture):
 
     def _copy(self, path: Path) -> None:
         """Copy everything but the values of the array and the smaller resolutions."""
-        own_folder = self.path / self.part if self.part else self.path
+        own_folder = self.path / self.chosen.name
         smaller = {self.path / name for name in self.chosen.smaller}
 
         def left_out(place: Path) -> bool:
@@ -169,21 +173,21 @@ class Zarr(Picture):
 
         dangling = copy_folder(self.path, path, left_out)
         if dangling:
-            remark = f"without {dangling[0]}, a link to nothing"
-            self.note = f"{self.note}; {remark}" if self.note else remark
+            self._remark(f"without {dangling[0]}, a link to nothing")
 
     def _fill(self, path: Path, result: np.ndarray) -> None:
         """Write the values into the copy."""
         options: Any = {"use_consolidated": False} if self.part else {}
         store: Any = zarr.open(path, mode="r+", **options)
         if self.chosen.smaller:
-            group = store[self.chosen.group] if self.chosen.group else store
+            group = _item(store, self.chosen.group or "")
             attributes = dict(group.attrs)
-            scales = attributes.get("ome", attributes)["multiscales"][0]
+            described = attributes.get("ome", attributes)
+            scales = described["multiscales"][0]
             scales["datasets"] = scales["datasets"][:1]
             group.attrs.update(attributes)
             _consolidate(path, str(self.chosen.group))
-        array = store[self.part] if self.part else store
+        array = _item(store, self.chosen.name)
         values = result.reshape(self.shape)
         for region in _regions(array):
             array[region] = values[region]
@@ -199,7 +203,14 @@ def _multiscales(group: Any) -> dict[str, Any] | None:
     if not isinstance(several, list) or not several:
         return None
     first = several[0]
-    return first if isinstance(first, dict) and first.get("datasets") else None
+    if not isinstance(first, dict) or not first.get("datasets"):
+        return None
+    return first
+
+
+def _item(store: Any, name: str) -> Any:
+    """Return a member of a store; the store itself is at ""."""
+    return store[name] if name else store
 
 
 def _member_path(place: str, name: str) -> str:
@@ -212,7 +223,11 @@ def _resolutions(group: Any, place: str) -> list[str]:
     scales = _multiscales(group)
     if scales is None:
         return []
-    return [_member_path(place, str(level["path"])) for level in scales["datasets"]]
+    levels: list[str] = []
+    for level in scales["datasets"]:
+        name = str(level["path"])
+        levels.append(_member_path(place, name))
+    return levels
 
 
 @dataclass
@@ -237,14 +252,10 @@ def _contents(group: Any, place: str) -> _Contents:
         # of files that are no part of the hierarchy, as OME/METADATA.ome.xml
         warnings.simplefilter("ignore")
         members = dict(group.members(max_depth=None))
-    labels: list[str] = []
-    for name, item in members.items():
-        if name.split("/")[-1] == "labels" and isinstance(item, zarr.Group):
-            labels.append(name)
     contents = _Contents()
     owned: set[str] = set()
     for name, item in members.items():
-        if any(name == label or name.startswith(f"{label}/") for label in labels):
+        if _is_label(members, name):
             continue
         path = _member_path(place, name)
         if isinstance(item, zarr.Array):
@@ -259,13 +270,19 @@ def _contents(group: Any, place: str) -> _Contents:
     return contents
 
 
-def _is_label(store: Any, name: str) -> bool:
-    """Return True if a path of a store leads into a group of labels."""
+def _is_label(members: Any, name: str) -> bool:
+    """Return True if a path leads into a group of labels.
+
+    Args:
+        members: a store, or its members by their paths.
+        name: the path.
+    """
     parts = name.split("/")
     if "labels" not in parts:
         return False
-    labels = "/".join(parts[: parts.index("labels") + 1])
-    return labels in store and isinstance(store[labels], zarr.Group)
+    depth = parts.index("labels") + 1
+    labels = "/".join(parts[:depth])
+    return labels in members and isinstance(members[labels], zarr.Group)
 
 
 def _choose(path: Path, store: Any, part: str | None) -> ChosenArray:
@@ -293,25 +310,34 @@ def _choose(path: Path, store: Any, part: str | None) -> ChosenArray:
         problem = "holds several arrays"
     names = sorted([*contents.groups, *contents.arrays])
     if item is not None and len(names) == 1:
+        (only,) = names
         if contents.groups:
-            return ChosenArray.largest(names[0], contents.groups[names[0]])
-        return ChosenArray(names[0])
-    listed = some_of([f"{path.name}:{name}" for name in names], LISTED_IMAGES)
-    raise InputError(f"{problem}; name one: {listed or '(it is empty)'}")
+            return ChosenArray.largest(only, contents.groups[only])
+        return ChosenArray(only)
+    choices = [f"{path.name}:{name}" for name in names]
+    listed = some_of(choices, LISTED_IMAGES) or "(it is empty)"
+    raise InputError(f"{problem}; name one: {listed}")
 
 
 def _with_group(store: Any, name: str) -> ChosenArray:
     """Return a named array with its image group; the highest resolution stands for the image."""
-    parts = name.split("/")
-    for depth in range(len(parts) - 1, -1, -1):
-        place = "/".join(parts[:depth])
-        levels = _resolutions(store[place] if place else store, place)
+    for place in _groups_above(name):
+        levels = _resolutions(_item(store, place), place)
         if name in levels:
             level = levels.index(name)
             if level == 0:
                 return ChosenArray.largest(place, levels)
             return ChosenArray(name, place, level)
     return ChosenArray(name)
+
+
+def _groups_above(name: str) -> list[str]:
+    """Return the paths of the groups that hold a member, the nearest first, "" (the store) last."""
+    places: list[str] = []
+    while name:
+        name, _, _ = name.rpartition("/")
+        places.append(name)
+    return places
 
 
 def _dimensions_of_group(scales: Mapping[str, Any], level: int) -> Dimensions:
@@ -325,15 +351,19 @@ def _dimensions_of_group(scales: Mapping[str, Any], level: int) -> Dimensions:
     for axis in scales.get("axes") or []:
         name = axis["name"] if isinstance(axis, dict) else axis
         names.append(str(name).lower())
-    known = all(name in NGFF_LETTERS for name in names)
-    if not known or "y" not in names or "x" not in names:
+    unknown = set(names) - set(NGFF_LETTERS)
+    if unknown or not {"y", "x"} <= set(names):
         return Dimensions()
     letters = "".join(NGFF_LETTERS[name] for name in names)
     factors: dict[str, float] = {}
-    for change in scales["datasets"][level].get("coordinateTransformations") or []:
+    changes = scales["datasets"][level].get("coordinateTransformations")
+    for change in changes or []:
         if change.get("type") == "scale":
-            factors = dict(zip(names, map(float, change["scale"]), strict=False))
-    depth, height, width = (factors.get(name, 0.0) for name in "zyx")
+            numbers = map(float, change["scale"])
+            factors = dict(zip(names, numbers, strict=False))
+    depth = factors.get("z", 0.0)
+    height = factors.get("y", 0.0)
+    width = factors.get("x", 0.0)
     if min(depth, height, width) > 0:
         return Dimensions(letters, (depth, height, width))
     return Dimensions(letters)
@@ -345,13 +375,18 @@ def _letters_of_array(array: Any) -> str | None:
     Names are in `dimension_names`, or xarray's `_ARRAY_DIMENSIONS`; unknown ones are of stacked
     images. None if height and width are not among them.
     """
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    if not names or len(names) != len(array.shape):
+    names = getattr(array.metadata, "dimension_names", None)
+    if not names:
+        names = array.attrs.get("_ARRAY_DIMENSIONS") or []
+    if len(names) != len(array.shape):
         return None
-    letters = "".join(LETTERS_BY_NAME.get(str(name).lower(), "N") for name in names)
-    if any(letters.count(letter) != 1 for letter in "HW"):
+    letters = ""
+    for name in names:
+        letters += LETTERS_BY_NAME.get(str(name).lower(), "N")
+    counts = Counter(letters)
+    if counts["H"] != 1 or counts["W"] != 1:
         return None
-    if any(letters.count(letter) > 1 for letter in "CDT"):
+    if max(counts["C"], counts["D"], counts["T"]) > 1:
         return None
     return letters
 
@@ -361,9 +396,8 @@ def _nodata_of(array: Any) -> tuple[float, ...]:
     numbers: set[float] = set()
     for name in ("_FillValue", "missing_value"):
         value = array.attrs.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        if math.isfinite(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and math.isfinite(value):
             numbers.add(float(value))
     return tuple(sorted(numbers))
 
@@ -377,22 +411,32 @@ def _consolidate(path: Path, group: str) -> None:
         path: of the store.
         group: the path of the group in it.
     """
-    parts = group.split("/") if group else []
-    for depth in range(len(parts), -1, -1):
-        place = parts[:depth]
-        folder = path.joinpath(*place)
-        version_2 = folder / ".zmetadata"
-        version_3 = folder / "zarr.json"
-        version: Any = 2 if version_2.exists() else 3
-        if version == 3:
-            if not version_3.exists():
-                continue
-            if not json.loads(version_3.read_text("utf-8")).get("consolidated_metadata"):
-                continue
-        version_2.unlink(missing_ok=True)
+    for place in (group, *_groups_above(group)):
+        version = _consolidated_version(path / place)
+        if version is None:
+            continue
+        (path / place / ".zmetadata").unlink(missing_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # version 3 of the format does not know them yet
-            zarr.consolidate_metadata(str(path), path="/".join(place), zarr_format=version)
+            zarr.consolidate_metadata(str(path), path=place, zarr_format=version)
+
+
+def _consolidated_version(folder: Path) -> Literal[2, 3] | None:
+    """Return the version of Zarr of a group with consolidated metadata; None without them."""
+    if (folder / ".zmetadata").exists():
+        return 2
+    path = folder / "zarr.json"
+    if path.exists() and _read_json(path).get("consolidated_metadata"):
+        return 3
+    return None
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
@@ -400,7 +444,8 @@ def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
     sides = array.shards or array.chunks
     starts: list[range] = []
     for length, side in zip(array.shape, sides, strict=True):
-        starts.append(range(0, length, max(1, side)))
+        step = max(1, side)
+        starts.append(range(0, length, step))
     for corner in product(*starts):
         region: list[slice] = []
         for start, side in zip(corner, sides, strict=True):
@@ -416,17 +461,17 @@ def _declare_float32(folder: Path) -> None:
     """
     path = folder / ".zarray"
     if path.exists():
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = _read_json(path)
         metadata["dtype"] = "<f4"
         metadata["filters"] = None
     else:
         path = folder / "zarr.json"
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = _read_json(path)
         metadata["data_type"] = "float32"
         _set_four_bytes(metadata["codecs"])
     if isinstance(metadata["fill_value"], int):
         metadata["fill_value"] = float(metadata["fill_value"])
-    path.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+    _write_json(path, metadata)
 
 
 def _set_four_bytes(codecs: list[dict[str, Any]]) -> None:
@@ -445,6 +490,6 @@ def _forget_consolidated(path: Path) -> None:
     """Remove consolidated metadata from a file of version 3."""
     if not path.exists():
         return
-    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata = _read_json(path)
     if metadata.pop("consolidated_metadata", None) is not None:
-        path.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+        _write_json(path, metadata)
