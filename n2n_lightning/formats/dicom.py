@@ -4,8 +4,9 @@ Results are derived images with UIDs of their own.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ LOSSY_SYNTAXES = (
 )
 SHARED_GROUPS = "SharedFunctionalGroupsSequence"
 FRAME_GROUPS = "PerFrameFunctionalGroupsSequence"
+
+# Numbers of a file that order a series, the most important first.
+ORDER_NUMBERS = ("TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
 
 Unit = tuple[float, float]  # slope and intercept
 
@@ -76,17 +80,17 @@ class Volume:
 
     Attributes:
         slices: the files.
-        frames: the order of the frames of a single file with several; empty otherwise.
         letters: of the axes.
         shape: of the array.
+        frames: the order of the frames of a single file with several; empty otherwise.
         depth: the spacing of planes in mm; None if it is not known.
     """
 
     slices: tuple[Slice, ...]
-    frames: tuple[int, ...]
     letters: str
     shape: tuple[int, ...]
-    depth: float | None
+    frames: tuple[int, ...] = ()
+    depth: float | None = None
 
     @property
     def first(self) -> Slice:
@@ -110,7 +114,8 @@ class Volume:
         Returns:
             A view with one axis of planes, then rows, columns and colours.
         """
-        return array.reshape(-1, *self.first.shape[1:])
+        plane = self.first.shape[1:]
+        return array.reshape(-1, *plane)
 
 
 class Dicom(Picture):
@@ -145,13 +150,15 @@ class Dicom(Picture):
                 frames[list(volume.frames)] = planes
                 self._save_slice(volume.first, frames, path)
                 continue
-            for number, file in enumerate(volume.slices):
-                self._save_slice(file, planes[number : number + 1], path)
+            for file, plane in zip(volume.slices, planes, strict=True):
+                self._save_slice(file, plane[np.newaxis], path)
 
-    def _save_slice(self, file: Slice, planes: np.ndarray, path: Path) -> None:
+    def _save_slice(self, file: Slice, frames: np.ndarray, path: Path) -> None:
         """Write a file of the series; `path` is the folder if the source is one."""
-        target = path / file.path.name if self.path.is_dir() else path
-        _write_derived(file, _as_stored(file, planes), target)
+        if self.path.is_dir():
+            path = path / file.path.name
+        stored = _as_stored(file, frames)
+        _write_derived(file, stored, path)
 
 
 def _volume_values(volume: Volume) -> Values:
@@ -160,7 +167,7 @@ def _volume_values(volume: Volume) -> Values:
     units = volume.units
     mixed = len(set(units)) > 1
     dtype = np.dtype(np.float32) if mixed else first.dtype
-    stored = Packed(volume.shape, dtype, lambda: _read_volume(volume, dtype, mixed))
+    stored = Packed(volume.shape, dtype, partial(_read_volume, volume, dtype, mixed))
     values = Values(stored, volume.letters, colour="C" in volume.letters)
     if not mixed:
         values.unit = units[0]
@@ -176,30 +183,37 @@ def _read_slice(path: Path) -> Slice:
     header = pydicom.dcmread(path, stop_before_pixels=True)
     _check_header(header, path)
     frames = int(header.get("NumberOfFrames") or 1)
-    shape: tuple[int, ...] = (frames, int(header.Rows), int(header.Columns))
+    rows = int(header.Rows)
+    columns = int(header.Columns)
     samples = int(header.SamplesPerPixel)
+    shape: tuple[int, ...] = (frames, rows, columns)
     if samples > 1:
         shape = (*shape, samples)
     kind = "i" if header.PixelRepresentation else "u"
-    dtype = np.dtype(f"{kind}{header.BitsAllocated // 8}")
+    itemsize = header.BitsAllocated // 8
+    dtype = np.dtype(f"{kind}{itemsize}")
     orientation = _orientation(header)
     places: list[float] = []
     direction: tuple[float, ...] = ()
     if orientation is not None:
         direction = tuple(np.round(orientation, 2).tolist())
-        normal = np.cross(orientation[:3], orientation[3:])
-        places = [float(np.dot(place, normal)) for place in _positions(header, frames)]
-    numbers = ("TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
+        along_rows, along_columns = orientation.reshape(2, 3)
+        normal = np.cross(along_rows, along_columns)
+        for position in _positions(header, frames):
+            place = np.dot(position, normal)
+            places.append(float(place))
     padding = header.get("PixelPaddingValue")
     if padding is not None:
-        padding = float(np.array(int(padding), np.int64).astype(dtype))
+        stored = np.int64(padding).astype(dtype)
+        padding = float(stored)
+    series = str(header.get("SeriesInstanceUID"))
     alone = str(path) if frames > 1 else ""
     return Slice(
         path=path,
-        key=(str(header.get("SeriesInstanceUID")), shape, dtype.str, direction, alone),
+        key=(series, shape, dtype.str, direction, alone),
         shape=shape,
         dtype=dtype,
-        order=tuple(float(header.get(name) or 0) for name in numbers),
+        order=tuple(float(header.get(name) or 0) for name in ORDER_NUMBERS),
         position=places[0] if len(places) == 1 else None,
         spacing=_pixel_spacing(header),
         units=_frame_units(header, frames),
@@ -219,10 +233,12 @@ def _check_header(header: Any, path: Path) -> None:
             f"{name}: its pixels are {colours}; MONOCHROME1, MONOCHROME2 and RGB are read"
         )
     bits = header.get("BitsAllocated")
-    if int(bits or 0) not in (8, 16, 32) or header.get("Modality") == "SEG":
+    is_segmentation = header.get("Modality") == "SEG"
+    if is_segmentation or bits not in (8, 16, 32):
         raise InputError(f"{name}: holds a segmentation or values of {bits} bits, no grey values")
     syntax = header.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and syntax.is_encapsulated and not _has_decoder(syntax):
+    packed = syntax.is_compressed and syntax.is_encapsulated
+    if packed and not _has_decoder(syntax):
         raise InputError(f"{name}: {syntax.name} cannot be unpacked here; {UNPACK_ADVICE}")
 
 
@@ -233,15 +249,20 @@ def _has_decoder(syntax: Any) -> bool:
         return False
 
 
+def _first_item(dataset: Any, name: str) -> Any:
+    """Return the first item of a sequence in a dataset; an empty dataset if there is none."""
+    items = dataset.get(name)
+    return items[0] if items else pydicom.Dataset()
+
+
 def _orientation(header: Any) -> np.ndarray | None:
     """Return the directions of rows and columns, 6 numbers; None if they are not known."""
     orientation = header.get("ImageOrientationPatient")
     if orientation is None:
         for name in (SHARED_GROUPS, FRAME_GROUPS):
-            groups = header.get(name)
-            planes = groups and header[name].value[0].get("PlaneOrientationSequence")
-            if planes:
-                orientation = planes[0].get("ImageOrientationPatient")
+            group = _first_item(header, name)
+            plane = _first_item(group, "PlaneOrientationSequence")
+            orientation = plane.get("ImageOrientationPatient", orientation)
     if orientation is None or len(orientation) != 6:
         return None
     return np.array([float(number) for number in orientation])
@@ -254,8 +275,8 @@ def _positions(header: Any, frames: int) -> list[list[float]]:
         return [[float(number) for number in position]]
     positions: list[list[float]] = []
     for group in header.get(FRAME_GROUPS) or []:
-        planes = group.get("PlanePositionSequence")
-        position = planes[0].get("ImagePositionPatient") if planes else None
+        plane = _first_item(group, "PlanePositionSequence")
+        position = plane.get("ImagePositionPatient")
         if position is not None:
             positions.append([float(number) for number in position])
     return positions
@@ -264,26 +285,26 @@ def _positions(header: Any, frames: int) -> list[list[float]]:
 def _pixel_spacing(header: Any) -> tuple[float, float] | None:
     """Return the distance of rows, and of columns, in mm."""
     spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    shared = header.get(SHARED_GROUPS)
-    if spacing is None and shared:
-        measures = shared[0].get("PixelMeasuresSequence")
-        if measures:
-            spacing = measures[0].get("PixelSpacing")
-    if not spacing or min(map(float, spacing)) <= 0:
+    if spacing is None:
+        shared = _first_item(header, SHARED_GROUPS)
+        measures = _first_item(shared, "PixelMeasuresSequence")
+        spacing = measures.get("PixelSpacing")
+    if not spacing:
         return None
-    return float(spacing[0]), float(spacing[1])
+    rows, columns = map(float, spacing)
+    if min(rows, columns) <= 0:
+        return None
+    return rows, columns
 
 
 def _frame_units(header: Any, frames: int) -> tuple[Unit, ...]:
     """Return (slope, intercept) of each frame."""
-    common = _unit_of(header)
-    shared = header.get(SHARED_GROUPS)
-    if common is None and shared:
-        common = _unit_of(shared[0])
-    units = [common or (1.0, 0.0)] * frames
+    shared = _first_item(header, SHARED_GROUPS)
+    common = _unit_of(header) or _unit_of(shared) or (1.0, 0.0)
+    units = [common] * frames
     groups = header.get(FRAME_GROUPS) or []
-    for frame in range(min(frames, len(groups))):
-        units[frame] = _unit_of(groups[frame]) or units[frame]
+    for frame, group in zip(range(frames), groups, strict=False):
+        units[frame] = _unit_of(group) or common
     return tuple(units)
 
 
@@ -291,7 +312,7 @@ def _unit_of(dataset: Any) -> Unit | None:
     """Return (slope, intercept) that a header or a functional group states, or None."""
     changes = dataset.get("PixelValueTransformationSequence")
     source = changes[0] if changes else dataset
-    if source is None or "RescaleSlope" not in source:
+    if "RescaleSlope" not in source:
         return None
     slope = float(source.RescaleSlope or 1)
     intercept = float(source.get("RescaleIntercept") or 0)
@@ -309,25 +330,31 @@ def _volume(group: Sequence[Slice]) -> Volume:
         return _volume_of_frames(first)
     letters = _plane_letters(first)
     plane = first.shape[1:]
-    if any(file.position is None for file in group):
-        ordered = sorted(group, key=lambda file: file.order)
-        return Volume(tuple(ordered), (), f"D{letters}", (len(group), *plane), None)
+    in_time = sorted(group, key=lambda file: file.order)
+    positions = [file.position for file in group]
+    if None in positions:
+        return Volume(tuple(in_time), f"D{letters}", (len(group), *plane))
     columns: dict[float, list[Slice]] = {}  # the files of each position, in time
-    for file in sorted(group, key=lambda file: (file.position, file.order)):
-        columns.setdefault(round(file.position or 0.0, 3), []).append(file)
-    times = len(next(iter(columns.values())))
-    if any(len(column) != times for column in columns.values()):
+    for file in sorted(in_time, key=lambda file: file.position or 0.0):
+        position = round(file.position or 0.0, 3)
+        columns.setdefault(position, []).append(file)
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
         raise InputError(
             f"its {len(group)} files lie at {len(columns)} positions, which makes no whole volumes;"
             " dcm2niix sorts them into NIfTI"
         )
-    files = tuple(column[time] for time in range(times) for column in columns.values())
-    depth = _plane_distance(columns)
+    files: list[Slice] = []
+    for planes_of_time in zip(*columns.values(), strict=True):
+        files += planes_of_time
+    slices = tuple(files)
+    depth = _plane_distance(list(columns))
+    (times,) = lengths
     if times == 1:
-        return Volume(files, (), f"D{letters}", (len(group), *plane), depth)
+        return Volume(slices, f"D{letters}", (len(columns), *plane), depth=depth)
     if len(columns) == 1:
-        return Volume(files, (), f"T{letters}", (times, *plane), None)
-    return Volume(files, (), f"TD{letters}", (times, len(columns), *plane), depth)
+        return Volume(slices, f"T{letters}", (times, *plane))
+    return Volume(slices, f"TD{letters}", (times, len(columns), *plane), depth=depth)
 
 
 def _plane_letters(file: Slice) -> str:
@@ -337,20 +364,24 @@ def _plane_letters(file: Slice) -> str:
 def _volume_of_frames(file: Slice) -> Volume:
     """Return the array of a single file: a plane, or frames in depth or time."""
     letters = _plane_letters(file)
-    count = file.shape[0]
+    count, *plane = file.shape
     if count == 1:
-        return Volume((file,), (), letters, file.shape[1:], None)
-    if len({round(place, 3) for place in file.places}) != count:
-        return Volume((file,), tuple(range(count)), f"T{letters}", file.shape, None)
-    order = tuple(int(frame) for frame in np.argsort(file.places))
+        return Volume((file,), letters, tuple(plane))
+    positions = {round(place, 3) for place in file.places}
+    if len(positions) != count:
+        in_time = tuple(range(count))
+        return Volume((file,), f"T{letters}", file.shape, in_time)
+    by_position = np.argsort(file.places)
     depth = _plane_distance(sorted(file.places))
-    return Volume((file,), order, f"D{letters}", file.shape, depth)
+    return Volume((file,), f"D{letters}", file.shape, tuple(by_position.tolist()), depth)
 
 
-def _plane_distance(places: Iterable[float]) -> float | None:
+def _plane_distance(places: Sequence[float]) -> float | None:
     """Return the typical distance of sorted positions; None for a single one."""
-    distances = np.abs(np.diff(list(places)))
-    return float(np.median(distances)) if len(distances) else None
+    if len(places) < 2:
+        return None
+    distances = np.abs(np.diff(places))
+    return float(np.median(distances))
 
 
 def _read_volume(volume: Volume, dtype: np.dtype, mixed: bool) -> np.ndarray:
@@ -358,19 +389,25 @@ def _read_volume(volume: Volume, dtype: np.dtype, mixed: bool) -> np.ndarray:
     result: np.ndarray = room(volume.shape, dtype)
     planes = volume.planes(result)
     if volume.frames:
-        planes[...] = _read_pixels(volume.first.path)[list(volume.frames)]
+        frames = _read_pixels(volume.first.path)
+        planes[...] = frames[list(volume.frames)]
     else:
         for number, file in enumerate(volume.slices):
             planes[number] = _read_pixels(file.path)
     if mixed:
-        padding = volume.first.padding
-        for plane, (slope, intercept) in zip(planes, volume.units, strict=True):
-            missing = np.zeros(plane.shape, bool)
-            if padding is not None:
-                missing = plane == padding
-            plane[...] = plane * slope + intercept
-            plane[missing] = np.nan
+        _scale_planes(planes, volume)
     return result
+
+
+def _scale_planes(planes: np.ndarray, volume: Volume) -> None:
+    """Change the planes of a volume from stored values to their units; padding becomes NaN."""
+    padding = volume.first.padding
+    for plane, (slope, intercept) in zip(planes, volume.units, strict=True):
+        missing = np.zeros(plane.shape, bool)
+        if padding is not None:
+            missing = plane == padding
+        plane[...] = plane * slope + intercept
+        plane[missing] = np.nan
 
 
 def _read_pixels(path: Path) -> np.ndarray:
@@ -380,7 +417,8 @@ def _read_pixels(path: Path) -> np.ndarray:
         array: np.ndarray = dataset.pixel_array
     except RuntimeError as error:  # of all decoders that there are
         name = dataset.file_meta.TransferSyntaxUID.name
-        raise InputError(f"{path.name}: {name} cannot be unpacked here; {UNPACK_ADVICE}") from error
+        reason = f"{name} cannot be unpacked here; {UNPACK_ADVICE}"
+        raise InputError(f"{path.name}: {reason}") from error
     return array
 
 
@@ -393,8 +431,9 @@ def _as_stored(file: Slice, planes: np.ndarray) -> np.ndarray:
     for number, (slope, intercept) in enumerate(file.units):
         offset = planes[number].astype(np.float64) - intercept
         values = np.rint(offset / slope)
-        values = np.where(np.isnan(values), file.padding or 0, values)
-        stored[number] = values.clip(limits.min, limits.max).astype(file.dtype)
+        values[np.isnan(values)] = file.padding or 0
+        clipped = values.clip(limits.min, limits.max)
+        stored[number] = clipped.astype(file.dtype)
     return stored
 
 
@@ -409,10 +448,13 @@ def _write_derived(file: Slice, pixels: np.ndarray, path: Path) -> None:
             dataset.LossyImageCompression = "01"
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     order: Any = ">" if syntax == ExplicitVRBigEndian else "<"
-    raw = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    dataset.PixelData = raw + b"\0" * (len(raw) % 2)
+    dtype = pixels.dtype.newbyteorder(order)
+    raw = pixels.astype(dtype).tobytes()
+    to_even_length = bytes(len(raw) % 2)
+    dataset.PixelData = raw + to_even_length
     element = dataset["PixelData"]
-    element.VR = "OW" if dataset.BitsAllocated > 8 or syntax.is_implicit_VR else "OB"
+    words = dataset.BitsAllocated > 8 or syntax.is_implicit_VR
+    element.VR = "OW" if words else "OB"
     element.is_undefined_length = False
     if int(dataset.SamplesPerPixel) > 1:
         dataset.PlanarConfiguration = 0
@@ -446,11 +488,12 @@ def _mark_derived(dataset: Any) -> None:
     source.PurposeOfReferenceCodeSequence = [purpose]
     dataset.SourceImageSequence = [source]
     dataset.DerivationDescription = f"Denoised by n2n_lightning {__version__}"
-    image_type = [str(value) for value in dataset.get("ImageType") or ["ORIGINAL", "PRIMARY"]]
-    dataset.ImageType = ["DERIVED", *image_type[1:]]
+    _, *image_type = dataset.get("ImageType") or ["ORIGINAL", "PRIMARY"]
+    dataset.ImageType = ["DERIVED", *map(str, image_type)]
     dataset.SOPInstanceUID = generate_uid()
     if "SeriesInstanceUID" in dataset:
-        dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[str(dataset.SeriesInstanceUID), RUN])
+        source_uid = str(dataset.SeriesInstanceUID)
+        dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[source_uid, RUN])
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     for name in ("DigitalSignaturesSequence", "MACParametersSequence"):
         if name in dataset:  # they vouch for other pixels
