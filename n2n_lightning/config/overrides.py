@@ -12,21 +12,46 @@ from n2n_lightning.files import InputError
 from n2n_lightning.paths import expand, located
 
 HERE = Path(__file__).resolve().parents[1]
-CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
+CONF = HERE / "conf"  # of the installed package
+if not CONF.is_dir():
+    CONF = HERE.parent / "conf"
 MULTIRUN = {"-m", "--multirun"}
 
 # Options whose values are paths. data.frames is none, but has colons, and numbers that are text.
-_DATA_PATHS = ("noisy", "target", "clean", "val_noisy", "val_target", "root", "val")
-_FOLDERS = ("resume", "init", "sweep.resume", "hydra.run.dir", "hydra.sweep.dir")
-PATHS = frozenset([*(f"data.{name}" for name in _DATA_PATHS), "data.frames", *_FOLDERS])
+PATHS = frozenset(
+    [
+        "data.noisy",
+        "data.target",
+        "data.clean",
+        "data.val_noisy",
+        "data.val_target",
+        "data.root",
+        "data.val",
+        "data.frames",
+        "resume",
+        "init",
+        "sweep.resume",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    ]
+)
 _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_./:+%@-]*")  # what Hydra's grammar takes without quotes
+_LIST = re.compile(r"\[(.*)\]")
 _OTHER = re.compile(r"[+-]?[\d_.]+(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.IGNORECASE)
 # Flags of Hydra that print something in place of a run.
 _QUESTIONS = frozenset(
     [
-        *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"),
-        *("--shell-completion", "-sc"),
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--version",
+        "--cfg",
+        "-c",
+        "--info",
+        "-i",
+        "--shell-completion",
+        "-sc",
     ]
 )
 
@@ -80,10 +105,11 @@ def after_flags(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]
     >>> after_flags(["--cfg", "job", "resume=run"], ["optim.lr=0.1"])
     ['--cfg', 'job', 'optim.lr=0.1', 'resume=run']
     """
-    first = 0
-    while first < len(arguments) and ("=" not in arguments[first] or arguments[first][0] == "-"):
-        first += 1
-    return [*arguments[:first], *overrides, *arguments[first:]]
+    for place, argument in enumerate(arguments):
+        is_flag = argument.startswith("-")
+        if "=" in argument and not is_flag:
+            return [*arguments[:place], *overrides, *arguments[place:]]
+    return [*arguments, *overrides]
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
@@ -97,25 +123,41 @@ def quoted(arguments: Sequence[str]) -> list[str]:
     >>> quoted(["data.root=plain/folder", "data.root=[a, my b]"])
     ['data.root=plain/folder', "data.root=['a','my b']"]
     """
-    sweeps = bool(MULTIRUN & {*arguments})
+    sweeps = not MULTIRUN.isdisjoint(arguments)
     return [_quoted_argument(argument, sweeps) for argument in arguments]
 
 
 def _quoted_argument(argument: str, sweeps: bool) -> str:
     match = _ARGUMENT.fullmatch(argument)
-    if match is None or match[2] not in PATHS:
+    if match is None:
         return argument
-    name, value = f"{match[1]}{match[2]}", match[3]
+    plus, option, value = match.groups()
+    if option not in PATHS:
+        return argument
+    name = plus + option
     if value.startswith("~"):
         value = expand(value)
-    if not _needs_quotes(value) or _is_quoted(value):
+    if _is_quoted(value) or not _needs_quotes(value):
         return f"{name}={value}"
-    if match[2] == "data.root" and re.fullmatch(r"\[.*\]", value) and not _exists(value):
-        folders = [unquoted(part.strip()) for part in value[1:-1].split(",")]
-        return f"{name}=[{','.join(map(quote, folders))}]"
-    several = sweeps and match[2].startswith("data.") and not _exists(value)
-    parts = value.split(",") if several else [value]
-    return f"{name}={','.join(map(quote, parts))}"
+    parts = [value]
+    if not _exists(value):
+        listed = _LIST.fullmatch(value)
+        if listed and option == "data.root":
+            folders = _quoted_folders(listed[1])
+            return f"{name}=[{folders}]"
+        if sweeps and option.startswith("data."):
+            parts = value.split(",")
+    values = ",".join(map(quote, parts))
+    return f"{name}={values}"
+
+
+def _quoted_folders(text: str) -> str:
+    """Return folders, listed with commas, with quotes around each."""
+    folders: list[str] = []
+    for part in text.split(","):
+        folder = unquoted(part.strip())
+        folders.append(quote(folder))
+    return ",".join(folders)
 
 
 def anchor_paths(config: dict[str, Any], folder: Path) -> None:
@@ -131,7 +173,9 @@ def anchor_paths(config: dict[str, Any], folder: Path) -> None:
         if group not in ("", "data"):
             continue
         values: Any = config.get(group) if group else config
-        value = values.get(key) if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            continue
+        value = values.get(key)
         if isinstance(value, list):
             values[key] = [_anchored(path, folder) for path in value]
         elif value is not None:
@@ -141,21 +185,33 @@ def anchor_paths(config: dict[str, Any], folder: Path) -> None:
 def _anchored(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or value == "pretrained":
         return value
-    return expand(value) if Path.cwd() == folder else located(value, folder)
+    if Path.cwd() == folder:
+        return expand(value)
+    return located(value, folder)
 
 
 def _needs_quotes(text: str) -> bool:
     """Return True for a path that Hydra cannot read, or reads as another type: 2024, true."""
-    return not _PLAIN.fullmatch(text) or bool(_OTHER.fullmatch(text))
+    if not _PLAIN.fullmatch(text):
+        return True
+    return _OTHER.fullmatch(text) is not None
 
 
 def _exists(text: str) -> bool:
     """Return True if a file has this name, or this name before the array in it (data.h5:noisy)."""
-    return Path(text).exists() or Path(text.rpartition(":")[0] or "?").is_file()
+    if Path(text).exists():
+        return True
+    file, _, _ = text.rpartition(":")
+    return bool(file) and Path(file).is_file()
 
 
 def _is_quoted(text: str) -> bool:
-    return len(text) > 1 and text[0] in "'\"" and text[-1] == text[0] and not Path(text).exists()
+    if len(text) < 2:
+        return False
+    mark = text[0]
+    if mark not in "'\"" or text[-1] != mark:
+        return False
+    return not Path(text).exists()
 
 
 def quote(text: str) -> str:
@@ -165,7 +221,8 @@ def quote(text: str) -> str:
     7
     """
     text = text.replace("${", "\\${")  # no interpolation
-    return "'" + re.sub(r"(\\*)('|$)", _escaped, text) + "'"
+    escaped = re.sub(r"(\\*)('|$)", _escaped, text)
+    return f"'{escaped}'"
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -194,12 +251,25 @@ def unquoted(text: str) -> str:
     >>> unquoted(quote("it's")), unquoted("plain")
     ("it's", 'plain')
     """
-    return re.sub(r"\\(['\"\\$])", r"\1", text[1:-1]) if _is_quoted(text) else text
+    if not _is_quoted(text):
+        return text
+    inside = text[1:-1]
+    return re.sub(r"\\(['\"\\$])", r"\1", inside)
 
 
 def asks_hydra(arguments: Sequence[str]) -> bool:
     """Return True if the arguments have a flag of Hydra that prints something in place of a run."""
-    return any(word.partition("=")[0] in _QUESTIONS for word in arguments)
+    flags = [word.partition("=")[0] for word in arguments]
+    return not _QUESTIONS.isdisjoint(flags)
+
+
+def _is_typed(arguments: Sequence[str], *options: str) -> bool:
+    """Return True if the arguments set one of these options."""
+    for argument in arguments:
+        name, equals, _ = argument.lstrip("+").partition("=")
+        if equals and name in options:
+            return True
+    return False
 
 
 def claim_run_folder(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -213,22 +283,27 @@ def claim_run_folder(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     Raises:
         InputError: it cannot be made.
     """
-    option, base = "hydra.run.dir", "runs"
-    if MULTIRUN & {*arguments}:
-        option, base = "hydra.sweep.dir", "sweeps"
-    named = (f"{option}=", "resume=", "sweep.resume=")
-    if asks_hydra(arguments) or any(word.lstrip("+").startswith(named) for word in arguments):
+    option = "hydra.run.dir"
+    base = Path("outputs", "runs")
+    if not MULTIRUN.isdisjoint(arguments):
+        option = "hydra.sweep.dir"
+        base = Path("outputs", "sweeps")
+    is_named = _is_typed(arguments, option, "resume", "sweep.resume")
+    if is_named or asks_hydra(arguments):
         return list(arguments), None
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in count(1):
-        folder = Path("outputs", base, stamp if number == 1 else f"{stamp}_{number}")
+        name = stamp if number == 1 else f"{stamp}_{number}"
+        folder = base / name
         try:
             folder.mkdir(parents=True)
         except OSError as error:
-            if isinstance(error, FileExistsError) and folder.is_dir():
-                continue
-            raise unwritable(folder, option, error) from error
-        return [*arguments, f"{option}={folder.as_posix()}"], folder
+            taken = isinstance(error, FileExistsError) and folder.is_dir()
+            if not taken:
+                raise unwritable(folder, option, error) from error
+        else:
+            override = f"{option}={folder.as_posix()}"
+            return [*arguments, override], folder
     raise AssertionError("numbers do not end")
 
 
@@ -258,9 +333,9 @@ def apply_time_budget(config: dict[str, Any], overrides: Sequence[str]) -> None:
     >>> config["trainer"]["max_epochs"] is None
     True
     """
-    typed = any(o.lstrip("+").startswith("trainer.max_epochs=") for o in overrides)
-    if config["trainer"].get("max_time") and not typed:
-        config["trainer"]["max_epochs"] = None
+    trainer = config["trainer"]
+    if trainer.get("max_time") and not _is_typed(overrides, "trainer.max_epochs"):
+        trainer["max_epochs"] = None
 
 
 def remove_empty_folder(folder: Path | None) -> None:
@@ -268,7 +343,8 @@ def remove_empty_folder(folder: Path | None) -> None:
     if folder is None:
         return
     with suppress(OSError):
-        if [path.name for path in folder.iterdir()] == [".lock"]:  # of a run that was refused
-            (folder / ".lock").unlink()
+        lock = folder / ".lock"
+        if list(folder.iterdir()) == [lock]:  # of a run that was refused
+            lock.unlink()
         for empty in (folder, folder.parent, folder.parent.parent):
             empty.rmdir()
