@@ -134,6 +134,6 @@ def _is_smooth(page: np.ndarray) -> bool:
     for axis in (0, 1):
         differences = np.diff(page.astype(np.int64), axis=axis)
         heights = np.abs(differences)
-        unit_steps += np.count_nonzero(heights == 1)
-        steps += np.count_nonzero(heights)
+        unit_steps += int((heights == 1).sum())
+        steps += int((heights > 0).sum())
     return unit_steps > MAX_UNIT_STEPS * steps

@@ -124,7 +124,7 @@ class Mrc(Picture):
         fields = self.header.fields.copy()
         fields["mode"] = FLOAT32_MODE
         _renew_statistics(fields, values)
-        dtype = np.dtype(np.float32).newbyteorder(self.header.order)
+        dtype = np.dtype(f"{self.header.order}f4")
         with self.path.open("rb") as source, path.open("wb") as target:
             target.write(fields.tobytes())
             source.seek(HEADER_BYTES)

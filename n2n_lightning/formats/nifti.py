@@ -116,7 +116,7 @@ class Nifti(Picture):
             header_size = int.from_bytes(head[:4], "big")
         place = TYPE_OFFSETS[header_size]
         struct.pack_into(f"{order}2h", head, place, FLOAT32_CODE, FLOAT32_BITS)
-        dtype = np.dtype(np.float32).newbyteorder(order)
+        dtype = np.dtype(f"{order}f4")
         with opener(path, "wb") as target:
             target.write(head)
             for piece in _pieces(results[0]):
