@@ -33,15 +33,21 @@ class ReadOnlyFormat(Picture):
             names: the library's names of its axes.
             microns: the voxel spacing along Z, Y and X, as far as it is known.
         """
-        long = {name for name, n in zip(names, array.shape, strict=True) if n > 1}
-        colour = "S" in long
-        if colour and "C" in long:
+        sides = dict(zip(names, array.shape, strict=True))
+        colour = sides.get("S", 1) > 1
+        if colour and sides.get("C", 1) > 1:
             raise InputError("has colours and channels; export its channels apart")
-        letters = "".join(AXIS_LETTERS.get(name, "N") for name in names)
+        letters = ""
+        for name in names:
+            letters += AXIS_LETTERS.get(name, "N")
         self.letters, shape = squeezed(letters, array.shape)
         self.microns = tuple(float(n) for n in microns if n)
         self.note = "as OME-TIFF"
-        stored = replace(array, shape=shape, unpacked=lambda: array.unpacked().reshape(shape))
+
+        def unpacked() -> np.ndarray:
+            return array.unpacked().reshape(shape)
+
+        stored = replace(array, shape=shape, unpacked=unpacked)
         values = Values(stored, self.letters, colour=colour, full=array.shape)
         if len(self.microns) == 3 and "D" in self.letters:
             depth, height, width = self.microns
@@ -54,11 +60,15 @@ class ReadOnlyFormat(Picture):
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
         (result,) = results
         colour = self.values[0].colour
-        names = {**OME_NAMES, "C": "S" if colour else "C"}
-        axes = "".join(names.get(letter, letter) for letter in self.letters)
+        axes = ""
+        for letter in self.letters:
+            axes += OME_NAMES.get(letter, letter)
+        if colour:
+            axes = axes.replace("C", "S")
         metadata: dict[str, Any] = {"axes": axes}
         if self.microns:
-            for axis, size in zip("ZYX"[-len(self.microns) :], self.microns, strict=True):
+            known_axes = "ZYX"[-len(self.microns) :]
+            for axis, size in zip(known_axes, self.microns, strict=True):
                 metadata[f"PhysicalSize{axis}"] = size
         tifffile.imwrite(
             path,

@@ -31,8 +31,10 @@ def rescaled(
     [105.0, 110.0]
     """
     factor, offset = source
-    shifted = array.astype(np.float64) * factor + (offset - target[1])
-    result: np.ndarray = shifted / target[0]
+    target_factor, target_offset = target
+    scaled = array.astype(np.float64) * factor
+    shifted = scaled + (offset - target_offset)
+    result: np.ndarray = shifted / target_factor
     if nodata_values:
         result[np.isin(array, nodata_values)] = np.nan
     return result
@@ -79,8 +81,10 @@ def mean_of_halves(result: np.ndarray, first: Values, second: Values) -> None:
         one = first.array[place]
         other = rescaled(second.array[place], second.unit, first.unit, second.nodata_values)
         alone = np.isnan(other) | np.isin(one, first.nodata_values)
-        mean = np.where(alone, one, (one.astype(np.float64) + other) / 2)
+        sum_of_both = one.astype(np.float64) + other
+        mean = np.where(alone, one, sum_of_both / 2)
         if np.issubdtype(result.dtype, np.integer):
             limits = np.iinfo(result.dtype)
-            mean = np.rint(mean).clip(limits.min, limits.max)
+            rounded = np.rint(mean)
+            mean = rounded.clip(limits.min, limits.max)
         result[place] = mean
