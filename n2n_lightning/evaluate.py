@@ -14,8 +14,8 @@ from typing import Any
 from n2n_lightning.config.overrides import quote
 from n2n_lightning.files import InputError, Parser, command, option, spelled
 from n2n_lightning.inference.plan import refuse_inputs
-from n2n_lightning.reporting import score_table
-from n2n_lightning.reporting.score_table import NOISY_INPUT
+from n2n_lightning.reporting import evaluation_table
+from n2n_lightning.reporting.evaluation_table import NOISY_INPUT
 
 PAIRS_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
@@ -431,16 +431,16 @@ def main() -> int:
         reference = found[first] if first and name != first else None
         rows[name] = {**summarise(measured, reference), **notes[name]}
     if args.fsc:
-        score_table.write_correlation(args.fsc, curves(runs, data, args.device), rows)
+        evaluation_table.write_correlation(args.fsc, curves(runs, data, args.device), rows)
     _describe(args, data, networks)
-    score_table.show(rows)
+    evaluation_table.show(rows)
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
-        score_table.write_json(args.json, content)
+        evaluation_table.write_json(args.json, content)
     if args.csv:
-        score_table.write_csv(args.csv, found)
+        evaluation_table.write_csv(args.csv, found)
     if args.picture:
-        score_table.draw_extremes(found[first or NOISY_INPUT], data, args.picture)
+        evaluation_table.draw_extremes(found[first or NOISY_INPUT], data, args.picture)
     return failed
 
 

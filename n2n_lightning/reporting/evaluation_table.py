@@ -1,4 +1,4 @@
-"""The scores of `evaluate`: the table on the terminal, JSON, CSV, and pictures."""
+"""The scores of `evaluate`: the table on the terminal, JSON, CSV and pictures."""
 
 import csv
 import io
