@@ -35,21 +35,28 @@ def shells(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
     first = _spectrum(one, window)
     second = _spectrum(other, window)
     *full, last = one.shape
-    frequencies = [np.fft.fftfreq(length) for length in full] + [np.fft.rfftfreq(last)]
-    squares = [along(f, axis, dims) ** 2 for axis, f in enumerate(frequencies)]
-    radius = np.sqrt(sum(squares))
-    shell = np.minimum((radius * 2 * count).astype(int), count).ravel()
+    frequencies = [np.fft.fftfreq(length) for length in full]
+    frequencies.append(np.fft.rfftfreq(last))
+    squared_radius = np.zeros(())
+    for axis, frequency in enumerate(frequencies):
+        squared_radius = squared_radius + along(frequency, axis, dims) ** 2
+    shell = (np.sqrt(squared_radius) * 2 * count).astype(int)
+    shell = np.minimum(shell, count).ravel()
     cross = (first * second.conj()).real
+    power = np.abs(first) ** 2
+    power_of_other = np.abs(second) ** 2
     sums = []
-    for term in (cross, np.abs(first) ** 2, np.abs(second) ** 2):
-        sums.append(np.bincount(shell, term.ravel(), count + 1)[:count])
+    for term in (cross, power, power_of_other):
+        of_shells = np.bincount(shell, term.ravel(), count + 1)
+        sums.append(of_shells[:count])
     return np.stack(sums, 1)
 
 
 def _spectrum(values: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Return the Fourier transform of real values without their mean, times a window."""
     values = values.astype(np.float64)
-    return np.fft.rfftn((values - values.mean()) * window)
+    values = values - values.mean()
+    return np.fft.rfftn(values * window)
 
 
 @dataclass
@@ -79,7 +86,9 @@ class Correlation:
             other: of the same shape.
         """
         sums = shells(one, other, self.count)
-        self._sums = sums if self._sums is None else self._sums + sums
+        if self._sums is not None:
+            sums = self._sums + sums
+        self._sums = sums
 
     @property
     def frequencies(self) -> list[float]:
@@ -92,8 +101,9 @@ class Correlation:
         if self._sums is None:
             return [0.0] * self.count
         cross, first, second = self._sums.T
-        correlation = cross / np.maximum(np.sqrt(first * second), 1e-30)
-        return [float(value) for value in correlation]
+        power = np.sqrt(first * second)
+        correlation: list[float] = (cross / np.maximum(power, 1e-30)).tolist()
+        return correlation
 
 
 def resolution(
@@ -130,8 +140,8 @@ def planes_of(batch: Any) -> list[np.ndarray]:
     Returns:
         NumPy arrays, float32.
     """
-    channels = batch.flatten(0, 1)
-    return [channel.float().cpu().nan_to_num(0).numpy() for channel in channels]
+    channels = batch.flatten(0, 1).float().cpu()
+    return list(channels.nan_to_num(0).numpy())
 
 
 def curves(
@@ -155,8 +165,10 @@ def curves(
         ready = data.on_after_batch_transfer(batch, 0)
         for name, run in runs.items():
             with torch.inference_mode():
-                ones = planes_of(run(ready["input"].to(device)))
-                others = planes_of(run(ready["other_input"].to(device)))
+                one_half = run(ready["input"].to(device))
+                other_half = run(ready["other_input"].to(device))
+            ones = planes_of(one_half)
+            others = planes_of(other_half)
             for one, other in zip(ones, others, strict=True):
                 correlations[name].add(one, other)
     return correlations

@@ -1,15 +1,14 @@
 """Noise level of each capture of a scene, and scores of captures whose noise differs."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.blocks import cut_blocks
 
 # Ratio of standard deviations; captures that differ more are trained on in one direction only.
@@ -18,29 +17,36 @@ ABOUT = 0.97  # of it: measured ratios of 1.5 are at least 1.5 times this
 CLEAN_RATIO = 1 / 400  # ratio of variances: noise below does not change a score by 0.1 dB
 FIT = 512  # pixels: side of the part that the weights of a prediction are fitted on
 
-# Half of the neighbours that predict a pixel; the others are opposite to them. Those of the first
-# set are the nearest. Where noise is correlated, along lines or over some pixels, farther ones are
-# needed, whose noise is independent.
-NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = (
-    (
-        (0, 1),
-        (1, 0),
-        (1, 1),
-        (1, -1),
-        (0, 2),
-        (2, 0),
-        (1, 2),
-        (1, -2),
-        (2, 1),
-        (2, -1),
-        (2, 2),
-        (2, -2),
-    ),
-    ((1, 1), (1, -1), (1, 2), (1, -2), (2, 1), (2, -1), (2, 2), (2, -2)),
-    ((3, 3), (3, -3), (3, 4), (3, -4), (4, 3), (4, -3)),
-    ((6, 6), (6, -6), (6, 8), (6, -8), (8, 6), (8, -6)),
+# Half of the neighbours that predict a pixel; the others are opposite to them. Where noise is
+# correlated, along lines or over some pixels, farther ones are needed, whose noise is independent.
+_Offsets = tuple[tuple[int, int], ...]
+_NEAREST: _Offsets = (
+    (0, 1),
+    (1, 0),
+    (1, 1),
+    (1, -1),
+    (0, 2),
+    (2, 0),
+    (1, 2),
+    (1, -2),
+    (2, 1),
+    (2, -1),
+    (2, 2),
+    (2, -2),
 )
+_OFF_LINES: _Offsets = tuple(offset for offset in _NEAREST if 0 not in offset)
+_FAR: _Offsets = (
+    (3, 3),
+    (3, -3),
+    (3, 4),
+    (3, -4),
+    (4, 3),
+    (4, -3),
+)
+_FARTHEST: _Offsets = tuple((2 * dy, 2 * dx) for dy, dx in _FAR)
+NEIGHBOURS = (_NEAREST, _OFF_LINES, _FAR, _FARTHEST)
 ROWS = 40_000  # pixels that the weights are fitted to
+MIN_MEASURED = 8  # blocks: with fewer, no levels are given
 ENOUGH = 24  # blocks without clipped values: with as many, only these are measured
 # share of the pixels away from the lowest and highest value: with fewer, these are not clipped
 LEFT = 0.25
@@ -72,7 +78,8 @@ def residual(image: Tensor, reach: int = 0) -> Tensor:
         return result
     level, weights = fit
     unpredicted = _inside(image, far) - level
-    for weight, mean in zip(weights, _opposite_means(image, reach), strict=True):
+    means = _opposite_means(image, reach)
+    for weight, mean in zip(weights, means, strict=True):
         unpredicted -= weight * (mean - level)
     _inside(result, far).copy_(unpredicted)
     return result
@@ -89,33 +96,45 @@ def _fit_prediction(image: Tensor, reach: int) -> tuple[Tensor, list[float]] | N
         A mean level, and the weight of each pair of opposite neighbours, less that level.
     """
     small = _middle(image)
-    wanted = _inside(small, _farthest(reach)).flatten()
+    far = _farthest(reach)
+    wanted = _inside(small, far).flatten()
     step = max(1, len(wanted) // ROWS)
     wanted = wanted[::step]
-    columns = torch.stack([mean.flatten()[::step] for mean in _opposite_means(small, reach)], 1)
-    known = wanted.isfinite() & columns.isfinite().all(1)
-    if known.sum() < 5 * columns.shape[1]:
+    columns = []
+    for mean in _opposite_means(small, reach):
+        columns.append(mean.flatten()[::step])
+    neighbours = torch.stack(columns, 1)
+    known = wanted.isfinite() & neighbours.isfinite().all(1)
+    if known.sum() < 5 * len(columns):
         return None
-    level = wanted[known].mean()
-    columns = columns[known] - level
-    wanted = wanted[known] - level
-    gram = columns.T @ columns
+    wanted = wanted[known]
+    neighbours = neighbours[known]
+    level = wanted.mean()
+    wanted = wanted - level
+    neighbours = neighbours - level
+    gram = neighbours.T @ neighbours
     ridge = 1e-4 * gram.diagonal().mean() + 1e-30
-    regular = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
-    return level, torch.linalg.solve(regular, columns.T @ wanted).tolist()
+    gram.diagonal().add_(ridge)
+    weights = torch.linalg.solve(gram, neighbours.T @ wanted)
+    return level, weights.tolist()
 
 
 def _farthest(reach: int) -> int:
     """Return the largest offset, along an axis, of one of `NEIGHBOURS`."""
-    return max(max(map(abs, offset)) for offset in NEIGHBOURS[reach])
+    farthest = 0
+    for dy, dx in NEIGHBOURS[reach]:
+        farthest = max(farthest, abs(dy), abs(dx))
+    return farthest
 
 
 def _inside(image: Tensor, far: int, dy: int = 0, dx: int = 0) -> Tensor:
     """Return the neighbours (dy, dx) of all pixels that are `far` from the borders; a view."""
     *_, height, width = image.shape
-    rows = slice(far + dy, height - far + dy)
-    columns = slice(far + dx, width - far + dx)
-    return image[..., rows, columns]
+    top = far + dy
+    left = far + dx
+    bottom = top + height - 2 * far
+    right = left + width - 2 * far
+    return image[..., top:bottom, left:right]
 
 
 def _opposite_means(image: Tensor, reach: int) -> Iterator[Tensor]:
@@ -129,12 +148,14 @@ def _opposite_means(image: Tensor, reach: int) -> Iterator[Tensor]:
 
 def _middle(image: Tensor) -> Tensor:
     """Return the middle of an image, or of 4 planes of a volume: up to FIT x FIT pixels."""
-    *depth, _, _ = axes.spatial(image[None])
-    for axis in axes.spatial(image[None]):
-        most = 4 if axis in depth else FIT
-        side = image.shape[axis - 1]
+    _, *depth, _, _ = image.shape
+    limits = [FIT, FIT]
+    if depth:
+        limits = [4, FIT, FIT]
+    for axis, most in enumerate(limits, 1):
+        side = image.shape[axis]
         start = max(0, side - most) // 2
-        image = image.narrow(axis - 1, start, min(side, most))
+        image = image.narrow(axis, start, min(side, most))
     return image
 
 
@@ -172,11 +193,15 @@ def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
     difference = own - other
     power = difference * residual(own, reach)
     power_of_both = difference.square()
-    free = power.isfinite() & ~near_ends(own) & ~near_ends(other)
+    known = power.isfinite()
+    clipped = near_ends(own) | near_ends(other)
+    free = known & ~clipped
     if free.double().mean() < LEFT:
-        free = power.isfinite()
+        free = known
     total = power_of_both[free].sum()
-    share = power[free].sum() / total if total > 0 else torch.nan
+    if not total > 0:
+        return torch.where(free, power, torch.nan)
+    share = power[free].sum() / total
     return torch.where(free, power, share * power_of_both)
 
 
@@ -192,7 +217,9 @@ def near_ends(image: Tensor) -> Tensor:
     known = image[image.isfinite()]
     if not known.numel():
         return torch.zeros_like(image, dtype=torch.bool)
-    at_end = (image == known.min()) | (image == known.max())
+    lowest = image == known.min()
+    highest = image == known.max()
+    at_end = lowest | highest
     *_, height, width = image.shape
     planes = at_end.float().reshape(-1, 1, height, width)
     near = F.max_pool2d(planes, 5, 1, 2)
@@ -221,28 +248,31 @@ class NoiseLevels:
         """Standard deviations, 0 for captures without noise."""
         deviations = []
         for k, variance in enumerate(self.variances):
-            noise = 0.0 if self._is_clean(k) else max(variance, 0.0)
-            deviations.append(noise**0.5)
+            if self._is_clean(k):
+                variance = 0.0
+            deviation = max(variance, 0.0) ** 0.5
+            deviations.append(deviation)
         return tuple(deviations)
 
     @property
     def ratio(self) -> float:
         """Ratio of the largest standard deviation to the smallest; infinite if that is 0."""
-        low, high = min(self.sigmas), max(self.sigmas)
-        return high / low if low else float("inf")
+        sigmas = self.sigmas
+        lowest = min(sigmas)
+        return max(sigmas) / lowest if lowest else math.inf
 
     @property
     def ratio_interval(self) -> tuple[float, float]:
         """95% interval of the ratio."""
-        high = max(self.variances)
         k = self._least_noisy
+        variance = self.variances[k]
         margin = 2 * self.errors[k]
-        ratios = []
-        for low in (self.variances[k] + margin, self.variances[k] - margin):
-            share = max(0.0, low) / high
-            ratios.append(share**-0.5 if share else float("inf"))
-        least, most = ratios
-        return least, most
+        return self._ratio_to(variance + margin), self._ratio_to(variance - margin)
+
+    def _ratio_to(self, variance: float) -> float:
+        """Return the largest standard deviation over that of a variance."""
+        share = max(0.0, variance) / max(self.variances)
+        return share**-0.5 if share else math.inf
 
     @property
     def noisier(self) -> tuple[int, ...]:
@@ -250,27 +280,32 @@ class NoiseLevels:
         k_least = self._least_noisy
         least = self.variances[k_least]
         least_at_most = least + 2 * self.errors[k_least]
+        limit = (ABOUT * UNEQUAL) ** 2 * least
         captures = []
         for k, variance in enumerate(self.variances):
-            surely = least_at_most < 0.8 * (variance - 2 * self.errors[k])
-            if surely and variance >= (ABOUT * UNEQUAL) ** 2 * least:
+            at_least = variance - 2 * self.errors[k]
+            surely = least_at_most < 0.8 * at_least
+            if surely and variance >= limit:
                 captures.append(k)
         return tuple(captures)
 
     @property
     def others(self) -> tuple[int, ...]:
         """Captures that are not `noisier`."""
+        captures = range(len(self.variances))
         noisier = self.noisier
-        return tuple(k for k in range(len(self.variances)) if k not in noisier)
+        return tuple(k for k in captures if k not in noisier)
 
     @property
     def clean(self) -> tuple[int, ...]:
         """Captures without noise of their own."""
-        return tuple(k for k in range(len(self.variances)) if self._is_clean(k))
+        captures = range(len(self.variances))
+        return tuple(k for k in captures if self._is_clean(k))
 
     @property
     def _least_noisy(self) -> int:
-        return min(range(len(self.variances)), key=self.variances.__getitem__)
+        least = min(self.variances)
+        return self.variances.index(least)
 
     def _is_clean(self, k: int) -> bool:
         at_most = self.variances[k] + 2 * self.errors[k]
@@ -286,9 +321,10 @@ class NoiseLevels:
             Each of the noisier captures with each of the others.
         """
         pairs = []
-        for i, j in product(self.noisier, self.others):
-            if within is None or abs(i - j) <= within:
-                pairs.append((i, j))
+        for noisier, other in product(self.noisier, self.others):
+            distance = abs(noisier - other)
+            if within is None or distance <= within:
+                pairs.append((noisier, other))
         return pairs
 
     def described(self) -> str:
@@ -301,15 +337,23 @@ class NoiseLevels:
         groups: list[tuple[int, ...]] = [(0,), (1,)]
         if count > 2:
             groups = [group for group in (self.noisier, self.others) if group]
-        sigmas = self.sigmas
         parts = []
         for group in groups:
-            squares = [sigmas[k] ** 2 for k in group]
-            mean = (sum(squares) / len(squares)) ** 0.5
+            mean = self._mean_sigma(group)
             level = f"{mean:.3g}" if mean else "none"
-            parts.append(f"{level} of {named(group, count)}")
-        ratio = f": ratio {self.ratio:.3g}" if min(sigmas) else ""
-        return f"sigma {', '.join(parts)}{ratio}"
+            captures = named(group, count)
+            parts.append(f"{level} of {captures}")
+        levels = ", ".join(parts)
+        if min(self.sigmas) == 0:
+            return f"sigma {levels}"
+        return f"sigma {levels}: ratio {self.ratio:.3g}"
+
+    def _mean_sigma(self, captures: Sequence[int]) -> float:
+        """Return the root of the mean variance of some captures."""
+        sigmas = self.sigmas
+        squares = [sigmas[k] ** 2 for k in captures]
+        mean = sum(squares) / len(squares)
+        return mean**0.5
 
 
 def named(captures: Sequence[int], count: int) -> str:
@@ -326,7 +370,8 @@ def named(captures: Sequence[int], count: int) -> str:
     ('the first captures', 'captures 1 to 3, 6', 'captures 8')
     """
     if count == 2 and len(captures) == 1:
-        return f"the {('first', 'second')[captures[0]]} captures"
+        ordinal = "second" if captures[0] else "first"
+        return f"the {ordinal} captures"
     runs: list[list[int]] = []
     for k in captures:
         if runs and runs[-1][-1] == k - 1:
@@ -335,9 +380,11 @@ def named(captures: Sequence[int], count: int) -> str:
             runs.append([k])
     parts = []
     for run in runs:
-        first, last = run[0] + 1, run[-1] + 1
+        first = run[0] + 1
+        last = run[-1] + 1
         parts.append(f"{first}" if first == last else f"{first} to {last}")
-    return f"captures {', '.join(parts)}"
+    numbers = ", ".join(parts)
+    return f"captures {numbers}"
 
 
 def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
@@ -353,26 +400,31 @@ def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
         None where the captures have too few known pixels, or no noise at all.
     """
     measurements = [_measure_blocks(captures) for captures in scenes]
-    if not measurements or sum(len(scene.total) for scene in measurements) < 8:
+    if not measurements:
         return None
     blocks = _joined(measurements)
+    if len(blocks.total) < MIN_MEASURED:
+        return None
     total = float(blocks.total.mean())
     if not total > 0:
         return None
     if blocks.free.sum() >= ENOUGH:
-        blocks = _joined([blocks], blocks.free)
+        blocks = blocks.chosen(blocks.free)
     powers = blocks.power[:, 0].mean(0)
     least = int(powers.argmin())
     most = int(powers.argmax())
-    texture = blocks.texture[:, least]
-    variance = (blocks.total + 0.05 * total) * (texture + 1e-3 * total)
+    texture = blocks.texture[:, least] + 1e-3 * total
+    variance = (blocks.total + 0.05 * total) * texture
     weight = 1 / variance
     weight = weight / weight.sum()
-    reach = _common_reach(blocks.power[:, :, [least, most]], weight, total)
+    extremes = blocks.power[:, :, [least, most]]
+    reach = _common_reach(extremes, weight, total)
     power = blocks.power[:, reach or 0]
     known = power.isfinite().all(1)
-    weight = weight[known] / weight[known].sum()
-    return _levels(power[known], weight, total, reach)
+    power = power[known]
+    weight = weight[known]
+    weight = weight / weight.sum()
+    return _levels(power, weight, total, reach)
 
 
 def _levels(power: Tensor, weight: Tensor, total: float, reach: int | None) -> NoiseLevels | None:
@@ -384,18 +436,21 @@ def _levels(power: Tensor, weight: Tensor, total: float, reach: int | None) -> N
         total: the mean variance of all captures.
         reach: see `NoiseLevels`.
     """
-    weighted = weight[:, None] * power
-    shares = weighted.sum(0)
-    if not shares.sum() > 0:
+    count, captures = power.shape
+    weight = weight[:, None]
+    weighted = weight * power
+    sums = weighted.sum(0)
+    if not sums.sum() > 0:
         return None
-    shares = shares / shares.sum()
-    deviation = power - shares * power.sum(1, keepdim=True)
-    deviation = weight[:, None] * deviation
+    shares = sums / sums.sum()
+    expected = shares * power.sum(1, keepdim=True)
+    deviation = weight * (power - expected)
     errors = deviation.square().sum(0).sqrt() / weighted.sum().abs()
-    errors = errors * (len(weight) / (len(weight) - 1)) ** 0.5
-    variance = total * len(shares)
-    variances = tuple((shares * variance).tolist())
-    return NoiseLevels(variances, tuple((errors * variance).tolist()), reach)
+    errors = errors * (count / (count - 1)) ** 0.5
+    variance = total * captures
+    variances = (shares * variance).tolist()
+    errors_of_variances = (errors * variance).tolist()
+    return NoiseLevels(tuple(variances), tuple(errors_of_variances), reach)
 
 
 @dataclass(frozen=True)
@@ -414,60 +469,88 @@ class _Blocks:
     texture: Tensor
     free: Tensor
 
+    def chosen(self, which: Tensor) -> "_Blocks":
+        """Return the blocks at which a mask (blocks,) is True."""
+        return _Blocks(
+            power=self.power[which],
+            total=self.total[which],
+            texture=self.texture[which],
+            free=self.free[which],
+        )
 
-def _joined(scenes: Sequence[_Blocks], chosen: Any = slice(None)) -> _Blocks:
-    """Join the blocks of several scenes, or some of them."""
-    parts = []
-    for name in ("power", "total", "texture", "free"):
-        parts.append(torch.cat([getattr(scene, name) for scene in scenes])[chosen])
-    return _Blocks(*parts)
+
+def _joined(scenes: Sequence[_Blocks]) -> _Blocks:
+    """Join the blocks of several scenes."""
+    return _Blocks(
+        power=torch.cat([scene.power for scene in scenes]),
+        total=torch.cat([scene.total for scene in scenes]),
+        texture=torch.cat([scene.texture for scene in scenes]),
+        free=torch.cat([scene.free for scene in scenes]),
+    )
 
 
 def _measure_blocks(captures: Sequence[Tensor]) -> _Blocks:
     """Measure the blocks of one scene that are known in every capture."""
     images = [image.double() for image in captures]
     count = len(images)
-    side = 16 if min(axes.size(images[0][None])) >= 64 else 8
-    total_image = sum(images[1:], images[0])
-    clipped = torch.stack([near_ends(image) for image in images]).any(0)
-    powers, totals, textures = [], [], []
+    _, height, width = images[0].shape
+    side = 16 if min(height, width) >= 64 else 8
+    sum_of_all = sum(images[1:], images[0])
+    clipped = torch.zeros_like(images[0], dtype=torch.bool)
+    powers: list[Tensor] = []
+    totals: list[Tensor] = []
+    textures: list[Tensor] = []
     for image in images:
-        difference = image - (total_image - image) / (count - 1)
+        clipped |= near_ends(image)
+        mean_of_others = (sum_of_all - image) / (count - 1)
+        difference = image - mean_of_others
         residuals = [residual(image, reach) for reach in range(len(NEIGHBOURS))]
-        powers.append(torch.stack([_means(difference * part, side) for part in residuals], 1))
+        by_reach = [_means(difference * unpredicted, side) for unpredicted in residuals]
+        powers.append(torch.stack(by_reach, 1))
         totals.append(_variances(difference, side))
         textures.append(_means(residuals[0].square(), side))
-    power = torch.stack(powers, 2)
-    texture = torch.stack(textures, 1)
     total = torch.stack(totals, 1).mean(1) * (count - 1) / count
-    known = torch.cat((power[:, 0], total[:, None], texture), 1).isfinite().all(1)
-    free = _means(clipped.double(), side) < 0.02
-    return _Blocks(power[known], total[known], texture[known], free[known])
+    blocks = _Blocks(
+        power=torch.stack(powers, 2),
+        total=total,
+        texture=torch.stack(textures, 1),
+        free=_means(clipped.double(), side) < 0.02,
+    )
+    known = total.isfinite()
+    known &= blocks.power[:, 0].isfinite().all(1)
+    known &= blocks.texture.isfinite().all(1)
+    return blocks.chosen(known)
 
 
 def _cut(image: Tensor, side: int) -> Tensor:
     """Cut an image (C, H, W) into blocks, smaller ones where the image is: (blocks, pixels)."""
     _, height, width = image.shape
-    blocks: Tensor = cut_blocks(image, min(side, height), min(side, width))
-    return blocks.permute(1, 3, 0, 2, 4).flatten(0, 1).flatten(1)
+    high = min(side, height)
+    wide = min(side, width)
+    blocks: Tensor = cut_blocks(image, high, wide)
+    rows_and_columns_first = blocks.permute(1, 3, 0, 2, 4)
+    return rows_and_columns_first.flatten(0, 1).flatten(1)
+
+
+def _half_known(blocks: Tensor) -> Tensor:
+    """Return True for each block, (blocks, pixels), of which half of the pixels are known."""
+    known = blocks.isfinite()
+    return known.double().mean(1) >= 0.5
 
 
 def _means(image: Tensor, side: int) -> Tensor:
     """Return the means of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
-    known = values.isfinite()
-    means = values.nan_to_num(0).sum(1) / known.sum(1)
-    return torch.where(known.double().mean(1) >= 0.5, means, torch.nan)
+    return torch.where(_half_known(values), values.nanmean(1), torch.nan)
 
 
 def _variances(image: Tensor, side: int) -> Tensor:
     """Return the variances of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
-    known = values.isfinite()
-    count = known.sum(1)
-    mean = values.nan_to_num(0).sum(1) / count
-    squares = (values - mean[:, None]).nan_to_num(0).square().sum(1)
-    return torch.where(known.double().mean(1) >= 0.5, squares / (count - 1), torch.nan)
+    count = values.isfinite().sum(1)
+    deviation = values - values.nanmean(1, keepdim=True)
+    variance = deviation.square().nansum(1) / (count - 1)
+    return torch.where(_half_known(values), variance, torch.nan)
 
 
 def _common_reach(power: Tensor, weight: Tensor, total: float) -> int | None:
@@ -495,11 +578,11 @@ def _reach(power: Tensor, weight: Tensor, total: float) -> int | None:
         weight: of the blocks, (blocks,), with sum 1.
         total: the mean variance of all captures.
     """
-    last = len(NEIGHBOURS) - 1
-    for near in range(last):
-        differences = power[:, near + 1 :] - power[:, near : near + 1]
-        if not any(_differs(column, weight, total) for column in differences.unbind(1)):
-            return near
+    estimates = power.unbind(1)
+    for reach, near in enumerate(estimates[:-1]):
+        farther = estimates[reach + 1 :]
+        if not any(_differs(far - near, weight, total) for far in farther):
+            return reach
     return None
 
 
@@ -513,10 +596,13 @@ def _differs(difference: Tensor, weight: Tensor, total: float) -> bool:
     """
     weight = weight * difference.isfinite()
     norm = weight.sum().clamp(min=1e-30)
-    mean = float((weight * difference.nan_to_num(0)).sum() / norm)
-    deviation = weight * (difference - mean).nan_to_num(0)
-    error = float(deviation.square().sum().sqrt() / norm)
-    return abs(mean) > max(SURE * error, 0.006 * total)
+    weighted = weight * difference
+    mean = float(weighted.nansum() / norm)
+    deviation = weight * (difference - mean)
+    squares = deviation.square().nansum()
+    error = float(squares.sqrt() / norm)
+    chance = SURE * error
+    return abs(mean) > max(chance, 0.006 * total)
 
 
 def one_way_errors(output: Tensor, reference: Tensor, noise: Tensor) -> Tensor:
@@ -535,4 +621,5 @@ def one_way_errors(output: Tensor, reference: Tensor, noise: Tensor) -> Tensor:
     """
     output = output.detach().cpu().double()
     reference = reference.detach().cpu().double()
-    return (output - reference).square() - noise.detach().cpu().double()
+    noise = noise.detach().cpu().double()
+    return (output - reference).square() - noise

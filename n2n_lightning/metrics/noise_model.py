@@ -51,14 +51,18 @@ def noise_model(pairs: list[tuple[np.ndarray, np.ndarray]]) -> NoiseModel | None
         one = blocks_of(first, side)
         other = blocks_of(second, side)
         known = ~np.isnan(one + other).any(1)
-        one, other = one[known], other[known]
-        brightness.append((one + other).mean(1) / 2)
-        variances.append((one - other).var(1, ddof=1) / 2)
+        one = one[known]
+        other = other[known]
+        total = (one + other).mean(1)
+        variance_of_both = (one - other).var(1, ddof=1)
+        brightness.append(total / 2)
+        variances.append(variance_of_both / 2)
     x = np.concatenate(brightness)
     v = np.concatenate(variances)
     if len(x) < MIN_BLOCKS:
         return None
-    return _line_through_blocks(x, v, 2 * side * side)
+    pixels = 2 * side * side
+    return _line_through_blocks(x, v, pixels)
 
 
 def _line_through_blocks(x: np.ndarray, v: np.ndarray, values: int) -> NoiseModel:
@@ -77,10 +81,12 @@ def _line_through_blocks(x: np.ndarray, v: np.ndarray, values: int) -> NoiseMode
         center_v = float((weight * v).sum())
         noise_of_x = float((weight * expected).sum()) / values
         offset = x - center_x
-        spread_of_x = float((weight * offset**2).sum()) - noise_of_x
+        spread_with_noise = float((weight * offset**2).sum())
+        spread_of_x = spread_with_noise - noise_of_x
         if spread_of_x < 4 * noise_of_x:
             return NoiseModel(mean, None, mean, points)
-        covariance = float((weight * offset * (v - center_v)).sum())
+        products = weight * offset * (v - center_v)
+        covariance = float(products.sum())
         b = covariance / spread_of_x
         a = center_v - b * center_x
     return NoiseModel(a, b, mean, points)
@@ -98,18 +104,20 @@ def noise_line_of_residual(
     Returns:
         a and b of the line; b is 0 where it would be negative.
     """
-    brightness = np.concatenate([image.ravel() for image in denoised]).astype(np.float64)
-    values = np.concatenate([image.ravel() for image in noisy]).astype(np.float64)
+    brightness = np.concatenate(denoised, axis=None, dtype=np.float64)
+    values = np.concatenate(noisy, axis=None, dtype=np.float64)
     removed = (values - brightness) ** 2
-    known = np.isfinite(removed) & np.isfinite(brightness)
+    known = np.isfinite(removed)
     if not known.any():
         return 0.0, 0.0
     x, v = _class_means(brightness[known], removed[known], 32).T
     flat = float(v.mean())
     brightest = max(abs(x).max(), 1e-30)
-    if len(x) < 2 or np.ptp(x) <= 1e-6 * brightest:
+    equally_bright = np.ptp(x) <= 1e-6 * brightest
+    if len(x) < 2 or equally_bright:
         return flat, 0.0
-    weight = 1 / np.maximum(v, 0.05 * flat)
+    expected = np.maximum(v, 0.05 * flat)
+    weight = 1 / expected
     slope, base = np.polyfit(x, v, 1, w=weight)
     if not slope > 0:
         return flat, 0.0
@@ -138,5 +146,11 @@ def robust_noise_line(brightness: np.ndarray, variance: np.ndarray) -> tuple[flo
 
 def _class_means(x: np.ndarray, v: np.ndarray, count: int) -> np.ndarray:
     """Return the means of x and v over up to `count` equally large classes of x: (n, 2)."""
-    classes = np.array_split(np.argsort(x), min(count, len(x)))
-    return np.array([(x[part].mean(), v[part].mean()) for part in classes])
+    order = np.argsort(x)
+    count = min(count, len(x))
+    means = []
+    for members in np.array_split(order, count):
+        mean_x = x[members].mean()
+        mean_v = v[members].mean()
+        means.append((mean_x, mean_v))
+    return np.array(means)

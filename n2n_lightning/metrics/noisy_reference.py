@@ -54,18 +54,18 @@ def squared_errors(outputs: Sequence[Tensor], captures: Sequence[Tensor]) -> Ten
     >>> squared_errors([(y1 + y2) / 2] * 2, [y1, y2]).item()
     -1.0
     """
-    shown = [image.detach().cpu().double() for image in outputs]
-    stored = [image.detach().cpu().double() for image in captures]
-    total = torch.zeros_like(stored[0])
+    denoised = [image.detach().cpu().double() for image in outputs]
+    noisy = [image.detach().cpu().double() for image in captures]
+    total = torch.zeros_like(noisy[0])
     count = torch.zeros_like(total)
-    for i, j in combinations(range(len(stored)), 2):
-        one = shown[i] - stored[j]
-        other = shown[j] - stored[i]
-        between = stored[i] - stored[j]
-        part = 0.5 * (one.square() + other.square() - between.square())
-        total += part.nan_to_num(0)
-        count += part.isfinite()
-    return torch.where(count > 0, total / count, torch.nan)
+    for i, j in combinations(range(len(noisy)), 2):
+        first = (denoised[i] - noisy[j]).square()
+        second = (denoised[j] - noisy[i]).square()
+        noise = (noisy[i] - noisy[j]).square()
+        error = 0.5 * (first + second - noise)
+        total += error.nan_to_num(0)
+        count += error.isfinite()
+    return total / count  # NaN where the count is 0
 
 
 @dataclass
@@ -116,9 +116,11 @@ class Estimates:
             first = max(self.scenes, default=-1) + 1
             scenes = range(first, first + len(errors))
         self.scenes += scenes
-        for error, other in zip(errors, noisy, strict=True):
+        for error, noisy_error in zip(errors, noisy, strict=True):
             known = error.isfinite().double()
-            planes = torch.stack((error.nan_to_num(0), other.nan_to_num(0), known))
+            error = error.nan_to_num(0)
+            noisy_error = noisy_error.nan_to_num(0)
+            planes = torch.stack((error, noisy_error, known))
             self.sums.append(_blocks(planes).numpy())
 
     def rows(self) -> np.ndarray:
@@ -144,19 +146,20 @@ class Estimates:
         if enough:
             known = [blocks.sum(0, keepdims=True) for blocks in known]
         rows: np.ndarray = np.concatenate(known)
-        return rows[rows[:, 2] > 0]
+        weights = rows[:, 2]
+        return rows[weights > 0]
 
     @property
     def error(self) -> float:
         """Mean squared error over the scenes; 0 or less where there are too few pixels to tell."""
-        rows = self.rows()
-        return float(rows[:, 0].sum() / rows[:, 2].sum())
+        errors, _, weights = self.rows().T
+        return float(errors.sum() / weights.sum())
 
     @property
     def noisy(self) -> float:
         """Mean squared error of the noisy images over the scenes."""
-        rows = self.rows()
-        return float(rows[:, 1].sum() / rows[:, 2].sum())
+        _, errors, weights = self.rows().T
+        return float(errors.sum() / weights.sum())
 
     def each(self) -> list[tuple[float, float]]:
         """Return the errors of each image that was added.
@@ -166,23 +169,25 @@ class Estimates:
         """
         pairs = []
         for sums in self.sums:
-            error, noisy, _ = sums.sum(0) / max(sums[:, 2].sum(), 1)
+            pixels = max(sums[:, 2].sum(), 1)
+            error, noisy, _ = sums.sum(0) / pixels
             pairs.append((float(error), float(noisy)))
         return pairs
 
     def interval(self) -> tuple[float, float]:
         """Return the 95% interval of the mean error, see `studentized`."""
-        rows = self.rows()
-        return studentized(rows[:, 0], rows[:, 2])
+        errors, _, weights = self.rows().T
+        return studentized(errors, weights)
 
 
 def _blocks(planes: Tensor) -> Tensor:
     """Return sums of (3, C, H, W) over blocks of its pixels and its channels: (blocks, 3)."""
     size = axes.size(planes)
+    *_, height, width = size
     smallest, largest = BLOCK_SIDES
-    side = round(math.sqrt(math.prod(size[-2:]) / BLOCKS))
+    side = round(math.sqrt(height * width / BLOCKS))
     side = max(smallest, min(largest, side))
-    pool: Any = F.avg_pool3d if len(size) == 3 else F.avg_pool2d
+    pool: Any = F.avg_pool3d if axes.deep(planes) else F.avg_pool2d
     window = [min(side, length) for length in size]
     summed = planes.sum(1, keepdim=True)
     pooled: Tensor = pool(summed, window, ceil_mode=True, divisor_override=1)
@@ -208,10 +213,28 @@ def studentized(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
         return -math.inf, math.inf
     mean, error = _mean_and_error(sums, weights)
     resamples = RESAMPLES if count <= RESAMPLES else FEW_RESAMPLES
-    draws = np.random.default_rng(0).integers(0, count, (resamples, count))
+    draws = resampled_rows(count, resamples)
     means, errors = _mean_and_error(sums[draws], weights[draws])
-    low, high = np.percentile((means - mean) / np.maximum(errors, 1e-12 * error), ENDS)
-    return float(mean - high * error), float(mean - low * error)
+    errors = np.maximum(errors, 1e-12 * error)
+    t = (means - mean) / errors
+    low, high = np.percentile(t, ENDS)
+    lower_end = mean - high * error
+    upper_end = mean - low * error
+    return float(lower_end), float(upper_end)
+
+
+def resampled_rows(count: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """Draw rows with replacement, the same ones at each call.
+
+    Args:
+        count: number of rows.
+        resamples: number of draws of as many rows.
+
+    Returns:
+        Numbers of rows, (resamples, count).
+    """
+    random = np.random.default_rng(0)
+    return random.integers(0, count, (resamples, count))
 
 
 def _mean_and_error(sums: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
@@ -219,11 +242,15 @@ def _mean_and_error(sums: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
     *_, count = sums.shape
     total = weights.sum(-1)
     mean = sums.sum(-1) / total
-    squares = (sums * sums).sum(-1)
+    squares_of_sums = (sums * sums).sum(-1)
+    squares_of_weights = (weights * weights).sum(-1)
     products = (sums * weights).sum(-1)
-    deviation = squares - 2 * mean * products + mean**2 * (weights * weights).sum(-1)
-    variance = np.maximum(deviation, 1e-300) * count / (count - 1)
-    return mean, np.sqrt(variance) / total
+    deviation = squares_of_sums - 2 * mean * products
+    deviation = deviation + mean**2 * squares_of_weights
+    deviation = np.maximum(deviation, 1e-300)
+    variance = deviation * count / (count - 1)
+    error = np.sqrt(variance) / total
+    return mean, error
 
 
 def summarise_estimates(estimates: Estimates, reference: Estimates | None = None) -> dict[str, Any]:
@@ -253,22 +280,42 @@ def summarise_estimates(estimates: Estimates, reference: Estimates | None = None
 
 def _measurable(error: float) -> float | None:
     """Return the PSNR of an estimated error; None where it is not above 0 or not finite."""
-    return psnr(error) if 0 < error < math.inf else None
+    if 0 < error < math.inf:
+        return psnr(error)
+    return None
 
 
 def _difference(estimates: Estimates, reference: Estimates) -> dict[str, Any]:
     """Return the paired difference in PSNR with its 95% interval, by the bootstrap over rows."""
-    ours, theirs = estimates.rows()[:, 0], reference.rows()[:, 0]
-    count = len(ours)
-    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each = -psnr_of_each(theirs[draws].sum(1) / ours[draws].sum(1))
     difference = psnr(estimates.error) - psnr(reference.error)
     if not math.isfinite(difference):
         return {"difference": None, "difference_interval": None}
-    if not np.isfinite(each).all():
-        return {"difference": difference, "difference_interval": None}
+    interval = _difference_interval(estimates.rows()[:, 0], reference.rows()[:, 0], difference)
+    return {"difference": difference, "difference_interval": interval}
+
+
+def _difference_interval(
+    errors: np.ndarray, reference_errors: np.ndarray, difference: float
+) -> list[float] | None:
+    """Return the ends of the interval; None where a resampled error is not above 0.
+
+    Args:
+        errors: of a denoiser, (n,).
+        reference_errors: those of the other one on the same rows.
+        difference: in PSNR between both.
+    """
+    count = len(errors)
+    draws = resampled_rows(count)
+    ours = errors[draws].sum(1)
+    theirs = reference_errors[draws].sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        differences = -psnr_of_each(theirs / ours)
+    if not np.isfinite(differences).all():
+        return None
     # Resampled means vary too little: their variance is that of n - 1 rows.
     wide = math.sqrt(count / max(1, count - 1))
-    ends = [difference + wide * (float(end) - difference) for end in np.percentile(each, ENDS)]
-    return {"difference": difference, "difference_interval": ends}
+    ends = []
+    for end in np.percentile(differences, ENDS):
+        distance = float(end) - difference
+        ends.append(difference + wide * distance)
+    return ends

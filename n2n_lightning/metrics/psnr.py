@@ -10,7 +10,9 @@ def psnr(error: float) -> float:
     Returns:
         10 log10(1 / error), in dB; infinite for 0 or less, NaN for NaN.
     """
-    return math.inf if error <= 0 else -10 * math.log10(error)
+    if error <= 0:
+        return math.inf
+    return -10 * math.log10(error)
 
 
 def psnr_of_each(errors: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.outlier_lists import listed_in
-from n2n_lightning.metrics.noisy_reference import RESAMPLES, Estimates, summarise_estimates
+from n2n_lightning.metrics.noisy_reference import Estimates, resampled_rows, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr, psnr_of_each
 
 # Sides of the window of SSIM in pixels: 3.5 standard deviations of 1.5 pixels on either side, as
@@ -70,14 +70,20 @@ def score_clean(denoise: Denoise, data: Any, device: str = "cpu") -> dict[str, A
 
 def _errors(images: Tensor, clean: Tensor) -> list[float]:
     """Return the mean squared error of each image of a batch."""
-    errors: list[float] = (images - clean).double().square().flatten(1).mean(1).tolist()
+    errors: list[float] = _squares(images, clean).mean(1).tolist()
     return errors
 
 
 def _known_errors(images: Tensor, clean: Tensor) -> list[float]:
     """Return the mean squared error of each image of a batch, over pixels that are not NaN."""
-    errors: list[float] = (images - clean).double().square().flatten(1).nanmean(1).tolist()
+    errors: list[float] = _squares(images, clean).nanmean(1).tolist()
     return errors
+
+
+def _squares(images: Tensor, clean: Tensor) -> Tensor:
+    """Return the squared errors of the pixels of each image: (B, pixels), float64."""
+    difference = (images - clean).double()
+    return difference.square().flatten(1)
 
 
 def _ssim(image: Any, clean: Any) -> float:
@@ -92,8 +98,10 @@ def _ssim(image: Any, clean: Any) -> float:
 
 def _ssim_of_planes(volume: Any, clean: Any) -> float:
     """Return the mean SSIM of the planes of a volume (C, D, H, W)."""
-    planes = [_ssim(volume[:, z], clean[:, z]) for z in range(clean.shape[1])]
-    return float(np.mean(planes))
+    scores = []
+    for z in range(clean.shape[1]):
+        scores.append(_ssim(volume[:, z], clean[:, z]))
+    return float(np.mean(scores))
 
 
 def summarise(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
@@ -114,12 +122,14 @@ def summarise(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[
     mse = np.array(scores["mse"])
     rounded = np.array(scores["mse_uint8"])
     each = _decibels(mse)
-    draws = np.random.default_rng(0).integers(0, len(mse), (RESAMPLES, len(mse)))
+    draws = resampled_rows(len(mse))
+    means = each[draws].mean(1)
+    totals = _decibels(mse[draws].mean(1))
     row: dict[str, Any] = {
         "psnr": float(each.mean()),
-        "psnr_interval": _interval(each[draws].mean(1)),
+        "psnr_interval": _interval(means),
         "psnr_total": psnr(max(mse.mean(), LEAST_ERROR)),
-        "psnr_total_interval": _interval(_decibels(mse[draws].mean(1))),
+        "psnr_total_interval": _interval(totals),
         "ssim": float(np.mean(scores["ssim"])),
     }
     if "ssim_planes" in scores:
@@ -130,7 +140,8 @@ def summarise(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[
         **_speed(scores),
     }
     if scores["outliers"]:
-        row["psnr_without_outliers"] = float(_decibels(scores["mse_without"]).mean())
+        without_outliers = _decibels(scores["mse_without"])
+        row["psnr_without_outliers"] = float(without_outliers.mean())
         row["outlier_pixels"] = scores["outliers"]
     if reference is not None:
         difference = each - _decibels(reference["mse"])
@@ -140,18 +151,23 @@ def summarise(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[
 
 
 def _summarise_noisy(scores: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
-    other = reference["estimates"] if reference else None
+    other = None
+    if reference is not None:
+        other = reference["estimates"]
     row = summarise_estimates(scores["estimates"], other)
     if scores["outliers"]:
         error = scores["estimates_without"].error
-        row["psnr_estimate_without_outliers"] = psnr(error) if error > 0 else None
+        row["psnr_estimate_without_outliers"] = None
+        if error > 0:
+            row["psnr_estimate_without_outliers"] = psnr(error)
         row["outlier_pixels"] = scores["outliers"]
     return row | _speed(scores)
 
 
 def _speed(scores: dict[str, Any]) -> dict[str, Any]:
     count = len(scores["images"])
-    return {"images": count, "images_per_second": count / max(scores["seconds"], 1e-9)}
+    seconds = max(scores["seconds"], 1e-9)
+    return {"images": count, "images_per_second": count / seconds}
 
 
 def _decibels(errors: Any) -> Any:
@@ -241,7 +257,8 @@ def validation_batches(data: Any) -> Iterator[tuple[Any, Any]]:
         Two batches, float (B, C, H, W) or (B, C, D, H, W).
     """
     for batch in _batches(data):
-        yield listed_in(batch).restored(batch["input"]), batch["target"]
+        noisy = listed_in(batch).restored(batch["input"])
+        yield noisy, batch["target"]
 
 
 def _batches(data: Any) -> Iterator[dict[str, Any]]:

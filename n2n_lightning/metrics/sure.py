@@ -39,12 +39,15 @@ def sure(
         result = denoise(noisy.astype(np.float32)).astype(np.float64)
         least = 0.05 * abs(a + b * np.nanmean(result))
         variance = np.maximum(a + b * result, least)
-        step = PERTURBATION * float(np.sqrt(np.nanmean(variance)))
+        sigma = float(np.sqrt(np.nanmean(variance)))
+        step = PERTURBATION * sigma
         perturbed = (noisy + step * sign).astype(np.float32)
         moved = denoise(perturbed).astype(np.float64)
-        divergence = 2 * variance * sign * (moved - result) / max(step, 1e-30)
-        each = (result - noisy) ** 2 - variance + divergence
-        known = np.isfinite(each)
-        total += float(each[known].sum())
-        count += int(known.sum())
+        change = 2 * variance * sign * (moved - result)
+        divergence = change / max(step, 1e-30)
+        residual = result - noisy
+        errors = residual**2 - variance + divergence
+        errors = errors[np.isfinite(errors)]
+        total += float(errors.sum())
+        count += len(errors)
     return total / max(count, 1)
