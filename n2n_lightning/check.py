@@ -5,14 +5,13 @@ trains on them. NOISY and TARGET are what `data.noisy=` and `data.target=` take:
 any format and layout (docs/how-to/pairs.md).
 """
 
-import json
 import shlex
 import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2n_lightning.files import InputError, Parser, command, replacing
+from n2n_lightning.files import InputError, Parser, command, json_text, replacing
 from n2n_lightning.inference.plan import refuse_inputs
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ def main() -> int:
         last = train_command(args, report, volumes)
     if args.json:
         with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(report.numbers, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(report.numbers), encoding="utf-8")
     if args.out:
         write_check_page(report, args.out, last)
         print(f"page: {args.out / 'check.html'}", file=sys.stderr)

@@ -4,6 +4,7 @@ import argparse
 import errno
 import hashlib
 import io
+import json
 import math
 import os
 import pickle
@@ -105,6 +106,34 @@ NEARLY_FULL = 2**16  # bytes left on a disk where a failed write is put down to 
 
 class DiskFull(OSError):
     """A file that does not fit on the disk; the text is the one line that the user sees."""
+
+
+def json_text(content: Any) -> str:
+    """Return plain data as JSON; NaN and infinity, which JSON does not have, as null.
+
+    Args:
+        content: dictionaries, lists, texts and numbers.
+
+    Returns:
+        Indented lines.
+
+    >>> print(json_text({"psnr": float("nan"), "epochs": 2}), end="")
+    {
+      "psnr": null,
+      "epochs": 2
+    }
+    """
+    return json.dumps(_without_infinite(content), indent=2) + "\n"
+
+
+def _without_infinite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _without_infinite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_infinite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 @contextmanager

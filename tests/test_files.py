@@ -63,3 +63,14 @@ def test_python_gets_the_spelling_of_python_and_a_command_its_own():
         pytest.raises(InputError, match=r"^--block 0: must be a whole number"),
     ):
         Pixelate(0)
+
+
+def test_scores_that_are_no_numbers_are_null_in_result_json(tmp_path):
+    from n2n_lightning.runs.folder import read_result, write_result
+
+    nan, infinity = float("nan"), float("inf")
+    write_result(tmp_path, {"val_psnr": nan, "fsc": {"noisy": [infinity, 0.5]}, "epochs": 2})
+    text = (tmp_path / "result.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert read_result(tmp_path) == {"val_psnr": None, "fsc": {"noisy": [None, 0.5]}, "epochs": 2}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.config.overrides import CONF
-from n2n_lightning.files import InputError, replacing
+from n2n_lightning.files import InputError, json_text, replacing
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.runs import locks
 
@@ -204,10 +204,11 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
     Args:
         folder: the run folder.
-        result: its content, plain data; its `format` is RUN_FORMAT.
+        result: its content, plain data; its `format` is RUN_FORMAT. A score that is not a finite
+            number, as PSNR without a known pixel, is written as null.
     """
     with replacing(folder / "result.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(result), encoding="utf-8")
 
 
 def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
