@@ -10,11 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from n2n_lightning.data.generated.random_fields import numpy_generator
-from n2n_lightning.randomness import generator
+from n2n_lightning.data.generated.random_fields import (
+    frequencies,
+    numpy_generator,
+    of_photographs,
+    reduced,
+    rotated,
+)
 
 SMALLEST_RADIUS = 10.0  # at twice the resolution of the image
 LARGEST_RADIUS = 400.0
@@ -40,11 +44,7 @@ def dead_leaves(
     Returns:
         (3, size, size), uint8.
     """
-    images = []
-    for i in range(count):
-        photo = colours[i % len(colours)]
-        images.append(_leaves(size, photo, generator(seed, "dead leaves", i)))
-    return images
+    return of_photographs("dead leaves", _leaves, count, size, colours, seed)
 
 
 def _leaves(
@@ -52,7 +52,7 @@ def _leaves(
     photo: Tensor,
     draws: torch.Generator,
 ) -> Tensor:
-    """Draw leaves from front to back, at twice the size: averaging 2 x 2 pixels smooths edges."""
+    """Draw leaves from front to back, at twice the size."""
     random = numpy_generator(draws)
     side = 2 * size
     canvas = np.zeros((side, side, 3), np.float32)
@@ -68,44 +68,40 @@ def _leaves(
         uncovered = empty[window]
         if not uncovered.any():
             continue
-        along, across, elliptic = _shape_coordinates(
-            window, uncovered.shape, centre, radius, random
-        )
-        if elliptic:
-            inside = along * along + across * across < 1
-        else:
-            inside = (np.abs(along) < 0.7) & (np.abs(across) < 0.7)
+        along, inside = _shape(window, uncovered.shape, centre, radius, random)
         leaf = uncovered & inside
         rough = texture[window][leaf]
         canvas[window][leaf] = _leaf_colour(palette, along[leaf], rough, random)
         empty[window] &= ~leaf
         missing -= int(leaf.sum())
-    canvas[empty] = palette[random.integers(0, len(palette))]  # the ground behind all leaves
-    image = F.avg_pool2d(torch.from_numpy(canvas).permute(2, 0, 1), 2)
-    return image.round().clamp(0, 255).to(torch.uint8)
+    ground = random.integers(0, len(palette))
+    canvas[empty] = palette[ground]
+    return reduced(canvas)
 
 
 def _radius(random: np.random.Generator) -> float:
     """Draw a radius of density r^-3, by the inverse of its cumulative distribution."""
     smallest = SMALLEST_RADIUS**-2
     largest = LARGEST_RADIUS**-2
-    return (smallest + random.random() * (largest - smallest)) ** -0.5
+    power = smallest + random.random() * (largest - smallest)
+    return power**-0.5
 
 
 def _span(centre: float, radius: float) -> slice:
     """Return the pixels along an axis that a leaf may cover."""
-    start = max(0, int(centre - radius))
-    return slice(start, max(0, int(centre + radius) + 1))
+    start = int(centre - radius)
+    stop = int(centre + radius) + 1
+    return slice(max(0, start), max(0, stop))
 
 
-def _shape_coordinates(
+def _shape(
     window: tuple[slice, slice],
     shape: tuple[int, ...],
     centre: np.ndarray,
     radius: float,
     random: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return distances from a leaf's centre along its axes, and True if it is an ellipse.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an ellipse or rectangle: distances from its centre along one axis, and its pixels.
 
     Args:
         window: the pixels.
@@ -122,11 +118,13 @@ def _shape_coordinates(
     y = rows[:, None] - centre[0]
     x = columns - centre[1]
     angle, stretch, kind = random.uniform((0, 0.3, 0), (np.pi, 1, 3))
-    along = np.cos(angle) * x + np.sin(angle) * y
-    across = np.cos(angle) * y - np.sin(angle) * x
+    along, across = rotated(x, y, angle)
     along = along / radius
     across = across / (radius * stretch)
-    return along, across, kind < 2  # a third are rectangles
+    if kind < 2:
+        return along, along * along + across * across < 1
+    inside = (np.abs(along) < 0.7) & (np.abs(across) < 0.7)  # a third are rectangles
+    return along, inside
 
 
 def _leaf_colour(
@@ -143,16 +141,17 @@ def _leaf_colour(
     first, second = palette[random.integers(0, len(palette), 2)]
     shade = max(0, random.uniform(-1, 0.5))  # a third of the leaves is shaded
     rough = max(0, random.uniform(-MAX_ROUGHNESS, MAX_ROUGHNESS))
-    mixture = shade * (along[:, None] + 1) / 2
-    colour = first + (second - first) * mixture
-    return colour + rough * texture[:, None]
+    mixture = shade * (along + 1) / 2
+    colour = first + (second - first) * mixture[:, None]
+    roughness = rough * texture
+    return colour + roughness[:, None]
 
 
 def _natural_texture(side: int, random: np.random.Generator) -> np.ndarray:
     """Draw (side, side) with the power spectrum of natural images, 1/f^2, standard deviation 1."""
-    rows = np.fft.fftfreq(side)[:, None]
-    columns = np.fft.rfftfreq(side)[None]
+    white = random.standard_normal((side, side))
+    rows, columns = frequencies(white.shape)
     frequency = np.maximum(np.hypot(rows, columns), 8 / side)
-    spectrum = np.fft.rfft2(random.standard_normal((side, side))) / frequency
-    texture = np.fft.irfft2(spectrum, (side, side)).astype(np.float32)
+    spectrum = np.fft.rfft2(white) / frequency
+    texture = np.fft.irfft2(spectrum, white.shape).astype(np.float32)
     return texture / texture.std()

@@ -40,26 +40,34 @@ def _specimen(size: int, draws: torch.Generator) -> Tensor:
         if kind == "grains":
             part = _grains(size, random)
         elif kind == "cloud":
-            contrast = random.uniform(0.5, 1.5)
-            part = np.exp(contrast * smooth_field(size, random.uniform(3, 40), random))
+            part = _cloud(size, random)
         else:
             part = _curves(size, random, kind == "filaments")
         part = part / max(np.quantile(part, 0.999), 1e-6)
         inside = cells if random.random() < 0.7 else 1.0
-        picture += random.uniform(0.2, 1) * part * inside
+        brightness = random.uniform(0.2, 1)
+        picture += brightness * part * inside
     picture = blurred(picture, random.uniform(0.6, 1.6))
     bright = np.quantile(picture, random.uniform(0.99, 0.9999))
     picture = picture / bright + random.uniform(0, 0.1)
     brightness = 255 * random.uniform(0.4, 1)
-    image = (brightness * picture.clip(0, None)).clip(0, 255)
-    pixels = image.round().astype(np.uint8)
+    picture = brightness * picture.clip(0, None)
+    pixels = picture.clip(0, 255).round().astype(np.uint8)
     return torch.from_numpy(pixels).expand(3, size, size)
+
+
+def _cloud(size: int, random: np.random.Generator) -> np.ndarray:
+    """Draw smooth brightness without structures: (size, size)."""
+    contrast = random.uniform(0.5, 1.5)
+    scale = random.uniform(3, 40)
+    return np.exp(contrast * smooth_field(size, scale, random))
 
 
 def _grains(size: int, random: np.random.Generator) -> np.ndarray:
     """Draw points of many brightnesses, blurred: (size, size)."""
     white = random.random((size, size))
-    points = white < 10 ** random.uniform(-3.3, -1.5)
+    share = 10 ** random.uniform(-3.3, -1.5)
+    points = white < share
     brightness = random.gamma(1, size=(size, size))
     return blurred(points * brightness, random.uniform(0.8, 5))
 
