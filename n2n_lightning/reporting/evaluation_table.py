@@ -2,12 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.files import replacing
+from n2n_lightning.files import json_text, replacing
 
 NOISY_INPUT = "noisy input"  # the name of the first row
 WIDTH = 150  # columns of a table that does not go to a terminal
@@ -27,8 +26,10 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     for row in rows.values():
         outliers = outliers or row.get("outlier_pixels", 0)
     heads = ["PSNR, mean [95%]", "PSNR, total", "SSIM", "8 bit: mean", "total"]
+    score_without_outliers = "psnr_without_outliers"
     if estimated:
         heads = ["PSNR, estimated [95%]"]
+        score_without_outliers = "psnr_estimate_without_outliers"
     if outliers:
         heads.append(f"without {outliers} outliers")
     table = Table("")
@@ -37,7 +38,7 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     for name, row in rows.items():
         cells = _estimate_cells(row) if estimated else _psnr_cells(row)
         if outliers:
-            cells.append(_decibels(row.get(f"psnr{'_estimate' * estimated}_without_outliers")))
+            cells.append(_decibels(row.get(score_without_outliers)))
         cells += _comparison_cells(row, name != NOISY_INPUT)
         table.add_row(name, *cells)
     console = Console(highlight=False)
@@ -47,7 +48,8 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def _estimate_cells(row: dict[str, Any]) -> list[str]:
-    return [_measured(row["psnr_estimate"], row["psnr_estimate_interval"], "{:.2f}")]
+    interval = row["psnr_estimate_interval"]
+    return [_measured(row["psnr_estimate"], interval, "{:.2f}")]
 
 
 def _psnr_cells(row: dict[str, Any]) -> list[str]:
@@ -64,7 +66,8 @@ def _comparison_cells(row: dict[str, Any], timed: bool) -> list[str]:
     """Return the difference to the first candidate, parameters and speed, as text."""
     cells = ["", "", ""]
     if "difference" in row:
-        cells[0] = _measured(row["difference"], row["difference_interval"], "{:+.2f}")
+        interval = row["difference_interval"]
+        cells[0] = _measured(row["difference"], interval, "{:+.2f}")
     if row.get("parameters"):
         cells[1] = f"{row['parameters']:,}"
     if timed:
@@ -73,7 +76,9 @@ def _comparison_cells(row: dict[str, Any], timed: bool) -> list[str]:
 
 
 def _decibels(value: float | None) -> str:
-    return "not measurable" if value is None else f"{value:.2f}"
+    if value is None:
+        return "not measurable"
+    return f"{value:.2f}"
 
 
 def _measured(value: float | None, ends: Sequence[float | None] | None, form: str) -> str:
@@ -83,7 +88,9 @@ def _measured(value: float | None, ends: Sequence[float | None] | None, form: st
     shown = []
     for end in ends or (None, None):
         shown.append("?" if end is None else form.format(end))
-    return f"{form.format(value)} [{', '.join(shown)}]"
+    number = form.format(value)
+    interval = ", ".join(shown)
+    return f"{number} [{interval}]"
 
 
 def draw_extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) -> None:
@@ -102,7 +109,9 @@ def draw_extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) 
 
     errors = found["mse"]
     order = sorted(range(len(errors)), key=errors.__getitem__, reverse=True)
-    chosen = list(dict.fromkeys(order[:count] + order[-count:]))
+    worst = order[:count]
+    best = order[-count:]
+    chosen = list(dict.fromkeys(worst + best))
     noisy_images: list[Any] = []
     clean_images: list[Any] = []
     for noisy_batch, clean_batch in validation_batches(data):
@@ -111,7 +120,8 @@ def draw_extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) 
     side = min(min(clean_images[i].shape[1:]) for i in chosen)
 
     def corners(images: Any) -> Any:
-        return torch.stack([images[i][..., :side, :side] for i in chosen])
+        parts = [images[i][..., :side, :side] for i in chosen]
+        return torch.stack(parts)
 
     noisy = corners(noisy_images)
     denoised = corners(found["images"])
@@ -119,8 +129,9 @@ def draw_extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) 
     beside = None
     if "estimates" in found:
         beside = [found["errors"][i] for i in chosen]
+    figure = draw_images(noisy, denoised, clean, errors=beside)
     with replacing(path) as temporary:
-        draw_images(noisy, denoised, clean, errors=beside).savefig(temporary)
+        figure.savefig(temporary)
 
 
 def write_correlation(path: Path, curves: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
@@ -151,7 +162,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         content: plain data.
     """
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content), encoding="utf-8")
 
 
 def write_csv(path: Path, found: dict[str, dict[str, Any]]) -> None:
@@ -161,11 +172,12 @@ def write_csv(path: Path, found: dict[str, dict[str, Any]]) -> None:
         path: the file.
         found: by the names of the candidates what scoring.score_clean or score_noisy returned.
     """
-    columns: dict[str, Sequence[Any]] = {"image": range(len(found[NOISY_INPUT]["mse"]))}
+    count = len(found[NOISY_INPUT]["mse"])
+    columns: dict[str, Sequence[Any]] = {"image": range(count)}
     for name, scores in found.items():
-        for score in ("mse", "ssim"):
-            if score in scores:
-                columns[f"{name} {score}"] = scores[score]
+        columns[f"{name} mse"] = scores["mse"]
+        if "ssim" in scores:
+            columns[f"{name} ssim"] = scores["ssim"]
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(columns)

@@ -61,6 +61,10 @@ class HtmlReport:
         self.out = out
         self.parts: list[dict[str, Any]] = []
 
+    def _append(self, kind: str, **values: Any) -> None:
+        """Append a part: its kind and what the templates need for it."""
+        self.parts.append({"kind": kind, **values})
+
     def heading(self, words: str, level: int = 2) -> None:
         """Append a heading.
 
@@ -68,7 +72,7 @@ class HtmlReport:
             words: the heading.
             level: 1 for the title of the page.
         """
-        self.parts.append({"kind": "heading", "text": words, "level": level})
+        self._append("heading", text=words, level=level)
 
     def paragraph(self, words: str, state: str = "") -> None:
         """Append a paragraph.
@@ -77,11 +81,11 @@ class HtmlReport:
             words: the text.
             state: its class in the style sheet: failed, killed, running, note.
         """
-        self.parts.append({"kind": "paragraph", "text": words, "state": state})
+        self._append("paragraph", text=words, state=state)
 
     def code(self, words: str) -> None:
         """Append a command line."""
-        self.parts.append({"kind": "code", "text": words})
+        self._append("code", text=words)
 
     def picture(self, name: str, content: bytes, caption: str) -> None:
         """Append an image and write it to a file.
@@ -94,7 +98,7 @@ class HtmlReport:
         with replacing(self.out / name) as temporary:
             temporary.write_bytes(content)
         data = base64.b64encode(content).decode()
-        self.parts.append({"kind": "picture", "name": name, "data": data, "caption": caption})
+        self._append("picture", name=name, data=data, caption=caption)
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
         """Append a matplotlib figure and write it to a PNG file.
@@ -115,7 +119,7 @@ class HtmlReport:
             pictures: from `slider.content`.
             caption: below the images.
         """
-        self.parts.append({"kind": "compared", "pictures": pictures, "caption": caption})
+        self._append("compared", pictures=pictures, caption=caption)
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Append a table and write it to a CSV file.
@@ -127,14 +131,15 @@ class HtmlReport:
         """
         columns = []
         for column in rows[0]:
-            if any(row[column] not in (None, "") for row in rows):
+            values = [row[column] for row in rows]
+            if any(value not in (None, "") for value in values):
                 columns.append(column)
         shown = []
         for row in rows:
             cells = [text(row[column]) for column in columns]
             state = str(row.get("state", ""))
             shown.append({"cells": cells, "state": state})
-        self.parts.append({"kind": "table", "names": columns, "rows": shown, "wide": WIDE})
+        self._append("table", names=columns, rows=shown, wide=WIDE)
         with (
             replacing(self.out / f"{name}.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -152,5 +157,6 @@ class HtmlReport:
         """
         for ending in ("html", "md"):
             content = rendered(f"page.{ending}", parts=self.parts, title=title)
-            with replacing(self.out / f"{name}.{ending}") as temporary:
+            path = self.out / f"{name}.{ending}"
+            with replacing(path) as temporary:
                 temporary.write_text(content, encoding="utf-8")

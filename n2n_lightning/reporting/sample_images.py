@@ -68,8 +68,9 @@ class Samples:
         Returns:
             Name, and remark if there is one.
         """
+        name = self.names[number]
         title = self.titles[number][image]
-        return f"{self.names[number]}, {title}" if title else self.names[number]
+        return f"{name}, {title}" if title else name
 
 
 def compared(samples: Samples) -> list[Compared]:
@@ -83,8 +84,14 @@ def compared(samples: Samples) -> list[Compared]:
     for i in range(len(samples.images[0])):
         labels = [samples.layer(k, i) for k in layers]
         images = [samples.images[k][i] for k in layers]
-        pictures.append(Compared(f"image {i + 1}", "", labels, [(images, "")]))
+        pictures.append(_numbered(i, labels, images))
     return pictures
+
+
+def _numbered(i: int, labels: list[str], layers: list[np.ndarray]) -> Compared:
+    """Return an image of one page, named by its number."""
+    page = (layers, "")
+    return Compared(f"image {i + 1}", about="", layers=labels, pages=[page])
 
 
 def side_by_side(runs: Sequence[tuple[str, Samples]]) -> list[Compared]:
@@ -117,7 +124,7 @@ def side_by_side(runs: Sequence[tuple[str, Samples]]) -> list[Compared]:
         if first.names[-1] != "removed":  # each run removed something else
             labels.append(first.layer(2, i))
             images.append(first.images[2][i])
-        pictures.append(Compared(f"image {i + 1}", "", labels, [(images, "")]))
+        pictures.append(_numbered(i, labels, images))
     return pictures
 
 

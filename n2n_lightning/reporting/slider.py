@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,8 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     second = as_pages(after, axes)
     *stacked, height, width, channels = first.shape
     colour = channels in (3, 4)
-    places = list(np.ndindex(*stacked, 1 if colour else channels))
+    channels_apart = 1 if colour else channels
+    places = list(np.ndindex(*stacked, channels_apart))
     chosen = evenly(len(places), MAX_PAGES)
     shape = " x ".join(map(str, before.shape))
     about = f"{shape}, {before.dtype.name}."
@@ -68,14 +70,16 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     picture = Compared(name, about, ["before", "after"])
     for number in chosen:
         *place, channel = places[number]
-        part = (*place, ..., slice(3) if colour else channel)
+        channels_of_page = slice(3) if colour else channel
+        part = (*place, ..., channels_of_page)
         one = np.asarray(first[part], np.float64)
         other = np.asarray(second[part], np.float64)
         label = ""
         limits = (0.0, 255.0)
         if before.dtype != np.uint8:
             limits = _displayed_range(one)
-            label = "Shown: {:g} to {:g}.".format(*limits)
+            low, high = limits
+            label = f"Shown: {low:g} to {high:g}."
         if len(places) > 1:
             label += f" {height} x {width}, page {number + 1} of {len(places)}."
         layers = [_as_8_bit(one, limits), _as_8_bit(other, limits)]
@@ -89,14 +93,17 @@ def _displayed_range(values: np.ndarray) -> tuple[float, float]:
     if not finite.size:
         return 0.0, 1.0
     low, high = np.quantile(finite, (0.001, 0.999)).tolist()
-    return low, (high if high > low else low + 1)
+    if not high > low:
+        high = low + 1
+    return low, high
 
 
 def _as_8_bit(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Scale values to 0 to 255, uint8; NaN becomes 0."""
     low, high = limits
-    scaled = np.nan_to_num((values - low) / (high - low))
-    return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
+    scaled = (values - low) / (high - low)
+    scaled = np.nan_to_num(scaled).clip(0, 1)
+    return (scaled * 255).round().astype(np.uint8)
 
 
 def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str, Any]]:
@@ -110,8 +117,10 @@ def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str,
         Name, remark (with the reduction), layers and pages of each image.
     """
     total = sum(picture.size for picture in compared)
-    factor = max(1, int(np.ceil((total / most) ** 0.5)))
-    smaller = f" Made smaller, {factor} x {factor} pixels to one." if factor > 1 else ""
+    factor = max(1, math.ceil((total / most) ** 0.5))
+    smaller = ""
+    if factor > 1:
+        smaller = f" Made smaller, {factor} x {factor} pixels to one."
     pictures = []
     for picture in compared:
         pages = []
@@ -137,10 +146,12 @@ def write_page(path: Path, compared: Sequence[Compared], title: str) -> None:
         title: of the page.
     """
     shown = [compared[i] for i in evenly(len(compared), MAX_PICTURES)]
+    pictures = content(shown)
     remark = ""
-    if len(compared) > len(shown):
-        remark = f"{len(compared) - len(shown)} more pictures are not shown."
-    page = rendered("slider.html", title=title, pictures=content(shown), remark=remark)
+    left_out = len(compared) - len(shown)
+    if left_out:
+        remark = f"{left_out} more pictures are not shown."
+    page = rendered("slider.html", title=title, pictures=pictures, remark=remark)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -150,7 +161,9 @@ def _png(image: np.ndarray, factor: int) -> str:
     from PIL import Image
 
     if factor > 1:
-        rows, columns = (n // factor for n in image.shape[:2])
+        height, width, *_ = image.shape
+        rows = height // factor
+        columns = width // factor
         whole = image[: rows * factor, : columns * factor]
         blocks = whole.reshape(rows, factor, columns, factor, *image.shape[2:])
         image = blocks.mean((1, 3)).round().astype(np.uint8)
