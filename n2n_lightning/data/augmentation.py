@@ -27,7 +27,8 @@ def to_float(image: Tensor, scale: float | None = None) -> Tensor:
     0.25
     """
     if not image.is_floating_point():
-        return image.float().div_(scale or torch.iinfo(image.dtype).max)
+        white = scale or torch.iinfo(image.dtype).max
+        return image.float().div_(white)
     if scale in (None, 1.0):
         return image.float()
     return image.float() / scale
@@ -47,10 +48,11 @@ def to_range(image: Tensor, limits: tuple[float, float]) -> Tensor:
     0.5
     """
     black, span = limits
-    # float32 does not hold every value of these
-    wide = image.dtype.itemsize > 2 and image.dtype != torch.float32
-    values = image.double() if wide else image.float()
-    return (values - black).div_(span).float()
+    # float32 does not hold every value of wider types
+    exact = image.dtype.itemsize <= 2 or image.dtype == torch.float32
+    values = image.float() if exact else image.double()
+    above_black = values - black
+    return above_black.div_(span).float()
 
 
 def turn(
@@ -73,19 +75,24 @@ def turn(
     Returns:
         As many images.
     """
-    spatial = axes.spatial(images[0])
-    planes = axes.quarter_turns(axes.size(images[0]), spacing) if transposed else []
+    first = images[0]
+    spatial = axes.spatial(first)
+    planes = []
+    if transposed:
+        planes = axes.quarter_turns(axes.size(first), spacing)
     rows = len(spatial) + max(1, len(planes))
-    drawn = torch.rand(rows, len(images[0]), generator=draws) < 0.5
-    choices = [axes.per_image(row, images[0]) for row in drawn.to(images[0].device)]
+    drawn = torch.rand(rows, len(first), generator=draws) < 0.5
+    choices = [axes.per_image(row, first) for row in drawn.to(first.device)]
     flips = choices[: len(spatial)]
     transposes = choices[len(spatial) :]
     turned = []
     for image in images:
         for flip, axis in zip(flips, reversed(spatial), strict=True):
-            image = torch.where(flip, image.flip(axis), image)
+            mirrored = image.flip(axis)
+            image = torch.where(flip, mirrored, image)
         for transpose, plane in zip(transposes, planes, strict=False):
-            image = torch.where(transpose, image.transpose(*plane), image)
+            across = image.transpose(*plane)
+            image = torch.where(transpose, across, image)
         turned.append(image)
     return turned
 
@@ -128,14 +135,16 @@ def recolour(
         As many images.
     """
     lowest, highest = saturation
-    device = images[0].device
-    first, second = torch.rand(2, len(images[0]), generator=draws)
-    colour = lowest * (highest / lowest) ** axes.per_image(first, images[0])
-    contrast = MAX_CONTRAST ** (2 * axes.per_image(second, images[0]) - 1)
-    colour = colour.to(device)
-    contrast = contrast.to(device)
+    first = images[0]
+    drawn = torch.rand(2, len(first), generator=draws)
+    for_colour, for_contrast = [axes.per_image(row, first) for row in drawn]
+    colour = lowest * (highest / lowest) ** for_colour
+    contrast = MAX_CONTRAST ** (2 * for_contrast - 1)
+    colour = colour.to(first.device)
+    contrast = contrast.to(first.device)
     recoloured = []
     for image in images:
-        mean = image.mean(1, keepdim=True)
-        recoloured.append((mean + (image - mean) * colour - 0.5) * contrast + 0.5)
+        grey = image.mean(1, keepdim=True)
+        saturated = grey + (image - grey) * colour
+        recoloured.append((saturated - 0.5) * contrast + 0.5)
     return recoloured

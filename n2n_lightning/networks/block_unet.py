@@ -43,10 +43,17 @@ class _NAFBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self.widen(_channelwise(self.norm1, x))
-        a, b = self.depthwise(wide).chunk(2, 1)
-        x = x + self.beta * self.narrow(a * b)
-        a, b = self.widen2(_channelwise(self.norm2, x)).chunk(2, 1)
-        return x + self.gamma * self.narrow2(a * b)
+        gated = _gated(self.depthwise(wide))
+        x = x + self.beta * self.narrow(gated)
+        wide = self.widen2(_channelwise(self.norm2, x))
+        gated = _gated(wide)
+        return x + self.gamma * self.narrow2(gated)
+
+
+def _gated(x: Tensor) -> Tensor:
+    """Return the product of the first half of the channels with the second half."""
+    first, second = x.chunk(2, 1)
+    return first * second
 
 
 def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -55,8 +62,11 @@ def _channelwise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     if torch.compiler.is_exporting():
         variance, mean = torch.var_mean(x, 1, keepdim=True, correction=0)
         normal = (x - mean) * torch.rsqrt(variance + norm.eps)
-        return normal * norm.weight[:, None, None] + norm.bias[:, None, None]
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        weight = norm.weight[:, None, None]
+        bias = norm.bias[:, None, None]
+        return normal * weight + bias
+    channels_last = x.permute(0, 2, 3, 1)
+    return norm(channels_last).permute(0, 3, 1, 2)
 
 
 class _ResidualBlock(nn.Module):
@@ -91,7 +101,8 @@ class _Difference(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             mean = self.weight.flatten(1).mean(1)
             weight = self.weight - axes.per_image(mean, self.weight)
-            border = [1] * (2 * len(axes.size(image)))
+            sides = 2 * len(axes.size(image))
+            border = [1] * sides
             padded = F.pad(image.float(), border, mode="replicate")
             result: Tensor = self._convolve(padded, weight.float())
             return result.to(self.weight.dtype)  # of a model after .half()
@@ -109,9 +120,10 @@ def shuffled(x: Tensor) -> Tensor:
     if not axes.deep(x):
         return F.pixel_shuffle(x, 2)
     batch, channels, depth, height, width = x.shape
-    x = x.view(batch, channels // 8, 2, 2, 2, depth, height, width)
+    outputs = channels // 8
+    x = x.view(batch, outputs, 2, 2, 2, depth, height, width)
     x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return x.reshape(batch, channels // 8, 2 * depth, 2 * height, 2 * width)
+    return x.reshape(batch, outputs, 2 * depth, 2 * height, 2 * width)
 
 
 class _BlockUNet(Network):
@@ -182,12 +194,15 @@ class _BlockUNet(Network):
     def body(self, image: Tensor) -> Tensor:
         x = self.encoder[0](self.first(image))
         skips = []
-        for down, blocks in zip(self.down, list(self.encoder)[1:], strict=True):
+        smaller_levels = list(self.encoder)[1:]
+        for down, blocks in zip(self.down, smaller_levels, strict=True):
             skips.append(x)
             x = blocks(down(x))
         for up, blocks in zip(self.up, self.decoder, strict=True):
-            x = blocks(shuffled(up(x)) + skips.pop())
-        return self.start(image, self.out_channels) - self.output(x)
+            upsampled = shuffled(up(x))
+            x = blocks(upsampled + skips.pop())
+        start = self.start(image, self.out_channels)
+        return start - self.output(x)
 
 
 @final

@@ -36,7 +36,12 @@ class _ReportNetwork(Network):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.c0 = _layer(channels, 48)
-        self.c1, self.c2, self.c3, self.c4, self.c5, self.c6 = (_layer(48, 48) for _ in range(6))
+        self.c1 = _layer(48, 48)
+        self.c2 = _layer(48, 48)
+        self.c3 = _layer(48, 48)
+        self.c4 = _layer(48, 48)
+        self.c5 = _layer(48, 48)
+        self.c6 = _layer(48, 48)
         self.pool = nn.MaxPool2d(2)
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
 
@@ -116,18 +121,23 @@ class UNet(_ReportNetwork):
         self.output = _output(32, out_channels or channels)
 
     def body(self, image: Tensor) -> Tensor:
-        x, pooled = self.encode(image)
-        x = self.ct5(torch.cat((self.up(x), pooled.pop()), 1))
+        x, (half, quarter, eighth, sixteenth) = self.encode(image)
+        x = self.ct5(self._up_and_join(x, sixteenth))
         x = self.dec5b(self.dec5a(x))
-        x = self.ct4(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.ct4(self._up_and_join(x, eighth))
         x = self.dec4b(self.dec4a(x))
-        x = self.ct3(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.ct3(self._up_and_join(x, quarter))
         x = self.dec3b(self.dec3a(x))
-        x = self.ct2(torch.cat((self.up(x), pooled.pop()), 1))
+        x = self.ct2(self._up_and_join(x, half))
         x = self.dec2b(self.dec2a(x))
         x = self.ct1(self.up(x))
         x = self.dec1b(self.dec1a(x))
         return self.output(x)
+
+    def _up_and_join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Double the size of feature maps and append a skip connection."""
+        upsampled = self.up(x)
+        return torch.cat((upsampled, skip), 1)
 
 
 class _Transposed(nn.ConvTranspose2d):
@@ -146,4 +156,7 @@ class _Transposed(nn.ConvTranspose2d):
 
 def _transposed(inputs: int, outputs: int) -> nn.Sequential:
     """Return the transposed convolution and LeakyReLU 0.1."""
-    return nn.Sequential(_Transposed(inputs, outputs), nn.LeakyReLU(0.1, inplace=True))
+    return nn.Sequential(
+        _Transposed(inputs, outputs),
+        nn.LeakyReLU(0.1, inplace=True),
+    )

@@ -137,9 +137,10 @@ def apply(network: nn.Module, image: Tensor) -> Tensor:
     output: Tensor
     if not isinstance(network, Network) and not torch.compiler.is_exporting():
         multiple = multiple_of(network, image)
-        if any(length % multiple for length in axes.size(image)):
+        size = axes.size(image)
+        if any(length % multiple for length in size):
             padded = pad_to_multiple(image, multiple)
-            output = axes.cropped(network(padded), axes.size(image))
+            output = axes.cropped(network(padded), size)
             return output
     output = network(image)
     return output
@@ -217,7 +218,8 @@ def multiply_accumulates(network: nn.Module, channels: int = 3) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     network.train(training)
-    return round(counter.get_total_flops() / 2 / math.prod(size))
+    operations = counter.get_total_flops() / 2
+    return round(operations / math.prod(size))
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -240,10 +242,11 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         size = image.shape[dim]
         missing = -size % multiple
         if torch.compiler.is_exporting() or missing:  # an exported network has to take any size
+            last = size - 1
             position = torch.arange(size + missing, device=image.device)
-            period = torch.full_like(position, torch.sym_max(2 * (size - 1), 1))
-            from_turn = (position % period - (size - 1)).abs()
-            image = image.index_select(dim, from_turn.neg() + size - 1)
+            period = torch.full_like(position, torch.sym_max(2 * last, 1))
+            from_turn = (position % period - last).abs()
+            image = image.index_select(dim, from_turn.neg() + last)
     return image
 
 
@@ -263,12 +266,16 @@ def sizes(least: int = 1, **values: int | Sequence[int]) -> None:
         if name in ("widths", "blocks"):
             numbers = list(value) if isinstance(value, Sequence) else []
             wanted = "a list of whole numbers"
-        if not numbers or not all(_is_whole(number) and number >= least for number in numbers):
+        allowed = [_is_whole(number, least) for number in numbers]
+        if not numbers or not all(allowed):
             raise InputError(f"model.{name}", value, f"must be {wanted}, {least} or more")
 
 
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
+def _is_whole(number: Any, least: int) -> bool:
+    """Return True for a whole number from `least` on; True and False are none."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        return False
+    return number >= least
 
 
 def checked_dims(dims: int) -> int:

@@ -1,5 +1,6 @@
 """The jobs of a sweep as rows: the best of them, their table, their picture."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from n2n_lightning.runs.folder import (
 
 # What a row has of its job's result.json, in the order of the columns of sweep.csv.
 _COLUMNS = (
-    *("val_psnr", "val_psnr_total", "val_psnr_estimate", "val_mse_estimate"),
-    *("val_loss", "val_noisy_loss", "val_self_loss"),
-    *("train_loss", "best_epoch", "epochs", "seconds"),
+    "val_psnr",
+    "val_psnr_total",
+    "val_psnr_estimate",
+    "val_mse_estimate",
+    "val_loss",
+    "val_noisy_loss",
+    "val_self_loss",
+    "train_loss",
+    "best_epoch",
+    "epochs",
+    "seconds",
 )
 
 
@@ -28,16 +37,20 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
         A row for each job, in the order of their numbers: its name (`job`), state, swept options
         (`parameters`, and as text `point`), scores, reason and command.
     """
-    jobs = [path for path in folder.iterdir() if has_request(path)] if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    jobs = [path for path in folder.iterdir() if has_request(path)]
     common = common_overrides(folder)
     swept: dict[str, None] = {}  # in the order of the jobs
     options: dict[Path, dict[str, str]] = {}
     for path in sorted(jobs, key=natural):
         options[path] = _swept_options(path, common)
         swept |= dict.fromkeys(options[path])
-    return [
-        _row(path, {n: _number(values.get(n)) for n in swept}) for path, values in options.items()
-    ]
+    rows = []
+    for path, values in options.items():
+        parameters = {name: _number(values.get(name)) for name in swept}
+        rows.append(_row(path, parameters))
+    return rows
 
 
 def _swept_options(job: Path, common: set[str]) -> dict[str, str]:
@@ -53,12 +66,13 @@ def _swept_options(job: Path, common: set[str]) -> dict[str, str]:
 
 def _row(job: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     result = read_result(job)
+    scores = {name: result.get(name) for name in _COLUMNS}
     return {
         "job": job.name,
         "state": result.get("status", "waiting"),
         "parameters": parameters,
         "point": " ".join(f"{name}={value}" for name, value in parameters.items()),
-        **{name: result.get(name) for name in _COLUMNS},
+        **scores,
         "reason": result.get("reason"),
         "command": result.get("command"),
     }
@@ -66,12 +80,16 @@ def _row(job: Path, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _number(text: str | None) -> Any:
     """Return the number that a text is, a whole one where it has no point; else the text itself."""
-    text = unquoted(text) if text else text
+    if not text:
+        return text
+    text = unquoted(text)
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         return text
-    return int(value) if value.is_integer() and "." not in str(text) else value
+    if value.is_integer() and "." not in text:
+        return int(value)
+    return value
 
 
 def score_text(row: dict[str, Any], unit: str = "") -> str:
@@ -84,24 +102,57 @@ def score_text(row: dict[str, Any], unit: str = "") -> str:
     score = ranking_score(row)
     if score is None:
         return ""
-    return f"  epoch {row['epochs'] or 0}  {score:.2f}{unit}{_KINDS[_kind([row])][1]}"
+    epoch = row["epochs"] or 0
+    kind = _kind([row])
+    return f"  epoch {epoch}  {score:.2f}{unit}{kind.remark}"
 
 
-# What the scores of runs are, in a table's head, behind a number, and on an axis.
-_KINDS = {
-    "val_psnr": ("PSNR", "", "val_psnr"),
-    "val_mse_estimate": ("PSNR, estimated", " estimated", "val_psnr_estimate"),
-    "val_noisy_loss": ("against noisy", " against noisy images", "PSNR against noisy images"),
-    "val_self_loss": ("self loss, dB", " below 1, the loss", "-10 log10 of val_self_loss"),
-}
+@dataclass(frozen=True)
+class _Score:
+    """Kind of score that ranks runs, as it is called.
+
+    Attributes:
+        key: its name in result.json.
+        head: in the head of a table.
+        remark: behind a number.
+        axis: on the axis of a figure.
+    """
+
+    key: str
+    head: str
+    remark: str
+    axis: str
 
 
-def _kind(rows: list[dict[str, Any]]) -> str:
-    """Return the key of _KINDS that fits the scores of some jobs."""
-    for kind in _KINDS:
-        if any(row.get(kind) is not None for row in rows):
+_PSNR = _Score("val_psnr", head="PSNR", remark="", axis="val_psnr")
+_SCORES_WITHOUT_CLEAN = (
+    _Score(
+        "val_mse_estimate",
+        head="PSNR, estimated",
+        remark=" estimated",
+        axis="val_psnr_estimate",
+    ),
+    _Score(
+        "val_noisy_loss",
+        head="against noisy",
+        remark=" against noisy images",
+        axis="PSNR against noisy images",
+    ),
+    _Score(
+        "val_self_loss",
+        head="self loss, dB",
+        remark=" below 1, the loss",
+        axis="-10 log10 of val_self_loss",
+    ),
+)
+
+
+def _kind(rows: list[dict[str, Any]]) -> _Score:
+    """Return the first kind of score that some of the jobs have."""
+    for kind in (_PSNR, *_SCORES_WITHOUT_CLEAN):
+        if any(row.get(kind.key) is not None for row in rows):
             return kind
-    return "val_psnr"
+    return _PSNR
 
 
 def jobs_table(rows: list[dict[str, Any]]) -> Any:
@@ -109,18 +160,29 @@ def jobs_table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(title=None)
-    for column in ("job", "point", "state", "epoch", _KINDS[_kind(rows)][0], "total", "seconds"):
-        left = column in ("point", "state")
+    score = _kind(rows).head
+    for column in ("job", "point", "state", "epoch", score, "total", "seconds", "reason"):
+        left = column in ("point", "state", "reason")
         table.add_column(column, justify="left" if left else "right", overflow="fold")
-    table.add_column("reason", overflow="fold")
     for row in rows:
-        scores = []
-        for value in (ranking_score(row), row["val_psnr_total"]):
-            scores.append("" if value is None else f"{value:.2f}")
-        seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
-        progress = [row["state"], str(row["epochs"] or "")]
-        table.add_row(row["job"], row["point"], *progress, *scores, seconds, row["reason"] or "")
+        table.add_row(
+            row["job"],
+            row["point"],
+            row["state"],
+            str(row["epochs"] or ""),
+            _with_digits(ranking_score(row), 2),
+            _with_digits(row["val_psnr_total"], 2),
+            _with_digits(row["seconds"] or None, 0),
+            row["reason"] or "",
+        )
     return table
+
+
+def _with_digits(value: float | None, digits: int) -> str:
+    """Return a number as text; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.{digits}f}"
 
 
 def numeric_axis(rows: list[dict[str, Any]]) -> str | None:
@@ -128,10 +190,12 @@ def numeric_axis(rows: list[dict[str, Any]]) -> str | None:
 
     It is the first that is not the seed, and has two values or more.
     """
-    for name in rows[0]["parameters"] if rows else ():
+    if not rows:
+        return None
+    for name in rows[0]["parameters"]:
         values = {row["parameters"][name] for row in rows}
         numeric = all(isinstance(value, int | float) for value in values)
-        if name != "seed" and len(values) > 1 and numeric:
+        if numeric and len(values) > 1 and name != "seed":
             return name
     return None
 
@@ -156,16 +220,22 @@ def picture(rows: list[dict[str, Any]], axis: str) -> Any:
     seeds = 0
     for label, points in sorted(lines.items()):
         x = sorted(points)
-        y = [mean(points[value]) for value in x]
-        deviations = [stdev(points[value]) if len(points[value]) > 1 else 0.0 for value in x]
+        means = []
+        deviations = []
+        for value in x:
+            scores = points[value]
+            means.append(mean(scores))
+            deviations.append(stdev(scores) if len(scores) > 1 else 0.0)
+            seeds = max(seeds, len(scores))
         bars = deviations if any(deviations) else None
-        ax.errorbar(x, y, yerr=bars, marker="o", capsize=3, label=label or None)
-        seeds = max(seeds, *(len(scores) for scores in points.values()))
+        ax.errorbar(x, means, yerr=bars, marker="o", capsize=3, label=label or None)
     values = [row["parameters"][axis] for row in rows]
-    if min(values) > 0 and max(values) / min(values) >= 10:
+    lowest = min(values)
+    if lowest > 0 and max(values) / lowest >= 10:
         ax.set_xscale("log")
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
-    ax.set(xlabel=axis, ylabel=f"{_KINDS[_kind(rows)][2]} in dB{over}")
+    score = _kind(rows).axis
+    ax.set(xlabel=axis, ylabel=f"{score} in dB{over}")
     ax.grid(alpha=0.3)
     if any(lines):
         ax.legend()
@@ -179,7 +249,11 @@ def _lines(rows: list[dict[str, Any]], axis: str) -> dict[str, dict[float, list[
         score = ranking_score(row)
         if score is None:
             continue
-        others = [f"{n}={v}" for n, v in row["parameters"].items() if n not in (axis, "seed")]
+        parameters = row["parameters"]
+        others = []
+        for name, value in parameters.items():
+            if name not in (axis, "seed"):
+                others.append(f"{name}={value}")
         points = lines.setdefault(" ".join(others), {})
-        points.setdefault(row["parameters"][axis], []).append(score)
+        points.setdefault(parameters[axis], []).append(score)
     return lines

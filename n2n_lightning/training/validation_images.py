@@ -52,22 +52,27 @@ class ValidationImages(Callback):
         if batch_idx != 0:
             return
         alone = "shown" in batch  # there is nothing to compare with
-        noisy, clean = batch["input"], batch["target"]
+        noisy = batch["input"]
+        clean = batch["target"]
         if alone:
-            noisy, clean = batch["shown"], batch["shown"]
+            noisy = batch["shown"]
         # of a movie: the network does not see the frame itself
         if outputs.shape[1] != batch["input"].shape[1]:
-            noisy, clean = batch["target"], batch["other_target"]
-        noisy, denoised, clean = (x[: self.COUNT].float().cpu() for x in (noisy, outputs, clean))
+            noisy = batch["target"]
+            clean = batch["other_target"]
         self._now = {
-            "noisy": noisy,
-            "denoised": denoised,
+            "noisy": self._first(noisy),
+            "denoised": self._first(outputs),
             "unit": getattr(pl_module, "unit", 1.0),
-            "clean": None if alone else clean,
+            "clean": None if alone else self._first(clean),
         }
         if getattr(pl_module, "reference", "clean") == "noisy":
             errors = pl_module.estimates.each()  # type: ignore[union-attr, operator]
             self._now["errors"] = errors[: self.COUNT]
+
+    def _first(self, images: Tensor) -> Tensor:
+        """Return the images of a batch that are shown."""
+        return images[: self.COUNT].float().cpu()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._now is None:  # there is nothing to validate on
@@ -87,18 +92,24 @@ class ValidationImages(Callback):
         if self._now["clean"] is None:  # no score: the checkpoint is the last one, too
             return True
         history: list[dict[str, float]] = pl_module.history  # type: ignore[assignment]
-        earlier = [ranking_score(row) for row in history]
-        scores = [score for score in earlier if score is not None]
+        scores = []
+        for row in history:
+            earlier = ranking_score(row)
+            if earlier is not None:
+                scores.append(earlier)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         score = ranking_score(metrics)
-        return not scores or score is None or score > max(scores)
+        if score is None or not scores:
+            return True
+        return score > max(scores)
 
     @staticmethod
     def _draw(board: Any, images: dict[str, Any], epoch: int) -> None:
         """Add the images to TensorBoard."""
         board.add_figure("noisy, denoised, clean", draw_images(**images), epoch)
         removed = images["noisy"] - images["denoised"]
-        board.add_figure("what was removed", draw_removed(removed), epoch)
+        figure = draw_removed(removed)
+        board.add_figure("what was removed", figure, epoch)
         known = removed[removed.isfinite()]
         if len(known):
             board.add_histogram("what was removed", known, epoch)
@@ -106,8 +117,9 @@ class ValidationImages(Callback):
     @rank_zero_only
     def _write(self) -> None:
         if self._best is not None:
+            figure = draw_images(**self._best)
             with replacing(self.path) as temporary:
-                draw_images(**self._best).savefig(temporary)
+                figure.savefig(temporary)
             stored(self.path.with_suffix(".npz"), **self._best)
             self._written = time.monotonic()
 
@@ -121,6 +133,7 @@ class ValidationImages(Callback):
             self._write()
 
 
+SHOWN_WIDTH = 1.6  # inches of an image in a figure
 VOLUMES = 2  # that are shown, each by three planes
 MIN_SHOWN_SIDE = 256  # pixels of the middle of an image that are stored
 SECONDS_BETWEEN_FILES = 20  # at least: to draw a figure takes longer than a short epoch
@@ -159,29 +172,35 @@ def _rows_and_titles(
         rows[last] = _flat(clean)
         if len(axes.size(clean)) == 3:
             errors = [error for error in errors[:VOLUMES] for _ in range(3)]
-        for i, (denoised_error, noisy_error) in enumerate(errors[: len(rows[last])]):
+        count = len(rows[last])
+        for i, (denoised_error, noisy_error) in enumerate(errors[:count]):
             titles["noisy"][i] = _estimate_title(noisy_error)
             titles["denoised"][i] = _estimate_title(denoised_error)
-    return rows, {**titles, last: [""] * len(rows[last])}
+    titles[last] = [""] * len(rows[last])
+    return rows, titles
 
 
 def _psnr_titles(images: list[Tensor], references: list[Tensor], unit: float) -> list[str]:
     titles = []
     for image, reference in zip(images, references, strict=True):
-        error = float(((image - reference) * unit).square().nanmean())
+        difference = (image - reference) * unit
+        error = float(difference.square().nanmean())
         titles.append(f"{psnr(error):.1f} dB")
     return titles
 
 
 def _estimate_title(error: float) -> str:
-    return f"about {psnr(error):.1f} dB" if error > 0 else "not measurable"
+    if error > 0:
+        return f"about {psnr(error):.1f} dB"
+    return "not measurable"
 
 
 def _pixels(image: Tensor) -> np.ndarray:
     """Return an image (C, H, W) for display in [0, 1]: (H, W, 3), or (H, W) of grey ones."""
-    channels = 3 if len(image) >= 3 else 1
-    shown = image[:channels].nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy()
-    return shown if shown.shape[2] == 3 else shown[..., 0]
+    pixels = image.nan_to_num().clamp(0, 1).numpy()
+    if len(pixels) < 3:
+        return pixels[0]
+    return np.moveaxis(pixels[:3], 0, 2)
 
 
 def _show(ax: Any, image: Tensor, title: str) -> None:
@@ -218,8 +237,9 @@ def draw_images(
 
     rows, titles = _rows_and_titles(noisy, denoised, clean, unit, errors)
     columns = rows["noisy"]
-    size = (1.6 * len(columns), 1.6 * 3 * _aspect(columns) + 0.8)
-    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    width = SHOWN_WIDTH * len(columns)
+    height = SHOWN_WIDTH * 3 * _aspect(columns) + 0.8
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
     places = figure.subplots(3, len(columns), squeeze=False)
     for line, (name, images) in zip(places, rows.items(), strict=True):
         for ax, image, title in zip(line, images, titles[name], strict=True):
@@ -240,18 +260,21 @@ def draw_removed(removed: Tensor) -> Any:
     from matplotlib.figure import Figure
 
     images = _flat(removed)
-    size = (1.6 * len(images), 1.6 * _aspect(images) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", dpi=110)
-    places = figure.subplots(1, len(images), squeeze=False)[0]
-    for ax, image in zip(places, images, strict=True):
+    width = SHOWN_WIDTH * len(images)
+    height = SHOWN_WIDTH * _aspect(images) + 0.4
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    places = figure.subplots(1, len(images), squeeze=False)
+    for ax, image in zip(places[0], images, strict=True):
         deviation = float(image.nan_to_num().std())
-        _show(ax, 0.5 + 0.25 * image / max(deviation, 1e-9), f"deviation {deviation:.3g}")
+        around_grey = 0.5 + 0.25 * image / max(deviation, 1e-9)
+        _show(ax, around_grey, f"deviation {deviation:.3g}")
     return figure
 
 
 def _aspect(images: list[Tensor]) -> float:
     """Return the largest height of images (C, H, W) over their largest width."""
-    height, width = (max(image.shape[k] for image in images) for k in (1, 2))
+    height = max(image.shape[1] for image in images)
+    width = max(image.shape[2] for image in images)
     return height / width
 
 
@@ -263,9 +286,13 @@ def stored(path: Path, **images: Any) -> None:
         **images: the arguments of `draw_images`.
     """
     rows, titles = _rows_and_titles(**images)
-    pixels = [[_middle_8bit(image) for image in row] for row in rows.values()]
-    Samples(list(rows), list(titles.values()), pixels).save(path)
+    pixels = []
+    for row in rows.values():
+        pixels.append([_middle_8bit(image) for image in row])
+    samples = Samples(list(rows), list(titles.values()), pixels)
+    samples.save(path)
 
 
 def _middle_8bit(image: Tensor) -> np.ndarray:
-    return (_pixels(middle(image, MIN_SHOWN_SIDE)) * 255).round().astype(np.uint8)
+    pixels = _pixels(middle(image, MIN_SHOWN_SIDE))
+    return (pixels * 255).round().astype(np.uint8)

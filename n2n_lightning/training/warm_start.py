@@ -31,8 +31,10 @@ def checkpoint_model(path: str | Path) -> dict[str, Any]:
 def options(model: dict[str, Any]) -> set[str]:
     """Return the options that a network of this package has, named in its checkpoint or not."""
     module, _, name = str(model["_target_"]).rpartition(".")
-    kind = getattr(networks, name, None) if module == "n2n_lightning.networks" else None
-    return set(inspect.signature(kind).parameters) if kind else set()
+    kind = getattr(networks, name, None)
+    if module != "n2n_lightning.networks" or kind is None:
+        return set()
+    return set(inspect.signature(kind).parameters)
 
 
 def refuse_overrides(init: str, asked: Sequence[str], model: dict[str, Any]) -> None:
@@ -58,18 +60,28 @@ def refuse_overrides(init: str, asked: Sequence[str], model: dict[str, Any]) -> 
         else:
             continue
         if not same:
-            known = {k: v for k, v in spec.items() if k not in ("_target_", "channels")}
-            has = ", ".join(f"{k}={v}" for k, v in known.items())
             raise InputError(
                 name,
                 value,
-                f"{option('init', init)} has another network, {kind}({has}), which is the one"
+                f"{option('init', init)} has another network, {_as_call(spec)}, which is the one"
                 " that is trained; leave the option out",
             )
 
 
 def _class_name(model: dict[str, Any]) -> str:
-    return str(model["_target_"]).rpartition(".")[2]
+    _, _, name = str(model["_target_"]).rpartition(".")
+    return name
+
+
+def _as_call(model: dict[str, Any]) -> str:
+    """Return a network and its options as one writes them in Python."""
+    arguments = []
+    for name, value in model.items():
+        if name not in ("_target_", "channels"):
+            arguments.append(f"{name}={value}")
+    name = _class_name(model)
+    listed = ", ".join(arguments)
+    return f"{name}({listed})"
 
 
 def weights(network: nn.Module, init: str, channels: int) -> str:
@@ -117,19 +129,23 @@ def copy(trained: TrainedDenoiser, network: nn.Module, channels: int, init: str)
     Raises:
         InputError: the weights do not fit.
     """
-    old, new = trained.network.state_dict(), network.state_dict()
+    old = trained.network.state_dict()
+    new = network.state_dict()
     if old.keys() != new.keys():
-        raise InputError(
-            "init", init, f"is of another kind of network than {type(network).__name__}"
-        )
+        kind = type(network).__name__
+        raise InputError("init", init, f"is of another kind of network than {kind}")
     fitted = {}
+    changed = []
     for name, value in new.items():
-        fitted[name] = _fitted(old[name], value.shape, trained.inputs, channels)
-        if fitted[name].shape != value.shape:
-            shape = list(old[name].shape)
-            raise InputError("init", init, f"its layer {name} does not fit, {shape}")
+        weight = _fitted(old[name], value.shape, trained.inputs, channels)
+        shape = old[name].shape
+        if weight.shape != value.shape:
+            raise InputError("init", init, f"its layer {name} does not fit, {list(shape)}")
+        if shape != value.shape:
+            changed.append(name)
+        fitted[name] = weight
     network.load_state_dict(fitted)
-    return [name for name in new if old[name].shape != new[name].shape]
+    return changed
 
 
 def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor:
@@ -137,17 +153,28 @@ def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor
 
     Where a layer has other inputs, too, the image's are the last ones (the paper's U-Net).
     """
-    if len(value.shape) == 4 and len(shape) == 5:
+    if value.ndim == 4 and len(shape) == 5:
         value = _in_space(value, shape)
-    if len(value.shape) != len(shape) or not shape:
+    if value.ndim != len(shape) or not shape:
         return value
-    if len(shape) > 1 and shape[1] - value.shape[1] == after - before != 0:
-        others, image = value[:, :-before], value[:, -before:]
-        shared = image.sum(1, keepdim=True).expand(-1, after, *value.shape[2:]) / after
-        value = torch.cat((others, shared), 1)
-    if value.shape[0] != shape[0]:
-        value = value.mean(0, keepdim=True).expand(shape[0], *value.shape[1:])
+    if before != after and len(shape) > 1:
+        added = shape[1] - value.shape[1]
+        if added == after - before:
+            value = _shared_among(value, before, after)
+    outputs = shape[0]
+    if len(value) != outputs:
+        mean = value.mean(0, keepdim=True)
+        value = mean.expand(outputs, *mean.shape[1:])
     return value.contiguous()
+
+
+def _shared_among(value: Tensor, before: int, after: int) -> Tensor:
+    """Share the sum of the weights of the last `before` inputs equally among `after` inputs."""
+    others = value[:, :-before]
+    image = value[:, -before:]
+    total = image.sum(1, keepdim=True)
+    shared = total.expand(-1, after, *total.shape[2:]) / after
+    return torch.cat((others, shared), 1)
 
 
 def _in_space(weight: Tensor, shape: torch.Size) -> Tensor:
@@ -158,11 +185,12 @@ def _in_space(weight: Tensor, shape: torch.Size) -> Tensor:
     alike in both planes.
     """
     outputs, inputs, height, width = weight.shape
-    if shape[0] == 2 * outputs:
+    outputs_in_space, _, depth, *_ = shape
+    if outputs_in_space == 2 * outputs:
         pixels = weight.view(-1, 1, 4, inputs, height, width)
         weight = pixels.expand(-1, 2, 4, -1, -1, -1).flatten(0, 2)
-    planes = torch.zeros(*weight.shape[:2], shape[2], height, width)
-    if shape[2] % 2:
-        planes[:, :, shape[2] // 2] = weight
+    planes = torch.zeros(len(weight), inputs, depth, height, width)
+    if depth % 2:
+        planes[:, :, depth // 2] = weight
         return planes
-    return planes + weight[:, :, None] / shape[2]
+    return planes + weight[:, :, None] / depth
