@@ -19,6 +19,7 @@ from n2n_lightning.paths import (
     pattern_root,
 )
 
+Key = list[list[tuple[int, str]]]  # to sort paths by
 MAX_LEFT_OUT_NAMES = 5  # in a message
 MAX_CAPTURES_BY_NAME = 9  # captures numbered by the ends of names; more are likely other things
 
@@ -61,22 +62,23 @@ def _listed(
         paths = below(folder) if deep else folder.iterdir()
     files = []
     for path in paths:
-        is_image = not in_clutter(path, root) and is_one(path) and is_picture(path)
-        if is_image and not _excluded(path.relative_to(root), exclude):
+        if in_clutter(path, root) or not is_one(path) or not is_picture(path):
+            continue
+        if not _excluded(path.relative_to(root), exclude):
             files.append(path)
     return sorted(files, key=_natural_order(root))
 
 
-def _natural_order(root: Path) -> Callable[[Path], list[list[tuple[int, str]]]]:
+def _natural_order(root: Path) -> Callable[[Path], Key]:
     """Return the key that sorts paths below a folder naturally, folder by folder."""
-    folders: dict[Path, list[list[tuple[int, str]]]] = {}  # of very many files the folders are few
+    keys: dict[Path, Key] = {}  # of folders: very many files share few of them
 
-    def place(path: Path) -> list[list[tuple[int, str]]]:
+    def place(path: Path) -> Key:
         folder = path.parent
-        if folder not in folders:
+        if folder not in keys:
             parents = reversed(path.relative_to(root).parents)
-            folders[folder] = [natural(part) for part in parents]
-        return [*folders[folder], natural(path)]
+            keys[folder] = [natural(part) for part in parents]
+        return [*keys[folder], natural(path)]
 
     return place
 
@@ -115,7 +117,10 @@ class Listing:
             count = len(self.groups[folder])
             name = folder.relative_to(self.root)
             lines.append(f"{name} ({count} pictures {reason})")
-        groups = {folder: files for folder, files in self.groups.items() if folder not in folders}
+        groups = {}
+        for folder, files in self.groups.items():
+            if folder not in folders:
+                groups[folder] = files
         return replace(self, groups=groups, dropped=(*self.dropped, *lines))
 
 
@@ -153,7 +158,9 @@ def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
         images = images.without(previews, "in a folder of previews")
     if not images.groups:
         what = "matches no image" if is_pattern(source) else "holds no images"
-        also = f"; left out: {'; '.join(dropped)}" if dropped else ""
+        also = ""
+        if dropped:
+            also = f"; left out: {'; '.join(dropped)}"
         endings = ", ".join(sorted(PICTURES))
         raise InputError(f"{source}: {what} ({endings}){also}")
     return images
@@ -173,7 +180,9 @@ def is_file(source: str | Path) -> bool:
     Returns:
         False of folders and patterns.
     """
-    return is_one(Path(source)) and not is_pattern(source)
+    if is_pattern(source):
+        return False
+    return is_one(Path(source))
 
 
 def _excluded(path: Path, patterns: Sequence[str]) -> bool:
@@ -195,7 +204,8 @@ def key(path: Path, folder: Path) -> str:
         Its place below the folder without its ending, composed (NFC).
     """
     place = path.relative_to(pattern_root(folder))
-    return composed(place.with_name(stem(path)).as_posix())
+    without_ending = place.with_name(stem(path))
+    return composed(without_ending.as_posix())
 
 
 def matched(
@@ -272,8 +282,9 @@ def partners(first: Sequence[str], second: Sequence[str]) -> dict[str, str] | No
         one = bare(first)
         other = bare(second)
         ambiguous = len(one) < len(first) or len(other) < len(second)
-        if not ambiguous and set(one) == set(other):
-            return {one[name]: other[name] for name in one}
+        if ambiguous or set(one) != set(other):
+            continue
+        return {name: other[bare_name] for bare_name, name in one.items()}
     return None
 
 
@@ -295,7 +306,7 @@ def _without_suffix(names: Sequence[str]) -> dict[str, str]:
     """Return the names without the end that all of them have, but for digits."""
     backwards = [name[::-1] for name in names]
     end = _common(backwards)[::-1].lstrip("0123456789")
-    return {name[: len(name) - len(end)]: name for name in names}
+    return {name.removesuffix(end): name for name in names}
 
 
 def _without_both(names: Sequence[str]) -> dict[str, str]:
@@ -322,13 +333,18 @@ def grouped(paths: Sequence[Path]) -> list[list[Path]] | None:
         match = re.fullmatch(r"(.+)[ _.-]([0-9]{1,2}|[A-Za-z])", stem(path))
         if not match:
             return None
-        groups.setdefault(match[1], {})[match[2]] = path
-    parts = [sorted(group) for group in groups.values()]
-    if any(part != parts[0] for part in parts):
+        scene, part = match.groups()
+        groups.setdefault(scene, {})[part] = path
+    parts_of_each = [sorted(group) for group in groups.values()]
+    parts = parts_of_each[0]
+    if any(others != parts for others in parts_of_each):
         return None
-    if not 2 <= len(parts[0]) <= min(MAX_CAPTURES_BY_NAME, len(parts)):
+    if not 2 <= len(parts) <= min(MAX_CAPTURES_BY_NAME, len(groups)):
         return None
-    return [[group[part] for part in parts[0]] for group in groups.values()]
+    captures = []
+    for group in groups.values():
+        captures.append([group[part] for part in parts])
+    return captures
 
 
 _HALF = re.compile(
@@ -360,12 +376,14 @@ def half_of(name: str) -> tuple[str, int] | None:
     before = name[: last.start()]
     after = name[last.end() :]
     others = _bare(before + after)
-    return f"{others}:{kind // 2 * 2}", kind % 2
+    half = kind % 2
+    return f"{others}:{kind - half}", half
 
 
 def _bare(name: str) -> str:
     """Return a name without separators at its ends, one where there are several."""
-    return re.sub(r"[ _.-]{2,}", "_", composed(name).strip(" _.-")).lower()
+    name = composed(name).strip(" _.-")
+    return re.sub(r"[ _.-]{2,}", "_", name).lower()
 
 
 def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
@@ -383,11 +401,12 @@ def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
     sides_of: dict[str, dict[int, Path]] = {}
     others = []
     for path in paths:
-        half = half_of(stem(path))
-        if half is None:
+        named = half_of(stem(path))
+        if named is None:
             others.append(path)
-        else:
-            sides_of.setdefault(half[0], {})[half[1]] = path
+            continue
+        thing, half = named
+        sides_of.setdefault(thing, {})[half] = path
     pairs = []
     alone: list[Path] = []
     for sides in sides_of.values():
@@ -398,13 +417,13 @@ def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
     told_apart = 2 * len(pairs) + len(alone) + len(others)
     if not pairs or told_apart < len(paths):
         return None
-    names = {key.rpartition(":")[0] for key in sides_of}
-    sums = [path for path in others if _is_sum(_bare(stem(path)), names)]
-    short = any(key.endswith(":4") for key in sides_of)  # h1 and h2 may be wells of a plate
-    if short and (alone or any(_bare(stem(path)) not in names for path in others)):
+    names = {thing.rpartition(":")[0] for thing in sides_of}
+    other_names = [_bare(stem(path)) for path in others]
+    short = any(thing.endswith(":4") for thing in sides_of)  # h1 and h2 may be wells of a plate
+    if short and (alone or not names.issuperset(other_names)):
         return None
-    strangers = len(others) - len(sums)
-    if max(len(alone), strangers) > len(pairs):
+    strangers = [name for name in other_names if not _is_sum(name, names)]
+    if max(len(alone), len(strangers)) > len(pairs):
         return None
     if alone:
         name = repr(alone[0].name)
@@ -416,5 +435,7 @@ def halves(paths: Sequence[Path]) -> tuple[list[list[Path]], list[Path]] | None:
 
 def _is_sum(name: str, halves: set[str]) -> bool:
     """Return True if a name is that of two halves together, or begins so: grid1_000_DW."""
-    ends = [match.start() for match in re.finditer(r"[ _.-]", name)]
-    return any(name[:end] in halves for end in (*ends, len(name)))
+    beginnings = {name}
+    for separator in re.finditer(r"[ _.-]", name):
+        beginnings.add(name[: separator.start()])
+    return not halves.isdisjoint(beginnings)

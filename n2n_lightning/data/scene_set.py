@@ -199,10 +199,12 @@ class SceneSet(ABC):
         images: list[list[Tensor]] = []
         names = []
         for i, count in enumerate(self.counts_of_all):
+            name = self.names[i]
             captures = [self.image(i, k) for k in range(count)]
-            for z in axes.evenly(captures[0].shape[1], most):
+            _, depth, _, _ = captures[0].shape
+            for z in axes.evenly(depth, most):
                 images.append([capture[:, z] for capture in captures])
-                names.append(f"{self.names[i]}, plane {z}")
+                names.append(f"{name}, plane {z}")
         return MixedSizeScenes(images, names, self.nodata_values, self.unit)
 
     def keep(self, chosen: list[Tensor], targets: list[Tensor] | None = None) -> "SceneSet":
@@ -279,15 +281,18 @@ class EqualSizeScenes(SceneSet):
             return _indexed(self.frames[0], place, window)
         if (capture == capture[0]).all():
             return _indexed(self.frames[int(capture[0])], scene, window)
-        parts, places = [], []
+        parts = []
+        places = []
         for k, frames in enumerate(self.frames):
             chosen = (capture == k).nonzero().flatten()
             if not len(chosen):
                 continue
             view = tuple(index[chosen] if len(index) > 1 else index for index in window)
-            parts.append(_indexed(frames, scene[chosen], view))
+            part = _indexed(frames, scene[chosen], view)
+            parts.append(part)
             places.append(chosen)
-        return torch.cat(parts)[torch.cat(places).argsort()]
+        order = torch.cat(places).argsort()
+        return torch.cat(parts)[order]
 
     def image(self, scene: int, capture: int) -> Tensor:
         """See SceneSet."""
@@ -313,9 +318,11 @@ class EqualSizeScenes(SceneSet):
             start = int(which[0])
             stop = int(which[-1]) + 1
             index = slice(start, stop) if stop - start == len(which) else which
-            return replace(self, frames=[frames[index] for frames in self.frames], names=names)
+            frames = [stack[index] for stack in self.frames]
+            return replace(self, frames=frames, names=names)
         owner = torch.repeat_interleave(self.indices, self.counts)
-        places = torch.cat([(owner == i).nonzero().flatten() for i in which])
+        of_scenes = [(owner == i).nonzero().flatten() for i in which]
+        places = torch.cat(of_scenes)
         rows = places if self.rows is None else self.rows[places]
         targets = None if self.targets is None else self.targets[places]
         return replace(
@@ -336,11 +343,13 @@ class EqualSizeScenes(SceneSet):
             The same scenes, not copied.
         """
         where: Any = (..., *part)
-        return replace(self, frames=[frames[where] for frames in self.frames])
+        frames = [stack[where] for stack in self.frames]
+        return replace(self, frames=frames)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "EqualSizeScenes":
         """See SceneSet."""
-        return replace(self, frames=[change(frames) for frames in self.frames])
+        frames = [change(stack) for stack in self.frames]
+        return replace(self, frames=frames)
 
     def as_one_size(self) -> "EqualSizeScenes":
         """See SceneSet."""
@@ -355,9 +364,10 @@ class EqualSizeScenes(SceneSet):
         for start, numbers in zip(starts, chosen, strict=True):
             places.append(start + numbers)
         rows = torch.cat(places)
+        counts = [len(numbers) for numbers in chosen]
         return replace(
             self,
-            counts=torch.tensor([len(numbers) for numbers in chosen]),
+            counts=torch.tensor(counts),
             rows=rows if self.rows is None else self.rows[rows],
             targets=None if targets is None else torch.cat(targets),
             frame_names=None,
@@ -387,11 +397,13 @@ class MixedSizeScenes(SceneSet):
     def sizes(self, scene: Tensor) -> Tensor:
         """See SceneSet."""
         first_captures = [self.images[i][0] for i in scene.tolist()]
-        return torch.tensor([image.shape[1:] for image in first_captures])
+        sizes = [image.shape[1:] for image in first_captures]
+        return torch.tensor(sizes)
 
     def captures(self, scene: Tensor) -> Tensor:
         """See SceneSet."""
-        return torch.tensor([len(self.images[i]) for i in scene.tolist()])
+        counts = [len(self.images[i]) for i in scene.tolist()]
+        return torch.tensor(counts)
 
     def take(
         self,
@@ -404,7 +416,8 @@ class MixedSizeScenes(SceneSet):
         for i in range(len(scene)):
             image = self.image(int(scene[i]), int(capture[i]))
             if window:
-                place: Any = [index[i, 0] for index in window[1:]]
+                _, *spatial = window
+                place: Any = [index[i, 0] for index in spatial]
                 image = image[:, *place]
             images.append(image)
         return torch.stack(images)
@@ -454,7 +467,8 @@ def _indexed(
     """Return rows of stacked captures, (B,), each cut to its window."""
     if not window:
         return frames[index]
-    rows = index.view(-1, *[1] * len(window))
+    dims = [1] * len(window)
+    rows = index.view(-1, *dims)
     return frames[rows, *window]
 
 
@@ -468,8 +482,10 @@ def middle(image: Tensor, most: int | Sequence[int]) -> Tensor:
     Returns:
         The middle; the image itself where no side is longer.
     """
-    for axis, side in enumerate(image.shape[1:], 1):
-        longest = most if isinstance(most, int) else most[axis - 1]
+    _, *size = image.shape
+    if isinstance(most, int):
+        most = [most] * len(size)
+    for axis, (side, longest) in enumerate(zip(size, most, strict=True), 1):
         start = max(0, side - longest) // 2
         image = image.narrow(axis, start, min(side, longest))
     return image
