@@ -123,11 +123,13 @@ class ReportedRun:
     def budget(self) -> str:
         """Return pairs, epochs, batch size and learning rate."""
         pairs = self.data.get("train")
-        parts = [f"{pairs:,} pairs"] if pairs else []
-        parts.append(f"{self.result.get('epochs', len(self.history))} epochs")
-        parts.append(f"batch {self.get('data', 'batch_size', default='?')}")
-        parts.append(f"rate {self.get('optim', 'lr', default='?')}")
-        return ", ".join(parts)
+        epochs = self.result.get("epochs", len(self.history))
+        batch_size = self.get("data", "batch_size", default="?")
+        rate = self.get("optim", "lr", default="?")
+        training = f"{epochs} epochs, batch {batch_size}, rate {rate}"
+        if not pairs:
+            return training
+        return f"{pairs:,} pairs, {training}"
 
 
 def collect(paths: list[Path]) -> tuple[list[ReportedRun], list[Path], list[str]]:
@@ -249,9 +251,13 @@ def compared_jobs(folder: Path) -> list[Compared]:
     """
     from n2n_lightning.sweep.results import read_sweep
 
-    rows = [row for row in read_sweep(folder) if (folder / row["job"] / "samples.npz").is_file()]
+    rows = read_sweep(folder)
     rows.sort(key=lambda row: -(ranking_score(row) or 0))
-    runs = [(row["point"], Samples.load(folder / row["job"] / "samples.npz")) for row in rows]
+    runs = []
+    for row in rows:
+        path = folder / row["job"] / "samples.npz"
+        if path.is_file():
+            runs.append((row["point"], Samples.load(path)))
     return sample_images.side_by_side(runs)
 
 

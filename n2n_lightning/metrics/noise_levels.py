@@ -50,6 +50,7 @@ MIN_MEASURED = 8  # blocks: with fewer, no levels are given
 ENOUGH = 24  # blocks without clipped values: with as many, only these are measured
 # share of the pixels away from the lowest and highest value: with fewer, these are not clipped
 LEFT = 0.25
+LEAST_DIFFERENCE = 0.006  # of the noise power: smaller ones do not matter
 # standard errors by which two sets of neighbours must differ before the noise counts as correlated
 SURE = 3.5
 
@@ -191,17 +192,19 @@ def noise_power(own: Tensor, other: Tensor, reach: int = 0) -> Tensor:
     own = own.detach().cpu().double()
     other = other.detach().cpu().double()
     difference = own - other
-    power = difference * residual(own, reach)
+    unpredicted = residual(own, reach)
+    power = difference * unpredicted
     power_of_both = difference.square()
     known = power.isfinite()
     clipped = near_ends(own) | near_ends(other)
     free = known & ~clipped
     if free.double().mean() < LEFT:
         free = known
+    own_power = power[free].sum()
     total = power_of_both[free].sum()
     if not total > 0:
         return torch.where(free, power, torch.nan)
-    share = power[free].sum() / total
+    share = own_power / total
     return torch.where(free, power, share * power_of_both)
 
 
@@ -222,7 +225,7 @@ def near_ends(image: Tensor) -> Tensor:
     at_end = lowest | highest
     *_, height, width = image.shape
     planes = at_end.float().reshape(-1, 1, height, width)
-    near = F.max_pool2d(planes, 5, 1, 2)
+    near = F.max_pool2d(planes, kernel_size=5, stride=1, padding=2)
     return near.reshape(image.shape) > 0
 
 
@@ -414,8 +417,8 @@ def measured(scenes: Iterable[Sequence[Tensor]]) -> NoiseLevels | None:
     least = int(powers.argmin())
     most = int(powers.argmax())
     texture = blocks.texture[:, least] + 1e-3 * total
-    variance = (blocks.total + 0.05 * total) * texture
-    weight = 1 / variance
+    noise = blocks.total + 0.05 * total
+    weight = 1 / (noise * texture)
     weight = weight / weight.sum()
     extremes = blocks.power[:, :, [least, most]]
     reach = _common_reach(extremes, weight, total)
@@ -443,14 +446,20 @@ def _levels(power: Tensor, weight: Tensor, total: float, reach: int | None) -> N
     if not sums.sum() > 0:
         return None
     shares = sums / sums.sum()
-    expected = shares * power.sum(1, keepdim=True)
-    deviation = weight * (power - expected)
-    errors = deviation.square().sum(0).sqrt() / weighted.sum().abs()
-    errors = errors * (count / (count - 1)) ** 0.5
-    variance = total * captures
-    variances = (shares * variance).tolist()
-    errors_of_variances = (errors * variance).tolist()
-    return NoiseLevels(tuple(variances), tuple(errors_of_variances), reach)
+    power_of_all = power.sum(1, keepdim=True)
+    deviation = power - shares * power_of_all
+    squares = (weight * deviation).square()
+    errors = squares.sum(0).sqrt() / weighted.sum().abs()
+    few_blocks = (count / (count - 1)) ** 0.5
+    errors = errors * few_blocks
+    variance_of_all = total * captures
+    variances = shares * variance_of_all
+    errors = errors * variance_of_all
+    return NoiseLevels(
+        tuple(variances.tolist()),
+        tuple(errors.tolist()),
+        reach,
+    )
 
 
 @dataclass(frozen=True)
@@ -504,21 +513,23 @@ def _measure_blocks(captures: Sequence[Tensor]) -> _Blocks:
         clipped |= near_ends(image)
         mean_of_others = (sum_of_all - image) / (count - 1)
         difference = image - mean_of_others
-        residuals = [residual(image, reach) for reach in range(len(NEIGHBOURS))]
-        by_reach = [_means(difference * unpredicted, side) for unpredicted in residuals]
-        powers.append(torch.stack(by_reach, 1))
         totals.append(_variances(difference, side))
-        textures.append(_means(residuals[0].square(), side))
-    total = torch.stack(totals, 1).mean(1) * (count - 1) / count
-    blocks = _Blocks(
-        power=torch.stack(powers, 2),
-        total=total,
-        texture=torch.stack(textures, 1),
-        free=_means(clipped.double(), side) < 0.02,
-    )
+        nearest = residual(image)
+        textures.append(_means(nearest.square(), side))
+        by_reach = [_means(difference * nearest, side)]
+        for reach in range(1, len(NEIGHBOURS)):
+            unpredicted = residual(image, reach)
+            by_reach.append(_means(difference * unpredicted, side))
+        powers.append(torch.stack(by_reach, 1))
+    power = torch.stack(powers, 2)
+    texture = torch.stack(textures, 1)
+    total = torch.stack(totals, 1).mean(1)
+    total = total * (count - 1) / count
+    share_of_clipped = _means(clipped.double(), side)
+    blocks = _Blocks(power, total, texture, free=share_of_clipped < 0.02)
     known = total.isfinite()
-    known &= blocks.power[:, 0].isfinite().all(1)
-    known &= blocks.texture.isfinite().all(1)
+    known &= texture.isfinite().all(1)
+    known &= power[:, 0].isfinite().all(1)
     return blocks.chosen(known)
 
 
@@ -541,16 +552,18 @@ def _half_known(blocks: Tensor) -> Tensor:
 def _means(image: Tensor, side: int) -> Tensor:
     """Return the means of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
-    return torch.where(_half_known(values), values.nanmean(1), torch.nan)
+    means = values.nanmean(1)
+    return torch.where(_half_known(values), means, torch.nan)
 
 
 def _variances(image: Tensor, side: int) -> Tensor:
     """Return the variances of blocks; NaN where less than half of a block is known."""
     values = _cut(image, side)
     count = values.isfinite().sum(1)
-    deviation = values - values.nanmean(1, keepdim=True)
-    variance = deviation.square().nansum(1) / (count - 1)
-    return torch.where(_half_known(values), variance, torch.nan)
+    mean = values.nanmean(1, keepdim=True)
+    squares = (values - mean).square()
+    variances = squares.nansum(1) / (count - 1)
+    return torch.where(_half_known(values), variances, torch.nan)
 
 
 def _common_reach(power: Tensor, weight: Tensor, total: float) -> int | None:
@@ -597,12 +610,12 @@ def _differs(difference: Tensor, weight: Tensor, total: float) -> bool:
     weight = weight * difference.isfinite()
     norm = weight.sum().clamp(min=1e-30)
     weighted = weight * difference
-    mean = float(weighted.nansum() / norm)
+    mean = weighted.nansum() / norm
     deviation = weight * (difference - mean)
     squares = deviation.square().nansum()
-    error = float(squares.sqrt() / norm)
-    chance = SURE * error
-    return abs(mean) > max(chance, 0.006 * total)
+    error = squares.sqrt() / norm
+    by_chance = SURE * float(error)
+    return abs(float(mean)) > max(by_chance, LEAST_DIFFERENCE * total)
 
 
 def one_way_errors(output: Tensor, reference: Tensor, noise: Tensor) -> Tensor:

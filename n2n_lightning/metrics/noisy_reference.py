@@ -242,11 +242,12 @@ def _mean_and_error(sums: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
     *_, count = sums.shape
     total = weights.sum(-1)
     mean = sums.sum(-1) / total
-    squares_of_sums = (sums * sums).sum(-1)
-    squares_of_weights = (weights * weights).sum(-1)
     products = (sums * weights).sum(-1)
-    deviation = squares_of_sums - 2 * mean * products
-    deviation = deviation + mean**2 * squares_of_weights
+    squared_weights = (weights * weights).sum(-1)
+    # the sum of (sums - mean weights)^2, multiplied out
+    deviation = (sums * sums).sum(-1)
+    deviation -= 2 * mean * products
+    deviation += mean**2 * squared_weights
     deviation = np.maximum(deviation, 1e-300)
     variance = deviation * count / (count - 1)
     error = np.sqrt(variance) / total

@@ -43,11 +43,11 @@ def sure(
         step = PERTURBATION * sigma
         perturbed = (noisy + step * sign).astype(np.float32)
         moved = denoise(perturbed).astype(np.float64)
-        change = 2 * variance * sign * (moved - result)
-        divergence = change / max(step, 1e-30)
+        change = moved - result
+        divergence = 2 * variance * sign * change / max(step, 1e-30)
         residual = result - noisy
         errors = residual**2 - variance + divergence
-        errors = errors[np.isfinite(errors)]
-        total += float(errors.sum())
-        count += len(errors)
+        known = errors[np.isfinite(errors)]
+        total += float(known.sum())
+        count += len(known)
     return total / max(count, 1)

@@ -128,7 +128,8 @@ def draw_extremes(found: dict[str, Any], data: Any, path: Path, count: int = 4) 
     clean = corners(clean_images)
     beside = None
     if "estimates" in found:
-        beside = [found["errors"][i] for i in chosen]
+        of_images = found["errors"]
+        beside = [of_images[i] for i in chosen]
     figure = draw_images(noisy, denoised, clean, errors=beside)
     with replacing(path) as temporary:
         figure.savefig(temporary)
@@ -147,8 +148,9 @@ def write_correlation(path: Path, curves: dict[str, Any], rows: dict[str, dict[s
     frequencies = curves[NOISY_INPUT].frequencies
     values = {}
     for name, curve in curves.items():
-        values[name] = curve.values
-        rows[name]["fsc"] = {"frequency": frequencies, "correlation": curve.values}
+        correlation = curve.values
+        values[name] = correlation
+        rows[name]["fsc"] = {"frequency": frequencies, "correlation": correlation}
     figure = draw_curves(values, frequencies)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

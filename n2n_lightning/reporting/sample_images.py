@@ -30,7 +30,8 @@ class Samples:
     def save(self, path: Path) -> None:
         """Write an .npz file: `names`, `titles` (layers, images), images as `<layer>_<number>`."""
         arrays: dict[str, Any] = {"names": self.names, "titles": self.titles}
-        for name, images in zip(self.names, self.images, strict=True):
+        layers = zip(self.names, self.images, strict=True)
+        for name, images in layers:
             for i, image in enumerate(images):
                 arrays[f"{name}_{i}"] = image
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -81,10 +82,9 @@ def compared(samples: Samples) -> list[Compared]:
     """
     pictures = []
     layers = range(len(samples.names))
-    for i in range(len(samples.images[0])):
+    for i, images in enumerate(zip(*samples.images, strict=True)):
         labels = [samples.layer(k, i) for k in layers]
-        images = [samples.images[k][i] for k in layers]
-        pictures.append(_numbered(i, labels, images))
+        pictures.append(_numbered(i, labels, list(images)))
     return pictures
 
 
@@ -106,20 +106,22 @@ def side_by_side(runs: Sequence[tuple[str, Samples]]) -> list[Compared]:
     if not runs:
         return []
     _, first = runs[0]
+    noisy_images = first.images[0]
     alike = []
     for name, run in runs:
-        if _same_images(run.images[0], first.images[0]):
+        if _same_images(run.images[0], noisy_images):
             alike.append((name, run))
     alike = alike[:BEST_RUNS]
     if len(alike) < 2:
         return []
     pictures = []
-    for i, noisy in enumerate(first.images[0]):
+    for i, noisy in enumerate(noisy_images):
         labels = [first.layer(0, i)]
         images = [noisy]
         for name, run in alike:
             title = run.titles[1][i]
-            labels.append(": ".join(part for part in (name, title) if part))
+            label = [part for part in (name, title) if part]
+            labels.append(": ".join(label))
             images.append(run.images[1][i])
         if first.names[-1] != "removed":  # each run removed something else
             labels.append(first.layer(2, i))

@@ -68,8 +68,8 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     if len(chosen) < len(places):
         about += f" {len(chosen)} of {len(places)} pages are here."
     picture = Compared(name, about, ["before", "after"])
-    for number in chosen:
-        *place, channel = places[number]
+    for page in chosen:
+        *place, channel = places[page]
         channels_of_page = slice(3) if colour else channel
         part = (*place, ..., channels_of_page)
         one = np.asarray(first[part], np.float64)
@@ -81,7 +81,8 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
             low, high = limits
             label = f"Shown: {low:g} to {high:g}."
         if len(places) > 1:
-            label += f" {height} x {width}, page {number + 1} of {len(places)}."
+            number = page + 1
+            label += f" {height} x {width}, page {number} of {len(places)}."
         layers = [_as_8_bit(one, limits), _as_8_bit(other, limits)]
         picture.pages.append((layers, label))
     return picture
@@ -103,7 +104,8 @@ def _as_8_bit(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     low, high = limits
     scaled = (values - low) / (high - low)
     scaled = np.nan_to_num(scaled).clip(0, 1)
-    return (scaled * 255).round().astype(np.uint8)
+    levels = (255 * scaled).round()
+    return levels.astype(np.uint8)
 
 
 def content(compared: Sequence[Compared], most: float = BYTES) -> list[dict[str, Any]]:
@@ -165,8 +167,11 @@ def _png(image: np.ndarray, factor: int) -> str:
         rows = height // factor
         columns = width // factor
         whole = image[: rows * factor, : columns * factor]
-        blocks = whole.reshape(rows, factor, columns, factor, *image.shape[2:])
-        image = blocks.mean((1, 3)).round().astype(np.uint8)
+        colours = image.shape[2:]
+        blocks = whole.reshape(rows, factor, columns, factor, *colours)
+        means = blocks.mean((1, 3))
+        image = means.round().astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", optimize=False)
-    return base64.b64encode(file.getvalue()).decode()
+    png = base64.b64encode(file.getvalue())
+    return png.decode()

@@ -115,16 +115,18 @@ def _shape(
     left = window[1].start
     rows = np.arange(top, top + height, dtype=np.float32)
     columns = np.arange(left, left + width, dtype=np.float32)
-    y = rows[:, None] - centre[0]
-    x = columns - centre[1]
+    centre_y, centre_x = centre
+    y = rows[:, None] - centre_y
+    x = columns - centre_x
     angle, stretch, kind = random.uniform((0, 0.3, 0), (np.pi, 1, 3))
     along, across = rotated(x, y, angle)
     along = along / radius
     across = across / (radius * stretch)
     if kind < 2:
-        return along, along * along + across * across < 1
-    inside = (np.abs(along) < 0.7) & (np.abs(across) < 0.7)  # a third are rectangles
-    return along, inside
+        squared_distance = along * along + across * across
+        return along, squared_distance < 1
+    distance = np.maximum(np.abs(along), np.abs(across))  # a third are rectangles
+    return along, distance < 0.7
 
 
 def _leaf_colour(
@@ -138,7 +140,8 @@ def _leaf_colour(
         texture: values of standard deviation 1, (n,).
         random: random generator.
     """
-    first, second = palette[random.integers(0, len(palette), 2)]
+    chosen = random.integers(0, len(palette), 2)
+    first, second = palette[chosen]
     shade = max(0, random.uniform(-1, 0.5))  # a third of the leaves is shaded
     rough = max(0, random.uniform(-MAX_ROUGHNESS, MAX_ROUGHNESS))
     mixture = shade * (along + 1) / 2

@@ -77,7 +77,8 @@ def _brightness(side: int, random: np.random.Generator) -> np.ndarray:
     draw = kinds[random.integers(len(kinds))]
     texture = draw(side, random)
     contrast = _log_uniform(random, 0.03, 0.5)
-    return light * np.maximum(1 + contrast * texture, 0)
+    brightness = 1 + contrast * texture
+    return light * np.maximum(brightness, 0)
 
 
 def _log_uniform(
@@ -106,19 +107,28 @@ def _threads(side: int, random: np.random.Generator) -> Texture:
     place = across % 1  # on the thread, from one edge to the other
     from_middle = np.abs(2 * place - 1)
     shifted = along + slant * from_middle
-    thread = np.sin(np.pi * place) ** random.uniform(0.3, 2)
-    row_of_stitches = 0.5 + 0.5 * np.cos(2 * np.pi * shifted)
-    stitches = thread * row_of_stitches
-    contrast = random.uniform(0, 0.5)
-    brightness = np.exp(contrast * random.standard_normal((64, 64)))
-    row = np.floor(shifted + 0.5).astype(int) % 64
-    column = np.floor(across).astype(int) % 64
-    stitches = stitches * brightness[row, column]
+    profile = np.sin(np.pi * place) ** random.uniform(0.3, 2)
+    phase = 2 * np.pi * shifted
+    row_of_stitches = 0.5 + 0.5 * np.cos(phase)
+    stitches = profile * row_of_stitches
+    brightness = _brightness_of_stitches(shifted + 0.5, across, random)
+    stitches = _standardised(stitches * brightness)
     white = random.standard_normal((side, side))
     fibres = blurred(white, random.uniform(0.8, 1.6))
     share = random.uniform(0, 0.5)
-    knit = _standardised(stitches) + share * _standardised(fibres)
-    return _standardised(knit)
+    return _standardised(stitches + share * _standardised(fibres))
+
+
+def _brightness_of_stitches(
+    along: np.ndarray, across: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Draw the brightness of each stitch, a unit of both coordinates; every 64 are alike."""
+    contrast = random.uniform(0, 0.5)
+    white = random.standard_normal((64, 64))
+    brightness = np.exp(contrast * white)
+    row = np.floor(along).astype(int)
+    column = np.floor(across).astype(int)
+    return brightness[row % 64, column % 64]
 
 
 def _bent(coordinate: np.ndarray, strength: float, random: np.random.Generator) -> np.ndarray:
@@ -134,9 +144,11 @@ def _hair(side: int, random: np.random.Generator) -> Texture:
     rows, columns = frequencies(white.shape)
     along, _ = rotated(columns, rows, angle)
     across, _ = rotated(columns, rows, angle + np.pi / 2)
-    reach = (long * along) ** 2 + (thin * across) ** 2
-    gain = np.exp(-2 * np.pi**2 * reach)
-    return _standardised(filtered(white, gain))
+    along_hair = (long * along) ** 2
+    across_hair = (thin * across) ** 2
+    gain = np.exp(-2 * np.pi**2 * (along_hair + across_hair))
+    hair = filtered(white, gain)
+    return _standardised(hair)
 
 
 def _sand(side: int, random: np.random.Generator) -> Texture:

@@ -55,7 +55,9 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
         The blurred picture.
     """
     rows, columns = frequencies(picture.shape)
-    gain = np.exp(-2 * (np.pi * sigma) ** 2 * (rows**2 + columns**2))
+    squared = rows**2 + columns**2
+    decay = 2 * (np.pi * sigma) ** 2
+    gain = np.exp(-decay * squared)
     return filtered(picture, gain)
 
 
@@ -84,8 +86,9 @@ def filtered(picture: np.ndarray, gain: np.ndarray) -> np.ndarray:
     Returns:
         The filtered picture.
     """
-    spectrum = np.fft.rfft2(picture) * gain
-    return np.asarray(np.fft.irfft2(spectrum, picture.shape))
+    spectrum = np.fft.rfft2(picture)
+    result = np.fft.irfft2(spectrum * gain, picture.shape)
+    return np.asarray(result)
 
 
 def rotated(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:

@@ -32,9 +32,7 @@ def specimens(
 def _specimen(size: int, draws: torch.Generator) -> Tensor:
     random = numpy_generator(draws)
     picture = np.zeros((size, size))
-    height = smooth_field(size, random.uniform(40, 150), random)
-    level = random.uniform(-1, 0.7)
-    cells = 1 / (1 + np.exp(-8 * (height - level)))
+    cells = _cells(size, random)
     for _ in range(random.integers(1, 5)):
         kind = random.choice(["grains", "filaments", "membranes", "cloud"])
         if kind == "grains":
@@ -49,11 +47,22 @@ def _specimen(size: int, draws: torch.Generator) -> Tensor:
         picture += brightness * part * inside
     picture = blurred(picture, random.uniform(0.6, 1.6))
     bright = np.quantile(picture, random.uniform(0.99, 0.9999))
-    picture = picture / bright + random.uniform(0, 0.1)
+    background = random.uniform(0, 0.1)
+    picture = picture / bright + background
     brightness = 255 * random.uniform(0.4, 1)
     picture = brightness * picture.clip(0, None)
-    pixels = picture.clip(0, 255).round().astype(np.uint8)
-    return torch.from_numpy(pixels).expand(3, size, size)
+    picture = picture.clip(0, 255).round()
+    pixels = torch.from_numpy(picture.astype(np.uint8))
+    return pixels.expand(3, size, size)
+
+
+def _cells(size: int, random: np.random.Generator) -> np.ndarray:
+    """Draw regions where a smooth field is high, 1 inside and 0 outside: (size, size)."""
+    scale = random.uniform(40, 150)
+    height = smooth_field(size, scale, random)
+    level = random.uniform(-1, 0.7)
+    above = 8 * (height - level)
+    return 1 / (1 + np.exp(-above))
 
 
 def _cloud(size: int, random: np.random.Generator) -> np.ndarray:
