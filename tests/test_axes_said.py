@@ -7,7 +7,8 @@ import torch
 from astropy.io import fits
 
 from n2n_lightning import load
-from n2n_lightning.arrays.axes import Layout, of_picture, of_scenes, of_volumes
+from n2n_lightning.arrays.axes import of_picture, of_scenes, of_volumes
+from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.data import PairedImages, SingleImages
 from n2n_lightning.data.reading import read_single

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from n2n_lightning.arrays.axes import Layout
+from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.checkpoint import (
     FORMAT,

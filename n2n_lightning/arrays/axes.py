@@ -5,9 +5,8 @@ width. Inside the program a batch is (B, C, H, W) or (B, C, D, H, W): the spatia
 after the second.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, combinations
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ LETTERS = "NKTDCHW"
 LAYOUT = LETTERS  # those that users may give for the arrays they train on
 HEIGHT, WIDTH = -2, -1  # of every array that ends in (H, W)
 DEPTH = -3  # of those that end in (D, H, W)
+Shape = tuple[int, ...]
 
 
 # Batches
@@ -37,7 +37,7 @@ def deep(batch: Any) -> bool:
     return len(batch.shape) == 5
 
 
-def size(batch: Any) -> tuple[int, ...]:
+def size(batch: Any) -> Shape:
     """Return the spatial lengths of a batch: (H, W) or (D, H, W).
 
     Returns:
@@ -65,7 +65,8 @@ def cropped(batch: Any, size: Sequence[int]) -> Any:
     Returns:
         A view.
     """
-    return batch[(..., *(slice(0, length) for length in size))]
+    place = [slice(0, length) for length in size]
+    return batch[(..., *place)]
 
 
 def per_image(values: Any, batch: Any) -> Any:
@@ -78,7 +79,8 @@ def per_image(values: Any, batch: Any) -> Any:
     Returns:
         (B, 1, 1, 1) or (B, 1, 1, 1, 1).
     """
-    return values.reshape(-1, *[1] * (len(batch.shape) - 1))
+    ones = [1] * (batch.ndim - 1)
+    return values.reshape(-1, *ones)
 
 
 def along(values: Any, axis: int, dims: int) -> Any:
@@ -101,13 +103,14 @@ def along(values: Any, axis: int, dims: int) -> Any:
 
 
 def flips(batch: Any) -> Iterator[tuple[int, ...]]:
-    """Return all sets of spatial axes to mirror a batch along: 4 of an image, 8 of a volume.
+    """Yield all sets of spatial axes to mirror a batch along: 4 of an image, 8 of a volume.
 
-    Returns:
+    Yields:
         Tuples of axes, the empty one among them.
     """
     axes = spatial(batch)[::-1]
-    return chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
+    for count in range(len(axes) + 1):
+        yield from combinations(axes, count)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -123,8 +126,9 @@ def evenly(count: int, most: int) -> list[int]:
     >>> evenly(9, 3), evenly(2, 3)
     ([0, 4, 8], [0, 1])
     """
-    places = np.linspace(0, count - 1, most).round().astype(int)
-    return [int(i) for i in np.unique(places)]
+    spread = np.linspace(0, count - 1, most)
+    indices = spread.round().astype(int)
+    return np.unique(indices).tolist()
 
 
 def quarter_turns(
@@ -150,7 +154,8 @@ def quarter_turns(
         if spacing is None:
             isotropic = (a, b) == (HEIGHT, WIDTH)
         else:
-            isotropic = abs(spacing[a] - spacing[b]) < 0.01 * abs(spacing[a])
+            difference = abs(spacing[a] - spacing[b])
+            isotropic = difference < 0.01 * abs(spacing[a])
         if isotropic and size[a] == size[b]:
             planes.append((a, b))
     return planes
@@ -188,7 +193,7 @@ def upright(image: Any, orientation: int) -> Any:
 # Arrays of users
 
 
-def bands(shape: tuple[int, ...]) -> bool:
+def bands(shape: Shape) -> bool:
     """Return True if the last axis of a 3D array is that of its channels, judged by the lengths.
 
     It has at most 4 channels, or a quarter of each of the other lengths: stacks of images hardly
@@ -203,10 +208,17 @@ def bands(shape: tuple[int, ...]) -> bool:
     if len(shape) != 3 or shape[2] <= 0:
         return False
     height, width, channels = shape
-    return channels <= 4 or 4 * channels <= min(height, width)
+    if channels <= 4:
+        return True
+    return 4 * channels <= min(height, width)
 
 
-def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
+def ends_in_bands(shape: Shape) -> bool:
+    """Return True if the last three axes are height, width and `bands`."""
+    return bands(shape[-3:])
+
+
+def of_picture(shape: Shape, channels_first: bool = False) -> str:
     """Guess the axes of an image, or of several, from the shape.
 
     HW; HWC with 1 to 4 channels, or more where they are `bands`, CHW with 1 or 3, else NHW; NHWC or
@@ -227,28 +239,29 @@ def of_picture(shape: tuple[int, ...], channels_first: bool = False) -> str:
     >>> of_picture((480, 640, 31)), of_picture((50, 480, 640)), of_picture((50, 480, 640, 3))
     ('HWC', 'NHW', 'NHWC')
     """
-    if len(shape) < 2:
+    dims = len(shape)
+    if dims < 2:
         raise InputError(f"an array of shape {shape}: an image has two axes or more")
-    if len(shape) == 2:
+    if dims == 2:
         return "HW"
-    if len(shape) <= 5:
-        stacked = "NK"[: len(shape) - 3]
+    if dims <= 5:
+        stacked = "NK"[: dims - 3]
         # Two or four images in a stack are captures or frames, not grey or colour with
         # transparency.
-        first = shape[-3] in ((1, 2, 3, 4) if stacked else (1, 3))
+        channels = (1, 2, 3, 4) if stacked else (1, 3)
+        first = shape[-3] in channels
         last = shape[-1] <= 4
         if first and (channels_first or not last):
             return stacked + "CHW"
         if first or last:
             return stacked + "HWC"
-        if len(shape) == 3:
+        if dims == 3:
             return "HWC" if bands(shape) else "NHW"
-    raise InputError(
-        f"an array of shape {shape}: which axis is what? {option('axes', '...')} says it"
-    )
+    choice = option("axes", "...")
+    raise InputError(f"an array of shape {shape}: which axis is what? {choice} says it")
 
 
-def of_scenes(shape: tuple[int, ...]) -> str | None:
+def of_scenes(shape: Shape) -> str | None:
     """Guess the axes of scenes to train on from the shape; None where it is not clear.
 
     HW, NHW, HWC, NCHW or NHWC, NKCHW or NKHWC.
@@ -261,21 +274,24 @@ def of_scenes(shape: tuple[int, ...]) -> str | None:
     >>> [of_scenes(shape) for shape in ((50, 480, 640, 3), (50, 2, 1, 480, 640))]
     ['NHWC', 'NKCHW']
     """
-    if bands(shape) and shape[-1] < shape[-2]:  # no image is so narrow
-        return "HWC"
-    if len(shape) in (2, 3):
-        return "NHW"[-len(shape) :]
-    if len(shape) not in (4, 5):
+    if bands(shape):
+        _, width, channels = shape
+        if channels < width:  # no image is so narrow
+            return "HWC"
+    dims = len(shape)
+    if dims in (2, 3):
+        return "NHW"[-dims:]
+    if dims not in (4, 5):
         return None
     first = 0 < shape[-3] <= 4
     last = 0 < shape[-1] <= 4
     if first == last:
         return None
-    stacked = "NK"[: len(shape) - 3]
+    stacked = "NK"[: dims - 3]
     return stacked + ("CHW" if first else "HWC")
 
 
-def of_volumes(shape: tuple[int, ...]) -> str | None:
+def of_volumes(shape: Shape) -> str | None:
     """Guess the axes of volumes from the shape; None where it is not clear.
 
     DHW, NDHW, CDHW or DHWC, NCDHW or NDHWC with 1 to 4 channels. A small last axis (`bands`) is the
@@ -289,16 +305,18 @@ def of_volumes(shape: tuple[int, ...]) -> str | None:
     >>> of_volumes((2, 64, 96, 96)), of_volumes((30, 64, 96, 96))
     ('CDHW', 'NDHW')
     """
-    if len(shape) == 3:
-        return "HWD" if bands(shape) and shape[-1] > 4 else "DHW"
-    if len(shape) not in (4, 5):
+    dims = len(shape)
+    if dims == 3:
+        depth_last = bands(shape) and shape[-1] > 4
+        return "HWD" if depth_last else "DHW"
+    if dims not in (4, 5):
         return None
     first = shape[-4] <= 4
     last = shape[-1] <= 4
     if first != last:
-        stacked = "N"[: len(shape) - 4]
+        stacked = "N"[: dims - 4]
         return stacked + ("CDHW" if first else "DHWC")
-    if len(shape) == 4 and not first:
+    if dims == 4 and not first:
         return "NDHW"
     return None
 
@@ -316,7 +334,7 @@ def in_space(letters: str) -> str:
     return letters.replace("N", "D")
 
 
-def of_one_image(shape: tuple[int, ...]) -> str | None:
+def of_one_image(shape: Shape) -> str | None:
     """Guess the axes of a single image from the shape; None where it is not clear.
 
     >>> of_one_image((480, 640)), of_one_image((480, 640, 4))
@@ -324,12 +342,15 @@ def of_one_image(shape: tuple[int, ...]) -> str | None:
     >>> of_one_image((7, 480, 640)), of_one_image((64, 80, 9))
     ('CHW', 'HWC')
     """
-    if len(shape) == 3:
+    dims = len(shape)
+    if dims == 2:
+        return "HW"
+    if dims == 3:
         return "HWC" if bands(shape) else "CHW"
-    return "HW" if len(shape) == 2 else None
+    return None
 
 
-def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+def of_tiff(letters: str, shape: Shape) -> tuple[str, Shape]:
     """Translate the axes of a TIFF series, without axes of length 1 but height and width.
 
     Samples of a pixel are channels; where there are both, the channels of the stack are images.
@@ -350,14 +371,16 @@ def of_tiff(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]
     ours = {"Y": "H", "X": "W", "S": "C", "C": "C", "T": "T", "Z": "D"}
     if "S" in letters:
         ours["C"] = "N"
-    translated = "".join(ours.get(letter, "N") for letter in letters)
+    translated = ""
+    for letter in letters:
+        translated += ours.get(letter, "N")
     letters, shape = squeezed(translated, shape)
     if not {"H", "W"} <= set(letters):
         raise InputError("holds no image with height and width")
     return letters, shape
 
 
-def squeezed(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+def squeezed(letters: str, shape: Shape) -> tuple[str, Shape]:
     """Leave out axes of length 1 but height and width.
 
     Args:
@@ -371,7 +394,7 @@ def squeezed(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]
     ('CHW', (2, 40, 1))
     """
     names = ""
-    lengths: tuple[int, ...] = ()
+    lengths: Shape = ()
     for letter, length in zip(letters, shape, strict=True):
         if letter in "HW" or length > 1:
             names += letter
@@ -392,10 +415,12 @@ def same_channels(axes: str, stated: str) -> bool:
     """
     if "C" not in axes or "C" not in stated:
         return False
-    return len(axes) - axes.rindex("C") == len(stated) - stated.rindex("C")
+    after = len(axes) - axes.rindex("C")
+    stated_after = len(stated) - stated.rindex("C")
+    return after == stated_after
 
 
-def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
+def fits(axes: str, shape: Shape, letters: str = LETTERS) -> bool:
     """Return True if letters name each axis of an array once, height and width among them.
 
     Args:
@@ -410,7 +435,7 @@ def fits(axes: str, shape: tuple[int, ...], letters: str = LETTERS) -> bool:
 
 
 def fitted(
-    letters: str, shape: tuple[int, ...], full: tuple[int, ...] | None = None, known: str = LETTERS
+    letters: str, shape: Shape, full: Shape | None = None, known: str = LETTERS
 ) -> str | None:
     """Fit the letters that a user gives to an array.
 
@@ -431,13 +456,13 @@ def fitted(
     """
     if fits(letters, shape, known):
         return letters
-    if full is not None and fits(letters, full, known):
-        fitting, lengths = squeezed(letters, full)
-        return fitting if lengths == shape else None
-    return None
+    if full is None or not fits(letters, full, known):
+        return None
+    fitting, lengths = squeezed(letters, full)
+    return fitting if lengths == shape else None
 
 
-def suggested(shape: tuple[int, ...]) -> str:
+def suggested(shape: Shape) -> str:
     """Return letters that would fit an array, in words for messages.
 
     >>> suggested((5, 40, 50))
@@ -449,109 +474,10 @@ def suggested(shape: tuple[int, ...]) -> str:
         4: "NCHW, NHWC, NKHW or NDHW",
         5: "NKCHW, NKHWC or NCDHW",
     }
-    if len(shape) in known:
-        return f"{known[len(shape)]} would fit"
-    return f"use one letter of {LETTERS} per axis"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Axes that an array was read with, kept in checkpoints.
-
-    A network is applied to arrays that are read as those that it was trained on.
-
-    Attributes:
-        axes: the letters that were used.
-        shape: of the array.
-        stated: the letters that the file states; None where it states none.
-        assumed: the letters are a guess: neither the user nor the file gave them.
-    """
-
-    axes: str
-    shape: tuple[int, ...]
-    stated: str | None = None
-    assumed: bool = False
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any] | None) -> "Layout | None":
-        """Read the layout of a checkpoint from plain data, as `plain` writes it.
-
-        Returns:
-            None where the checkpoint has no usable layout.
-        """
-        if stored is None:
-            return None
-        try:
-            shape = tuple(int(n) for n in stored["shape"])
-            layout = cls(str(stored["axes"]), shape, stored.get("stated"))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
-        return layout if len(layout.axes) == len(shape) else None
-
-    def line(self) -> str:
-        """Return a line about guessed axes of a 3D or larger array; empty if there is none."""
-        if not self.assumed or len(self.shape) < 3:
-            return ""
-        return f"read as {words(self.axes, self.shape)} ({self.axes})"
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain data for a checkpoint."""
-        return {"axes": self.axes, "shape": list(self.shape), "stated": self.stated}
-
-    def suits(self, shape: tuple[int, ...], stated: str | None) -> bool:
-        """Return True if another array is of the same kind and may be read alike.
-
-        Its shape differs in lengths only, but not in the number of channels; a small last axis is
-        in both arrays or in neither.
-
-        Args:
-            shape: of the other array.
-            stated: the letters that its file states; None where it states none.
-        """
-        if len(shape) != len(self.shape) or stated != self.stated:
-            return False
-        for letter, length, own in zip(self.axes, shape, self.shape, strict=True):
-            if letter == "C" and length != own:
-                return False
-        return bands(shape[-3:]) == bands(self.shape[-3:])
-
-
-def words(axes: str, shape: tuple[int, ...], alpha: bool = False) -> str:
-    """Describe an array in words.
-
-    Args:
-        axes: its letters.
-        shape: its lengths.
-        alpha: one of the channels is transparency.
-
-    Returns:
-        A noun phrase.
-
-    >>> words("NHW", (20, 480, 640))
-    '20 images of 480 x 640'
-    >>> words("HWC", (480, 640, 4), alpha=True)
-    'an image of 480 x 640 with 3 channels and transparency'
-    >>> words("NKHW", (6, 4, 40, 50)), words("DHW", (30, 40, 50))
-    ('6 scenes x 4 captures of 40 x 50', 'a volume of 30 x 40 x 50')
-    """
-    length = dict(zip(axes, shape, strict=True))
-    nouns = {"N": "images", "K": "captures", "T": "frames"}
-    single = "an image"
-    if "D" in length:
-        nouns["N"] = "volumes"
-        single = "a volume"
-    if "K" in length:
-        nouns["N"] = "scenes"
-    stacked = []
-    for letter, count in zip(axes, shape, strict=True):
-        if letter in nouns:
-            stacked.append(f"{count} {nouns[letter]}")
-    size = " x ".join(str(length[letter]) for letter in "DHW" if letter in length)
-    text = f"{' x '.join(stacked) or single} of {size}"
-    if "C" in length:
-        channels = length["C"] - alpha
-        text += f" with {channels} channel{'s'[: channels != 1]}"
-    return text + (" and transparency" if alpha else "")
+    fitting = known.get(len(shape))
+    if fitting is None:
+        return f"use one letter of {LETTERS} per axis"
+    return f"{fitting} would fit"
 
 
 def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
@@ -572,22 +498,31 @@ def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
     if dims == 3 and "D" not in axes:
         array = array[None]
         axes = "D" + axes
-    stacked = [i for i, letter in enumerate(axes) if letter not in _inside_page(dims)]
-    in_plane = sorted(letter for letter in axes if letter in "CHW")
-    unknown = set(axes) - set(LETTERS)
-    if unknown or len(axes) != array.ndim or in_plane not in (["H", "W"], ["C", "H", "W"]):
-        raise InputError(
-            "axes",
-            axes,
-            f"does not fit an array of shape {array.shape}; use one letter of {LETTERS} per axis",
-        )
-    if 0 in array.shape:
-        raise InputError(f"an array of shape {array.shape}: holds no pixels")
+    shape = array.shape
+    if len(axes) != len(shape) or not _names_pixels(axes):
+        reason = f"does not fit an array of shape {shape}; use one letter of {LETTERS} per axis"
+        raise InputError("axes", axes, reason)
+    if 0 in shape:
+        raise InputError(f"an array of shape {shape}: holds no pixels")
     if "C" not in axes:
         array = array[..., None]
         axes += "C"
+    stacked = _places_of_others(axes, _inside_page(dims))
     order = "DHWC" if dims == 3 else "HWC"
-    return array.transpose([*stacked, *(axes.index(letter) for letter in order)])
+    in_page = [axes.index(letter) for letter in order]
+    return array.transpose(stacked + in_page)
+
+
+def _names_pixels(axes: str) -> bool:
+    """Return True if all letters are known: H and W once, C at most once."""
+    if not set(axes) <= set(LETTERS):
+        return False
+    return axes.count("H") == 1 and axes.count("W") == 1 and axes.count("C") <= 1
+
+
+def _places_of_others(axes: str, letters: str) -> list[int]:
+    """Return the numbers of the axes that are none of `letters`."""
+    return [i for i, letter in enumerate(axes) if letter not in letters]
 
 
 def stacked_letters(axes: str, dims: int = 2) -> str:
@@ -600,14 +535,15 @@ def stacked_letters(axes: str, dims: int = 2) -> str:
     >>> stacked_letters("KNHWC"), stacked_letters("TDHW"), stacked_letters("TDHW", dims=3)
     ('KN', 'TD', 'T')
     """
-    return "".join(letter for letter in axes if letter not in _inside_page(dims))
+    places = _places_of_others(axes, _inside_page(dims))
+    return "".join(axes[i] for i in places)
 
 
 def _inside_page(dims: int) -> str:
     return "CDHW" if dims == 3 else "CHW"
 
 
-def of_pages(shape: tuple[int, ...], dims: int = 2) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def of_pages(shape: Shape, dims: int = 2) -> tuple[Shape, Shape, int]:
     """Split the shape of what `as_pages` returns.
 
     Args:
@@ -620,9 +556,10 @@ def of_pages(shape: tuple[int, ...], dims: int = 2) -> tuple[tuple[int, ...], tu
     >>> of_pages((5, 40, 50, 3))
     ((5,), (40, 50), 3)
     """
-    *first, channels = shape
-    stacked = len(first) - dims
-    return tuple(first[:stacked]), tuple(first[stacked:]), channels
+    *others, channels = shape
+    stacked = tuple(others[:-dims])
+    size = tuple(others[-dims:])
+    return stacked, size, channels
 
 
 def as_captures(array: Any, axes: str, dims: int = 2) -> list[Any]:
@@ -642,8 +579,9 @@ def as_captures(array: Any, axes: str, dims: int = 2) -> list[Any]:
         if letter not in axes:
             array = array[None]
             axes = letter + axes
-    scenes = [i for i, letter in enumerate(axes) if letter not in "K" + inside]
+    scenes = _places_of_others(axes, "K" + inside)
     in_capture = [axes.index(letter) for letter in inside]
     array = array.permute(axes.index("K"), *scenes, *in_capture)
     size = array.shape[1 + len(scenes) :]
-    return list(array.reshape(len(array), -1, *size).unbind(0))
+    captures = array.reshape(len(array), -1, *size)
+    return list(captures.unbind(0))

@@ -15,13 +15,18 @@ from n2n_lightning.arrays.frame_offsets import frames as around_frames
 from n2n_lightning.files import option, some_of
 
 # Sampled of each frame: up to BANDS bands of BAND_HEIGHT rows, up to WIDEST pixels of each row.
+Frames = Sequence[np.ndarray] | np.ndarray  # (C, H, W) or (C, D, H, W) each, of one size
 BANDS = 6
 BAND_HEIGHT = 8
 WIDEST = 512
 # pixels that differ from the most frequent value; with fewer, frames may be equal by chance
 INFORMATIVE = 20
 LONGEST_TURN = 4  # channels that may alternate
-COUNTED = {2: ("two", "second"), 3: ("three", "third"), 4: ("four", "fourth")}
+COUNTED = {
+    2: ("two", "second"),
+    3: ("three", "third"),
+    4: ("four", "fourth"),
+}
 DISTINCT = 4.0  # ratio: frames of different channels differ more than those of one by this
 
 
@@ -64,8 +69,13 @@ class FrameReview:
         [1, 4]
         """
         live = self.live
-        place = bisect.bisect_left(live, self.copies.get(frame, frame))
-        return [live[around(place, k, len(live))] for k in around_frames(context)]
+        original = self.copies.get(frame, frame)
+        place = bisect.bisect_left(live, original)
+        neighbours = []
+        for offset in around_frames(context):
+            other = around(place, offset, len(live))
+            neighbours.append(live[other])
+        return neighbours
 
     def lines(self, name: str, labels: Sequence[str] | None = None) -> list[str]:
         """Describe the frames that are left out, in a line for each reason.
@@ -88,7 +98,8 @@ class FrameReview:
             reasons.setdefault(f"a copy of {place}", []).append(t)
         lines = []
         for reason, frames in reasons.items():
-            lines.append(f"{shown_numbers(frames, labels)} of {name} ({reason})")
+            numbers = shown_numbers(frames, labels)
+            lines.append(f"{numbers} of {name} ({reason})")
         return lines
 
     def turns(self, name: str, choice: str = "") -> str | None:
@@ -104,22 +115,25 @@ class FrameReview:
         if self.period < 2:
             return None
         choice = choice or option("data.frames", "{}")
+        choices = []
+        for start in range(self.period):
+            frames = f"{start}::{self.period}"
+            choices.append(choice.format(frames))
+        listed = " or ".join(choices)
         number, ordinal = COUNTED[self.period]
-        starts = range(self.period)
-        choices = " or ".join(choice.format(f"{start}::{self.period}") for start in starts)
         head = f"{name}: " if name else ""
         return (
             f"{head}{number} channels in turn (every {ordinal} frame is alike, neighbouring ones "
-            f"are not); choose one by its frames: {choices}"
+            f"are not); choose one by its frames: {listed}"
         )
 
     def brightness(self, name: str) -> str | None:
         """Return a line about brightness that alternates frame by frame; None if it does not."""
         if not self.alternation:
             return None
-        share = f"{100 * self.alternation:.1f}%"
+        percent = 100 * self.alternation
         return (
-            f"{name}: every second frame is brighter by {share} of the mean value; "
+            f"{name}: every second frame is brighter by {percent:.1f}% of the mean value; "
             "the result has the mean of both"
         )
 
@@ -141,9 +155,11 @@ def shown_numbers(
     ('frames 5, 12, 13', 'frame 7', 'frames 0, 1, 2 and 97 more')
     """
     if labels:
-        return some_of([labels[t] for t in frames], most)
+        names = [labels[t] for t in frames]
+        return some_of(names, most)
     numbers = some_of([str(t) for t in frames], most)
-    return f"frame{'s'[: len(frames) > 1]} {numbers}"
+    noun = "frames" if len(frames) > 1 else "frame"
+    return f"{noun} {numbers}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +188,7 @@ class _Sample:
         return (1 - self.share) * self.values.size
 
 
-def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> FrameReview:
+def review(frames: Frames, movie: bool = True) -> FrameReview:
     """Find dead frames, copies, and channels that alternate.
 
     A frame is dead if it has one value, or almost (at most a tenth of the pixels that usually
@@ -196,15 +212,16 @@ def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> Fra
     {4: 'every pixel 0'}
     """
     samples = [_sample(frame) for frame in frames]
-    if len(samples) < 3:
-        return FrameReview(len(samples))
+    count = len(samples)
+    if count < 3:
+        return FrameReview(count)
     dead = _dead(frames, samples)
     if not movie:
-        return FrameReview(len(samples), dead)
+        return FrameReview(count, dead)
     dead |= _blank(samples, dead)
     dead = dict(sorted(dead.items()))
     copies = _copies(frames, samples, dead)
-    frame_review = FrameReview(len(samples), dead, copies)
+    frame_review = FrameReview(count, dead, copies)
     blocks = [samples[t].blocks for t in frame_review.live]
     period = _period(blocks)
     if period > 1:
@@ -214,68 +231,86 @@ def review(frames: Sequence[np.ndarray] | np.ndarray, movie: bool = True) -> Fra
 
 def _sample(frame: np.ndarray) -> _Sample:
     """Sample bands of rows of a frame, from the first to the last one."""
-    _, *depth, height, width = frame.shape
-    if depth:  # the plane in the middle of a volume
-        frame = frame[:, depth[0] // 2]
-    left = max(0, width - WIDEST) // 2
-    columns = slice(left, left + WIDEST)
-    bands = []
-    for start in evenly(max(1, height - BAND_HEIGHT + 1), BANDS):
-        rows = slice(start, start + BAND_HEIGHT)
-        bands.append(np.asarray(frame[:, rows, columns]))
-    values = np.concatenate(bands, 1)
-    blocks = np.concatenate([_block_means(band) for band in bands], 1)
-    digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes()).digest()
-    values = values[..., ::4].copy()
+    bands = _bands_of_rows(frame)
+    blocks = [_block_means(band) for band in bands]
+    rows = np.concatenate(bands, 1)
+    digest = hashlib.blake2b(rows.tobytes()).digest()
+    values = rows[..., ::4].copy()
     distinct, counts = np.unique(values, return_counts=True)
-    best = int(np.argmax(counts))
-    known = values[np.isfinite(values)]
+    best = np.argmax(counts)
+    share = counts[best] / counts.sum()
+    finite = values[np.isfinite(values)]
+    high = finite.max() if finite.size else -np.inf
     return _Sample(
         values,
-        blocks,
+        np.concatenate(blocks, 1),
         mode=float(distinct[best]),
-        share=float(counts[best] / counts.sum()),
-        high=float(known.max()) if known.size else -np.inf,
+        share=float(share),
+        high=float(high),
         digest=digest,
     )
+
+
+def _bands_of_rows(frame: np.ndarray) -> list[np.ndarray]:
+    """Return up to BANDS bands of rows of a frame, (C, rows, columns) each.
+
+    The middle columns, and of a volume the plane in the middle.
+    """
+    _, *depth, height, width = frame.shape
+    if depth:
+        middle = depth[0] // 2
+        frame = frame[:, middle]
+    left = max(0, width - WIDEST) // 2
+    columns = slice(left, left + WIDEST)
+    starts = max(1, height - BAND_HEIGHT + 1)
+    bands = []
+    for start in evenly(starts, BANDS):
+        rows = slice(start, start + BAND_HEIGHT)
+        bands.append(np.asarray(frame[:, rows, columns]))
+    return bands
 
 
 def _block_means(band: np.ndarray) -> np.ndarray:
     """Return the means of blocks of columns of a band (C, rows, columns): (C, n)."""
     columns = _column_means(band)
     _, width = columns.shape
-    edges = np.arange(0, max(1, width - BAND_HEIGHT // 2), BAND_HEIGHT)
-    widths = np.diff([*edges, width])
-    return np.add.reduceat(columns, edges, axis=1) / widths
+    last = max(1, width - BAND_HEIGHT // 2)
+    edges = np.arange(0, last, BAND_HEIGHT)
+    widths = np.diff(edges, append=width)
+    sums = np.add.reduceat(columns, edges, axis=1)
+    return sums / widths
 
 
 def _column_means(band: np.ndarray) -> np.ndarray:
     """Return the means over the rows of a band, (C, columns); 0 where all pixels are missing."""
     if band.dtype.kind != "f":
-        means: np.ndarray = band.mean(1, dtype=np.float64)
-        return means
+        return band.mean(1, dtype=np.float64)
     known = np.isfinite(band)
-    sums = np.where(known, band, 0).sum(1, dtype=np.float64)
-    return np.asarray(sums / np.maximum(known.sum(1), 1))
+    sums = band.sum(1, dtype=np.float64, where=known)
+    counts = known.sum(1)
+    return sums / np.maximum(counts, 1)
 
 
-def _dead(frames: Sequence[np.ndarray] | np.ndarray, samples: Sequence[_Sample]) -> dict[int, str]:
+def _dead(frames: Frames, samples: Sequence[_Sample]) -> dict[int, str]:
     """Find frames of one value, of almost one value, and mostly saturated ones."""
-    typical = float(np.median([sample.differing for sample in samples]))
+    differing = [sample.differing for sample in samples]
+    typical = float(np.median(differing))
     if typical < INFORMATIVE:  # with few photons an empty frame is normal
         return {}
+    most_differing = 0.1 * typical
     top = max(sample.high for sample in samples)
-    saturated = [float((sample.values == top).mean()) for sample in samples]
+    saturated = [np.mean(sample.values == top) for sample in samples]
     usually_saturated = np.median(saturated) >= 0.1
     dead = {}
     for t, sample in enumerate(samples):
-        if sample.differing <= 0.1 * typical:
-            most = 0.1 * typical / sample.values.size
+        if sample.differing <= most_differing:
+            most = most_differing / sample.values.size
             reason = _almost_constant(np.asarray(frames[t]), sample.mode, most)
             if reason:
                 dead[t] = reason
         elif saturated[t] >= 0.5 and not usually_saturated:
-            dead[t] = f"{100 * saturated[t]:.0f}% of the pixels saturated, {top:g}"
+            percent = 100 * saturated[t]
+            dead[t] = f"{percent:.0f}% of the pixels saturated, {top:g}"
     return dead
 
 
@@ -292,88 +327,99 @@ def _almost_constant(frame: np.ndarray, mode: float, most: float) -> str:
     if np.isnan(mode):
         same = ~np.isfinite(frame)
         value = "missing"
-    share = float(same.mean())
+    share = same.mean()
     if share == 1:
         return f"every pixel {value}"
-    if 1 - share <= most:
-        return f"{100 * share:.4g}% of the pixels {value}"
-    return ""
+    if 1 - share > most:
+        return ""
+    percent = 100 * share
+    return f"{percent:.4g}% of the pixels {value}"
+
+
+def _alive(samples: Sequence[_Sample], dead: dict[int, str]) -> list[int]:
+    """Return the numbers of the frames that are not dead."""
+    return [t for t in range(len(samples)) if t not in dead]
 
 
 def _blank(samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, str]:
     """Find frames of noise alone, far from the others' brightness and without their scene."""
-    alive = [t for t in range(len(samples)) if t not in dead]
+    alive = _alive(samples, dead)
     if len(alive) < 5:
         return {}
     blocks = np.stack([samples[t].blocks for t in alive])
-    usual = np.median(blocks, 0)
-    contrast = float(_centred(usual).std())
-    alike = np.array([_correlation(frame, usual) for frame in blocks])
+    scene = np.median(blocks, 0)
+    contrast = _centred(scene).std()
+    alike = np.array([_correlation(frame, scene) for frame in blocks])
     if not contrast or np.median(alike) < 0.6:
         return {}
     means = blocks.mean((1, 2))
-    spreads = np.array([_centred(frame).std() for frame in blocks])
-    middle = float(np.median(means))
+    middle = np.median(means)
     offsets = np.abs(means - middle)
-    far = 6 * 1.4826 * float(np.median(offsets)) + 0.5 * contrast
+    far = 6 * 1.4826 * np.median(offsets) + 0.5 * contrast
+    spreads = np.array([_centred(frame).std() for frame in blocks])
     smooth = spreads < 0.5 * np.median(spreads)
-    blank = (alike < 0.3) & smooth & (offsets > far)
+    without_scene = alike < 0.3
+    blank = without_scene & smooth & (offsets > far)
     reasons = {}
-    for t, mean in zip(np.array(alive)[blank].tolist(), means[blank], strict=True):
-        reasons[t] = f"blank at a brightness of {mean:.4g}, the others have {middle:.4g}"
+    for i in np.flatnonzero(blank):
+        t = alive[i]
+        reasons[t] = f"blank at a brightness of {means[i]:.4g}, the others have {middle:.4g}"
     return reasons
 
 
 def _centred(blocks: np.ndarray) -> np.ndarray:
     """Subtract the mean of each channel from blocks (C, n)."""
-    centred: np.ndarray = blocks - blocks.mean(1, keepdims=True)
-    return centred
+    return blocks - blocks.mean(1, keepdims=True)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Return the correlation of blocks (C, n), each channel without its mean."""
     a = _centred(one).ravel()
     b = _centred(other).ravel()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    if not scale:
+    squared_scale = (a @ a) * (b @ b)
+    if not squared_scale:
         return 0.0
-    return float(a @ b) / scale
+    return float(a @ b / np.sqrt(squared_scale))
 
 
-def _copies(
-    frames: Sequence[np.ndarray] | np.ndarray, samples: Sequence[_Sample], dead: dict[int, str]
-) -> dict[int, int]:
+def _copies(frames: Frames, samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, int]:
     """Find frames equal to an earlier one, or almost, as copies in lossy files are."""
     copies: dict[int, int] = {}
     first: dict[bytes, int] = {}
-    alive = [t for t in range(len(samples)) if t not in dead]
+    alive = _alive(samples, dead)
     for t in alive:
-        if samples[t].differing < INFORMATIVE:
+        sample = samples[t]
+        if sample.differing < INFORMATIVE:
             continue
-        before = first.setdefault(samples[t].digest, t)
+        before = first.setdefault(sample.digest, t)
         if before != t and np.array_equal(frames[before], frames[t]):
             copies[t] = before
     near = _distances([samples[t] for t in alive], 1)
     far = _distances([samples[t] for t in alive], 2)
     for i, (a, b) in enumerate(pairwise(alive)):
-        usual = far[max(0, i - 1) : i + 1]
-        if usual and b not in copies and near[i] < 0.2 * min(usual):
+        start = max(0, i - 1)
+        usual = min(far[start : i + 1], default=0.0)
+        if b not in copies and near[i] < 0.2 * usual:
             copies[b] = copies.get(a, a)
     return dict(sorted(copies.items()))
 
 
 def _distances(samples: Sequence[_Sample], lag: int) -> list[float]:
     """Return the distance of each frame to the one that is `lag` after it."""
-    return [_distance(one, other) for one, other in zip(samples, samples[lag:], strict=False)]
+    pairs = zip(samples, samples[lag:], strict=False)
+    return [_distance(one, other) for one, other in pairs]
 
 
 def _distance(one: _Sample, other: _Sample) -> float:
     """Return the root mean square difference of two frames, over the pixels known in both."""
-    difference = one.values.astype(np.float32) - other.values.astype(np.float32)
+    values = one.values.astype(np.float32)
+    other_values = other.values.astype(np.float32)
+    difference = values - other_values
     known = difference[np.isfinite(difference)]
     if not known.size:
         return 0.0
-    return float(np.sqrt(np.mean(known**2)))
+    mean_square = np.mean(known**2)
+    return float(np.sqrt(mean_square))
 
 
 def _period(blocks: Sequence[np.ndarray]) -> int:
@@ -385,31 +431,34 @@ def _period(blocks: Sequence[np.ndarray]) -> int:
     if len(blocks) < 6:
         return 1
     neighbours = [_correlation(one, other) for one, other in pairwise(blocks)]
-    if not float(np.median(neighbours)) < 0.8:
+    if not np.median(neighbours) < 0.8:
         return 1
-    plain = [_standardized(frame) for frame in blocks]
+    plain = np.array([_standardized(frame) for frame in blocks])
+    to_next = _mean_squares(plain, 1)
+    nearest = float(np.median(to_next))
     longest = min(LONGEST_TURN, len(blocks) // 2 - 1)
-    differences = [_mean_squares(plain, lag) for lag in range(1, longest + 1)]
-    medians = [float(np.median(squares)) for squares in differences]
     for lag in range(2, longest + 1):
-        same = medians[lag - 1]
-        distinct = min(medians[: lag - 1]) > DISTINCT * same
-        changing = float((differences[0] > 2 * same).mean())
-        if distinct and changing > 0.8 * (lag - 1) / lag:
+        squares = _mean_squares(plain, lag)
+        same = float(np.median(squares))
+        distinct = nearest > DISTINCT * same
+        changing = np.mean(to_next > 2 * same)
+        least_changing = 0.8 * (lag - 1) / lag
+        if distinct and changing > least_changing:
             return lag
+        nearest = min(nearest, same)
     return 1
 
 
 def _standardized(frame: np.ndarray) -> np.ndarray:
     """Scale the values of a frame to mean 0 and deviation 1."""
-    standardized: np.ndarray = (frame - frame.mean()) / max(float(frame.std()), 1e-12)
-    return standardized
+    deviation = max(frame.std(), 1e-12)
+    return (frame - frame.mean()) / deviation
 
 
-def _mean_squares(frames: Sequence[np.ndarray], lag: int) -> np.ndarray:
+def _mean_squares(frames: np.ndarray, lag: int) -> np.ndarray:
     """Return the mean squared difference of each frame to the one that is `lag` after it."""
-    pairs = zip(frames, frames[lag:], strict=False)
-    return np.array([np.mean((one - other) ** 2) for one, other in pairs])
+    differences = frames[lag:] - frames[:-lag]
+    return np.mean(differences**2, (1, 2))
 
 
 def _alternation(blocks: Sequence[np.ndarray]) -> float:
@@ -428,9 +477,11 @@ def _alternation(blocks: Sequence[np.ndarray]) -> float:
     drifts = means[2:] - means[:-2]
     step = float(np.median(np.abs(steps)))
     drift = float(np.median(np.abs(drifts)))
-    directions = np.sign(steps) * (-1.0) ** np.arange(len(steps))
-    regular = abs(float(directions.mean())) > 0.9 and step > DISTINCT * drift
+    directions = np.sign(steps)
+    directions[1::2] *= -1
+    alternating = abs(directions.mean()) > 0.9
+    without_drift = step > DISTINCT * drift
     share = step / level
-    if not regular or share <= 0.005:
-        return 0.0
-    return share
+    if alternating and without_drift and share > 0.005:
+        return share
+    return 0.0

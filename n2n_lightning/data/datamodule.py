@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes, bad_pixels, outliers
+from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.arrays.outlier_lists import Listed
 from n2n_lightning.data.augmentation import recolour, to_float, to_range, turn
 from n2n_lightning.data.datasets import Pairs
@@ -124,7 +125,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.defects: Tensor | None = None
         self.stored_unit: tuple[float, float] | None = None
         self.left_out: list[str] = []
-        self.array_layout: axes.Layout | None = None
+        self.array_layout: Layout | None = None
         self.dropped: list[str] = []
         self.reference = "clean"
         self.bounded = True

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.data.file_matching import is_file, listing
 from n2n_lightning.files import InputError, option, room
 from n2n_lightning.formats import Picture, Values, opened
@@ -236,7 +237,7 @@ def layout_of(
     exclude: Sequence[str],
     dims: int,
     kind: str,
-) -> axes.Layout:
+) -> Layout:
     """Find out how the first array of a source is read, for messages and the checkpoint.
 
     Args:
@@ -258,7 +259,7 @@ def layout_of(
     if layout == "auto" and stated is None and dims == 2 and guess:
         values.axes = _guessed_axes(values.shape, kind)
     letters = letters_of(values, layout, picture.path, dims)
-    return axes.Layout(letters, values.shape, stated, assumed)
+    return Layout(letters, values.shape, stated, assumed)
 
 
 def stacked_values(picture: Picture, physical: bool = False) -> list[Values]:

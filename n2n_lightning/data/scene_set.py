@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.arrays.layout import Layout
 
 PLANES_PER_VOLUME = 8  # evenly spread: enough to judge values and noise by
 SLAB = (64, 256, 256)  # voxels of a volume that are scored, at most, so that validation stays short
@@ -35,7 +36,7 @@ class SceneSet(ABC):
     names: list[str]
     nodata_values: tuple[float, ...]
     unit: tuple[float, float]
-    layout: axes.Layout | None
+    layout: Layout | None
     targets: Any
     frame_names: list[list[str]] | None
     dropped: tuple[str, ...]
@@ -249,7 +250,7 @@ class EqualSizeScenes(SceneSet):
     counts: Tensor | None = None
     nodata_values: tuple[float, ...] = ()
     unit: tuple[float, float] = (1.0, 0.0)
-    layout: axes.Layout | None = None
+    layout: Layout | None = None
     rows: Tensor | None = None
     targets: Tensor | None = None
     frame_names: list[list[str]] | None = None
@@ -389,7 +390,7 @@ class MixedSizeScenes(SceneSet):
     names: list[str]
     nodata_values: tuple[float, ...] = ()
     unit: tuple[float, float] = (1.0, 0.0)
-    layout: axes.Layout | None = None
+    layout: Layout | None = None
     targets: list[Tensor] | None = None
     frame_names: list[list[str]] | None = None
     dropped: tuple[str, ...] = ()

@@ -10,14 +10,13 @@ from typing import ClassVar
 import numpy as np
 
 from n2n_lightning.arrays.axes import (
-    Layout,
     fitted,
     of_picture,
     of_volumes,
     same_channels,
     suggested,
-    words,
 )
+from n2n_lightning.arrays.layout import Layout, words
 from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.files import InputError, option, room, some_of
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.arrays.axes import Layout
+from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.files import InputError, load_torch
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"

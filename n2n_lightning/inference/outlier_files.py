@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from n2n_lightning.arrays.axes import evenly
+from n2n_lightning.arrays.axes import Shape, evenly
 from n2n_lightning.arrays.outlier_lists import LOOKED, defects_of
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import opened, stem
@@ -18,7 +18,6 @@ from n2n_lightning.inference.outlier_search import reader
 from n2n_lightning.inference.page import Page
 from n2n_lightning.inference.plan import Job, refuse_inputs
 
-Shape = tuple[int, ...]
 MAP = ".outliers.tif"  # ending of the maps, which are never inputs of a folder (paths.OWN_FILES)
 
 
