@@ -37,14 +37,15 @@ class Loss(nn.Module):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         if output.shape != target.shape:
             shape = tuple(output.shape)
-            raise ValueError(
-                f"the network returns {shape} where the target is {tuple(target.shape)}"
-            )
+            wanted = tuple(target.shape)
+            raise ValueError(f"the network returns {shape} where the target is {wanted}")
         present = ~target.isnan()
         # The missing targets are replaced before the arithmetic: 0 * NaN in the backward pass would
         # still be NaN.
-        penalty = self.penalty(output, torch.where(present, target, output.detach()))
-        return torch.where(present, penalty, 0).sum() / present.sum().clamp(min=1)
+        known = torch.where(present, target, output.detach())
+        penalty = self.penalty(output, known)
+        total = torch.where(present, penalty, 0).sum()
+        return total / present.sum().clamp(min=1)
 
 
 class L2(Loss):
@@ -75,7 +76,8 @@ class L0(Loss):
         self.progress = 0.0
 
     def penalty(self, output: Tensor, target: Tensor) -> Tensor:
-        return ((output - target).abs() + 1e-8) ** (2 * (1 - self.progress))
+        gamma = 2 * (1 - self.progress)
+        return ((output - target).abs() + 1e-8) ** gamma
 
 
 class HDR(Loss):
@@ -104,7 +106,8 @@ class LogL2(Loss):
         errors = []
         for image, wanted in zip(output, target, strict=True):
             errors.append(super().forward(image, wanted))
-        return (torch.stack(errors) + (0.5 / 255) ** 2).log().mean()
+        half_step = 0.5 / 255  # of 8 bit
+        return (torch.stack(errors) + half_step**2).log().mean()
 
 
 class Neighbor2NeighborRegularizer(nn.Module):
@@ -144,8 +147,9 @@ class Neighbor2NeighborRegularizer(nn.Module):
         """
         with torch.no_grad():
             whole = denoise(batch["whole"])
-            first = subsampled(whole, batch["cells"][:, 0])
-            second = subsampled(whole, batch["cells"][:, 1])
+            first_cells, second_cells = batch["cells"].unbind(1)
+            first = subsampled(whole, first_cells)
+            second = subsampled(whole, second_cells)
         target = batch["target"] + first - second
         return self.gamma * self.progress * L2()(output, target)
 
@@ -163,6 +167,7 @@ def subsampled(images: Tensor, cells: Tensor) -> Tensor:
     >>> subsampled(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[2]]])).item()
     3.0
     """
-    four = torch.stack([images[..., i::2, j::2] for i, j in product((0, 1), (0, 1))])
+    offsets = product((0, 1), (0, 1))
+    four = torch.stack([images[..., dy::2, dx::2] for dy, dx in offsets])
     index = cells[:, None].expand(four.shape[1:])
     return four.gather(0, index[None])[0]

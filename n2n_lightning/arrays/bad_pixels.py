@@ -57,12 +57,15 @@ def margin_value(page: np.ndarray) -> float | None:
 
 def _border_values(plane: np.ndarray) -> list[float]:
     """Return the finite values at the corners of a plane (H, W) and in the middle of its sides."""
-    bottom, right = (n - 1 for n in plane.shape)
-    middle_y, middle_x = (n // 2 for n in plane.shape)
-    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-    sides = [(0, middle_x), (bottom, middle_x), (middle_y, 0), (middle_y, right)]
-    values = [float(plane[place]) for place in corners + sides]
-    return list(dict.fromkeys(value for value in values if np.isfinite(value)))
+    height, width = plane.shape
+    y = [0, height // 2, height - 1]
+    x = [0, width // 2, width - 1]
+    corners = plane[np.ix_(y[::2], x[::2])].ravel()
+    above_and_below = plane[y[::2], x[1]]
+    beside = plane[y[1], x[::2]]
+    values = np.concatenate((corners, above_and_below, beside), dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    return list(dict.fromkeys(finite.tolist()))
 
 
 def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
@@ -73,56 +76,78 @@ def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
         same: the pixels that have the value, bool, (H, W).
         value: of the margin.
     """
-    if not same.any() or min(same.shape) < 2 * MARGIN_BLOCK:
+    if min(same.shape) < 2 * MARGIN_BLOCK:
         return False
     blocks = cut_blocks(same, MARGIN_BLOCK)
-    solid: np.ndarray = np.asarray(blocks.all((1, 3)))
+    solid = blocks.all((1, 3))
+    if not 0.02 <= solid.mean() < 0.98:
+        return False
     rows_at_border = solid[[0, -1]]
     columns_at_border = solid[:, [0, -1]]
-    at_border = rows_at_border.any() or columns_at_border.any()
-    if not at_border or not 0.02 <= solid.mean() < 0.98:
+    if not rows_at_border.any() and not columns_at_border.any():
         return False
     inside = _away_from(solid)
+    if inside.mean() < 0.05:
+        return False
     shares = blocks.mean((1, 3))
-    if inside.mean() < 0.05 or shares[inside].mean() >= 0.002:
+    if shares[inside].mean() >= 0.002:
         return False
     # Up to the edge of the margin: a shade that falls off to the value has no edge.
-    image = cut_blocks(plane, MARGIN_BLOCK).transpose(0, 2, 1, 3)[~solid].ravel()
+    plane_blocks = cut_blocks(plane, MARGIN_BLOCK).transpose(0, 2, 1, 3)
+    return _stands_apart(value, plane_blocks[~solid].ravel())
+
+
+def _stands_apart(value: float, image: np.ndarray) -> bool:
+    """Return True if a margin's value is far from those of the image, or these hardly repeat.
+
+    Args:
+        value: of the margin.
+        image: values of blocks that are not margin, (n,).
+    """
     step = max(1, image.size // 100_000)
-    values = image[image != value][::step].astype(np.float64)
+    others = image[image != value]
+    values = others[::step].astype(np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         return False
-    if len(np.unique(values)) > 0.5 * values.size:
+    distinct = len(np.unique(values))
+    if distinct > 0.5 * values.size:
         return True  # measured values hardly repeat to the last digit
-    low, high = np.quantile(values, (0.01, 0.99)).tolist()
-    return low - value > 0.25 * (high - low) > 0
+    low, high = np.quantile(values, (0.01, 0.99))
+    spread = high - low
+    return bool(low - value > 0.25 * spread > 0)
 
 
 def _away_from(solid: np.ndarray) -> np.ndarray:
-    """Return the blocks that are two or more away from solid ones: blocks at an edge are mixed."""
-    inside = ~solid
-    for _ in range(2):
-        near = ~inside
-        for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
-            inside &= ~np.roll(near, shift, axis)
-    return inside
+    """Return the blocks that are two or more away from solid ones: blocks at an edge are mixed.
+
+    Opposite sides of the plane are neighbours.
+    """
+    from scipy.ndimage import binary_dilation
+
+    wrapped = np.pad(solid, 2, mode="wrap")
+    near = binary_dilation(wrapped, iterations=2)
+    return ~near[2:-2, 2:-2]
 
 
 def _far_away(plane: np.ndarray) -> float | None:
     """Return a repeated value below 0 that is far below all others; None without one."""
-    step = tuple(slice(None, None, max(1, n // 500)) for n in plane.shape)
-    values = plane[step]
+    height, width = plane.shape
+    row_step = max(1, height // 500)
+    column_step = max(1, width // 500)
+    values = plane[::row_step, ::column_step]
     values = values[np.isfinite(values)]
     lowest = float(values.min(initial=0))
     if lowest >= 0:
         return None
     higher = values[values != lowest]
     repeats = values.size - higher.size
-    if repeats < 3 or len(np.unique(higher)) < 10:
+    distinct = len(np.unique(higher))
+    if repeats < 3 or distinct < 10:
         return None
     low, high = np.quantile(higher, (0.01, 0.99)).tolist()
-    if low - lowest <= 10 * (high - low):
+    gap = low - lowest
+    if gap <= 10 * (high - low):
         return None
     return lowest
 
@@ -164,7 +189,8 @@ def mask_invalid(stored: Tensor, values: Tensor, nodata_values: tuple[float, ...
     """
     invalid: Any = None
     if stored.is_floating_point():
-        invalid = ~stored.isfinite() | (stored.float().abs() > HUGE)
+        huge = stored.float().abs() > HUGE
+        invalid = ~stored.isfinite() | huge
     for value in nodata_values:
         same = stored == value
         invalid = same if invalid is None else invalid | same
@@ -193,13 +219,15 @@ def inpaint(images: Tensor) -> Tensor:
     if known.all():
         return images
     weight = known.to(images.dtype)
-    smooth = _fill_by_means(torch.where(known, images, 0), weight).contiguous()
+    total = torch.where(known, images, 0)
+    smooth = _fill_by_means(total, weight).contiguous()
     *_, height, width = images.shape
     planes = smooth.reshape(-1, height, width)
     masks = known.reshape(-1, height, width)
     for plane, mask in zip(planes, masks, strict=True):
-        gaps = int((~mask).sum())
-        if MAX_ISOLATED_SHARE * mask.numel() < gaps < mask.numel():
+        pixels = mask.numel()
+        gaps = pixels - int(mask.sum())
+        if MAX_ISOLATED_SHARE * pixels < gaps < pixels:
             plane.copy_(_mirrored(plane, mask))
     return smooth
 
@@ -218,18 +246,19 @@ def _mirrored(plane: Tensor, known: Tensor) -> Tensor:
     place = np.mgrid[:height, :width]
     nearest = distance_transform_edt(~mask, return_distances=False, return_indices=True)
     away = (nearest - place).astype(np.float32)
-    distance = np.maximum(np.hypot(*away), 1e-6)
-    folded = BAND - np.abs(distance % (2 * BAND) - BAND)
+    distance = np.hypot(*away)
+    distance = np.maximum(distance, 1e-6)
+    beyond = distance % (2 * BAND) - BAND
+    folded = BAND - np.abs(beyond)
     steps = np.round(away / distance * folded)
-    y, x = (nearest + steps).astype(int)
+    mirrored = (nearest + steps).astype(int)
+    y, x = mirrored
     inside_y = (y >= 0) & (y < height)
     inside_x = (x >= 0) & (x < width)
-    inside = inside_y & inside_x
-    y = np.where(inside, y, nearest[0])
-    x = np.where(inside, x, nearest[1])
-    hits_known = mask[y, x]
-    y = torch.from_numpy(np.where(hits_known, y, nearest[0])).to(plane.device)
-    x = torch.from_numpy(np.where(hits_known, x, nearest[1])).to(plane.device)
+    mirrored = np.where(inside_y & inside_x, mirrored, nearest)
+    hits_known = mask[tuple(mirrored)]
+    mirrored = np.where(hits_known, mirrored, nearest)
+    y, x = torch.from_numpy(mirrored).to(plane.device)
     return torch.where(known, plane, plane[y, x])
 
 
@@ -245,4 +274,5 @@ def _fill_by_means(total: Tensor, weight: Tensor) -> Tensor:
     coarse_total = pool(total, block, ceil_mode=True)
     coarse_weight = pool(weight, block, ceil_mode=True)
     coarse = _fill_by_means(coarse_total, coarse_weight)
-    return torch.where(known, mean, F.interpolate(coarse, size, mode=mode))
+    resized = F.interpolate(coarse, size, mode=mode)
+    return torch.where(known, mean, resized)

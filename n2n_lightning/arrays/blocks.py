@@ -16,8 +16,9 @@ def plane_of(image: np.ndarray) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all channels are unknown
-        plane: np.ndarray = np.nanmean(image, 0)
-        return np.where(np.isnan(plane), np.nanmean(plane), plane)
+        plane = np.nanmean(image, 0)
+        mean = np.nanmean(plane)
+    return np.where(np.isnan(plane), mean, plane)
 
 
 def cut_blocks(image: Any, high: int, wide: int | None = None) -> Any:
@@ -36,7 +37,8 @@ def cut_blocks(image: Any, high: int, wide: int | None = None) -> Any:
     """
     wide = wide or high
     *stacked, height, width = image.shape
-    rows, columns = height // high, width // wide
+    rows = height // high
+    columns = width // wide
     whole = image[..., : rows * high, : columns * wide]
     return whole.reshape(*stacked, rows, high, columns, wide)
 
@@ -51,5 +53,5 @@ def blocks_of(image: np.ndarray, side: int) -> np.ndarray:
     Returns:
         (blocks, side * side).
     """
-    blocks: np.ndarray = cut_blocks(image, side).transpose(0, 1, 3, 2, 4)
+    blocks = cut_blocks(image, side).transpose(0, 1, 3, 2, 4)
     return blocks.reshape(-1, side * side)

@@ -7,7 +7,9 @@ def frames(context: int) -> list[int]:
     >>> frames(2)
     [-2, -1, 1, 2]
     """
-    return [k for k in range(-context, context + 1) if k]
+    before = range(-context, 0)
+    after = range(1, context + 1)
+    return [*before, *after]
 
 
 def around(frame: int, k: int, count: int) -> int:
@@ -27,4 +29,5 @@ def around(frame: int, k: int, count: int) -> int:
     for other in (frame + k, frame - k):
         if 0 <= other < count:
             return other
-    return count - 1 if frame < count - 1 - frame else 0
+    last = count - 1
+    return last if frame < last - frame else 0

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -67,9 +66,7 @@ class IntensityScaling:
                 else:
                     ranges.append(_judged(pixels.dtype, channel, channel_calm))
         black, span = np.array(ranges, np.float64).T
-        # float32 holds every value of 16 bits; larger types are scaled before they are narrowed.
-        wide = pixels.dtype.itemsize > 2 and pixels.dtype != np.float32
-        exact = np.float64 if wide else np.float32
+        exact = _exact_type(pixels.dtype)
         return cls(black.astype(exact), span.astype(exact))
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
@@ -78,8 +75,10 @@ class IntensityScaling:
         Returns:
             In the shape of `pixels`.
         """
+        exact = self.span.dtype
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled: np.ndarray = (pixels.astype(self.span.dtype) - self.black) / self.span
+            above_black = pixels.astype(exact) - self.black
+            scaled = above_black / self.span
             return scaled.astype(np.float32)
 
     def denormalize(
@@ -96,13 +95,21 @@ class IntensityScaling:
             Floating-point values within the range of the type; whole numbers for integer types.
         """
         kind = pixels.dtype if dtype is None else dtype
-        stored: Any = values.astype(self.span.dtype) * self.span + self.black
+        exact = self.span.dtype
+        stored = values.astype(exact) * self.span + self.black
         if np.issubdtype(kind, np.integer):
             whole_limits = np.iinfo(kind)
-            return np.asarray(stored.round().clip(whole_limits.min, whole_limits.max))
+            return stored.round().clip(whole_limits.min, whole_limits.max)
         limits = np.finfo(kind)
         stored = stored.clip(limits.min, limits.max)
         return np.where(np.isfinite(pixels), stored, pixels)
+
+
+def _exact_type(dtype: np.dtype) -> type[np.floating]:
+    """Return the type to scale in: float32 holds every value of 16 bits, float64 the others."""
+    if dtype.itemsize <= 2 or dtype == np.float32:
+        return np.float32
+    return np.float64
 
 
 def sampled(
@@ -125,10 +132,11 @@ def sampled(
     pages = [_every_hundredth(length) for length in stacked]
     rows = _every_hundredth(height)
     columns = _every_hundredth(width)
+    offsets = range(-2, 3)
     shifted = []
-    for dy, dx in product(range(-2, 3), range(-2, 3)):
-        y = (rows + dy).clip(0, height - 1)
-        x = (columns + dx).clip(0, width - 1)
+    for dy, dx in product(offsets, offsets):
+        y = np.clip(rows + dy, 0, height - 1)
+        x = np.clip(columns + dx, 0, width - 1)
         place = np.ix_(*pages, y, x)
         values = pixels[place].astype(np.float64)
         if invalid is not None:
@@ -139,11 +147,13 @@ def sampled(
         near[near == value] = np.nan
     near[~np.isfinite(near)] = np.nan
     near[np.abs(near) > 1e30] = np.nan
-    values = near[len(near) // 2].copy()
+    centre = len(near) // 2
+    values = near[centre].copy()
     near.sort(0)  # NaN is last
-    known = (~np.isnan(near)).sum(0)
-    middle = np.maximum(known - 1, 0)[None] // 2
-    return values, np.take_along_axis(near, middle, 0)[0]
+    known = np.isfinite(near).sum(0)
+    middle = np.maximum(known - 1, 0) // 2
+    medians = np.take_along_axis(near, middle[None], 0)
+    return values, medians[0]
 
 
 def _every_hundredth(length: int) -> np.ndarray:
@@ -174,7 +184,8 @@ def robust_percentiles(
     if calm is not None:
         surroundings = calm[known]
     noise = _deviation(values, surroundings)
-    isolated = np.abs(values - surroundings) > 12 * noise
+    difference = np.abs(values - surroundings)
+    isolated = difference > 12 * noise
     # nothing to tell by, or lines, letters and stars, which are image content
     if not noise or isolated.mean() > 0.005:
         return _thousandths(values)
@@ -192,7 +203,8 @@ def _thousandths(values: np.ndarray) -> tuple[float, float]:
 
 def _deviation(values: np.ndarray, calm: np.ndarray) -> float:
     """Return the deviation of values from their surroundings, by the median."""
-    return 1.4826 * float(np.median(np.abs(values - calm)))
+    difference = np.abs(values - calm)
+    return 1.4826 * float(np.median(difference))
 
 
 def highest_plausible(values: np.ndarray, calm: np.ndarray) -> float:
@@ -209,11 +221,13 @@ def highest_plausible(values: np.ndarray, calm: np.ndarray) -> float:
     """
     known = np.isfinite(values) & np.isfinite(calm)
     if not known.any():
-        return float("inf")
-    noise = _deviation(values[known], calm[known])
+        return np.inf
+    surroundings = calm[known]
+    noise = _deviation(values[known], surroundings)
     if not noise:
-        return float("inf")
-    return float(calm[known].max()) + 8 * noise
+        return np.inf
+    brightest = float(surroundings.max())
+    return brightest + 8 * noise
 
 
 def levels(array: np.ndarray) -> tuple[float, float]:
@@ -236,9 +250,8 @@ def levels(array: np.ndarray) -> tuple[float, float]:
     >>> levels(np.arange(1000, 1100, dtype=np.uint16))
     (987.7487500000001, 123.50250000000003)
     """
-    steps = [max(1, length // 100) for length in array.shape]
-    place = tuple(slice(step // 2, None, step) for step in steps)
-    values = array[place].astype(np.float64)
+    places = [_every_hundredth(length) for length in array.shape]
+    values = array[np.ix_(*places)].astype(np.float64)
     return _judged(array.dtype, values.ravel())
 
 
@@ -272,16 +285,16 @@ def _judged(
         return 0.0, 255.0
     low, high = robust_percentiles(values, calm) or (0.0, 1.0)
     span = largest(dtype, high)
-    if low == high and low < 0:
-        return 2 * low, -2 * low
     if low == high:
+        if low < 0:
+            return 2 * low, -2 * low
         return 0.0, high or span
-    # within 5% of the range, values below 0 are noise around it
-    fits = low >= -0.05 * span and high <= 2 * span
-    fills = high - low >= span / 4
-    if fits and fills:
-        return 0.0, span
-    return levels_between(low, high)
+    lowest = -0.05 * span  # within 5% of the range, values below 0 are noise around it
+    beyond = low < lowest or high > 2 * span
+    narrow = high - low < span / 4
+    if beyond or narrow:
+        return levels_between(low, high)
+    return 0.0, span
 
 
 def largest(dtype: np.dtype, high: float) -> float:
@@ -296,8 +309,9 @@ def largest(dtype: np.dtype, high: float) -> float:
     """
     if not np.issubdtype(dtype, np.integer):
         return 1.0
-    bits = int(max(high, 0)).bit_length()
-    return float(2 ** max(8, bits) - 1)
+    whole = int(max(high, 0))
+    bits = max(8, whole.bit_length())
+    return float(2**bits - 1)
 
 
 def levels_between(low: float, high: float) -> tuple[float, float]:
@@ -313,4 +327,6 @@ def levels_between(low: float, high: float) -> tuple[float, float]:
     >>> levels_between(100, 180)
     (90.0, 100.0)
     """
-    return low - (high - low) / 8, 1.25 * (high - low)
+    difference = high - low
+    black = low - difference / 8
+    return black, 1.25 * difference

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.arrays.axes import size as size_of
 from n2n_lightning.arrays.blocks import cut_blocks
 from n2n_lightning.arrays.outliers import (
     HALO,
@@ -237,10 +236,15 @@ def inside(points: np.ndarray, place: Sequence[slice]) -> tuple[np.ndarray, ...]
     Returns:
         Channels, then coordinates along each spatial axis from the start of the place.
     """
-    starts = np.array([0, *(part.start or 0 for part in place)])
-    stops = np.array([np.iinfo(np.int64).max, *(part.stop for part in place)])
-    within = ((points >= starts) & (points < stops)).all(1)
-    return tuple((points[within] - starts).T)
+    starts = np.array([part.start or 0 for part in place])
+    stops = np.array([part.stop for part in place])
+    channels = points[:, 0]
+    places = points[:, 1:]
+    not_before = (places >= starts).all(1)
+    not_after = (places < stops).all(1)
+    within = not_before & not_after
+    local = places[within] - starts
+    return channels[within], *local.T
 
 
 Read = Callable[[tuple[slice, ...]], Tensor]
@@ -259,7 +263,9 @@ def find_outliers(read: Read, size: Sequence[int], flanks: bool) -> np.ndarray:
     """
     sharp = []
     for part in _parts(size):
-        sharp.append(part.global_of(standing_out(part.planes(read))))
+        planes = part.planes(read)
+        own = standing_out(planes)
+        sharp.append(part.global_of(own))
     points = isolated(torch.cat(sharp), size[-2:])
     if flanks and len(points):
         grown = [points]
@@ -328,13 +334,16 @@ class _Part:
             The page's channels, or all planes of all channels.
         """
         *_, height, width = self.size
+        rows = slice(0, height)
+        columns = slice(0, width)
         if self.deep:
-            place = (slice(self.first, self.stop), slice(0, height), slice(0, width))
-            values = read(place)
+            planes = slice(self.first, self.stop)
+            values = read((planes, rows, columns))
         else:
             bottom = min(self.stop + HALO, height)
-            values = read((slice(self.top, bottom), slice(0, width)))
-        return values.reshape(-1, *size_of(values[None])[-2:])
+            rows = slice(self.top, bottom)
+            values = read((rows, columns))
+        return values.reshape(-1, rows.stop - rows.start, width)
 
     def holds(self, points: Tensor) -> Tensor:
         """Tell which points lie in this part: bool, (n,)."""
@@ -352,10 +361,11 @@ class _Part:
         own = points[self.holds(points)].clone()
         if self.deep:
             depth = self.size[0]
+            planes = self.stop - self.first
             channel = own[:, 0] // depth
             plane = own[:, 0] % depth
-            length = self.stop - self.first
-            own[:, 0] = channel * length + plane - self.first
+            own_plane = plane - self.first
+            own[:, 0] = channel * planes + own_plane
         own[:, 1] -= self.top
         return own
 
@@ -371,27 +381,35 @@ class _Part:
         """
         moved = points.clone()
         if self.deep:
-            length = self.stop - self.first
-            channel = moved[:, 0] // length
-            plane = moved[:, 0] % length
-            moved[:, 0] = channel * self.size[0] + plane + self.first
+            depth = self.size[0]
+            planes = self.stop - self.first
+            channel = moved[:, 0] // planes
+            own_plane = moved[:, 0] % planes
+            plane = own_plane + self.first
+            moved[:, 0] = channel * depth + plane
         moved[:, 1] += self.top
-        return moved[self.holds(moved)] if within else moved
+        if not within:
+            return moved
+        return moved[self.holds(moved)]
 
 
 def _parts(size: Sequence[int]) -> list[_Part]:
     """Return the parts of a page or volume, of about PIXELS_AT_ONCE each."""
-    step = max(1, PIXELS_AT_ONCE // math.prod(size[1:]))
-    return [
-        _Part(tuple(size), start, min(start + step, size[0])) for start in range(0, size[0], step)
-    ]
+    length, *others = size
+    step = max(1, PIXELS_AT_ONCE // math.prod(others))
+    parts = []
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        parts.append(_Part(tuple(size), start, stop))
+    return parts
 
 
 def _split_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Return points (plane, row, column) with channel and plane of a volume apart."""
     if len(size) == 2:
         return points
-    channel, plane = np.divmod(points[:, 0], size[0])
+    depth, _, _ = size
+    channel, plane = np.divmod(points[:, 0], depth)
     return np.column_stack((channel, plane, points[:, 1:]))
 
 
@@ -399,8 +417,10 @@ def _join_planes(points: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Undo `_split_planes`."""
     if len(size) == 2:
         return points
-    plane = points[:, 0] * size[0] + points[:, 1]
-    return np.column_stack((plane, points[:, 2:]))
+    depth, _, _ = size
+    channel = points[:, 0]
+    plane = points[:, 1]
+    return np.column_stack((channel * depth + plane, points[:, 2:]))
 
 
 def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
@@ -419,18 +439,23 @@ def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
     if len(reads) < 3:
         return nothing
     each = [find_outliers(read, size, flanks=False) for read in reads]
-    if not any(len(points) for points in each):
+    joined = np.concatenate(each)
+    if not len(joined):
         return nothing
-    scenes = [_structure(read, size, points) for read, points in zip(reads, each, strict=True)]
+    scenes = []
+    for read, points in zip(reads, each, strict=True):
+        scenes.append(_structure(read, size, points))
     for first, second in combinations(scenes, 2):
         if not _show_different_scenes(first, second):
             return nothing
-    places, counts = np.unique(np.concatenate(each), axis=0, return_counts=True)
-    common = places[counts > len(each) / 2]
+    places, counts = np.unique(joined, axis=0, return_counts=True)
+    common = places[counts > len(reads) / 2]
+    channels = common[:, 0]
     small = [nothing]
-    for channel in np.unique(common[:, 0]):
-        own = common[common[:, 0] == channel]
-        in_small_group = compact(torch.from_numpy(own[:, 1:]), 9)
+    for channel in np.unique(channels):
+        own = common[channels == channel]
+        rows_and_columns = torch.from_numpy(own[:, 1:])
+        in_small_group = compact(rows_and_columns, 9)
         small.append(own[in_small_group.numpy()])
     return np.concatenate(small)
 
@@ -440,14 +465,16 @@ def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarra
 
     The first are those of every other column, the second those of the columns between them.
     """
-    image = read(tuple(slice(0, n) for n in size)).double().numpy()
+    whole = tuple(slice(0, length) for length in size)
+    image = read(whole).double().numpy()
     image[tuple(points.T)] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is known
-        blocks = cut_blocks(np.nanmean(image, 0), 8)
+        plane = np.nanmean(image, 0)
+        blocks = cut_blocks(plane, 8)
         halves = blocks.reshape(*blocks.shape[:3], 4, 2)
-        means: np.ndarray = np.nanmean(halves, (1, 3)).reshape(-1, 2).T
-    return means
+        means = np.nanmean(halves, (1, 3))
+    return means.reshape(-1, 2).T
 
 
 def _show_different_scenes(first: np.ndarray, second: np.ndarray) -> bool:
@@ -458,8 +485,9 @@ def _show_different_scenes(first: np.ndarray, second: np.ndarray) -> bool:
             noise.
         second: of the other image.
     """
-    if _correlation(*first) < 0.8 or _correlation(*second) < 0.8:
-        return False
+    for even, odd in (first, second):
+        if _correlation(even, odd) < 0.8:
+            return False
     return _correlation(first.sum(0), second.sum(0)) < 0.5
 
 
@@ -470,4 +498,5 @@ def _correlation(one: Any, other: Any) -> float:
     other = other[known]
     if one.size < 16 or not one.std() or not other.std():
         return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+    matrix = np.corrcoef(one, other)
+    return float(matrix[0, 1])

@@ -21,19 +21,17 @@ OUTLIER_LIMITS = (-0.2, 1.2)
 
 def _square_ring(radius: int) -> list[tuple[int, int]]:
     """Return the offsets of the pixels on the border of a square, in rows and columns."""
+    offsets = []
     span = range(-radius, radius + 1)
-    return [offset for offset in product(span, span) if max(map(abs, offset)) == radius]
+    for dy, dx in product(span, span):
+        if max(abs(dy), abs(dx)) == radius:
+            offsets.append((dy, dx))
+    return offsets
 
 
 _BESIDE = _square_ring(1)
-
-
 _RING_2 = _square_ring(2)
-
-
 _RING_3 = _square_ring(3)
-
-
 HALO = 4  # pixels around one that decide whether it is an outlier, and which flanks it has
 
 
@@ -78,8 +76,8 @@ def standing_out(planes: Tensor) -> Tensor:
         Their coordinates, (n, 3), in the order of the planes.
     """
     below, above = OUTLIER_LIMITS
-    asked = ((planes < below) | (planes > above)) & planes.isfinite()
-    points = asked.nonzero()
+    beyond = (planes < below) | (planes > above)
+    points = (beyond & planes.isfinite()).nonzero()
     if not len(points):
         return points
     padded = _pad_with_nan(planes)
@@ -88,29 +86,32 @@ def standing_out(planes: Tensor) -> Tensor:
         ground, noise = _surroundings(padded, part)
         excess = _values_at(padded, part) - ground
         ring = _values_around(padded, part, _RING_2)
-        heights = ((ring - ground) * excess.sign()).nan_to_num(0)
-        # Five of the ring may be of the same cluster.
-        halo = heights.sort(0).values[-6]
+        heights = (ring - ground) * excess.sign()
+        ascending = heights.nan_to_num(0).sort(0).values
+        halo = ascending[-6]  # Five of the ring may be of the same cluster.
+        blurred = halo + 0.6 * noise
         # False where everything around is NaN
-        sharp.append(excess.abs() * 0.02 > halo + 0.6 * noise)
+        sharp.append(excess.abs() * 0.02 > blurred)
     return points[torch.cat(sharp)]
 
 
 def _pad_with_nan(planes: Tensor) -> Tensor:
     """Return planes (N, H, W) with 3 pixels of NaN around them, for `_values_at` and the like."""
-    padded = F.pad(planes[:, None], (3, 3, 3, 3), value=torch.nan)
-    return padded[:, 0]
+    return F.pad(planes, (3, 3, 3, 3), value=torch.nan)
 
 
 def _values_at(padded: Tensor, points: Tensor, dy: int = 0, dx: int = 0) -> Tensor:
     """Return the values of padded planes at some offset from points (n, 3) of the planes: (n,)."""
-    n, y, x = points.unbind(1)
-    return padded[n, y + 3 + dy, x + 3 + dx]
+    n, row, column = points.unbind(1)
+    y = row + 3 + dy
+    x = column + 3 + dx
+    return padded[n, y, x]
 
 
 def _values_around(padded: Tensor, points: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
     """Return the values at several offsets from points (n, 3): (offsets, n)."""
-    return torch.stack([_values_at(padded, points, dy, dx) for dy, dx in offsets])
+    values = [_values_at(padded, points, dy, dx) for dy, dx in offsets]
+    return torch.stack(values)
 
 
 def _surroundings(padded: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +126,8 @@ def _surroundings(padded: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """
     ring = _values_around(padded, points, _RING_3)
     ground = ring.nanmedian(0).values
-    deviation = (ring - ground).abs().nanmedian(0).values
+    difference = (ring - ground).abs()
+    deviation = difference.nanmedian(0).values
     return ground, 1.4826 * deviation
 
 
@@ -141,12 +143,15 @@ def with_flanks(planes: Tensor, points: Tensor) -> Tensor:
     """
     padded = _pad_with_nan(planes)
     ground, noise = _surroundings(padded, points)
-    sign = (_values_at(padded, points) - ground).sign()
+    excess = _values_at(padded, points) - ground
+    sign = excess.sign()
     added = [points]
     for dy, dx in _BESIDE:
-        excess = (_values_at(padded, points, dy, dx) - ground) * sign
-        shifted = points + torch.tensor([0, dy, dx], device=points.device)
-        added.append(shifted[excess > 4 * noise])  # False for NaN, as beyond the border
+        height = (_values_at(padded, points, dy, dx) - ground) * sign
+        stands_out = height > 4 * noise  # False for NaN, as beyond the border
+        offset = torch.tensor([0, dy, dx], device=points.device)
+        beside = points + offset
+        added.append(beside[stands_out])
     return torch.cat(added).unique(dim=0)
 
 
@@ -162,10 +167,12 @@ def isolated(points: Tensor, size: Sequence[int]) -> Tensor:
     """
     if not len(points):
         return points
-    most = max(9, MAX_OUTLIER_SHARE * size[0] * size[1])
+    height, width = size
+    most = max(9, MAX_OUTLIER_SHARE * height * width)
     few = [points[:0]]
-    for plane in points[:, 0].unique():
-        own = points[points[:, 0] == plane]
+    plane_of_each = points[:, 0]
+    for plane in plane_of_each.unique():
+        own = points[plane_of_each == plane]
         if len(own) <= LONG:
             few.append(own)
         elif len(own) <= most:
@@ -188,12 +195,14 @@ def compact(places: Tensor, most: int = LONG) -> Tensor:
     from scipy.spatial import cKDTree
 
     pixels = places.cpu().numpy()
+    count = len(pixels)
     touching = cKDTree(pixels).query_pairs(1.5, output_type="ndarray")
     ones = np.ones(len(touching), bool)
-    graph = coo_array((ones, tuple(touching.T)), shape=(len(pixels), len(pixels)))
+    graph = coo_array((ones, tuple(touching.T)), shape=(count, count))
     _, group = connected_components(graph, directed=False)
-    sizes = np.bincount(group)[group]
-    return torch.from_numpy(sizes <= most).to(places.device)
+    pixels_of_group = np.bincount(group)
+    small = pixels_of_group[group] <= most
+    return torch.from_numpy(small).to(places.device)
 
 
 def lacking(image: Tensor, other: Tensor, outliers: Tensor) -> Tensor:
@@ -238,9 +247,11 @@ def absent(planes: Tensor, others: Tensor, points: Tensor) -> Tensor:
     excess = _values_at(padded, points) - ground
     other_ground, _ = _surroundings(padded_others, points)
     near = _values_around(padded_others, points, [(0, 0), *_BESIDE])
-    heights = ((near - other_ground) * excess.sign()).nan_to_num(-torch.inf)
+    heights = (near - other_ground) * excess.sign()
+    highest = heights.nan_to_num(-torch.inf).amax(0)
     known = _values_at(padded_others, points).isfinite()
-    return (heights.amax(0) < 0.2 * excess.abs()) & known
+    low = highest < 0.2 * excess.abs()
+    return low & known
 
 
 def inpaint_outliers(images: Tensor, whole: bool = False) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import as_pages, evenly
+from n2n_lightning.arrays.axes import as_pages, evenly, of_pages
 
 
 def has_alpha(array: Any, axes: str, looked_at: int = 64) -> bool:
@@ -26,28 +26,40 @@ def has_alpha(array: Any, axes: str, looked_at: int = 64) -> bool:
     if not axes.endswith("C") or channels != 4:
         return False
     pages = as_pages(array, axes)
-    places = list(np.ndindex(*pages.shape[:-3]))
-    sampled = [_some_rows(pages[places[i]], looked_at) for i in evenly(len(places), 3)]
+    stacked, _, _ = of_pages(pages.shape)
+    places = list(np.ndindex(*stacked))
+    sampled = []
+    for i in evenly(len(places), 3):
+        page = pages[places[i]]
+        sampled.append(_some_rows(page, looked_at))
     rows = np.concatenate(sampled)
-    colours = rows[..., :3]
     fourth = rows[..., 3]
-    if not np.isfinite(fourth).all() or fourth.min() < 0:
+    lowest = fourth.min()
+    if not np.isfinite(fourth).all() or lowest < 0:
         return False
-    if fourth.min() == fourth.max():
+    if lowest == fourth.max():
         return True
-    least_rough = min(_roughness(colours[..., k]) for k in range(3))
+    colours = rows[..., :3]
     roughness = _roughness(fourth)
+    roughness_of_colours = [_roughness(colours[..., k]) for k in range(3)]
+    least_rough = min(roughness_of_colours)
     # drawings, few photons: neighbours are equal in all channels
     if roughness == 0 and least_rough == 0:
-        at_ends = ((fourth == 0) | (fourth == fourth.max())).mean()
-        colours_at_ends = ((colours == 0) | (colours == np.nanmax(colours))).mean()
-        return bool(at_ends >= 0.9 > colours_at_ends)
-    return bool(roughness < 0.1 * least_rough)
+        return _share_at_ends(fourth) >= 0.9 > _share_at_ends(colours)
+    return roughness < 0.1 * least_rough
 
 
 def _some_rows(page: Any, count: int) -> np.ndarray:
     """Return up to `count` rows of a page (H, W, C), evenly spread, float64."""
-    return np.asarray(page[evenly(page.shape[0], count)], np.float64)
+    rows = evenly(len(page), count)
+    return np.asarray(page[rows], np.float64)
+
+
+def _share_at_ends(values: np.ndarray) -> float:
+    """Return the share of the values that are 0 or the highest one; NaN does not count as such."""
+    black = values == 0
+    white = values == np.nanmax(values)
+    return float(np.mean(black | white))
 
 
 def _roughness(rows: np.ndarray) -> float:
@@ -58,7 +70,8 @@ def _roughness(rows: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):
         steps = np.abs(np.diff(rows, 2, axis=-1))
         known = steps[np.isfinite(steps)]
-        deviation = float(np.nanstd(np.where(np.isfinite(rows), rows, np.nan)))
+        finite = np.where(np.isfinite(rows), rows, np.nan)
+        deviation = float(np.nanstd(finite))
     if not known.size or not deviation:
         return 0.0
     return float(np.median(known)) / deviation

@@ -75,7 +75,8 @@ def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tens
     """
     low, high = strength_bounds(strength)
     draws = torch.rand(len(image), generator=generator, device=image.device)
-    return low + (high - low) * axes.per_image(draws, image)
+    shares = axes.per_image(draws, image)
+    return low + (high - low) * shares
 
 
 def strength_bounds(strength: Strength) -> tuple[float, float]:
@@ -117,12 +118,11 @@ def checked_strength(name: str, strength: Strength, least: float, most: float) -
     except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise InputError(
-            f"noise.{name}",
-            strength,
-            f"must be a number or a range [a, b] within {least:g}..{most:g}",
-        )
-    return strength if isinstance(strength, int | float) else tuple(strength)
+        reason = f"must be a number or a range [a, b] within {least:g}..{most:g}"
+        raise InputError(f"noise.{name}", strength, reason)
+    if isinstance(strength, int | float):
+        return strength
+    return tuple(strength)
 
 
 def share(name: str, value: float) -> float:
@@ -138,7 +138,8 @@ def share(name: str, value: float) -> float:
     Raises:
         InputError: it is no number within [0, 1].
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
         raise InputError(f"noise.{name}", value, "must be a share, a number within 0..1")
     return value
 
@@ -154,7 +155,8 @@ def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None
     Returns:
         In the shape of the batch, but for the number of channels.
     """
-    shape = (len(image), channels or image.shape[1], *axes.size(image))
+    count, own_channels, *size = image.shape
+    shape = (count, channels or own_channels, *size)
     return torch.rand(shape, generator=generator, device=image.device)
 
 

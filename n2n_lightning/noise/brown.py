@@ -28,7 +28,8 @@ class Brown(Noise):
         self.width = width
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        brown = blurred_normal(image, torch.tensor([self.width], device=image.device), generator)
+        width = torch.tensor([self.width], device=image.device)
+        brown = blurred_normal(image, width, generator)
         deviation = drawn(self.sigma, image, generator) / 255
         return image + deviation * brown
 
@@ -44,15 +45,25 @@ def blurred_normal(image: Tensor, width: Tensor, generator: torch.Generator) -> 
     Returns:
         In the shape of the batch.
     """
-    b, c, h, w = image.shape
-    planes = b * c
-    radius = int(4 * float(width.max())) + 1
-    distance = torch.arange(-radius, radius + 1, device=image.device)
-    kernel = (-0.5 * (distance / width.clamp(min=0.1)[:, None]) ** 2).exp()
-    kernel = kernel / kernel.norm(dim=1, keepdim=True)
-    kernel = kernel.repeat_interleave(planes // len(width), 0)[:, None]  # (planes, 1, length)
-    shape = (1, planes, h + 2 * radius, w + 2 * radius)
+    count, channels, rows, columns = image.shape
+    planes = count * channels
+    widest = float(width.max())
+    radius = int(4 * widest) + 1
+    kernel = _gaussian_kernels(width, radius)
+    kernel = kernel.repeat_interleave(planes // len(width), 0)
+    vertical = kernel[:, None, :, None]
+    horizontal = kernel[:, None, None, :]
+    margin = 2 * radius
+    shape = (1, planes, rows + margin, columns + margin)
     white = torch.randn(shape, generator=generator, device=image.device)
-    blurred = F.conv2d(white, kernel[..., None], groups=planes)
-    blurred = F.conv2d(blurred, kernel[..., None, :], groups=planes)
-    return blurred.view(b, c, h, w)
+    blurred = F.conv2d(white, vertical, groups=planes)
+    blurred = F.conv2d(blurred, horizontal, groups=planes)
+    return blurred.view(image.shape)
+
+
+def _gaussian_kernels(width: Tensor, radius: int) -> Tensor:
+    """Return Gaussians g with |g|_2 = 1, of standard deviations (n,): (n, 2 * radius + 1)."""
+    distance = torch.arange(-radius, radius + 1, device=width.device)
+    deviations = distance / width.clamp(min=0.1)[:, None]
+    kernel = (-0.5 * deviations**2).exp()
+    return kernel / kernel.norm(dim=1, keepdim=True)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from n2n_lightning.arrays import axes
 from n2n_lightning.noise.base import (
     Noise,
     Strength,
@@ -53,7 +52,8 @@ class Camera(Noise):
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         low, high = strength_bounds(self.sigma)
-        sigma = low + (high - low) * drawn((0, 1), image, generator).square()
+        share_of_range = drawn((0, 1), image, generator).square()
+        sigma = low + (high - low) * share_of_range
         shot = drawn(self.shot, image, generator)
         shared = drawn(self.shared, image, generator)
         width = drawn(self.width, image, generator).flatten()
@@ -85,13 +85,15 @@ def camera_noise(
     """
     own = blurred_normal(image, width, generator)
     common = blurred_normal(image[:, :1], width, generator)
-    strength = sigma * (1 - shot + 2 * shot * image).clamp(min=0).sqrt()
+    variance = 1 - shot + 2 * shot * image
+    strength = sigma * variance.clamp(min=0).sqrt()
     if developed:
         chosen = drawn((0, 1), image, generator) < developed
         coarser, gain = _developed(own, image, generator)
         own = torch.where(chosen, coarser, own)
         strength = torch.where(chosen, gain * strength, strength)
-    noise = (1 - shared).sqrt() * own + shared.sqrt() * common
+    own_share = (1 - shared).sqrt()
+    noise = own_share * own + shared.sqrt() * common
     return image + strength * noise
 
 
@@ -112,16 +114,21 @@ def _developed(own: Tensor, image: Tensor, generator: torch.Generator) -> tuple[
     Returns:
         That noise after development, and a factor for the deviation of all noise.
     """
-    count = image.shape[1]
-    u = torch.rand(len(image), count, generator=generator, device=image.device)
-    pixel = [1] * len(axes.size(image))
-    balance = 1.5 ** (2 * u - 1).reshape(len(image), count, *pixel)
+    images, channels, *size = image.shape
+    u = torch.rand(images, channels, generator=generator, device=image.device)
+    exponents = 2 * u - 1
+    ones = [1] * len(size)
+    balance = 1.5 ** exponents.reshape(images, channels, *ones)
     flattened = drawn((0, 0.8), image, generator) * image.clamp(0, 1)
     factor = balance * (1 - flattened)
-    if count == 1:  # no colour
+    if channels == 1:  # no colour
         return own, factor
     width = drawn((1.2, 3), image, generator).flatten()
     colour = blurred_normal(image, width, generator)
-    colour = (colour - colour.mean(1, keepdim=True)) * (count / (count - 1)) ** 0.5
+    grey = colour.mean(1, keepdim=True)
+    unit = (channels / (channels - 1)) ** 0.5  # without grey the variance is smaller
+    colour = (colour - grey) * unit
     coarse = drawn((0.5, 1), image, generator)
-    return (1 - coarse).sqrt() * own + coarse.sqrt() * colour, factor
+    fine = (1 - coarse).sqrt()
+    developed = fine * own + coarse.sqrt() * colour
+    return developed, factor

@@ -24,10 +24,12 @@ class KSpace(Noise):
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         h, w = size(image)
-        ky = torch.fft.fftfreq(h, 1 / h, device=image.device)[:, None]
+        ky = torch.fft.fftfreq(h, 1 / h, device=image.device)
         kx = torch.fft.rfftfreq(w, 1 / w, device=image.device)
-        frequency = (ky**2 + kx**2).sqrt()
-        p = (-drawn(self.decay, image, generator) * frequency).exp()
-        measured = torch.rand(p.shape, generator=generator, device=image.device) < p
-        spectrum = torch.fft.rfft2(image) * (measured / p)
+        frequency = (ky[:, None] ** 2 + kx**2).sqrt()
+        decay = drawn(self.decay, image, generator)
+        p = (-decay * frequency).exp()
+        draws = torch.rand(p.shape, generator=generator, device=image.device)
+        weight = (draws < p) / p
+        spectrum = torch.fft.rfft2(image) * weight
         return torch.fft.irfft2(spectrum, s=(h, w))

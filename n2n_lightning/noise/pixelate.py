@@ -51,11 +51,14 @@ class Pixelate(Noise):
         h = height // self.block
         w = width // self.block
         dy, dx = self.offsets(b, h, w, generator)
-        rows = torch.arange(h, device=image.device)[:, None] * self.block + dy
-        columns = torch.arange(w, device=image.device) * self.block + dx
-        index = (rows * width + columns).view(b, 1, h * w).expand(b, c, h * w)
-        sampled = image.flatten(2).gather(2, index).view(b, c, h, w)
-        return self.on_top(sampled, generator)
+        first_rows = self.block * torch.arange(h, device=image.device)
+        first_columns = self.block * torch.arange(w, device=image.device)
+        y = first_rows[:, None] + dy
+        x = first_columns + dx
+        index = (y * width + x).flatten(1)
+        index = index[:, None].expand(-1, c, -1)
+        sampled = image.flatten(2).gather(2, index)
+        return self.on_top(sampled.view(b, c, h, w), generator)
 
     def on_top(self, sampled: Tensor, generator: torch.Generator) -> Tensor:
         """Add the Gaussian noise of deviation `sigma` to sampled images.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from n2n_lightning.files import InputError
@@ -32,13 +31,12 @@ class Text(Noise):
     ) -> None:
         super().__init__(frozen)
         self.p = checked_strength("p", p, 0, 0.95)
-        self.heights = (heights[0], heights[1])
-        if not 4 <= heights[0] <= heights[1] <= 200:
-            raise InputError(
-                "noise.heights",
-                list(heights),
-                "must be two font sizes, 4 <= smallest <= largest <= 200",
-            )
+        smallest = heights[0]
+        largest = heights[1]
+        if not 4 <= smallest <= largest <= 200:
+            reason = "must be two font sizes, 4 <= smallest <= largest <= 200"
+            raise InputError("noise.heights", list(heights), reason)
+        self.heights = (smallest, largest)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         b, c, h, w = image.shape
@@ -48,22 +46,27 @@ class Text(Noise):
         covered = torch.zeros(b, 1, h, w, dtype=torch.bool, device=image.device)
         rows = torch.arange(h, device=image.device)
         columns = torch.arange(w, device=image.device)
-        while (short := covered.float().mean((1, 2, 3), keepdim=True) < wanted).any():
-            u = torch.rand(3, b, 1, generator=generator, device=image.device)
-            number = (u[0] * count).long()[:, :, None]
-            # (B, H), the row of the string at each row of the image
-            y = rows - (u[1] * (h + height)).long() + height
-            x = columns - (u[2] * (w + width)).long() + width
-            inside_y = ((y >= 0) & (y < height))[:, :, None]
-            inside_x = ((x >= 0) & (x < width))[:, None, :]
-            y = y.clamp(0, height - 1)[:, :, None]
-            x = x.clamp(0, width - 1)[:, None, :]
-            ink = masks[number, y, x] & (inside_y & inside_x)
+        while True:
+            share = covered.float().mean((1, 2, 3), keepdim=True)
+            short = share < wanted
+            if not short.any():
+                return image
+            u = torch.rand(3, b, 1, 1, generator=generator, device=image.device)
+            number = (u[0] * count).long()
+            bottom = (u[1] * (h + height)).long()
+            right = (u[2] * (w + width)).long()
+            # the row and the column of the string at each pixel, (B, H, 1) and (B, 1, W)
+            y = rows[:, None] - bottom + height
+            x = columns - right + width
+            inside_y = (y >= 0) & (y < height)
+            inside_x = (x >= 0) & (x < width)
+            y = y.clamp(0, height - 1)
+            x = x.clamp(0, width - 1)
+            ink = masks[number, y, x] & inside_y & inside_x
             ink = ink[:, None] & short
             colour = torch.rand(b, c, 1, 1, generator=generator, device=image.device)
             image = torch.where(ink, colour, image)
             covered = covered | ink
-        return image
 
 
 @functools.cache
@@ -73,22 +76,22 @@ def _strings(heights: tuple[int, int], count: int = 64) -> Tensor:
     Returns:
         bool, (count, height, width), each string in the top left corner.
     """
+    smallest, largest = heights
     draws = generator("strings", heights)
     masks = []
     for i in range(count):
         length = int(torch.randint(3, 12, (1,), generator=draws))
         letters = torch.randint(len(Text.LETTERS), (length,), generator=draws)
         text = "".join(Text.LETTERS[k] for k in letters)
-        size = heights[0] + (heights[1] - heights[0]) * i / (count - 1)
+        size = smallest + (largest - smallest) * i / (count - 1)
         masks.append(_mask_of(text, size))
-    height = max(mask.shape[0] for mask in masks)
+    height = max(len(mask) for mask in masks)
     width = max(mask.shape[1] for mask in masks)
-    padded = []
-    for mask in masks:
-        below = height - mask.shape[0]
-        right = width - mask.shape[1]
-        padded.append(F.pad(mask, (0, right, 0, below)))
-    return torch.stack(padded)
+    padded = torch.zeros(count, height, width, dtype=torch.bool)
+    for page, mask in zip(padded, masks, strict=True):
+        rows, columns = mask.shape
+        page[:rows, :columns] = mask
+    return padded
 
 
 def _mask_of(text: str, size: float) -> Tensor:
@@ -97,6 +100,9 @@ def _mask_of(text: str, size: float) -> Tensor:
 
     font = ImageFont.load_default(size)
     left, top, right, bottom = font.getbbox(text)
-    canvas = Image.new("1", (int(right - left) + 1, int(bottom - top) + 1))
-    ImageDraw.Draw(canvas).text((-left, -top), text, fill=1, font=font)
+    width = int(right - left) + 1
+    height = int(bottom - top) + 1
+    canvas = Image.new("1", (width, height))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((-left, -top), text, fill=1, font=font)
     return torch.from_numpy(np.array(canvas))

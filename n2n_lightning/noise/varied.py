@@ -61,21 +61,23 @@ class Varied(Noise):
         self.clipped = share("clipped", clipped)
         self.developed = share("developed", developed)
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise InputError(
-                "noise.shares", list(shares), "must be three numbers, 0 or more, that add up to 1"
-            )
+            reason = "must be three numbers, 0 or more, that add up to 1"
+            raise InputError("noise.shares", list(shares), reason)
         self.shares = tuple(shares)
 
     def target(self, image: Tensor, generator: torch.Generator) -> Tensor:
         low, high = strength_bounds(self.sigma)
-        sigma = (low + (high - low) * drawn((0, 1), image, generator) ** 1.5) / 255
-        u = torch.rand(4, len(image), generator=generator, device=image.device)
-        kind, read, shot, shared = (axes.per_image(part, image) for part in u)
+        share_of_range = drawn((0, 1), image, generator) ** 1.5
+        sigma = (low + (high - low) * share_of_range) / 255
+        kind, read, shot, shared = _shares_per_image(4, image, generator)
 
         least, most = strength_bounds(self.peak)
-        peak = drawn((math.log(least), math.log(most)), image, generator).exp()
-        counted = torch.poisson(image.clamp(min=0) * peak, generator=generator) / peak
-        read_noise = sigma * (2 * read - 1).clamp(min=0) ** 2
+        logarithms = (math.log(least), math.log(most))
+        peak = drawn(logarithms, image, generator).exp()
+        expected = image.clamp(min=0) * peak
+        counted = torch.poisson(expected, generator=generator) / peak
+        read_share = (2 * read - 1).clamp(min=0) ** 2
+        read_noise = sigma * read_share
         counted = counted + read_noise * normal_like(image, generator)
 
         width = drawn(self.width, image, generator).flatten()
@@ -84,15 +86,23 @@ class Varied(Noise):
         normal, photons, _ = self.shares
         noisy = torch.where(kind < normal + photons, counted, camera)
         noisy = torch.where(kind < normal, white, noisy)
-        grey = axes.per_image((image == image[:, :1]).flatten(1).all(1), image)
+        like_first = image == image[:, :1]
+        grey = axes.per_image(like_first.flatten(1).all(1), image)
         return torch.where(grey, noisy[:, :1], noisy)
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         noisy = self.target(image, generator)
-        u = torch.rand(3, len(image), generator=generator, device=image.device)
-        stored, coarse, clipped = (axes.per_image(part, image) for part in u)
-        deviation = axes.per_image((noisy - image).flatten(1).std(1), image)
-        step = torch.minimum(24**coarse / 255, deviation).clamp(min=1 / 255)
+        stored, coarse, clipped = _shares_per_image(3, image, generator)
+        noise = (noisy - image).flatten(1)
+        deviation = axes.per_image(noise.std(1), image)
+        step = torch.minimum(24**coarse / 255, deviation)
+        step = step.clamp(min=1 / 255)
         rounded = (noisy / step).round() * step
         noisy = torch.where(stored < self.steps, rounded, noisy)
         return torch.where(clipped < self.clipped, noisy.clamp(0, 1), noisy)
+
+
+def _shares_per_image(count: int, image: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Draw several numbers for each image of a batch, uniform in [0, 1): (B, 1, 1, 1) each."""
+    u = torch.rand(count, len(image), generator=generator, device=image.device)
+    return [axes.per_image(part, image) for part in u]
