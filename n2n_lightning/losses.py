@@ -133,7 +133,10 @@ class Neighbor2NeighborRegularizer(nn.Module):
         self.progress = 0.0
 
     def second_pass(
-        self, denoise: Callable[[Tensor], Tensor], batch: dict[str, Tensor], output: Tensor
+        self,
+        denoise: Callable[[Tensor], Tensor],
+        batch: dict[str, Tensor],
+        output: Tensor,
     ) -> Tensor:
         """Return the term to add to the loss.
 

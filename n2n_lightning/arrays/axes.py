@@ -83,7 +83,11 @@ def per_image(values: Any, batch: Any) -> Any:
     return values.reshape(-1, *ones)
 
 
-def along(values: Any, axis: int, dims: int) -> Any:
+def along(
+    values: Any,
+    axis: int,
+    dims: int,
+) -> Any:
     """Reshape the values of one axis so that they broadcast over an array.
 
     Args:
@@ -420,7 +424,11 @@ def same_channels(axes: str, stated: str) -> bool:
     return after == stated_after
 
 
-def fits(axes: str, shape: Shape, letters: str = LETTERS) -> bool:
+def fits(
+    axes: str,
+    shape: Shape,
+    letters: str = LETTERS,
+) -> bool:
     """Return True if letters name each axis of an array once, height and width among them.
 
     Args:
@@ -435,7 +443,10 @@ def fits(axes: str, shape: Shape, letters: str = LETTERS) -> bool:
 
 
 def fitted(
-    letters: str, shape: Shape, full: Shape | None = None, known: str = LETTERS
+    letters: str,
+    shape: Shape,
+    full: Shape | None = None,
+    known: str = LETTERS,
 ) -> str | None:
     """Fit the letters that a user gives to an array.
 
@@ -480,7 +491,11 @@ def suggested(shape: Shape) -> str:
     return f"{fitting} would fit"
 
 
-def as_pages(array: np.ndarray, axes: str, dims: int = 2) -> np.ndarray:
+def as_pages(
+    array: np.ndarray,
+    axes: str,
+    dims: int = 2,
+) -> np.ndarray:
     """Reorder the axes of an array: stacked ones first, channels last.
 
     Args:
@@ -517,7 +532,8 @@ def _names_pixels(axes: str) -> bool:
     """Return True if all letters are known: H and W once, C at most once."""
     if not set(axes) <= set(LETTERS):
         return False
-    return axes.count("H") == 1 and axes.count("W") == 1 and axes.count("C") <= 1
+    height_and_width = axes.count("H") == axes.count("W") == 1
+    return height_and_width and axes.count("C") <= 1
 
 
 def _places_of_others(axes: str, letters: str) -> list[int]:
@@ -562,7 +578,11 @@ def of_pages(shape: Shape, dims: int = 2) -> tuple[Shape, Shape, int]:
     return stacked, size, channels
 
 
-def as_captures(array: Any, axes: str, dims: int = 2) -> list[Any]:
+def as_captures(
+    array: Any,
+    axes: str,
+    dims: int = 2,
+) -> list[Any]:
     """Split a tensor into captures.
 
     Args:

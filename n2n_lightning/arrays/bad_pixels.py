@@ -58,17 +58,21 @@ def margin_value(page: np.ndarray) -> float | None:
 def _border_values(plane: np.ndarray) -> list[float]:
     """Return the finite values at the corners of a plane (H, W) and in the middle of its sides."""
     height, width = plane.shape
-    y = [0, height // 2, height - 1]
-    x = [0, width // 2, width - 1]
-    corners = plane[np.ix_(y[::2], x[::2])].ravel()
-    above_and_below = plane[y[::2], x[1]]
-    beside = plane[y[1], x[::2]]
+    rows = [0, height - 1]
+    columns = [0, width - 1]
+    corners = plane[np.ix_(rows, columns)].ravel()
+    above_and_below = plane[rows, width // 2]
+    beside = plane[height // 2, columns]
     values = np.concatenate((corners, above_and_below, beside), dtype=np.float64)
     finite = values[np.isfinite(values)]
     return list(dict.fromkeys(finite.tolist()))
 
 
-def _is_margin(plane: np.ndarray, same: np.ndarray, value: float) -> bool:
+def _is_margin(
+    plane: np.ndarray,
+    same: np.ndarray,
+    value: float,
+) -> bool:
     """Return True if the pixels of a value form a margin, see `margin_value`.
 
     Args:
@@ -162,21 +166,27 @@ def invalid_mask(pixels: np.ndarray, nodata_values: Sequence[float]) -> np.ndarr
     Returns:
         bool, in that shape; None where all pixels are valid.
     """
-    invalid: Any = None
-    if np.issubdtype(pixels.dtype, np.floating):
+    floating = np.issubdtype(pixels.dtype, np.floating)
+    if not floating and not len(nodata_values):
+        return None
+    invalid = np.zeros(pixels.shape, bool)
+    if floating:
         with np.errstate(invalid="ignore"):
-            invalid = ~np.isfinite(pixels)
+            invalid |= ~np.isfinite(pixels)
             if pixels.dtype.itemsize > 2:  # float16 has no such values
                 invalid |= np.abs(pixels) > HUGE
     for value in nodata_values:
-        same = pixels == value
-        invalid = same if invalid is None else invalid | same
-    if invalid is None or not invalid.any():
+        invalid |= pixels == value
+    if not invalid.any():
         return None
     return invalid
 
 
-def mask_invalid(stored: Tensor, values: Tensor, nodata_values: tuple[float, ...]) -> Tensor:
+def mask_invalid(
+    stored: Tensor,
+    values: Tensor,
+    nodata_values: tuple[float, ...],
+) -> Tensor:
     """Replace values by NaN where the stored ones are not finite, huge, or declared as missing.
 
     Args:
@@ -187,14 +197,16 @@ def mask_invalid(stored: Tensor, values: Tensor, nodata_values: tuple[float, ...
     Returns:
         `values` themselves where all pixels are valid.
     """
-    invalid: Any = None
-    if stored.is_floating_point():
-        huge = stored.float().abs() > HUGE
-        invalid = ~stored.isfinite() | huge
+    floating = stored.is_floating_point()
+    if not floating and not nodata_values:
+        return values
+    invalid = torch.zeros_like(stored, dtype=torch.bool)
+    if floating:
+        invalid |= ~stored.isfinite()
+        invalid |= stored.float().abs() > HUGE
     for value in nodata_values:
-        same = stored == value
-        invalid = same if invalid is None else invalid | same
-    if invalid is None or not invalid.any():
+        invalid |= stored == value
+    if not invalid.any():
         return values
     return torch.where(invalid, torch.nan, values)
 

@@ -21,7 +21,11 @@ def plane_of(image: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(plane), mean, plane)
 
 
-def cut_blocks(image: Any, high: int, wide: int | None = None) -> Any:
+def cut_blocks(
+    image: Any,
+    high: int,
+    wide: int | None = None,
+) -> Any:
     """Cut the last two axes of an array or tensor into blocks, without what is left at the ends.
 
     Args:

@@ -139,7 +139,9 @@ class FrameReview:
 
 
 def shown_numbers(
-    frames: Sequence[int], labels: Sequence[str] | None = None, most: int = 12
+    frames: Sequence[int],
+    labels: Sequence[str] | None = None,
+    most: int = 12,
 ) -> str:
     """List frames in words, by their numbers or their names.
 
@@ -305,7 +307,8 @@ def _dead(frames: Frames, samples: Sequence[_Sample]) -> dict[int, str]:
     for t, sample in enumerate(samples):
         if sample.differing <= most_differing:
             most = most_differing / sample.values.size
-            reason = _almost_constant(np.asarray(frames[t]), sample.mode, most)
+            frame = np.asarray(frames[t])
+            reason = _almost_constant(frame, sample.mode, most)
             if reason:
                 dead[t] = reason
         elif saturated[t] >= 0.5 and not usually_saturated:
@@ -314,7 +317,11 @@ def _dead(frames: Frames, samples: Sequence[_Sample]) -> dict[int, str]:
     return dead
 
 
-def _almost_constant(frame: np.ndarray, mode: float, most: float) -> str:
+def _almost_constant(
+    frame: np.ndarray,
+    mode: float,
+    most: float,
+) -> str:
     """Say in words that a frame has (almost) one value, or return nothing.
 
     Args:
@@ -349,21 +356,22 @@ def _blank(samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, str]:
     blocks = np.stack([samples[t].blocks for t in alive])
     scene = np.median(blocks, 0)
     contrast = _centred(scene).std()
-    alike = np.array([_correlation(frame, scene) for frame in blocks])
-    if not contrast or np.median(alike) < 0.6:
+    correlations = [_correlation(frame, scene) for frame in blocks]
+    if not contrast or np.median(correlations) < 0.6:
         return {}
     means = blocks.mean((1, 2))
     middle = np.median(means)
     offsets = np.abs(means - middle)
     far = 6 * 1.4826 * np.median(offsets) + 0.5 * contrast
-    spreads = np.array([_centred(frame).std() for frame in blocks])
-    smooth = spreads < 0.5 * np.median(spreads)
-    without_scene = alike < 0.3
-    blank = without_scene & smooth & (offsets > far)
+    spreads = [_centred(frame).std() for frame in blocks]
+    usual_spread = np.median(spreads)
     reasons = {}
-    for i in np.flatnonzero(blank):
-        t = alive[i]
-        reasons[t] = f"blank at a brightness of {means[i]:.4g}, the others have {middle:.4g}"
+    for i, t in enumerate(alive):
+        without_scene = correlations[i] < 0.3
+        smooth = spreads[i] < 0.5 * usual_spread
+        if without_scene and smooth and offsets[i] > far:
+            mean = means[i]
+            reasons[t] = f"blank at a brightness of {mean:.4g}, the others have {middle:.4g}"
     return reasons
 
 
@@ -382,7 +390,11 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(a @ b / np.sqrt(squared_scale))
 
 
-def _copies(frames: Frames, samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, int]:
+def _copies(
+    frames: Frames,
+    samples: Sequence[_Sample],
+    dead: dict[int, str],
+) -> dict[int, int]:
     """Find frames equal to an earlier one, or almost, as copies in lossy files are."""
     copies: dict[int, int] = {}
     first: dict[bytes, int] = {}
@@ -392,14 +404,18 @@ def _copies(frames: Frames, samples: Sequence[_Sample], dead: dict[int, str]) ->
         if sample.differing < INFORMATIVE:
             continue
         before = first.setdefault(sample.digest, t)
-        if before != t and np.array_equal(frames[before], frames[t]):
+        if before == t:
+            continue
+        if np.array_equal(frames[before], frames[t]):
             copies[t] = before
-    near = _distances([samples[t] for t in alive], 1)
-    far = _distances([samples[t] for t in alive], 2)
+    live = [samples[t] for t in alive]
+    near = _distances(live, 1)
+    far = _distances(live, 2)
     for i, (a, b) in enumerate(pairwise(alive)):
         start = max(0, i - 1)
         usual = min(far[start : i + 1], default=0.0)
-        if b not in copies and near[i] < 0.2 * usual:
+        close = near[i] < 0.2 * usual
+        if close and b not in copies:
             copies[b] = copies.get(a, a)
     return dict(sorted(copies.items()))
 
@@ -428,15 +444,16 @@ def _period(blocks: Sequence[np.ndarray]) -> int:
     Args:
         blocks: means of blocks of each frame, (C, n).
     """
-    if len(blocks) < 6:
+    count = len(blocks)
+    if count < 6:
         return 1
-    neighbours = [_correlation(one, other) for one, other in pairwise(blocks)]
-    if not np.median(neighbours) < 0.8:
+    correlations = [_correlation(*pair) for pair in pairwise(blocks)]
+    if not np.median(correlations) < 0.8:
         return 1
     plain = np.array([_standardized(frame) for frame in blocks])
     to_next = _mean_squares(plain, 1)
     nearest = float(np.median(to_next))
-    longest = min(LONGEST_TURN, len(blocks) // 2 - 1)
+    longest = min(LONGEST_TURN, count // 2 - 1)
     for lag in range(2, longest + 1):
         squares = _mean_squares(plain, lag)
         same = float(np.median(squares))

@@ -12,7 +12,11 @@ def frames(context: int) -> list[int]:
     return [*before, *after]
 
 
-def around(frame: int, k: int, count: int) -> int:
+def around(
+    frame: int,
+    k: int,
+    count: int,
+) -> int:
     """Return the frame that is k away from another one; at the ends the one on the other side.
 
     Args:

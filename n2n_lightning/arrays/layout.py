@@ -73,7 +73,11 @@ class Layout:
         return ends_in_bands(shape) == ends_in_bands(self.shape)
 
 
-def words(axes: str, shape: Shape, alpha: bool = False) -> str:
+def words(
+    axes: str,
+    shape: Shape,
+    alpha: bool = False,
+) -> str:
     """Describe an array in words.
 
     Args:

@@ -82,7 +82,10 @@ class IntensityScaling:
             return scaled.astype(np.float32)
 
     def denormalize(
-        self, values: np.ndarray, pixels: np.ndarray, dtype: np.dtype | None = None
+        self,
+        values: np.ndarray,
+        pixels: np.ndarray,
+        dtype: np.dtype | None = None,
     ) -> np.ndarray:
         """Scale the output of the network to stored values.
 
@@ -113,7 +116,9 @@ def _exact_type(dtype: np.dtype) -> type[np.floating]:
 
 
 def sampled(
-    pixels: np.ndarray, nodata_values: Sequence[float] = (), invalid: np.ndarray | None = None
+    pixels: np.ndarray,
+    nodata_values: Sequence[float] = (),
+    invalid: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample an array at evenly spread places.
 
@@ -278,7 +283,9 @@ def levels_from_values(values: np.ndarray, calm: np.ndarray | None = None) -> tu
 
 
 def _judged(
-    dtype: np.dtype, values: np.ndarray, calm: np.ndarray | None = None
+    dtype: np.dtype,
+    values: np.ndarray,
+    calm: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Choose black and span as `levels` does, by sampled values and their surroundings."""
     if dtype == np.uint8:

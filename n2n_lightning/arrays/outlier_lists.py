@@ -250,7 +250,11 @@ def inside(points: np.ndarray, place: Sequence[slice]) -> tuple[np.ndarray, ...]
 Read = Callable[[tuple[slice, ...]], Tensor]
 
 
-def find_outliers(read: Read, size: Sequence[int], flanks: bool) -> np.ndarray:
+def find_outliers(
+    read: Read,
+    size: Sequence[int],
+    flanks: bool,
+) -> np.ndarray:
     """Find the isolated outliers of a page or volume, see `outliers.outlier_mask`.
 
     Args:
@@ -278,7 +282,12 @@ def find_outliers(read: Read, size: Sequence[int], flanks: bool) -> np.ndarray:
     return _split_planes(points.numpy(), size)
 
 
-def lacking_at(points: np.ndarray, read: Read, other: Read, size: Sequence[int]) -> np.ndarray:
+def lacking_at(
+    points: np.ndarray,
+    read: Read,
+    other: Read,
+    size: Sequence[int],
+) -> np.ndarray:
     """Tell which outliers of a capture another capture lacks, see `outliers.lacking`.
 
     Args:
@@ -460,7 +469,11 @@ def defects_of(reads: Sequence[Read], size: Sequence[int]) -> np.ndarray:
     return np.concatenate(small)
 
 
-def _structure(read: Read, size: Sequence[int], points: np.ndarray) -> np.ndarray:
+def _structure(
+    read: Read,
+    size: Sequence[int],
+    points: np.ndarray,
+) -> np.ndarray:
     """Return means of an image over blocks of 8 x 8 pixels, without some points: (2, n).
 
     The first are those of every other column, the second those of the columns between them.

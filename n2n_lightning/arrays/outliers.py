@@ -100,7 +100,12 @@ def _pad_with_nan(planes: Tensor) -> Tensor:
     return F.pad(planes, (3, 3, 3, 3), value=torch.nan)
 
 
-def _values_at(padded: Tensor, points: Tensor, dy: int = 0, dx: int = 0) -> Tensor:
+def _values_at(
+    padded: Tensor,
+    points: Tensor,
+    dy: int = 0,
+    dx: int = 0,
+) -> Tensor:
     """Return the values of padded planes at some offset from points (n, 3) of the planes: (n,)."""
     n, row, column = points.unbind(1)
     y = row + 3 + dy
@@ -108,7 +113,11 @@ def _values_at(padded: Tensor, points: Tensor, dy: int = 0, dx: int = 0) -> Tens
     return padded[n, y, x]
 
 
-def _values_around(padded: Tensor, points: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+def _values_around(
+    padded: Tensor,
+    points: Tensor,
+    offsets: Sequence[tuple[int, int]],
+) -> Tensor:
     """Return the values at several offsets from points (n, 3): (offsets, n)."""
     values = [_values_at(padded, points, dy, dx) for dy, dx in offsets]
     return torch.stack(values)
@@ -176,7 +185,8 @@ def isolated(points: Tensor, size: Sequence[int]) -> Tensor:
         if len(own) <= LONG:
             few.append(own)
         elif len(own) <= most:
-            few.append(own[compact(own[:, 1:])])
+            small = compact(own[:, 1:])
+            few.append(own[small])
     return torch.cat(few)
 
 
@@ -205,7 +215,11 @@ def compact(places: Tensor, most: int = LONG) -> Tensor:
     return torch.from_numpy(small).to(places.device)
 
 
-def lacking(image: Tensor, other: Tensor, outliers: Tensor) -> Tensor:
+def lacking(
+    image: Tensor,
+    other: Tensor,
+    outliers: Tensor,
+) -> Tensor:
     """Find the outliers of a capture that another capture of the same scene does not have.
 
     A point of the scene is in both, at most a pixel away. The other capture lacks it where nothing
@@ -230,7 +244,11 @@ def lacking(image: Tensor, other: Tensor, outliers: Tensor) -> Tensor:
     return gone.reshape(image.shape)
 
 
-def absent(planes: Tensor, others: Tensor, points: Tensor) -> Tensor:
+def absent(
+    planes: Tensor,
+    others: Tensor,
+    points: Tensor,
+) -> Tensor:
     """Tell which outliers of planes other planes of the same scenes lack, see `lacking`.
 
     Args:

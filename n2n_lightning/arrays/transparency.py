@@ -7,7 +7,11 @@ import numpy as np
 from n2n_lightning.arrays.axes import as_pages, evenly, of_pages
 
 
-def has_alpha(array: Any, axes: str, looked_at: int = 64) -> bool:
+def has_alpha(
+    array: Any,
+    axes: str,
+    looked_at: int = 64,
+) -> bool:
     """Return True if the last of four channels is transparency, judged by the values.
 
     Transparency has next to no noise: it is constant, or equal to its neighbours in most places, or

@@ -62,7 +62,11 @@ class Noise:
         return image
 
 
-def drawn(strength: Strength, image: Tensor, generator: torch.Generator) -> Tensor:
+def drawn(
+    strength: Strength,
+    image: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
     """Draw a strength for each image of a batch, uniformly within its range.
 
     Args:
@@ -94,7 +98,12 @@ def strength_bounds(strength: Strength) -> tuple[float, float]:
     return low, high
 
 
-def checked_strength(name: str, strength: Strength, least: float, most: float) -> Strength:
+def checked_strength(
+    name: str,
+    strength: Strength,
+    least: float,
+    most: float,
+) -> Strength:
     """Check a strength and return it, a range as a tuple.
 
     Args:
@@ -144,7 +153,11 @@ def share(name: str, value: float) -> float:
     return value
 
 
-def uniform_like(image: Tensor, generator: torch.Generator, channels: int | None = None) -> Tensor:
+def uniform_like(
+    image: Tensor,
+    generator: torch.Generator,
+    channels: int | None = None,
+) -> Tensor:
     """Draw numbers that are uniform in [0, 1).
 
     Args:
@@ -173,7 +186,11 @@ def normal_like(image: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(image.shape, generator=generator, device=image.device)
 
 
-def with_gaussian(image: Tensor, sigma: Strength, generator: torch.Generator) -> Tensor:
+def with_gaussian(
+    image: Tensor,
+    sigma: Strength,
+    generator: torch.Generator,
+) -> Tensor:
     """Add white normal noise to a batch.
 
     Args:

@@ -27,7 +27,12 @@ class Bernoulli(Noise):
     True
     """
 
-    def __init__(self, p: Strength = 0.5, masked: bool = True, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        p: Strength = 0.5,
+        masked: bool = True,
+        frozen: bool = False,
+    ) -> None:
         super().__init__(frozen)
         self.p = checked_strength("p", p, 0, 1)
         self.masked = masked

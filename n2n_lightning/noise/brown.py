@@ -20,7 +20,12 @@ class Brown(Noise):
         width: standard deviation of the blur in pixels.
     """
 
-    def __init__(self, sigma: Strength = 25.0, width: float = 1.5, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        sigma: Strength = 25.0,
+        width: float = 1.5,
+        frozen: bool = False,
+    ) -> None:
         super().__init__(frozen)
         self.sigma = checked_strength("sigma", sigma, 0, 255)
         if not 0 < width <= 50:
@@ -34,7 +39,11 @@ class Brown(Noise):
         return image + deviation * brown
 
 
-def blurred_normal(image: Tensor, width: Tensor, generator: torch.Generator) -> Tensor:
+def blurred_normal(
+    image: Tensor,
+    width: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
     """Draw white normal noise and blur it by a Gaussian, to a standard deviation of 1.
 
     Args:

@@ -97,7 +97,11 @@ def camera_noise(
     return image + strength * noise
 
 
-def _developed(own: Tensor, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _developed(
+    own: Tensor,
+    image: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
     """Draw the noise of developed pictures.
 
     A sensor has one colour at each pixel and the others are interpolated; cameras smooth colours

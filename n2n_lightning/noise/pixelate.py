@@ -21,7 +21,12 @@ class Pixelate(Noise):
         sigma: standard deviation of Gaussian noise on top, in units of 1/255.
     """
 
-    def __init__(self, block: int = 7, sigma: Strength = 0.0, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        block: int = 7,
+        sigma: Strength = 0.0,
+        frozen: bool = False,
+    ) -> None:
         super().__init__(frozen)
         if not isinstance(block, int) or block < 1:
             raise InputError("noise.block", block, "must be a whole number, 1 or more")
@@ -29,7 +34,11 @@ class Pixelate(Noise):
         self.sigma = checked_strength("sigma", sigma, 0, 255)
 
     def offsets(
-        self, count: int, height: int, width: int, generator: torch.Generator
+        self,
+        count: int,
+        height: int,
+        width: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """Draw the place in its block at which each noisy pixel is sampled.
 

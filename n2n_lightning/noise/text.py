@@ -27,7 +27,10 @@ class Text(Noise):
     LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
     def __init__(
-        self, p: Strength = 0.25, heights: Sequence[int] = (8, 24), frozen: bool = False
+        self,
+        p: Strength = 0.25,
+        heights: Sequence[int] = (8, 24),
+        frozen: bool = False,
     ) -> None:
         super().__init__(frozen)
         self.p = checked_strength("p", p, 0, 0.95)

@@ -102,7 +102,11 @@ class Varied(Noise):
         return torch.where(clipped < self.clipped, noisy.clamp(0, 1), noisy)
 
 
-def _shares_per_image(count: int, image: Tensor, generator: torch.Generator) -> list[Tensor]:
+def _shares_per_image(
+    count: int,
+    image: Tensor,
+    generator: torch.Generator,
+) -> list[Tensor]:
     """Draw several numbers for each image of a batch, uniform in [0, 1): (B, 1, 1, 1) each."""
     u = torch.rand(count, len(image), generator=generator, device=image.device)
     return [axes.per_image(part, image) for part in u]
