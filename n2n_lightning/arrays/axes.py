@@ -372,7 +372,14 @@ def of_tiff(letters: str, shape: Shape) -> tuple[str, Shape]:
     >>> of_tiff("TZCYX", (1, 5, 2, 40, 50)), of_tiff("ICYXS", (7, 2, 40, 50, 3))
     (('DCHW', (5, 2, 40, 50)), ('NNHWC', (7, 2, 40, 50, 3)))
     """
-    ours = {"Y": "H", "X": "W", "S": "C", "C": "C", "T": "T", "Z": "D"}
+    ours = {
+        "Y": "H",
+        "X": "W",
+        "S": "C",
+        "C": "C",
+        "T": "T",
+        "Z": "D",
+    }
     if "S" in letters:
         ours["C"] = "N"
     translated = ""

@@ -119,7 +119,8 @@ def _stands_apart(value: float, image: np.ndarray) -> bool:
         return True  # measured values hardly repeat to the last digit
     low, high = np.quantile(values, (0.01, 0.99))
     spread = high - low
-    return bool(low - value > 0.25 * spread > 0)
+    gap = low - value
+    return bool(gap > 0.25 * spread > 0)
 
 
 def _away_from(solid: np.ndarray) -> np.ndarray:

@@ -362,7 +362,8 @@ def _blank(samples: Sequence[_Sample], dead: dict[int, str]) -> dict[int, str]:
     means = blocks.mean((1, 2))
     middle = np.median(means)
     offsets = np.abs(means - middle)
-    far = 6 * 1.4826 * np.median(offsets) + 0.5 * contrast
+    usual_offset = np.median(offsets)
+    far = 6 * 1.4826 * usual_offset + 0.5 * contrast
     spreads = [_centred(frame).std() for frame in blocks]
     usual_spread = np.median(spreads)
     reasons = {}
@@ -491,9 +492,9 @@ def _alternation(blocks: Sequence[np.ndarray]) -> float:
     if not level:
         return 0.0
     steps = np.diff(means)
-    drifts = means[2:] - means[:-2]
-    step = float(np.median(np.abs(steps)))
-    drift = float(np.median(np.abs(drifts)))
+    drifts = means[2:] - means[:-2]  # of every second frame
+    step = _median_size(steps)
+    drift = _median_size(drifts)
     directions = np.sign(steps)
     directions[1::2] *= -1
     alternating = abs(directions.mean()) > 0.9
@@ -502,3 +503,8 @@ def _alternation(blocks: Sequence[np.ndarray]) -> float:
     if alternating and without_drift and share > 0.005:
         return share
     return 0.0
+
+
+def _median_size(differences: np.ndarray) -> float:
+    sizes = np.abs(differences)
+    return float(np.median(sizes))

@@ -53,7 +53,11 @@ class Layout:
 
     def plain(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
-        return {"axes": self.axes, "shape": list(self.shape), "stated": self.stated}
+        return {
+            "axes": self.axes,
+            "shape": list(self.shape),
+            "stated": self.stated,
+        }
 
     def suits(self, shape: Shape, stated: str | None) -> bool:
         """Return True if another array is of the same kind and may be read alike.
@@ -96,7 +100,11 @@ def words(
     ('6 scenes x 4 captures of 40 x 50', 'a volume of 30 x 40 x 50')
     """
     length = dict(zip(axes, shape, strict=True))
-    nouns = {"N": "images", "K": "captures", "T": "frames"}
+    nouns = {
+        "N": "images",
+        "K": "captures",
+        "T": "frames",
+    }
     single = "an image"
     if "D" in length:
         nouns["N"] = "volumes"

@@ -297,9 +297,10 @@ def _judged(
             return 2 * low, -2 * low
         return 0.0, high or span
     lowest = -0.05 * span  # within 5% of the range, values below 0 are noise around it
-    beyond = low < lowest or high > 2 * span
+    too_low = low < lowest
+    too_high = high > 2 * span
     narrow = high - low < span / 4
-    if beyond or narrow:
+    if too_low or too_high or narrow:
         return levels_between(low, high)
     return 0.0, span
 

@@ -202,7 +202,9 @@ class OutlierCounts:
     replaced: int = 0
 
     def __add__(self, other: "OutlierCounts") -> "OutlierCounts":
-        return OutlierCounts(self.left + other.left, self.replaced + other.replaced)
+        left = self.left + other.left
+        replaced = self.replaced + other.replaced
+        return OutlierCounts(left, replaced)
 
     @classmethod
     def of(cls, outliers: PageOutliers) -> "OutlierCounts":
@@ -501,7 +503,9 @@ def _show_different_scenes(first: np.ndarray, second: np.ndarray) -> bool:
     for even, odd in (first, second):
         if _correlation(even, odd) < 0.8:
             return False
-    return _correlation(first.sum(0), second.sum(0)) < 0.5
+    image = first.sum(0)
+    other_image = second.sum(0)
+    return _correlation(image, other_image) < 0.5
 
 
 def _correlation(one: Any, other: Any) -> float:
@@ -509,7 +513,9 @@ def _correlation(one: Any, other: Any) -> float:
     known = np.isfinite(one) & np.isfinite(other)
     one = one[known]
     other = other[known]
-    if one.size < 16 or not one.std() or not other.std():
+    if one.size < 16:
+        return 0.0
+    if not one.std() or not other.std():
         return 0.0
     matrix = np.corrcoef(one, other)
     return float(matrix[0, 1])

@@ -156,7 +156,8 @@ def with_flanks(planes: Tensor, points: Tensor) -> Tensor:
     sign = excess.sign()
     added = [points]
     for dy, dx in _BESIDE:
-        height = (_values_at(padded, points, dy, dx) - ground) * sign
+        values = _values_at(padded, points, dy, dx)
+        height = (values - ground) * sign
         stands_out = height > 4 * noise  # False for NaN, as beyond the border
         offset = torch.tensor([0, dy, dx], device=points.device)
         beside = points + offset
