@@ -62,17 +62,22 @@ def like(array: Any, result: np.ndarray) -> Any:
     Args:
         array: what `plain` was given.
         result: plain values of the same shape and type.
+
+    Returns:
+        An array or tensor like `array`, with the values of `result`.
     """
     if isinstance(array, Tensor):
         return torch.from_numpy(result).to(array.device)
     if isinstance(array, np.ma.MaskedArray):
-        mask = np.ma.nomask if array.mask is np.ma.nomask else array.mask.copy()
+        mask = array.mask
+        if mask is not np.ma.nomask:
+            mask = mask.copy()
         return np.ma.array(result, mask=mask, fill_value=array.fill_value, hard_mask=array.hardmask)
     if type(array) in (np.ndarray, np.memmap):
         return result
-    found = np.empty_like(array)  # of its class, with its unit
-    found.view(np.ndarray)[...] = result
-    return found
+    same_class = np.empty_like(array)  # with its unit
+    same_class.view(np.ndarray)[...] = result
+    return same_class
 
 
 def _check_type(name: str, kind: str) -> None:

@@ -93,7 +93,7 @@ def check_license(name: str) -> None:
 
 
 def _tried(model: "TrainedDenoiser", weights: Path) -> tuple[np.ndarray, np.ndarray]:
-    """An image of stored values, and what the file makes of it as other programs run it."""
+    """Return an image of stored values, and its result by the ONNX file in another program."""
     import onnxruntime
 
     black, span = model.range or (0.0, 1.0)
@@ -101,9 +101,11 @@ def _tried(model: "TrainedDenoiser", weights: Path) -> tuple[np.ndarray, np.ndar
     sides = [_least(model) + k * model.multiple for k in range(model.dims)]
     image = draws.normal(0.5, 0.1, (1, model.inputs, *sides)).astype(np.float32)
     stored = (image * span + black).astype(np.float32)
+    normalized = (stored - black) / span
     session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, {"image": ((stored - black) / span).astype(np.float32)})
-    return stored, (result * span + black).astype(np.float32)
+    (output,) = session.run(None, {"image": normalized.astype(np.float32)})
+    result = output * span + black
+    return stored, result.astype(np.float32)
 
 
 def _least(model: "TrainedDenoiser") -> int:

@@ -52,6 +52,9 @@ class CheckpointInfo:
         Args:
             model: the `model` group of its configuration.
             data: its data.NoisyPairs, after `setup`.
+
+        Returns:
+            The facts to store.
         """
         return cls(
             model=model,
@@ -71,6 +74,9 @@ class CheckpointInfo:
         Args:
             stored: its entry `n2n_lightning`, plain data.
             path: of the checkpoint, for messages.
+
+        Returns:
+            The facts; defaults for those that it lacks.
 
         Raises:
             InputError: they do not name the network, or are of a newer version than this program.
@@ -122,6 +128,9 @@ def checkpoint_of(path: str | Path) -> Path:
     Args:
         path: a run folder, or a checkpoint file, which is returned as it is.
 
+    Returns:
+        A file; it may be missing if `path` is no folder.
+
     Raises:
         InputError: the folder has none, or the file is an export.
     """
@@ -157,6 +166,9 @@ def read_info(path: str | Path) -> CheckpointInfo:
     Args:
         path: a run folder or a checkpoint file.
 
+    Returns:
+        The facts; defaults for those that it lacks.
+
     Raises:
         InputError: it cannot be read, or does not name its network.
     """
@@ -169,6 +181,9 @@ def network_checkpoint(network: Any, info: CheckpointInfo) -> dict[str, Any]:
     Args:
         network: the nn.Module.
         info: facts about it.
+
+    Returns:
+        `state_dict` on the CPU and the facts, to be saved with torch.save.
     """
     weights = network.state_dict()
     return {

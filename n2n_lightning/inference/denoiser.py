@@ -15,7 +15,6 @@ from n2n_lightning import networks
 from n2n_lightning.arrays.axes import (
     as_pages,
     channels_last,
-    in_space,
     of_pages,
     of_picture,
     of_volumes,
@@ -33,7 +32,14 @@ from n2n_lightning.inference.checkpoint import PRETRAINED, CheckpointInfo, read_
 from n2n_lightning.inference.movie_frames import MovieFrames, movie_of
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_search import OutlierSearch
-from n2n_lightning.inference.page import Page, PageInput, PageStack
+from n2n_lightning.inference.page import (
+    Page,
+    PageInput,
+    PageStack,
+    page_axes,
+    pages_or_none,
+    part_or_none,
+)
 from n2n_lightning.inference.texture import put_back
 from n2n_lightning.inference.tiling import averaged, overlap_of, spans, tile_of, tiled
 
@@ -252,20 +258,20 @@ class TrainedDenoiser(nn.Module):
         if noisy.mosaic:
             counts = OutlierCounts()
             for colour in mosaics.planes(noisy.axes):
-                marked = None if marks is None else marks[colour]
+                marked = part_or_none(marks, colour)
                 plane = noisy.plane(colour)
                 counts += self.denoise_into(result[colour], plane, options, advance, marked)
             return counts
         pages = self.pages_of(noisy, result, options)
-        axes = in_space(noisy.axes) if self.dims == 3 else noisy.axes
+        axes = page_axes(noisy.axes, self.dims)
         movie = noisy.movie
         if movie is None:
             context = 0 if noisy.near else self.context
             movie = movie_of(noisy.array, axes, self.dims, context, noisy.invalid)
         several = len(movie.pages) > 1 and pages.stacked
         self._check_context(pages.together and bool(noisy.near or several))
-        second = None if noisy.second is None else as_pages(noisy.second, axes, self.dims)
-        map_pages = None if marks is None else as_pages(marks, axes, self.dims)
+        second = pages_or_none(noisy.second, axes, self.dims)
+        map_pages = pages_or_none(marks, axes, self.dims)
         if map_pages is not None:
             map_pages[...] = 0
         near = [PageInput(as_pages(frame, axes, self.dims)) for frame in noisy.near]
@@ -312,18 +318,23 @@ class TrainedDenoiser(nn.Module):
             result: in its shape.
             options: `scale` and `black` are used.
 
+        Returns:
+            The pages, with the scaling between stored values and those of the network.
+
         Raises:
             InputError: the network cannot take such an array.
         """
-        array, scale, black = noisy.array, options.scale, options.black
+        array = noisy.array
+        scale = options.scale
+        black = options.black
         if array.dtype.name not in TYPES:
             raise InputError(f"values of type {array.dtype}: must be one of {', '.join(TYPES)}")
         if scale is not None and not 1e-30 <= scale - black <= 1e30:
             raise InputError("scale", scale, f"must be larger than {black:g}, and finite")
-        axes = in_space(noisy.axes) if self.dims == 3 else noisy.axes
+        axes = page_axes(noisy.axes, self.dims)
         source = as_pages(array, axes, self.dims)
         sink = as_pages(result, axes, self.dims)
-        masks = None if noisy.invalid is None else as_pages(noisy.invalid, axes, self.dims)
+        masks = pages_or_none(noisy.invalid, axes, self.dims)
         _, _, channels = of_pages(source.shape, self.dims)
         colours = self.colours_of(noisy, channels)
         if colours != self.channels and self.channels not in (1, 3):
@@ -333,7 +344,9 @@ class TrainedDenoiser(nn.Module):
         together = self.takes_together(noisy, colours)
         device = next(self.parameters()).device
         pages = PageStack(source, sink, masks, self.dims, colours, noisy.nodata_values, device)
-        fixed = self.range_in(noisy.unit) if scale is None else (black, scale - black)
+        fixed = self.range_in(noisy.unit)
+        if scale is not None:
+            fixed = (black, scale - black)
         pages.judge(fixed, together, self.equivariant)
         return pages
 
@@ -356,6 +369,9 @@ class TrainedDenoiser(nn.Module):
         Args:
             noisy: the array.
             colours: channels that are denoised.
+
+        Returns:
+            True for colours of one picture, or the user's own channels, as many as the network's.
         """
         return colours == self.channels and (noisy.colour or self.range is not None)
 
@@ -387,7 +403,15 @@ class TrainedDenoiser(nn.Module):
             page.mix(options.strength)
 
     def range_in(self, unit: tuple[float, float] | None) -> tuple[float, float] | None:
-        """Return the range of training in a unit (factor, offset); as is if a unit is unknown."""
+        """Return the range of training in another unit.
+
+        Args:
+            unit: (factor, offset) that convert stored values to physical ones; None: unknown.
+
+        Returns:
+            The stored value that is 0 for the network, and how far above it 1 is; in the unit of
+            training if either unit is unknown, None if the range is.
+        """
         if (
             self.range is None
             or unit is None
@@ -396,8 +420,11 @@ class TrainedDenoiser(nn.Module):
             or not unit[0] / self.unit[0] > 0
         ):
             return self.range
-        black = (self.range[0] * self.unit[0] + self.unit[1] - unit[1]) / unit[0]
-        return black, self.range[1] * self.unit[0] / unit[0]
+        black, span = self.range
+        factor, offset = self.unit
+        new_factor, new_offset = unit
+        new_black = (black * factor + offset - new_offset) / new_factor
+        return new_black, span * factor / new_factor
 
     def _check_context(self, surrounded: bool) -> None:
         """Raises InputError where the network sees frames around each, and there are none."""
@@ -413,9 +440,13 @@ class TrainedDenoiser(nn.Module):
         Args:
             array, axes: see `NoisyArray`.
             tile: see `denoise`.
+
+        Returns:
+            The tiles of all pages or volumes.
         """
-        letters = in_space(axes) if self.dims == 3 else axes
-        stacked, size, _ = of_pages(as_pages(array, letters, self.dims).shape, self.dims)
+        letters = page_axes(axes, self.dims)
+        pages = as_pages(array, letters, self.dims)
+        stacked, size, _ = of_pages(pages.shape, self.dims)
         side = self._tile(tile)
         count = math.prod(stacked)
         for length in size:
@@ -423,7 +454,9 @@ class TrainedDenoiser(nn.Module):
         return count
 
     def _tile(self, tile: int | str | None) -> int | None:
-        return tile_of(self.dims, self.overlap, self.multiple) if isinstance(tile, str) else tile
+        if isinstance(tile, str):
+            return tile_of(self.dims, self.overlap, self.multiple)
+        return tile
 
     def _together(self, images: Tensor) -> Tensor:
         """Denoise images (B, C, H, W) with the channels of the network; inpaint missing values.
@@ -444,9 +477,11 @@ class TrainedDenoiser(nn.Module):
         counts = (images * span + black).round().clamp(min=0).cpu().double()
         draws = torch.Generator().manual_seed(0)  # the same picture has the same result
         first = torch.binomial(counts, torch.full_like(counts, 0.5), generator=draws)
-        one, other = (
-            self(((2 * half - black) / span).to(images)).float() for half in (first, counts - first)
-        )
+        results = []
+        for half in (first, counts - first):
+            normalized = (2 * half - black) / span
+            results.append(self(normalized.to(images)).float())
+        one, other = results
         return (one + other) / 2
 
     def _planes(self, images: Tensor) -> Tensor:

@@ -107,6 +107,9 @@ class FileDenoiser:
             job: the file, and its result.
             second: another capture of the same scenes; outliers that it lacks are replaced.
 
+        Returns:
+            Facts about the result, to be printed.
+
         Raises:
             InputError: it cannot be read or must not be written.
         """
@@ -175,10 +178,16 @@ class FileDenoiser:
     def _near(self, job: Job, axes: str, values: Values) -> list[np.ndarray]:
         """Return the frames around a file that is a frame of a movie, in the unit of its values."""
         series = self.series.get(job.source.parent)
-        if series is None or job.source not in series.places or not set(axes) <= set("CHW"):
+        if series is None or job.source not in series.places:
             return []
-        numbers = series.review.neighbours(series.places[job.source], self.model.context)
-        return [in_unit_of(values, opened(series.paths[t]).values[0]) for t in numbers]
+        if not set(axes) <= set("CHW"):
+            return []
+        number = series.places[job.source]
+        frames = []
+        for t in series.review.neighbours(number, self.model.context):
+            picture = opened(series.paths[t])
+            frames.append(in_unit_of(values, picture.values[0]))
+        return frames
 
     def _write(
         self,
@@ -221,6 +230,9 @@ class FileDenoiser:
 
         Args:
             first, second: the halves, with the same target.
+
+        Returns:
+            Facts about the mean, to be printed.
 
         Raises:
             InputError: they differ in shape or type, or cannot be read or written.

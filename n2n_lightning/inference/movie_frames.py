@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import as_pages, in_space
+from n2n_lightning.arrays.axes import as_pages
 from n2n_lightning.arrays.frame_checks import FrameReview, review
 from n2n_lightning.files import InputError, natural
 from n2n_lightning.formats import Picture, opened
 from n2n_lightning.formats.selected import Selected
-from n2n_lightning.inference.page import PageInput
+from n2n_lightning.inference.page import PageInput, page_axes, pages_or_none, part_or_none
 from n2n_lightning.inference.plan import Job
 
 
@@ -42,8 +42,13 @@ class MovieFrames:
         Args:
             place: of a page among those that are denoised.
             context: frames before and after it.
+
+        Returns:
+            Places in `pages`, in order of time.
         """
-        return [(t, *place[1:]) for t in self.review.neighbours(self.numbers[place[0]], context)]
+        frame, *inner = place
+        neighbours = self.review.neighbours(self.numbers[frame], context)
+        return [(t, *inner) for t in neighbours]
 
     @cached_property
     def is_whole(self) -> bool:
@@ -51,12 +56,22 @@ class MovieFrames:
         return list(self.numbers) == list(range(len(self.pages)))
 
     def input(self, place: tuple[int, ...]) -> PageInput:
-        """Return the page at a place of `pages`, for the network."""
-        mask = None if self.masks is None else self.masks[place]
-        return PageInput(self.pages[place], mask)
+        """Return a page for the network.
+
+        Args:
+            place: in `pages`.
+
+        Returns:
+            Its stored values, and its mask of missing pixels.
+        """
+        return PageInput(self.pages[place], part_or_none(self.masks, place))
 
     def line(self) -> str:
-        """Return a message about the frames that are copied; empty if there are none."""
+        """Return a message about the frames that are copied.
+
+        Returns:
+            Empty if there are none.
+        """
         dead = {}
         for t, why in self.review.dead.items():
             if t in self.numbers:
@@ -94,9 +109,9 @@ def movie_of(
     Raises:
         InputError: the network sees the frames around one, and these are several channels in turn.
     """
-    axes = in_space(axes) if dims == 3 else axes
+    axes = page_axes(axes, dims)
     pages = as_pages(array, axes, dims)
-    masks = None if invalid is None else as_pages(invalid, axes, dims)
+    masks = pages_or_none(invalid, axes, dims)
     count = len(pages) if len(pages.shape) > dims + 1 else 1
     seen = FrameReview(count)
     if count > 2:
@@ -154,7 +169,7 @@ def movies_of_picture(
             every = slice(frames.start % frames.step, None, frames.step)
             index = (*[slice(None)] * picture.axis, every)
             array = whole.array[index]
-            invalid = None if whole.invalid is None else whole.invalid[index]
+            invalid = part_or_none(whole.invalid, index)
             numbers = [t // frames.step for t in frames]
         choice = f"'{picture.path}[{{}}]'"
         movies.append(movie_of(array, letters, dims, context, invalid, numbers, choice))
@@ -238,13 +253,18 @@ def series_of(jobs: Sequence[Job], context: int) -> dict[Path, Series]:
     Args:
         jobs: the files, each a frame.
         context: frames before and after one that the network sees in its place.
+
+    Returns:
+        The movie of each folder.
     """
     folders: dict[Path, list[Path]] = {}
     for job in jobs:
         folders.setdefault(job.source.parent, []).append(job.source)
-    chosen = {job.source.parent: list(job.series) for job in jobs if job.series}
-    return {
-        folder: Series(paths, context)
-        for folder, paths in (folders | chosen).items()
-        if len(paths) > 1
-    }
+    for job in jobs:
+        if job.series:
+            folders[job.source.parent] = list(job.series)
+    movies = {}
+    for folder, paths in folders.items():
+        if len(paths) > 1:
+            movies[folder] = Series(paths, context)
+    return movies

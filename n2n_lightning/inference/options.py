@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2n_lightning.formats.picture import ReadAs, Values
+from n2n_lightning.inference.page import part_or_none
 
 if TYPE_CHECKING:
     from n2n_lightning.inference.movie_frames import MovieFrames
@@ -95,6 +96,9 @@ class NoisyArray:
             values: the array, and what its file states.
             reading: how it is read.
             near: frames around it, see `near`.
+
+        Returns:
+            The array with what the file states about it.
         """
         return cls(
             values.array,
@@ -112,12 +116,15 @@ class NoisyArray:
 
         Args:
             place: its pixels, see `mosaics.planes`.
+
+        Returns:
+            An array with the same facts, without defects and movie.
         """
         return replace(
             self,
             array=self.array[place],
-            invalid=None if self.invalid is None else self.invalid[place],
-            second=None if self.second is None else self.second[place],
+            invalid=part_or_none(self.invalid, place),
+            second=part_or_none(self.second, place),
             near=[frame[place] for frame in self.near],
             defects=None,
             movie=None,

@@ -37,7 +37,14 @@ class DetectorDefects:
     folders: dict[tuple[Path, Shape], np.ndarray] = field(default_factory=dict)
 
     def of(self, source: Path, shape: Shape) -> np.ndarray | None:
-        """Return the defects of a file with pages (H, W, C) as (n, 3); None where none is known.
+        """Return the defects of a file.
+
+        Args:
+            source: the file.
+            shape: of its pages, (H, W, C).
+
+        Returns:
+            Coordinates (n, 3): channel, row, column; None where none is known.
 
         Raises:
             InputError: the mask is of another size.
@@ -45,16 +52,22 @@ class DetectorDefects:
         if self.mask is None:
             return self.folders.get((source.parent, shape))
         if shape[:2] != self.size:
-            wanted, given = (" x ".join(map(str, size)) for size in (shape[:2], self.size))
+            size = " x ".join(map(str, shape[:2]))
+            mask_size = " x ".join(map(str, self.size))
             raise InputError(
-                f"{source}: is {wanted}, and the mask of {option('bad_pixels')} {given}"
+                f"{source}: is {size}, and the mask of {option('bad_pixels')} {mask_size}"
             )
-        channels = np.repeat(np.arange(shape[2]), len(self.mask))
-        return np.column_stack((channels, np.tile(self.mask, (shape[2], 1))))
+        count = shape[2]
+        channels = np.repeat(np.arange(count), len(self.mask))
+        pixels = np.tile(self.mask, (count, 1))
+        return np.column_stack((channels, pixels))
 
 
 def read_mask(path: Path) -> DetectorDefects:
     """Read a mask of defective pixels: an image (H, W) that is not 0 there.
+
+    Returns:
+        The coordinates of these pixels, and the size of the mask.
 
     Raises:
         InputError: it cannot be read or is no image of one channel.
@@ -112,6 +125,9 @@ def _only_page(model: Any, job: Job, options: DenoiseOptions, asked: AskedAxes) 
 def map_of(target: Path) -> Path:
     """Return the file of the map of a result.
 
+    Returns:
+        A file in the folder of the result.
+
     >>> map_of(Path("clean/a.fits")).as_posix()
     'clean/a.outliers.tif'
     """
@@ -141,6 +157,13 @@ def write_map(target: Path, marks: Sequence[np.ndarray]) -> None:
 
 def page_shape(shape: Shape, axes: str) -> Shape:
     """Return height, width and channels of an array.
+
+    Args:
+        shape: of the array.
+        axes: its letters, a letter for each axis.
+
+    Returns:
+        (H, W, C); C is 1 without an axis of channels.
 
     >>> page_shape((3, 40, 50), "CHW"), page_shape((7, 40, 50), "NHW")
     ((40, 50, 3), (40, 50, 1))

@@ -51,9 +51,8 @@ class OutlierSearch:
             and stacked[0] >= 3
             and not pages.volumes
         ):
-            self.defects = defects_of(
-                [reader(pages.at((i,))) for i in evenly(stacked[0], LOOKED)], pages.size
-            )
+            readers = [reader(pages.at((i,))) for i in evenly(stacked[0], LOOKED)]
+            self.defects = defects_of(readers, pages.size)
 
     def of(self, page: Page, other: PageInput | None = None) -> np.ndarray:
         """Find the outliers of a page.
@@ -70,7 +69,14 @@ class OutlierSearch:
         return find_outliers(reader(page, other), page.size, flanks=self.choice == "auto")
 
     def at(self, place: tuple[int, ...]) -> PageOutliers:
-        """Return the outliers of the page at a place."""
+        """Return the outliers of a page, searched for when it is first asked for.
+
+        Args:
+            place: of the page.
+
+        Returns:
+            Those that are left and those that are replaced.
+        """
         if place not in self._known:
             while len(self._known) >= KEPT:
                 del self._known[next(iter(self._known))]
@@ -78,7 +84,14 @@ class OutlierSearch:
         return self._known[place]
 
     def as_input(self, place: tuple[int, ...]) -> PageInput:
-        """Return the page at a place as the network is shown it beside another."""
+        """Return a page as the network is shown it around another.
+
+        Args:
+            place: of the page.
+
+        Returns:
+            Its stored values, mask and outliers.
+        """
         page = self.pages.at(place)
         return PageInput(page.source, page.invalid, self.at(place).all)
 
@@ -91,22 +104,33 @@ class OutlierSearch:
         replaced = points[gone]
         if self.defects is not None and len(self.defects) and not self.pages.volumes:
             replaced = np.unique(np.concatenate((replaced, self.defects)), axis=0)
-            known = {tuple(point) for point in replaced.tolist()}
+            known = set(map(tuple, replaced.tolist()))
             gone = np.array([tuple(point) in known for point in points.tolist()], bool)
         return PageOutliers(points[~gone], replaced)
 
     def _lacking(self, page: Page, points: np.ndarray, place: tuple[int, ...]) -> np.ndarray:
         """Return which outliers of a page the captures next to it all lack."""
-        others = [] if self.second is None else [reader(page, PageInput(self.second[place]))]
-        if "K" in self.letters:
-            axis = self.letters.index("K")
-            for k in (place[axis] - 1, place[axis] + 1):
-                if 0 <= k < self.pages.stacked[axis]:
-                    others.append(reader(self.pages.at((*place[:axis], k, *place[axis + 1 :]))))
+        others = []
+        if self.second is not None:
+            second = PageInput(self.second[place])
+            others.append(reader(page, second))
+        for neighbour in self._captures_beside(place):
+            others.append(reader(self.pages.at(neighbour)))
         result = np.full(len(points), bool(others))
         for other in others:
             result &= lacking_at(points, reader(page), other, page.size)
         return result
+
+    def _captures_beside(self, place: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the places of the captures before and after one; none without an axis K."""
+        if "K" not in self.letters:
+            return []
+        axis = self.letters.index("K")
+        captures = []
+        for k in (place[axis] - 1, place[axis] + 1):
+            if 0 <= k < self.pages.stacked[axis]:
+                captures.append((*place[:axis], k, *place[axis + 1 :]))
+        return captures
 
 
 def reader(page: Page, other: PageInput | None = None) -> Read:
@@ -115,5 +139,8 @@ def reader(page: Page, other: PageInput | None = None) -> Read:
     Args:
         page: the page.
         other: another page, read in its place with its scaling.
+
+    Returns:
+        A function of a place that gives its pixels in network units, (C, h, w).
     """
     return lambda place: page.normalized(place, other)
