@@ -82,12 +82,15 @@ def correlation_warnings(sample: SceneSample) -> list[str]:
 
 def _median_dispersion(sample: SceneSample) -> Dispersion | None:
     """Return the medians of `measures.dispersion` over single images, or None."""
-    measured = [measures.dispersion(captures[0]) for captures in sample.scenes]
-    known = [astuple(ratios) for ratios in measured if ratios is not None]
-    finite = [ratios for ratios in known if np.isfinite(ratios).all()]
+    finite = []
+    for captures in sample.scenes:
+        ratios = measures.dispersion(captures[0])
+        if ratios is not None and np.isfinite(astuple(ratios)).all():
+            finite.append(astuple(ratios))
     if not finite:
         return None
-    return Dispersion(*np.median(finite, 0).tolist())
+    dark, bright, contrast = np.median(finite, 0).tolist()
+    return Dispersion(dark, bright, contrast)
 
 
 def are_counts(sample: SceneSample) -> bool:
@@ -101,12 +104,13 @@ def are_counts(sample: SceneSample) -> bool:
         times as bright as dark ones.
     """
     images = [captures[0] for captures in sample.scenes]
-    if len(images[0]) == 3 or not all(map(measures.are_whole, images)):
+    is_colour = len(images[0]) == 3
+    if is_colour or not all(map(measures.are_whole, images)):
         return False
     ratios = _median_dispersion(sample)
     if ratios is None or ratios.contrast <= 1.3:
         return False
-    return 0.75 < ratios.dark < 1.35 and 0.75 < ratios.bright < 1.35
+    return ratios.within(0.75, 1.35)
 
 
 def count_warnings(sample: SceneSample) -> list[str]:
@@ -122,12 +126,14 @@ def count_warnings(sample: SceneSample) -> list[str]:
     ratios = _median_dispersion(sample)
     if ratios is None:
         return []
-    dark, bright = ratios.dark, ratios.bright
-    if 0.65 < dark < 1.5 and 0.65 < bright < 1.5:
+    if ratios.within(0.65, 1.5):
         return []
-    shown = f"{dark:.2f} and {bright:.2f} times the brightness in dark and bright places"
-    line = f"its variance is {shown}, that of photon counts is 1: data.method=neighbours would fit"
-    if not (0.4 < dark < 2.5 and 0.4 < bright < 2.5):
+    shown = f"{ratios.dark:.2f} and {ratios.bright:.2f} times the brightness"
+    line = (
+        f"its variance is {shown} in dark and bright places, that of photon counts is 1:"
+        " data.method=neighbours would fit"
+    )
+    if not ratios.within(0.4, 2.5):
         raise InputError("data.method", "thinned", f"these are no photon counts; the noise: {line}")
     return [f"noise: {line}"]
 
@@ -179,13 +185,15 @@ def _advise_pairs(report: InspectionReport, obstacles: set[str], most: int) -> A
     arguments = []
     if "shift" in obstacles:
         near = report.shifts.get("near")
-        if most <= 2 or near is None or near.most > SHIFTED:
+        neighbours_fit = near is not None and near.most <= SHIFTED
+        if most < 3 or not neighbours_fit:
             obstacle = "the captures do not lie on one another: register them first"
             return Advice(report.source, obstacle=obstacle)
         arguments.append("data.within=1")
     elif "brightness" in obstacles and most > 2:
         arguments.append("data.within=1")
-    first_is_noisier = report.levels is not None and report.levels.noisier == (0,)
+    levels = report.levels
+    first_is_noisier = levels is not None and levels.noisier == (0,)
     if report.source == "pairs" and most == 2 and first_is_noisier:
         arguments.append("data.swap=false")
     return Advice(report.source, tuple(arguments))

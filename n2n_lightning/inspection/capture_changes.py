@@ -31,7 +31,8 @@ def add_shift(report: InspectionReport, sample: SceneSample, far: bool = True) -
         sample: two captures or more of each scene.
         far: compare the first with the last capture, too.
     """
-    for end in BETWEEN if far else ("near",):
+    ends = ("near", "far") if far else ("near",)
+    for end in ends:
         measured = starmap(shifts.shift, sample.pairs(end))
         known = [shift for shift in measured if shift is not None]
         if known:
@@ -101,7 +102,10 @@ class BrightnessChange:
 
 def _brightness_change(pairs: list[tuple[np.ndarray, np.ndarray]]) -> BrightnessChange | None:
     """Measure the change of brightness of pairs; None if there are too few pixels."""
-    changes, errors, levels, variances = [], [], [], []
+    changes = []
+    errors = []
+    levels = []
+    variances = []
     for first, second in pairs:
         change, error = measures.difference(first, second)
         if np.isfinite(error):
@@ -112,19 +116,20 @@ def _brightness_change(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Brightness
     if not changes:
         return None
     level = np.maximum(levels, 1e-12)
+    mean_level = max(np.mean(levels), 1e-12)
     relative = np.array(changes) / level
     mean = float(relative.mean())
     squared_error = (np.array(errors) ** 2).sum()
     mean_error = np.sqrt(squared_error) / len(errors)
-    mean_level = max(np.mean(levels), 1e-12)
     mean_error = float(mean_error / mean_level)
     uncertainty = SURE_CHANGE * np.array(errors) / level
-    sure = np.maximum(np.abs(relative) - uncertainty, 0)
+    sure = np.abs(relative) - uncertainty
+    largest = int(np.argmax(sure))
     most = 0.0
-    if sure.any():
-        largest = np.argmax(sure)
+    size = 0.0
+    if sure[largest] > 0:
         most = float(relative[largest])
-    size = float(sure.max())
+        size = float(sure[largest])
     if abs(mean) > SURE_CHANGE * mean_error:
         size = max(abs(mean), size)
     noise = float(np.sqrt(np.mean(variances) / 2))
@@ -145,7 +150,8 @@ def add_brightness(report: InspectionReport, sample: SceneSample, far: bool = Tr
         far: compare the first with the last capture, too.
     """
     changes = {}
-    for end in BETWEEN if far else ("near",):
+    ends = ("near", "far") if far else ("near",)
+    for end in ends:
         change = _brightness_change(sample.pairs(end))
         if change is not None:
             changes[end] = change

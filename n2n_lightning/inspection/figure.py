@@ -21,7 +21,9 @@ def figure(report: InspectionReport) -> Any:
     assert report.example is not None
     first, second = report.example
     drawn = Figure(figsize=(10, 6.4), layout="constrained", dpi=110)
-    (capture, noise, spread), (growth, correlation, notes) = drawn.subplots(2, 3)
+    upper, lower = drawn.subplots(2, 3)
+    capture, noise, spread = upper
+    growth, correlation, notes = lower
     valid = first[np.isfinite(first)]
     limits = (0.0, 1.0)
     median = 0.0
@@ -37,23 +39,26 @@ def figure(report: InspectionReport) -> Any:
         residual = (first - second) / np.sqrt(2)
         title = "its noise: the difference of two"
     values = residual[np.isfinite(residual)]
-    sigma = float(values.std()) if values.size else 0.0
-    sigma = sigma or 1.0
+    sigma = 1.0
+    if values.size and values.std() > 0:
+        sigma = float(values.std())
     _show(noise, residual, (-3 * sigma, 3 * sigma), title)
     _plot_distribution(spread, values, sigma)
     _plot_growth(growth, report)
     _plot_correlation(correlation, report)
     notes.axis("off")
-    names = ", ".join(finding.name for finding in report.obstacles)
-    notes.text(0, 1, f"in the way: {names or 'nothing'}", va="top", wrap=True)
+    names = ", ".join(finding.name for finding in report.obstacles) or "nothing"
+    notes.text(0, 1, f"in the way: {names}", va="top", wrap=True)
     return drawn
 
 
 def _show(ax: Any, image: np.ndarray, limits: tuple[float, float], title: str) -> None:
     """Show an image (C, H, W) with `limits` as black and white."""
     low, high = limits
-    scaled = (image - low) / max(high - low, 1e-12)
-    scaled = np.nan_to_num(scaled).clip(0, 1)
+    span = max(high - low, 1e-12)
+    scaled = (image - low) / span
+    scaled = np.nan_to_num(scaled)
+    scaled = scaled.clip(0, 1)
     pixels = scaled[0]
     if len(image) >= 3:
         pixels = np.moveaxis(scaled[:3], 0, -1)
@@ -63,11 +68,13 @@ def _show(ax: Any, image: np.ndarray, limits: tuple[float, float], title: str) -
 
 def _plot_distribution(ax: Any, values: np.ndarray, sigma: float) -> None:
     """Plot a histogram of the noise and the normal distribution of its deviation."""
-    x = np.linspace(-4 * sigma, 4 * sigma, 81)
+    end = 4 * sigma
+    x = np.linspace(-end, end, 81)
     if values.size and values.std():
         ax.hist(values, x, density=True, color="#88a", label="measured")
     exponent = x**2 / 2 / sigma**2
-    normal = np.exp(-exponent) / sigma / np.sqrt(2 * np.pi)
+    normal = np.exp(-exponent) / sigma
+    normal /= np.sqrt(2 * np.pi)
     label = "normal, of the same deviation"
     ax.plot(x, normal, "k--", lw=1, label=label)
     ax.set(title="values of the noise", yticks=[])
@@ -83,10 +90,10 @@ def _plot_growth(ax: Any, report: InspectionReport) -> None:
     if model is None:
         ax.text(0.5, 0.5, "not measurable from one capture", ha="center", transform=ax.transAxes)
         return
-    x, v = model.points.T
-    ax.plot(x, v, "o", ms=3)
+    brightness, variance = model.points.T
+    ax.plot(brightness, variance, "o", ms=3)
     if model.b is not None:
-        ends = np.array([x.min(), x.max()])
+        ends = np.array([brightness.min(), brightness.max()])
         line = model.a + model.b * ends
         label = f"{model.a:.3g} + {model.b:.3g} brightness"
         ax.plot(ends, line, "k--", lw=1, label=label)

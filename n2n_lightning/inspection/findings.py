@@ -201,14 +201,16 @@ def _add_duplicates(report: InspectionReport, scenes: SceneSet) -> None:
 def _add_clipping(report: InspectionReport, sample: SceneSample) -> None:
     """Add a line about values that pile up at the ends; zeros among photon counts do not count."""
     ends = {} if report.counts else measures.clipped_ends(sample.images())
-    report.numbers["ends"] = {name: list(end) for name, end in ends.items()}
+    numbers = {}
     parts = []
     effects = []
     for name, (value, share) in ends.items():
+        numbers[name] = [value, share]
         if share >= CUT:
             percent = f"{100 * share:.1f}%"
             parts.append(f"{percent} of the pixels have the {name} value, {value:g}")
             effects.append(CLIPPING_EFFECTS[name])
+    report.numbers["ends"] = numbers
     if not parts:
         report.add("ends", "no values pile up at the ends: nothing was clipped")
         return

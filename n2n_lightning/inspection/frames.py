@@ -19,18 +19,20 @@ def frames_that_count(report: InspectionReport, scenes: EqualSizeScenes) -> Equa
     Returns:
         The movie without these frames; unchanged if fewer than 3 frames would be left.
     """
-    frames = [scenes.image(0, t) for t in range(scenes.count_of(0))]
+    count = scenes.count_of(0)
+    frames = [scenes.image(0, t) for t in range(count)]
     checked = review([frame.numpy() for frame in frames])
     numbered = checked
     if report.pages:
         numbered = _numbered(checked, report.pages)
     _add_lines(report, numbered, scenes.names[0])
     live = checked.live
-    if len(live) < 3 or len(live) == len(frames):
+    if len(live) < 3 or len(live) == count:
         return scenes
-    live_frames = torch.stack([frames[t] for t in live])
+    live_frames = [frames[t] for t in live]
+    stacked = torch.stack(live_frames)
     counts = torch.tensor([len(live)])
-    return EqualSizeScenes([live_frames], scenes.names, counts, scenes.nodata_values)
+    return EqualSizeScenes([stacked], scenes.names, counts, scenes.nodata_values)
 
 
 def _numbered(checked: FrameReview, pages: list[int]) -> FrameReview:
@@ -85,10 +87,11 @@ def _add_lines(report: InspectionReport, checked: FrameReview, first: str) -> No
     report.numbers["dead_frames"] = [*dead_before, *checked.dead]
     report.numbers["copied_frames"] = list(checked.copies)
     report.numbers["turns"] = checked.period
-    name = first.rpartition(", image ")[0] or first
+    file, _, _ = first.rpartition(", image ")
+    name = file or first
     if checked.dead or checked.copies:
-        frames = "; ".join(checked.lines(name))
-        report.add("frames", f"{frames}: not looked at here, nothing can be learnt from them")
+        lines = "; ".join(checked.lines(name))
+        report.add("frames", f"{lines}: not looked at here, nothing can be learnt from them")
     turns = checked.turns(name)
     if turns:
         report.add("in turn", turns, bad=True)

@@ -27,13 +27,20 @@ def compare_noise(report: InspectionReport, scenes: SceneSet, stats: IntensitySt
     report.numbers |= _numbers(levels)
     shown = levels.described()
     if _finite(levels.ratio) is not None:
-        low, high = levels.ratio_interval
-        end = "?" if _finite(high) is None else f"{high:.3g}"
-        shown += f" [{low:.3g}, {end}]"
+        shown += _interval(levels)
     if not levels.noisier:
         report.add("levels", f"{shown}: about alike, so either may be the input")
         return
     report.add("levels", f"{shown}: {_direction(levels)}")
+
+
+def _interval(levels: NoiseLevels) -> str:
+    """Return the interval of the ratio, in brackets; "?" for an infinite end."""
+    low, high = levels.ratio_interval
+    end = f"{high:.3g}"
+    if _finite(high) is None:
+        end = "?"
+    return f" [{low:.3g}, {end}]"
 
 
 def _finite(value: float) -> float | None:
@@ -86,16 +93,20 @@ def of_the_noisier(
     """
     if model is None or levels is None or not levels.noisier:
         return model, 1.0
-    first, second = (max(variance, 0.0) for variance in levels.variances[:2])
-    if not first + second > 0:
+    variances = [max(variance, 0.0) for variance in levels.variances[:2]]
+    total = sum(variances)
+    if not total > 0:
         return model, 1.0
-    factor = 2 * max(first, second) / (first + second)
+    factor = 2 * max(variances) / total
     points = model.points.copy()
     points[:, 1] *= factor
+    gain = model.b
+    if gain is not None:
+        gain *= factor
     scaled = replace(
         model,
         a=model.a * factor,
-        b=None if model.b is None else model.b * factor,
+        b=gain,
         variance=model.variance * factor,
         points=points,
     )

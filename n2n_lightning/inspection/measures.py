@@ -50,7 +50,8 @@ def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
         return float(mean), float("inf")
     means = blocks.mean(1)
     mean = means.mean()
-    error = means.std(ddof=1) / np.sqrt(len(means))
+    deviation = means.std(ddof=1)
+    error = deviation / np.sqrt(len(means))
     return float(mean), float(error)
 
 
@@ -117,7 +118,9 @@ def _lagged_products(images: np.ndarray, lag: Lag) -> np.ndarray:
     """Multiply each pixel with the one `lag` rows and columns further: (N, H - dy, W - dx)."""
     dy, dx = lag
     _, height, width = images.shape
-    pixels = images[:, : height - dy, : width - dx]
+    rows = height - dy
+    columns = width - dx
+    pixels = images[:, :rows, :columns]
     lagged = images[:, dy:, dx:]
     products: np.ndarray = lagged * pixels
     return products
@@ -134,7 +137,8 @@ def between_channels(noises: list[np.ndarray]) -> float:
     """
     channels = []
     for i in range(len(noises[0])):
-        channels.append(np.concatenate([noise[i].ravel() for noise in noises]))
+        values = [noise[i].ravel() for noise in noises]
+        channels.append(np.concatenate(values))
     largest = 0.0
     for one, other in combinations(channels, 2):
         valid = ~np.isnan(one + other)
@@ -177,7 +181,8 @@ def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
         return {}, float("nan")
     residuals = blocks - _fitted_surfaces(blocks)
     power = (residuals**2).mean(1)
-    sigma = float(np.sqrt(np.quantile(power, 0.1)))
+    lowest_tenth = np.quantile(power, 0.1)
+    sigma = float(np.sqrt(lowest_tenth))
     noisy = power > 1e-12
     residuals = residuals[noisy]
     power = power[noisy]
@@ -194,12 +199,13 @@ def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
 
 def _fitted_surfaces(blocks: np.ndarray) -> np.ndarray:
     """Return the least-squares surface of second degree of each block: (blocks, FINE * FINE)."""
-    rows, columns = np.mgrid[:FINE, :FINE]
-    y = rows.ravel() / FINE - 0.5
-    x = columns.ravel() / FINE - 0.5
-    terms = [np.ones_like(x), x, y, x * x, x * y, y * y]
-    surface = np.stack(terms, 1)
-    coefficients = blocks @ np.linalg.pinv(surface).T
+    position = np.arange(FINE) / FINE - 0.5
+    y = np.repeat(position, FINE)
+    x = np.tile(position, FINE)
+    constant = np.ones_like(x)
+    surface = np.stack([constant, x, y, x * x, x * y, y * y], 1)
+    inverse = np.linalg.pinv(surface)
+    coefficients = blocks @ inverse.T
     fitted: np.ndarray = coefficients @ surface.T
     return fitted
 
@@ -208,7 +214,8 @@ def _quartile_correlation(planes: np.ndarray, power: np.ndarray, lag: Lag) -> fl
     """Return the lower quartile, over blocks, of the correlation at a lag."""
     products = _lagged_products(planes, lag)
     covariances = products.mean((1, 2))
-    quartile = np.quantile(covariances / power, 0.25)
+    per_block = covariances / power
+    quartile = np.quantile(per_block, 0.25)
     return float(quartile) + QUARTILE_BIAS
 
 
@@ -224,7 +231,8 @@ def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     Returns:
         The value and its share of the pixels, under "lowest" or "highest".
     """
-    values = np.concatenate([image[~np.isnan(image)] for image in images])
+    valid = [image[~np.isnan(image)] for image in images]
+    values = np.concatenate(valid)
     if not values.size:
         return {}
     step = _value_step(values)
@@ -252,7 +260,8 @@ def _value_step(values: np.ndarray) -> float:
     distinct = np.unique(values[::every])
     if len(distinct) < 2:
         return 1.0
-    return float(np.diff(distinct).min())
+    steps = np.diff(distinct)
+    return float(steps.min())
 
 
 def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
@@ -273,8 +282,9 @@ def is_counts(model: NoiseModel | None, images: list[np.ndarray]) -> bool:
         return False
     means = [np.nanmean(image) for image in images]
     mean = float(np.mean(means))
+    brightness = max(mean, 1)
     gain_is_one = abs(model.b - 1) < 0.15
-    no_offset = abs(model.a) < 0.15 * max(mean, 1)
+    no_offset = abs(model.a) < 0.15 * brightness
     return gain_is_one and no_offset
 
 
@@ -300,6 +310,19 @@ class Dispersion:
     bright: float
     contrast: float
 
+    def within(self, low: float, high: float) -> bool:
+        """Return True if the ratios in dark and in bright places lie between two limits.
+
+        Args:
+            low, high: the limits, excluded.
+
+        Returns:
+            False if one of the ratios is outside.
+        """
+        smaller = min(self.dark, self.bright)
+        larger = max(self.dark, self.bright)
+        return low < smaller and larger < high
+
 
 def dispersion(image: np.ndarray) -> Dispersion | None:
     """Return the ratio of noise variance to brightness of a single image.
@@ -323,7 +346,9 @@ def dispersion(image: np.ndarray) -> Dispersion | None:
     ratio = noise / brightness
     dark_ratio = np.median(ratio[dark])
     bright_ratio = np.median(ratio[bright])
-    contrast = np.median(brightness[bright]) / np.median(brightness[dark])
+    dark_level = np.median(brightness[dark])
+    bright_level = np.median(brightness[bright])
+    contrast = bright_level / dark_level
     return Dispersion(float(dark_ratio), float(bright_ratio), float(contrast))
 
 
@@ -351,14 +376,18 @@ def _second_differences(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     below = image[:, 2:]
     centre = beside[_MIDDLE]
     differences = centre * 4
-    for corner in (above[_LEFT], above[_RIGHT], below[_LEFT], below[_RIGHT]):
-        differences = differences + corner
-    edges = above[_MIDDLE] + below[_MIDDLE] + beside[_LEFT] + beside[_RIGHT]
+    for row in (above, below):
+        differences += row[_LEFT]
+        differences += row[_RIGHT]
+    edges = above[_MIDDLE] + below[_MIDDLE]
+    edges += beside[_LEFT]
+    edges += beside[_RIGHT]
     differences -= 2 * edges
     side = min(FINE, *differences.shape[1:])
     if side < 1:
         return np.zeros(0), np.zeros(0)
-    variances = blocks_of(differences**2 / 36, side)
+    squares = differences**2 / 36
+    variances = blocks_of(squares, side)
     brightness = blocks_of(centre, side)
     return variances.mean(1), brightness.mean(1)
 
@@ -385,7 +414,8 @@ def level(first: np.ndarray, second: np.ndarray) -> float:
         if not np.isfinite(plane).all():
             return float("nan")
         smooth = uniform_filter(plane, 5)
+        low = np.quantile(smooth, 0.01)
+        darkest.append(float(low))
         means.append(float(plane.mean()))
-        darkest.append(float(np.quantile(smooth, 0.01)))
-    lowest = min(darkest)
-    return max(*means, lowest) - min(*means, lowest)
+    levels = [*means, min(darkest)]
+    return max(levels) - min(levels)

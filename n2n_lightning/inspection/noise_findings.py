@@ -1,5 +1,6 @@
 """Findings about noise: its strength, its correlation, and the PSNR of the noisy images."""
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ def add_pair_noise(report: InspectionReport, pairs: CapturePairs) -> None:
         line += "; the brightness differs too little for more"
         report.add("noise", line, **numbers)
         return
-    report.counts = measures.is_counts(model, [image for pair in pairs for image in pair])
+    captures = list(chain.from_iterable(pairs))
+    report.counts = measures.is_counts(model, captures)
     numbers["counts"] = report.counts
     line += COUNTS if report.counts else _growth(model)
     report.add("noise", line, **numbers)
@@ -110,11 +112,13 @@ def _add_correlation(report: InspectionReport, limit: float) -> None:
         return
     shown = []
     strong = []
+    numbers = {}
     for name, (at_one, at_two) in correlations.items():
+        numbers[name] = [at_one, at_two]
         shown.append(f"{at_one:+.2f} and {at_two:+.2f} {name}")
         if max(abs(at_one), abs(at_two)) > limit:
             strong.append(name)
-    report.numbers["correlations"] = {name: list(pair) for name, pair in correlations.items()}
+    report.numbers["correlations"] = numbers
     report.numbers["white"] = not strong
     line = f"correlation at a distance of 1 and 2: {', '.join(shown)}"
     if not strong:
@@ -148,8 +152,12 @@ def add_input_psnr(report: InspectionReport, pairs: CapturePairs, white: float) 
         pairs: captures (C, H, W).
         white: the stored value of white.
     """
-    squared = [np.nanmean((first - second) ** 2) for first, second in pairs]
-    error = report.noise_factor * float(np.mean(squared)) / 2 / white**2
+    squared = []
+    for first, second in pairs:
+        difference = first - second
+        squared.append(np.nanmean(difference**2))
+    mean_square = float(np.mean(squared))
+    error = report.noise_factor * mean_square / 2 / white**2
     if error > 0:
         value = psnr(error)
         line = (

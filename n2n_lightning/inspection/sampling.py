@@ -58,14 +58,14 @@ class SceneSample:
         Returns:
             Two captures, (C, H, W) each, per scene.
         """
+        needed = 2 if end == "near" else 3
+        position = 1 if end == "near" else -1
         pairs = []
         for captures in self.scenes:
-            numbers = sorted(captures)
-            first = captures[numbers[0]]
-            if end == "near" and len(numbers) > 1:
-                pairs.append((first, captures[numbers[1]]))
-            elif end == "far" and len(numbers) > 2:
-                pairs.append((first, captures[numbers[-1]]))
+            images = [captures[number] for number in sorted(captures)]
+            if len(images) >= needed:
+                pair = (images[0], images[position])
+                pairs.append(pair)
         return pairs
 
 
@@ -146,33 +146,38 @@ def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
         following = _centre(scenes, i + 1, 0).nan_to_num()
         if not _is_flat(frame) and not _is_flat(following):
             continuous.append(_same_scene(frame, following))
-    least = 0.5 if of_one_file(scenes) else 1 - MAX_CUTS
-    if not continuous or np.mean(continuous) < least:
+    if not continuous:
         return None
-    (frames,) = scenes.frames
-    return EqualSizeScenes(
-        [frames], [scenes.names[0]], torch.tensor([count]), scenes.nodata_values, scenes.unit
-    )
+    least = 0.5 if of_one_file(scenes) else 1 - MAX_CUTS
+    if np.mean(continuous) < least:
+        return None
+    names = scenes.names[:1]
+    counts = torch.tensor([count])
+    return EqualSizeScenes(scenes.frames, names, counts, scenes.nodata_values, scenes.unit)
 
 
 def _centre(scenes: SceneSet, scene: int, capture: int) -> Tensor:
     """Return the central part of a capture, (C, H, W), float64."""
-    return middle(scenes.image(scene, capture), CENTRE_SIDE).double()
+    stored = scenes.image(scene, capture)
+    return middle(stored, CENTRE_SIDE).double()
 
 
 def _is_flat(image: Tensor) -> bool:
-    return float(image.max()) == float(image.min())
+    """Return True if all pixels have one value."""
+    low, high = image.aminmax()
+    return float(low) == float(high)
 
 
 def _same_scene(frame: Tensor, following: Tensor) -> bool:
     """Return True if two images (C, H, W) are alike and differ by what looks like noise."""
-    one, other = _blurred(frame), _blurred(following)
+    one = _blurred(frame)
+    other = _blurred(following)
     if not measures.correlation(one, other) > 0.8:
         return False
     noise = measures.noise_of(frame.numpy(), following.numpy())
     correlations = measures.correlations([noise])
-    strongest = max(abs(at_one) for at_one, _ in correlations.values())
-    return strongest < 0.5
+    at_one = [abs(values[0]) for values in correlations.values()]
+    return max(at_one) < 0.5
 
 
 def _blurred(image: Tensor) -> np.ndarray:
@@ -196,7 +201,8 @@ def blurred_pairs(scenes: SceneSet) -> list[tuple[np.ndarray, np.ndarray, int]]:
     count = scenes.count_of(0)
     length = max(1, min(4, count // 2))
     pairs = []
-    for start in evenly(count - 2 * length + 1, 4):
+    starts = count - 2 * length + 1
+    for start in evenly(starts, 4):
         one = _mean_frame(scenes, start, length)
         other = _mean_frame(scenes, start + length, length)
         pairs.append((one, other, length))
@@ -205,7 +211,10 @@ def blurred_pairs(scenes: SceneSet) -> list[tuple[np.ndarray, np.ndarray, int]]:
 
 def _mean_frame(scenes: SceneSet, start: int, length: int) -> np.ndarray:
     """Return the mean of successive frames of a movie, (C, H, W)."""
-    frames = [_centre(scenes, 0, t).numpy() for t in range(start, start + length)]
+    frames = []
+    for t in range(start, start + length):
+        frame = _centre(scenes, 0, t)
+        frames.append(frame.numpy())
     mean: np.ndarray = np.mean(frames, 0)
     return mean
 

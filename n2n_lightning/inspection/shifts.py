@@ -32,6 +32,14 @@ class Shift:
     def length(self) -> float:
         return float(np.hypot(self.rows, self.columns))
 
+    @property
+    def certain_length(self) -> float:
+        """The length, less four times the error if that is large."""
+        if self.error <= SHIFTED / 6:
+            return self.length
+        uncertainty = 4 * self.error
+        return max(0.0, self.length - uncertainty)
+
 
 @dataclass(frozen=True)
 class ShiftSummary:
@@ -61,17 +69,13 @@ class ShiftSummary:
         Returns:
             Medians, and the largest length.
         """
-        rows = float(np.median([shift.rows for shift in shifts]))
-        columns = float(np.median([shift.columns for shift in shifts]))
-        lengths = []
-        for shift in shifts:
-            length = shift.length
-            if shift.error > SHIFTED / 6:
-                length = max(0.0, length - 4 * shift.error)
-            lengths.append(length)
-        lengths.sort()
-        most = lengths[-2] if len(lengths) > 3 else lengths[-1]
-        return cls(rows, columns, most)
+        rows = [shift.rows for shift in shifts]
+        columns = [shift.columns for shift in shifts]
+        lengths = sorted(shift.certain_length for shift in shifts)
+        most = lengths[-1]
+        if len(lengths) > 3:
+            most = lengths[-2]
+        return cls(float(np.median(rows)), float(np.median(columns)), most)
 
 
 def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | None:
@@ -117,18 +121,23 @@ def shift(first: np.ndarray, second: np.ndarray, most: float = 0.1) -> Shift | N
 def _common_part(plane: np.ndarray, y: int, x: int) -> np.ndarray:
     """Cut a plane to the part that a plane of its size, moved by (y, x) pixels, shows, too."""
     height, width = plane.shape
-    rows = slice(max(y, 0), height + min(y, 0))
-    columns = slice(max(x, 0), width + min(x, 0))
-    return plane[rows, columns]
+    bottom = height + min(y, 0)
+    right = width + min(x, 0)
+    return plane[max(y, 0) : bottom, max(x, 0) : right]
 
 
 def _windowed(plane: np.ndarray) -> np.ndarray:
     """Subtract the mean of a plane and fade it to 0 at its borders (Hann window)."""
     height, width = plane.shape
-    vertical = np.hanning(height + 2)
-    horizontal = np.hanning(width + 2)
-    window: np.ndarray = np.outer(vertical[1:-1], horizontal[1:-1])
-    return window * (plane - plane.mean())
+    window: np.ndarray = np.outer(_hann(height), _hann(width))
+    centred = plane - plane.mean()
+    return window * centred
+
+
+def _hann(length: int) -> np.ndarray:
+    """Return a Hann window without the zeros at its ends, (length,)."""
+    with_zeros: np.ndarray = np.hanning(length + 2)
+    return with_zeros[1:-1]
 
 
 def _peak(
@@ -194,10 +203,13 @@ def _shift_errors(one: np.ndarray, other: np.ndarray) -> list[float]:
     along_rows = np.fft.rfftfreq(width)
     vertical, horizontal = np.meshgrid(along_columns, along_rows, indexing="ij")
     squared = vertical**2 + horizontal**2
+    frequencies = (vertical, horizontal)
     errors = []
     for sigma in BLURS:
-        blur = np.exp(-2 * (np.pi * sigma) ** 2 * squared)
-        errors.append(_shift_error(spectrum, spectrum_other, blur, (vertical, horizontal)))
+        strength = -2 * (np.pi * sigma) ** 2
+        blur = np.exp(strength * squared)
+        error = _shift_error(spectrum, spectrum_other, blur, frequencies)
+        errors.append(error)
     return errors
 
 
@@ -210,17 +222,19 @@ def _shift_error(
     where its slope is 0. Noise adds a slope of variance sum w^2 W^2 (2 S N + N^2), for the powers S
     and N of scene and noise and the blur W; the slope of the scene grows by sum w^2 W S per pixel.
     """
-    scene = (one * other.conj()).real
+    common = one * other.conj()
+    scene = common.real
     noise = np.abs(one - other) ** 2 / 2
     weight = blur**2
-    noise_power = np.maximum(2 * scene * noise + noise**2, 0)
+    noise_power = 2 * scene * noise + noise**2
+    noise_power = np.maximum(noise_power, 0)
     errors = []
     for frequency in frequencies:
         square = (2 * np.pi * frequency) ** 2
-        curvature = (square * weight * scene).sum()
+        curvature = np.sum(square * weight * scene)
         if curvature <= 0:
             return float("inf")
-        variance = (square * weight**2 * noise_power).sum()
+        variance = np.sum(square * weight**2 * noise_power)
         error = np.sqrt(variance) / curvature
         errors.append(float(error))
     return max(errors)
