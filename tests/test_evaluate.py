@@ -22,7 +22,7 @@ from n2n_lightning.inference.tiling import averaged
 from n2n_lightning.metrics import classical, scoring
 from n2n_lightning.networks import ResidualUNet
 from n2n_lightning.training.validation_images import draw_images
-from tests.captures import model, scene  # noqa: F401
+from tests.captures import scene
 from tests.conftest import LIMIT, course_files, photographs, run
 
 # On one worker, which trains the runs of `place` once.

@@ -22,7 +22,6 @@ from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.networks import DRUNet
 from n2n_lightning.training.module import Denoiser
 from n2n_lightning.training.run import TrainingRun, silence_lightning, start
-from tests.captures import model  # noqa: F401
 from tests.conftest import course_files, linux, run
 
 NETWORK = ("model.widths=[4,8]", "model.blocks=[1,1]")

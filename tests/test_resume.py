@@ -6,7 +6,6 @@ from omegaconf import OmegaConf
 from n2n_lightning.config.overrides import compose_config
 from n2n_lightning.config.resume import continued_config, resolve_hydra_of
 from n2n_lightning.files import InputError
-from tests.captures import model  # noqa: F401
 from tests.conftest import course_files, run
 
 
