@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 AT_MOST = {
-    "nodes per line": 6.9,  # the aim is 6.5
+    "nodes per line": 6.5,
     "of statements alone (C901) over 12": 0,
     "What, Which, Whether, How": 0.02,
     "names in two files or more": 0.03,

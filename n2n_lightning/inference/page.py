@@ -280,7 +280,7 @@ def gaps(page: np.ndarray, nodata_values: tuple[float, ...]) -> tuple[float, ...
         Stored values.
     """
     plane = page
-    if page.ndim == 4:
+    if len(page.shape) == 4:
         plane = page[len(page) // 2]
     margin = margin_value(plane)
     if margin is None or margin in nodata_values:

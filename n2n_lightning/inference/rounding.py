@@ -375,7 +375,7 @@ def _block_places(size: Sequence[int]) -> list[tuple[slice, ...]]:
 
 def _brightness(block: np.ndarray, nodata_values: tuple[float, ...]) -> float | None:
     """Return the mean of every fourth pixel of a block; None if half of them are missing."""
-    every_fourth = (slice(None, None, 4),) * (block.ndim - 1)
+    every_fourth = (slice(None, None, 4),) * (len(block.shape) - 1)
     pixels = block[every_fourth]
     missing = invalid_mask(pixels, nodata_values)
     if missing is None:

@@ -159,7 +159,7 @@ def _resampled(values: np.ndarray, pixels: np.ndarray, axis: int) -> np.ndarray:
     position = ((pixels + 0.5) / BLOCK_SIDE - 0.5).clip(0, last)
     low = position.astype(int)
     high = np.minimum(low + 1, last)
-    part = along(position - low, axis, values.ndim)
+    part = along(position - low, axis, len(values.shape))
     below = np.take(values, low, axis)
     above = np.take(values, high, axis)
     return (1 - part) * below + part * above

@@ -153,9 +153,9 @@ def _fitted(value: Tensor, shape: torch.Size, before: int, after: int) -> Tensor
 
     Where a layer has other inputs, too, the image's are the last ones (the paper's U-Net).
     """
-    if value.ndim == 4 and len(shape) == 5:
+    if len(value.shape) == 4 and len(shape) == 5:
         value = _in_space(value, shape)
-    if value.ndim != len(shape) or not shape:
+    if len(value.shape) != len(shape) or not shape:
         return value
     if before != after and len(shape) > 1:
         added = shape[1] - value.shape[1]
