@@ -191,7 +191,8 @@ def test_denoising_in_tiles_is_denoising(tmp_path):
     pages = model.denoise(volume, axes="NHW")  # a volume through the checkpoint
     assert np.abs(pages - whole).max() < 1e-4
     assert model.denoise(volume[0], axes="HW").shape == (150, 140)
-    assert np.abs(model.denoise(volume, tta=True) - whole).max() > 1e-3
+    part = volume[:, :40, :40]  # with 48 flips and turns
+    assert np.abs(model.denoise(part, tta=True) - model.denoise(part)).max() > 1e-3
 
 
 def test_fourier_shell_correlation():
