@@ -47,14 +47,16 @@ def construct(
     try:
         return make()
     except errors as error:
+        if isinstance(error, InputError) and not foreign:
+            raise
         cause: BaseException = error
         if error.__cause__ and not isinstance(error, InputError):
             cause = error.__cause__
-        line = " ".join(str(cause).split()) or type(cause).__name__
         if isinstance(cause, InputError) and not foreign:
             raise cause from None
+        line = " ".join(str(cause).split()) or type(cause).__name__
         line = explained(line.removesuffix(_HINT))
-        names_option = re.match(r"\w+(\.\w+)+=", line)
+        names_option = re.match(r"\w+(\.\w+)+=", line) and not foreign
         raise InputError(line if names_option else f"{group}: {line}") from error
 
 
@@ -68,17 +70,22 @@ def instantiate_resolved(config: Any, **options: Any) -> Any:
         **options: of the class, in place of those in the configuration, or beside them.
 
     Returns:
-        The instance, or a partial of it where the configuration asks for one.
+        The instance, or a partial of it where the configuration asks for one. Lists and
+        dictionaries in the configuration reach it as such.
     """
-    return instantiate(_escaped(config), **options)
+    return instantiate(_escaped(config), _convert_="all", **options)
 
 
 def _escaped(value: Any) -> Any:
     """Return resolved values as `instantiate`, which resolves again, leaves them."""
     if isinstance(value, str):
-        return value.replace("${", "\\${")
+        return _escaped_once(_escaped_once(value))  # Hydra resolves all, then each value it reads
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return value
+
+
+def _escaped_once(text: str) -> str:
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)

@@ -291,10 +291,10 @@ def _pixel_spacing(header: Any) -> tuple[float, float] | None:
         spacing = measures.get("PixelSpacing")
     if not spacing:
         return None
-    rows, columns = map(float, spacing)
-    if min(rows, columns) <= 0:
+    distances = [float(distance) for distance in spacing]
+    if min(distances) <= 0:
         return None
-    return rows, columns
+    return distances[0], distances[1]
 
 
 def _frame_units(header: Any, frames: int) -> tuple[Unit, ...]:

@@ -259,5 +259,5 @@ def _is_colour(header: Any, full: tuple[int, ...]) -> bool:
     if len(sides) != 3:
         return False
     axis, side = sides.popitem()
-    meaning = _text(header, f"CTYPE{axis}")
+    meaning = str(header.get(f"CTYPE{axis}", "")).strip().upper()
     return side == 3 and meaning in ("", "RGB", "COLOR", "COLOUR")

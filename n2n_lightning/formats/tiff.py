@@ -375,9 +375,9 @@ def resolution_options(tags: Any, usual_unit: int) -> dict[str, Any]:
         The options; none if the resolution is missing or infinite.
     """
     sizes: list[tuple[int, int]] = []
+    if not all(code in tags for code in RESOLUTION):
+        return {}
     for code in RESOLUTION:
-        if code not in tags:
-            return {}
         numerator, denominator = tags[code].value
         if not denominator:
             return {}

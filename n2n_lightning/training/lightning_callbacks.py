@@ -328,7 +328,7 @@ def _built(name: str, spec: dict[str, Any]) -> Callback:
     if spec.get("mode") is None and kind in (EarlyStopping, ModelCheckpoint):
         mode = "max" if str(spec.get("monitor")) in BEST_IS_HIGHEST else "min"
         spec = {**spec, "mode": mode}
-    callback = construct(group, lambda: instantiate_resolved(spec, _convert_="all"), foreign=True)
+    callback = construct(group, lambda: instantiate_resolved(spec), foreign=True)
     if not isinstance(callback, Callback):
         raise InputError(f"{group}: {spec['_target_']} is no pytorch_lightning.Callback")
     if isinstance(callback, StochasticWeightAveraging) and not isinstance(callback, MeanOfEpochs):
