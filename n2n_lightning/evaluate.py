@@ -20,6 +20,7 @@ from n2n_lightning.reporting.evaluation_table import NOISY_INPUT
 PAIRS_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
 GOES_WITH["pairs"] = (*PAIRS_OPTIONS, "layout", "dq_good")
+GOES_WITH["movie"] = ("noisy", "clean", "exclude", "layout", "dq_good", "regions", "out")
 # Keys of a source whose values for scoring differ from those for training in conf/data/.
 SCORING_VALUES: dict[str, dict[str, Any]] = {
     "photos": {"train_pairs": 4000},
@@ -54,7 +55,7 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
     )
     p.add_argument(
         "--noisy",
-        help="--data pairs: file or folder with noisy captures, for the tuning of --classical",
+        help="--data movie: the movie; --data pairs: noisy captures, for the tuning of --classical",
     )
     p.add_argument("--target", help="--data pairs: the second captures")
     p.add_argument("--val-noisy", help="--data pairs: the noisy images to score on")
@@ -62,7 +63,15 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
         "--val-target", help="--data pairs, without --clean: the second captures of the same scenes"
     )
     p.add_argument(
-        "--clean", help="--data pairs: their clean images; without them PSNR is estimated"
+        "--clean", help="pairs, movie: their clean images; without them PSNR is estimated"
+    )
+    p.add_argument(
+        "--regions",
+        help="--data movie: label image whose regions are followed over time (the most active"
+        " squares)",
+    )
+    p.add_argument(
+        "--out", type=Path, help="--data movie: folder for regions.csv, their means over time"
     )
     p.add_argument("--layout", "--axes", help="--data pairs: the axes of the arrays, e.g. NKHW")
     p.add_argument(
@@ -149,14 +158,14 @@ def load_networks(args: Any) -> tuple[dict[str, Any], int]:
 
     networks: dict[str, Any] = {}
     failed = 0
+    movie = args.data == "movie"
     for candidate in dict.fromkeys(args.candidates):
         try:
             checkpoint_of(candidate)
             network = load(candidate, args.allow).to(args.device)
-            if network.context:
+            if network.context and not movie:
                 raise InputError(
-                    f"{candidate}: is for movies, which are not scored here; its result.json has"
-                    " an estimate"
+                    f"{candidate}: is for movies; --data movie --noisy MOVIE scores it on one"
                 )
             networks[candidate] = network
         except InputError as error:
@@ -179,7 +188,7 @@ def shared_units(args: Any, networks: dict[str, Any]) -> tuple[float | None, int
         InputError: the networks differ, so their scores could not be compared.
     """
     scales = {network.scale for network in networks.values() if network.scale}
-    if args.data == "pairs" and len(scales) > 1:
+    if args.data in ("pairs", "movie") and len(scales) > 1:
         raise InputError(
             f"the checkpoints were trained with different data.scale: {sorted(scales)}; score"
             " them apart"
@@ -205,7 +214,8 @@ def trained_layout(args: Any, networks: dict[str, Any]) -> str:
 
     layouts = {network.layout for network in networks.values()}
     scored = args.val_noisy or args.noisy
-    if args.layout != "auto" or args.data != "pairs" or len(layouts) != 1 or not scored:
+    own = args.data in ("pairs", "movie")
+    if args.layout != "auto" or not own or len(layouts) != 1 or not scored:
         return str(args.layout)
     layout = layouts.pop()
     paths = [Path(scored)]
@@ -257,7 +267,7 @@ def remarks(args: Any, candidates: Sequence[str]) -> Iterator[str]:
                 f"{candidate} has learnt from these images: score it on others"
                 " (docs/explanation/scores.md)"
             )
-        elif trained and args.data != "pairs":
+        elif trained and args.data not in ("pairs", "movie"):
             yield (
                 f"{candidate} has learnt from {trained[0]}, not from such images; --val-noisy"
                 " scores on captures"
@@ -306,6 +316,10 @@ def _data_overrides(args: Any, scale: float | None) -> list[str]:
         values |= {"root": _needed(args, "root"), "val": args.val}
     if args.data == "pairs":
         values |= _pairs_values(args) | {"scale": scale}
+    if args.data == "movie":
+        same = ("layout", "dq_good", "exclude")
+        values |= {"noisy": _needed(args, "noisy"), "scale": scale, "context": 0}
+        values |= {name: getattr(args, name) for name in same}
     words = []
     for name, value in values.items():
         if isinstance(value, str):
@@ -400,6 +414,51 @@ def _describe(args: Any, data: Any, networks: dict[str, Any]) -> None:
         print("note:", line)
 
 
+def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims: int | str) -> int:
+    """Score the networks on a movie, and write the means of its regions.
+
+    Args:
+        args, networks: see `main`.
+        scale, dims: see `make_data`.
+
+    Returns:
+        The exit status.
+    """
+    from n2n_lightning.reporting.movie_scores import MovieScores, read_clean, read_labels
+
+    for name in ("classical", "fsc", "csv", "picture"):
+        if getattr(args, name):
+            raise InputError(name, getattr(args, name), "does not go with --data movie")
+    args.layout = trained_layout(args, networks)
+    data = make_data(args, scale, dims)
+    clean = read_clean(args.clean, data) if args.clean else None
+    labels = read_labels(args.regions) if args.regions else None
+    if len(data.movies) > 1:
+        raise InputError("noisy", args.noisy, "holds several movies; score them one by one")
+    scores = MovieScores(data, 0, clean, labels)
+    for name, run, note in _candidates(args, networks, data):
+        network = networks[name]
+        scores.add(name, run, network.context, network.sees_middle)
+        scores.rows[name] |= note
+    print(f"scored on {args.noisy}")
+    for line in (*data.notes, *remarks(args, list(networks))):
+        print("note:", line)
+    evaluation_table.show(scores.rows)
+    for name, row in scores.rows.items():
+        if "psnr" in row:
+            worst = f"{row['psnr_worst_frame']:.2f} dB in the worst frame"
+            print(f"{name}, against --clean: PSNR {row['psnr']:.2f} dB, {worst}")
+    for line in scores.lines():
+        print(line)
+    if args.out:
+        scores.write(args.out)
+    if args.json:
+        content = {"data": data.fingerprint, "tta": args.tta, "scores": scores.rows}
+        content["regions"] = scores.differences()
+        evaluation_table.write_json(args.json, content)
+    return 0
+
+
 def main() -> int:
     args = arguments()
     from n2n_lightning.metrics.fsc import curves
@@ -409,6 +468,8 @@ def main() -> int:
     if args.candidates and not networks:
         return 2
     scale, dims = shared_units(args, networks)
+    if args.data == "movie":
+        return _score_movie(args, networks, scale, dims) or failed
     args.layout = trained_layout(args, networks)
     data = make_data(args, scale, dims)
     clean = data.reference == "clean"

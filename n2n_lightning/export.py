@@ -254,10 +254,11 @@ def describe(model: "TrainedDenoiser", path: Path) -> list[str]:
         output = f"(batch, {model.channels}, {axes})"
     lines = [f"input `image`: float32 {shape}, {values}; output: {output}"]
     if model.context:
-        lines.append(
-            f"the input is the {model.context} frames before one and the {model.context} after it,"
-            " in their order"
-        )
+        frames = f"the {model.context} frames before one and the {model.context} after it"
+        if model.sees_middle:
+            frames = f"the {model.context} frames before one, that frame, and the next"
+            frames += f" {model.context}"
+        lines.append(f"the input is {frames}, in their order")
     if model.range and not zipped and path.suffix != ".ckpt":  # denoise scales by itself
         lines.append(_scaling(*model.range))
     return lines

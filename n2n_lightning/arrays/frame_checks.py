@@ -55,15 +55,16 @@ class FrameReview:
         left_out = self.dead.keys() | self.copies.keys()
         return [t for t in range(self.count) if t not in left_out]
 
-    def neighbours(self, frame: int, context: int) -> list[int]:
+    def neighbours(self, frame: int, context: int, sees_middle: bool = False) -> list[int]:
         """Return the frames that a network is shown to predict one: the nearest live ones.
 
         Args:
             frame: the frame to predict; for a copy, the neighbours of its original are returned.
             context: number of frames before it, and after it.
+            sees_middle: the network is shown the frame itself, too; of a copy its original.
 
         Returns:
-            2 * context numbers, in order.
+            Numbers in order, as many as `frame_offsets.frames` has.
 
         >>> FrameReview(7, {2: "every pixel 0"}, {5: 4}).neighbours(3, 1)
         [1, 4]
@@ -72,8 +73,8 @@ class FrameReview:
         original = self.copies.get(frame, frame)
         place = bisect.bisect_left(live, original)
         neighbours = []
-        for offset in around_frames(context):
-            other = around(place, offset, len(live))
+        for offset in around_frames(context, sees_middle):
+            other = around(place, offset, len(live), sees_middle)
             neighbours.append(live[other])
         return neighbours
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes, bad_pixels, outliers
+from n2n_lightning.arrays.frame_offsets import input_frames
 from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.arrays.outlier_lists import Listed
 from n2n_lightning.data.augmentation import recolour, to_float, to_range, turn
@@ -56,6 +57,7 @@ class NoisyPairs(pl.LightningDataModule):
         notes: lines about the data, to be printed before training.
         thinned: whether the network learns from halves of photon counts.
         context: of movies, how many frames before and after one are the input; 0: pairs of frames.
+        sees_middle: with a context: the frame itself is part of the input, too.
         repeats: whether captures of a scene show the same thing, so that what one of them lacks is
             none of it.
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for
@@ -72,7 +74,9 @@ class NoisyPairs(pl.LightningDataModule):
         array_layout: how the first array was read, for the checkpoint; None where arrays are no
             files of the user.
         dropped: frames and files that are not used, a line in words for each reason.
-        reference: what validation compares with: `clean`, `noisy` or, of single images, `self`.
+        reference: what validation compares with: `clean`, `noisy` or, of single images, `self`. Of
+            movies whose network sees the frame itself `stein`, Stein's estimate, or `hidden`, the
+            loss of hidden pixels alone, where the noise could not be measured.
         bounded: whether clean images lie in [0, 1], so that denoised ones may be clamped to it.
         fingerprint: identifies the data, for `result.json`.
         score_of: of noisy captures, which of them the score is of, and their noise, for
@@ -117,6 +121,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.notes: list[str] = []
         self.thinned = False
         self.context = 0
+        self.sees_middle = False
         self.repeats = True
         self.scale: float | None = None
         self.limits: tuple[float, float] | None = None
@@ -192,6 +197,11 @@ class NoisyPairs(pl.LightningDataModule):
     def blind(self) -> bool:
         """True if the kind and strength of the noise vary, and the network has to estimate them."""
         return self.noise is not None and self.noise.blind
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that the network takes: those of all frames that it is shown."""
+        return self.channels * input_frames(self.context, self.sees_middle)
 
     @property
     def second_pass(self) -> Any:

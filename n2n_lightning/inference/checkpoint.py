@@ -5,13 +5,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning.arrays.frame_offsets import input_frames
 from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.files import InputError, load_torch
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # Version of the facts of CheckpointInfo, stored as `format`. A new fact with a default needs no new
 # version; one that an older program must not ignore does.
-FORMAT = 1
+FORMAT = 2
+# A checkpoint states the oldest version that can read it: 1, or that of its newest such fact.
+FIRST_FORMAT = 1
+KNOWN_SINCE = {"sees_middle": 2}
 Pair = tuple[float, float]
 
 
@@ -31,6 +35,7 @@ class CheckpointInfo:
             the files did not state them.
         context: frames before and after a movie frame that the network sees in its place; 0: it
             sees the frame itself.
+        sees_middle: with a context: the network sees the frame itself between them, too.
         thinned: trained on halves of photon counts (data.method=thinned).
         blind: trained on many kinds and strengths of noise, which it has to infer from the image.
         layout: how the first training array was read; arrays of the same kind are read so, too.
@@ -41,9 +46,15 @@ class CheckpointInfo:
     range: Pair | None = None
     unit: Pair | None = None
     context: int = 0
+    sees_middle: bool = False
     thinned: bool = False
     blind: bool = False
     layout: Layout | None = None
+
+    @property
+    def input_frames(self) -> int:
+        """Frames that the network takes along its channels."""
+        return input_frames(self.context, self.sees_middle)
 
     @classmethod
     def of_data(cls, model: Mapping[str, Any], data: Any) -> "CheckpointInfo":
@@ -62,6 +73,7 @@ class CheckpointInfo:
             range=data.limits,
             unit=data.stored_unit,
             context=data.context,
+            sees_middle=data.sees_middle,
             thinned=data.thinned,
             blind=data.blind,
             layout=data.array_layout,
@@ -98,6 +110,7 @@ class CheckpointInfo:
                 range=_pair(stored.get("range")),
                 unit=_pair(stored.get("unit")),
                 context=int(stored.get("context") or 0),
+                sees_middle=bool(stored.get("sees_middle")),
                 thinned=bool(stored.get("thinned")),
                 blind=bool(stored.get("blind")),
                 layout=Layout.of(stored.get("layout")),
@@ -107,7 +120,8 @@ class CheckpointInfo:
 
     def plain(self) -> dict[str, Any]:
         """Return the facts as plain data, which load with weights_only=True."""
-        stored: dict[str, Any] = {"format": FORMAT}
+        newest = [version for name, version in KNOWN_SINCE.items() if getattr(self, name)]
+        stored: dict[str, Any] = {"format": max(newest, default=FIRST_FORMAT)}
         for fact in fields(self):
             value = getattr(self, fact.name)
             if isinstance(value, Layout):

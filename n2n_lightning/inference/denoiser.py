@@ -79,13 +79,14 @@ class TrainedDenoiser(nn.Module):
         self.range = info.range or ((0.0, info.scale) if info.scale else None)
         self.unit = info.unit
         self.context = info.context
+        self.sees_middle = info.sees_middle
         self.thinned = info.thinned
         self.blind = info.blind
         self.layout = info.layout
         # Channels last: 1.4 times as fast on a CPU, with the same result.
         self.network = networks.to_channels_last(network)
         self.channels = channels
-        self.inputs = channels * (2 * info.context or 1)  # channels that the network itself takes
+        self.inputs = channels * info.input_frames  # channels that the network itself takes
         # does not mind units and black levels
         self.equivariant = bool(getattr(network, "equivariant", False))
         self.dims: int = getattr(network, "dims", 2)
@@ -96,9 +97,10 @@ class TrainedDenoiser(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if self.context:
             if image.shape[1] != self.inputs:
-                raise InputError(
-                    f"the checkpoint is for movies: it sees {2 * self.context} frames around each"
-                )
+                shown = f"{2 * self.context} frames around each"
+                if self.sees_middle:
+                    shown = f"each frame and {shown}"
+                raise InputError(f"the checkpoint is for movies: it sees {shown}")
             return self._through(image)
         # each channel as a grey picture
         if image.shape[1] != self.channels and self.channels in (1, 3):
@@ -305,9 +307,10 @@ class TrainedDenoiser(nn.Module):
         given: list[PageInput],
     ) -> list[PageInput]:
         """Return the frames around one that the network sees: those given, else of the movie."""
+        places = [] if given else movie.around(place, self.context, self.sees_middle)
         if not given and movie.is_whole:
-            return [search.as_input(other) for other in movie.around(place, self.context)]
-        shown = given or [movie.input(other) for other in movie.around(place, self.context)]
+            return [search.as_input(other) for other in places]
+        shown = given or [movie.input(other) for other in places]
         return [replace(frame, outliers=search.of(page, frame)) for frame in shown]
 
     def pages_of(self, noisy: NoisyArray, result: np.ndarray, options: DenoiseOptions) -> PageStack:
@@ -466,10 +469,19 @@ class TrainedDenoiser(nn.Module):
         images = inpaint(images)
         inside = images.clamp(*(CLAMP_OWN if self.range or self.equivariant else CLAMP_ANY))
         if self.context:
-            return self(inside).float()
+            output = self(inside).float()
+            if self.sees_middle:
+                output += (images - inside)[:, self._middle]
+            return output
         if self.thinned:
             return self._halves(inside) + (images - inside)
         return self(inside).float() + (images - inside)
+
+    @property
+    def _middle(self) -> slice:
+        """The channels of the predicted frame among those of the input; with `sees_middle`."""
+        first = self.context * self.channels
+        return slice(first, first + self.channels)
 
     def _halves(self, images: Tensor) -> Tensor:
         """Return the mean of the results for both halves of photon counts, each doubled."""
@@ -521,7 +533,7 @@ def load(
         weights = (p for p in network.parameters() if len(p.shape) >= 4)
         first = next(weights, None)
         channels = 3 if first is None else first.shape[1]
-    return TrainedDenoiser(network, int(channels) // (2 * info.context or 1), info, fast)
+    return TrainedDenoiser(network, int(channels) // info.input_frames, info, fast)
 
 
 def _built_network(

@@ -183,8 +183,9 @@ class FileDenoiser:
         if not set(axes) <= set("CHW"):
             return []
         number = series.places[job.source]
+        model = self.model
         frames = []
-        for t in series.review.neighbours(number, self.model.context):
+        for t in series.review.neighbours(number, model.context, model.sees_middle):
             picture = opened(series.paths[t])
             frames.append(in_unit_of(values, picture.values[0]))
         return frames

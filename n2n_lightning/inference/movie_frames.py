@@ -36,18 +36,21 @@ class MovieFrames:
         """Return True for a page of a dead frame, which is copied."""
         return bool(place) and self.numbers[place[0]] in self.review.dead
 
-    def around(self, place: tuple[int, ...], context: int) -> list[tuple[int, ...]]:
+    def around(
+        self, place: tuple[int, ...], context: int, sees_middle: bool = False
+    ) -> list[tuple[int, ...]]:
         """Return the places of the pages around one in `pages`.
 
         Args:
             place: of a page among those that are denoised.
             context: frames before and after it.
+            sees_middle: the page itself is among them.
 
         Returns:
             Places in `pages`, in order of time.
         """
         frame, *inner = place
-        neighbours = self.review.neighbours(self.numbers[frame], context)
+        neighbours = self.review.neighbours(self.numbers[frame], context, sees_middle)
         return [(t, *inner) for t in neighbours]
 
     @cached_property

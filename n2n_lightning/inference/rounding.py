@@ -261,6 +261,10 @@ def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | 
     if not 0 < sample.removed < STRONG:
         return sample
     sign = np.random.default_rng(0).choice([-1.0, 1.0], blocks.shape)
+    if model.sees_middle:  # its frame alone is perturbed, and copies of it at the ends of a movie
+        middle = len(blocks) // 2
+        own = [np.array_equal(frame, blocks[middle]) for frame in blocks]
+        sign = np.array(own).reshape(-1, *[1] * (len(blocks.shape) - 1)) * sign[middle]
     step = STEP * sample.removed
     return replace(
         sample,
@@ -285,7 +289,10 @@ def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
     masks = pages_or_none(noisy.invalid, axes, model.dims)
     surrounding = [as_pages(frame, axes, model.dims) for frame in noisy.near]
     half = len(surrounding) // 2
-    surrounding.insert(half, pages)
+    if model.sees_middle and surrounding:  # the frame itself is among them
+        surrounding[half] = pages
+    else:
+        surrounding.insert(half, pages)
     stacked, _, channels = of_pages(pages.shape, model.dims)
     colours = model.colours_of(noisy, channels)
     if model.takes_together(noisy, colours):
@@ -300,7 +307,7 @@ def _stacks(model: Any, noisy: NoisyArray) -> list[Stack]:
             frames = [page[..., group] for page in surrounding]
             stacks.append(Stack(frames, [None] * len(frames)))
         else:
-            stacks.append(_stack_at(pages, masks, place, group, model.context))
+            stacks.append(_stack_at(pages, masks, place, group, model))
     return stacks
 
 
@@ -309,15 +316,15 @@ def _stack_at(
     masks: np.ndarray | None,
     place: tuple[int, ...],
     group: slice,
-    context: int,
+    model: Any,
 ) -> Stack:
-    """Return some channels of a page, and of `context` frames before and after it."""
+    """Return some channels of a page, and of the frames around it that the network sees."""
     frames = []
     frame_masks = []
-    for shift in range(-context, context + 1):
+    for shift in range(-model.context, model.context + 1):
         where = place
         if shift:
-            where = (around(place[0], shift, len(pages)), *place[1:])
+            where = (around(place[0], shift, len(pages), model.sees_middle), *place[1:])
         index: Any = (*where, ..., group)
         frames.append(pages[index])
         frame_masks.append(part_or_none(masks, index))

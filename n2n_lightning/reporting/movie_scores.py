@@ -1,0 +1,213 @@
+"""Scores of movies, and means of their regions over time: `evaluate --data movie`."""
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2n_lightning.data.movie import Movie
+from n2n_lightning.data.reading_movies import read_movies
+from n2n_lightning.data.scene_set import SceneSet
+from n2n_lightning.files import InputError, option, replacing
+from n2n_lightning.formats import opened
+from n2n_lightning.metrics.movie_score import MovieScore, ScoredFrame, decibels
+from n2n_lightning.metrics.movie_traces import Traces, active_regions
+from n2n_lightning.metrics.stein import QUANTILE
+from n2n_lightning.reporting.evaluation_table import NOISY_INPUT
+
+DenoiseBatch = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class MovieScores:
+    """Scores of the candidates for one movie, and the means of its regions.
+
+    Args:
+        data: the movie, set up, in units of white.
+        scene: its number.
+        clean: the same movie without noise; None: there is none.
+        labels: its regions, (H, W); None: the most active squares.
+    """
+
+    data: Movie
+    scene: int = 0
+    clean: SceneSet | None = None
+    labels: np.ndarray | None = None
+    traces: Traces = field(init=False)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.data.movies is not None
+        size = self.data.movies.smallest
+        labels = self.labels
+        if labels is None:
+            stored = self.data.scored_frames(self.scene, 0, False)
+            labels = active_regions(_plane(frame.target) for frame in stored)
+        if labels.shape != tuple(size[len(size) - 2 :]):
+            raise InputError(
+                f"the regions are {labels.shape[0]} x {labels.shape[1]} pixels, the frames"
+                f" {size[0]} x {size[1]}"
+            )
+        self.traces = Traces(labels)
+
+    def add(self, name: str, denoise: DenoiseBatch, context: int, sees_middle: bool) -> None:
+        """Score a candidate on all frames.
+
+        Args:
+            name: of the candidate.
+            denoise: a function of a batch of the frames that the network sees, along the channels,
+                (1, F x C, ...), in units of white.
+            context, sees_middle: of the network.
+        """
+        noise = self.data.noise_of(self.scene)
+        score = MovieScore(self.data.unit)
+        errors = []
+        seconds = 0.0
+
+        def denoised(frames: Tensor) -> Tensor:
+            return denoise(frames.flatten(0, 1)[None])[0].float().cpu()
+
+        frames = 0
+        for frame in self.data.scored_frames(self.scene, context, sees_middle):
+            started = time.perf_counter()
+            with torch.inference_mode():
+                if noise.measurable:
+                    output = score.add(denoised, frame, noise)
+                else:
+                    output = denoised(frame.shown)
+            seconds += time.perf_counter() - started
+            truth = self._truth(frame)
+            if truth is not None:
+                difference = (output - truth) * self.data.unit
+                errors.append(float(difference.double().square().nanmean()))
+            self._trace(name, frame, output, truth)
+            frames += 1
+        row: dict[str, Any] = {"psnr_estimate": None, "psnr_estimate_interval": [None, None]}
+        if score.measured:
+            row |= score.summary()
+            self.rows.setdefault(NOISY_INPUT, _of_noisy(score))
+        if errors:
+            row["psnr"] = float(np.mean([decibels(error) or 0.0 for error in errors]))
+            row["psnr_worst_frame"] = float(np.min([decibels(error) or 0.0 for error in errors]))
+        row |= {"images": frames, "images_per_second": frames / max(seconds, 1e-9)}
+        self.rows[name] = row
+
+    def _truth(self, frame: ScoredFrame) -> Tensor | None:
+        """Return a frame without noise, in units of white; NaN where the noisy one is."""
+        if self.clean is None:
+            return None
+        stored = self.clean.image(self.scene, frame.number)[None]
+        (values,) = self.data.without_outliers(stored)
+        return values
+
+    def _trace(self, name: str, frame: ScoredFrame, output: Tensor, truth: Tensor | None) -> None:
+        """Add the means of the regions in a frame."""
+        target = frame.target
+        images = {"noisy": target, name: output}
+        if truth is not None:
+            images["clean"] = truth
+        black, span = self.data.limits or (0.0, 1.0)
+        planes = {label: _plane(image) * span + black for label, image in images.items()}
+        self.traces.add(frame.number, planes)
+
+    def differences(self) -> dict[str, dict[int, dict[str, float]]]:
+        """Return the largest differences of each candidate, see `Traces.largest_differences`."""
+        names = [name for name in self.rows if name != NOISY_INPUT]
+        return {name: self.traces.largest_differences(name) for name in names}
+
+    def write(self, folder: Path) -> None:
+        """Write `regions.csv`, the means, and `regions.tif`, labels that were not given.
+
+        Args:
+            folder: made if needed.
+        """
+        import tifffile
+
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = io.StringIO()
+        rows = self.traces.rows()
+        columns = list(rows[0]) if rows else ["frame", "region", "noisy"]
+        writer = csv.DictWriter(lines, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        with replacing(folder / "regions.csv") as temporary:
+            temporary.write_text(lines.getvalue(), encoding="utf-8")
+        if self.labels is not None:
+            return
+        with replacing(folder / "regions.tif") as temporary:
+            tifffile.imwrite(temporary, self.traces.labels)
+
+    def lines(self) -> list[str]:
+        """Describe the largest difference of each candidate, for the terminal."""
+        described = []
+        for name, regions in self.differences().items():
+            if not regions:
+                continue
+            region = max(regions, key=lambda label: abs(regions[label]["difference"]))
+            worst = regions[region]
+            described.append(
+                f"{name}: the mean of a region differs most in region {region}, frame"
+                f" {worst['frame']:.0f}: {worst['denoised']:.4g} denoised, {worst['noisy']:.4g}"
+                f" noisy (standard deviation of the difference over time {worst['spread']:.2g})"
+            )
+        return described
+
+
+def _plane(image: Tensor) -> np.ndarray:
+    """Return an image (C, ...) as one plane (H, W), the mean of channels and planes."""
+    return image.double().flatten(0, -3).mean(0).cpu().numpy()
+
+
+def _of_noisy(score: MovieScore) -> dict[str, Any]:
+    """Return the row of the noisy frames."""
+    error = QUANTILE * score.variance_error * score.noisy
+    return {
+        "psnr_estimate": decibels(score.noisy),
+        "psnr_estimate_interval": [decibels(score.noisy + error), decibels(score.noisy - error)],
+        "mse_estimate": score.noisy,
+        "images": score.frames,
+        "images_per_second": 0.0,
+    }
+
+
+def read_labels(path: str) -> np.ndarray:
+    """Read a label image.
+
+    Args:
+        path: whole numbers, (H, W); 0 is no region.
+
+    Raises:
+        InputError: it is no such image.
+    """
+    labels = np.squeeze(np.asarray(opened(path).values[0].array))
+    if labels.dtype.kind not in "iub" or len(labels.shape) != 2:
+        raise InputError(
+            "regions", path, "must be an image of whole numbers, one for each region, 0 elsewhere"
+        )
+    return labels.astype(np.int64)
+
+
+def read_clean(path: str, data: Movie) -> SceneSet:
+    """Read the movie without noise that belongs to a noisy one.
+
+    Args:
+        path: of the clean movie.
+        data: the noisy movie, set up.
+
+    Raises:
+        InputError: it differs in size or number of frames.
+    """
+    clean = read_movies(path, data.layout, data.exclude, data.dims)
+    assert data.movies is not None
+    same_size = clean.smallest == data.movies.smallest and len(clean) == len(data.movies)
+    if not same_size or clean.counts_of_all < data.movies.counts_of_all:
+        noisy = option("noisy", data.noisy)
+        raise InputError("clean", path, f"differs in size or number of frames from {noisy}")
+    return clean
