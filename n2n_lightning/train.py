@@ -195,7 +195,18 @@ def _print_scores(console: Any, result: dict[str, Any]) -> None:
         table.add_column("PSNR, estimated from noisy images [95%]", justify="right")
         table.add_row("noisy input", f"{result['noisy_psnr_estimate']:.2f} dB")
         table.add_row("denoised", denoised)
+        if result.get("movie_psnr_estimate"):
+            low, high = result["movie_psnr_estimate_interval"]
+            ends = ", ".join("?" if end is None else f"{end:.2f}" for end in (low, high))
+            whole = f"{result['movie_psnr_estimate']:.2f} dB [{ends}]"
+            table.add_row("the whole movie, denoised", whole)
         console.print(table)
+    elif result["val_noisy_loss"] is not None:
+        console.print(
+            "PSNR is not measurable (see above); the checkpoint is that with the smallest loss of"
+            f" pixels that the network did not see, {result['val_noisy_loss']:.5f}. It ranks runs"
+            " with the same data.context and data.blind."
+        )
     elif result["val_psnr"] is not None:
         table.add_column("")
         table.add_column("PSNR (mean of images)", justify="right")

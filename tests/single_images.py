@@ -44,7 +44,11 @@ CASES = {
     "lines": [*SINGLE, "data.method=masked", "data.mask=[1,5]", "data.crop=16"],
     "thinned": ["data=single", "data.noisy=counts.npy", "data.method=thinned", "data.crop=16"],
     "movie": ["data=movie", "data.noisy=movie.npy", "data.context=0", "data.crop=16"],
-    "context": ["data=movie", "data.noisy=movie.npy", "data.context=1", "data.crop=16"],
+    "context": [
+        *("data=movie", "data.noisy=movie.npy", "data.context=1", "data.blind=frame"),
+        "data.crop=16",
+    ],
+    "hidden": ["data=movie", "data.noisy=movie.npy", "data.context=1", "data.crop=16"],
 }
 
 

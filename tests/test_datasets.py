@@ -5,7 +5,7 @@ import torch
 
 from n2n_lightning.data.augmentation import to_float
 from n2n_lightning.data.datasets import Captures, Crops
-from n2n_lightning.data.movie import BlindFrames
+from n2n_lightning.data.movie import MovieCrops
 from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.data.scene_set import EqualSizeScenes
 from n2n_lightning.data.single_image import SingleImageCrops
@@ -86,7 +86,7 @@ def test_everything_is_visited_by_epochs_that_are_shorter_than_its_number():
         Crops(list(frames[0]), 4, size=4, noise=Gaussian(25), seed=0, zoom=None),
         Captures(scenes, seed=0, swap=True, crop=(4, 4), count=4),
         SingleImageCrops(scenes, seed=0, swap=False, crop=(4, 4), count=4),
-        BlindFrames(scenes, seed=0, context=1, crop=(4, 4), count=4),
+        MovieCrops(scenes, seed=0, context=1, crop=(4, 4), count=4),
     ]
     for source in sources:
         batches = [source[BatchIndex(epoch, 0, torch.arange(4))] for epoch in range(3)]

@@ -61,8 +61,9 @@ def test_every_source_trains_twice_alike_and_its_checkpoint_denoises(case, place
     with (tmp_path / "one" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert result["val_psnr"] is None
-    if case in ("movie", "context"):
+    if case in ("movie", "context", "hidden"):
         assert result["noisy_psnr_estimate"] == pytest.approx(20 * np.log10(210 / 20), abs=4)
+        assert result["movie_psnr_estimate"] is not None
     else:
         assert float(rows[-1]["val_self_loss"]) > 0
         assert not any("psnr" in name for name in rows[0])
@@ -83,7 +84,7 @@ def test_every_source_trains_twice_alike_and_its_checkpoint_denoises(case, place
 @pytest.mark.walk
 @pytest.mark.slow
 @posix
-@pytest.mark.parametrize("case", ["neighbours", "masked", "thinned", "context"])
+@pytest.mark.parametrize("case", ["neighbours", "masked", "thinned", "context", "hidden"])
 def test_every_source_goes_on_after_kill_minus_nine_to_the_same_bits(case, place, tmp_path):
     longer = [*SMALL, "trainer.max_epochs=4"]
     done = run("train", *CASES[case], *longer, f"hydra.run.dir={tmp_path / 'whole'}", cwd=place)
@@ -117,7 +118,7 @@ def test_a_missing_pixel_and_an_odd_size_spoil_nothing(tmp_path):
     noisy[:, 10:14, 20] = np.nan
     noisy[0, 3, 3] = 1e6
     np.save(tmp_path / "noisy.npy", noisy)
-    for case in ("neighbours", "masked", "context"):
+    for case in ("neighbours", "masked", "context", "hidden"):
         whole = [o.replace("movie.npy", "noisy.npy") for o in CASES[case] if "crop" not in o]
         done = run(
             "train",
@@ -279,7 +280,7 @@ def test_single_and_movie_in_python(tmp_path, monkeypatch):
     data = SingleImages("noisy.npy", crop=16, batch_size=2)
     data.setup()
     assert data.train[BatchIndex(0, 0, torch.arange(2))]["input"].shape == (2, 1, 16, 16)
-    movie = Movie("noisy.npy", context=1, crop=16, batch_size=2, layout="NHW")
+    movie = Movie("noisy.npy", context=1, crop=16, batch_size=2, layout="NHW", blind="frame")
     movie.setup()
     batch = movie.train[BatchIndex(0, 0, torch.arange(2))]
     assert batch["input"].shape == (2, 2, 16, 16)

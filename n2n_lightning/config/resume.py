@@ -57,6 +57,8 @@ def continued_config(folder: Path, typed: Sequence[str]) -> tuple[DictConfig, li
         HydraException: one names a key or choice that does not exist.
     """
     config, before = run_folder.read_request(folder)
+    if str(config.data.get("_target_")).endswith(".Movie") and "blind" not in config.data:
+        config.data.blind = "frame"  # of a run before there was a choice
     latest = {_key(override): override for override in before}
     new: list[str] = []
     for override in typed:

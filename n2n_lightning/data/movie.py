@@ -1,29 +1,38 @@
 """Movies: frames that follow one another are captures of one scene."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from n2n_lightning.arrays import axes, bad_pixels, outliers
 from n2n_lightning.arrays.frame_offsets import around, frames
 from n2n_lightning.data.datasets import Captures
+from n2n_lightning.data.hidden_pixels import HiddenPixels
 from n2n_lightning.data.options import whole_numbers
-from n2n_lightning.data.reading_movies import read_movies, usable_frames
+from n2n_lightning.data.reading_movies import live_frames_of, read_movies, usable_frames
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.data.training_scenes import TrainingScenes
 from n2n_lightning.data.user_images import UserImages, neighbouring_captures, validation_pairs
-from n2n_lightning.files import InputError, option
+from n2n_lightning.files import InputError, one_of, option
+from n2n_lightning.metrics.movie_noise import CORRELATED, MovieNoise, movie_noise
+from n2n_lightning.metrics.movie_score import ScoredFrame
 from n2n_lightning.paths import parse_frames, split_frames
 from n2n_lightning.randomness import generator
 
 # frames before and after one, by benchmarks/single.py movie: the best of 0 to 2 unless frames are
 # three pixels apart
 CONTEXT = 2
+BLIND = ("pixels", "frame")
 FRAMES_PER_EPOCH = 50  # of a movie: an epoch should not last for hours
-SCORED_FRAMES = 8  # of a movie, each with the next one, in validation with a context
+SCORED_FRAMES = 8  # of a movie, in validation
+MOVIES_MEASURED = 8  # whose noise is measured
+LARGEST_MASK = 9  # pixels of a side that are hidden around one, as against the noise of a line
 
 
 class Movie(UserImages):
@@ -32,9 +41,14 @@ class Movie(UserImages):
     Args:
         noisy: a file with a movie, or a folder with movies, or with the frames of one.
         within: frames up to this far apart are a pair, in either order.
-        context: frames before and after one that are the input, while it is the target
-            (DeepInterpolation, Lecoq et al., Nature Methods 2021); 0: pairs; `auto`: 2, or as many
-            as the shortest movie has.
+        context: frames before and after one that are part of the input; 0: pairs of frames; `auto`:
+            2, or as many as the shortest movie has.
+        blind: with a context, what the network does not see of the frame that it learns: `pixels`,
+            single ones (hidden_pixels.HiddenPixels), or `frame`, all of it (DeepInterpolation,
+            Lecoq et al., Nature Methods 2021), so that an event that begins in it is lost.
+        share: of the pixels of a frame that are hidden, and learnt.
+        mask: height and width of what is hidden around each of them, or frames, height and width,
+            see HiddenPixels; `auto`: the pixel alone.
         frames: which frames are targets, in Python's slice syntax, `10:50` or `0::2`; None: all.
             The frames around them come from all of the movie, with a step from those that are whole
             steps away. `all` takes interleaved channels as they are. `movie.tif[10:50]` as `noisy`
@@ -48,8 +62,12 @@ class Movie(UserImages):
         within: int = 1,
         context: int | str = "auto",
         frames: str | int | None = None,
+        blind: str = "pixels",
+        share: float = 0.04,
+        mask: str | Sequence[int] = "auto",
         **options: Any,
     ) -> None:
+        self.blind_to = one_of(blind, BLIND, "data.blind")
         noisy, chosen = split_frames(noisy)
         super().__init__(noisy, **options)
         if chosen and frames is not None:
@@ -75,6 +93,18 @@ class Movie(UserImages):
             )
         self.within = within
         self.asked_context = context
+        self.share = share
+        self.asked_mask: Sequence[int] | None = None
+        if isinstance(mask, str):
+            one_of(mask, ("auto",), "data.mask")
+        else:
+            self.asked_mask = mask
+        self.method = HiddenPixels(share, self.asked_mask or (1, 1))  # refuses what cannot be
+        self.movies: SceneSet | None = None  # all frames that can be used, until the run is over
+        # noise of these movies in units of the network, and the limits of that unit
+        self._measured: dict[int, tuple[MovieNoise, tuple[float, float]]] = {}
+        self.scored: Sequence[int] = ()  # the movies whose frames are scored
+        self._live: list[list[int]] = []  # frames that can be used, by their numbers in the file
         self.repeats = False  # what a frame lacks may be an event of the next one
 
     def _usable(self, scenes: SceneSet) -> SceneSet:
@@ -85,6 +115,7 @@ class Movie(UserImages):
         """
         labels = scenes.frame_names
         scenes, reviews = usable_frames(scenes, self.chosen)
+        self._live = [live_frames_of(frame_review, self.chosen) for frame_review in reviews]
         for i, (name, frame_review) in enumerate(zip(scenes.names, reviews, strict=True)):
             turns = frame_review.turns(name)
             if turns and not self.as_they_are:
@@ -103,8 +134,10 @@ class Movie(UserImages):
             Windows of the training frames, and frames held out.
         """
         scenes = self._prepared(self._read(read_movies, self.noisy))
-        self.reference = "noisy"
         self.context = self._chosen_context(min(scenes.counts_of_all))
+        self.sees_middle = self.context > 0 and self.blind_to == "pixels"
+        self.movies = scenes
+        self._measure_noise()
         if not self.context:
             scenes = _targets_alone(scenes)
         self.training_scenes = split = self._split(scenes)
@@ -112,12 +145,46 @@ class Movie(UserImages):
         val = split.validation
         count = self._count(train)
         length = sum(scenes.counts_of_all)
-        self.fingerprint = self._described(
-            "movie", scenes, count, val, frames=length, context=self.context
-        )
+        shown: dict[str, Any] = {"frames": length, "context": self.context}
+        if self.sees_middle:
+            self.method = self._hidden_pixels()
+            shown |= {"blind": "pixels", "mask": self.method.mask}
+        self.fingerprint = self._described("movie", scenes, count, val, **shown)
         if self.context:
-            return BlindFrames(train, self.seed, self.context, self.crop, count), val
+            crops = MovieCrops(train, self.seed, self.context, self.crop, count, self.sees_middle)
+            return crops, val
         return Captures(train, self.seed, True, None, self.crop, count, self.within), val
+
+    def _measure_noise(self) -> None:
+        """Measure the noise of the movies that are scored; set the reference of validation.
+
+        Without clean images the score is Stein's estimate (metrics.movie_score), which needs the
+        variance of the noise. Of many movies the last ones are measured, which are held out.
+        """
+        assert self.movies is not None
+        self.scored = range(len(self.movies))[-MOVIES_MEASURED:]
+        noises = [self.noise_of(i) for i in self.scored]
+        unknown = [noise.reason for noise in noises if not noise.measurable]
+        self.reference = "stein"
+        if unknown:
+            self.reference = "hidden" if self.context else "noisy"
+            self.notes.append(f"PSNR cannot be estimated: {unknown[0]}")
+
+    def _hidden_pixels(self) -> HiddenPixels:
+        """Return what hides pixels, given the axes of the data."""
+        cubes = False
+        if self.dims == 3:  # all turns are allowed of voxels that are cubes
+            cubes = len(axes.quarter_turns((1, 1, 1), self.spacing)) == 3
+        mask = self.asked_mask
+        if mask is None:
+            assert self.movies is not None
+            planes = self.crop or self.movies.smallest
+            largest = min((min(planes[len(planes) - 2 :]) - 4) // 2, LARGEST_MASK)
+            mask = mask_of([self.noise_of(i) for i in self.scored], largest)
+            if mask != (1, 1):
+                shown = f"[{','.join(map(str, mask))}]"
+                self.notes.append(f"the noise is correlated: {option('data.mask', shown)}")
+        return HiddenPixels(self.share, mask, cubes)
 
     def _chosen_context(self, shortest: int) -> int:
         """Return the context, given the frames of the shortest movie."""
@@ -132,14 +199,68 @@ class Movie(UserImages):
             )
         return context
 
+    def noise_of(self, scene: int) -> MovieNoise:
+        """Return the noise of a movie, in units of the network; it is measured once.
+
+        Args:
+            scene: the number of the movie in `movies`.
+
+        Returns:
+            The noise; whether it is `measurable`, it says itself.
+        """
+        assert self.limits
+        if scene not in self._measured:
+            self._measured[scene] = (movie_noise(Frames(self, scene)), self.limits)
+        noise, before = self._measured[scene]
+        black, span = self.limits
+        ratio = before[1] / span
+        shift = (black - before[0]) / before[1]
+        return replace(
+            noise,
+            a=ratio**2 * (noise.a + noise.b * shift),
+            b=ratio * noise.b,
+            brightness=ratio * (noise.brightness - shift),
+        )
+
+    def scored_frames(
+        self, scene: int, context: int, sees_middle: bool, most: int | None = None
+    ) -> Iterator[ScoredFrame]:
+        """Read the frames of a movie that may be targets, as a network sees them.
+
+        Args:
+            scene: the number of the movie in `movies`.
+            context, sees_middle: of the network.
+            most: frames at most, evenly spread; None: all of them.
+
+        Yields:
+            The frames, in order.
+        """
+        assert self.movies is not None
+        wanted = self.movies.wanted(scene).tolist()
+        numbers = self._live[int(self._used[scene])]
+        for i in axes.evenly(len(wanted), min(most or len(wanted), len(wanted))):
+            t = wanted[i]
+            place = (torch.tensor([scene]), torch.tensor([t]))
+            shown, distances = frames_around(self.movies, *place, context, sees_middle)
+            (values,) = self.without_outliers(shown)
+            (target,) = self.without_outliers(self.movies.take(*place))
+            (filled,) = bad_pixels.inpaint(values[None])
+            yield ScoredFrame(
+                numbers[t],
+                filled.unflatten(0, (-1, self.channels)),
+                distances[0],
+                target,
+            )
+
     def _split(self, scenes: SceneSet) -> TrainingScenes:
         """Choose the movies to train on, and what to validate on."""
         train, held_out = self._hold_out(scenes)
         val: Dataset | None = None
-        if held_out is not None and self.context:
-            val = FrameWindows(held_out, self.context)
-        elif held_out is not None:
+        if held_out is not None and self.reference == "noisy":
             val = validation_pairs(held_out)
+        elif held_out is not None:
+            first = len(scenes) - len(held_out)
+            val = FrameWindows(held_out, self.context, self.sees_middle, first)
         return TrainingScenes(train, self.stats, "movie", self.within, validation=val)
 
     def _windows_of(self, train: SceneSet) -> int:
@@ -153,31 +274,128 @@ class Movie(UserImages):
         """Make input and target of frames; see NoisyPairs for pairs of single ones.
 
         Args:
-            batch: `input`, the frames around each along the channels, and `target`, the frames; in
-                validation also `other_input` and `other_target`, the same of the next frames.
+            batch: `input`, the frames that the network sees, along the channels. With `blind=frame`
+                also `target`, the frames that it learns; else `distances` of the input's frames
+                from the one in the middle. In validation `distances`, and `frame`, the frames that
+                are scored.
             draws: random generators, by purpose.
             training: False for validation.
 
         Returns:
-            The same in units of the network, NaN where a target is missing or an outlier.
+            Input and target in units of the network, NaN where a target is missing, an outlier, or
+            not hidden; in validation also what Denoiser scores a frame with.
         """
+        if not training and self.reference != "noisy":
+            return self._scored_frame(batch)
         if not self.context:
             return super().make_pair(batch, draws, training)
-        pair = self.normalized_pair(batch["input"], batch["target"], noisy=True)
-        if training:
-            pair = self.turned(pair, draws)
-            return {
-                "input": pair[0],
-                "target": pair[1],
-            }
-        other = self.normalized_pair(batch["other_input"], batch["other_target"], noisy=True)
+        if not self.sees_middle:
+            images = self.normalized_pair(batch["input"], batch["target"], noisy=True)
+            pair = self.turned(images, draws)
+        else:
+            values = self.without_outliers(batch["input"])
+            ready = self.method(self._apart(values), batch["distances"], draws("hidden"))
+            images = [ready["input"], ready["target"]]
+            # noise along a line must stay along it
+            pair = self.turned(images, draws, transposed=self.method.square)
         return {
             "input": pair[0],
             "target": pair[1],
-            "other_input": other[0],
-            "other_target": other[1],
-            "scene": batch["scene"],
         }
+
+    def without_outliers(self, stored: Tensor) -> Tensor:
+        """Convert stored images to units of the network.
+
+        Args:
+            stored: (B, C, H, W) or (B, C, D, H, W).
+
+        Returns:
+            In that shape, float, NaN where a pixel is missing or an isolated outlier.
+        """
+        values = self._normalized(stored)
+        if not self._may_have_outliers(stored):
+            return values
+        return outliers.mask_outliers(values, whole=self.outliers == "auto")
+
+    def _apart(self, images: Tensor) -> Tensor:
+        """Return the frames along the channels on an axis of their own: (B, F, C, ...)."""
+        return images.unflatten(1, (-1, self.channels))
+
+    def _scored_frame(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Make a validation batch of a frame, see Denoiser; its loss is of pixels not shown."""
+        values = self.without_outliers(batch["input"])
+        frame = self.without_outliers(batch["frame"])
+        shown = bad_pixels.inpaint(values)
+        noise = None
+        if self.reference == "stein":
+            noise = self.noise_of(int(batch["scene"]))
+        ready = {
+            "input": shown,
+            "target": frame,
+            "shown": shown,
+            "frame": frame,
+            "distances": batch["distances"],
+            "noise": noise,
+        }
+        if self.sees_middle:
+            # the same pixels in every epoch, so that their losses can be compared
+            fixed = generator(self.seed, "hidden", batch["number"])
+            ready |= self.method(self._apart(values), batch["distances"], fixed)
+        elif not self.context:
+            ready["target"] = self.without_outliers(batch["next"])
+        return ready
+
+
+class Frames(Sequence[np.ndarray]):
+    """The frames of a movie in units of the network, read when they are asked for.
+
+    Args:
+        data: the source of the movie.
+        scene: its number.
+    """
+
+    def __init__(self, data: Movie, scene: int) -> None:
+        self.data = data
+        self.scene = scene
+
+    def __len__(self) -> int:
+        assert self.data.movies is not None
+        return self.data.movies.count_of(self.scene)
+
+    def __getitem__(self, t: int) -> np.ndarray:  # type: ignore[override]
+        """Return a frame, (C, H, W), NaN where a pixel is unknown; volumes as C x D channels."""
+        assert self.data.movies is not None
+        if not 0 <= t < len(self):
+            raise IndexError(t)
+        stored = self.data.movies.image(self.scene, t)[None]
+        (values,) = self.data.without_outliers(stored)
+        return values.flatten(0, -3).numpy()
+
+
+def mask_of(noises: Sequence[MovieNoise], largest: int = LARGEST_MASK) -> tuple[int, ...]:
+    """Return the mask that hides what the noise of movies has in common with a pixel.
+
+    Args:
+        noises: of the movies; those that are not known do not count.
+        largest: pixels of a side that may be hidden.
+
+    Returns:
+        Height and width, or frames, height and width, see HiddenPixels; (1, 1) for white noise.
+    """
+    height = 1
+    width = 1
+    frames_hidden = 1
+    for noise in noises:
+        if not np.isfinite(noise.autocorrelation).all():
+            continue
+        for row, column in noise.in_space:
+            height = max(height, 2 * abs(row) + 1)
+            width = max(width, 2 * abs(column) + 1)
+        if abs(noise.in_time) > CORRELATED:
+            frames_hidden = 3
+    odd = max(1, largest - 1 + largest % 2)
+    sides = (min(height, odd), min(width, odd))
+    return sides if frames_hidden == 1 else (frames_hidden, *sides)
 
 
 def _targets_alone(scenes: SceneSet) -> SceneSet:
@@ -200,14 +418,18 @@ def _parsed_frames(text: str | int) -> slice:
         raise InputError("data.frames", text, reason) from None
 
 
-class BlindFrames(Captures):
+class MovieCrops(Captures):
     """Windows of frames as `target`; `input` are the frames around each, (B, 2n x C, h, w).
+
+    With `sees_middle`, `input` holds each frame between them, (B, (2n + 1) x C, h, w), and
+    `distances`, (B, 2n + 1), how far each of its frames is from the one in the middle.
 
     Args:
         scenes: the movies.
         seed: of the choice of frames and windows.
         context: frames before and after a target, n.
         crop, count: see Captures.
+        sees_middle: the frames themselves are part of the input.
     """
 
     def __init__(
@@ -217,9 +439,11 @@ class BlindFrames(Captures):
         context: int,
         crop: Sequence[int] | None,
         count: int,
+        sees_middle: bool = False,
     ) -> None:
         super().__init__(scenes, seed, True, None, crop, count)
         self.context = context
+        self.sees_middle = sees_middle
         self.wanted: list[Tensor] | None = None
         if scenes.targets is not None:
             self.wanted = [scenes.wanted(i) for i in range(len(scenes))]
@@ -240,53 +464,73 @@ class BlindFrames(Captures):
         u = torch.rand(4, len(scene), generator=draws)
         window = self._window(scene, u[:2], draws) if self.window else ()
         frame = self._targets(scene, u[2])
+        shown, distances = frames_around(
+            self.scenes, scene, frame, self.context, self.sees_middle, window
+        )
+        batch = {"input": shown}
+        if self.sees_middle:
+            batch["distances"] = distances
+        else:
+            batch["target"] = self.scenes.take(scene, frame, window)
         return {
-            "input": surroundings(self.scenes, scene, frame, self.context, window),
-            "target": self.scenes.take(scene, frame, window),
+            **batch,
             **key.identity(),
         }
 
 
-def surroundings(
-    scenes: SceneSet, scene: Tensor, frame: Tensor, context: int, window: tuple[Tensor, ...] = ()
-) -> Tensor:
-    """Read the frames around some, one after the other along the channels.
+def frames_around(
+    scenes: SceneSet,
+    scene: Tensor,
+    frame: Tensor,
+    context: int,
+    sees_middle: bool,
+    window: tuple[Tensor, ...] = (),
+) -> tuple[Tensor, Tensor]:
+    """Read the frames that a network is shown, one after the other along the channels.
 
     Args:
         scenes: the movies.
         scene: numbers of movies, (B,).
         frame: the number of a frame of each, (B,).
-        context: frames before and after it, n; at an end of the movie, some of its other side.
+        context: frames before and after it, n; 0: it is shown alone.
+        sees_middle: it is shown between them. Then a movie's end frame is repeated beyond its end;
+            else frames of the other side take the place of missing ones.
         window: see SceneSet.take.
 
     Returns:
-        Stored values, (B, 2n x C, h, w).
+        Stored values, (B, F x C, h, w), and distances of the F frames from the one in the middle,
+        (B, F).
     """
     counts = scenes.captures(scene).tolist()
     parts = []
-    for k in frames(context):
+    distances = []
+    for k in frames(context, sees_middle) or [0]:
         numbers = []
         for t, count in zip(frame.tolist(), counts, strict=True):
-            numbers.append(around(t, k, count))
-        parts.append(scenes.take(scene, torch.tensor(numbers), window))
-    return torch.cat(parts, 1)
+            numbers.append(around(t, k, count, repeat=sees_middle) if k else t)
+        chosen = torch.tensor(numbers)
+        parts.append(scenes.take(scene, chosen, window))
+        distances.append(chosen - frame)
+    return torch.cat(parts, 1), torch.stack(distances, 1)
 
 
 class FrameWindows(Dataset):
-    """Frames to validate a network that sees those around one, each with the next one.
-
-    A batch holds one frame. The output for a frame does not depend on the noise of that frame, and
-    the next frame tells how much that is: the score without clean images is computed from both
-    frames in both orders (noisy_reference.squared_errors).
+    """Frames to score a network with, between those around each; a batch holds one.
 
     Args:
         scenes: the movies that are held out.
-        context: frames before and after one.
+        context: frames before and after one; 0: each is shown alone.
+        sees_middle: the network sees the frame between them, too.
+        first_scene: the number of the first movie among all.
     """
 
-    def __init__(self, scenes: SceneSet, context: int) -> None:
+    def __init__(
+        self, scenes: SceneSet, context: int, sees_middle: bool = False, first_scene: int = 0
+    ) -> None:
         self.scenes = scenes
         self.context = context
+        self.sees_middle = sees_middle
+        self.first_scene = first_scene
         self.scene, self.first = neighbouring_captures(scenes, SCORED_FRAMES)
 
     def __len__(self) -> int:
@@ -295,10 +539,15 @@ class FrameWindows(Dataset):
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         scene = self.scene[key.images]
         first = self.first[key.images]
-        ready: dict[str, Any] = {"scene": scene}
-        for name, frame in (("", first), ("other_", first + 1)):
-            ready[f"{name}input"] = surroundings(self.scenes, scene, frame, self.context)
-            ready[f"{name}target"] = self.scenes.take(scene, frame)
+        shown, distances = frames_around(self.scenes, scene, first, self.context, self.sees_middle)
+        ready = {
+            "scene": scene + self.first_scene,
+            "input": shown,
+            "distances": distances,
+            "frame": self.scenes.take(scene, first),
+        }
+        if not self.context:
+            ready["next"] = self.scenes.take(scene, first + 1)
         return {
             **ready,
             **key.identity(),

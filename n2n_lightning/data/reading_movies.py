@@ -149,16 +149,15 @@ def usable_frames(
     targets = []
     reviews = []
     for i, count in enumerate(scenes.counts_of_all):
-        wanted = range(count)[chosen] if chosen else range(count)
+        wanted, every = frames_read(count, chosen)
         if not wanted:
             raise InputError(
                 f"{scenes.names[i]}: has {count} frames,"
                 f" and {option('data.frames')} chooses none of them"
             )
-        every = range(wanted.start % wanted.step, count, wanted.step)
         frames = [scenes.image(i, k).numpy() for k in every]
         seen = renumbered(review(frames), every, count)
-        live = [k for k in every if k not in seen.dead and k not in seen.copies]
+        live = live_frames_of(seen, chosen)
         if len(live) < 2:
             raise InputError(
                 f"{scenes.names[i]}: has {len(live)} frames that can be used;"
@@ -168,6 +167,34 @@ def usable_frames(
         targets.append(torch.tensor([k in wanted for k in live]))
         reviews.append(seen)
     return scenes.keep(live_frames, targets if chosen else None), reviews
+
+
+def frames_read(count: int, chosen: slice | None) -> tuple[range, range]:
+    """Return the frames of a movie that may be targets, and those that are read.
+
+    Args:
+        count: all frames.
+        chosen: see `usable_frames`.
+
+    Returns:
+        Their numbers; with a step, those that are read are whole steps away.
+    """
+    wanted = range(count)[chosen] if chosen else range(count)
+    return wanted, range(wanted.start % wanted.step, count, wanted.step)
+
+
+def live_frames_of(seen: FrameReview, chosen: slice | None) -> list[int]:
+    """Return the frames that are used: those read, but for dead ones and copies.
+
+    Args:
+        seen: the review, numbered as in the movie.
+        chosen: see `usable_frames`.
+
+    Returns:
+        Their numbers in the movie.
+    """
+    _, every = frames_read(seen.count, chosen)
+    return [k for k in every if k not in seen.dead and k not in seen.copies]
 
 
 def renumbered(

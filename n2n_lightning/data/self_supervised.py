@@ -6,6 +6,7 @@ random comes from `draws`, a generator on the CPU, so that runs repeat.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -87,6 +88,30 @@ def _even(images: Tensor) -> Tensor:
     return images[..., :height, :width]
 
 
+@dataclass(frozen=True)
+class BlindSpots:
+    """Pixels of a batch that are hidden, and those whose values they get.
+
+    Attributes:
+        targets: bool, (B, 1, H, W) or (B, 1, D, H, W): pixels that are learnt.
+        hidden: in that shape: these and what a mask hides around them.
+        image: the image of each hidden pixel, (n,).
+        place: row and column (or plane, row and column) of each, (2, n) or (3, n).
+        other: the same of the pixels that replace them.
+    """
+
+    targets: Tensor
+    hidden: Tensor
+    image: Tensor
+    place: Tensor
+    other: Tensor
+
+    @property
+    def indices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`image`, `place` and `other`."""
+        return self.image, self.place, self.other
+
+
 class Noise2Void(SelfSupervision):
     """Noise2Void (Krull et al., CVPR 2019): the targets are blind spots.
 
@@ -124,11 +149,35 @@ class Noise2Void(SelfSupervision):
         truth: Tensor,
         draws: torch.Generator,
     ) -> dict[str, Tensor]:
-        size = axes.size(seen)
+        spots = self.draw_spots(len(seen), axes.size(seen), draws)
+        image, place, other = (part.to(seen.device) for part in spots.indices)
+        first: Any = (image, slice(None))  # all channels are hidden together
+        # Gaps are filled when the pixels are hidden: what fills them must not know the targets.
+        shown = truth.clone()
+        shown[(*first, *place)] = truth[(*first, *other)]
+        return {
+            "input": inpaint(shown),
+            "target": torch.where(spots.targets.to(seen.device), truth, torch.nan),
+        }
+
+    def draw_spots(self, count: int, size: Sequence[int], draws: torch.Generator) -> BlindSpots:
+        """Draw the targets of a batch, and the pixels whose values replace hidden ones.
+
+        Args:
+            count: images of the batch, B.
+            size: their height and width, or depth, height and width.
+            draws: random generator, on the CPU.
+
+        Returns:
+            Their places, on the CPU.
+
+        Raises:
+            InputError: the images are too small for the mask.
+        """
         self._refuse_small(size[-2:])
-        targets = torch.rand(len(seen), 1, *size, generator=draws) < self.share
-        image, *place = self._around(targets).nonzero().unbind(1)
-        place = place[1:]  # all channels are hidden together
+        targets = torch.rand(count, 1, *size, generator=draws) < self.share
+        hidden = self._around(targets) > 0
+        image, _, *place = hidden.nonzero().unbind(1)
         drawn = torch.randint(len(self._offsets), (len(image),), generator=draws)
         offsets = self._offsets[drawn].unbind(1)[-len(size) :]
         other = []
@@ -136,17 +185,8 @@ class Noise2Void(SelfSupervision):
             # Beyond the border the other side is taken: mirroring could come back to the pixel
             # itself.
             outside = (at + offset < 0) | (at + offset >= length)
-            place_of_other = torch.where(outside, at - offset, at + offset)
-            other.append(place_of_other.to(seen.device))
-        place = [at.to(seen.device) for at in place]
-        first: Any = (image.to(seen.device), slice(None))
-        # Gaps are filled when the pixels are hidden: what fills them must not know the targets.
-        shown = truth.clone()
-        shown[(*first, *place)] = truth[(*first, *other)]
-        return {
-            "input": inpaint(shown),
-            "target": torch.where(targets.to(seen.device), truth, torch.nan),
-        }
+            other.append(torch.where(outside, at - offset, at + offset))
+        return BlindSpots(targets, hidden, image, torch.stack(place), torch.stack(other))
 
     def _refuse_small(self, plane: Sequence[int]) -> None:
         """Raise InputError where there are no pixels outside of a mask in the middle."""

@@ -123,6 +123,11 @@ class Estimates:
             planes = torch.stack((error, noisy_error, known))
             self.sums.append(_blocks(planes).numpy())
 
+    @property
+    def measured(self) -> bool:
+        """True if there are images."""
+        return bool(self.sums)
+
     def rows(self) -> np.ndarray:
         """Return what is independent: scenes, or, where they are few, blocks of their pixels.
 

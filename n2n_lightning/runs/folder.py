@@ -221,7 +221,8 @@ def scores_of(history: list[dict[str, float]]) -> dict[str, Any]:
         The scores of the best epoch (of the last one, where none has a score), seconds and images
         per second of the whole training.
     """
-    scored = [row for row in history if "val_psnr" in row or "val_mse_estimate" in row]
+    kinds = ("val_psnr", "val_mse_estimate", "val_noisy_loss")
+    scored = [row for row in history if any(kind in row for kind in kinds)]
     best: dict[str, float] = history[-1] if history else {}
     if scored:
         best = max(scored, key=lambda row: ranking_score(row) or 0.0)

@@ -98,19 +98,24 @@ def _warn(message: str) -> None:
 
 
 class Best(_Checkpoint):
-    """`best.ckpt`, of the epoch with the highest val_psnr, or the least val_mse_estimate.
+    """`best.ckpt`, of the epoch with the best score.
+
+    That is the highest val_psnr; without clean images the least val_mse_estimate, and of a movie
+    whose noise could not be measured the least val_noisy_loss.
 
     It holds the weights that had that score: those that validation ran with, whatever other
     callbacks exchange for it or change between it and the end of the epoch.
 
     Args:
         folder: the folder of the checkpoints.
-        reference: validation images are `clean` or `noisy`.
+        reference: of validation, see NoisyPairs; not `self`.
     """
 
     def __init__(self, folder: Path, reference: str = "clean") -> None:
         if reference == "clean":
             super().__init__(folder, "best", monitor="val_psnr", mode="max")
+        elif reference == "hidden":
+            super().__init__(folder, "best", monitor="val_noisy_loss", mode="min")
         else:
             super().__init__(folder, "best", monitor="val_mse_estimate", mode="min")
         self._validated: dict[str, torch.Tensor] = {}

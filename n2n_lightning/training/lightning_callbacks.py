@@ -271,6 +271,8 @@ _SCORES = {
     "clean": ("val_psnr", "val_psnr_total", "val_loss"),
     "noisy": ("val_psnr_estimate", "val_psnr_estimate_low", "val_mse_estimate", "val_noisy_loss"),
     "self": ("val_self_loss",),
+    "stein": ("val_psnr_estimate", "val_psnr_estimate_low", "val_mse_estimate", "val_noisy_loss"),
+    "hidden": ("val_noisy_loss",),
     None: (),
 }
 
@@ -282,7 +284,7 @@ def build_callbacks(
 
     Args:
         asked: the group `callbacks` of its configuration, by name.
-        reference: the kind of reference in validation, `clean`, `noisy` or `self`; None: there is
+        reference: the kind of reference in validation, see NoisyPairs; None: there is
             no validation.
         steps: of the run; infinite where their number is not known.
         epochs: the most that it may have; None where only its time or steps are limited.
@@ -403,6 +405,8 @@ def _why_missing(watched: str, reference: str | None) -> str:
         return "the validation images are clean"
     if reference == "self":
         return "there is one capture of each scene"
+    if reference == "hidden" and "estimate" in watched:
+        return "the noise of the movie could not be measured"
     return "there are no clean images to score against"
 
 

@@ -18,11 +18,12 @@ from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.arrays.outlier_lists import listed_in
 from n2n_lightning.files import InputError
-from n2n_lightning.inference.checkpoint import FORMAT, CheckpointInfo, read_checkpoint
+from n2n_lightning.inference.checkpoint import FIRST_FORMAT, CheckpointInfo, read_checkpoint
 from n2n_lightning.inference.denoiser import load
 from n2n_lightning.inference.tiling import in_tiles, overlap_of
 from n2n_lightning.losses import L2
 from n2n_lightning.metrics.fsc import Correlation, planes_of
+from n2n_lightning.metrics.movie_score import MovieScore, ScoredFrame
 from n2n_lightning.metrics.noisy_reference import Estimates
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
@@ -43,14 +44,14 @@ def _named(batch: Batch) -> dict[str, Tensor]:
     return batch if isinstance(batch, dict) else {"input": batch[0], "target": batch[1]}
 
 
-def _estimated_scores(estimates: Estimates) -> dict[str, float]:
+def _estimated_scores(estimates: Estimates | MovieScore) -> dict[str, float]:
     """Return the scores of an epoch without clean images; empty without validation.
 
     The estimated error may be 0 or less where there are few pixels, and has no decibels then. A
     callback that watches the decibels needs a number all the same: 40 dB above the noisy images,
     which no denoiser reaches.
     """
-    if not estimates.sums:
+    if not estimates.measured:
         return {}
     error = estimates.error
     least = 1e-4 * estimates.noisy or 1e-12
@@ -87,12 +88,14 @@ class Denoiser(pl.LightningModule):
             it is min.
         spec: plain data stored in each checkpoint, enough to build the network again: {"model":
             {"_target_": ...}}. The networks of this package say that themselves.
-        reference: the kind of reference in validation, `clean`, `noisy` or `self`. With another
-            noisy capture there is no PSNR but an estimate of it, `val_psnr_estimate`
+        reference: the kind of reference in validation, see NoisyPairs. With another noisy capture
+            there is no PSNR but an estimate of it, `val_psnr_estimate`
             (noisy_reference.squared_errors), and the validation loss is called `val_noisy_loss`: it
             is mostly the noise of the reference, and cannot pick a checkpoint. With `self`, one
             image of each scene, it is `val_self_loss`, the loss on pairs made of the image, and
-            there is no PSNR.
+            there is no PSNR. With `hidden`, of movies, it is `val_noisy_loss` on pixels that the
+            network did not see, which can pick a checkpoint; with `stein` there is Stein's estimate
+            as well.
         bounds: clamp denoised images to these values before they are scored, because clean ones lie
             there; or None.
         unit: one unit of the images in units of PSNR's white.
@@ -127,9 +130,11 @@ class Denoiser(pl.LightningModule):
         ]
         names = ("val", "noisy") if reference == "clean" else ()
         self.scores = nn.ModuleDict({name: psnr_metrics(name) for name in names})
-        self._val_loss = "val_loss" if reference == "clean" else f"val_{reference}_loss"
+        loss_names = {"clean": "val_loss", "self": "val_self_loss"}
+        self._val_loss = loss_names.get(reference, "val_noisy_loss")
         self._measure = L2()
-        self.reference, self.estimates = reference, Estimates()
+        self.reference = reference
+        self.estimates: Estimates | MovieScore = Estimates()
         self.estimates_without = Estimates()  # the same without isolated outliers
         self.outlier_pixels = 0  # of the latest validation
         self._errors_without: list[float] = []
@@ -194,7 +199,8 @@ class Denoiser(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         self._stop_clock()
-        self.estimates, self.estimates_without = Estimates(), Estimates()
+        self.estimates = MovieScore(self.unit) if self.reference == "stein" else Estimates()
+        self.estimates_without = Estimates()
         self.outlier_pixels, self._errors_without = 0, []
         self.halves = {name: Correlation() for name in ("noisy", "denoised")}
 
@@ -203,6 +209,8 @@ class Denoiser(pl.LightningModule):
         noisy, clean = batch["input"], batch["target"]
         output = self._whole(noisy)
         self._add("val", self._measure(output, clean) * self.unit**2, len(noisy))
+        if "distances" in batch:
+            return self._score_frame(batch)
         listed = listed_in(batch)
         self.outlier_pixels += listed.count
         output, noisy = listed.restored(output), listed.restored(noisy)
@@ -223,6 +231,29 @@ class Denoiser(pl.LightningModule):
             errors = difference.cpu().double().square().flatten(1).nanmean(1)
             self._errors_without += errors.tolist()
         return output
+
+    def _score_frame(self, batch: dict[str, Any]) -> Tensor:
+        """Denoise a frame of a movie as in use, and add it to Stein's estimate.
+
+        Args:
+            batch: `shown`, the frames that the network sees, (1, F x C, ...), `distances` of these
+                from the one that is denoised, (1, F), `frame`, that one, (1, C, ...), and the
+                `noise` of the movie; None: it is not known.
+
+        Returns:
+            The denoised frame, (1, C, ...).
+        """
+        if batch["noise"] is None:
+            return self._whole(batch["shown"])
+        (distances,) = batch["distances"]
+        (shown,) = batch["shown"].unflatten(1, (len(distances), -1))
+        frame = ScoredFrame(0, shown, distances, batch["frame"][0])
+
+        def denoise(frames: Tensor) -> Tensor:
+            return self._whole(frames.flatten(0, 1)[None])[0]
+
+        assert isinstance(self.estimates, MovieScore)
+        return self.estimates.add(denoise, frame, batch["noise"])[None]
 
     def _estimate(
         self, batch: dict[str, Tensor], listed: Any, noisy: Tensor, output: Tensor
@@ -246,6 +277,7 @@ class Denoiser(pl.LightningModule):
         scenes = batch["scene"].tolist() if "scene" in batch else None
         power = None if noise is None else noise * self.unit**2
         denoised = [image * self.unit for image in (output, second)]
+        assert isinstance(self.estimates, Estimates)
         self.estimates.add([image * self.unit for image in pair], denoised, scenes, power)
         known = [listed.without(image) * self.unit for image in pair]
         self.estimates_without.add(known, denoised, scenes, power)
@@ -410,11 +442,12 @@ class Denoiser(pl.LightningModule):
         schedule = self._scheduler(optimizer)
         if not isinstance(schedule, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": schedule}
-        if self.reference == "self" and schedule.mode == "max":
+        if self.reference in ("self", "hidden") and schedule.mode == "max":
+            which = "single images have" if self.reference == "self" else "this movie has"
             raise InputError(
                 "scheduler.mode",
                 "max",
-                "single images have no PSNR; mode=min watches val_self_loss",
+                f"{which} no PSNR; mode=min watches {self._val_loss}",
             )
         watched = {
             ("clean", "max"): "val_psnr",
@@ -422,6 +455,9 @@ class Denoiser(pl.LightningModule):
             ("noisy", "max"): "val_psnr_estimate",
             ("noisy", "min"): "val_mse_estimate",
             ("self", "min"): "val_self_loss",
+            ("stein", "max"): "val_psnr_estimate",
+            ("stein", "min"): "val_mse_estimate",
+            ("hidden", "min"): "val_noisy_loss",
         }[self.reference, schedule.mode]
         return {
             "optimizer": optimizer,
@@ -472,7 +508,7 @@ class Denoiser(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["n2n_lightning"] = {
-            "format": FORMAT,
+            "format": FIRST_FORMAT,
             "history": self.history,
             "train_sum": self._total("train").tolist(),
         }

@@ -24,8 +24,9 @@ from n2n_lightning.config.construction import construct, instantiate_resolved
 from n2n_lightning.config.overrides import bare, plain_config
 from n2n_lightning.data import NoisyPairs
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
-from n2n_lightning.inference.checkpoint import CheckpointInfo
+from n2n_lightning.inference.checkpoint import CheckpointInfo, read_checkpoint
 from n2n_lightning.inspection import unfit
+from n2n_lightning.metrics.movie_score import MovieScore
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs.processes import LEADER, PeerProcessDied, is_worker_rank
@@ -34,6 +35,9 @@ from n2n_lightning.training.lightning_callbacks import build_callbacks
 from n2n_lightning.training.loggers import added_loggers
 from n2n_lightning.training.module import Denoiser, Diverged
 from n2n_lightning.training.validation_images import ValidationImages
+
+# of movies, after training: enough for an interval of 0.1 dB (benchmarks/movies.py estimate)
+MOVIE_FRAMES_SCORED = 32
 
 
 def start(
@@ -140,7 +144,7 @@ class TrainingRun:
             )
         self.config = {**config, "model": self._model_options(config)}
         self.module = self._module()
-        inputs = self.data.channels * (2 * self.data.context or 1)
+        inputs = self.data.input_channels
         self.notes: list[str] = [f"data: {note}" for note in self.data.notes]
         if config.get("init") and not self.begin:
             self.notes.append(warm_start.weights(self.module.network, config["init"], inputs))
@@ -158,6 +162,7 @@ class TrainingRun:
         self.stop = callbacks.SaveOnSignal(folder / "checkpoints" / "last.ckpt")
         self.precision = precision(config["trainer"])
         self.trainer = self._trainer(lines)
+        self.movie_scores: dict[str, Any] = {}
         self.commit = run_folder.git_commit()
         size, count = config["data"].get("batch_size"), self.trainer.world_size
         if size is not None and size < count:
@@ -234,7 +239,7 @@ class TrainingRun:
             # averages of weights.
             self.stop,
         ]
-        if reference in ("clean", "noisy"):
+        if reference in ("clean", "noisy", "stein", "hidden"):
             watchers.append(checkpointing.Best(checkpoints, reference))
         watchers.append(checkpointing.Last(checkpoints))
         metrics = loggers.MetricsFile(self.folder / "metrics.csv", lambda: self.write("running"))
@@ -324,6 +329,7 @@ class TrainingRun:
         Raises:
             Interrupted: a signal arrived in the last validation, when training was over already.
         """
+        self.movie_scores = self._movie_scores()
         result = self.write("finished")
         if not is_worker_rank():
             run_folder.write_hyperparameters(self.folder, self.config, self.command, result)
@@ -363,6 +369,46 @@ class TrainingRun:
         curves = {name: curve.values for name, curve in self.module.halves.items()}
         return {"fsc": {"frequency": self.module.halves["noisy"].frequencies, **curves}}
 
+    def _movie_scores(self) -> dict[str, Any]:
+        """Return Stein's estimate for the whole movie, as `denoise` writes it with the checkpoint.
+
+        Returns:
+            Entries of `result.json`; none where the data are no movie, or its noise is not known.
+        """
+        movie = self.data
+        if movie.reference != "stein" or is_worker_rank():
+            return {}
+        try:
+            weights = read_checkpoint(self.folder)["state_dict"]
+        except InputError:  # a trial run leaves none
+            return {}
+        network = self.module.network
+        trained = {name: value.clone() for name, value in network.state_dict().items()}
+        prefix = "network."
+        own = {name.removeprefix(prefix): w for name, w in weights.items() if prefix in name}
+        network.load_state_dict(own)
+        self.module.eval().to(self.trainer.strategy.root_device)
+        score = MovieScore(movie.unit)
+        with torch.inference_mode():
+            for scene in movie.scored:
+                most = MOVIE_FRAMES_SCORED // len(movie.scored)
+                shown = movie.scored_frames(scene, movie.context, movie.sees_middle, max(2, most))
+                for frame in shown:
+                    score.add(self._denoised_frame, frame, movie.noise_of(scene))
+        network.load_state_dict(trained)
+        movie.movies = None
+        summary = score.summary()
+        return {
+            "movie_psnr_estimate": summary["psnr_estimate"],
+            "movie_psnr_estimate_interval": summary["psnr_estimate_interval"],
+            "movie_frames_scored": summary["images"],
+        }
+
+    def _denoised_frame(self, frames: torch.Tensor) -> torch.Tensor:
+        """Denoise a frame, (C, ...), from the frames that the network sees, (F, C, ...)."""
+        images = frames.flatten(0, 1)[None].to(self.trainer.strategy.root_device)
+        return self.module.predict_step(images, 0)[0].cpu()
+
     def write(self, status: str, reason: str | None = None) -> dict[str, Any]:
         """Write `result.json`, in the first process of the run.
 
@@ -388,6 +434,7 @@ class TrainingRun:
             "parameters": self.parameters,
             "macs_per_pixel": self.operations,
             **self._correlation(),
+            **self.movie_scores,
             "score_of": self.data.score_of,
             "data": {
                 **self.data.fingerprint,
@@ -419,7 +466,7 @@ def _dims(model: dict[str, Any]) -> int | str:
 def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
     """Return the channels of the network's input and output for data that were set up."""
     if data.context:
-        return {"channels": 2 * data.context * data.channels, "out_channels": data.channels}
+        return {"channels": data.input_channels, "out_channels": data.channels}
     if "out_channels" in model:
         return {"channels": data.channels, "out_channels": None}
     return {"channels": data.channels}

@@ -55,11 +55,7 @@ class ValidationImages(Callback):
         noisy = batch["input"]
         clean = batch["target"]
         if alone:
-            noisy = batch["shown"]
-        # of a movie: the network does not see the frame itself
-        if outputs.shape[1] != batch["input"].shape[1]:
-            noisy = batch["target"]
-            clean = batch["other_target"]
+            noisy = batch.get("frame", batch["shown"])  # of a movie: the frame among those shown
         self._now = {
             "noisy": self._first(noisy),
             "denoised": self._first(outputs),
