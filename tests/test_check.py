@@ -401,6 +401,14 @@ def test_blank_and_tiny_images_get_an_answer_and_no_warning(tmp_path):
             )
 
 
+def test_a_scene_without_any_value_does_not_hinder_the_others():
+    first, second = shots(scenes(3, 5), 0)
+    second[1] = np.nan
+    report = inspect(as_scenes(first, second))
+    assert report.source == "pairs"
+    assert report.advice is not None
+
+
 @pytest.mark.slow
 def test_volumes_are_named_as_such(tmp_path):
     mrcfile = pytest.importorskip("mrcfile")

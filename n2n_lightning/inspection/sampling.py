@@ -56,7 +56,8 @@ class SceneSample:
             end: "near" for the first two, "far" for the first and the last of three or more.
 
         Returns:
-            Two captures, (C, H, W) each, per scene.
+            Two captures, (C, H, W) each, per scene; without those that have no pixel known in both,
+            unless there are no others.
         """
         needed = 2 if end == "near" else 3
         position = 1 if end == "near" else -1
@@ -66,7 +67,8 @@ class SceneSample:
             if len(images) >= needed:
                 pair = (images[0], images[position])
                 pairs.append(pair)
-        return pairs
+        known = [pair for pair in pairs if np.isfinite(pair[0] - pair[1]).any()]
+        return known or pairs
 
 
 def sample_scenes(
