@@ -20,7 +20,8 @@ from n2n_lightning.files import InputError
 from n2n_lightning.inference.checkpoint import CheckpointInfo, read_info
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.options import NoisyArray
-from n2n_lightning.metrics.movie_noise import LAGS, movie_noise
+from n2n_lightning.metrics.autocorrelation import LAGS
+from n2n_lightning.metrics.movie_noise import movie_noise
 from n2n_lightning.metrics.movie_score import MovieScore
 from n2n_lightning.metrics.movie_traces import Traces, active_regions
 from tests.conftest import run

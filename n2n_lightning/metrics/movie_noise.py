@@ -25,32 +25,39 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import correlate, gaussian_filter
 
-from n2n_lightning.arrays.blocks import cut_blocks, plane_of
+from n2n_lightning.metrics.autocorrelation import (
+    LAGS,
+    correlated_noise,
+    lagged_products,
+    white_autocorrelation,
+)
+from n2n_lightning.metrics.frame_drift import BLOCK_SIDE, BLUR, block_means, registered
 
 REACH = 2  # frames on either side of the one whose noise is measured
-BLOCK_SIDE = 8  # pixels: an edge that moves spoils few of them
 # Values that are measured: by as many the variance is known to 0.1%, see benchmarks/movies.py.
 MAX_VALUES = 3_000_000
 MIN_FRAMES = 12  # measured, however large they are
 MAX_SIDE = 1024  # pixels: of larger frames the middle is measured
-# Standard deviation of the blur, in pixels, before differences are judged: it finds cells and edges
-# that change by a fraction of the noise.
-BLUR = 1.5
 # Times the power of the noise: of blurred differences in blocks that stand still, 1% have more.
 CHANGED = 3.0
 # Quartile of that power in blocks that stand still, times its mean; by simulation.
 FLOOR_QUARTILE = 1.08
 RAISED = 1.3  # times that: the noise of one offset with CORRELATED has as much
-FARTHEST_DRIFT = 8  # pixels between the middle one and another of five frames
 # Correlation of differences of frames with later ones that noise does not have.
 TRAVEL = 0.02
-LAGS = 10  # pixels: the farthest offset of the autocorrelation
 CORRELATED = 0.1  # correlation of the noise from which an offset is named
 NOTICEABLE = 0.03  # correlation from which the high-pass filter avoids an offset
 FILTER_SIDES = (5, 9, 13, 17)  # pixels: the smallest that has enough uncorrelated neighbours
 CHUNK = 10  # frames: measurements of one block within as many share noise
 MIN_CLUSTERS = 12  # independent blocks that an error needs
-CORRELATION_FRAMES = 12  # on which the correlation is measured
+CORRELATION_FRAMES = 24  # on which the correlation is measured
+# Correlation of the brightness of blocks between frames from which the variance may depend on it:
+# below, blocks differ by noise alone.
+LEAST_CONTRAST = 0.1
+SURE_OF_TEXTURE = 3.0  # standard errors from which moving texture is taken off
+# Of the variance of correlated noise, relative, by its autocorrelation (benchmarks/movies.py).
+GAIN_ERROR = 0.005
+CORRELATION_STEPS = 3  # refinements of the autocorrelation; white noise needs one
 LINE_STEPS = 6  # refinements of the line and of the choice of blocks
 
 
@@ -63,8 +70,8 @@ class MovieNoise:
         b: the slope.
         standard_error: of the variance at the mean brightness of the movie, relative to it.
         brightness: the mean of the movie.
-        autocorrelation: of the noise in space, (2 LAGS + 1, 2 LAGS + 1), 1 in the middle; what is
-            below NOTICEABLE is 0.
+        autocorrelation: of the noise in space, (2 LAGS + 1, 2 LAGS + 1), 1 in the middle; 0
+            elsewhere where the noise is white.
         in_time: the correlation of the noise of neighbouring frames.
         still_share: the share of the blocks that were measured.
         reason: why the noise is not measurable; empty if it is.
@@ -112,30 +119,15 @@ class MovieNoise:
         if np.count_nonzero(self.autocorrelation) == 1:
             signs: np.ndarray = draws.choice([-1.0, 1.0], deviation.shape)
             return signs * deviation
-        return deviation * _correlated(deviation.shape, self.autocorrelation, draws)
-
-
-def _correlated(
-    shape: tuple[int, ...], autocorrelation: np.ndarray, draws: np.random.Generator
-) -> np.ndarray:
-    """Draw noise of variance 1 with an autocorrelation, periodic, (C, H, W)."""
-    _, height, width = shape
-    padded = (height + 2 * LAGS, width + 2 * LAGS)
-    centered = np.zeros(padded)
-    centered[: 2 * LAGS + 1, : 2 * LAGS + 1] = autocorrelation
-    spectrum = np.fft.rfft2(np.roll(centered, (-LAGS, -LAGS), (0, 1))).real
-    spectrum = np.maximum(spectrum, 0)
-    white = draws.normal(size=(shape[0], *padded))
-    colored = np.fft.irfft2(np.fft.rfft2(white) * np.sqrt(spectrum), s=padded)
-    return colored[:, :height, :width]
+        return deviation * correlated_noise(deviation.shape, self.autocorrelation, draws)
 
 
 def movie_noise(movie: Sequence[Any]) -> MovieNoise:
     """Measure the noise of a movie.
 
     Args:
-        movie: T frames (C, H, W), stored units, NaN where a pixel is unknown; an array (T, C, H, W)
-            or any sequence that reads its frames when they are asked for. Few frames are in memory
+        movie: T frames (C, H, W) or (C, D, H, W), stored units, NaN where a pixel is unknown; an
+            array, or any sequence that reads its frames when they are asked for: few are in memory
             at once. Dead and copied frames are to be left out.
 
     Returns:
@@ -143,19 +135,11 @@ def movie_noise(movie: Sequence[Any]) -> MovieNoise:
     """
     if len(movie) < 2 * REACH + 1:
         return _unknown(f"the movie has {len(movie)} frames, and {2 * REACH + 1} are needed")
-    height, width = np.asarray(movie[0]).shape[1:]
+    *_, height, width = np.asarray(movie[0]).shape
     if min(height, width) < 4 * BLOCK_SIDE:
         return _unknown(f"the frames are smaller than {4 * BLOCK_SIDE} pixels")
-    white = np.zeros((2 * LAGS + 1, 2 * LAGS + 1))
-    white[LAGS, LAGS] = 1
-    high_pass = _high_pass(white)
-    assert high_pass is not None
-    blocks = _measure_blocks(movie, high_pass, white)
-    line = _fit(blocks)
-    if line is None:
-        return _unknown("nothing in the movie stands still, or it has no noise")
-    autocorrelation, in_time = _correlations(movie, blocks, line)
-    if np.count_nonzero(autocorrelation) > 1:
+    autocorrelation = white_autocorrelation()
+    for _ in range(CORRELATION_STEPS):
         high_pass = _high_pass(autocorrelation)
         if high_pass is None:
             return _unknown("the noise is correlated over too many pixels")
@@ -164,13 +148,20 @@ def movie_noise(movie: Sequence[Any]) -> MovieNoise:
         if line is None:
             return _unknown("nothing in the movie stands still, or it has no noise")
         autocorrelation, in_time = _correlations(movie, blocks, line)
+        if np.count_nonzero(autocorrelation) == 1:
+            break
+    relative_error = line.relative_error
+    if np.count_nonzero(autocorrelation) > 1:
+        relative_error = float(np.hypot(relative_error, GAIN_ERROR))
     reason = ""
+    if np.count_nonzero(autocorrelation) > 1 and _unlike(blocks):
+        reason = "neighbouring frames show different things"
     if abs(in_time) > CORRELATED:
         reason = f"the noise of neighbouring frames is correlated ({in_time:.2f})"
     return MovieNoise(
         line.a,
         line.b,
-        line.relative_error,
+        relative_error,
         blocks.brightness,
         autocorrelation,
         in_time,
@@ -198,7 +189,7 @@ def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
         half = side // 2
         rows, columns = np.mgrid[-half : half + 1, -half : half + 1]
         near = slice(LAGS - half, LAGS + half + 1)
-        free = autocorrelation[near, near] == 0
+        free = abs(autocorrelation[near, near]) < NOTICEABLE
         powers = [(i, j) for i in range(3) for j in range(3 - i)]
         surface = np.stack([rows**i * columns**j for i, j in powers], 2).astype(np.float64)
         if free.sum() < 2 * len(powers) or np.linalg.matrix_rank(surface[free]) < len(powers):
@@ -220,6 +211,8 @@ class _Blocks:
         change: the largest of three blurred differences, as a variance of the noise.
         around: brightness in the frames before and after.
         middle: brightness in the frame itself.
+        near_texture: mean square of the scene after the filter H, from the frames before and after.
+        far_texture: the same from the two frames beyond.
         frames: numbers of the measured frames.
         brightness: mean of these frames.
         moves: True if differences of frames return at other places in later frames.
@@ -229,6 +222,8 @@ class _Blocks:
     change: np.ndarray
     around: np.ndarray
     middle: np.ndarray
+    near_texture: np.ndarray
+    far_texture: np.ndarray
     frames: list[int]
     brightness: float
     moves: bool
@@ -236,7 +231,8 @@ class _Blocks:
     @property
     def known(self) -> np.ndarray:
         """True for blocks that are known whole, (rows, blocks)."""
-        return np.isfinite(self.power + self.change + self.around)
+        texture = self.near_texture + self.far_texture
+        return np.isfinite(self.power + self.change + self.around + texture)
 
     @property
     def clusters(self) -> np.ndarray:
@@ -257,8 +253,9 @@ def _measured_frames(movie: Sequence[Any]) -> list[int]:
 
 
 def _middle_of(frame: np.ndarray) -> np.ndarray:
-    """Return the middle of a frame (C, H, W), up to MAX_SIDE pixels high and wide."""
-    _, height, width = frame.shape
+    """Return the middle of a frame (..., H, W) up to MAX_SIDE high and wide, (planes, H, W)."""
+    *_, height, width = frame.shape
+    frame = frame.reshape(-1, height, width)
     top = max(0, height - MAX_SIDE) // 2
     left = max(0, width - MAX_SIDE) // 2
     return frame[:, top : top + MAX_SIDE, left : left + MAX_SIDE]
@@ -269,59 +266,7 @@ def _windows(movie: Sequence[Any], numbers: Sequence[int]) -> Iterator[np.ndarra
     for t in numbers:
         near = range(t - REACH, t + REACH + 1)
         frames = [_middle_of(np.asarray(movie[k])).astype(np.float64) for k in near]
-        yield _registered(np.stack(frames))
-
-
-def _registered(frames: np.ndarray) -> np.ndarray:
-    """Undo whole pixels of drift towards the middle one of some frames (T, C, H, W).
-
-    Returns:
-        The frames, NaN where one does not reach.
-    """
-    planes = []
-    for frame in frames:
-        plane = gaussian_filter(plane_of(frame), BLUR)
-        planes.append(plane - plane.mean())
-    middle = planes[REACH]
-    registered = frames.copy()
-    for k, plane in enumerate(planes):
-        rows, columns = _drift(middle, plane)
-        if rows or columns:
-            registered[k] = _shifted(frames[k], rows, columns)
-    return registered
-
-
-def _drift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """Return the rows and columns that move the second image onto the first.
-
-    Args:
-        first, second: blurred, mean 0, (H, W).
-
-    Returns:
-        (0, 0) where they come no closer than by moving noise onto noise.
-    """
-    spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
-    products = np.fft.irfft2(spectrum, s=first.shape)
-    far = FARTHEST_DRIFT
-    near = np.roll(products, (far, far), (0, 1))[: 2 * far + 1, : 2 * far + 1]
-    rows, columns = np.unravel_index(near.argmax(), near.shape)
-    distance = (first**2).sum() + (second**2).sum() - 2 * near[far, far]
-    gain = 2 * (near.max() - near[far, far]) / max(distance, 1e-30)
-    independent = first.size / (2 * np.pi * BLUR**2)
-    if gain < 6 / np.sqrt(independent):
-        return 0, 0
-    return int(rows) - far, int(columns) - far
-
-
-def _shifted(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return a frame (C, H, W) moved by whole pixels, NaN where nothing moved in."""
-    moved = np.roll(frame, (rows, columns), (1, 2))
-    _, height, width = frame.shape
-    known_rows = np.arange(height) - rows
-    known_columns = np.arange(width) - columns
-    moved[:, (known_rows < 0) | (known_rows >= height)] = np.nan
-    moved[:, :, (known_columns < 0) | (known_columns >= width)] = np.nan
-    return moved
+        yield registered(np.stack(frames))
 
 
 def _filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -331,16 +276,6 @@ def _filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     inside = slice(half, -half)
     result[inside, inside] = correlate(image, kernel, mode="nearest")[inside, inside]
     return result
-
-
-def _block_means(image: np.ndarray) -> np.ndarray:
-    """Return the means of blocks of an image (H, W); NaN where less than half is known."""
-    values = cut_blocks(image, BLOCK_SIDE)
-    count = np.isfinite(values).sum((1, 3))
-    sums = np.nansum(values, (1, 3))
-    enough = count >= BLOCK_SIDE**2 / 2
-    means = np.where(enough, sums / np.maximum(count, 1), np.nan)
-    return means.ravel()
 
 
 def _differences(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -372,10 +307,13 @@ def _measure_blocks(
             plane = frames[:, channel]
             change = _change(plane, white) / blurred_gain
             travel += _travel(plane)
-            rows.append([_power(plane, high_pass) / gain, change, *_brightness(plane)])
-    power, change, around, middle = np.array(rows).swapaxes(0, 1)
+            power = _power(plane, high_pass) / gain
+            around, middle = _brightness(plane, np.isfinite(power))
+            texture = _texture(plane, high_pass)
+            rows.append([block_means(power), change, around, middle, *texture])
+    power, change, *others = np.array(rows).swapaxes(0, 1)
     moves = abs(travel).max() / len(rows) > TRAVEL + 5 / np.sqrt(len(rows) * plane[0].size)
-    return _Blocks(power, change, around, middle, numbers, float(np.nanmean(means)), bool(moves))
+    return _Blocks(power, change, *others, numbers, float(np.nanmean(means)), bool(moves))
 
 
 def _travel(plane: np.ndarray) -> np.ndarray:
@@ -400,10 +338,10 @@ def _travel(plane: np.ndarray) -> np.ndarray:
 
 
 def _power(plane: np.ndarray, high_pass: np.ndarray) -> np.ndarray:
-    """Return the means over blocks of d (H e) and e (H d), from five frames (5, H, W)."""
+    """Return the mean of d (H e) and e (H d) of each pixel, from five frames (5, H, W)."""
     d, e = _differences(plane)
     product = d * _filtered(e, high_pass) + e * _filtered(d, high_pass)
-    return _block_means(product / 2)
+    return product / 2
 
 
 def _change(plane: np.ndarray, white: bool) -> np.ndarray:
@@ -424,15 +362,36 @@ def _change(plane: np.ndarray, white: bool) -> np.ndarray:
     squares = []
     for difference in differences:
         blurred = gaussian_filter(np.nan_to_num(difference), BLUR, truncate=2)
-        squares.append(_block_means(blurred**2))
+        squares.append(block_means(blurred**2))
     largest: np.ndarray = np.max(squares, 0)
     return largest
 
 
-def _brightness(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means over blocks of the frames around, and of the middle one."""
+def _texture(plane: np.ndarray, high_pass: np.ndarray) -> list[np.ndarray]:
+    """Return the mean squares over blocks of the scene after a filter, without the noise's.
+
+    Args:
+        plane: five frames, (5, H, W).
+        high_pass: the filter.
+
+    Returns:
+        From the frames before and after, and from the two beyond, whose noises are independent.
+    """
+    filtered = [_filtered(frame, high_pass) for frame in plane]
+    far_before, before, _, after, far_after = filtered
+    return [block_means(before * after), block_means(far_before * far_after)]
+
+
+def _brightness(plane: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means over blocks of the frames around, and of the middle one.
+
+    Args:
+        plane: five frames, (5, H, W).
+        known: True for the pixels whose noise is measured, (H, W).
+    """
     _, before, middle, after, _ = plane
-    return _block_means((before + after) / 2), _block_means(middle)
+    around = np.where(known, (before + after) / 2, np.nan)
+    return block_means(around), block_means(np.where(known, middle, np.nan))
 
 
 def _gain(high_pass: np.ndarray, autocorrelation: np.ndarray) -> float:
@@ -466,11 +425,7 @@ class _Line:
 
 
 def _fit(blocks: _Blocks) -> _Line | None:
-    """Fit the line to the blocks that stand still; None where these are too few.
-
-    The brightness around is the instrument, that of the frame itself the regressor: their noises
-    are independent, so that the noise of the brightness does not flatten the line.
-    """
+    """Fit the line to the blocks that stand still; None where these are too few."""
     known = blocks.known
     if not known.any():
         return None
@@ -480,9 +435,8 @@ def _fit(blocks: _Blocks) -> _Line | None:
     weight = np.zeros_like(blocks.power)
     weight[known] = 1 / np.maximum(blocks.change[known], typical) ** 2
     still = known
-    a = b = 0.0
     for _ in range(LINE_STEPS):
-        a, b = _instrumental_line(blocks, weight)
+        a, b = _Regression(blocks, weight, textured=False).line
         expected = np.maximum(a + b * blocks.around, 0.05 * typical)
         ratio = blocks.change / expected
         floor = 1.0 if blocks.moves else _floor(ratio[known])
@@ -490,11 +444,13 @@ def _fit(blocks: _Blocks) -> _Line | None:
         if not still.any():
             return None
         weight = np.where(still, 1 / expected**2, 0)
+    regression = _Regression(blocks, weight, textured=True)
+    if abs(regression.slope_of_texture) < SURE_OF_TEXTURE:
+        regression = _Regression(blocks, weight, textured=False)
+    a, b = regression.line
     variance = a + b * blocks.brightness
-    if not variance > 0:
-        return None
-    error = _line_error(blocks, weight, a, b)
-    if error is None:
+    error = regression.error
+    if not variance > 0 or error is None:
         return None
     return _Line(a, b, error / variance, still)
 
@@ -509,53 +465,92 @@ def _floor(ratio: np.ndarray) -> float:
     return floor if floor > RAISED else 1.0
 
 
-def _centered(values: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the weighted mean of blocks, and their distances from it, 0 where not known."""
-    filled = np.where(weight > 0, values, 0)
-    mean = float((weight * filled).sum() / weight.sum())
-    return mean, np.where(weight > 0, filled - mean, 0)
+class _Regression:
+    """Weighted regression of the power of blocks on their brightness, with instruments.
 
+    The brightness of the frames around is the instrument of that of the frame itself: their noises
+    are independent, so that noise does not flatten the line. Where a texture moves by fractions of
+    a pixel, the power grows with its mean square, which is regressed on in the same way.
 
-def _instrumental_line(blocks: _Blocks, weight: np.ndarray) -> tuple[float, float]:
-    """Return a and b of the weighted line; b is 0 where the brightness does not differ."""
-    mean_power, power = _centered(blocks.power, weight)
-    mean_middle, middle = _centered(blocks.middle, weight)
-    _, around = _centered(blocks.around, weight)
-    spread = float((weight * around * middle).sum())
-    if not spread > 0:
-        return mean_power, 0.0
-    b = float((weight * around * power).sum()) / spread
-    return mean_power - b * mean_middle, b
-
-
-def _line_error(blocks: _Blocks, weight: np.ndarray, a: float, b: float) -> float | None:
-    """Return the standard error of the line at the movie's mean brightness.
-
-    Blocks of one place in frames that follow one another share noise: their residuals are added
-    before they are squared. None where there are too few places.
+    Args:
+        blocks: the blocks.
+        weight: of each, 0 for those that do not count.
+        textured: regress on the texture, too.
     """
-    mean_middle, middle = _centered(blocks.middle, weight)
-    _, around = _centered(blocks.around, weight)
-    spread = float((weight * around * middle).sum())
-    residual = np.where(weight > 0, blocks.power - a - b * blocks.middle, 0)
-    leverage = 0.0
-    if spread > 0:
-        leverage = (blocks.brightness - mean_middle) * weight.sum() / spread
-    influence = weight / weight.sum() * (1 + leverage * around) * residual
-    numbers = blocks.clusters
-    sums = np.bincount(numbers.ravel(), influence.ravel())
-    count = len(np.unique(numbers[weight > 0]))
-    if count < MIN_CLUSTERS:
-        return None
-    return float(np.sqrt((sums**2).sum() * count / (count - 1)))
+
+    def __init__(self, blocks: _Blocks, weight: np.ndarray, textured: bool) -> None:
+        counted = weight > 0
+        w = weight[counted] / weight[counted].sum()
+        middle, around = blocks.middle[counted], blocks.around[counted]
+        regressors = [np.ones_like(w)]
+        instruments = [np.ones_like(w)]
+        self.origin = float((w * middle).sum())
+        self.sloping = _weighted_correlation(w, middle, around) > LEAST_CONTRAST
+        if self.sloping:
+            regressors.append(middle - self.origin)
+            instruments.append(around - self.origin)
+        if textured:
+            regressors.append(blocks.far_texture[counted])
+            instruments.append(blocks.near_texture[counted])
+        columns = np.stack(regressors, 1)
+        weighted = np.stack(instruments, 1) * w[:, None]
+        solution = np.linalg.pinv(weighted.T @ columns) @ weighted.T
+        power = blocks.power[counted]
+        self.coefficients = solution @ power
+        self.influences = solution * (power - columns @ self.coefficients)
+        self.clusters = blocks.clusters[counted]
+        self.distance = blocks.brightness - self.origin
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """The coefficients a and b; b is 0 where the brightness hardly differs."""
+        level = float(self.coefficients[0])
+        if not self.sloping:
+            return level, 0.0
+        b = float(self.coefficients[1])
+        return level - b * self.origin, b
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the line at the movie's mean brightness; None with too few blocks."""
+        influence = self.influences[0]
+        if self.sloping:
+            influence = influence + self.distance * self.influences[1]
+        return self._standard_error(influence)
+
+    @property
+    def slope_of_texture(self) -> float:
+        """The last coefficient, in standard errors; 0 where it has none."""
+        error = self._standard_error(self.influences[len(self.influences) - 1])
+        return float(self.coefficients[len(self.coefficients) - 1]) / error if error else 0.0
+
+    def _standard_error(self, influence: np.ndarray) -> float | None:
+        """Return the standard error of the sum of the influences of blocks.
+
+        Blocks of one place in frames that follow one another share noise: their influences are
+        added before they are squared.
+        """
+        sums = np.bincount(self.clusters, influence)
+        count = len(np.unique(self.clusters))
+        if count < MIN_CLUSTERS:
+            return None
+        return float(np.sqrt((sums**2).sum() * count / (count - 1)))
+
+
+def _weighted_correlation(weight: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Return the correlation of two arrays (n,) with weights of sum 1."""
+    first = one - (weight * one).sum()
+    second = other - (weight * other).sum()
+    power = (weight * first**2).sum() * (weight * second**2).sum()
+    return float((weight * first * second).sum() / np.sqrt(power)) if power > 0 else 0.0
 
 
 def _correlations(movie: Sequence[Any], blocks: _Blocks, line: _Line) -> tuple[np.ndarray, float]:
     """Measure the correlation of the noise, in blocks that stand still.
 
     Returns:
-        The autocorrelation in space, 0 where it is below NOTICEABLE, and the correlation of
-        neighbouring frames.
+        The autocorrelation in space, that of white noise where none is above CORRELATED, and the
+        correlation of neighbouring frames.
     """
     channels = len(line.still) // len(blocks.frames)
     every = max(1, len(blocks.frames) // CORRELATION_FRAMES)
@@ -570,7 +565,7 @@ def _correlations(movie: Sequence[Any], blocks: _Blocks, line: _Line) -> tuple[n
             plane = frames[:, channel]
             still = _as_pixels(line.still[i * channels + channel], plane[0].shape)
             d, _ = _differences(plane)
-            lagged, count = _lagged_products(d, still)
+            lagged, count = lagged_products(d, still & np.isfinite(d))
             products += lagged
             pairs += count
             near, far = _lagged_power(plane, still)
@@ -578,10 +573,8 @@ def _correlations(movie: Sequence[Any], blocks: _Blocks, line: _Line) -> tuple[n
             far_power += far
     covariance = products / np.maximum(pairs, 1)
     correlation = covariance / max(covariance[LAGS, LAGS], 1e-30)
-    noticeable = abs(correlation) >= NOTICEABLE
-    if np.count_nonzero(abs(correlation) > CORRELATED) == 1:
-        noticeable = correlation == correlation[LAGS, LAGS]
-    correlation = np.where(noticeable, correlation, 0)
+    if np.count_nonzero(abs(correlation) > CORRELATED) <= 1:
+        correlation = white_autocorrelation()
     in_time = 1 - near_power / far_power if far_power else 0.0
     return correlation, in_time
 
@@ -597,30 +590,6 @@ def _as_pixels(still: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _lagged_products(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of the products of pixels of an image at all offsets, and their numbers.
-
-    Args:
-        image: (H, W).
-        mask: True for pixels that count.
-
-    Returns:
-        Two arrays (2 LAGS + 1, 2 LAGS + 1), the offset 0 in the middle.
-    """
-    mask = mask & np.isfinite(image)
-    values = image[mask]
-    centered = np.zeros_like(image)
-    centered[mask] = values - values.mean() if values.size else 0
-    padded = [length + LAGS for length in image.shape]
-    sums = []
-    for part in (centered, mask.astype(np.float64)):
-        spectrum = np.fft.rfft2(part, s=padded)
-        products = np.fft.irfft2(abs(spectrum) ** 2, s=padded)
-        near = np.roll(products, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
-        sums.append(near)
-    return sums[0], sums[1].round()
-
-
 def _lagged_power(plane: np.ndarray, still: np.ndarray) -> tuple[float, float]:
     """Return the power of differences of frames that are one, and that are three frames apart.
 
@@ -631,16 +600,19 @@ def _lagged_power(plane: np.ndarray, still: np.ndarray) -> tuple[float, float]:
     Returns:
         Sums over the pixels, after a high-pass filter.
     """
-    white = np.zeros((2 * LAGS + 1, 2 * LAGS + 1))
-    white[LAGS, LAGS] = 1
-    kernel = _high_pass(white)
+    kernel = _high_pass(white_autocorrelation())
     assert kernel is not None
-    powers = []
-    for pairs in (((0, 1), (3, 4)), ((0, 3), (1, 4))):
-        power = 0.0
-        for i, j in pairs:
-            filtered = _filtered(plane[j] - plane[i], kernel)
-            power += float(np.nansum(filtered[still] ** 2))
-        powers.append(power)
-    near, far = powers
-    return near, far
+    first, second, _, fourth, fifth = plane
+    near = _filtered(second - first, kernel) ** 2 + _filtered(fifth - fourth, kernel) ** 2
+    far = _filtered(fourth - first, kernel) ** 2 + _filtered(fifth - second, kernel) ** 2
+    counted = still & np.isfinite(near + far)
+    return float(near[counted].sum()), float(far[counted].sum())
+
+
+def _unlike(blocks: _Blocks) -> bool:
+    """Return True if blocks have nothing to do with the same blocks of the frames around."""
+    known = blocks.known
+    count = max(1, int(known.sum()))
+    weight = np.full(count, 1 / count)
+    alike = _weighted_correlation(weight, blocks.middle[known], blocks.around[known])
+    return alike < LEAST_CONTRAST

@@ -55,7 +55,7 @@ class SteinEstimate:
         """Add a frame.
 
         Args:
-            output: f(y), (C, H, W).
+            output: f(y), (C, H, W) or (C, D, H, W), an array or tensor.
             noisy: y, in that shape; NaN where a pixel does not count.
             variance: of the noise, of each pixel or of all; unbiased: of y where it is linear in
                 the brightness.
@@ -63,14 +63,13 @@ class SteinEstimate:
             perturbed_output: f of the frame y + step * b.
             step: e.
         """
-        output = np.asarray(output, np.float64)
-        noisy = np.asarray(noisy, np.float64)
-        residual = (output - noisy) ** 2
+        output = _as_array(output)
+        residual = (output - _as_array(noisy)) ** 2
         covariance = np.zeros_like(output)
         if direction is not None:
-            moved = np.asarray(perturbed_output, np.float64) - output
-            covariance = np.asarray(direction, np.float64) * moved / step
-        power = np.broadcast_to(np.asarray(variance, np.float64), output.shape)
+            moved = _as_array(perturbed_output) - output
+            covariance = _as_array(direction) * moved / step
+        power = np.broadcast_to(_as_array(variance), output.shape)
         known = np.isfinite(residual + covariance + power)
         planes = [np.where(known, plane, 0) for plane in (residual, power, covariance)]
         planes.append(known.astype(np.float64))
@@ -151,6 +150,13 @@ class SteinEstimate:
         return math.sqrt(variance * table.size)
 
 
+def _as_array(values: Any) -> np.ndarray:
+    """Return numbers, an array, or a tensor of any device as float64."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values, np.float64)
+
+
 def _errors(sums: np.ndarray) -> np.ndarray:
     """Return the sum of the estimated squared errors of each block, (blocks, 4) -> (blocks,)."""
     residual, power, covariance, _ = sums.T
@@ -165,10 +171,11 @@ def _mean_error(totals: np.ndarray) -> float:
 
 
 def _block_sums(plane: np.ndarray) -> np.ndarray:
-    """Return the sums of a frame (C, H, W) over blocks, smaller ones at the ends, (blocks,)."""
-    _, height, width = plane.shape
+    """Return the sums of a frame (..., H, W) over blocks, smaller ones at the ends, (blocks,)."""
+    *_, height, width = plane.shape
+    planes = plane.reshape(-1, height, width)
     padding = ((0, 0), (0, -height % SIDE), (0, -width % SIDE))
-    sums: np.ndarray = cut_blocks(np.pad(plane, padding), SIDE).sum((0, 2, 4))
+    sums: np.ndarray = cut_blocks(np.pad(planes, padding), SIDE).sum((0, 2, 4))
     return sums.ravel()
 
 

@@ -1,0 +1,89 @@
+"""Drift of movie frames by whole pixels, found and undone."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from n2n_lightning.arrays.blocks import cut_blocks, plane_of
+
+BLOCK_SIDE = 8  # pixels: an edge that moves spoils few of them
+# Standard deviation of the blur, in pixels, before differences are judged: it finds cells and edges
+# that change by a fraction of the noise.
+BLUR = 1.5
+FARTHEST_DRIFT = 8  # pixels between the middle one and another of five frames
+
+
+def registered(frames: np.ndarray) -> np.ndarray:
+    """Undo whole pixels of drift towards the middle one of some frames.
+
+    Args:
+        frames: (T, C, H, W), float; NaN where a pixel is unknown.
+
+    Returns:
+        The frames, NaN where one does not reach.
+    """
+    planes = []
+    for frame in frames:
+        plane = gaussian_filter(plane_of(frame), BLUR)
+        planes.append(plane - plane.mean())
+    middle = planes[len(planes) // 2]
+    moved = frames.copy()
+    for k, plane in enumerate(planes):
+        rows, columns = _drift(middle, plane)
+        if (rows or columns) and _brings_closer(middle, plane, rows, columns):
+            moved[k] = _shifted(frames[k], rows, columns)
+    return moved
+
+
+def _drift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """Return the rows and columns that move the second image onto the first.
+
+    Args:
+        first, second: blurred, mean 0, (H, W).
+
+    Returns:
+        (0, 0) where they come no closer than by moving noise onto noise.
+    """
+    spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
+    products = np.fft.irfft2(spectrum, s=first.shape)
+    far = FARTHEST_DRIFT
+    near = np.roll(products, (far, far), (0, 1))[: 2 * far + 1, : 2 * far + 1]
+    rows, columns = np.unravel_index(near.argmax(), near.shape)
+    distance = (first**2).sum() + (second**2).sum() - 2 * near[far, far]
+    gain = 2 * (near.max() - near[far, far]) / max(distance, 1e-30)
+    independent = first.size / (2 * np.pi * BLUR**2)
+    if gain < 6 / np.sqrt(independent):
+        return 0, 0
+    return int(rows) - far, int(columns) - far
+
+
+def _brings_closer(middle: np.ndarray, plane: np.ndarray, rows: int, columns: int) -> bool:
+    """Return True if a shift brings most blocks of a plane closer, and not one bright object."""
+    before = block_means((middle - plane) ** 2)
+    after = block_means((middle - np.roll(plane, (rows, columns), (0, 1))) ** 2)
+    closer = float(np.mean(after < before))
+    return closer > 0.5 + 1.5 / np.sqrt(len(before))
+
+
+def _shifted(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Return a frame (C, H, W) moved by whole pixels, NaN where nothing moved in."""
+    moved = np.roll(frame, (rows, columns), (1, 2))
+    _, height, width = frame.shape
+    known_rows = np.arange(height) - rows
+    known_columns = np.arange(width) - columns
+    moved[:, (known_rows < 0) | (known_rows >= height)] = np.nan
+    moved[:, :, (known_columns < 0) | (known_columns >= width)] = np.nan
+    return moved
+
+
+def block_means(image: np.ndarray) -> np.ndarray:
+    """Return the means of blocks of 8 x 8 pixels of an image (H, W).
+
+    Returns:
+        (blocks,); NaN where less than half of a block is known.
+    """
+    values = cut_blocks(image, BLOCK_SIDE)
+    count = np.isfinite(values).sum((1, 3))
+    sums = np.nansum(values, (1, 3))
+    enough = count >= BLOCK_SIDE**2 / 2
+    means: np.ndarray = np.where(enough, sums / np.maximum(count, 1), np.nan)
+    return means.ravel()
