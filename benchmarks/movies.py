@@ -205,6 +205,10 @@ def filters() -> dict[str, Denoise]:
         "blur in space and time": lambda frames: gaussian_filter(
             np.average(frames, 0, (1, 2, 3, 2, 1)), (0, 0.7, 0.7)
         ),
+        "shrunk differences of frames": lambda frames: (
+            (frames[1] + frames[3]) / 2
+            + 6 * np.tanh((frames[2] - (frames[1] + frames[3]) / 2) / 20)
+        ),
         "median of 3 x 3": lambda frames: median_filter(frames[2], (1, 3, 3)),
     }
 

@@ -139,6 +139,7 @@ def movie_noise(movie: Sequence[Any]) -> MovieNoise:
     if min(height, width) < 4 * BLOCK_SIDE:
         return _unknown(f"the frames are smaller than {4 * BLOCK_SIDE} pixels")
     autocorrelation = white_autocorrelation()
+    line: _Line | None = None
     for _ in range(CORRELATION_STEPS):
         high_pass = _high_pass(autocorrelation)
         if high_pass is None:
@@ -150,6 +151,7 @@ def movie_noise(movie: Sequence[Any]) -> MovieNoise:
         autocorrelation, in_time = _correlations(movie, blocks, line)
         if np.count_nonzero(autocorrelation) == 1:
             break
+    assert line is not None
     relative_error = line.relative_error
     if np.count_nonzero(autocorrelation) > 1:
         relative_error = float(np.hypot(relative_error, GAIN_ERROR))
@@ -311,9 +313,20 @@ def _measure_blocks(
             around, middle = _brightness(plane, np.isfinite(power))
             texture = _texture(plane, high_pass)
             rows.append([block_means(power), change, around, middle, *texture])
-    power, change, *others = np.array(rows).swapaxes(0, 1)
+    table = np.array(rows).swapaxes(0, 1)
+    power, change, around, middle, near_texture, far_texture = table
     moves = abs(travel).max() / len(rows) > TRAVEL + 5 / np.sqrt(len(rows) * plane[0].size)
-    return _Blocks(power, change, *others, numbers, float(np.nanmean(means)), bool(moves))
+    return _Blocks(
+        power,
+        change,
+        around,
+        middle,
+        near_texture,
+        far_texture,
+        numbers,
+        float(np.nanmean(means)),
+        bool(moves),
+    )
 
 
 def _travel(plane: np.ndarray) -> np.ndarray:
