@@ -77,6 +77,15 @@ def discs(side: int, centers: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return np.array(masks)
 
 
+def _drift(kind: str, t: int) -> tuple[int, int]:
+    """Return how far a scene has drifted until frame t, in whole pixels down and to the right."""
+    if kind == "events":
+        return t // 6, t // 4
+    if kind == "drifting":
+        return round(0.1 * t), round(0.28 * t)
+    return 0, 0
+
+
 def ground(side: int, draws: np.random.Generator, blur: float = 1.5) -> np.ndarray:
     """Draw a texture of mean 8 photons and deviation 2."""
     texture = gaussian_filter(draws.normal(size=(side, side)), blur, mode="wrap")
@@ -110,13 +119,16 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
     if kind in ("flashing", "drifting", "bleaching", "events", "voltage"):
         amount, fade = (0.1, 0.0) if kind == "voltage" else (0.8, 4.0)
         for cell in range(count):
-            for first in draws.choice(np.arange(3, frames - 3), 2, replace=False):
-                if len(events) and any(e.frame == first for e in events[-1:]):
-                    continue
+            firsts = draws.choice(np.arange(3, frames - 3), 2, replace=False)
+            if abs(firsts[1] - firsts[0]) < 4:  # the second would not be a rise from rest
+                firsts = firsts[:1]
+            for first in firsts:
                 ages = np.arange(frames - first)
                 course = np.exp(-ages / fade) if fade else np.float64(ages == 0)
                 activity[first:, cell] += amount * course
-                events.append(Event(int(first), masks[cell] > 0.5))
+                place = _drift(kind, int(first))
+                pixels = np.roll(masks[cell] > 0.5, place, (0, 1))
+                events.append(Event(int(first), pixels))
     movie = np.empty((frames, side, side))
     moving = draws.uniform(0, 2 * np.pi, count)
     for t in range(frames):
@@ -131,7 +143,7 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
         if kind == "drifting":
             sharp = shift(sharp, (0.1 * t, 0.28 * t), order=3, mode="grid-wrap")
         if kind == "events":
-            sharp = np.roll(sharp, (t // 6, t // 4), (0, 1))
+            sharp = np.roll(sharp, _drift(kind, t), (0, 1))
         if kind == "panning":
             edges = ground(side, np.random.default_rng(seed), 3) > 8
             sharp = np.roll(sharp + 10 * edges, 2 * t, 1)
@@ -349,7 +361,7 @@ def one_method(
     low, high = result.get("movie_psnr_estimate_interval") or (None, None)
     value = result.get("movie_psnr_estimate")
     if value is not None and low is not None and high is not None:
-        shift_of_white = 20 * np.log10(WHITE / result["scale"])
+        shift_of_white = 20 * np.log10(WHITE / result["data"]["scale"])
         ends = [end + shift_of_white for end in (low, high)]
         cells += f" {value + shift_of_white:.2f} [{ends[0]:.2f}, {ends[1]:.2f}] |"
     else:
