@@ -196,10 +196,7 @@ def _print_scores(console: Any, result: dict[str, Any]) -> None:
         table.add_row("noisy input", f"{result['noisy_psnr_estimate']:.2f} dB")
         table.add_row("denoised", denoised)
         if result.get("movie_psnr_estimate"):
-            low, high = result["movie_psnr_estimate_interval"]
-            ends = ", ".join("?" if end is None else f"{end:.2f}" for end in (low, high))
-            whole = f"{result['movie_psnr_estimate']:.2f} dB [{ends}]"
-            table.add_row("the whole movie, denoised", whole)
+            table.add_row("the whole movie, denoised", _movie_score(result))
         console.print(table)
     elif result["val_noisy_loss"] is not None:
         console.print(
@@ -214,6 +211,14 @@ def _print_scores(console: Any, result: dict[str, Any]) -> None:
         for label, name in (("noisy input", "noisy_psnr"), ("denoised", "val_psnr")):
             table.add_row(label, f"{result[name]:.2f} dB", f"{result[f'{name}_total']:.2f} dB")
         console.print(table)
+    elif result.get("movie_psnr_estimate"):  # nothing was held out
+        print(f"the whole movie, denoised: PSNR {_movie_score(result)}, estimated")
+
+
+def _movie_score(result: dict[str, Any]) -> str:
+    """Return the score of a whole movie with its interval."""
+    ends = ["?" if end is None else f"{end:.2f}" for end in result["movie_psnr_estimate_interval"]]
+    return f"{result['movie_psnr_estimate']:.2f} dB [{', '.join(ends)}]"
 
 
 def _print_scored_captures(result: dict[str, Any]) -> None:

@@ -91,7 +91,20 @@ def test_gaps_of_the_middle_frame_are_no_targets_and_tell_nothing_of_them():
     assert ready["input"].isfinite().all()
 
 
-@pytest.mark.parametrize("mask", [(2, 1), (1,), (2, 1, 1), (1, 1, 1, 1), (0, 1, 1)])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        (2, 1),
+        (1,),
+        (2, 1, 1),
+        (1, 1, 1, 1),
+        (0, 1, 1),
+        (1.5, 1),
+        (1.5, 1, 1),
+        ("a", "b"),
+        ("a", 1, 1),
+    ],
+)
 def test_masks_that_cannot_be_are_refused(mask):
     with pytest.raises(InputError, match=r"data\.mask"):
         HiddenPixels(0.04, mask)
@@ -273,6 +286,33 @@ def test_the_score_of_a_frame_that_the_network_sees_is_true(tmp_path):
         assert abs(10 * np.log10(score.noisy * data.scale**2 / clean.mean())) < 0.2
 
 
+def test_what_is_held_out_is_large_enough_for_the_mask(tmp_path):
+    draws = np.random.default_rng(0)
+    white = draws.normal(size=(40, 96, 97))
+    along = 200 + 14 * (white[..., 1:] + white[..., :-1])  # correlated along rows
+    path = tmp_path / "rows.npy"
+    np.save(path, along.astype(np.float32))
+    measured = loaded(path, layout="NHW")
+    assert measured.method.mask == [1, 1, 3]
+    asked = loaded(path, layout="NHW", mask=[1, 9])
+    for data in (measured, asked):
+        batch = next(iter(data.val_dataloader()))
+        ready = data.make_pair(batch, BatchDraws(0, 0, 0), training=False)
+        assert ready["target"].isfinite().any()
+    assert asked.val_dataloader().dataset.scenes.smallest == (22, 96)
+
+
+def test_pairs_of_a_movie_whose_noise_is_unknown_have_no_score(tmp_path):
+    path = tmp_path / "two.npy"
+    np.save(path, movie(2))
+    data = loaded(path, layout="NHW")
+    assert (data.context, data.reference) == (0, "hidden")
+    batch = next(iter(data.val_dataloader()))
+    ready = data.make_pair(batch, BatchDraws(0, 0, 0), training=False)
+    assert ready["noise"] is None
+    assert not torch.equal(ready["target"], ready["input"])
+
+
 def test_the_noise_follows_a_change_of_units(path):
     data = loaded(path)
     before = data.noise_of(0)
@@ -302,6 +342,19 @@ def test_regions_are_followed_over_time():
     moving = np.zeros((5, 40, 40))
     moving[3, 16:32, :16] = 1
     assert (active_regions(moving)[16:32, :16] == 1).all()
+
+
+def test_a_region_without_known_pixels_has_no_mean():
+    traces = Traces(np.array([[1, 2]]))
+    for frame, value in enumerate((100.0, np.nan, 104.0)):
+        noisy = np.array([[value, np.nan]])
+        traces.add(frame, {"noisy": noisy, "run": noisy + frame})
+    means = [row["noisy"] for row in traces.rows() if row["region"] == 1]
+    assert np.isnan(means[1])
+    assert means[::2] == [100, 104]
+    differences = traces.largest_differences("run")
+    assert set(differences) == {1}
+    assert (differences[1]["frame"], differences[1]["difference"]) == (2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +404,21 @@ def test_evaluate_scores_a_movie_and_follows_its_regions(trained):
     assert float(rows[10]["clean"]) - float(rows[9]["clean"]) == pytest.approx(30)
     done = run("evaluate", "run", "--val-noisy", "a.tif", "--val-target", "a.tif", cwd=folder)
     assert "--data movie --noisy MOVIE scores it" in done.stdout
+
+
+def test_a_clean_movie_has_a_frame_for_each_noisy_one(trained, tmp_path):
+    folder, _ = trained
+    clean = np.load(folder / "clean.npy")
+    np.save(tmp_path / "short.npy", clean[:-1])
+    np.save(tmp_path / "colour.npy", np.repeat(clean[:, None], 3, 1))
+    for name in ("short.npy", "colour.npy"):
+        done = run(
+            *("evaluate", "run", "--data", "movie", "--noisy", "a.tif"),
+            *("--clean", str(tmp_path / name)),
+            cwd=folder,
+        )
+        assert done.returncode == 2
+        assert "differs in size, channels or number of frames" in done.stderr
 
 
 @pytest.mark.parametrize("said", ["", "  blind: pixels\n"])

@@ -34,7 +34,8 @@ class HiddenPixels:
         self, share: float = 0.04, mask: Sequence[int] = (1, 1), cubes: bool = False
     ) -> None:
         frames = mask[0] if len(mask) == 3 else 1
-        if len(mask) not in (2, 3) or frames < 1 or frames % 2 == 0:
+        odd = [side for side in mask if isinstance(side, int) and side > 0 and side % 2]
+        if len(mask) not in (2, 3) or len(odd) != len(mask):
             raise InputError(
                 "data.mask",
                 list(mask),

@@ -18,7 +18,7 @@ from n2n_lightning.data.reading_movies import live_frames_of, read_movies, usabl
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.data.training_scenes import TrainingScenes
-from n2n_lightning.data.user_images import UserImages, neighbouring_captures, validation_pairs
+from n2n_lightning.data.user_images import UserImages, neighbouring_captures
 from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.metrics.movie_noise import CORRELATED, MovieNoise, movie_noise
 from n2n_lightning.metrics.movie_score import ScoredFrame
@@ -98,7 +98,7 @@ class Movie(UserImages):
         if isinstance(mask, str):
             one_of(mask, ("auto",), "data.mask")
         else:
-            self.asked_mask = mask
+            self.asked_mask = [mask] if isinstance(mask, int) else mask
         self.method = HiddenPixels(share, self.asked_mask or (1, 1))  # refuses what cannot be
         self.movies: SceneSet | None = None  # all frames that can be used, until the run is over
         # noise of these movies in units of the network, and the limits of that unit
@@ -138,6 +138,9 @@ class Movie(UserImages):
         self.sees_middle = self.context > 0 and self.blind_to == "pixels"
         self.movies = scenes
         self._measure_noise()
+        if self.sees_middle:
+            self.method = self._hidden_pixels()
+            self.least_held = max(self.least_held, self.method.spots.least_side)
         if not self.context:
             scenes = _targets_alone(scenes)
         self.training_scenes = split = self._split(scenes)
@@ -147,7 +150,6 @@ class Movie(UserImages):
         length = sum(scenes.counts_of_all)
         shown: dict[str, Any] = {"frames": length, "context": self.context}
         if self.sees_middle:
-            self.method = self._hidden_pixels()
             shown |= {"blind": "pixels", "mask": self.method.mask}
         self.fingerprint = self._described("movie", scenes, count, val, **shown)
         if self.context:
@@ -167,7 +169,7 @@ class Movie(UserImages):
         unknown = [noise.reason for noise in noises if not noise.measurable]
         self.reference = "stein"
         if unknown:
-            self.reference = "hidden" if self.context else "noisy"
+            self.reference = "hidden"
             self.notes.append(f"PSNR cannot be estimated: {unknown[0]}")
 
     def _hidden_pixels(self) -> HiddenPixels:
@@ -179,7 +181,9 @@ class Movie(UserImages):
         if mask is None:
             assert self.movies is not None
             planes = self.crop or self.movies.smallest
-            largest = min((min(planes[len(planes) - 2 :]) - 4) // 2, LARGEST_MASK)
+            # a single movie is cut across its longest side, see _cut_in_two
+            sides = (*planes[len(planes) - 2 :], max(self.movies.smallest) // 2)
+            largest = min((min(sides) - 4) // 2, LARGEST_MASK)
             mask = mask_of([self.noise_of(i) for i in self.scored], largest)
             if mask != (1, 1):
                 shown = f"[{','.join(map(str, mask))}]"
@@ -222,6 +226,14 @@ class Movie(UserImages):
             brightness=ratio * (noise.brightness - shift),
         )
 
+    def frame_numbers(self, scene: int) -> list[int]:
+        """Return the frames of a movie that can be used, by their numbers in its file.
+
+        Args:
+            scene: the number of the movie in `movies`.
+        """
+        return self._live[int(self._used[scene])]
+
     def scored_frames(
         self, scene: int, context: int, sees_middle: bool, most: int | None = None
     ) -> Iterator[ScoredFrame]:
@@ -237,7 +249,7 @@ class Movie(UserImages):
         """
         assert self.movies is not None
         wanted = self.movies.wanted(scene).tolist()
-        numbers = self._live[int(self._used[scene])]
+        numbers = self.frame_numbers(scene)
         for i in axes.evenly(len(wanted), min(most or len(wanted), len(wanted))):
             t = wanted[i]
             place = (torch.tensor([scene]), torch.tensor([t]))
@@ -256,9 +268,7 @@ class Movie(UserImages):
         """Choose the movies to train on, and what to validate on."""
         train, held_out = self._hold_out(scenes)
         val: Dataset | None = None
-        if held_out is not None and self.reference == "noisy":
-            val = validation_pairs(held_out)
-        elif held_out is not None:
+        if held_out is not None:
             first = len(scenes) - len(held_out)
             val = FrameWindows(held_out, self.context, self.sees_middle, first)
         return TrainingScenes(train, self.stats, "movie", self.within, validation=val)
@@ -285,7 +295,7 @@ class Movie(UserImages):
             Input and target in units of the network, NaN where a target is missing, an outlier, or
             not hidden; in validation also what Denoiser scores a frame with.
         """
-        if not training and self.reference != "noisy":
+        if not training:
             return self._scored_frame(batch)
         if not self.context:
             return super().make_pair(batch, draws, training)

@@ -132,9 +132,8 @@ class Noise2Void(SelfSupervision):
     ) -> None:
         if not 0 < share <= 0.5:
             raise InputError("data.share", share, "must be larger than 0, and 0.5 at most")
-        sides = [int(side) for side in mask]
-        odd = [side for side in sides if side > 0 and side % 2]
-        if len(sides) != 2 or odd != sides:
+        sides = [side for side in mask if isinstance(side, int) and side > 0 and side % 2]
+        if len(sides) != 2 or len(mask) != 2:
             raise InputError(
                 "data.mask", list(mask), "must be height and width, two odd numbers, [1,9] say"
             )
@@ -188,14 +187,18 @@ class Noise2Void(SelfSupervision):
             other.append(torch.where(outside, at - offset, at + offset))
         return BlindSpots(targets, hidden, image, torch.stack(place), torch.stack(other))
 
+    @property
+    def least_side(self) -> int:
+        """Pixels of a side from which on there are some outside of a mask in the middle."""
+        return max(2 * side + 4 for side in self.mask)
+
     def _refuse_small(self, plane: Sequence[int]) -> None:
         """Raise InputError where there are no pixels outside of a mask in the middle."""
         height, width = plane
-        least = max(2 * side + 4 for side in self.mask)
-        if min(height, width) < least:
+        if min(height, width) < self.least_side:
             raise InputError(
                 f"images of {height} x {width}: {option('data.mask', list(self.mask))} needs"
-                f" {least} pixels or more"
+                f" {self.least_side} pixels or more"
             )
 
     def _around(self, targets: Tensor) -> Tensor:

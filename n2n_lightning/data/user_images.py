@@ -109,6 +109,7 @@ class UserImages(NoisyPairs):
         self.train_pairs = train_pairs
         self.val_share = val_share
         self.crop: tuple[int, ...] | None = None
+        self.least_held = LEAST_HELD_PIXELS
         self.dq_good = fits_planes.parsed(dq_good)
         # names of all scenes that were read, and the numbers of those that are not blank
         self._all_names: list[str] = []
@@ -269,7 +270,7 @@ class UserImages(NoisyPairs):
         size = scenes.smallest
         length = max(size)
         held = round(length * self.val_share)
-        held = min(max(held, LEAST_HELD_PIXELS), length // 2)
+        held = min(max(held, self.least_held), length // 2)
         train: list[slice] = [slice(None)] * len(size)
         held_out = list(train)
         longest = size.index(length)

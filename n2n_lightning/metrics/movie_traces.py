@@ -33,7 +33,8 @@ class Traces:
         Args:
             frame: its number.
             images: by name: noisy, denoised and other versions of it, (H, W) or (C, H, W), NaN
-                where a pixel is unknown in one of them; the means are over pixels known in all.
+                where a pixel is unknown in one of them; the means are over pixels known in all,
+                NaN where a region has none.
         """
         known = np.ones(self.labels.shape, bool)
         planes = {}
@@ -49,7 +50,9 @@ class Traces:
         for region in self.regions:
             means = self.means.setdefault((frame, region), {})
             for name in planes:
-                means[name] = float(sums[name][region] / max(pixels[region], 1))
+                means[name] = np.nan
+                if pixels[region]:
+                    means[name] = float(sums[name][region] / pixels[region])
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each frame and region: `frame`, `region`, and the means by name."""
@@ -67,11 +70,17 @@ class Traces:
         Returns:
             By region: `frame`, `noisy`, `denoised` and `difference` of the frame in which the mean
             of the region differs most, and `spread`, the standard deviation of the differences over
-            time: most of it is the noise of the noisy mean.
+            time: most of it is the noise of the noisy mean. Regions without a known pixel have
+            none.
         """
         largest = {}
         for region in self.regions:
-            rows = [row for row in self.rows() if row["region"] == region]
+            rows = []
+            for row in self.rows():
+                if row["region"] == region and np.isfinite(row["noisy"]):
+                    rows.append(row)
+            if not rows:
+                continue
             differences = np.array([row[name] - row["noisy"] for row in rows])
             worst = int(np.argmax(abs(differences)))
             largest[region] = {

@@ -50,10 +50,11 @@ class MovieScores:
         if labels is None:
             stored = self.data.scored_frames(self.scene, 0, False)
             labels = active_regions(_plane(frame.target) for frame in stored)
-        if labels.shape != tuple(size[len(size) - 2 :]):
+        height, width = size[len(size) - 2 :]
+        if labels.shape != (height, width):
             raise InputError(
                 f"the regions are {labels.shape[0]} x {labels.shape[1]} pixels, the frames"
-                f" {size[0]} x {size[1]}"
+                f" {height} x {width}"
             )
         self.traces = Traces(labels)
 
@@ -206,8 +207,17 @@ def read_clean(path: str, data: Movie) -> SceneSet:
     """
     clean = read_movies(path, data.layout, data.exclude, data.dims)
     assert data.movies is not None
-    same_size = clean.smallest == data.movies.smallest and len(clean) == len(data.movies)
-    if not same_size or clean.counts_of_all < data.movies.counts_of_all:
+    alike = (
+        clean.smallest == data.movies.smallest
+        and clean.channels == data.movies.channels
+        and len(clean) == len(data.movies)
+    )
+    if alike:
+        for scene in range(len(clean)):
+            alike &= clean.count_of(scene) > max(data.frame_numbers(scene))
+    if not alike:
         noisy = option("noisy", data.noisy)
-        raise InputError("clean", path, f"differs in size or number of frames from {noisy}")
+        raise InputError(
+            "clean", path, f"differs in size, channels or number of frames from {noisy}"
+        )
     return clean
