@@ -650,6 +650,17 @@ def test_what_is_packed_is_unpacked_when_its_values_are_asked_for(ending, tmp_pa
         _ = values.array
 
 
+def test_a_packed_volume_with_a_wrong_checksum_is_damaged(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 24, 4), np.float32), np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # of the checksum
+    path.write_bytes(content)
+    (values,) = opened(path).values
+    with pytest.raises(InputError, match=r"a\.nii\.gz: damaged, or not the"):
+        _ = values.array
+
+
 def test_a_missing_library_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "a.mrc").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "mrcfile", None)
