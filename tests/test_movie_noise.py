@@ -131,12 +131,48 @@ def test_missing_pixels_channels_and_tensors():
     noisy[:, :, 20:30, 5:50] = np.nan
     found = movie_noise(torch.from_numpy(noisy))
     assert found.measurable
-    assert abs(found.variance(np.nanmean(noisy)) / 36 - 1) < 3 * found.standard_error
+    assert found.a.shape == (2,)
+    mean = found.variance(np.nanmean(noisy, (0, 2, 3))).mean()
+    assert abs(mean / 36 - 1) < 3 * found.standard_error
     volumes = movie_noise(noisy.reshape(FRAMES, 1, 2, SIDE, SIDE))
-    assert volumes.a == found.a
+    assert volumes.a.shape == (1,)
+    assert abs(volumes.variance(np.nanmean(noisy)) / 36 - 1) < 3 * volumes.standard_error
+    flat = movie_noise(noisy, 1)
+    assert flat.a == volumes.a
+    assert flat.variance(noisy[0]).shape == noisy[0].shape
 
 
-WHITE_NOISE = MovieNoise(36.0, 0.0, 0.0, 40.0, np.eye(1), 0.0, 1.0)
+@pytest.mark.parametrize("planes", [1, 2])
+def test_each_channel_has_its_line(planes):
+    """Gaussian noise of 5 and 20, photons of gain 6, and a channel that is empty."""
+    draws = np.random.default_rng(9)
+    clean = np.stack([still(draws)] * 3 * planes, 1).reshape(FRAMES, 3, planes, SIDE, SIDE)
+    noisy = clean + draws.normal(size=clean.shape) * np.reshape([5, 20, 0], (3, 1, 1, 1))
+    noisy[:, 2] = 6 * draws.poisson(clean[:, 2] / 6)
+    empty = np.zeros_like(noisy[:, :1])
+    movie = np.concatenate([noisy, empty], 1).reshape(FRAMES, 4 * planes, SIDE, SIDE)
+    found = movie_noise(movie, 4)
+    assert found.measurable
+    true = [25, 400, 6 * clean[:, 2].mean(), 0]
+    levels = found.variance(movie.reshape(FRAMES, 4, -1).mean((0, 2)))
+    assert levels == pytest.approx(true, rel=0.03)
+    assert found.b[2] == pytest.approx(6, rel=0.15)
+    draw = found.direction(movie[0], draws).reshape(4, -1)
+    assert np.mean(draw**2, 1) == pytest.approx(true, rel=0.03)
+
+
+@pytest.mark.parametrize(("factor", "share"), [(4, 0.5), (4, 0.1), (2, 0.3)])
+def test_noise_that_differs_from_place_to_place_is_not_measurable(factor, share):
+    draws = np.random.default_rng(10)
+    clean = flashing(draws)
+    deviation = np.where(np.arange(SIDE) < share * SIDE, 5 * factor, 5)
+    found = movie_noise((clean + deviation * draws.normal(size=clean.shape))[:, None])
+    assert found.reason == "the noise differs from place to place"
+
+
+WHITE_NOISE = MovieNoise(
+    np.array([36.0]), np.array([0.0]), 0.0, np.array([40.0]), np.eye(1), 0.0, 1.0
+)
 
 
 def score_of(denoise, clean, noisy, noise):

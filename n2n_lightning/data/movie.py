@@ -214,7 +214,8 @@ class Movie(UserImages):
         """
         assert self.limits
         if scene not in self._measured:
-            self._measured[scene] = (movie_noise(Frames(self, scene)), self.limits)
+            noise = movie_noise(Frames(self, scene), self.channels)
+            self._measured[scene] = (noise, self.limits)
         noise, before = self._measured[scene]
         black, span = self.limits
         ratio = before[1] / span

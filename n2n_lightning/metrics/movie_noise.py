@@ -48,6 +48,11 @@ TRAVEL = 0.02
 CORRELATED = 0.1  # correlation of the noise from which an offset is named
 NOTICEABLE = 0.03  # correlation from which the high-pass filter avoids an offset
 FILTER_SIDES = (5, 9, 13, 17)  # pixels: the smallest that has enough uncorrelated neighbours
+# Median power of a place over the line's from which it has more noise, less 1: of moving and
+# flashing scenes (benchmarks/movies.py) no place has half as much.
+RAISED_PLACE = 0.3
+RAISED_BY_CHANCE = 2.0  # the same with few frames, times the root of their number: 5 deviations
+UNEVEN = 0.03  # share of the variance that such places add from which it is not measurable
 CHUNK = 10  # frames: measurements of one block within as many share noise
 MIN_CLUSTERS = 12  # independent blocks that an error needs
 CORRELATION_FRAMES = 24  # on which the correlation is measured
@@ -63,13 +68,13 @@ LINE_STEPS = 6  # refinements of the line and of the choice of blocks
 
 @dataclass(frozen=True)
 class MovieNoise:
-    """The variance of a movie's noise, a + b brightness, in stored units.
+    """The variance of a movie's noise, a + b brightness in each channel, in stored units.
 
     Attributes:
-        a: the variance at brightness 0.
-        b: the slope.
+        a: the variance at brightness 0, (C,).
+        b: the slope, (C,).
         standard_error: of the variance at the mean brightness of the movie, relative to it.
-        brightness: the mean of the movie.
+        brightness: the mean of the movie, (C,).
         autocorrelation: of the noise in space, (2 LAGS + 1, 2 LAGS + 1), 1 in the middle; 0
             elsewhere where the noise is white.
         in_time: the correlation of the noise of neighbouring frames.
@@ -77,10 +82,10 @@ class MovieNoise:
         reason: why the noise is not measurable; empty if it is.
     """
 
-    a: float
-    b: float
+    a: np.ndarray
+    b: np.ndarray
     standard_error: float
-    brightness: float
+    brightness: np.ndarray
     autocorrelation: np.ndarray
     in_time: float
     still_share: float
@@ -102,14 +107,19 @@ class MovieNoise:
         return offsets
 
     def variance(self, brightness: Any) -> Any:
-        """Return a + b brightness, without a bound: of noisy values the mean is unbiased."""
-        return self.a + self.b * brightness
+        """Return a + b brightness, without a bound: of noisy values the mean is unbiased.
+
+        Args:
+            brightness: one value, values (C,), or a frame (C, ...); of volumes the planes may be
+                along the channels, (C D, H, W). Of one channel any shape.
+        """
+        return _per_channel(self.a, brightness) + _per_channel(self.b, brightness) * brightness
 
     def direction(self, denoised: np.ndarray, draws: np.random.Generator) -> np.ndarray:
         """Draw noise with the covariance of the movie's noise, for Stein's estimate.
 
         Args:
-            denoised: a frame, (C, H, W), stored units.
+            denoised: a frame, (C, H, W) or (C D, H, W), stored units.
             draws: the generator.
 
         Returns:
@@ -122,59 +132,87 @@ class MovieNoise:
         return deviation * correlated_noise(deviation.shape, self.autocorrelation, draws)
 
 
-def movie_noise(movie: Sequence[Any]) -> MovieNoise:
+def _per_channel(values: np.ndarray, brightness: Any) -> Any:
+    """Return values (C,) in a shape that broadcasts with a brightness, see `variance`."""
+    shape = np.shape(brightness)
+    if len(values) == 1:
+        return values[0]
+    if not shape:
+        return values
+    planes = np.repeat(values, shape[0] // len(values))
+    return planes.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise:
     """Measure the noise of a movie.
 
     Args:
         movie: T frames (C, H, W) or (C, D, H, W), stored units, NaN where a pixel is unknown; an
             array, or any sequence that reads its frames when they are asked for: few are in memory
             at once. Dead and copied frames are to be left out.
+        channels: C where volumes come with their planes along the channels, (C D, H, W).
 
     Returns:
         The noise; where it is not measurable, NaN and the reason.
     """
     if len(movie) < 2 * REACH + 1:
         return _unknown(f"the movie has {len(movie)} frames, and {2 * REACH + 1} are needed")
-    *_, height, width = np.asarray(movie[0]).shape
+    first, *_, height, width = np.asarray(movie[0]).shape
     if min(height, width) < 4 * BLOCK_SIDE:
         return _unknown(f"the frames are smaller than {4 * BLOCK_SIDE} pixels")
     autocorrelation = white_autocorrelation()
-    line: _Line | None = None
+    blocks: list[_Blocks] = []
+    lines: list[_Line] = []
     for _ in range(CORRELATION_STEPS):
         high_pass = _high_pass(autocorrelation)
         if high_pass is None:
             return _unknown("the noise is correlated over too many pixels")
-        blocks = _measure_blocks(movie, high_pass, autocorrelation)
-        line = _fit(blocks)
-        if line is None:
+        blocks = _measure_blocks(movie, high_pass, autocorrelation, channels or first)
+        lines = _fit_channels(blocks)
+        if not lines:
             return _unknown("nothing in the movie stands still, or it has no noise")
-        autocorrelation, in_time = _correlations(movie, blocks, line)
+        autocorrelation, in_time = _correlations(movie, blocks, lines)
         if np.count_nonzero(autocorrelation) == 1:
             break
-    assert line is not None
-    relative_error = line.relative_error
-    if np.count_nonzero(autocorrelation) > 1:
-        relative_error = float(np.hypot(relative_error, GAIN_ERROR))
+    correlated = np.count_nonzero(autocorrelation) > 1
     reason = ""
-    if np.count_nonzero(autocorrelation) > 1 and _unlike(blocks):
+    if any(_uneven(one, line) for one, line in zip(blocks, lines, strict=True)):
+        reason = "the noise differs from place to place"
+    if correlated and all(_unlike(one) for one in blocks):
         reason = "neighbouring frames show different things"
     if abs(in_time) > CORRELATED:
         reason = f"the noise of neighbouring frames is correlated ({in_time:.2f})"
     return MovieNoise(
-        line.a,
-        line.b,
-        relative_error,
-        blocks.brightness,
+        np.array([line.a for line in lines]),
+        np.array([line.b for line in lines]),
+        _joint_error(lines, GAIN_ERROR if correlated else 0.0),
+        np.array([one.brightness for one in blocks]),
         autocorrelation,
         in_time,
-        float(line.still.mean()),
+        float(np.mean([line.still.mean() for line in lines])),
         reason,
     )
 
 
+def _joint_error(lines: "list[_Line]", gain_error: float) -> float:
+    """Return the relative standard error of the mean variance of all channels.
+
+    Channels of one movie are measured in the same blocks: their errors are added.
+
+    Args:
+        lines: one of each channel.
+        gain_error: relative, common to the channels.
+    """
+    variances = np.array([line.variance for line in lines])
+    errors = np.array([line.relative_error for line in lines])
+    joint = float((errors * variances).sum() / variances.sum())
+    return float(np.hypot(joint, gain_error))
+
+
 def _unknown(reason: str) -> MovieNoise:
     nothing = np.full((2 * LAGS + 1, 2 * LAGS + 1), np.nan)
-    return MovieNoise(np.nan, np.nan, np.nan, np.nan, nothing, np.nan, 0.0, reason)
+    line = np.array([np.nan])
+    return MovieNoise(line, line, np.nan, line, nothing, np.nan, 0.0, reason)
 
 
 def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
@@ -206,7 +244,7 @@ def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
 
 @dataclass
 class _Blocks:
-    """Means over blocks of 8 x 8 pixels, a row for each channel of each measured frame.
+    """Means over blocks of 8 x 8 pixels of a channel, a row for each plane of each frame.
 
     Attributes:
         power: d (H e), the noise's variance, (rows, blocks); NaN where a block is not known whole.
@@ -287,14 +325,18 @@ def _differences(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _measure_blocks(
-    movie: Sequence[Any], high_pass: np.ndarray, autocorrelation: np.ndarray
-) -> _Blocks:
+    movie: Sequence[Any], high_pass: np.ndarray, autocorrelation: np.ndarray, channels: int
+) -> list[_Blocks]:
     """Measure blocks of the frames of a movie.
 
     Args:
         movie: see `movie_noise`.
         high_pass: the filter H.
         autocorrelation: of the noise, for the gains of the filters.
+        channels: of the movie.
+
+    Returns:
+        The blocks of each channel.
     """
     gain = _gain(high_pass, autocorrelation)
     blurred_gain = _blurred_power(autocorrelation)
@@ -304,29 +346,27 @@ def _measure_blocks(
     means = []
     travel = np.zeros((2 * LAGS + 1, 2 * LAGS + 1))
     for frames in _windows(movie, numbers):
-        means.append(np.nanmean(frames[REACH]))
-        for channel in range(frames.shape[1]):
-            plane = frames[:, channel]
+        for plane in frames.swapaxes(0, 1):
+            means.append(np.nanmean(plane[REACH]))
             change = _change(plane, white) / blurred_gain
             travel += _travel(plane)
             power = _power(plane, high_pass) / gain
             around, middle = _brightness(plane, np.isfinite(power))
             texture = _texture(plane, high_pass)
             rows.append([block_means(power), change, around, middle, *texture])
-    table = np.array(rows).swapaxes(0, 1)
-    power, change, around, middle, near_texture, far_texture = table
-    moves = abs(travel).max() / len(rows) > TRAVEL + 5 / np.sqrt(len(rows) * plane[0].size)
-    return _Blocks(
-        power,
-        change,
-        around,
-        middle,
-        near_texture,
-        far_texture,
-        numbers,
-        float(np.nanmean(means)),
-        bool(moves),
-    )
+    limit = TRAVEL + 5 / np.sqrt(len(rows) * plane[0].size)
+    moves = bool(abs(travel).max() / len(rows) > limit)
+    count = len(rows[0][0])
+    table = np.array(rows).reshape(len(numbers), channels, -1, 6, count)
+    means_of_channels = np.array(means).reshape(len(numbers), channels, -1)
+    blocks = []
+    for channel in range(channels):
+        measures = table[:, channel].reshape(-1, 6, count).swapaxes(0, 1)
+        brightness = float(np.nanmean(means_of_channels[:, channel]))
+        power, change, around, middle, near, far = measures
+        one = _Blocks(power, change, around, middle, near, far, numbers, brightness, moves)
+        blocks.append(one)
+    return blocks
 
 
 def _travel(plane: np.ndarray) -> np.ndarray:
@@ -423,18 +463,40 @@ def _blurred_power(autocorrelation: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _Line:
-    """The line a + b brightness.
+    """The line a + b brightness of a channel.
 
     Attributes:
         a, b: its coefficients.
-        relative_error: standard error at the movie's mean brightness, relative to the variance.
+        variance: at the mean brightness of the channel.
+        relative_error: standard error of that variance, relative to it.
         still: True for the blocks that it was fitted to, (rows, blocks).
     """
 
     a: float
     b: float
+    variance: float
     relative_error: float
     still: np.ndarray
+
+
+def _fit_channels(blocks: list[_Blocks]) -> list[_Line]:
+    """Fit a line to each channel; none where one of them has too few blocks.
+
+    A channel in which no value ever changes has no noise, and may stand beside others that have.
+    """
+    lines = []
+    for one in blocks:
+        line = _Line(0.0, 0.0, 0.0, 0.0, one.known) if _constant(one) else _fit(one)
+        if line is None:
+            return []
+        lines.append(line)
+    return lines if any(line.variance > 0 for line in lines) else []
+
+
+def _constant(blocks: _Blocks) -> bool:
+    """Return True if known blocks never change."""
+    change = blocks.change[blocks.known]
+    return change.size > 0 and not change.any()
 
 
 def _fit(blocks: _Blocks) -> _Line | None:
@@ -465,7 +527,29 @@ def _fit(blocks: _Blocks) -> _Line | None:
     error = regression.error
     if not variance > 0 or error is None:
         return None
-    return _Line(a, b, error / variance, still)
+    return _Line(a, b, variance, error / variance, still)
+
+
+def _uneven(blocks: _Blocks, line: _Line) -> bool:
+    """Return True if places have more noise than their brightness explains.
+
+    The line leaves them out as if they moved. Motion and events raise the power of a place in few
+    frames, or are smooth, and the filter H removes them: the median over the frames is of noise.
+    """
+    count = len(blocks.frames)
+    places = (count, -1, blocks.power.shape[1])
+    expected = line.a + line.b * blocks.around
+    known = blocks.known.reshape(places)
+    often = known.sum(0) > count / 2
+    if not often.any() or not line.variance > 0:
+        return False
+    power = np.where(known, blocks.power.reshape(places), np.nan)[:, often]
+    of_line = np.where(known, expected.reshape(places), np.nan)[:, often]
+    typical = np.nanmedian(power, 0)
+    of_line = np.nanmean(of_line, 0)
+    limit = 1 + max(RAISED_PLACE, RAISED_BY_CHANCE / np.sqrt(count))
+    excess = np.where(typical > limit * of_line, typical - of_line, 0)
+    return bool(excess.sum() > UNEVEN * of_line.sum())
 
 
 def _floor(ratio: np.ndarray) -> float:
@@ -558,25 +642,32 @@ def _weighted_correlation(weight: np.ndarray, one: np.ndarray, other: np.ndarray
     return float((weight * first * second).sum() / np.sqrt(power)) if power > 0 else 0.0
 
 
-def _correlations(movie: Sequence[Any], blocks: _Blocks, line: _Line) -> tuple[np.ndarray, float]:
+def _correlations(
+    movie: Sequence[Any], blocks: list[_Blocks], lines: list[_Line]
+) -> tuple[np.ndarray, float]:
     """Measure the correlation of the noise, in blocks that stand still.
+
+    Args:
+        movie: see `movie_noise`.
+        blocks, lines: of each channel.
 
     Returns:
         The autocorrelation in space, that of white noise where none is above CORRELATED, and the
         correlation of neighbouring frames.
     """
-    channels = len(line.still) // len(blocks.frames)
-    every = max(1, len(blocks.frames) // CORRELATION_FRAMES)
-    chosen = range(0, len(blocks.frames), every)
+    numbers = blocks[0].frames
+    of_channels = [line.still.reshape(len(numbers), -1, line.still.shape[1]) for line in lines]
+    still_blocks = np.concatenate(of_channels, 1)
+    every = max(1, len(numbers) // CORRELATION_FRAMES)
+    chosen = range(0, len(numbers), every)
     products = np.zeros((2 * LAGS + 1, 2 * LAGS + 1))
     pairs = np.zeros_like(products)
     near_power = 0.0
     far_power = 0.0
-    windows = _windows(movie, [blocks.frames[i] for i in chosen])
+    windows = _windows(movie, [numbers[i] for i in chosen])
     for i, frames in zip(chosen, windows, strict=True):
-        for channel in range(channels):
-            plane = frames[:, channel]
-            still = _as_pixels(line.still[i * channels + channel], plane[0].shape)
+        for plane, blocks_of_plane in zip(frames.swapaxes(0, 1), still_blocks[i], strict=True):
+            still = _as_pixels(blocks_of_plane, plane[0].shape)
             d, _ = _differences(plane)
             lagged, count = lagged_products(d, still & np.isfinite(d))
             products += lagged
