@@ -32,38 +32,22 @@ from n2n_lightning.metrics.autocorrelation import (
     white_autocorrelation,
 )
 from n2n_lightning.metrics.frame_drift import BLOCK_SIDE, BLUR, block_means, registered
+from n2n_lightning.metrics.noise_line import NoiseBlocks, NoiseLine, fit_channels, uneven, unlike
 
 REACH = 2  # frames on either side of the one whose noise is measured
 # Values that are measured: by as many the variance is known to 0.1%, see benchmarks/movies.py.
 MAX_VALUES = 3_000_000
 MIN_FRAMES = 12  # measured, however large they are
 MAX_SIDE = 1024  # pixels: of larger frames the middle is measured
-# Times the power of the noise: of blurred differences in blocks that stand still, 1% have more.
-CHANGED = 3.0
-# Quartile of that power in blocks that stand still, times its mean; by simulation.
-FLOOR_QUARTILE = 1.08
-RAISED = 1.3  # times that: the noise of one offset with CORRELATED has as much
 # Correlation of differences of frames with later ones that noise does not have.
 TRAVEL = 0.02
 CORRELATED = 0.1  # correlation of the noise from which an offset is named
 NOTICEABLE = 0.03  # correlation from which the high-pass filter avoids an offset
 FILTER_SIDES = (5, 9, 13, 17)  # pixels: the smallest that has enough uncorrelated neighbours
-# Median power of a place over the line's from which it has more noise, less 1: of moving and
-# flashing scenes (benchmarks/movies.py) no place has half as much.
-RAISED_PLACE = 0.3
-RAISED_BY_CHANCE = 2.0  # the same with few frames, times the root of their number: 5 deviations
-UNEVEN = 0.03  # share of the variance that such places add from which it is not measurable
-CHUNK = 10  # frames: measurements of one block within as many share noise
-MIN_CLUSTERS = 12  # independent blocks that an error needs
 CORRELATION_FRAMES = 24  # on which the correlation is measured
-# Correlation of the brightness of blocks between frames from which the variance may depend on it:
-# below, blocks differ by noise alone.
-LEAST_CONTRAST = 0.1
-SURE_OF_TEXTURE = 3.0  # standard errors from which moving texture is taken off
 # Of the variance of correlated noise, relative, by its autocorrelation (benchmarks/movies.py).
 GAIN_ERROR = 0.005
 CORRELATION_STEPS = 3  # refinements of the autocorrelation; white noise needs one
-LINE_STEPS = 6  # refinements of the line and of the choice of blocks
 
 
 @dataclass(frozen=True)
@@ -161,14 +145,14 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
     if min(height, width) < 4 * BLOCK_SIDE:
         return _unknown(f"the frames are smaller than {4 * BLOCK_SIDE} pixels")
     autocorrelation = white_autocorrelation()
-    blocks: list[_Blocks] = []
-    lines: list[_Line] = []
+    blocks: list[NoiseBlocks] = []
+    lines: list[NoiseLine] = []
     for _ in range(CORRELATION_STEPS):
         high_pass = _high_pass(autocorrelation)
         if high_pass is None:
             return _unknown("the noise is correlated over too many pixels")
         blocks = _measure_blocks(movie, high_pass, autocorrelation, channels or first)
-        lines = _fit_channels(blocks)
+        lines = fit_channels(blocks)
         if not lines:
             return _unknown("nothing in the movie stands still, or it has no noise")
         autocorrelation, in_time = _correlations(movie, blocks, lines)
@@ -176,9 +160,9 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
             break
     correlated = np.count_nonzero(autocorrelation) > 1
     reason = ""
-    if any(_uneven(one, line) for one, line in zip(blocks, lines, strict=True)):
+    if any(uneven(one, line) for one, line in zip(blocks, lines, strict=True)):
         reason = "the noise differs from place to place"
-    if correlated and all(_unlike(one) for one in blocks):
+    if correlated and all(unlike(one) for one in blocks):
         reason = "neighbouring frames show different things"
     if abs(in_time) > CORRELATED:
         reason = f"the noise of neighbouring frames is correlated ({in_time:.2f})"
@@ -194,7 +178,7 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
     )
 
 
-def _joint_error(lines: "list[_Line]", gain_error: float) -> float:
+def _joint_error(lines: list[NoiseLine], gain_error: float) -> float:
     """Return the relative standard error of the mean variance of all channels.
 
     Channels of one movie are measured in the same blocks: their errors are added.
@@ -242,47 +226,6 @@ def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
     return None
 
 
-@dataclass
-class _Blocks:
-    """Means over blocks of 8 x 8 pixels of a channel, a row for each plane of each frame.
-
-    Attributes:
-        power: d (H e), the noise's variance, (rows, blocks); NaN where a block is not known whole.
-        change: the largest of three blurred differences, as a variance of the noise.
-        around: brightness in the frames before and after.
-        middle: brightness in the frame itself.
-        near_texture: mean square of the scene after the filter H, from the frames before and after.
-        far_texture: the same from the two frames beyond.
-        frames: numbers of the measured frames.
-        brightness: mean of these frames.
-        moves: True if differences of frames return at other places in later frames.
-    """
-
-    power: np.ndarray
-    change: np.ndarray
-    around: np.ndarray
-    middle: np.ndarray
-    near_texture: np.ndarray
-    far_texture: np.ndarray
-    frames: list[int]
-    brightness: float
-    moves: bool
-
-    @property
-    def known(self) -> np.ndarray:
-        """True for blocks that are known whole, (rows, blocks)."""
-        texture = self.near_texture + self.far_texture
-        return np.isfinite(self.power + self.change + self.around + texture)
-
-    @property
-    def clusters(self) -> np.ndarray:
-        """Return the number of the group of each block that shares noise, (rows, blocks)."""
-        count, width = self.power.shape
-        chunk = np.arange(count) * len(self.frames) // count // CHUNK
-        numbers: np.ndarray = chunk[:, None] * width + np.arange(width)
-        return numbers
-
-
 def _measured_frames(movie: Sequence[Any]) -> list[int]:
     """Choose frames with two on either side, evenly, for about MAX_VALUES values."""
     values = _middle_of(np.asarray(movie[0])).size
@@ -326,7 +269,7 @@ def _differences(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _measure_blocks(
     movie: Sequence[Any], high_pass: np.ndarray, autocorrelation: np.ndarray, channels: int
-) -> list[_Blocks]:
+) -> list[NoiseBlocks]:
     """Measure blocks of the frames of a movie.
 
     Args:
@@ -364,7 +307,7 @@ def _measure_blocks(
         measures = table[:, channel].reshape(-1, 6, count).swapaxes(0, 1)
         brightness = float(np.nanmean(means_of_channels[:, channel]))
         power, change, around, middle, near, far = measures
-        one = _Blocks(power, change, around, middle, near, far, numbers, brightness, moves)
+        one = NoiseBlocks(power, change, around, middle, near, far, numbers, brightness, moves)
         blocks.append(one)
     return blocks
 
@@ -461,189 +404,8 @@ def _blurred_power(autocorrelation: np.ndarray) -> float:
     return float(gaussian_filter(once, BLUR, truncate=2)[2 * LAGS, 2 * LAGS])
 
 
-@dataclass(frozen=True)
-class _Line:
-    """The line a + b brightness of a channel.
-
-    Attributes:
-        a, b: its coefficients.
-        variance: at the mean brightness of the channel.
-        relative_error: standard error of that variance, relative to it.
-        still: True for the blocks that it was fitted to, (rows, blocks).
-    """
-
-    a: float
-    b: float
-    variance: float
-    relative_error: float
-    still: np.ndarray
-
-
-def _fit_channels(blocks: list[_Blocks]) -> list[_Line]:
-    """Fit a line to each channel; none where one of them has too few blocks.
-
-    A channel in which no value ever changes has no noise, and may stand beside others that have.
-    """
-    lines = []
-    for one in blocks:
-        line = _Line(0.0, 0.0, 0.0, 0.0, one.known) if _constant(one) else _fit(one)
-        if line is None:
-            return []
-        lines.append(line)
-    return lines if any(line.variance > 0 for line in lines) else []
-
-
-def _constant(blocks: _Blocks) -> bool:
-    """Return True if known blocks never change."""
-    change = blocks.change[blocks.known]
-    return change.size > 0 and not change.any()
-
-
-def _fit(blocks: _Blocks) -> _Line | None:
-    """Fit the line to the blocks that stand still; None where these are too few."""
-    known = blocks.known
-    if not known.any():
-        return None
-    typical = float(np.median(blocks.change[known]))
-    if not typical > 0:
-        return None
-    weight = np.zeros_like(blocks.power)
-    weight[known] = 1 / np.maximum(blocks.change[known], typical) ** 2
-    still = known
-    for _ in range(LINE_STEPS):
-        a, b = _Regression(blocks, weight, textured=False).line
-        expected = np.maximum(a + b * blocks.around, 0.05 * typical)
-        ratio = blocks.change / expected
-        floor = 1.0 if blocks.moves else _floor(ratio[known])
-        still = known & (ratio < CHANGED * floor)
-        if not still.any():
-            return None
-        weight = np.where(still, 1 / expected**2, 0)
-    regression = _Regression(blocks, weight, textured=True)
-    if abs(regression.slope_of_texture) < SURE_OF_TEXTURE:
-        regression = _Regression(blocks, weight, textured=False)
-    a, b = regression.line
-    variance = a + b * blocks.brightness
-    error = regression.error
-    if not variance > 0 or error is None:
-        return None
-    return _Line(a, b, variance, error / variance, still)
-
-
-def _uneven(blocks: _Blocks, line: _Line) -> bool:
-    """Return True if places have more noise than their brightness explains.
-
-    The line leaves them out as if they moved. Motion and events raise the power of a place in few
-    frames, or are smooth, and the filter H removes them: the median over the frames is of noise.
-    """
-    count = len(blocks.frames)
-    places = (count, -1, blocks.power.shape[1])
-    expected = line.a + line.b * blocks.around
-    known = blocks.known.reshape(places)
-    often = known.sum(0) > count / 2
-    if not often.any() or not line.variance > 0:
-        return False
-    power = np.where(known, blocks.power.reshape(places), np.nan)[:, often]
-    of_line = np.where(known, expected.reshape(places), np.nan)[:, often]
-    typical = np.nanmedian(power, 0)
-    of_line = np.nanmean(of_line, 0)
-    limit = 1 + max(RAISED_PLACE, RAISED_BY_CHANCE / np.sqrt(count))
-    excess = np.where(typical > limit * of_line, typical - of_line, 0)
-    return bool(excess.sum() > UNEVEN * of_line.sum())
-
-
-def _floor(ratio: np.ndarray) -> float:
-    """Return the power of blurred noise in units of what its autocorrelation says, or 1.
-
-    Where the noise is correlated in space, it is larger: all blocks have it then, while motion is
-    in some.
-    """
-    floor = float(np.percentile(ratio, 25)) / FLOOR_QUARTILE
-    return floor if floor > RAISED else 1.0
-
-
-class _Regression:
-    """Weighted regression of the power of blocks on their brightness, with instruments.
-
-    The brightness of the frames around is the instrument of that of the frame itself: their noises
-    are independent, so that noise does not flatten the line. Where a texture moves by fractions of
-    a pixel, the power grows with its mean square, which is regressed on in the same way.
-
-    Args:
-        blocks: the blocks.
-        weight: of each, 0 for those that do not count.
-        textured: regress on the texture, too.
-    """
-
-    def __init__(self, blocks: _Blocks, weight: np.ndarray, textured: bool) -> None:
-        counted = weight > 0
-        w = weight[counted] / weight[counted].sum()
-        middle, around = blocks.middle[counted], blocks.around[counted]
-        regressors = [np.ones_like(w)]
-        instruments = [np.ones_like(w)]
-        self.origin = float((w * middle).sum())
-        self.sloping = _weighted_correlation(w, middle, around) > LEAST_CONTRAST
-        if self.sloping:
-            regressors.append(middle - self.origin)
-            instruments.append(around - self.origin)
-        if textured:
-            regressors.append(blocks.far_texture[counted])
-            instruments.append(blocks.near_texture[counted])
-        columns = np.stack(regressors, 1)
-        weighted = np.stack(instruments, 1) * w[:, None]
-        solution = np.linalg.pinv(weighted.T @ columns) @ weighted.T
-        power = blocks.power[counted]
-        self.coefficients = solution @ power
-        self.influences = solution * (power - columns @ self.coefficients)
-        self.clusters = blocks.clusters[counted]
-        self.distance = blocks.brightness - self.origin
-
-    @property
-    def line(self) -> tuple[float, float]:
-        """The coefficients a and b; b is 0 where the brightness hardly differs."""
-        level = float(self.coefficients[0])
-        if not self.sloping:
-            return level, 0.0
-        b = float(self.coefficients[1])
-        return level - b * self.origin, b
-
-    @property
-    def error(self) -> float | None:
-        """Standard error of the line at the movie's mean brightness; None with too few blocks."""
-        influence = self.influences[0]
-        if self.sloping:
-            influence = influence + self.distance * self.influences[1]
-        return self._standard_error(influence)
-
-    @property
-    def slope_of_texture(self) -> float:
-        """The last coefficient, in standard errors; 0 where it has none."""
-        error = self._standard_error(self.influences[len(self.influences) - 1])
-        return float(self.coefficients[len(self.coefficients) - 1]) / error if error else 0.0
-
-    def _standard_error(self, influence: np.ndarray) -> float | None:
-        """Return the standard error of the sum of the influences of blocks.
-
-        Blocks of one place in frames that follow one another share noise: their influences are
-        added before they are squared.
-        """
-        sums = np.bincount(self.clusters, influence)
-        count = len(np.unique(self.clusters))
-        if count < MIN_CLUSTERS:
-            return None
-        return float(np.sqrt((sums**2).sum() * count / (count - 1)))
-
-
-def _weighted_correlation(weight: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
-    """Return the correlation of two arrays (n,) with weights of sum 1."""
-    first = one - (weight * one).sum()
-    second = other - (weight * other).sum()
-    power = (weight * first**2).sum() * (weight * second**2).sum()
-    return float((weight * first * second).sum() / np.sqrt(power)) if power > 0 else 0.0
-
-
 def _correlations(
-    movie: Sequence[Any], blocks: list[_Blocks], lines: list[_Line]
+    movie: Sequence[Any], blocks: list[NoiseBlocks], lines: list[NoiseLine]
 ) -> tuple[np.ndarray, float]:
     """Measure the correlation of the noise, in blocks that stand still.
 
@@ -711,12 +473,3 @@ def _lagged_power(plane: np.ndarray, still: np.ndarray) -> tuple[float, float]:
     far = _filtered(fourth - first, kernel) ** 2 + _filtered(fifth - second, kernel) ** 2
     counted = still & np.isfinite(near + far)
     return float(near[counted].sum()), float(far[counted].sum())
-
-
-def _unlike(blocks: _Blocks) -> bool:
-    """Return True if blocks have nothing to do with the same blocks of the frames around."""
-    known = blocks.known
-    count = max(1, int(known.sum()))
-    weight = np.full(count, 1 / count)
-    alike = _weighted_correlation(weight, blocks.middle[known], blocks.around[known])
-    return alike < LEAST_CONTRAST
