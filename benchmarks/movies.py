@@ -9,7 +9,7 @@ simple filters and of the bundled checkpoint with the truth, `methods` trains.
 
 Every movie is generated: cells of a few pixels on a textured ground, seen through a blur of one
 pixel. On one thread, of movies of 60 frames of 128 x 128, `noise` takes 3 s for each, `estimate`
-30 s; `methods` takes about ten minutes for each movie of 256 x 256.
+30 s; `methods` takes most of an hour for each movie of 256 x 256.
 """
 
 import argparse
