@@ -99,6 +99,21 @@ class InputError(ValueError):
         self.reason = reason
 
 
+def one_line(error: BaseException, limit: int | None = None) -> str:
+    """Return the message of an error without line breaks.
+
+    Args:
+        error: the error.
+        limit: the letters at most; None: all.
+
+    Returns:
+        The beginning of the message; the name of the error's class if it has none.
+    """
+    words = str(error).split()
+    message = " ".join(words)
+    return message[:limit] or type(error).__name__
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALL = 2**18  # bytes of an array that is read rather than mapped
 NEARLY_FULL = 2**16  # bytes left on a disk where a failed write is put down to the lack of space

@@ -8,7 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from n2n_lightning.files import InputError
+from n2n_lightning.files import InputError, one_line
 
 _HINT = ", set env var HYDRA_FULL_ERROR=1 to see chained exception."
 # of values; MisconfigurationException is Lightning's
@@ -54,8 +54,7 @@ def construct(
             cause = error.__cause__
         if isinstance(cause, InputError) and not foreign:
             raise cause from None
-        line = " ".join(str(cause).split()) or type(cause).__name__
-        line = explained(line.removesuffix(_HINT))
+        line = explained(one_line(cause).removesuffix(_HINT))
         names_option = re.match(r"\w+(\.\w+)+=", line) and not foreign
         raise InputError(line if names_option else f"{group}: {line}") from error
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_lightning.files import DiskFull, InputError, out_of_descriptors
+from n2n_lightning.files import DiskFull, InputError, one_line, out_of_descriptors
 from n2n_lightning.formats import converters, dicom_files
 from n2n_lightning.formats.gzipped import Gzipped, is_gzipped
-from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values, one_line
+from n2n_lightning.formats.picture import TYPES, Packed, Picture, Values
 from n2n_lightning.paths import is_clutter, is_dangling, parse_frames, shown_frames, split_frames
 
 __all__ = [

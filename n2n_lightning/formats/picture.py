@@ -388,21 +388,6 @@ class Picture:
         self._save(path, results)
 
 
-def one_line(error: BaseException, limit: int) -> str:
-    """Return the message of an error without line breaks.
-
-    Args:
-        error: the error.
-        limit: the letters at most.
-
-    Returns:
-        The beginning of the message; the name of the error's class if it has none.
-    """
-    words = str(error).split()
-    message = " ".join(words)
-    return message[:limit] or type(error).__name__
-
-
 def components(name: str) -> list[str]:
     """Split a path inside a file into names.
 

@@ -15,8 +15,8 @@ import numpy as np
 import tifffile
 
 from n2n_lightning.arrays.axes import of_tiff
-from n2n_lightning.files import InputError
-from n2n_lightning.formats.picture import MOSAICS, Picture, Values, one_line
+from n2n_lightning.files import InputError, one_line
+from n2n_lightning.formats.picture import MOSAICS, Picture, Values
 from n2n_lightning.formats.raw_array import RawArray, flush
 
 # Numbers of tags.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from n2n_lightning.arrays.outlier_lists import OutlierCounts
-from n2n_lightning.files import DiskFull, InputError, replacing
+from n2n_lightning.files import DiskFull, InputError, one_line, replacing
 from n2n_lightning.formats import Picture, ending, opened
 from n2n_lightning.formats.picture import AskedAxes, ReadAs, Values
 from n2n_lightning.formats.units import in_unit_of, mean_of_halves, rescaled
@@ -317,5 +317,5 @@ def _explained_errors(source: Path, target: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise InputError(f"{source}: {type(error).__name__}: {reason}") from error
