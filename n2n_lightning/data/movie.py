@@ -48,7 +48,7 @@ class Movie(UserImages):
             Lecoq et al., Nature Methods 2021), so that an event that begins in it is lost.
         share: of the pixels of a frame that are hidden, and learnt.
         mask: height and width of what is hidden around each of them, or frames, height and width,
-            see HiddenPixels; `auto`: the pixel alone.
+            see HiddenPixels; `auto`: by the correlation of the noise as measured.
         frames: which frames are targets, in Python's slice syntax, `10:50` or `0::2`; None: all.
             The frames around them come from all of the movie, with a step from those that are whole
             steps away. `all` takes interleaved channels as they are. `movie.tif[10:50]` as `noisy`
