@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +25,7 @@ from n2n_lightning.metrics.autocorrelation import LAGS
 from n2n_lightning.metrics.movie_noise import movie_noise
 from n2n_lightning.metrics.movie_score import MovieScore
 from n2n_lightning.metrics.movie_traces import Traces, active_regions
+from n2n_lightning.training.checkpointing import forget_scores
 from tests.conftest import run
 
 
@@ -429,3 +431,50 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(tmp_path, said):
     (stored / "overrides.yaml").write_text("[]\n")
     config, _ = continued_config(tmp_path, [])
     assert config.data.blind == ("pixels" if said else "frame")
+
+
+def test_scores_of_another_kind_are_not_compared_with_when_a_run_goes_on(trained, tmp_path):
+    folder, _ = trained
+    shutil.copytree(folder / "run", tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    stored = torch.load(last, weights_only=True)
+    assert stored["n2n_lightning"].pop("reference") == "stein"  # as an earlier version stored it
+    for row in stored["n2n_lightning"]["history"]:
+        row["val_mse_estimate"] = 1e-9
+    (best,) = [key for key in stored["callbacks"] if key.startswith("Best")]
+    stored["callbacks"][best]["best_model_score"] = torch.tensor(1e-9)
+    torch.save(stored, last)
+    done = run("train", f"resume={tmp_path / 'run'}", "trainer.max_epochs=3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the scores up to epoch 2 are of another kind") == 1
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["best_epoch"] == 3
+    assert torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["epoch"] == 2
+    with open(tmp_path / "run/metrics.csv") as file:
+        assert all(row["val_mse_estimate"] for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("before", "reference", "kept"),
+    [
+        (None, "clean", True),
+        (None, "stein", False),
+        ("stein", "stein", True),
+        ("stein", "hidden", False),
+    ],
+)
+def test_what_watches_a_score_forgets_one_of_another_kind(before, reference, kept):
+    watching = "EarlyStopping{'monitor': 'val_psnr_estimate', 'mode': 'max'}"
+    other = "EarlyStopping{'monitor': 'train_loss', 'mode': 'min'}"
+    history = [{"epoch": 1, "train_loss": 0.1, "val_psnr_estimate": 60.0}]
+    plateau = {"best": 60.0, "mode_worse": -np.inf, "num_bad_epochs": 2}
+    checkpoint = {
+        "n2n_lightning": {"history": history},
+        "callbacks": {watching: {"best_score": 60.0}, other: {"best_score": 0.1}},
+        "lr_schedulers": [plateau, {"last_epoch": 1}],
+    }
+    forget_scores(checkpoint, before, reference)
+    assert (watching in checkpoint["callbacks"]) == kept
+    assert other in checkpoint["callbacks"]
+    assert (plateau["best"] == 60) == kept
+    assert ("val_psnr_estimate" in checkpoint["n2n_lightning"]["history"][0]) == kept

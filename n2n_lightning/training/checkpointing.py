@@ -97,6 +97,39 @@ def _warn(message: str) -> None:
     print("warning:", message, file=sys.stderr)
 
 
+def forget_scores(checkpoint: dict[str, Any], before: str | None, reference: str) -> None:
+    """Take scores out of a checkpoint that those of the run from now on do not compare with.
+
+    Earlier versions compared the frames of movies with the ones next to them. Where the noise of a
+    movie can be measured in one version alone, the run changes its score, too.
+
+    Args:
+        checkpoint: its content, changed in place: the history, the states of callbacks and
+            schedules that watch a score.
+        before: the reference of its scores; None: it was not stored.
+        reference: that of the run, see NoisyPairs.
+    """
+    if before == reference or (before is None and reference not in ("stein", "hidden")):
+        return
+    ours = checkpoint["n2n_lightning"]
+    rows = []
+    for row in ours["history"]:
+        rows.append({k: v for k, v in row.items() if not k.startswith(("val_", "noisy_"))})
+    if rows == ours["history"]:
+        return
+    ours["history"] = rows
+    for key in list(checkpoint["callbacks"]):
+        if "'monitor': 'val_" in key:
+            del checkpoint["callbacks"][key]
+    for state in checkpoint["lr_schedulers"]:
+        if "mode_worse" in state:  # ReduceLROnPlateau
+            state |= {"best": state["mode_worse"], "num_bad_epochs": 0}
+    _warn(
+        f"the scores up to epoch {len(rows)} are of another kind (metrics.csv has them); the best"
+        " epoch is one of those that follow"
+    )
+
+
 class Best(_Checkpoint):
     """`best.ckpt`, of the epoch with the best score.
 

@@ -28,6 +28,7 @@ from n2n_lightning.metrics.noisy_reference import Estimates
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.metrics.psnr_over_batches import psnr_metrics
 from n2n_lightning.networks import apply, network_spec, to_channels_last
+from n2n_lightning.training.checkpointing import forget_scores
 from n2n_lightning.training.schedulers import time_spent, timer_of
 
 Batch = dict[str, Tensor] | Sequence[Tensor]
@@ -510,12 +511,14 @@ class Denoiser(pl.LightningModule):
         checkpoint["n2n_lightning"] = {
             "format": FIRST_FORMAT,
             "history": self.history,
+            "reference": self.reference,
             "train_sum": self._total("train").tolist(),
         }
         checkpoint["n2n_lightning"] |= self.spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint["n2n_lightning"]
+        forget_scores(checkpoint, ours.get("reference"), self.reference)
         self.history = ours["history"]
         self._sums["train"] = (
             torch.tensor(ours["train_sum"], dtype=torch.float64) / self.trainer.world_size
