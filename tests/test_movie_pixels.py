@@ -315,6 +315,59 @@ def test_pairs_of_a_movie_whose_noise_is_unknown_have_no_score(tmp_path):
     assert not torch.equal(ready["target"], ready["input"])
 
 
+def folder_of(path, uneven: int, short: int, count: int = 12):
+    """Save movies of which some have noise that differs from place to place, and some 2 frames."""
+    path.mkdir()
+    for i in range(count):
+        noisy = movie(8, 64, seed=i).astype(np.float32)
+        if i == uneven:
+            noisy[:, :, 32:] += np.random.default_rng(i).normal(0, 40, (8, 64, 32))
+        np.save(path / f"{i:02}.npy", noisy[:2] if i == short else noisy)
+    return path
+
+
+def test_one_movie_with_unknown_noise_leaves_the_others_their_score(tmp_path):
+    data = loaded(folder_of(tmp_path / "movies", 10, 7), layout="NHW")
+    assert (data.context, data.sees_middle) == (2, True)
+    assert data.reference == "stein"
+    assert list(data.scored) == [4, 5, 6, 8, 9, 11]
+    notes = " ".join(data.notes)
+    assert "07.npy is left out of the score: the movie has 2 frames" in notes
+    assert "10.npy is left out of the score: the noise differs from place to place" in notes
+    noisy = {}
+    for batch in data.val_dataloader():  # of 12 movies one is held out
+        ready = data.make_pair(batch, BatchDraws(0, 0, 0), training=False)
+        noisy.setdefault(int(batch["scene"]), ready["noise"])
+    assert set(noisy) == {11}
+    assert noisy[11].measurable
+
+
+def test_movies_that_can_be_scored_are_held_out_if_the_last_cannot(tmp_path):
+    data = loaded(folder_of(tmp_path / "movies", 11, 10, 20), layout="NHW", val_share=0.05)
+    assert data.reference == "stein"
+    scenes = {int(batch["scene"]) for batch in data.val_dataloader()}
+    assert scenes == {19}
+    (tmp_path / "movies/19.npy").unlink()
+    shutil.copy(tmp_path / "movies/10.npy", tmp_path / "movies/18.npy")
+    data = loaded(tmp_path / "movies", layout="NHW", val_share=0.05)
+    assert {int(batch["scene"]) for batch in data.val_dataloader()} == {17}
+    assert data.movies.names[17].endswith("17.npy")
+    batch = next(iter(data.val_dataloader()))
+    assert torch.equal(batch["frame"][0], data.movies.image(17, 0))
+    assert len(data.training_scenes.scenes) == 18
+    assert data.training_scenes.scenes.names[-1].endswith("18.npy")
+
+
+def test_movies_that_cannot_be_scored_follow_the_loss_of_hidden_pixels(tmp_path):
+    path = tmp_path / "movies"
+    path.mkdir()
+    for i in range(3):
+        np.save(path / f"{i}.npy", movie(4, 64, seed=i))
+    data = loaded(path, layout="NHW")
+    assert (data.reference, list(data.scored)) == ("hidden", [])
+    assert any("PSNR cannot be estimated: the movie has 4 frames" in note for note in data.notes)
+
+
 def test_the_noise_follows_a_change_of_units(path):
     data = loaded(path)
     before = data.noise_of(0)

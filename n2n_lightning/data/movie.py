@@ -42,7 +42,7 @@ class Movie(UserImages):
         noisy: a file with a movie, or a folder with movies, or with the frames of one.
         within: frames up to this far apart are a pair, in either order.
         context: frames before and after one that are part of the input; 0: pairs of frames; `auto`:
-            2, or as many as the shortest movie has.
+            2, or as many as the longest movie has (with `blind=frame` the shortest).
         blind: with a context, what the network does not see of the frame that it learns: `pixels`,
             single ones (hidden_pixels.HiddenPixels), or `frame`, all of it (DeepInterpolation,
             Lecoq et al., Nature Methods 2021), so that an event that begins in it is lost.
@@ -134,7 +134,9 @@ class Movie(UserImages):
             Windows of the training frames, and frames held out.
         """
         scenes = self._prepared(self._read(read_movies, self.noisy))
-        self.context = self._chosen_context(min(scenes.counts_of_all))
+        # beyond the ends of a movie its end frame is repeated, unless all of it is hidden
+        count_of = max if self.blind_to == "pixels" else min
+        self.context = self._chosen_context(count_of(scenes.counts_of_all))
         self.sees_middle = self.context > 0 and self.blind_to == "pixels"
         self.movies = scenes
         self._measure_noise()
@@ -161,16 +163,27 @@ class Movie(UserImages):
         """Measure the noise of the movies that are scored; set the reference of validation.
 
         Without clean images the score is Stein's estimate (metrics.movie_score), which needs the
-        variance of the noise. Of many movies the last ones are measured, which are held out.
+        variance of the noise. Of many movies the last ones are measured, which are held out. Those
+        whose noise is not known are not scored.
         """
         assert self.movies is not None
-        self.scored = range(len(self.movies))[-MOVIES_MEASURED:]
-        noises = [self.noise_of(i) for i in self.scored]
-        unknown = [noise.reason for noise in noises if not noise.measurable]
-        self.reference = "stein"
-        if unknown:
-            self.reference = "hidden"
-            self.notes.append(f"PSNR cannot be estimated: {unknown[0]}")
+        last = range(len(self.movies))[-MOVIES_MEASURED:]
+        unknown = [i for i in last if not self.noise_of(i).measurable]
+        self.scored = [i for i in last if i not in unknown]
+        self.reference = "stein" if self.scored else "hidden"
+        if not self.scored:
+            self.notes.append(f"PSNR cannot be estimated: {self.noise_of(unknown[0]).reason}")
+            return
+        for i in unknown:
+            name = self.movies.names[i]
+            self.notes.append(f"{name} is left out of the score: {self.noise_of(i).reason}")
+
+    def _chosen_to_hold_out(self, count: int, held: int) -> Tensor:
+        """Return the last movies; where none of them can be scored, the last that can be."""
+        last = super()._chosen_to_hold_out(count, held)
+        if self.scored and not set(last.tolist()) & set(self.scored):
+            return torch.tensor(self.scored[-held:])
+        return last
 
     def _hidden_pixels(self) -> HiddenPixels:
         """Return what hides pixels, given the axes of the data."""
@@ -184,22 +197,22 @@ class Movie(UserImages):
             # a single movie is cut across its longest side, see _cut_in_two
             sides = (*planes[len(planes) - 2 :], max(self.movies.smallest) // 2)
             largest = min((min(sides) - 4) // 2, LARGEST_MASK)
-            mask = mask_of([self.noise_of(i) for i in self.scored], largest)
+            mask = mask_of([self.noise_of(i) for i in self._measured], largest)
             if mask != (1, 1):
                 shown = f"[{','.join(map(str, mask))}]"
                 self.notes.append(f"the noise is correlated: {option('data.mask', shown)}")
         return HiddenPixels(self.share, mask, cubes)
 
-    def _chosen_context(self, shortest: int) -> int:
-        """Return the context, given the frames of the shortest movie."""
+    def _chosen_context(self, length: int) -> int:
+        """Return the context, given the frames of a movie."""
         if isinstance(self.asked_context, str):
-            return min(CONTEXT, (shortest - 1) // 2)
+            return min(CONTEXT, (length - 1) // 2)
         context = self.asked_context
-        if context and shortest < 2 * context + 1:
+        if context and length < 2 * context + 1:
             raise InputError(
                 "data.context",
                 context,
-                f"needs {2 * context + 1} frames, and {self.noisy} has {shortest}",
+                f"needs {2 * context + 1} frames, and {self.noisy} has {length}",
             )
         return context
 
@@ -270,8 +283,7 @@ class Movie(UserImages):
         train, held_out = self._hold_out(scenes)
         val: Dataset | None = None
         if held_out is not None:
-            first = len(scenes) - len(held_out)
-            val = FrameWindows(held_out, self.context, self.sees_middle, first)
+            val = FrameWindows(held_out, self.context, self.sees_middle, self.held_scenes)
         return TrainingScenes(train, self.stats, "movie", self.within, validation=val)
 
     def _windows_of(self, train: SceneSet) -> int:
@@ -340,6 +352,7 @@ class Movie(UserImages):
         noise = None
         if self.reference == "stein":
             noise = self.noise_of(int(batch["scene"]))
+            noise = noise if noise.measurable else None
         ready = {
             "input": shown,
             "target": frame,
@@ -532,16 +545,20 @@ class FrameWindows(Dataset):
         scenes: the movies that are held out.
         context: frames before and after one; 0: each is shown alone.
         sees_middle: the network sees the frame between them, too.
-        first_scene: the number of the first movie among all.
+        numbers: of these movies among all, (N,); None: they are all.
     """
 
     def __init__(
-        self, scenes: SceneSet, context: int, sees_middle: bool = False, first_scene: int = 0
+        self,
+        scenes: SceneSet,
+        context: int,
+        sees_middle: bool = False,
+        numbers: Tensor | None = None,
     ) -> None:
         self.scenes = scenes
         self.context = context
         self.sees_middle = sees_middle
-        self.first_scene = first_scene
+        self.numbers = scenes.indices if numbers is None else numbers
         self.scene, self.first = neighbouring_captures(scenes, SCORED_FRAMES)
 
     def __len__(self) -> int:
@@ -552,7 +569,7 @@ class FrameWindows(Dataset):
         first = self.first[key.images]
         shown, distances = frames_around(self.scenes, scene, first, self.context, self.sees_middle)
         ready = {
-            "scene": scene + self.first_scene,
+            "scene": self.numbers[scene],
             "input": shown,
             "distances": distances,
             "frame": self.scenes.take(scene, first),

@@ -114,6 +114,7 @@ class UserImages(NoisyPairs):
         # names of all scenes that were read, and the numbers of those that are not blank
         self._all_names: list[str] = []
         self._used = torch.zeros(0, dtype=torch.long)
+        self.held_scenes = torch.zeros(1, dtype=torch.long)  # their numbers; of one, a part of it
 
     def setup(self, stage: str | None = None) -> None:
         """See NoisyPairs."""
@@ -262,8 +263,14 @@ class UserImages(NoisyPairs):
         if len(scenes) == 1:
             return self._cut_in_two(scenes.as_one_size())
         held = min(held, len(scenes) - 1)  # one is left to train on
-        train = scenes.part(scenes.indices[:-held])
-        return train, scenes.part(scenes.indices[-held:])
+        self.held_scenes = self._chosen_to_hold_out(len(scenes), held)
+        stays = torch.ones(len(scenes), dtype=torch.bool)
+        stays[self.held_scenes] = False
+        return scenes.part(scenes.indices[stays]), scenes.part(self.held_scenes)
+
+    def _chosen_to_hold_out(self, count: int, held: int) -> Tensor:
+        """Return the numbers of the scenes that are held out, ascending: the last ones."""
+        return torch.arange(count - held, count)
 
     def _cut_in_two(self, scenes: EqualSizeScenes) -> tuple[EqualSizeScenes, EqualSizeScenes]:
         """Cut a single scene across its longest side: a part to train on, one to validate on."""
