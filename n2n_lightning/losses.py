@@ -10,6 +10,9 @@ from itertools import product
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from n2n_lightning.files import InputError
 
 
 class Loss(nn.Module):
@@ -108,6 +111,51 @@ class LogL2(Loss):
             errors.append(super().forward(image, wanted))
         half_step = 0.5 / 255  # of 8 bit
         return (torch.stack(errors) + half_step**2).log().mean()
+
+
+class RegionalLogL2(LogL2):
+    """LogL2, and the squared bias of regional means, as a share of the mean squared error.
+
+    The mean squared error alone lets a network take faint events for noise. The same window with
+    other noise has errors e1 and e2; as the noises are independent, the mean of (G e1) (G e2) over
+    pixels, G a mean over `side` x `side` pixels, is an unbiased estimate of the squared bias of
+    what a region's mean shows.
+
+    Args:
+        weight: of the bias.
+        side: of the regions, in pixels.
+    """
+
+    def __init__(self, weight: float = 4.0, side: int = 7) -> None:
+        super().__init__()
+        self.weight = weight
+        self.side = side
+
+    def second_pass(
+        self,
+        denoise: Callable[[Tensor], Tensor],
+        batch: dict[str, Tensor],
+        output: Tensor,
+    ) -> Tensor:
+        """Return the term to add to the loss.
+
+        Args:
+            denoise: the network, not used.
+            batch: with `window`: rows 0 and 1, 2 and 3, ... are of one window each, see
+                data.photo_movies.PhotoMovies; and `target`, clean, (B, C, H, W).
+            output: of the network, in the shape of the target.
+
+        Returns:
+            A scalar; it may be below 0.
+        """
+        if "window" not in batch:
+            raise InputError("loss", "regional", "needs data=photo_movies, which has noise twice")
+        error = output - batch["target"]
+        power = error.detach().square().flatten(1).mean(1) + (0.5 / 255) ** 2
+        region = functional.avg_pool2d(error, self.side, stride=1)
+        squared_bias = (region[0::2] * region[1::2]).flatten(1).mean(1)
+        power_of_window = (power[0::2] + power[1::2]) / 2
+        return self.weight * (squared_bias / power_of_window).mean()
 
 
 class Neighbor2NeighborRegularizer(nn.Module):

@@ -127,6 +127,16 @@ def test_every_experiment_runs_one_batch(name, course, tmp_path):
             "fabrics": 1,
             "root": root,
         }
+    elif name == "movie":
+        config["data"] |= {
+            "train_pairs": 8,
+            "batch_size": 4,
+            "size": 32,
+            "held": None,
+            "leaves": 1,
+            "specimens": 1,
+            "root": str(photographs(tmp_path / "photos", 3, 160)),
+        }
     elif name in ("n2n_single", "half_volumes"):
         config["data"] |= {"batch_size": 2, "train_pairs": 8}
     elif name.startswith("n2n") or name == "best":

@@ -58,6 +58,8 @@ class NoisyPairs(pl.LightningDataModule):
         thinned: whether the network learns from halves of photon counts.
         context: of movies, how many frames before and after one are the input; 0: pairs of frames.
         sees_middle: with a context: the frame itself is part of the input, too.
+        subtracts_from_middle: networks that can (DRUNet) subtract the noise from the frame itself;
+            False: from the mean of all frames that they see.
         repeats: whether captures of a scene show the same thing, so that what one of them lacks is
             none of it.
         scale: the stored value that is white for PSNR; None: the largest of its type, or 1 for
@@ -122,6 +124,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.thinned = False
         self.context = 0
         self.sees_middle = False
+        self.subtracts_from_middle = False
         self.repeats = True
         self.scale: float | None = None
         self.limits: tuple[float, float] | None = None

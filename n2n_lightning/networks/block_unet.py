@@ -15,6 +15,7 @@ from n2n_lightning.networks.network import (
     CONVOLUTION,
     Network,
     checked_dims,
+    middle_frame,
     receptive_radius_of,
     sizes,
 )
@@ -141,6 +142,7 @@ class _BlockUNet(Network):
         out_channels: of the result; None: as many as the input has.
         equivariant: see DRUNet.
         dims: 2 for images, 3 for volumes.
+        middle: see DRUNet.
     """
 
     def __init__(
@@ -153,9 +155,11 @@ class _BlockUNet(Network):
         out_channels: int | None,
         equivariant: bool = False,
         dims: int = 2,
+        middle: bool = False,
     ) -> None:
         super().__init__()
         self.equivariant = equivariant
+        self.middle = middle
         convolution = CONVOLUTION[checked_dims(dims)]
         self.out_channels = out_channels or channels
         sizes(widths=widths)
@@ -201,7 +205,10 @@ class _BlockUNet(Network):
         for up, blocks in zip(self.up, self.decoder, strict=True):
             upsampled = shuffled(up(x))
             x = blocks(upsampled + skips.pop())
-        start = self.start(image, self.out_channels)
+        if self.middle:
+            start = middle_frame(image, self.out_channels)
+        else:
+            start = self.start(image, self.out_channels)
         return start - self.output(x)
 
 
@@ -242,6 +249,8 @@ class DRUNet(_BlockUNet):
             differences of pixels alone; Herbreteau et al., NeurIPS 2023, do the same with all
             layers.
         dims: 2 for images, 3 for volumes.
+        middle: of several frames, the noise is subtracted from the middle one; False: from their
+            mean.
     """
 
     def __init__(
@@ -252,6 +261,7 @@ class DRUNet(_BlockUNet):
         out_channels: int | None = None,
         equivariant: bool = False,
         dims: int = 2,
+        middle: bool = False,
     ) -> None:
         block = partial(_ResidualBlock, dims=dims)
         super().__init__(
@@ -263,4 +273,5 @@ class DRUNet(_BlockUNet):
             out_channels,
             equivariant,
             dims,
+            middle,
         )

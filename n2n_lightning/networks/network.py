@@ -91,6 +91,20 @@ class Network(nn.Module):
         return output
 
 
+def middle_frame(image: Tensor, channels: int) -> Tensor:
+    """Return the frame in the middle of several, one after the other along the channels.
+
+    Args:
+        image: (B, n x channels, ...), n odd.
+        channels: of a frame.
+
+    Returns:
+        A view, (B, channels, ...).
+    """
+    first = (image.shape[1] // channels) // 2 * channels
+    return image[:, first : first + channels]
+
+
 def _named_arguments(make: Any, /, *args: Any, **named: Any) -> dict[str, Any]:
     """Return the arguments of a constructor by their names, defaults included.
 

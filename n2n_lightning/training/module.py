@@ -214,6 +214,7 @@ class Denoiser(pl.LightningModule):
             return self._score_frame(batch)
         listed = listed_in(batch)
         self.outlier_pixels += listed.count
+        noisy = batch.get("frame", noisy)  # of several frames the one that is denoised
         output, noisy = listed.restored(output), listed.restored(noisy)
         if self.reference == "noisy":
             self._estimate(batch, listed, noisy, output)

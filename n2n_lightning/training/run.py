@@ -466,7 +466,9 @@ def _dims(model: dict[str, Any]) -> int | str:
 def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
     """Return the channels of the network's input and output for data that were set up."""
     if data.context:
-        return {"channels": data.input_channels, "out_channels": data.channels}
+        channels = {"channels": data.input_channels, "out_channels": data.channels}
+        middle = {"middle": True} if data.subtracts_from_middle else {}
+        return channels | middle
     if "out_channels" in model:
         return {"channels": data.channels, "out_channels": None}
     return {"channels": data.channels}

@@ -89,7 +89,8 @@ def weights(network: nn.Module, init: str, channels: int) -> str:
 
     Where the number of channels differs, the layer that reads the image is summed over the old
     channels, or copied and shared among new ones, and the layer that writes it is their mean, or
-    copied.
+    copied. A network that subtracts the noise from the middle one of several frames (DRUNet's
+    `middle`) begins as the old one of that frame alone.
 
     Args:
         network: of the checkpoint's kind.
@@ -136,9 +137,13 @@ def copy(trained: TrainedDenoiser, network: nn.Module, channels: int, init: str)
         raise InputError("init", init, f"is of another kind of network than {kind}")
     fitted = {}
     changed = []
+    grows = _subtracts_from_middle(network) and not _subtracts_from_middle(trained.network)
     for name, value in new.items():
-        weight = _fitted(old[name], value.shape, trained.inputs, channels)
         shape = old[name].shape
+        if grows and name == "first.weight":
+            weight = _of_middle_frame(old[name], value.shape, trained.equivariant)
+        else:
+            weight = _fitted(old[name], value.shape, trained.inputs, channels)
         if weight.shape != value.shape:
             raise InputError("init", init, f"its layer {name} does not fit, {list(shape)}")
         if shape != value.shape:
@@ -175,6 +180,23 @@ def _shared_among(value: Tensor, before: int, after: int) -> Tensor:
     total = image.sum(1, keepdim=True)
     shared = total.expand(-1, after, *total.shape[2:]) / after
     return torch.cat((others, shared), 1)
+
+
+def _subtracts_from_middle(network: nn.Module) -> bool:
+    return bool(getattr(network, "middle", False))
+
+
+def _of_middle_frame(weight: Tensor, shape: torch.Size, equivariant: bool) -> Tensor:
+    """Fit a first layer (O, I, h, w) to grey frames: weights for the middle one, else zeros.
+
+    An equivariant network subtracts the mean of each filter (block_unet._Difference), which would
+    be another one with the zeros.
+    """
+    if equivariant:
+        weight = weight - weight.mean((1, 2, 3), keepdim=True)
+    grown = weight.new_zeros(shape)
+    grown[:, shape[1] // 2] = weight.sum(1)
+    return grown
 
 
 def _in_space(weight: Tensor, shape: torch.Size) -> Tensor:
