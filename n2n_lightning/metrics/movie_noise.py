@@ -27,11 +27,11 @@ from scipy.ndimage import correlate, gaussian_filter
 
 from n2n_lightning.metrics.autocorrelation import (
     LAGS,
-    correlated_noise,
     lagged_products,
     white_autocorrelation,
 )
 from n2n_lightning.metrics.frame_drift import BLOCK_SIDE, BLUR, block_means, registered
+from n2n_lightning.metrics.noise_law import CORRELATED, NoiseLaw
 from n2n_lightning.metrics.noise_line import NoiseBlocks, NoiseLine, fit_channels, uneven, unlike
 
 REACH = 2  # frames on either side of the one whose noise is measured
@@ -41,7 +41,6 @@ MIN_FRAMES = 12  # measured, however large they are
 MAX_SIDE = 1024  # pixels: of larger frames the middle is measured
 # Correlation of differences of frames with later ones that noise does not have.
 TRAVEL = 0.02
-CORRELATED = 0.1  # correlation of the noise from which an offset is named
 NOTICEABLE = 0.03  # correlation from which the high-pass filter avoids an offset
 FILTER_SIDES = (5, 9, 13, 17)  # pixels: the smallest that has enough uncorrelated neighbours
 CORRELATION_FRAMES = 24  # on which the correlation is measured
@@ -51,80 +50,16 @@ CORRELATION_STEPS = 3  # refinements of the autocorrelation; white noise needs o
 
 
 @dataclass(frozen=True)
-class MovieNoise:
+class MovieNoise(NoiseLaw):
     """The variance of a movie's noise, a + b brightness in each channel, in stored units.
 
     Attributes:
-        a: the variance at brightness 0, (C,).
-        b: the slope, (C,).
-        standard_error: of the variance at the mean brightness of the movie, relative to it.
-        brightness: the mean of the movie, (C,).
-        autocorrelation: of the noise in space, (2 LAGS + 1, 2 LAGS + 1), 1 in the middle; 0
-            elsewhere where the noise is white.
         in_time: the correlation of the noise of neighbouring frames.
         still_share: the share of the blocks that were measured.
-        reason: why the noise is not measurable; empty if it is.
     """
 
-    a: np.ndarray
-    b: np.ndarray
-    standard_error: float
-    brightness: np.ndarray
-    autocorrelation: np.ndarray
     in_time: float
     still_share: float
-    reason: str = ""
-
-    @property
-    def measurable(self) -> bool:
-        """True if the variance is known."""
-        return not self.reason
-
-    @property
-    def in_space(self) -> dict[tuple[int, int], float]:
-        """Correlations of more than 0.1, by offset (rows, columns) in one half plane."""
-        offsets = {}
-        for row, column in np.argwhere(abs(self.autocorrelation) > CORRELATED) - LAGS:
-            if (row, column) > (0, 0):
-                correlation = self.autocorrelation[row + LAGS, column + LAGS]
-                offsets[int(row), int(column)] = float(correlation)
-        return offsets
-
-    def variance(self, brightness: Any) -> Any:
-        """Return a + b brightness, without a bound: of noisy values the mean is unbiased.
-
-        Args:
-            brightness: one value, values (C,), or a frame (C, ...); of volumes the planes may be
-                along the channels, (C D, H, W). Of one channel any shape.
-        """
-        return _per_channel(self.a, brightness) + _per_channel(self.b, brightness) * brightness
-
-    def direction(self, denoised: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-        """Draw noise with the covariance of the movie's noise, for Stein's estimate.
-
-        Args:
-            denoised: a frame, (C, H, W) or (C D, H, W), stored units.
-            draws: the generator.
-
-        Returns:
-            In that shape, float64. White noise is drawn as signs, whose products vary least.
-        """
-        deviation = np.sqrt(np.maximum(self.variance(np.float64(denoised)), 0))
-        if np.count_nonzero(self.autocorrelation) == 1:
-            signs: np.ndarray = draws.choice([-1.0, 1.0], deviation.shape)
-            return signs * deviation
-        return deviation * correlated_noise(deviation.shape, self.autocorrelation, draws)
-
-
-def _per_channel(values: np.ndarray, brightness: Any) -> Any:
-    """Return values (C,) in a shape that broadcasts with a brightness, see `variance`."""
-    shape = np.shape(brightness)
-    if len(values) == 1:
-        return values[0]
-    if not shape:
-        return values
-    planes = np.repeat(values, shape[0] // len(values))
-    return planes.reshape(-1, *[1] * (len(shape) - 1))
 
 
 def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise:
@@ -174,7 +109,7 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
         autocorrelation,
         in_time,
         float(np.mean([line.still.mean() for line in lines])),
-        reason,
+        reason=reason,
     )
 
 
@@ -196,7 +131,7 @@ def _joint_error(lines: list[NoiseLine], gain_error: float) -> float:
 def _unknown(reason: str) -> MovieNoise:
     nothing = np.full((2 * LAGS + 1, 2 * LAGS + 1), np.nan)
     line = np.array([np.nan])
-    return MovieNoise(line, line, np.nan, line, nothing, np.nan, 0.0, reason)
+    return MovieNoise(line, line, np.nan, line, nothing, np.nan, 0.0, reason=reason)
 
 
 def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
