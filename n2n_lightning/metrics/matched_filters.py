@@ -1,0 +1,397 @@
+"""Matched filters for faint structure in noise: spots, line segments, gratings and raised power.
+
+Each filter has unit power under the noise, so that its response to noise alone has variance 1. The
+threshold comes from the expected number of maxima of a smooth Gaussian field (Adler, The Geometry
+of Random Fields, 1981, section 6.9; Worsley et al., Human Brain Mapping 1996), bounded by the
+number of pixels, so that an image of noise has a response above it with a given probability.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.ndimage import minimum_filter, uniform_filter
+from scipy.special import gammaincc, ndtr, ndtri
+
+from n2n_lightning.metrics.autocorrelation import LAGS
+
+SPOTS = (0.0, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8, 6.8, 9.6)  # pixels: deviations; 0: one pixel
+LINE_WIDTHS = (0.6, 1.2)  # pixels: deviations across
+LINE_LENGTHS = (4.0, 9.0)  # pixels: deviations along
+ANGLES = 12
+GRATINGS = (4, 7, 12)  # pixels: deviations of the windows
+WINDOW = 5  # deviations: side of such a window
+LEAST_CYCLES = 2.0  # in a window: below, spots and lines say it
+ENERGIES = (8, 16, 32)  # pixels: sides of the windows in which power is summed
+# The filters overlap: share of the sum of their probabilities that is theirs together, by
+# benchmarks/certificate.py (maxima over 100 images of white noise, median to 99%: 0.2 to 0.35).
+OVERLAP = 0.3
+EDGE = 0.3  # of the largest value of a filter: where what it covers ends
+LEAST_EXTENT = 2  # pixels around the middle of a place
+TILE = 512  # pixels: side of the parts that are filtered at a time
+
+
+@dataclass(frozen=True)
+class Exceedance:
+    """Where a filter exceeds its threshold.
+
+    Attributes:
+        feature: spot, line, grating or power.
+        row, column: of its middle.
+        extent: half the height and half the width of the box that it covers, pixels.
+        response: in deviations of the noise; of power, the normal deviate as unlikely.
+        template: what the image was compared with, around that pixel; None where it is not known.
+    """
+
+    feature: str
+    row: int
+    column: int
+    extent: tuple[int, int]
+    response: float
+    template: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A filter of the bank.
+
+    Attributes:
+        feature: spot or line.
+        values: (2 reach + 1, 2 reach + 1), of unit power under the noise.
+        density: of its maxima, per pixel: det(L)^(1/2) / (2 pi)^(3/2) with the covariance L of
+            its gradient.
+    """
+
+    feature: str
+    values: np.ndarray
+    density: float
+
+    @property
+    def reach(self) -> int:
+        """Half its side, pixels."""
+        return len(self.values) // 2
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Half the height and half the width of what it covers, pixels."""
+        covered = self.values > EDGE * self.values.max()
+        height = int(covered.any(1).sum())
+        width = int(covered.any(0).sum())
+        return max(height // 2, LEAST_EXTENT), max(width // 2, LEAST_EXTENT)
+
+
+def _spot(deviation: float) -> np.ndarray:
+    """Return a round Gaussian."""
+    reach = int(np.ceil(3 * deviation))
+    grid = np.arange(-reach, reach + 1)
+    profile = np.exp(-(grid**2) / (2 * max(deviation, 1e-3) ** 2))
+    return np.outer(profile, profile)
+
+
+def _line(width: float, length: float, angle: float) -> np.ndarray:
+    """Return an elongated Gaussian at an angle."""
+    reach = int(np.ceil(2.5 * length))
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    along = columns * np.cos(angle) + rows * np.sin(angle)
+    across = rows * np.cos(angle) - columns * np.sin(angle)
+    exponent = (along / length) ** 2 + (across / width) ** 2
+    values: np.ndarray = np.exp(-exponent / 2)
+    return values
+
+
+def _power_under(values: np.ndarray, autocorrelation: np.ndarray | None) -> float:
+    """Return the variance of the response to noise of variance 1."""
+    if autocorrelation is None:
+        return float((values**2).sum())
+    rows, columns = values.shape
+    size = (rows + 2 * LAGS, columns + 2 * LAGS)
+    spectrum = abs(rfft2(values, size)) ** 2
+    own = np.roll(irfft2(spectrum, size), (LAGS, LAGS), (0, 1))
+    near = own[: 2 * LAGS + 1, : 2 * LAGS + 1]
+    return float((near * autocorrelation).sum())
+
+
+def _normalized(feature: str, values: np.ndarray, autocorrelation: np.ndarray | None) -> Kernel:
+    """Scale a filter to unit power under the noise, and find the density of its maxima."""
+    power = _power_under(values, autocorrelation)
+    values = values / np.sqrt(max(power, 1e-12))
+    padded = np.pad(values, 1)
+    down = np.diff(padded, axis=0)
+    right = np.diff(padded, axis=1)
+    variance_down = _power_under(down, autocorrelation)
+    variance_right = _power_under(right, autocorrelation)
+    both = (down[:, 1:] + down[:, :-1]) * (right[1:] + right[:-1]) / 4
+    covariance = float(both.sum())
+    determinant = max(variance_down * variance_right - covariance**2, 0.0)
+    density = np.sqrt(determinant) / (2 * np.pi) ** 1.5
+    return Kernel(feature, values, float(density))
+
+
+def bank(autocorrelation: np.ndarray | None = None) -> list[Kernel]:
+    """Return the spots and lines of the search.
+
+    Args:
+        autocorrelation: of the noise, (2 LAGS + 1, 2 LAGS + 1), 1 in the middle; None: white.
+
+    Returns:
+        The filters.
+    """
+    if autocorrelation is None:
+        return _white_bank()
+    return [_normalized(name, values, autocorrelation) for name, values in _shapes()]
+
+
+@cache
+def _white_bank() -> list[Kernel]:
+    return [_normalized(name, values, None) for name, values in _shapes()]
+
+
+def _shapes() -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the feature and the values of each filter."""
+    for deviation in SPOTS:
+        yield "spot", _spot(deviation)
+    for width in LINE_WIDTHS:
+        for length in LINE_LENGTHS:
+            for number in range(ANGLES):
+                yield "line", _line(width, length, np.pi * number / ANGLES)
+
+
+def threshold(kernels: list[Kernel], pixels: int, probability: float) -> float:
+    """Return the response that noise exceeds anywhere with a given probability.
+
+    Args:
+        kernels: all filters of the search.
+        pixels: number of pixels of the image.
+        probability: of one exceedance or more, of either sign.
+
+    Returns:
+        In deviations of the noise.
+    """
+    levels = np.linspace(2, 10, 1601)
+    tail = ndtr(-levels)
+    curve = levels * np.exp(-(levels**2) / 2)
+    total = np.zeros_like(levels)
+    for kernel in kernels:
+        total += 2 * np.minimum(tail, kernel.density * curve)
+    expected = OVERLAP * pixels * total
+    below = np.flatnonzero(expected <= probability)
+    return float(levels[below[0]]) if below.size else float(levels[len(levels) - 1])
+
+
+def responses(
+    images: Sequence[np.ndarray], kernels: list[Kernel]
+) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray], int]]:
+    """Filter images of one size.
+
+    Args:
+        images: (H, W) each, in deviations of the noise; 0 where it is not known.
+        kernels: the filters.
+
+    Yields:
+        For each part of the images and each filter: the place of the part, the responses of each
+        image, and the number of the filter.
+    """
+    height, width = images[0].shape
+    reach = max(kernel.reach for kernel in kernels)
+    padded = [np.pad(np.float32(image), reach) for image in images]
+    sides = []
+    for length in (height, width):
+        sides.append(next_fast_len(min(TILE, length) + 2 * reach, real=True))
+    filters = [np.float32(kernel.values) for kernel in kernels]
+    spectra_of_kernels = [np.conj(rfft2(values, sides)) for values in filters]
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            bottom = min(top + TILE, height)
+            right = min(left + TILE, width)
+            around = (slice(top, bottom + 2 * reach), slice(left, right + 2 * reach))
+            spectra = [rfft2(image[around], sides) for image in padded]
+            for number, kernel in enumerate(kernels):
+                first = reach - kernel.reach
+                rows = slice(first, first + bottom - top)
+                columns = slice(first, first + right - left)
+                filtered = []
+                for spectrum in spectra:
+                    product = spectrum * spectra_of_kernels[number]
+                    filtered.append(irfft2(product, sides)[rows, columns])
+                yield (slice(top, bottom), slice(left, right)), filtered, number
+
+
+@dataclass(frozen=True)
+class GratingWindow:
+    """A window of an image in which one frequency is strong.
+
+    Attributes:
+        where: it, for the list of places; its response is that of the residual.
+        power: of the strongest frequency of the residual, exponentially distributed in noise.
+        shown: power of the frequency that is strongest in the result.
+        along: response of the residual to the wave that the result shows, a normal deviate.
+        total: power of capture at that frequency.
+    """
+
+    where: Exceedance
+    power: float
+    shown: float
+    along: float
+    total: float
+
+
+class Gratings:
+    """Windowed spectra, in which gratings and textures of one frequency stand out.
+
+    The power of a coefficient of Gaussian noise is exponentially distributed.
+
+    Args:
+        deviation: of the Gaussian window, pixels.
+        autocorrelation: of the noise, see `bank`.
+    """
+
+    def __init__(self, deviation: int, autocorrelation: np.ndarray | None) -> None:
+        self.deviation = deviation
+        self.side = WINDOW * deviation
+        offset = np.arange(self.side) - (self.side - 1) / 2
+        profile = np.exp(-(offset**2) / (2 * deviation**2))
+        self.window = np.outer(profile, profile)
+        vertical = np.fft.fftfreq(self.side) * self.side
+        horizontal = np.fft.rfftfreq(self.side) * self.side
+        cycles = np.hypot(vertical[:, None], horizontal)
+        expected = _expected_spectrum(self.window, autocorrelation)
+        weight = np.where(cycles >= LEAST_CYCLES, 1 / expected, 0)
+        # real coefficients have one part: half their power is no larger than exponential
+        edge = (horizontal == 0) | (horizontal == self.side / 2)
+        self.weight = np.where(edge, weight / 2, weight)
+
+    def limit(self, shape: tuple[int, ...], probability: float) -> float:
+        """Return the power that noise exceeds anywhere with a given probability.
+
+        Args:
+            shape: of the image, (H, W).
+            probability: of one exceedance or more.
+        """
+        windows = 1.0
+        for length in shape:
+            windows *= max(0, (length - self.side) // self.deviation + 1)
+        tests = windows * int((self.weight > 0).sum())
+        return float(np.log(max(tests, 1) / probability))
+
+    def windows(
+        self, residual: np.ndarray, shown: np.ndarray, least: float
+    ) -> Iterator[GratingWindow]:
+        """Yield the windows of an image with strong frequencies.
+
+        Args:
+            residual: (H, W), in deviations of the noise.
+            shown: the result without its local mean, in the same unit.
+            least: power of the residual, or of the capture at a frequency that the result shows.
+        """
+        if min(residual.shape) < self.side:
+            return
+        sides = (self.side, self.side)
+        step = slice(None, None, self.deviation)
+        of_residual = np.lib.stride_tricks.sliding_window_view(residual, sides)[step, step]
+        of_result = np.lib.stride_tricks.sliding_window_view(shown, sides)[step, step]
+        for row in range(len(of_residual)):
+            spectra = rfft2(of_residual[row] * self.window).reshape(-1, self.weight.size)
+            spectra_of_result = rfft2(of_result[row] * self.window).reshape(spectra.shape)
+            yield from self._strong(row, spectra, spectra_of_result, least)
+
+    def _strong(
+        self, row: int, spectra: np.ndarray, of_result: np.ndarray, least: float
+    ) -> Iterator[GratingWindow]:
+        """Yield the windows of a row with strong frequencies, from spectra (windows, values)."""
+        weight = self.weight.ravel()
+        power = abs(spectra) ** 2 * weight
+        strongest = power.argmax(1)
+        most_shown = (abs(of_result) ** 2 * weight).argmax(1)
+        every = np.arange(len(spectra))
+        wave_of_result = of_result[every, most_shown]
+        wave_of_residual = spectra[every, most_shown]
+        gain = weight[most_shown]
+        phase = wave_of_result / np.maximum(abs(wave_of_result), 1e-30)
+        along = (wave_of_residual * np.conj(phase)).real * np.sqrt(2 * gain)
+        total = abs(wave_of_residual + wave_of_result) ** 2 * gain
+        shown = abs(wave_of_result) ** 2 * gain
+        largest = power[every, strongest]
+        for column in np.flatnonzero(np.maximum(largest, total) > least):
+            number = strongest[column]
+            wave = None
+            if largest[column] > least:
+                wave = self._wave(spectra[column], number)
+            yield GratingWindow(
+                self._place(row, int(column), largest[column], wave),
+                float(largest[column]),
+                float(shown[column]),
+                float(along[column]),
+                float(total[column]),
+            )
+
+    def _wave(self, spectrum: np.ndarray, number: int) -> np.ndarray:
+        """Return the windowed wave of one frequency of a spectrum."""
+        only = np.zeros_like(spectrum)
+        only[number] = spectrum[number]
+        wave: np.ndarray = irfft2(only.reshape(self.weight.shape), self.window.shape)
+        return wave * self.window
+
+    def _place(self, row: int, column: int, power: float, wave: np.ndarray | None) -> Exceedance:
+        """Return a window, for the list of places."""
+        middle = (row * self.deviation + self.side // 2, column * self.deviation + self.side // 2)
+        extent = (2 * self.deviation, 2 * self.deviation)
+        return Exceedance("grating", *middle, extent, float(np.sqrt(2 * power)), wave)
+
+
+def _expected_spectrum(window: np.ndarray, autocorrelation: np.ndarray | None) -> np.ndarray:
+    """Return the power of windowed noise of variance 1, as rfft2 gives it."""
+    side = len(window)
+    power = float((window**2).sum())
+    if autocorrelation is None:
+        return np.full((side, side // 2 + 1), power)
+    size = (2 * side + 2 * LAGS, 2 * side + 2 * LAGS)
+    own = irfft2(abs(rfft2(window, size)) ** 2, size)
+    near = np.roll(own, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
+    folded = np.zeros((side, side))
+    rows, columns = np.mgrid[-LAGS : LAGS + 1, -LAGS : LAGS + 1] % side
+    np.add.at(folded, (rows, columns), near * autocorrelation)
+    spectrum: np.ndarray = np.maximum(rfft2(folded).real, 1e-3 * power)
+    return spectrum
+
+
+def energy(
+    image: np.ndarray, known: np.ndarray, power: float, probability: float
+) -> list[Exceedance]:
+    """Find windows with more power than noise has.
+
+    Args:
+        image: (H, W), in deviations of the noise; 0 where it is not known.
+        known: True where it is.
+        power: the largest that noise has, 1 but for the error of its variance.
+        probability: of one exceedance or more in noise.
+
+    Returns:
+        The windows that exceed the threshold.
+    """
+    squares = image**2
+    counted = squares[known]
+    if not counted.size:
+        return []
+    typical = max(float(counted.mean()), 1e-12)
+    heavy = float((counted**2).mean()) / typical**2 / 3
+    heavy = max(heavy, 1.0)
+    exceedances = []
+    for side in ENERGIES:
+        if min(image.shape) < side:
+            continue
+        share = uniform_filter(known.astype(np.float64), side, mode="constant")
+        mean = uniform_filter(squares, side, mode="constant") / np.maximum(share, 1e-9)
+        # heavy-tailed squares count as fewer
+        freedom = side**2 * share / heavy
+        tail = gammaincc(freedom / 2, freedom * mean / power / 2)
+        tail = np.where(share > 0.5, tail, 1)
+        tests = image.size * 16 / side**2
+        limit = probability / len(ENERGIES) / tests
+        smallest = minimum_filter(tail, side)
+        for row, column in np.argwhere((tail < limit) & (tail == smallest)):
+            response = float(-ndtri(max(tail[row, column], 1e-300)))
+            extent = (side // 2, side // 2)
+            exceedances.append(Exceedance("power", int(row), int(column), extent, response))
+    return exceedances
