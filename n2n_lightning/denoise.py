@@ -54,6 +54,11 @@ def _add_input_options(p: Parser) -> None:
     )
     p.add_argument("--minutes", type=float, help="how long --adapt may take (default 5)")
     p.add_argument(
+        "--second",
+        type=Path,
+        help="with --errors: other captures of the same pictures, a file or a folder",
+    )
+    p.add_argument(
         "--halves",
         action="store_true",
         help="of two pictures, halves of one specimen, write the mean result",
@@ -82,6 +87,12 @@ def _add_result_options(p: Parser) -> None:
     )
     p.add_argument(
         "--outlier-map", action="store_true", help="write OUT/NAME.outliers.tif: 1 left, 2 replaced"
+    )
+    p.add_argument(
+        "--errors",
+        action="store_true",
+        help="write the expected error of each pixel, OUT/NAME.error.tif (docs/explanation/"
+        "error-maps.md)",
     )
     p.add_argument(
         "--bad-pixels", type=Path, help="a mask of the detector, not 0 where a pixel is defective"
@@ -341,10 +352,23 @@ def checked_arguments(args: Any) -> None:
         raise InputError(
             "halves", True, "the result is the mean of two; --adapt learns from single pictures"
         )
+    _check_errors(args)
     if args.minutes is not None and not 0 < args.minutes <= 1e4:
         raise InputError("minutes", args.minutes, "must be larger than 0")
     if args.minutes is not None and not args.adapt:
         raise InputError("minutes", args.minutes, "goes with --adapt")
+
+
+def _check_errors(args: Any) -> None:
+    """Raise InputError where the options of error maps cannot be."""
+    if args.errors and args.adapt:
+        raise InputError(
+            "errors",
+            True,
+            "goes without --adapt: errors are known of a network that has not seen the pictures",
+        )
+    if args.second and (args.halves or not args.errors):
+        raise InputError("second", args.second, "goes with --errors, without --halves")
 
 
 def main() -> int:
@@ -375,10 +399,8 @@ def run(args: Any) -> int:
         jobs, skipped = planned(args.pictures, args.out, args.overwrite)
     if args.page:
         refuse_inputs(folder_of(args.out) / "page.html", [job.source for job in jobs], "page")
-    if args.outlier_map:
-        from n2n_lightning.inference.outlier_files import refuse_maps
-
-        refuse_maps(jobs)
+    _refuse_maps(args, jobs)
+    seconds = _second_captures(args, jobs)
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
     progress = _tile_progress()
     denoiser = _file_denoiser(args, jobs, missing, progress)
@@ -392,7 +414,12 @@ def run(args: Any) -> int:
                 existing += 1
                 continue
             try:
-                result = denoiser.denoise_halves(*jobs) if args.halves else denoiser.denoise(job)
+                if args.halves:
+                    result = denoiser.denoise_halves(*jobs)
+                else:
+                    capture = seconds.get(job.source)
+                    second = opened(capture) if capture else None
+                    result = denoiser.denoise(job, second)
                 print(result, flush=True)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
@@ -408,6 +435,29 @@ def run(args: Any) -> int:
     if failed:
         print(f"{failed} of {len(jobs)} pictures failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _refuse_maps(args: Any, jobs: Sequence[Job]) -> None:
+    """Raise InputError where a map would be written over one of the pictures."""
+    from n2n_lightning.inference.error_files import refuse_error_files
+    from n2n_lightning.inference.outlier_files import refuse_maps
+
+    if args.outlier_map:
+        refuse_maps(jobs)
+    if args.errors:
+        refuse_error_files(jobs)
+
+
+def _second_captures(args: Any, jobs: Sequence[Job]) -> dict[Path, Path]:
+    """Return the second captures of pictures; raise InputError where a file would be replaced."""
+    from n2n_lightning.inference.error_files import second_captures
+
+    if not args.second:
+        return {}
+    captures = second_captures(args.pictures, args.second, jobs)
+    for job in jobs:
+        refuse_inputs(job.target, captures.values())
+    return captures
 
 
 def _file_denoiser(

@@ -22,8 +22,8 @@ CLUTTER = frozenset(
         "ehthumbs.db",
     )
 )
-# Endings of files that this program writes next to results: the map of outliers.
-OWN_FILES = (".outliers.tif",)
+# Endings of files that this program writes next to results: maps of outliers and of errors.
+OWN_FILES = (".outliers.tif", ".error.tif")
 # Folders of small copies of the images next to them.
 PREVIEWS = frozenset(
     (

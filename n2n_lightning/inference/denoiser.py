@@ -351,6 +351,8 @@ class TrainedDenoiser(nn.Module):
         if scale is not None:
             fixed = (black, scale - black)
         pages.judge(fixed, together, self.equivariant)
+        if noisy.limits is not None:
+            pages.limits = noisy.limits
         return pages
 
     def colours_of(self, noisy: NoisyArray, channels: int) -> int:

@@ -22,6 +22,8 @@ from n2n_lightning.inference.array_plans import (
     result_types,
 )
 from n2n_lightning.inference.denoiser import TrainedDenoiser
+from n2n_lightning.inference.error_files import write_errors
+from n2n_lightning.inference.error_maps import ErrorMap, errors_of, errors_of_pair
 from n2n_lightning.inference.movie_frames import Series, movies_of_picture
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_files import DetectorDefects, page_shape, write_map
@@ -37,6 +39,7 @@ class DenoisedFile:
         notes: what could not be preserved, in words.
         counts: how many outliers were left and replaced.
         marks: the map of the outliers of each array, if it was asked for.
+        errors: the expected errors of each array, likewise.
         seconds: duration.
         lines: further messages, printed before it.
     """
@@ -47,9 +50,11 @@ class DenoisedFile:
     marks: list[np.ndarray]
     seconds: float
     lines: Sequence[str] = ()
+    errors: list[ErrorMap] = field(default_factory=list)
 
     def __str__(self) -> str:
-        notes = "; ".join(note for note in (*self.notes, str(self.counts)) if note)
+        errors = [one.line() for one in self.errors]
+        notes = "; ".join(note for note in (*self.notes, str(self.counts), *errors) if note)
         bracket = f" ({notes})" if notes else ""
         return "\n".join([*self.lines, f"{self.target}{bracket}  {self.seconds:.1f} s"])
 
@@ -129,6 +134,7 @@ class FileDenoiser:
             if all(copied) and copy_file(picture, target):
                 if self.options.outlier_map:
                     done.marks = [np.zeros(values.shape, np.uint8) for values in picture.values]
+                done.errors = [ErrorMap.unknown_of(values.shape) for values in picture.values]
             else:
                 for reading in readings:
                     self.axes_notes.print(source, reading.line)
@@ -142,6 +148,8 @@ class FileDenoiser:
                     done.notes.append(f"left as it was: {dead}")
             if self.options.outlier_map:
                 write_map(target, done.marks)
+            if self.options.errors:
+                write_errors(target, done.errors)
         done.lines = lines
         done.seconds = time.perf_counter() - started
         return done
@@ -169,7 +177,7 @@ class FileDenoiser:
             defects = None
             if self.defects is not None:
                 defects = self.defects.of(job.source, page_shape(values.shape, reading.axes))
-            capture = None if second is None else in_unit_of(values, second.values[number])
+            capture = None if second is None else _capture_of(job.source, values, number, second)
             mosaic = is_mosaic(picture, values, reading.axes, self.options.mosaic, lines)
             noisy = replace(noisy, second=capture, defects=defects, mosaic=mosaic)
             arrays.append(noisy)
@@ -219,10 +227,13 @@ class FileDenoiser:
                         done.marks.append(marks)
                     if untouched[number]:
                         results[number][...] = noisy.array
+                        done.errors.append(ErrorMap.unknown_of(noisy.array.shape))
                         continue
                     done.counts += model.denoise_into(
                         results[number], noisy, options, advance, marks
                     )
+                    if options.errors:
+                        done.errors.append(errors_of(model, noisy, results[number], options))
         finally:
             self.progress.remove_task(task)
 
@@ -253,7 +264,7 @@ class FileDenoiser:
         types = self._types_of_halves(pictures[0], lines)
         # One decision for both halves and all arrays.
         dtype = "float32" if "float32" in types else "keep"
-        options = replace(self.options, label_images="denoise", dtype=dtype)
+        options = replace(self.options, label_images="denoise", dtype=dtype, errors=False)
         of_halves = replace(self, options=options, series={})
         with _explained_errors(first.source, target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -265,6 +276,10 @@ class FileDenoiser:
                     denoised.append(of_halves.denoise(half, pictures[1 - number]))
                     results.append(opened(half.target, half.part))
                 _write_mean(first, pictures[0], results, types)
+                errors = []
+                if self.options.errors:
+                    errors = self._errors_of_halves(pictures, results, options)
+                    write_errors(target, errors)
             marks = []
             if options.outlier_map:
                 for one, other in zip(denoised[0].marks, denoised[1].marks, strict=True):
@@ -272,7 +287,20 @@ class FileDenoiser:
                 write_map(target, marks)
         counts = denoised[0].counts + denoised[1].counts
         seconds = time.perf_counter() - started
-        return DenoisedFile(target, denoised[0].notes, counts, marks, seconds, lines)
+        return DenoisedFile(target, denoised[0].notes, counts, marks, seconds, lines, errors)
+
+    def _errors_of_halves(
+        self, pictures: Sequence[Picture], results: Sequence[Picture], options: DenoiseOptions
+    ) -> list[ErrorMap]:
+        """Return the errors of the mean of two denoised halves, of each array."""
+        maps = []
+        for number, values in enumerate(pictures[0].values):
+            noisy = NoisyArray.of(values, pictures[0].read_as(values, self.asked))
+            other = replace(noisy, array=in_unit_of(values, pictures[1].values[number]))
+            denoised = [in_unit_of(values, result.values[number]) for result in results]
+            pair = (noisy, other)
+            maps.append(errors_of_pair(self.model, pair, denoised, options, of_mean=True))
+        return maps
 
     def _types_of_halves(self, picture: Picture, lines: list[str]) -> list[Any]:
         """Decide the types of the mean, float32 for all arrays of integers where one needs it."""
@@ -283,6 +311,13 @@ class FileDenoiser:
         if "float32" not in types:
             return types
         return ["float32" if noisy.array.dtype.kind in "iu" else None for noisy in arrays]
+
+
+def _capture_of(source: Path, values: Values, number: int, second: Picture) -> np.ndarray:
+    """Return the array of another capture, in the unit of the first; raise InputError if unlike."""
+    if number >= len(second.values) or second.values[number].shape != values.shape:
+        raise InputError(f"{source} and {second.path}: differ in shape, so they are no captures")
+    return in_unit_of(values, second.values[number])
 
 
 def _write_mean(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.formats.picture import ReadAs, Values
 from n2n_lightning.inference.page import part_or_none
 
@@ -20,7 +21,7 @@ class DenoiseOptions:
     A new option is a field here, an option of the command's parser of the same name, and its use.
 
     Attributes:
-        tile, batch, tta, scale, black, strength, uneven, outliers, outlier_map, dtype: see
+        tile, batch, tta, scale, black, strength, uneven, outliers, outlier_map, errors, dtype: see
             `TrainedDenoiser.denoise`.
         mosaic: RGGB, BGGR, GRBG, GBRG, none, or auto: as the file states.
         label_images: copy or denoise label images and masks.
@@ -36,6 +37,7 @@ class DenoiseOptions:
     uneven: bool = False
     outliers: str = "auto"
     outlier_map: bool = False
+    errors: bool = False
     dtype: str = "auto"
     mosaic: str = "auto"
     label_images: str = "copy"
@@ -73,6 +75,7 @@ class NoisyArray:
             has all. Dead frames are copied, and not shown to the network.
         mosaic: a frame of a colour camera before demosaicking; its four planes are denoised apart,
             without `defects` and `movie`.
+        limits: the scaling between stored values and those of the network; None: judged.
     """
 
     array: np.ndarray
@@ -87,6 +90,7 @@ class NoisyArray:
     defects: np.ndarray | None = None
     movie: "MovieFrames | None" = None
     mosaic: bool = False
+    limits: IntensityScaling | None = None
 
     @classmethod
     def of(cls, values: Values, reading: ReadAs, near: Sequence[np.ndarray] = ()) -> "NoisyArray":

@@ -233,6 +233,27 @@ class Page:
             after[missing] = np.nan
         return before, after
 
+    def stored(self, place: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return source and result in stored units, channels first; NaN where pixels are missing.
+
+        Args:
+            place: a slice of each spatial axis.
+
+        Returns:
+            Two float64 arrays, (C, h, w) or (C, d, h, w).
+        """
+        where = (*place, slice(self.colours))
+        pixels = self.source[where]
+        missing = self._missing(pixels, self.invalid, where)
+        both = []
+        for values in (pixels, self.sink[where]):
+            plane = values.astype(np.float64)
+            if missing is not None:
+                plane[missing] = np.nan
+            both.append(np.moveaxis(plane, -1, 0))
+        before, after = both
+        return before, after
+
     def removed(self, rows: slice) -> np.ndarray:
         """Return the residual (source - result) in network units; 0 for missing pixels.
 

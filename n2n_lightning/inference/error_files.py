@@ -1,0 +1,72 @@
+"""Files with the expected errors of results, and the second captures that they need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tifffile
+
+from n2n_lightning.data.file_matching import matched
+from n2n_lightning.files import InputError, option, replacing
+from n2n_lightning.formats import ending, stem
+from n2n_lightning.inference.error_maps import ErrorMap
+from n2n_lightning.inference.plan import Job, refuse_inputs
+
+ENDING = ".error.tif"  # of the maps, which are never inputs of a folder (paths.OWN_FILES)
+
+
+def errors_file_of(target: Path) -> Path:
+    """Return the file of the errors of a result.
+
+    >>> errors_file_of(Path("clean/a.tif")).name, errors_file_of(Path("clean/a.png")).name
+    ('a.error.tif', 'a.png.error.tif')
+    """
+    is_tiff = ending(target) in (".tif", ".tiff")
+    name = stem(target) if is_tiff else target.name
+    return target.with_name(name + ENDING)
+
+
+def refuse_error_files(jobs: Sequence[Job]) -> None:
+    """Raise InputError where the errors of a result would be written over one of the pictures."""
+    inputs = [job.source for job in jobs if job.source.name.endswith(ENDING)]
+    for job in jobs if inputs else ():
+        refuse_inputs(errors_file_of(job.target), inputs, "errors")
+
+
+def write_errors(target: Path, maps: Sequence[ErrorMap]) -> None:
+    """Write the errors of a result, `a.error.tif` for `a.tif`, float32.
+
+    Args:
+        target: the result.
+        maps: of each of its arrays.
+    """
+    with replacing(errors_file_of(target)) as temporary, tifffile.TiffWriter(temporary) as file:
+        for errors in maps:
+            file.write(errors.values, compression="zlib", photometric="minisblack")
+
+
+def second_captures(pictures: Sequence[str], second: Path, jobs: Sequence[Job]) -> dict[Path, Path]:
+    """Find the second capture of each picture.
+
+    Args:
+        pictures: as typed: one file or one folder.
+        second: likewise.
+        jobs: the pictures.
+
+    Returns:
+        The second capture of each source.
+
+    Raises:
+        InputError: a picture has none.
+    """
+    if len(pictures) > 1:
+        raise InputError("second", second, f"goes with one file or folder, not {len(pictures)}")
+    if not second.exists():
+        raise InputError("second", second, "no such file or folder")
+    first = Path(pictures[0])
+    if not (first.is_dir() and second.is_dir()):
+        if len(jobs) > 1 or second.is_dir():
+            raise InputError(
+                option("second", second) + " must be a folder for a folder, and a file for a file"
+            )
+        return {jobs[0].source: second}
+    return dict(matched(first, second))
