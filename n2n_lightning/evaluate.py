@@ -318,7 +318,9 @@ def _data_overrides(args: Any, scale: float | None) -> list[str]:
         values |= _pairs_values(args) | {"scale": scale}
     if args.data == "movie":
         same = ("layout", "dq_good", "exclude")
-        values |= {"noisy": _needed(args, "noisy"), "scale": scale, "context": 0}
+        values |= {"noisy": _needed(args, "noisy"), "scale": scale}
+        # with a context a single frame can be chosen; each network is shown as many as it takes
+        values |= {"context": "auto", "blind": "frame"}
         values |= {name: getattr(args, name) for name in same}
     words = []
     for name, value in values.items():

@@ -461,6 +461,23 @@ def test_evaluate_scores_a_movie_and_follows_its_regions(trained):
     assert "--data movie --noisy MOVIE scores it" in done.stdout
 
 
+def test_a_single_frame_is_scored_between_its_neighbours(trained):
+    folder, _ = trained
+    rows = {}
+    for name in ("a.tif", "a.tif[10:11]"):
+        done = run(
+            *("evaluate", "run", "--data", "movie", "--noisy", name),
+            *("--clean", "clean.npy", "--out", "scores"),
+            cwd=folder,
+        )
+        assert done.returncode == 0, done.stderr
+        with open(folder / "scores/regions.csv") as file:
+            rows[name] = [row for row in csv.DictReader(file) if row["frame"] == "10"]
+    assert len(rows["a.tif"]) == 8
+    assert rows["a.tif[10:11]"] == rows["a.tif"]
+    assert "over time" not in done.stdout
+
+
 def test_a_clean_movie_has_a_frame_for_each_noisy_one(trained, tmp_path):
     folder, _ = trained
     clean = np.load(folder / "clean.npy")

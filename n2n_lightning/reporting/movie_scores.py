@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.movie import Movie
+from n2n_lightning.data.movie import Frames, Movie
 from n2n_lightning.data.reading_movies import read_movies
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.files import InputError, option, replacing
@@ -48,8 +48,9 @@ class MovieScores:
         size = self.data.movies.smallest
         labels = self.labels
         if labels is None:
-            stored = self.data.scored_frames(self.scene, 0, False)
-            labels = active_regions(_plane(frame.target) for frame in stored)
+            # of all frames, also where a few are scored
+            frames = Frames(self.data, self.scene)
+            labels = active_regions(frame.mean(0) for frame in frames)
         height, width = size[len(size) - 2 :]
         if labels.shape != (height, width):
             raise InputError(
@@ -153,11 +154,15 @@ class MovieScores:
                 continue
             region = max(regions, key=lambda label: abs(regions[label]["difference"]))
             worst = regions[region]
-            described.append(
+            line = (
                 f"{name}: the mean of a region differs most in region {region}, frame"
                 f" {worst['frame']:.0f}: {worst['denoised']:.4g} denoised, {worst['noisy']:.4g}"
-                f" noisy (standard deviation of the difference over time {worst['spread']:.2g})"
+                " noisy"
             )
+            if self.rows[name]["images"] > 1:
+                spread = worst["spread"]
+                line += f" (standard deviation of the difference over time {spread:.2g})"
+            described.append(line)
         return described
 
 
