@@ -1,0 +1,544 @@
+"""Certificate of values: what a denoiser kept of quantities that are measured on its results.
+
+Each line compares a quantity of results f(y) with the same one of noisy captures y = x + n, whose
+noise has zero mean: relative difference and 95% interval. It holds if the interval is inside the
+tolerance, it does not hold if the interval is outside, and else it cannot be told from these data.
+Intervals are those of the mean over independent parts of the image (blocks, tiles, points).
+
+Brightness is compared across captures: pixels are binned by f(y1), and y2, whose noise f(y1) does
+not contain, says what is there. That f(y1) is right on average where it has a value does not say
+that each true brightness is: shrinkage towards the mean is not seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, label
+from scipy.optimize import isotonic_regression
+
+from n2n_lightning.arrays.blocks import cut_blocks
+from n2n_lightning.metrics.fsc import THRESHOLD, resolution, shells
+from n2n_lightning.metrics.noise_law import NoiseLaw
+from n2n_lightning.metrics.points import PointStack, find_points
+from n2n_lightning.metrics.stein import QUANTILE
+
+HOLDS = "holds"
+FAILS = "does not hold"
+UNKNOWN = "cannot be told from these data"
+NOT_MEASURABLE = "not measurable"
+TOLERANCE = 0.02
+BINS = 8  # of brightness, of as many pixels each
+BANDS = 8  # of frequency
+BLOCK_WIDTH = 16  # pixels: side of the blocks whose sums are taken for independent
+TILE_SIDE = 64  # pixels: of the windows whose spectra are
+LEAST_PARTS = 8  # independent parts that an interval needs
+MOST_REGIONS = 8  # that are chosen where none are given
+LEAST_AREA = 64  # pixels of such a region
+ENDS_OF_RANGE = (0.5, 99.5)  # percentiles of the result: dark and bright
+# Of that range: differences in the dark are relative to as much at least.
+LEAST_BRIGHTNESS = 0.1
+RESAMPLES_OF_TILES = 400  # ends of an interval are known to 7% of its half
+
+
+@dataclass(frozen=True)
+class CertificateLine:
+    """A quantity of the result, compared with the data.
+
+    Attributes:
+        group: brightness, regions, points, histogram, spectrum or resolution.
+        name: of the quantity.
+        value: relative difference of the result from the data; NaN where it is not measurable.
+        interval: of 95%.
+        verdict: HOLDS, FAILS, UNKNOWN or NOT_MEASURABLE.
+        remark: what the numbers are, or why there are none.
+    """
+
+    group: str
+    name: str
+    value: float
+    interval: tuple[float, float]
+    verdict: str
+    remark: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for a JSON file and a table; None for what is not known."""
+        low, high = self.interval
+        numbers = [self.value, low, high]
+        value, low, high = [number if np.isfinite(number) else None for number in numbers]
+        return {
+            "group": self.group,
+            "quantity": self.name,
+            "difference": value,
+            "interval": [low, high],
+            "verdict": self.verdict,
+            "remark": self.remark,
+        }
+
+
+def verdict(interval: tuple[float, float], tolerance: float) -> str:
+    """Return what an interval says of a difference.
+
+    >>> verdict((-0.01, 0.015), 0.02), verdict((0.03, 0.05), 0.02), verdict((0.01, 0.05), 0.02)
+    ('holds', 'does not hold', 'cannot be told from these data')
+    """
+    low, high = interval
+    if -tolerance <= low and high <= tolerance:
+        return HOLDS
+    if low > tolerance or high < -tolerance:
+        return FAILS
+    return UNKNOWN
+
+
+@dataclass
+class Certificate:
+    """The lines of a certificate.
+
+    Attributes:
+        tolerance: relative difference that is allowed.
+        lines: of all quantities.
+        captures: their number.
+    """
+
+    tolerance: float = TOLERANCE
+    lines: list[CertificateLine] = field(default_factory=list)
+    captures: int = 1
+
+    def add(
+        self,
+        group: str,
+        name: str,
+        value: float,
+        interval: tuple[float, float],
+        remark: str = "",
+    ) -> None:
+        """Add a measured line.
+
+        Args:
+            group, name, value, interval, remark: see `CertificateLine`.
+        """
+        said = verdict(interval, self.tolerance)
+        self.lines.append(CertificateLine(group, name, value, interval, said, remark))
+
+    def leave_out(self, group: str, name: str, reason: str) -> None:
+        """Add a line that is not measurable.
+
+        Args:
+            group, name: see `CertificateLine`.
+            reason: why.
+        """
+        nothing = (np.nan, np.nan)
+        line = CertificateLine(group, name, np.nan, nothing, NOT_MEASURABLE, reason)
+        self.lines.append(line)
+
+    def count(self, said: str, group: str = "") -> int:
+        """Return the number of lines with a verdict.
+
+        Args:
+            said: the verdict.
+            group: of the lines; empty: all.
+        """
+        return sum(line.verdict == said and group in ("", line.group) for line in self.lines)
+
+    def line(self) -> str:
+        """Describe it in a line."""
+        measured = len(self.lines) - self.count(NOT_MEASURABLE)
+        said = f"{self.count(HOLDS)} of {measured} quantities hold within {self.tolerance:.3g}"
+        failed = [line for line in self.lines if line.verdict == FAILS]
+        open_lines = self.count(UNKNOWN)
+        if open_lines:
+            said += f", {open_lines} cannot be told"
+        if failed:
+            worst = max(failed, key=lambda line: abs(line.value))
+            said += f", {len(failed)} do not (most: {worst.name}, {worst.value:+.1%})"
+        left_out = self.count(NOT_MEASURABLE)
+        if left_out:
+            said += f"; {left_out} not measurable"
+        return said
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for a JSON file."""
+        return {
+            "line": self.line(),
+            "tolerance": self.tolerance,
+            "captures": self.captures,
+            "quantities": [line.as_dict() for line in self.lines],
+        }
+
+
+def certify(
+    captures: Sequence[np.ndarray],
+    results: Sequence[np.ndarray],
+    noise: NoiseLaw | None = None,
+    labels: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
+) -> Certificate:
+    """Compare the values of results with those of the captures.
+
+    Args:
+        captures: one capture of a scene or two, (C, H, W) each, stored units; NaN where a pixel is
+            missing.
+        results: what the denoiser made of each.
+        noise: of the captures, which a single capture needs for its histogram; None: not known.
+        labels: regions, (H, W), whole numbers; 0 is none. None: chosen.
+        tolerance: relative difference that is allowed.
+
+    Returns:
+        The certificate.
+
+    >>> draws = np.random.default_rng(0)
+    >>> scene = np.kron(draws.uniform(50, 150, (1, 16, 16)), np.ones((16, 16)))
+    >>> captures = [scene + draws.normal(0, 5, scene.shape) for _ in range(2)]
+    >>> dark = certify(captures, [scene * 0.9] * 2)
+    >>> dark.count(HOLDS, "brightness"), dark.count(FAILS, "brightness") > 4
+    (0, True)
+    """
+    certificate = Certificate(tolerance, captures=len(captures))
+    noisy = [np.float64(image) for image in captures[:2]]
+    denoised = [np.float64(image) for image in results[:2]]
+    channels = len(noisy[0])
+    for channel in range(channels):
+        prefix = f"channel {channel}: " if channels > 1 else ""
+        of_channel = Comparison(
+            [image[channel] for image in noisy], [image[channel] for image in denoised], prefix
+        )
+        variance = None
+        if noise is not None and noise.measurable:
+            variance = float(noise.a[channel] + noise.b[channel] * noise.brightness[channel])
+        error = 0.0 if noise is None else noise.standard_error
+        of_channel.brightness(certificate)
+        of_channel.regions(certificate, labels)
+        of_channel.points(certificate)
+        of_channel.histogram(certificate, variance, error)
+        of_channel.spectrum(certificate)
+    return certificate
+
+
+class Comparison:
+    """One channel of the captures of a scene and of their results.
+
+    Args:
+        captures, results: (H, W) each.
+        prefix: of the names of all quantities.
+    """
+
+    def __init__(
+        self, captures: list[np.ndarray], results: list[np.ndarray], prefix: str = ""
+    ) -> None:
+        known = np.isfinite(np.sum(captures, 0) + np.sum(results, 0))
+        self.known = known
+        self.captures = captures
+        self.results = results
+        self.prefix = prefix
+        self.result = np.mean(results, 0)
+        self.dark = 0.0
+        self.span = 0.0
+        if known.any():
+            dark, bright = np.percentile(self.result[known], ENDS_OF_RANGE)
+            self.dark = float(dark)
+            self.span = float(bright - dark)
+
+    @property
+    def paired(self) -> bool:
+        """True if there are two captures."""
+        return len(self.captures) > 1
+
+    def relative_to(self, brightness: float) -> float:
+        """Return the brightness above the dark end, and at least a share of the range."""
+        return max(brightness - self.dark, LEAST_BRIGHTNESS * self.span, 1e-30)
+
+    def brightness(self, certificate: Certificate) -> None:
+        """Add the bias of each bin of brightness."""
+        name = f"{self.prefix}bias against brightness"
+        if not self.paired:
+            reason = "needs a second capture: in one, the result shares the noise"
+            certificate.leave_out("brightness", name, reason)
+            return
+        if not self.span > 0:
+            certificate.leave_out("brightness", name, "the result has one value")
+            return
+        edges = np.quantile(self.result[self.known], np.linspace(0, 1, BINS + 1))
+        edges = np.unique(edges)
+        inner = edges[1:-1]
+        for number in range(len(inner) + 1):
+            sums = []
+            for result, other in self._crossed():
+                inside = self.known & (np.searchsorted(inner, result, side="right") == number)
+                sums.append(_block_sums([result, result - other], inside))
+            total, difference, count = np.sum(sums, 0)
+            if not count.sum():
+                continue
+            mean = total.sum() / count.sum()
+            value, interval = _ratio(difference, count * self.relative_to(mean))
+            where = f"{self.prefix}bias at brightness {mean:.4g}"
+            certificate.add("brightness", where, value, interval, f"{int(count.sum())} values")
+
+    def _crossed(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return each result with the capture that it does not know."""
+        return [(self.results[0], self.captures[1]), (self.results[1], self.captures[0])]
+
+    def regions(self, certificate: Certificate, labels: np.ndarray | None) -> None:
+        """Add the sum of each region."""
+        chosen = labels is None
+        if labels is None:
+            labels = chosen_regions(np.where(self.known, self.result, np.nan))
+        how = "chosen by brightness" if chosen else "given"
+        difference = np.mean(self.results, 0) - np.mean(self.captures, 0)
+        for region in np.unique(labels[labels > 0]):
+            inside = self.known & (labels == region)
+            name = f"{self.prefix}sum of region {region}"
+            total, of_difference, count = _block_sums([self.result, difference], inside, 8)
+            counted = count > 0
+            if counted.sum() < LEAST_PARTS:
+                certificate.leave_out("regions", name, "the region is too small")
+                continue
+            mean = float(total.sum() / count.sum())
+            relative = count[counted] * self.relative_to(mean)
+            value, interval = _ratio(of_difference[counted], relative)
+            remark = f"{how}: {int(count.sum())} pixels, mean {mean:.4g}"
+            certificate.add("regions", name, value, interval, remark)
+
+    def points(self, certificate: Certificate) -> None:
+        """Add flux and width of points."""
+        stack = PointStack()
+        pairs = list(zip(self.captures, self.results, strict=True))
+        # places from one capture, values from the other: noise chooses no place by its own values
+        of_places = self.results[::-1]
+        for (capture, result), places_of in zip(pairs, of_places, strict=True):
+            seen = np.where(self.known, places_of, np.nan)
+            for row, column in find_points(seen):
+                stack.add(capture, result, row, column)
+        for quantity in ("flux", "width"):
+            name = f"{self.prefix}{quantity} of points"
+            if len(stack) < LEAST_PARTS:
+                reason = f"{len(stack)} points are in the image, and {LEAST_PARTS} are needed"
+                certificate.leave_out("points", name, reason)
+                continue
+            value, interval = stack.flux() if quantity == "flux" else stack.width()
+            certificate.add("points", name, value, interval, f"{len(stack)} points")
+
+    def histogram(
+        self, certificate: Certificate, variance: float | None, relative_error: float
+    ) -> None:
+        """Add the standard deviation of the values, without that of the noise.
+
+        Args:
+            certificate: gets the line.
+            variance: of the noise, which a single capture needs.
+            relative_error: its standard error, relative.
+        """
+        name = f"{self.prefix}standard deviation of the values"
+        if not self.paired and variance is None:
+            certificate.leave_out("histogram", name, "needs a second capture or the noise")
+            return
+        first = self.captures[0]
+        last = self.captures[len(self.captures) - 1]
+        result = self.results[0]
+        other_result = self.results[len(self.results) - 1]
+        center = float(np.mean(self.result[self.known])) if self.known.any() else 0.0
+        of_data = (first - center) * (last - center)
+        of_result = (result - center) * (other_result - center)
+        from_noise = 0.0
+        if not self.paired:
+            assert variance is not None
+            of_data = of_data - variance
+            from_noise = relative_error * variance
+        power, difference, count = _block_sums([of_data, of_result - of_data], self.known)
+        if not power.sum() > 0:
+            certificate.leave_out("histogram", name, "the noise hides how the values differ")
+            return
+        value, interval = _ratio(difference, power)
+        extra = QUANTILE * from_noise * count.sum() / power.sum()
+        low, high = interval
+        ends = [_root(low - extra), _root(high + extra)]
+        remark = "" if self.paired else "less the noise that was measured in the picture"
+        certificate.add("histogram", name, _root(value), (ends[0], ends[1]), remark)
+
+    def spectrum(self, certificate: Certificate) -> None:
+        """Add the gain of bands of frequency, and the resolution."""
+        name = f"{self.prefix}radial spectrum"
+        if not self.paired:
+            reason = "needs a second capture: in one, the result shares the noise"
+            certificate.leave_out("spectrum", name, reason)
+            certificate.leave_out("resolution", f"{self.prefix}Fourier ring correlation", reason)
+            return
+        tiles = self._tiles()
+        if len(tiles) < LEAST_PARTS:
+            reason = f"the image has {len(tiles)} tiles of {TILE_SIDE} pixels"
+            certificate.leave_out("spectrum", name, reason)
+            return
+        cross_of_data, cross_of_result, power_of_data, _ = tiles.swapaxes(0, 1)
+        for band in range(BANDS):
+            low = band / (2 * BANDS)
+            high = (band + 1) / (2 * BANDS)
+            where = f"{self.prefix}gain at {low:.3f} to {high:.3f} per pixel"
+            of_data = cross_of_data[:, band]
+            value, interval = _ratio(cross_of_result[:, band] - of_data, of_data)
+            error = (interval[1] - interval[0]) / 2
+            signal = of_data.sum() / max(power_of_data[:, band].sum(), 1e-30)
+            if not (of_data.sum() > 0 and np.isfinite(error)):
+                certificate.leave_out("spectrum", where, "the noise hides these frequencies")
+                continue
+            remark = f"{signal:.0%} of the data's power is signal"
+            certificate.add("spectrum", where, value, interval, remark)
+        self._resolution(certificate, tiles)
+
+    def _tiles(self) -> np.ndarray:
+        """Return spectra of the tiles that are known, (tiles, 4, BANDS).
+
+        The cross spectrum of the captures, that of results with the captures that they do not
+        know, and the power of captures and results.
+        """
+        tiles = []
+        height, width = self.known.shape
+        for top in range(0, height - TILE_SIDE + 1, TILE_SIDE // 2):
+            for left in range(0, width - TILE_SIDE + 1, TILE_SIDE // 2):
+                where = (slice(top, top + TILE_SIDE), slice(left, left + TILE_SIDE))
+                if not self.known[where].all():
+                    continue
+                first, second = (image[where] for image in self.captures)
+                of_data = shells(first, second, BANDS)
+                crossed = []
+                for result, other in self._crossed():
+                    crossed.append(shells(result[where], other[where], BANDS))
+                of_result = np.mean(crossed, 0)
+                data_power = (of_data[:, 1] + of_data[:, 2]) / 2
+                tiles.append([of_data[:, 0], of_result[:, 0], data_power, of_result[:, 1]])
+        return np.array(tiles)
+
+    def _resolution(self, certificate: Certificate, tiles: np.ndarray) -> None:
+        """Add the frequency at which the Fourier ring correlation falls below its threshold.
+
+        Of an ideal result the squared correlation with the other capture is the correlation of
+        both captures.
+        """
+        name = f"{self.prefix}Fourier ring correlation"
+        draws = np.random.default_rng(0)
+        of_data, of_result = _resolutions(tiles.sum(0))
+        if not of_data > 0:
+            certificate.leave_out("resolution", name, "the captures have no detail in common")
+            return
+        ratios = []
+        for _ in range(RESAMPLES_OF_TILES):
+            drawn = tiles[draws.integers(0, len(tiles), len(tiles))].sum(0)
+            data, result = _resolutions(drawn)
+            ratios.append(result / max(data, 1e-6) - 1)
+        low, high = np.percentile(ratios, (2.5, 97.5))
+        remark = (
+            f"{THRESHOLD} at {of_data:.3f} per pixel in the data, {of_result:.3f} in the result"
+        )
+        ends = (float(low), float(high))
+        certificate.add("resolution", name, of_result / of_data - 1, ends, remark)
+
+
+def _resolutions(sums: np.ndarray) -> tuple[float, float]:
+    """Return the resolution of captures and results, from sums (4, BANDS) of tiles."""
+    cross, cross_of_result, power, power_of_result = sums
+    frequencies = [(band + 0.5) / (2 * BANDS) for band in range(BANDS)]
+    correlation = cross / np.maximum(power, 1e-30)
+    product = np.maximum(power * power_of_result, 1e-60)
+    squared = np.maximum(cross_of_result, 0) ** 2 / product
+    of_data = resolution(frequencies, correlation.tolist())
+    return of_data, resolution(frequencies, squared.tolist())
+
+
+def _root(ratio: float) -> float:
+    """Return the relative difference of a root from that of its square."""
+    return float(np.sqrt(max(1 + ratio, 0.0)) - 1)
+
+
+def _block_sums(
+    images: Sequence[np.ndarray], inside: np.ndarray, side: int = BLOCK_WIDTH
+) -> np.ndarray:
+    """Return sums of images (H, W) over blocks, and the numbers of pixels, (images + 1, blocks)."""
+    height, width = inside.shape
+    padding = ((0, -height % side), (0, -width % side))
+    sums = []
+    for image in (*images, np.ones(inside.shape)):
+        counted = np.where(inside, image, 0)
+        sums.append(cut_blocks(np.pad(counted, padding), side).sum((1, 3)).ravel())
+    return np.array(sums)
+
+
+def _ratio(difference: np.ndarray, reference: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Return the ratio of two sums over independent parts (n,), and its 95% interval.
+
+    The variance of a ratio estimator (Cochran, Sampling Techniques, 1977, section 6.4).
+    """
+    total = float(reference.sum())
+    counted = reference != 0
+    parts = int(counted.sum())
+    if parts < LEAST_PARTS or not total > 0:
+        return np.nan, (-np.inf, np.inf)
+    value = float(difference.sum()) / total
+    deviations = difference[counted] - value * reference[counted]
+    error = np.sqrt((deviations**2).sum() * parts / (parts - 1)) / total
+    return value, (value - QUANTILE * float(error), value + QUANTILE * float(error))
+
+
+def chosen_regions(result: np.ndarray) -> np.ndarray:
+    """Label the largest bright regions of a result.
+
+    Args:
+        result: (H, W); NaN where a pixel is missing.
+
+    Returns:
+        (H, W), whole numbers: 1 for the largest region brighter than Otsu's threshold, up to
+        MOST_REGIONS; 0 elsewhere.
+    """
+    from skimage.filters import threshold_otsu
+
+    known = np.isfinite(result)
+    labels = np.zeros(result.shape, np.int64)
+    if not known.any() or not np.ptp(result[known]) > 0:
+        return labels
+    smooth = gaussian_filter(np.where(known, result, np.median(result[known])), 2)
+    bright = known & (smooth > threshold_otsu(smooth[known]))
+    areas, count = label(bright)
+    sizes = np.bincount(areas.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    for number, area in enumerate(np.argsort(-sizes)[:MOST_REGIONS], 1):
+        if sizes[area] >= LEAST_AREA:
+            labels[areas == area] = number
+    return labels
+
+
+class Unbias:
+    """A monotone curve that takes out the bias against brightness.
+
+    Isotonic regression of one capture on the result of the other (Barlow and Brunk, JASA 1972).
+
+    Args:
+        results: of captures, of any shape.
+        captures: those that each result does not know.
+    """
+
+    def __init__(self, results: Sequence[np.ndarray], captures: Sequence[np.ndarray]) -> None:
+        result = np.concatenate([np.float64(image).ravel() for image in results])
+        capture = np.concatenate([np.float64(image).ravel() for image in captures])
+        known = np.isfinite(result + capture)
+        result = result[known]
+        order = np.argsort(result, kind="stable")
+        levels, counts, means = _levels(result[order], capture[known][order])
+        self.levels = levels
+        self.values = isotonic_regression(means, weights=counts).x
+
+    def __call__(self, result: np.ndarray) -> np.ndarray:
+        """Return a result without the bias; beyond the levels of the fit it is shifted."""
+        inside = np.clip(result, self.levels[0], self.levels[len(self.levels) - 1])
+        corrected: np.ndarray = np.interp(inside, self.levels, self.values) + result - inside
+        return corrected
+
+
+LEVELS = 64  # of an isotonic curve: each is the mean of as many pixels
+
+
+def _levels(result: np.ndarray, capture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean results, numbers and mean captures of groups of sorted pixels."""
+    starts = np.linspace(0, len(result), min(LEVELS, len(result)) + 1).astype(int)[:-1]
+    counts = np.diff([*starts, len(result)])
+    levels = np.add.reduceat(result, starts) / counts
+    means = np.add.reduceat(capture, starts) / counts
+    levels, first = np.unique(levels, return_index=True)
+    return levels, counts[first].astype(float), means[first]

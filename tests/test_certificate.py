@@ -1,0 +1,191 @@
+"""Certificates of values: an oracle holds, and what changes values does not."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from n2n_lightning.metrics.certificate import (
+    FAILS,
+    HOLDS,
+    NOT_MEASURABLE,
+    UNKNOWN,
+    Unbias,
+    certify,
+    verdict,
+)
+from n2n_lightning.metrics.points import find_points
+from n2n_lightning.metrics.single_noise import single_noise
+
+SIGMA = 4.0
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Return squares of several brightnesses and texture of all frequencies, (1, 256, 256)."""
+    draws = np.random.default_rng(0)
+    squares = np.kron(draws.uniform(40, 160, (16, 16)), np.ones((16, 16)))
+    texture = 12 * draws.normal(size=(256, 256))
+    return (squares + texture)[None]
+
+
+def captures_of(scene, count=2, seed=1):
+    draws = np.random.default_rng(seed)
+    return [scene + draws.normal(0, SIGMA, scene.shape) for _ in range(count)]
+
+
+def verdicts(certificate, group):
+    return [line.verdict for line in certificate.lines if line.group == group]
+
+
+def test_the_verdict_follows_the_interval():
+    assert verdict((-0.02, 0.02), 0.02) == HOLDS
+    assert verdict((-0.5, -0.03), 0.02) == FAILS
+    assert verdict((-np.inf, np.inf), 0.02) == UNKNOWN
+    assert verdict((0.0, 0.03), 0.05) == HOLDS
+
+
+def test_an_oracle_holds_everywhere(scene):
+    certificate = certify(captures_of(scene), [scene, scene])
+    assert FAILS not in {line.verdict for line in certificate.lines}
+    for group in ("brightness", "histogram", "spectrum", "resolution"):
+        assert set(verdicts(certificate, group)) == {HOLDS}, group
+
+
+def test_a_darker_result_is_biased(scene):
+    certificate = certify(captures_of(scene), [0.9 * scene] * 2)
+    brightest = [line for line in certificate.lines if line.group == "brightness"][7]
+    assert brightest.verdict == FAILS
+    low, high = brightest.interval
+    # relative to what is above the dark end of the result
+    above = 0.9 * np.quantile(scene, 0.94) - np.quantile(0.9 * scene, 0.005)
+    assert low < -0.1 * np.quantile(scene, 0.94) / above < high
+    assert verdicts(certificate, "histogram") == [FAILS]
+
+
+def test_a_constant_holds_nothing_that_varies(scene):
+    flat = np.full_like(scene, scene.mean())
+    certificate = certify(captures_of(scene), [flat, flat])
+    assert HOLDS not in {line.verdict for line in certificate.lines}
+
+
+def test_smoothing_loses_high_frequencies(scene):
+    captures = captures_of(scene)
+    smooth = [gaussian_filter(image, (0, 1.5, 1.5)) for image in captures]
+    certificate = certify(captures, smooth)
+    spectrum = [line for line in certificate.lines if line.group == "spectrum"]
+    assert -0.1 < spectrum[0].value < 0
+    for line in spectrum[3:]:
+        assert line.verdict == FAILS
+        assert line.value < -0.5
+    # the transfer function of the filter in the middle of the band, within what its width adds
+    gain = np.exp(-2 * (np.pi * 0.21875 * 1.5) ** 2)
+    assert 1 + spectrum[3].value == pytest.approx(gain, abs=0.05)
+
+
+def test_sums_of_given_regions(scene):
+    labels = np.zeros(scene.shape[1:], int)
+    labels[32:96, 32:96] = 1
+    labels[128:192, 128:192] = 7
+    result = scene.copy()
+    result[:, 128:192, 128:192] += 10
+    certificate = certify(captures_of(scene), [result] * 2, labels=labels)
+    lines = {line.name: line for line in certificate.lines if line.group == "regions"}
+    assert lines["sum of region 1"].verdict == HOLDS
+    assert lines["sum of region 7"].verdict == FAILS
+    assert "given" in lines["sum of region 1"].remark
+
+
+def stars(width=1.3, flux=3000.0):
+    """Return a grid of 49 points on a sky, and their places."""
+    image = np.full((256, 256), 50.0)
+    rows, columns = np.mgrid[:256, :256]
+    places = []
+    for row in range(24, 240, 32):
+        for column in range(24, 240, 32):
+            distance = (rows - row) ** 2 + (columns - column) ** 2
+            profile = np.exp(-distance / (2 * width**2))
+            image += flux * profile / profile.sum()
+            places.append((row, column))
+    return image[None], places
+
+
+def test_points_are_where_they_are():
+    image, places = stars()
+    assert sorted(find_points(image[0])) == places
+    assert find_points(np.full((64, 64), 3.0)) == []
+    assert find_points(np.full((64, 64), np.nan)) == []
+
+
+def test_flux_and_width_of_points():
+    image, _ = stars()
+    captures = captures_of(image)
+    lines = {line.name: line for line in certify(captures, [image] * 2).lines}
+    assert lines["flux of points"].verdict == HOLDS
+    assert lines["width of points"].verdict == HOLDS
+    dimmer = image - 0.2 * (image - 50)
+    lines = {line.name: line for line in certify(captures, [dimmer] * 2).lines}
+    assert lines["flux of points"].value == pytest.approx(-0.2, abs=0.02)
+    assert lines["flux of points"].verdict == FAILS
+    wider, _ = stars(width=1.5)
+    lines = {line.name: line for line in certify(captures, [wider] * 2).lines}
+    assert lines["width of points"].verdict == FAILS
+    assert lines["width of points"].value > 0.05
+
+
+def test_one_capture_says_what_it_cannot_tell(scene):
+    (capture,) = captures_of(scene, 1)
+    certificate = certify([capture], [scene])
+    for group in ("brightness", "histogram", "spectrum", "resolution"):
+        assert verdicts(certificate, group) == [NOT_MEASURABLE], group
+    smooth = gaussian_filter(scene, (0, 8, 8))
+    (capture,) = captures_of(smooth, 1)
+    noise = single_noise(capture)
+    certificate = certify([capture], [smooth], noise)
+    assert verdicts(certificate, "histogram") == [HOLDS]
+
+
+def test_missing_pixels_do_not_count(scene):
+    captures = captures_of(scene)
+    for capture in captures:
+        capture[:, 64:128] = np.nan
+    certificate = certify(captures, [scene, scene])
+    assert set(verdicts(certificate, "brightness")) == {HOLDS}
+    nothing = certify([np.full_like(scene, np.nan)] * 2, [scene] * 2)
+    assert HOLDS not in {line.verdict for line in nothing.lines}
+
+
+def test_unbias_takes_out_a_monotone_bias(scene):
+    """Fitted on the upper half, shown on the lower half."""
+    captures = captures_of(scene)
+    result = 20 + 0.8 * scene + 0.0005 * scene**2
+    upper, lower = np.s_[:, :128], np.s_[:, 128:]
+    unbias = Unbias([result[upper]] * 2, [capture[upper] for capture in captures])
+    others = [capture[lower] for capture in captures]
+    before = certify(others, [result[lower]] * 2)
+    after = certify(others, [unbias(result[lower])] * 2)
+    assert before.count(FAILS, "brightness") >= 4
+    assert after.count(HOLDS, "brightness") >= 6
+    assert after.count(FAILS, "brightness") == 0
+
+
+def test_shrinkage_is_not_seen_across_captures():
+    """Of a flat scene with noise, the mean is right wherever the result says it."""
+    draws = np.random.default_rng(5)
+    scene = draws.normal(100, 10, (1, 256, 256))
+    captures = captures_of(scene)
+    share = 100 / (100 + SIGMA**2)
+    shrunk = [100 + share * (capture - 100) for capture in captures]
+    certificate = certify(captures, shrunk)
+    assert certificate.count(FAILS, "brightness") == 0
+    assert verdicts(certificate, "histogram") == [FAILS]
+
+
+def test_a_certificate_is_written(scene):
+    written = certify(captures_of(scene), [scene, scene]).as_dict()
+    assert written["captures"] == 2
+    assert "hold within 0.02" in written["line"]
+    for line in written["quantities"]:
+        assert line["verdict"] in (HOLDS, FAILS, UNKNOWN, NOT_MEASURABLE)
+        assert (line["difference"] is None) == (line["verdict"] in (NOT_MEASURABLE,)) or (
+            line["verdict"] == UNKNOWN
+        )
