@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n2n_lightning.arrays.frame_offsets import described_frames
 from n2n_lightning.files import InputError, Parser, command, replacing
 from n2n_lightning.inference.plan import refuse_inputs
 
@@ -254,11 +255,7 @@ def describe(model: "TrainedDenoiser", path: Path) -> list[str]:
         output = f"(batch, {model.channels}, {axes})"
     lines = [f"input `image`: float32 {shape}, {values}; output: {output}"]
     if model.context:
-        frames = f"the {model.context} frames before one and the {model.context} after it"
-        if model.sees_middle:
-            frames = f"the {model.context} frames before one, that frame, and the next"
-            frames += f" {model.context}"
-        lines.append(f"the input is {frames}, in their order")
+        lines.append(f"the input is {described_frames(model.context, model.sees_middle)}")
     if model.range and not zipped and path.suffix != ".ckpt":  # denoise scales by itself
         lines.append(_scaling(*model.range))
     return lines

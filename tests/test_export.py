@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from n2n_lightning import load, networks
@@ -111,6 +113,40 @@ def test_a_model_of_the_zoo_does_in_its_own_library_what_the_network_does(dims, 
     assert done.returncode == 2
     assert "--license none of these: must be a name of https://spdx.org/licenses" in done.stderr
     assert not (tmp_path / "other.zip").exists()
+
+
+@pytest.mark.walk
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "zip"])
+def test_the_export_of_a_movie_network_names_its_frames(suffix, tmp_path):
+    network = networks.DRUNet(10, [4, 6], [1, 1], out_channels=2)
+    info = checkpoint_files.CheckpointInfo(
+        model={"_target_": "n2n_lightning.networks.DRUNet", **network.arguments},
+        range=(100.0, 900.0),
+        context=2,
+        sees_middle=True,
+    )
+    torch.save(checkpoint_files.network_checkpoint(network, info), tmp_path / "a.ckpt")
+    out = tmp_path / f"movie.{suffix}"
+    done = run("export", "a.ckpt", out, "--author", "Ada", "--license", "MIT", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "(batch, 10, height, width)" in done.stdout
+    assert "output: (batch, 2, height, width)" in done.stdout
+    shown = "the 2 frames before one, that frame, and the next 2, in their order"
+    assert f"{shown}; beyond the ends of a movie its end frame is repeated" in done.stdout
+    if suffix != "zip":
+        return
+    with zipfile.ZipFile(out) as package:
+        described = yaml.safe_load(package.read("rdf.yaml"))
+        assert shown in package.read("README.md").decode()
+    (noisy,) = described["inputs"]
+    (denoised,) = described["outputs"]
+    names = noisy["axes"][1]["channel_names"]
+    assert names[:3] == ["before2_channel0", "before2_channel1", "before1_channel0"]
+    assert names[4:6] == ["frame_channel0", "frame_channel1"]
+    assert len(names) == 10
+    assert denoised["axes"][1]["channel_names"] == ["channel0", "channel1"]
+    assert noisy["description"] == f"noisy: {shown}"
 
 
 @pytest.mark.slow

@@ -38,6 +38,43 @@ def input_frames(context: int, sees_middle: bool = False) -> int:
     return len(frames(context, sees_middle)) or 1
 
 
+def names_of_frames(context: int, sees_middle: bool = False) -> list[str]:
+    """Name the frames that a network takes, for the channels of an export.
+
+    Args:
+        context, sees_middle: see `frames`.
+
+    Returns:
+        A name for each, in order of time; none with a context of 0.
+
+    >>> names_of_frames(2, sees_middle=True)
+    ['before2', 'before1', 'frame', 'after1', 'after2']
+    """
+    names = []
+    for offset in frames(context, sees_middle):
+        side = "before" if offset < 0 else "after"
+        names.append(f"{side}{abs(offset)}" if offset else "frame")
+    return names
+
+
+def described_frames(context: int, sees_middle: bool) -> str:
+    """Describe the frames that a network takes along its channels, and what is beyond the ends.
+
+    Args:
+        context, sees_middle: see `frames`; a context of 1 or more.
+
+    >>> described_frames(2, sees_middle=True).partition(";")[0]
+    'the 2 frames before one, that frame, and the next 2, in their order'
+    """
+    if sees_middle:
+        shown = f"the {context} frames before one, that frame, and the next {context}"
+        ends = "its end frame is repeated"
+    else:
+        shown = f"the {context} frames before one and the {context} after it"
+        ends = "frames of the other side take their places"
+    return f"{shown}, in their order; beyond the ends of a movie {ends}"
+
+
 def around(
     frame: int,
     k: int,

@@ -5,11 +5,13 @@ Ouyang et al., BioImage Model Zoo: a community-driven resource, bioRxiv 2022; it
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2n_lightning.arrays.frame_offsets import described_frames, names_of_frames
 from n2n_lightning.files import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ README = """# {name}
 
 {description}
 
-Input: float32, {shape}{range}. Output: the same{outputs}. Made by n2n_lightning: {command}
+Input: float32, {shape}{range}{frames}. Output: the same{outputs}. Made by n2n_lightning: {command}
 """
 
 
@@ -60,8 +62,11 @@ def write_package(
         )
         shape = " x ".join(("batch", f"{model.inputs} channels", *SPATIAL_LETTERS[-model.dims :]))
         outputs = f", of {model.channels} channels" if model.context else ""
+        frames = ""
+        if model.context:
+            frames = f"; {described_frames(model.context, model.sees_middle)}"
         (place / "README.md").write_text(
-            README.format(shape=shape, range=span, outputs=outputs, **about)
+            README.format(shape=shape, range=span, frames=frames, outputs=outputs, **about)
         )
         try:
             described = _described(model, weights, place, about, FileDescr)
@@ -122,20 +127,29 @@ def _described(
     space = [SPATIAL_LETTERS[3 - model.dims + k] for k in range(model.dims)]
     size = zoo.ParameterizedSize(min=_least(model), step=model.multiple)
 
-    def channels(count: int) -> Any:
-        return zoo.ChannelAxis(channel_names=[zoo.Identifier(f"channel{i}") for i in range(count)])
+    frames = names_of_frames(model.context, model.sees_middle)
+
+    def channels(prefixes: Sequence[str] = ()) -> Any:
+        names = [f"channel{i}" for i in range(model.channels)]
+        if prefixes:
+            names = [f"{prefix}_{name}" for prefix in prefixes for name in names]
+        return zoo.ChannelAxis(channel_names=[zoo.Identifier(name) for name in names])
 
     def line(gain: float, offset: float) -> list[Any]:
         if (gain, offset) == (1.0, 0.0):
             return []
         return [zoo.ScaleLinearDescr(kwargs=zoo.ScaleLinearKwargs(gain=gain, offset=offset))]
 
+    noisy = "noisy"
+    if model.context:
+        shown = described_frames(model.context, model.sees_middle)
+        noisy = f"noisy: {shown.partition(';')[0]}"  # the zoo takes 128 letters
     image = zoo.InputTensorDescr(
         id=zoo.TensorId("image"),
-        description="noisy",
+        description=noisy,
         axes=[
             zoo.BatchAxis(),
-            channels(model.inputs),
+            channels(frames),
             *(zoo.SpaceInputAxis(id=zoo.AxisId(a), size=size) for a in space),
         ],
         test_tensor=file(source=place / "input.npy"),
@@ -150,7 +164,7 @@ def _described(
         description="denoised",
         axes=[
             zoo.BatchAxis(),
-            channels(model.channels if model.context else model.inputs),
+            channels(),
             *(
                 zoo.SpaceOutputAxisWithHalo(id=zoo.AxisId(a), size=same[a], halo=model.overlap // 2)
                 for a in space
