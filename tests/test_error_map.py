@@ -1,15 +1,19 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from n2n_lightning import denoise
+from n2n_lightning import denoise, load
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.error_files import errors_file_of
-from n2n_lightning.inference.error_maps import boxes, widened
+from n2n_lightning.inference.error_maps import boxes, check_possible, widened
+from n2n_lightning.inference.options import NoisyArray
 from n2n_lightning.metrics.clipped_noise import clipped_noise
 from n2n_lightning.metrics.error_map import errors_of_captures, errors_of_one
 from n2n_lightning.paths import is_clutter
@@ -176,6 +180,11 @@ def test_maps_of_files_are_never_inputs():
 
 
 @pytest.fixture(scope="module")
+def model():
+    return load()
+
+
+@pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Two captures as TIFF and PNG, and as a stack of captures; their clean scene."""
     folder = tmp_path_factory.mktemp("captures")
@@ -221,6 +230,41 @@ def test_captures_of_a_stack(files, tmp_path, monkeypatch):
     result, errors = (tifffile.imread(tmp_path / name) for name in ("k.tif", "k.error.tif"))
     np.testing.assert_array_equal(errors[0], errors[1])
     check(result[0], errors[0])
+
+
+def test_one_picture(files, tmp_path, monkeypatch):
+    assert run(monkeypatch, files, "a.tif", "--errors", "-o", tmp_path) == 0
+    errors = tifffile.imread(tmp_path / "a.error.tif")
+    truth = tifffile.imread(tmp_path / "a.tif").astype(float) - scene()[0]
+    assert np.isfinite(errors).mean() > 0.8
+    assert rms(errors[np.isfinite(errors)]) == pytest.approx(rms(truth), rel=0.3)
+
+
+def test_noise_that_is_not_measurable_gives_no_map(model):
+    flat = np.full((64, 64), 7.0, np.float32)
+    denoised, errors = model.denoise(flat, errors=True)
+    assert denoised.shape == flat.shape
+    assert np.isnan(errors).all()
+
+
+def test_in_python_from_two_captures(model):
+    first, second = [capture[0].astype(np.float32) for capture in captures()]
+    denoised, errors = model.denoise(first, errors=True, second=second, scale=255)
+    check(denoised, errors)
+    stack = torch.from_numpy(np.stack([first, second]))
+    _, of_stack = model.denoise(stack, errors=True, axes="KHW", scale=255)
+    np.testing.assert_allclose(of_stack[0].numpy(), errors, rtol=0.05)
+    with pytest.raises(InputError, match="second"):
+        model.denoise(first, errors=True, second=second[:64])
+
+
+@pytest.mark.parametrize("fact", ["dims", "context", "thinned"])
+def test_networks_that_need_two_captures_say_so(fact):
+    facts = {"dims": 2, "context": 0, "thinned": False, fact: 3}
+    noisy = NoisyArray(np.zeros((8, 8)), "HW")
+    with pytest.raises(InputError, match="needs two captures"):
+        check_possible(SimpleNamespace(**facts), noisy)
+    check_possible(SimpleNamespace(**facts), replace(noisy, second=noisy.array))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from n2n_lightning.formats import mosaics
 from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.inference import array_types, rounding
 from n2n_lightning.inference.checkpoint import PRETRAINED, CheckpointInfo, read_checkpoint
+from n2n_lightning.inference.error_maps import check_possible, errors_of
 from n2n_lightning.inference.movie_frames import MovieFrames, movie_of
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_search import OutlierSearch
@@ -131,6 +132,8 @@ class TrainedDenoiser(nn.Module):
         outlier_map: bool = False,
         dtype: str = "auto",
         mosaic: str = "none",
+        errors: bool = False,
+        second: Array | None = None,
     ) -> Any:
         """Denoises one image, or several of one size.
 
@@ -162,12 +165,17 @@ class TrainedDenoiser(nn.Module):
                 counts, see n2n_lightning.inference.rounding.
             mosaic: RGGB, BGGR, GRBG or GBRG for a raw frame of a colour camera; an array does not
                 say it: auto is none.
+            errors: return the expected error of each pixel, too (inference/error_maps.py): from
+                `second`, from the captures of an array with the axis K, or from the noise of one
+                picture, which is measured.
+            second: another capture of the same scenes, of the same shape.
 
         Returns:
             An array of the same kind, shape and type, but for `dtype`, with the mask or the unit;
             with `outlier_map` also an array of its shape, uint8, that is 1 where an isolated
-            outlier was left as stored and 2 where one was replaced. Of 4 channels on the last axis
-            the fourth is returned as it is where its values are those of transparency
+            outlier was left as stored and 2 where one was replaced; with `errors` also one of
+            standard deviations, float32, NaN where the error cannot be known. Of 4 channels on the
+            last axis the fourth is returned as it is where its values are those of transparency
             (transparency.has_alpha), unless the network was trained on 4. A colour network denoises
             images with other than 3 channels one channel at a time. Missing pixels (NaN, infinite,
             masked, a margin of one value) stay as they are; isolated outliers change no other
@@ -208,7 +216,12 @@ class TrainedDenoiser(nn.Module):
             has_alpha(pixels, axes),
             invalid=invalid,
             mosaic=named_mosaic and "C" not in axes,
+            second=None if second is None else array_types.plain(second)[0],
         )
+        if noisy.second is not None and noisy.second.shape != pixels.shape:
+            raise InputError(f"second: of shape {noisy.second.shape}, not {pixels.shape}")
+        if errors:
+            check_possible(self, noisy)
         if dtype == "auto":
             floats = rounding.lossy(self, noisy, options) is not None
         else:
@@ -217,11 +230,14 @@ class TrainedDenoiser(nn.Module):
         marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         self.denoise_into(result, noisy, options, marks=marks)
         denoised: Any = array_types.like(array, result)
-        if marks is None:
+        maps = [] if marks is None else [marks]
+        if errors:
+            maps.append(errors_of(self, noisy, result, options).values)
+        if not maps:
             return denoised
         if isinstance(array, Tensor):
-            return denoised, torch.from_numpy(marks).to(array.device)
-        return denoised, marks
+            return denoised, *[torch.from_numpy(one).to(array.device) for one in maps]
+        return denoised, *maps
 
     def _axes_of(self, shape: tuple[int, ...], channels_first: bool) -> str:
         """Return the axes of an array: as in training for arrays of its kind, else by its shape."""

@@ -7,17 +7,23 @@ from typing import Any
 import numpy as np
 
 from n2n_lightning.arrays.axes import as_pages, stacked_letters
-from n2n_lightning.files import InputError, room
+from n2n_lightning.files import InputError, option, room
 from n2n_lightning.formats import mosaics
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.page import Page, page_axes
 from n2n_lightning.metrics.clipped_noise import clipped_noise
-from n2n_lightning.metrics.error_map import errors_of_captures
+from n2n_lightning.metrics.error_map import errors_of_captures, errors_of_one
+from n2n_lightning.metrics.noise_law import NoiseLaw
+from n2n_lightning.metrics.single_noise import single_noise
 
 Box = tuple[slice, ...]
 
 # Pixels of a page whose errors are estimated at a time: 20 planes of floats for each channel.
 PIXELS = 2**20
+# Of the perturbation, in deviations of the noise: at 0.5 derivatives are 10% too small where noise
+# is strong (benchmarks/error_map.py); with one direction, correlated noise ranks blocks worse.
+STEP, DIRECTIONS = 0.1, 2
+LEAST_VARIANCE = 0.05  # of the mean: below, the line is not known
 MARGIN = 24  # pixels around such a part: three widths of error_map.NOISE_SIGMA
 MISSING = "missing pixels"
 CLIPPED = "clipped noise"
@@ -73,12 +79,12 @@ def errors_of(
         The map.
 
     Raises:
-        InputError: there is one capture alone.
+        InputError: see `check_possible`.
     """
     if has_captures(noisy.axes, noisy.array.shape):
         return errors_of_stack(model, noisy, result, options)
     if noisy.second is None:
-        raise InputError("errors", True, "needs two captures: a second one, or halves")
+        return errors_of_picture(model, noisy, result, options)
     other = replace(noisy, array=noisy.second, second=noisy.array)
     denoised = room(noisy.array.shape, np.float32)
     model.denoise_into(denoised, other, options)
@@ -147,6 +153,102 @@ def errors_of_stack(
     return errors
 
 
+def errors_of_picture(
+    model: Any,
+    noisy: NoisyArray,
+    result: np.ndarray,
+    options: DenoiseOptions,
+    known: NoiseLaw | None = None,
+) -> ErrorMap:
+    """Estimate the errors of a denoised array of single pictures, from their noise.
+
+    Args:
+        model: the denoiser.TrainedDenoiser.
+        noisy: the array.
+        result: of it.
+        options: those that it was denoised with.
+        known: the noise of each page; None: measured.
+
+    Returns:
+        The map.
+
+    Raises:
+        InputError: see `check_possible`.
+    """
+    check_possible(model, noisy)
+    errors = ErrorMap.unknown_of(noisy.array.shape)
+    for place in _planes(noisy):
+        plane = noisy.plane(place) if noisy.mosaic else noisy
+        stack = model.pages_of(plane, result[place], options)
+        targets = as_pages(errors.values[place], page_axes(noisy.axes, model.dims), model.dims)
+        for page_place in stack.places:
+            page = stack.at(page_place)
+            perturbed = _Perturbed(model, plane, page, options)
+            _fill_single(targets[page_place], page, perturbed, known, errors)
+    return errors
+
+
+def check_possible(model: Any, noisy: NoisyArray) -> None:
+    """Raise InputError where the errors of an array cannot be estimated.
+
+    Args:
+        model: the denoiser.TrainedDenoiser.
+        noisy: the array, with its second capture if there is one.
+    """
+    if noisy.second is not None or has_captures(noisy.axes, noisy.array.shape):
+        return
+    kinds = {
+        "volumes": model.dims == 3,
+        "movies": bool(model.context),
+        "photon counts that are split": model.thinned,
+    }
+    for kind, is_kind in kinds.items():
+        if is_kind:
+            raise InputError(
+                "errors",
+                True,
+                f"a network of {kind} needs two captures:"
+                f" {option('second', 'FILE')} or {option('halves', True)}",
+            )
+
+
+class _Perturbed:
+    """Results of a page with noise added and subtracted.
+
+    Args:
+        model, noisy, options: see `errors_of_picture`.
+        page: the page, (H, W, C).
+    """
+
+    def __init__(self, model: Any, noisy: NoisyArray, page: Page, options: DenoiseOptions) -> None:
+        self.model = model
+        self.options = options
+        self.shown = replace(
+            noisy, axes="HWC", alpha=False, invalid=None, movie=None, limits=page.limits
+        )
+
+    def change(self, captured: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Return the change of the result for a small change of the picture, per unit of it.
+
+        Args:
+            captured: stored values, (C, H, W), NaN where a pixel is missing.
+            direction: the change, in that shape.
+
+        Returns:
+            In that shape.
+        """
+        outputs = []
+        for step in (STEP, -STEP):
+            moved = np.moveaxis(captured + step * direction, 0, -1)
+            moved = np.ascontiguousarray(moved, np.float32)
+            output = np.empty_like(moved)
+            self.model.denoise_into(output, replace(self.shown, array=moved), self.options)
+            outputs.append(np.moveaxis(output.astype(np.float64), -1, 0))
+        above, below = outputs
+        change: np.ndarray = (above - below) / (2 * STEP)
+        return change
+
+
 def has_captures(axes: str, shape: Sequence[int]) -> bool:
     """Return True if an array holds two or more captures of each scene."""
     return "K" in axes and shape[axes.index("K")] > 1
@@ -177,6 +279,50 @@ def _fill(
         values = found.mean if of_mean else found.each
         clipped = clipped_noise(noisy)
         _write(targets, box, page.colours, values[inner], clipped[inner], errors)
+
+
+def _fill_single(
+    target: np.ndarray,
+    page: Page,
+    perturbed: _Perturbed,
+    known: NoiseLaw | None,
+    errors: ErrorMap,
+) -> None:
+    """Write the errors of a single picture.
+
+    Args:
+        target: the map of the page, (H, W, C).
+        page: the picture, with its result.
+        perturbed: the results around it.
+        known: its noise; None: measured.
+        errors: gets the numbers of pixels whose error is unknown.
+    """
+    whole = tuple(slice(0, length) for length in page.size)
+    captured, result = page.stored(whole)
+    noise = known or single_noise(captured)
+    if not noise.measurable:
+        errors.pixels += captured.size
+        errors.count(f"pixels, as the noise is not measurable: {noise.reason}", captured.size)
+        return
+    filled = np.nan_to_num(result, nan=float(np.nanmean(result)))
+    draws = np.random.default_rng(0)
+    covariance = np.zeros(captured.shape)
+    spread = np.zeros(captured.shape)
+    for _ in range(DIRECTIONS):
+        direction = noise.direction(filled, draws)
+        change = perturbed.change(captured, direction)
+        covariance += direction * change / DIRECTIONS
+        spread += change**2 / DIRECTIONS
+    variance = noise.variance(filled)
+    variance = np.maximum(variance, LEAST_VARIANCE * abs(variance.mean()))
+    line = (float(np.mean(noise.a)), float(np.mean(noise.b)))
+    clipped = clipped_noise([captured], line)
+    for box in boxes(page.size):
+        around, inner = widened(box, page.size)
+        part = (slice(None), *around)
+        planes = [plane[part] for plane in (captured, result, variance, covariance, spread)]
+        values = errors_of_one(*planes)
+        _write([target], box, page.colours, values[inner], clipped[part][inner], errors)
 
 
 def _write(

@@ -23,7 +23,7 @@ from n2n_lightning.inference.array_plans import (
 )
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.error_files import write_errors
-from n2n_lightning.inference.error_maps import ErrorMap, errors_of, errors_of_pair
+from n2n_lightning.inference.error_maps import ErrorMap, check_possible, errors_of, errors_of_pair
 from n2n_lightning.inference.movie_frames import Series, movies_of_picture
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_files import DetectorDefects, page_shape, write_map
@@ -140,6 +140,9 @@ class FileDenoiser:
                     self.axes_notes.print(source, reading.line)
                 untouched = [True] * len(copied) if dead else copied
                 arrays = self._arrays(job, picture, readings, untouched, second, lines)
+                if self.options.errors:
+                    for noisy in arrays:
+                        check_possible(self.model, noisy)
                 types = result_types(self.model, picture, arrays, self.options, lines, copied)
                 self._write(job, picture, arrays, types, untouched, done)
                 movies = [noisy.movie.line() for noisy in arrays if noisy.movie]
