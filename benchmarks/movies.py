@@ -32,7 +32,8 @@ from n2n_lightning.metrics.stein import STEP, SteinEstimate
 
 FRAMES = 60
 SIDE = 256
-SCENES = ("still", "flashing", "voltage", "moving", "drifting", "bleaching", "events")
+FLASHING = ("flashing", "drifting", "bleaching", "events", "voltage", "dithering")
+SCENES = ("still", "moving", *FLASHING)
 NOISES = ("gaussian", "poisson", "both")
 OFFSET = 100.0  # counts of black
 GAIN = 4.0  # counts of a photon
@@ -83,6 +84,10 @@ def _drift(kind: str, t: int) -> tuple[int, int]:
         return t // 6, t // 4
     if kind == "drifting":
         return round(0.1 * t), round(0.28 * t)
+    if kind == "dithering":
+        steps = np.random.default_rng(3).integers(-3, 4, (t, 2))
+        rows, columns = steps.sum(0).tolist()
+        return rows, columns
     return 0, 0
 
 
@@ -99,7 +104,8 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
         kind: still; flashing (cells rise by 80% within a frame and fade over four); voltage (events
             of one frame, 10%); moving (discs, 2 pixels a frame); drifting (flashing, 0.3 pixels a
             frame); bleaching (flashing, down to a half); events (one pixel down every 6 frames,
-            one to the right every 4, flashing); panning (sharp edges, 2 pixels a frame);
+            one to the right every 4, flashing); dithering (up to 3 pixels a frame in either
+            direction, at random, flashing); panning (sharp edges, 2 pixels a frame);
             flickering (the lamp, 5%).
         seed: of the scene.
         frames, side: of the movie.
@@ -116,7 +122,7 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
     base = ground(side, draws)
     events: list[Event] = []
     activity = np.ones((frames, count))
-    if kind in ("flashing", "drifting", "bleaching", "events", "voltage"):
+    if kind in FLASHING:
         amount, fade = (0.1, 0.0) if kind == "voltage" else (0.8, 4.0)
         for cell in range(count):
             firsts = draws.choice(np.arange(3, frames - 3), 2, replace=False)
@@ -142,7 +148,7 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
             sharp = base + np.tensordot(light * activity[t], masks, 1)
         if kind == "drifting":
             sharp = shift(sharp, (0.1 * t, 0.28 * t), order=3, mode="grid-wrap")
-        if kind == "events":
+        if kind in ("events", "dithering"):
             sharp = np.roll(sharp, _drift(kind, t), (0, 1))
         if kind == "panning":
             edges = ground(side, np.random.default_rng(seed), 3) > 8
@@ -292,6 +298,7 @@ NETWORK = ["model=drunet", "model.widths=[16,32,64]", "model.blocks=[1,1,1]", "o
 METHODS = {
     "frame by frame, bundled": None,
     "data=movie": ["data=movie"],
+    "data=movie data.align=true": ["data=movie", "data.align=true"],
     "data=movie data.blind=frame": ["data=movie", "data.blind=frame"],
     "data=movie data.context=0": ["data=movie", "data.context=0"],
     "data=single": ["data=single"],

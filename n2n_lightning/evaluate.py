@@ -321,6 +321,7 @@ def _data_overrides(args: Any, scale: float | None) -> list[str]:
         values |= {"noisy": _needed(args, "noisy"), "scale": scale}
         # with a context a single frame can be chosen; each network is shown as many as it takes
         values |= {"context": "auto", "blind": "frame"}
+        values["align"] = getattr(args, "align", None)
         values |= {name: getattr(args, name) for name in same}
     words = []
     for name, value in values.items():
@@ -432,6 +433,8 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
         if getattr(args, name):
             raise InputError(name, getattr(args, name), "does not go with --data movie")
     args.layout = trained_layout(args, networks)
+    if any(network.align for network in networks.values()):
+        args.align = True
     data = make_data(args, scale, dims)
     clean = read_clean(args.clean, data) if args.clean else None
     labels = read_labels(args.regions) if args.regions else None
@@ -440,7 +443,7 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
     scores = MovieScores(data, 0, clean, labels)
     for name, run, note in _candidates(args, networks, data):
         network = networks[name]
-        scores.add(name, run, network.context, network.sees_middle)
+        scores.add(name, run, network.context, network.sees_middle, network.align)
         scores.rows[name] |= note
     print(f"scored on {args.noisy}")
     for line in (*data.notes, *remarks(args, list(networks))):

@@ -51,7 +51,7 @@ def _parts(
 ) -> Iterator[list[Tensor]]:
     """Yield the captures of some scenes, (C, H, W) each; of volumes some planes."""
     for i in chosen:
-        images = [scenes.image(i, k) for k in range(scenes.count_of(i))]
+        images = [scenes.image_onto(i, k, 0) for k in range(scenes.count_of(i))]
         if scenes.dims == 2:
             yield [_known(image, stats, side) for image in images]
             continue

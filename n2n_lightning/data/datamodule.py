@@ -125,6 +125,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.context = 0
         self.sees_middle = False
         self.subtracts_from_middle = False
+        self.align = False
         self.repeats = True
         self.scale: float | None = None
         self.limits: tuple[float, float] | None = None

@@ -270,7 +270,7 @@ class Captures(Dataset):
         first, second = self._numbers(scene, u[2], u[3])
         noisy = self.scenes.take(scene, first, window)
         if self.clean is None:
-            target = self.scenes.take(scene, second, window)
+            target = self.scenes.take_onto(scene, second, first, window)
         else:
             target = self.clean.take(scene, 0 * scene, window)
         return {

@@ -133,7 +133,7 @@ class Movie(UserImages):
         Returns:
             Windows of the training frames, and frames held out.
         """
-        scenes = self._prepared(self._read(read_movies, self.noisy))
+        scenes = self._aligned(self._prepared(self._read(read_movies, self.noisy)))
         # beyond the ends of a movie its end frame is repeated, unless all of it is hidden
         count_of = max if self.blind_to == "pixels" else min
         self.context = self._chosen_context(count_of(scenes.counts_of_all))
@@ -249,7 +249,12 @@ class Movie(UserImages):
         return self._live[int(self._used[scene])]
 
     def scored_frames(
-        self, scene: int, context: int, sees_middle: bool, most: int | None = None
+        self,
+        scene: int,
+        context: int,
+        sees_middle: bool,
+        most: int | None = None,
+        aligned: bool = True,
     ) -> Iterator[ScoredFrame]:
         """Read the frames of a movie that may be targets, as a network sees them.
 
@@ -257,17 +262,20 @@ class Movie(UserImages):
             scene: the number of the movie in `movies`.
             context, sees_middle: of the network.
             most: frames at most, evenly spread; None: all of them.
+            aligned: with data.align=true the network sees the frames around one moved onto it;
+                False: as they are.
 
         Yields:
             The frames, in order.
         """
         assert self.movies is not None
-        wanted = self.movies.wanted(scene).tolist()
+        movies = self.movies if aligned else replace(self.movies, positions=None)
+        wanted = movies.wanted(scene).tolist()
         numbers = self.frame_numbers(scene)
         for i in axes.evenly(len(wanted), min(most or len(wanted), len(wanted))):
             t = wanted[i]
             place = (torch.tensor([scene]), torch.tensor([t]))
-            shown, distances = frames_around(self.movies, *place, context, sees_middle)
+            shown, distances = frames_around(movies, *place, context, sees_middle)
             (values,) = self.without_outliers(shown)
             (target,) = self.without_outliers(self.movies.take(*place))
             (filled,) = bad_pixels.inpaint(values[None])
@@ -522,7 +530,8 @@ def frames_around(
         window: see SceneSet.take.
 
     Returns:
-        Stored values, (B, F x C, h, w), and distances of the F frames from the one in the middle,
+        Stored values, (B, F x C, h, w), moved onto the frame in the middle where `scenes` states
+        positions, and distances of the F frames from the one in the middle,
         (B, F).
     """
     counts = scenes.captures(scene).tolist()
@@ -533,7 +542,7 @@ def frames_around(
         for t, count in zip(frame.tolist(), counts, strict=True):
             numbers.append(around(t, k, count, repeat=sees_middle) if k else t)
         chosen = torch.tensor(numbers)
-        parts.append(scenes.take(scene, chosen, window))
+        parts.append(scenes.take_onto(scene, chosen, frame, window))
         distances.append(chosen - frame)
     return torch.cat(parts, 1), torch.stack(distances, 1)
 
@@ -575,7 +584,7 @@ class FrameWindows(Dataset):
             "frame": self.scenes.take(scene, first),
         }
         if not self.context:
-            ready["next"] = self.scenes.take(scene, first + 1)
+            ready["next"] = self.scenes.take_onto(scene, first + 1, first)
         return {
             **ready,
             **key.identity(),

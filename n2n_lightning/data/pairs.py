@@ -83,6 +83,7 @@ class PairedImages(UserImages):
             Pairs of training captures, and pairs to validate on.
         """
         scenes = self._prepared(self._read(read_scenes, self.noisy, self.target))
+        scenes = self._aligned(scenes)
         self.levels = levels_of(scenes, self.stats)
         split = self._split(scenes)
         if not self.supervised:

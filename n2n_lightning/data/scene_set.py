@@ -28,6 +28,8 @@ class SceneSet(ABC):
         targets: marks the captures that may be targets, see the subclasses; None: all may.
         frame_names: of each scene the file names of its captures; None: captures have numbers.
         dropped: what was left out when they were read, in words.
+        positions: of each scene how far it has moved in each of its captures, rows and columns, (n,
+            2), see registration.positions_of; None: nowhere, or not known.
         one_size: whether all scenes have one size, so that a batch is one indexing operation.
     """
 
@@ -40,6 +42,7 @@ class SceneSet(ABC):
     targets: Any
     frame_names: list[list[str]] | None
     dropped: tuple[str, ...]
+    positions: list[Tensor] | None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,6 +136,79 @@ class SceneSet(ABC):
             Stored values, (B, C, h, w) or (B, C, d, h, w).
         """
 
+    def take_onto(
+        self,
+        scene: Tensor,
+        capture: Tensor,
+        onto: Tensor,
+        window: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """Return captures as `take` does, moved by whole pixels onto others of their scenes.
+
+        Args:
+            scene: numbers of scenes, (B,).
+            capture: the number of the capture of each, (B,).
+            onto: the number of the capture of each that it is to lie on, (B,).
+            window: see `take`, in the pixels of `onto`.
+
+        Returns:
+            As of `take`; with `positions`, float, NaN where a capture does not reach.
+        """
+        if self.positions is None:
+            return self.take(scene, capture, window)
+        size = self.sizes(scene)
+        if not window:
+            height, width = size[0].tolist()
+            count = len(scene)
+            rows = torch.arange(height).view(1, 1, -1, 1).expand(count, 1, -1, 1)
+            columns = torch.arange(width).view(1, 1, 1, -1).expand(count, 1, 1, -1)
+            window = (torch.arange(self.channels).view(1, -1, 1, 1), rows, columns)
+        offsets = self.offsets(scene, capture, onto)
+        channel, *spatial = window
+        places = []
+        inside = torch.ones(1, dtype=torch.bool)
+        for axis, index in enumerate(spatial):
+            place = index + offsets[:, axis].view(-1, 1, 1, 1)
+            last = size[:, axis].view(-1, 1, 1, 1) - 1
+            inside = inside & (place >= 0) & (place <= last)
+            places.append(torch.minimum(place.clamp(min=0), last))
+        stored = self.take(scene, capture, (channel, *places))
+        wide = stored.dtype.itemsize > 2 and stored.dtype != torch.float32
+        values = stored.double() if wide else stored.float()
+        return values.masked_fill(~inside, torch.nan)
+
+    def offsets(self, scene: Tensor, capture: Tensor, onto: Tensor) -> Tensor:
+        """Return how far scenes have moved from one capture to another.
+
+        Args:
+            scene, capture, onto: see `take_onto`.
+
+        Returns:
+            Whole rows and columns, (B, 2); without `positions` 0.
+        """
+        if self.positions is None:
+            return torch.zeros(len(scene), 2, dtype=torch.long)
+        ways = []
+        for i, k, other in zip(scene.tolist(), capture.tolist(), onto.tolist(), strict=True):
+            ways.append(self.positions[i][k] - self.positions[i][other])
+        return torch.stack(ways).round().long()
+
+    def image_onto(self, scene: int, capture: int, onto: int) -> Tensor:
+        """Return one capture as `image` does, moved by whole pixels onto another of its scene.
+
+        Args:
+            scene: its scene.
+            capture: its number in the scene.
+            onto: the number of the other one.
+
+        Returns:
+            As of `image`; with `positions`, float, NaN where it does not reach.
+        """
+        if self.positions is None:
+            return self.image(scene, capture)
+        numbers = torch.tensor([[scene], [capture], [onto]])
+        return self.take_onto(*numbers)[0]
+
     @abstractmethod
     def image(self, scene: int, capture: int) -> Tensor:
         """Return one capture, not copied.
@@ -225,7 +301,8 @@ class SceneSet(ABC):
         for i, numbers in enumerate(chosen):
             images.append([self.image(i, k) for k in numbers.tolist()])
         mixed = MixedSizeScenes(images, self.names, self.nodata_values, self.unit)
-        return replace(mixed, targets=targets, dropped=self.dropped)
+        positions = chosen_positions(self.positions, chosen)
+        return replace(mixed, targets=targets, dropped=self.dropped, positions=positions)
 
 
 @dataclass
@@ -241,7 +318,7 @@ class EqualSizeScenes(SceneSet):
         rows: with `counts`: which rows of the one tensor the captures are, (sum of counts,); None:
             all, in order.
         targets: with `counts`: whether a capture may be a target, (sum of counts,); None: all may.
-        names, nodata_values, unit, layout, frame_names, dropped: see SceneSet.
+        names, nodata_values, unit, layout, frame_names, dropped, positions: see SceneSet.
     """
 
     one_size = True
@@ -255,6 +332,7 @@ class EqualSizeScenes(SceneSet):
     targets: Tensor | None = None
     frame_names: list[list[str]] | None = None
     dropped: tuple[str, ...] = ()
+    positions: list[Tensor] | None = None
 
     def sizes(self, scene: Tensor) -> Tensor:
         """See SceneSet."""
@@ -315,12 +393,15 @@ class EqualSizeScenes(SceneSet):
     def part(self, which: Tensor) -> "EqualSizeScenes":
         """See SceneSet; a slice of the scenes, and frames of movies, are not copied."""
         names = [self.names[i] for i in which.tolist()]
+        positions = None
+        if self.positions is not None:
+            positions = [self.positions[i] for i in which.tolist()]
         if self.counts is None:
             start = int(which[0])
             stop = int(which[-1]) + 1
             index = slice(start, stop) if stop - start == len(which) else which
             frames = [stack[index] for stack in self.frames]
-            return replace(self, frames=frames, names=names)
+            return replace(self, frames=frames, names=names, positions=positions)
         owner = torch.repeat_interleave(self.indices, self.counts)
         of_scenes = [(owner == i).nonzero().flatten() for i in which]
         places = torch.cat(of_scenes)
@@ -332,6 +413,7 @@ class EqualSizeScenes(SceneSet):
             counts=self.counts[which],
             rows=rows,
             targets=targets,
+            positions=positions,
         )
 
     def region(self, *part: slice) -> "EqualSizeScenes":
@@ -372,6 +454,7 @@ class EqualSizeScenes(SceneSet):
             rows=rows if self.rows is None else self.rows[rows],
             targets=None if targets is None else torch.cat(targets),
             frame_names=None,
+            positions=chosen_positions(self.positions, chosen),
         )
 
 
@@ -382,7 +465,7 @@ class MixedSizeScenes(SceneSet):
     Attributes:
         images: of each scene its captures, (C, H, W) or (C, D, H, W).
         targets: of each scene whether a capture may be a target, (n,); None: all may.
-        names, nodata_values, unit, layout, frame_names, dropped: see SceneSet.
+        names, nodata_values, unit, layout, frame_names, dropped, positions: see SceneSet.
     """
 
     one_size = False
@@ -394,6 +477,7 @@ class MixedSizeScenes(SceneSet):
     targets: list[Tensor] | None = None
     frame_names: list[list[str]] | None = None
     dropped: tuple[str, ...] = ()
+    positions: list[Tensor] | None = None
 
     def sizes(self, scene: Tensor) -> Tensor:
         """See SceneSet."""
@@ -437,6 +521,7 @@ class MixedSizeScenes(SceneSet):
         """See SceneSet."""
         chosen = which.tolist()
         targets = None if self.targets is None else [self.targets[i] for i in chosen]
+        positions = None if self.positions is None else [self.positions[i] for i in chosen]
         images = [self.images[i] for i in chosen]
         names = [self.names[i] for i in chosen]
         return replace(
@@ -444,6 +529,7 @@ class MixedSizeScenes(SceneSet):
             images=images,
             names=names,
             targets=targets,
+            positions=positions,
         )
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "MixedSizeScenes":
@@ -457,7 +543,15 @@ class MixedSizeScenes(SceneSet):
         """See SceneSet."""
         (captures,) = self.images
         frames = [capture[None] for capture in captures]
-        return EqualSizeScenes(frames, self.names, None, self.nodata_values, self.unit)
+        scenes = EqualSizeScenes(frames, self.names, None, self.nodata_values, self.unit)
+        return replace(scenes, positions=self.positions)
+
+
+def chosen_positions(positions: list[Tensor] | None, chosen: list[Tensor]) -> list[Tensor] | None:
+    """Return the positions of some captures of each scene, by their numbers; None: not known."""
+    if positions is None:
+        return None
+    return [of_scene[numbers] for of_scene, numbers in zip(positions, chosen, strict=True)]
 
 
 def _indexed(

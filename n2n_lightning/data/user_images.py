@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.outlier_lists import LOOKED, defects_of
+from n2n_lightning.arrays.registration import DriftSummary, positions_of
 from n2n_lightning.config.choices import OUTLIERS
 from n2n_lightning.data.datamodule import NoisyPairs
 from n2n_lightning.data.datasets import MixedSizePairs, Pairs
@@ -65,6 +67,9 @@ class UserImages(NoisyPairs):
         dq_good: bits of the data quality flags of FITS files that do not make a pixel missing,
             `4+8`, `all` of them, or None for what is known of the instrument; see
             formats.fits_planes.
+        align: undo drift by whole pixels between the captures of a scene: of a pair the second is
+            moved onto the first, of a movie the frames around one onto it; NaN where one does not
+            reach.
         **common: see NoisyPairs.
     """
 
@@ -82,6 +87,7 @@ class UserImages(NoisyPairs):
         crop: int | str | Sequence[int] | None = "auto",
         outliers: str = "auto",
         dq_good: int | str | None = None,
+        align: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -111,6 +117,13 @@ class UserImages(NoisyPairs):
         self.crop: tuple[int, ...] | None = None
         self.least_held = LEAST_HELD_PIXELS
         self.dq_good = fits_planes.parsed(dq_good)
+        if not isinstance(align, bool):
+            raise InputError("data.align", align, "must be true or false")
+        if align and self.supervised:
+            reason = "clean targets lie on one capture of a scene; noisy ones are aligned"
+            raise InputError("data.align", "true", reason)
+        self.align = align
+        self._eight_bit = False
         # names of all scenes that were read, and the numbers of those that are not blank
         self._all_names: list[str] = []
         self._used = torch.zeros(0, dtype=torch.long)
@@ -180,6 +193,7 @@ class UserImages(NoisyPairs):
         scenes = self._usable(scenes)
         scenes = self._without_blanks(scenes)
         self.channels = scenes.channels
+        self._eight_bit = scenes.dtype == torch.uint8
         self.stored_unit = scenes.unit
         stats = intensity_stats(scenes)
         self.nodata_values = stats.nodata_values
@@ -190,6 +204,27 @@ class UserImages(NoisyPairs):
             self.limits = (float(black), float(span))
         self.defects = self._defects(scenes)
         return scenes
+
+    def _may_have_outliers(self, stored: Tensor) -> bool:
+        """See NoisyPairs; captures that were moved are no longer of the stored type."""
+        return super()._may_have_outliers(stored) and not self._eight_bit
+
+    def _aligned(self, scenes: SceneSet) -> SceneSet:
+        """Measure how far each scene moves in its captures, where data.align asks for it."""
+        if not self.align:
+            return scenes
+        if self.dims == 3:
+            reason = "volumes are not aligned; register them first"
+            raise InputError("data.align", "true", reason)
+        drift = DriftSummary()
+        positions = []
+        for i, count in enumerate(scenes.counts_of_all):
+            captures = (self._normalized(scenes.image(i, k)).numpy() for k in range(count))
+            of_scene = positions_of(captures)
+            drift.add(of_scene)
+            positions.append(torch.from_numpy(of_scene))
+        self.notes.append(drift.line())
+        return replace(scenes, positions=positions) if drift.moved else scenes
 
     def _defects(self, scenes: SceneSet) -> Tensor | None:
         """Return the pixels that stand out in most of the scenes, bool (C, H, W); None: none do."""
@@ -236,6 +271,8 @@ class UserImages(NoisyPairs):
         self, name: str, scenes: SceneSet, train: int, val: Any, **more: Any
     ) -> dict[str, Any]:
         """Return the fingerprint."""
+        if self.align:
+            more["align"] = True
         return {
             "name": name,
             "noisy": self.noisy,
@@ -290,7 +327,7 @@ class UserImages(NoisyPairs):
         other = read_scenes(
             str(self.val_noisy), self.val_target, self.layout, self.exclude, self.dims
         )
-        other = in_unit(other, scenes)
+        other = self._aligned(in_unit(other, scenes))
         if other.channels != scenes.channels or other.dtype != scenes.dtype:
             raise InputError(
                 self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0))
@@ -445,9 +482,13 @@ def fixed_pairs(
         batch.
     """
     if noisy.stackable and reference.stackable:
-        return Pairs(noisy.take(*inputs), reference.take(*targets), scene)
+        onto = reference.take_onto(*targets, inputs[1])
+        return Pairs(noisy.take(*inputs), onto, scene)
+    _, captures = inputs
     return MixedSizePairs(
-        _scored_images(noisy, *inputs), _scored_images(reference, *targets), scene
+        _scored_images(noisy, *inputs, captures),
+        _scored_images(reference, *targets, captures),
+        scene,
     )
 
 
@@ -455,11 +496,12 @@ def _scored_images(
     scenes: SceneSet,
     scene: Tensor,
     capture: Tensor,
+    onto: Tensor,
 ) -> list[Tensor]:
-    """Return captures by number, not copied; of volumes the middles that are scored."""
+    """Return captures by number, moved onto others; of volumes the middles that are scored."""
     images = []
-    for i, k in zip(scene.tolist(), capture.tolist(), strict=True):
-        images.append(scenes.image(i, k))
+    for i, k, other in zip(scene.tolist(), capture.tolist(), onto.tolist(), strict=True):
+        images.append(scenes.image_onto(i, k, other))
     if scenes.dims == 3:
         images = [middle(image, SLAB) for image in images]
     return images

@@ -12,10 +12,10 @@ from n2n_lightning.files import InputError, load_torch
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 # Version of the facts of CheckpointInfo, stored as `format`. A new fact with a default needs no new
 # version; one that an older program must not ignore does.
-FORMAT = 2
+FORMAT = 3
 # A checkpoint states the oldest version that can read it: 1, or that of its newest such fact.
 FIRST_FORMAT = 1
-KNOWN_SINCE = {"sees_middle": 2}
+KNOWN_SINCE = {"sees_middle": 2, "align": 3}
 Pair = tuple[float, float]
 
 
@@ -36,6 +36,8 @@ class CheckpointInfo:
         context: frames before and after a movie frame that the network sees in its place; 0: it
             sees the frame itself.
         sees_middle: with a context: the network sees the frame itself between them, too.
+        align: with a context: the frames around one were moved onto it by whole pixels
+            (data.align).
         thinned: trained on halves of photon counts (data.method=thinned).
         blind: trained on many kinds and strengths of noise, which it has to infer from the image.
         layout: how the first training array was read; arrays of the same kind are read so, too.
@@ -47,6 +49,7 @@ class CheckpointInfo:
     unit: Pair | None = None
     context: int = 0
     sees_middle: bool = False
+    align: bool = False
     thinned: bool = False
     blind: bool = False
     layout: Layout | None = None
@@ -74,6 +77,7 @@ class CheckpointInfo:
             unit=data.stored_unit,
             context=data.context,
             sees_middle=data.sees_middle,
+            align=data.align and data.context > 0,
             thinned=data.thinned,
             blind=data.blind,
             layout=data.array_layout,
@@ -111,6 +115,7 @@ class CheckpointInfo:
                 unit=_pair(stored.get("unit")),
                 context=int(stored.get("context") or 0),
                 sees_middle=bool(stored.get("sees_middle")),
+                align=bool(stored.get("align")),
                 thinned=bool(stored.get("thinned")),
                 blind=bool(stored.get("blind")),
                 layout=Layout.of(stored.get("layout")),

@@ -81,6 +81,7 @@ class TrainedDenoiser(nn.Module):
         self.unit = info.unit
         self.context = info.context
         self.sees_middle = info.sees_middle
+        self.align = info.align
         self.thinned = info.thinned
         self.blind = info.blind
         self.layout = info.layout
@@ -293,6 +294,12 @@ class TrainedDenoiser(nn.Module):
         if map_pages is not None:
             map_pages[...] = 0
         near = [PageInput(as_pages(frame, axes, self.dims)) for frame in noisy.near]
+        if noisy.near_moves:
+            near = [page.moved(*way) for page, way in zip(near, noisy.near_moves, strict=True)]
+        positions = {}
+        if self.align and not near:
+            read = pages.at(pages.places[0]).whole
+            positions = movie.positions(self.context, self.sees_middle, read)
         counts = OutlierCounts()
         with torch.inference_mode():
             letters = stacked_letters(axes, self.dims)
@@ -308,6 +315,9 @@ class TrainedDenoiser(nn.Module):
                 page.outliers = search.at(place)
                 if near or self.context:
                     page.near = self._surroundings(movie, page, place, search, near)
+                    if positions:
+                        numbers = movie.neighbours(place, self.context, self.sees_middle)
+                        page.near = movie.moved_onto(place, numbers, page.near, positions)
                 self._denoise_page(page, pages.together, options, advance)
                 counts += OutlierCounts.of(page.outliers)
                 if map_pages is not None:

@@ -147,6 +147,8 @@ class FileDenoiser:
                 self._write(job, picture, arrays, types, untouched, done)
                 movies = [noisy.movie.line() for noisy in arrays if noisy.movie]
                 done.notes = [picture.note, *movies]
+                if any(noisy.near_moves for noisy in arrays) and series:
+                    lines += series.lines()
                 if dead:
                     done.notes.append(f"left as it was: {dead}")
             if self.options.outlier_map:
@@ -173,7 +175,11 @@ class FileDenoiser:
         for number, values in enumerate(picture.values):
             reading = readings[number]
             near = self._near(job, reading.axes, values)
-            noisy = replace(NoisyArray.of(values, reading, near), movie=movies[number])
+            noisy = replace(
+                NoisyArray.of(values, reading, near),
+                near_moves=self._near_moves(job, near),
+                movie=movies[number],
+            )
             if untouched[number]:
                 arrays.append(noisy)
                 continue
@@ -200,6 +206,16 @@ class FileDenoiser:
             picture = opened(series.paths[t])
             frames.append(in_unit_of(values, picture.values[0]))
         return frames
+
+    def _near_moves(self, job: Job, near: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        """Return how far the frames around a file are moved; none: they stay."""
+        series = self.series.get(job.source.parent)
+        model = self.model
+        if not near or series is None or not model.align:
+            return []
+        number = series.places[job.source]
+        numbers = series.review.neighbours(number, model.context, model.sees_middle)
+        return series.moves(job.source, numbers)
 
     def _write(
         self,

@@ -1,14 +1,16 @@
 """Frames of movies: those that are dead, and those that the network sees around each."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from n2n_lightning.arrays.axes import as_pages
+from n2n_lightning.arrays.bad_pixels import invalid_mask
 from n2n_lightning.arrays.frame_checks import FrameReview, review
+from n2n_lightning.arrays.registration import DriftSummary, positions_of, way_onto
 from n2n_lightning.files import InputError, natural
 from n2n_lightning.formats import Picture, opened
 from n2n_lightning.formats.selected import Selected
@@ -25,12 +27,64 @@ class MovieFrames:
         masks: True where a pixel of `pages` is missing; None where the file does not say it.
         review: what was found in the frames.
         numbers: of each frame that is denoised its number in `pages`.
+        drift: what was undone of the drift, where the network wants that.
     """
 
     pages: np.ndarray
     masks: np.ndarray | None
     review: FrameReview
     numbers: Sequence[int]
+    drift: DriftSummary = field(default_factory=DriftSummary)
+
+    def positions(
+        self, context: int, sees_middle: bool, read: Callable[[PageInput], np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        """Measure how far the scene has moved in each frame that the network is shown.
+
+        Args:
+            context, sees_middle: see `around`.
+            read: returns a page in units of the network, (C, H, W), NaN where a pixel is missing.
+
+        Returns:
+            Rows and columns by the number of the frame; see registration.positions_of.
+        """
+        needed: set[int] = set()
+        for t in self.numbers:
+            needed.update(self.review.neighbours(t, context, sees_middle))
+            needed.add(self.original(t))
+        live = [t for t in self.review.live if min(needed) <= t <= max(needed)]
+        inner = (0,) * (len(self.pages.shape) - 4)
+        measured = positions_of(read(self.input((t, *inner))) for t in live)
+        self.drift.add(measured)
+        return dict(zip(live, measured, strict=True))
+
+    def original(self, number: int) -> int:
+        """Return the frame that one is a copy of, or its own number."""
+        return self.review.copies.get(number, number)
+
+    def moved_onto(
+        self,
+        place: tuple[int, ...],
+        numbers: Sequence[int],
+        shown: Sequence[PageInput],
+        positions: Mapping[int, np.ndarray],
+    ) -> list[PageInput]:
+        """Move the pages that the network is shown onto the one that is denoised.
+
+        Args:
+            place: of that page, among those that are denoised.
+            numbers: of the frames that the others are of.
+            shown: the others.
+            positions: see `positions`.
+
+        Returns:
+            Pages, missing where one does not reach.
+        """
+        onto = positions[self.original(self.numbers[place[0]])]
+        moved = []
+        for t, page in zip(numbers, shown, strict=True):
+            moved.append(page.moved(*way_onto(positions[t], onto)))
+        return moved
 
     def is_dead(self, place: tuple[int, ...]) -> bool:
         """Return True for a page of a dead frame, which is copied."""
@@ -49,9 +103,14 @@ class MovieFrames:
         Returns:
             Places in `pages`, in order of time.
         """
-        frame, *inner = place
-        neighbours = self.review.neighbours(self.numbers[frame], context, sees_middle)
-        return [(t, *inner) for t in neighbours]
+        _, *inner = place
+        return [(t, *inner) for t in self.neighbours(place, context, sees_middle)]
+
+    def neighbours(
+        self, place: tuple[int, ...], context: int, sees_middle: bool = False
+    ) -> list[int]:
+        """Return the numbers of the frames of `around`."""
+        return self.review.neighbours(self.numbers[place[0]], context, sees_middle)
 
     @cached_property
     def is_whole(self) -> bool:
@@ -70,7 +129,7 @@ class MovieFrames:
         return PageInput(self.pages[place], part_or_none(self.masks, place))
 
     def line(self) -> str:
-        """Return a message about the frames that are copied.
+        """Return a message about the frames that are copied, and about the drift.
 
         Returns:
             Empty if there are none.
@@ -82,6 +141,8 @@ class MovieFrames:
         lines = []
         for line in FrameReview(len(self.numbers), dead).lines("it"):
             lines.append(line.replace(" of it (", " left as before: ").removesuffix(")"))
+        if self.drift.moved:
+            lines.append(self.drift.line())
         return "; ".join(lines)
 
 
@@ -228,6 +289,15 @@ def review_files(paths: Sequence[Path], context: int) -> FrameReview:
     return seen
 
 
+def _known_values(frame: np.ndarray) -> np.ndarray:
+    """Return stored values as floats, NaN where they are none."""
+    values = frame.astype(np.float32)
+    invalid = invalid_mask(frame, ())
+    if invalid is not None:
+        values[invalid] = np.nan
+    return values
+
+
 class Series:
     """Files of a folder that are frames of one movie, in the order of their names.
 
@@ -238,16 +308,45 @@ class Series:
     Attributes:
         places: the number of each file.
         review: which of them are dead, or copies.
+        drift: what was undone of the drift, where the network wants that.
     """
 
     def __init__(self, paths: Sequence[Path], context: int) -> None:
         self.paths = sorted(paths, key=natural)
         self.places = {path: t for t, path in enumerate(self.paths)}
         self.review = review_files(self.paths, context)
+        self.drift = DriftSummary()
+        self._drift_told = False
+
+    @cached_property
+    def positions(self) -> dict[int, np.ndarray]:
+        """How far the scene has moved in each live frame; none where they differ in size."""
+        frames = Files(self.paths)
+        try:
+            measured = positions_of(_known_values(frames[t]) for t in self.review.live)
+        except (InputError, ValueError):  # said of the file when it is denoised
+            return {}
+        self.drift.add(measured)
+        return dict(zip(self.review.live, measured, strict=True))
 
     def dead(self, path: Path) -> str:
         """Return why a file is no frame of the movie; empty if it is one."""
         return self.review.dead.get(self.places.get(path, -1), "")
+
+    def lines(self) -> list[str]:
+        """Return what was undone of the drift, the first time."""
+        if not self.drift.moved or self._drift_told:
+            return []
+        self._drift_told = True
+        return [self.drift.line()]
+
+    def moves(self, path: Path, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """Return how far frames are moved onto the one of a file; see registration.way_onto."""
+        place = self.places[path]
+        onto = self.positions.get(self.review.copies.get(place, place))
+        if onto is None:
+            return []
+        return [way_onto(self.positions[t], onto) for t in numbers]
 
 
 def series_of(jobs: Sequence[Job], context: int) -> dict[Path, Series]:

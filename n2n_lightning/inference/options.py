@@ -67,6 +67,8 @@ class NoisyArray:
             them; the range of training is converted if its unit was another one.
         near: for a network with a context and an array of one frame: the frames around it, in the
             order of `frame_offsets.frames`, with the same axes.
+        near_moves: rows and columns by which each of these is moved onto the array, see
+            registration.way_onto; none: they stay.
         second: another capture of the same scenes, like `array`: outliers that it lacks are
             replaced.
         defects: coordinates of defective pixels, (n, 3): channel, row, column. They are replaced
@@ -86,6 +88,7 @@ class NoisyArray:
     invalid: np.ndarray | None = None
     unit: tuple[float, float] | None = None
     near: Sequence[np.ndarray] = ()
+    near_moves: Sequence[tuple[int, int]] = ()
     second: np.ndarray | None = None
     defects: np.ndarray | None = None
     movie: "MovieFrames | None" = None

@@ -12,6 +12,7 @@ from n2n_lightning.arrays.axes import as_pages, evenly, in_space, of_pages
 from n2n_lightning.arrays.bad_pixels import invalid_mask, margin_value
 from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.arrays.outlier_lists import PageOutliers, inside
+from n2n_lightning.arrays.registration import shifted
 
 PLANES = 16  # of a volume that say which values are black and white
 PIXELS = 2**20  # of a page that are processed at a time: bounds the memory
@@ -78,6 +79,30 @@ class PageInput:
     invalid: np.ndarray | None = None
     outliers: np.ndarray | None = None
 
+    def moved(self, rows: int, columns: int) -> "PageInput":
+        """Return the page moved by whole pixels, missing where nothing moved in.
+
+        Args:
+            rows, columns: how far its content moves down and to the right.
+
+        Returns:
+            A copy; the page itself where it does not move.
+        """
+        if not rows and not columns:
+            return self
+        height, width, _ = self.array.shape
+        gaps = shifted(np.zeros((height, width)), rows, columns)
+        invalid = np.repeat(np.isnan(gaps)[..., None], self.array.shape[2], 2)
+        if self.invalid is not None:
+            invalid |= np.roll(self.invalid, (rows, columns), (0, 1))
+        points = self.outliers
+        if points is not None:
+            points = points + np.array([0, rows, columns])
+            inside_page = (points[:, 1:] >= 0) & (points[:, 1:] < (height, width))
+            points = points[inside_page.all(1)]
+        array = np.roll(self.array, (rows, columns), (0, 1))
+        return PageInput(array, invalid, points)
+
 
 class Page:
     """A page (H, W, C), or volume (D, H, W, C), on its way to the network and back.
@@ -138,6 +163,11 @@ class Page:
         if missing is not None:
             values[missing] = np.nan
         return torch.from_numpy(values).movedim(-1, 0)
+
+    def whole(self, page: PageInput) -> np.ndarray:
+        """Return all of a page with the scaling of this one, (C, H, W), see `normalized`."""
+        everywhere = (slice(None),) * len(self.size)
+        return self.normalized(everywhere, page).numpy()
 
     def read(self, place: tuple[slice, ...]) -> Tensor:
         """Return the input of the network at a place, (C, h, w); NaN where it is to be inpainted.

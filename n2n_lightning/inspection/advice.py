@@ -154,7 +154,8 @@ def advise(report: InspectionReport, several: bool, most: int) -> Advice:
     names = {finding.name for finding in report.obstacles}
     copied = bool({"duplicates", "noise"} & names)
     if report.source == "movie":
-        return Advice("movie", obstacle="frames that are copies are no pairs" if copied else "")
+        obstacle = "frames that are copies are no pairs" if copied else ""
+        return Advice("movie", ("data.align=true",) if report.align else (), obstacle)
     if not several:
         return _advise_single(report)
     if copied:
@@ -186,10 +187,13 @@ def _advise_pairs(report: InspectionReport, obstacles: set[str], most: int) -> A
     if "shift" in obstacles:
         near = report.shifts.get("near")
         neighbours_fit = near is not None and near.most <= SHIFTED
-        if most < 3 or not neighbours_fit:
+        if report.align:
+            arguments.append("data.align=true")
+        elif most < 3 or not neighbours_fit:
             obstacle = "the captures do not lie on one another: register them first"
             return Advice(report.source, obstacle=obstacle)
-        arguments.append("data.within=1")
+        else:
+            arguments.append("data.within=1")
     elif "brightness" in obstacles and most > 2:
         arguments.append("data.within=1")
     levels = report.levels

@@ -5,7 +5,10 @@ from itertools import starmap
 
 import numpy as np
 
-from n2n_lightning.data.scene_set import SceneSet
+from n2n_lightning.arrays import bad_pixels
+from n2n_lightning.arrays.registration import positions_of
+from n2n_lightning.data.intensity import IntensityStats
+from n2n_lightning.data.scene_set import SceneSet, middle
 from n2n_lightning.inspection import measures, shifts
 from n2n_lightning.inspection.inspection_report import DRIFTED, InspectionReport
 from n2n_lightning.inspection.sampling import SceneSample, blurred_pairs
@@ -15,6 +18,11 @@ BETWEEN = {"near": "between neighbours", "far": "between the first and the last 
 NOT_MEASURABLE = "not measurable: too little structure, or too much noise"
 HARMFUL_CHANGE = 0.05  # of the noise's deviation: below, a change of brightness costs nothing
 SURE_CHANGE = 4  # standard errors
+DRIFT_FRAMES = 48  # of a movie: a drift shows in them, and they take a second
+DRIFT_SIDE = 256  # pixels of their middle
+FRAMES_APART = 2  # frames around one that a network is shown by default
+LEAST_WAY = 1.0  # pixels: only whole ones can be undone
+LEAST_SHARE = 0.1  # of the frames: one jump of a stage spoils less
 
 
 def mostly_differ(sample: SceneSample) -> bool:
@@ -55,7 +63,11 @@ def add_shift(report: InspectionReport, sample: SceneSample, far: bool = True) -
         report.add("shift", f"{line}: they lie on one another")
         return
     typical = f"typically {worst.rows:+.2f} rows, {worst.columns:+.2f} columns"
-    line += f" ({typical}): results are blurred by as much; register them first"
+    remedy = "register them first"
+    report.align = worst.shown >= LEAST_WAY and not report.volumes
+    if report.align:
+        remedy = "data.align=true undoes whole pixels"
+    line += f" ({typical}): results are blurred by as much; {remedy}"
     report.add("shift", line, bad=True)
 
 
@@ -80,6 +92,30 @@ def add_movement(report: InspectionReport, scenes: SceneSet) -> None:
         " data.context= shows the network some"
     )
     report.add("movement", line, movement=speed)
+
+
+def add_drift(report: InspectionReport, scenes: SceneSet, stats: IntensityStats) -> None:
+    """Add a line where the whole picture of a movie moves by a pixel or more between frames.
+
+    Args:
+        report: gets the line.
+        scenes: one movie, its frames the captures.
+        stats: their nodata values.
+    """
+    frames = []
+    for t in range(min(scenes.count_of(0), DRIFT_FRAMES)):
+        stored = middle(scenes.image(0, t), DRIFT_SIDE)
+        known = bad_pixels.mask_invalid(stored, stored.double(), stats.nodata_values)
+        frames.append(known.numpy())
+    positions = positions_of(frames)
+    ways = np.hypot(*(positions[FRAMES_APART:] - positions[:-FRAMES_APART]).T)
+    report.align = bool(np.mean(ways >= LEAST_WAY) >= LEAST_SHARE)
+    if report.align:
+        line = (
+            f"{ways.max():.1f} pixels between frames {FRAMES_APART} apart, of the whole picture,"
+            f" among the first {len(frames)}: data.align=true undoes whole pixels"
+        )
+        report.add("drift", line, drift=float(ways.max()))
 
 
 @dataclass(frozen=True)

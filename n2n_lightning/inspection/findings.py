@@ -76,6 +76,7 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     """
     report = InspectionReport()
     volumes = volumes or len(scenes.smallest) == 3
+    report.volumes = volumes
     scenes = scenes.planes()
     for line in scenes.dropped:
         report.add("left out", line)
@@ -144,6 +145,7 @@ def _add_capture_findings(
     _add_duplicates(report, scenes)
     if report.source == "movie":
         capture_changes.add_movement(report, scenes)
+        capture_changes.add_drift(report, scenes, stats)
     else:
         capture_changes.add_shift(report, sample)
     capture_changes.add_brightness(report, sample)

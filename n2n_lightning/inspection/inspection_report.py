@@ -74,6 +74,8 @@ class InspectionReport:
         counts: True if the values are photon counts.
         levels: noise of each capture, if it was measurable.
         noise_factor: variance of the noisier captures over the mean variance of both.
+        volumes: True if the images are planes of volumes.
+        align: True if data.align=true would undo a drift by whole pixels.
         shifts: shifts between neighbours ("near") and between the first and last capture ("far").
     """
 
@@ -91,6 +93,8 @@ class InspectionReport:
     counts: bool = False
     levels: NoiseLevels | None = None
     noise_factor: float = 1.0
+    volumes: bool = False
+    align: bool = False
     shifts: dict[str, ShiftSummary] = field(default_factory=dict)
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays import bad_pixels, outliers
 from n2n_lightning.arrays.axes import evenly
+from n2n_lightning.arrays.registration import positions_of, shifted, way_onto
 from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet, middle
 from n2n_lightning.inspection import measures
@@ -91,7 +92,7 @@ def sample_scenes(
         count = scenes.count_of(scene)
         captures = {}
         for k in sorted({0, min(1, count - 1), count - 1}):
-            stored = middle(scenes.image(scene, k), side)
+            stored = middle(scenes.image_onto(scene, k, 0), side)
             captures[k], share = _valid_values(stored, stats)
             outliers.append(share)
         sample.scenes.append(captures)
@@ -147,7 +148,8 @@ def as_movie(scenes: SceneSet) -> EqualSizeScenes | None:
         frame = _centre(scenes, i, 0).nan_to_num()
         following = _centre(scenes, i + 1, 0).nan_to_num()
         if not _is_flat(frame) and not _is_flat(following):
-            continuous.append(_same_scene(frame, following))
+            alike = _same_scene(frame, following) or _same_scene(*_registered(frame, following))
+            continuous.append(alike)
     if not continuous:
         return None
     least = 0.5 if of_one_file(scenes) else 1 - MAX_CUTS
@@ -168,6 +170,21 @@ def _is_flat(image: Tensor) -> bool:
     """Return True if all pixels have one value."""
     low, high = image.aminmax()
     return float(low) == float(high)
+
+
+def _registered(frame: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what two images (C, H, W) both show, where the whole picture has moved by pixels."""
+    images = [frame.numpy(), following.numpy()]
+    first, second = positions_of(images)
+    rows, columns = way_onto(second, first)
+    moved = torch.from_numpy(shifted(images[1], rows, columns))
+    _, height, width = frame.shape
+    common = (
+        slice(None),
+        slice(max(rows, 0), height + min(rows, 0)),
+        slice(max(columns, 0), width + min(columns, 0)),
+    )
+    return frame[common], moved[common]
 
 
 def _same_scene(frame: Tensor, following: Tensor) -> bool:

@@ -4,11 +4,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from n2n_lightning.arrays.blocks import cut_blocks, plane_of
+from n2n_lightning.arrays.registration import BLOCK_SIDE, BLUR, shifted
 
-BLOCK_SIDE = 8  # pixels: an edge that moves spoils few of them
-# Standard deviation of the blur, in pixels, before differences are judged: it finds cells and edges
-# that change by a fraction of the noise.
-BLUR = 1.5
 FARTHEST_DRIFT = 8  # pixels between the middle one and another of five frames
 
 
@@ -30,7 +27,7 @@ def registered(frames: np.ndarray) -> np.ndarray:
     for k, plane in enumerate(planes):
         rows, columns = _drift(middle, plane)
         if (rows or columns) and _brings_closer(middle, plane, rows, columns):
-            moved[k] = _shifted(frames[k], rows, columns)
+            moved[k] = shifted(frames[k], rows, columns)
     return moved
 
 
@@ -62,17 +59,6 @@ def _brings_closer(middle: np.ndarray, plane: np.ndarray, rows: int, columns: in
     after = block_means((middle - np.roll(plane, (rows, columns), (0, 1))) ** 2)
     closer = float(np.mean(after < before))
     return closer > 0.5 + 1.5 / np.sqrt(len(before))
-
-
-def _shifted(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return a frame (C, H, W) moved by whole pixels, NaN where nothing moved in."""
-    moved = np.roll(frame, (rows, columns), (1, 2))
-    _, height, width = frame.shape
-    known_rows = np.arange(height) - rows
-    known_columns = np.arange(width) - columns
-    moved[:, (known_rows < 0) | (known_rows >= height)] = np.nan
-    moved[:, :, (known_columns < 0) | (known_columns >= width)] = np.nan
-    return moved
 
 
 def block_means(image: np.ndarray) -> np.ndarray:

@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import correlate, gaussian_filter
 
+from n2n_lightning.arrays.registration import BLOCK_SIDE, BLUR
 from n2n_lightning.metrics.autocorrelation import (
     LAGS,
     lagged_products,
     white_autocorrelation,
 )
-from n2n_lightning.metrics.frame_drift import BLOCK_SIDE, BLUR, block_means, registered
+from n2n_lightning.metrics.frame_drift import block_means, registered
 from n2n_lightning.metrics.noise_law import CORRELATED, NoiseLaw
 from n2n_lightning.metrics.noise_line import NoiseBlocks, NoiseLine, fit_channels, uneven, unlike
 

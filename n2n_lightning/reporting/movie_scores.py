@@ -59,7 +59,14 @@ class MovieScores:
             )
         self.traces = Traces(labels)
 
-    def add(self, name: str, denoise: DenoiseBatch, context: int, sees_middle: bool) -> None:
+    def add(
+        self,
+        name: str,
+        denoise: DenoiseBatch,
+        context: int,
+        sees_middle: bool,
+        aligned: bool = False,
+    ) -> None:
         """Score a candidate on all frames.
 
         Args:
@@ -67,6 +74,7 @@ class MovieScores:
             denoise: a function of a batch of the frames that the network sees, along the channels,
                 (1, F x C, ...), in units of white.
             context, sees_middle: of the network.
+            aligned: it was trained with data.align=true.
         """
         noise = self.data.noise_of(self.scene)
         score = MovieScore(self.data.unit)
@@ -77,7 +85,8 @@ class MovieScores:
             return denoise(frames.flatten(0, 1)[None])[0].float().cpu()
 
         frames = 0
-        for frame in self.data.scored_frames(self.scene, context, sees_middle):
+        shown = self.data.scored_frames(self.scene, context, sees_middle, aligned=aligned)
+        for frame in shown:
             started = time.perf_counter()
             with torch.inference_mode():
                 if noise.measurable:
