@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import blind_spot_network
 import numpy as np
 import tifffile
-from scipy.ndimage import gaussian_filter, median_filter, shift
+from scipy.ndimage import gaussian_filter, maximum_filter, median_filter, shift
 
 from n2n_lightning.metrics.movie_noise import MovieNoise, movie_noise
 from n2n_lightning.metrics.psnr import psnr
@@ -101,18 +102,20 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
     """Generate a movie without noise.
 
     Args:
-        kind: still; flashing (cells rise by 80% within a frame and fade over four); voltage (events
-            of one frame, 10%); moving (discs, 2 pixels a frame); drifting (flashing, 0.3 pixels a
-            frame); bleaching (flashing, down to a half); events (one pixel down every 6 frames,
-            one to the right every 4, flashing); dithering (up to 3 pixels a frame in either
-            direction, at random, flashing); panning (sharp edges, 2 pixels a frame);
-            flickering (the lamp, 5%).
+        kind: pulses (see there); still; flashing (cells rise by 80% within a frame and fade over
+            four); voltage (events of one frame, 10%); moving (discs, 2 pixels a frame); drifting
+            (flashing, 0.3 pixels a frame); bleaching (flashing, down to a half); events (one pixel
+            down every 6 frames, one to the right every 4, flashing); dithering (up to 3 pixels a
+            frame in either direction, at random, flashing); panning (sharp edges, 2 pixels a
+            frame); flickering (the lamp, 5%).
         seed: of the scene.
         frames, side: of the movie.
 
     Returns:
         The movie and its events.
     """
+    if kind == "pulses":
+        return pulses(seed, frames, side)
     draws = np.random.default_rng((seed, 1))
     count = side * side // 1300
     centers = draws.uniform(0, side, (count, 2))
@@ -159,6 +162,29 @@ def scene(kind: str, seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene
         if kind == "flickering":
             movie[t] *= 1 + 0.05 * draws.normal()
     return Scene(np.maximum(movie, 0.1), events)
+
+
+def pulses(seed: int, frames: int = FRAMES, side: int = SIDE) -> Scene:
+    """Generate cells that brighten together by 80%, every 20 frames, and fade over four.
+
+    They drift by one pixel down every 6 frames and one to the right every 4. Each cell that is at
+    least a quarter as bright as the brightest one is an event at each onset.
+    """
+    draws = np.random.default_rng(seed)
+    cells = gaussian_filter(draws.random((side, side)) ** 8, 3)
+    cells /= cells.max()
+    movie = np.empty((frames, side, side))
+    for t in range(frames):
+        activity = 1 + 0.8 * np.exp(-(t % 20) / 4)
+        movie[t] = 20 * np.roll(cells, _drift("events", t), (0, 1)) * activity + 2
+    peaks = (cells == maximum_filter(cells, 9, mode="wrap")) & (cells > 0.25)
+    events = []
+    for row, column in np.argwhere(peaks):
+        (disc,) = discs(side, np.array([[row, column]]), np.array([2.5]))
+        for first in range(20, frames, 20):
+            pixels = np.roll(disc > 0.5, _drift("events", first), (0, 1))
+            events.append(Event(first, pixels))
+    return Scene(movie, events)
 
 
 def noisy(photons: np.ndarray, noise: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -295,10 +321,13 @@ def estimate(args: argparse.Namespace) -> None:
 
 
 NETWORK = ["model=drunet", "model.widths=[16,32,64]", "model.blocks=[1,1,1]", "optim.lr=0.002"]
+SUPPORT = "SUPPORT's way"
 METHODS = {
     "frame by frame, bundled": None,
+    SUPPORT: None,
     "data=movie": ["data=movie"],
     "data=movie data.align=true": ["data=movie", "data.align=true"],
+    "data=movie data.changes=1": ["data=movie", "data.changes=1"],
     "data=movie data.blind=frame": ["data=movie", "data.blind=frame"],
     "data=movie data.context=0": ["data=movie", "data.context=0"],
     "data=single": ["data=single"],
@@ -348,6 +377,10 @@ def one_method(
     name: str, args: argparse.Namespace, folder: Path, made: Scene, clean: np.ndarray
 ) -> str:
     """Train a method on the movie of a folder; return a row of the table."""
+    if name == SUPPORT:
+        stored = tifffile.imread(folder / "movie.tif")
+        denoised = blind_spot_network.denoise(stored, args.steps * args.epochs)
+        return row_of(denoised, made, clean, {})
     options = METHODS[name]
     run = folder / name.replace(" ", "_").replace("=", "_")
     out = folder / "out"
@@ -362,6 +395,11 @@ def one_method(
         checkpoint = ["--checkpoint", run]
     python("n2n_lightning.denoise", source, "-o", out, *checkpoint, "--overwrite")
     denoised = tifffile.imread(out / "movie.tif").astype(np.float64)
+    return row_of(denoised, made, clean, result)
+
+
+def row_of(denoised: np.ndarray, made: Scene, clean: np.ndarray, result: dict[str, Any]) -> str:
+    """Return the row of a denoised movie (T, H, W), given the result of its training."""
     errors = ((denoised - clean) ** 2).mean((1, 2)) / WHITE**2
     each = [psnr(float(error)) for error in errors]
     cells = f"{np.mean(each):.2f} | {min(each):.2f} | {psnr(float(errors.mean())):.2f} |"

@@ -68,7 +68,8 @@ def test_the_input_does_not_depend_on_hidden_pixels_of_the_frame_or_its_copies(m
     own = [f for f in range(5) if distances[f] == 0]
     for f in own:
         shown[:, f] = shown[:, 2]
-    hide = HiddenPixels(0.04, mask)
+    height, width = mask[-2:]
+    hide = HiddenPixels(0.04 * height * width, mask)
     before = torch.tensor([distances] * 3)
     ready = hide(shown, before, torch.Generator().manual_seed(1))
     targets = ready["target"].isfinite()
@@ -83,6 +84,16 @@ def test_the_input_does_not_depend_on_hidden_pixels_of_the_frame_or_its_copies(m
         same = ready["input"].unflatten(1, (5, 2)) == shown
         assert same[:, own].all(1)[~targets].all()
         assert same[:, [f for f in range(5) if f not in own]].all()
+
+
+def test_a_larger_mask_hides_no_more_of_a_frame():
+    frames_shown = torch.arange(64.0 * 64).reshape(1, 1, 1, 64, 64).expand(4, 3, 1, 64, 64)
+    distances = torch.tensor([[-1, 0, 1]] * 4)
+    for mask in ((1, 1), (1, 9), (9, 9)):
+        ready = HiddenPixels(0.1, mask)(frames_shown, distances, torch.Generator().manual_seed(0))
+        hidden = (ready["input"][:, 1] != frames_shown[:, 1, 0]).float().mean()
+        assert 0.06 < hidden < 0.14
+        assert ready["target"].isfinite().any()
 
 
 def test_gaps_of_the_middle_frame_are_no_targets_and_tell_nothing_of_them():

@@ -24,14 +24,14 @@ class HiddenPixels:
     Where the noise of neighbouring pixels or frames is correlated, the mask hides them, too.
 
     Args:
-        share: of the pixels of a frame that are targets.
+        share: of the pixels of a frame that are hidden, about: larger masks have fewer targets.
         mask: height and width of what is hidden around each target, odd numbers, or frames, height
             and width: 3 frames hide the same place in the frame before and in the one after.
         cubes: the voxels of volumes are as deep as they are high and wide.
     """
 
     def __init__(
-        self, share: float = 0.04, mask: Sequence[int] = (1, 1), cubes: bool = False
+        self, share: float = 0.1, mask: Sequence[int] = (1, 1), cubes: bool = False
     ) -> None:
         frames = mask[0] if len(mask) == 3 else 1
         odd = [side for side in mask if isinstance(side, int) and side > 0 and side % 2]
@@ -43,6 +43,8 @@ class HiddenPixels:
                 " [3,1,1] say",
             )
         self.spots = Noise2Void(share, mask[-2:], cubes)
+        height, width = self.spots.mask
+        self.spots.share = share / (height * width)
         self.reach = frames // 2
 
     @property

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes, bad_pixels, outliers
 from n2n_lightning.arrays.frame_offsets import around, frames
+from n2n_lightning.data.added_changes import AddedChanges
 from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.hidden_pixels import HiddenPixels
 from n2n_lightning.data.options import whole_numbers
@@ -46,9 +47,11 @@ class Movie(UserImages):
         blind: with a context, what the network does not see of the frame that it learns: `pixels`,
             single ones (hidden_pixels.HiddenPixels), or `frame`, all of it (DeepInterpolation,
             Lecoq et al., Nature Methods 2021), so that an event that begins in it is lost.
-        share: of the pixels of a frame that are hidden, and learnt.
+        share: of the pixels of a frame that are hidden; those in the middle of a mask are learnt.
         mask: height and width of what is hidden around each of them, or frames, height and width,
             see HiddenPixels; `auto`: by the correlation of the noise as measured.
+        changes: share of the windows with changes added to the frames around the middle one, see
+            AddedChanges: faint events are kept better, the rest is a little noisier.
         frames: which frames are targets, in Python's slice syntax, `10:50` or `0::2`; None: all.
             The frames around them come from all of the movie, with a step from those that are whole
             steps away. `all` takes interleaved channels as they are. `movie.tif[10:50]` as `noisy`
@@ -63,8 +66,9 @@ class Movie(UserImages):
         context: int | str = "auto",
         frames: str | int | None = None,
         blind: str = "pixels",
-        share: float = 0.04,
+        share: float = 0.1,
         mask: str | Sequence[int] = "auto",
+        changes: float = 0.0,
         **options: Any,
     ) -> None:
         self.blind_to = one_of(blind, BLIND, "data.blind")
@@ -100,6 +104,9 @@ class Movie(UserImages):
         else:
             self.asked_mask = [mask] if isinstance(mask, int) else mask
         self.method = HiddenPixels(share, self.asked_mask or (1, 1))  # refuses what cannot be
+        if not 0 <= changes <= 1:
+            raise InputError("data.changes", changes, "is a share, from 0 to 1")
+        self.changes = AddedChanges(changes)
         self.movies: SceneSet | None = None  # all frames that can be used, until the run is over
         # noise of these movies in units of the network, and the limits of that unit
         self._measured: dict[int, tuple[MovieNoise, tuple[float, float]]] = {}
@@ -325,7 +332,11 @@ class Movie(UserImages):
             pair = self.turned(images, draws)
         else:
             values = self.without_outliers(batch["input"])
-            ready = self.method(self._apart(values), batch["distances"], draws("hidden"))
+            distances = batch["distances"]
+            frames = self._apart(values)
+            if self.changes.share:
+                frames = self.changes(frames, distances, draws("changes"))
+            ready = self.method(frames, distances, draws("hidden"))
             images = [ready["input"], ready["target"]]
             # noise along a line must stay along it
             pair = self.turned(images, draws, transposed=self.method.square)
