@@ -11,9 +11,7 @@ from n2n_lightning.arrays.blocks import cut_blocks, plane_of
 
 BLUR = 1.5  # standard deviation in pixels: noise without structure would displace the peak
 BLOCK_SIDE = 8  # pixels: an edge that moves spoils few of them
-REGISTERED_SIDE = (
-    512  # pixels of the middle of a frame that are looked at: registration stays short
-)
+REGISTERED_SIDE = 512  # pixels of the middle of a frame that are used: registration stays short
 LEAST_STRUCTURE = 32  # smaller frames have too little structure
 # Isolated bright pixels of a detector stay where they are while the scene drifts.
 CLIPPED = (0.5, 99.5)  # percentiles
@@ -72,17 +70,20 @@ class DriftTracker:
         """Return the position of a plane, from the reference."""
         assert self._mean is not None
         before = self._position.round().astype(int)
-        moved = shifted(plane[None], *-before)[0]
+        moved = _moved(plane, -before)
         known = np.isfinite(moved) & np.isfinite(self._mean)
         mean = np.where(known, self._mean, 0)
         moved = np.where(known, moved, 0)
         way, error = _shift(mean, moved)
         whole = way.round().astype(int)
-        if whole.any() and not _is_sure(self._mean, moved, known, whole):
+        moves = bool(whole.any())
+        if moves and not _is_sure(self._mean, moved, known, whole):
             return self._position
         if error <= MOST_ERROR:
             return before - way + self._residual
-        return before - whole if whole.any() else self._position
+        if moves:
+            return before - whole
+        return self._position
 
     def _average(self, plane: np.ndarray) -> None:
         """Add a plane to the running mean, where the scene lies in it."""
@@ -91,10 +92,12 @@ class DriftTracker:
         whole = self._position.round().astype(int)
         residual = self._position - whole
         self._residual = self._residual + (residual - self._residual) / self._count
-        moved = shifted(plane[None], *-whole)[0]
-        mean = np.where(np.isfinite(self._mean), self._mean, moved)
+        moved = _moved(plane, -whole)
+        reached = np.isfinite(self._mean)
+        mean = np.where(reached, self._mean, moved)
         updated = mean + (moved - mean) / self._count
-        self._mean = np.where(np.isfinite(updated), updated, mean)
+        known = np.isfinite(updated)
+        self._mean = np.where(known, updated, mean)
 
 
 def positions_of(frames: Iterable[np.ndarray]) -> np.ndarray:
@@ -108,8 +111,13 @@ def positions_of(frames: Iterable[np.ndarray]) -> np.ndarray:
         no frame is half a pixel from the median.
     """
     tracker = DriftTracker()
-    positions = np.array([tracker.add(frame) for frame in frames]).reshape(-1, 2)
-    if len(positions) and np.abs(positions - np.median(positions, 0)).max() <= 0.5:
+    measured = [tracker.add(frame) for frame in frames]
+    positions = np.array(measured).reshape(-1, 2)
+    if not len(positions):
+        return positions
+    middle = np.median(positions, 0)
+    farthest = np.abs(positions - middle).max()
+    if farthest <= 0.5:
         return np.zeros_like(positions)
     return positions
 
@@ -140,12 +148,12 @@ class DriftSummary:
         """
         self.scenes += 1
         self.moved += bool(positions.any())
-        farthest = np.hypot(*(positions - positions[:1]).T).max(initial=0)
+        farthest = _longest(positions - positions[:1])
         if farthest > self.farthest:
-            self.farthest = float(farthest)
+            self.farthest = farthest
             self.captures = len(positions)
-        steps = np.hypot(*np.diff(positions, axis=0).T)
-        self.step = max(self.step, float(steps.max(initial=0)))
+        steps = np.diff(positions, axis=0)
+        self.step = max(self.step, _longest(steps))
 
     def line(self) -> str:
         """Return what was undone, with its size."""
@@ -155,6 +163,12 @@ class DriftSummary:
         if self.scenes > 1:
             line += f", in {self.moved} of {self.scenes} scenes"
         return f"{line}; up to {self.step:.1f} between neighbours"
+
+
+def _longest(ways: np.ndarray) -> float:
+    """Return the length of the longest of some ways, (n, 2); 0 if there is none."""
+    lengths = np.hypot(ways[:, 0], ways[:, 1])
+    return float(lengths.max(initial=0))
 
 
 def way_onto(position: np.ndarray, onto: np.ndarray) -> tuple[int, int]:
@@ -182,25 +196,44 @@ def shifted(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """
     moved = np.roll(image, (rows, columns), (-2, -1))
     *_, height, width = image.shape
-    known_rows = np.arange(height) - rows
-    known_columns = np.arange(width) - columns
-    moved[..., (known_rows < 0) | (known_rows >= height), :] = np.nan
-    moved[..., (known_columns < 0) | (known_columns >= width)] = np.nan
+    moved[..., _came_from_outside(height, rows), :] = np.nan
+    moved[..., _came_from_outside(width, columns)] = np.nan
     return moved
+
+
+def _came_from_outside(length: int, way: int) -> np.ndarray:
+    """Return True where nothing moved in along an axis, (length,)."""
+    sources = np.arange(length) - way
+    before = sources < 0
+    beyond = sources >= length
+    return before | beyond
+
+
+def _moved(plane: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Return a plane (H, W) moved by whole rows and columns."""
+    rows, columns = way.tolist()
+    return shifted(plane, rows, columns)
 
 
 def _prepared(frame: np.ndarray) -> np.ndarray:
     """Return the blurred middle of a frame, mean 0 and deviation 1, (H, W)."""
-    plane = plane_of(frame)
-    height, width = plane.shape
-    top = max(0, height - REGISTERED_SIDE) // 2
-    left = max(0, width - REGISTERED_SIDE) // 2
-    plane = plane[top : top + REGISTERED_SIDE, left : left + REGISTERED_SIDE]
-    plane = np.nan_to_num(plane)
+    whole = plane_of(frame)
+    height, width = whole.shape
+    rows = _middle(height)
+    columns = _middle(width)
+    plane = np.nan_to_num(whole[rows, columns])
     low, high = np.percentile(plane, CLIPPED)
-    blurred = gaussian_filter(plane.clip(low, high).astype(np.float64), BLUR)
+    clipped = plane.clip(low, high).astype(np.float64)
+    blurred = gaussian_filter(clipped, BLUR)
     centred: np.ndarray = blurred - blurred.mean()
-    return centred / max(float(centred.std()), 1e-30)
+    deviation = max(float(centred.std()), 1e-30)
+    return centred / deviation
+
+
+def _middle(length: int) -> slice:
+    """Return the part of an axis that is registered."""
+    first = max(0, length - REGISTERED_SIDE) // 2
+    return slice(first, first + REGISTERED_SIDE)
 
 
 def _shift(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
@@ -215,7 +248,8 @@ def _shift(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
     """
     from skimage.registration import phase_cross_correlation
 
-    window = np.outer(*[np.hanning(side + 2)[1:-1] for side in first.shape])
+    height, width = first.shape
+    window = np.outer(_window(height), _window(width))
     spectrum = np.fft.fft2(window * first)
     spectrum_other = np.fft.fft2(window * second)
     with warnings.catch_warnings():
@@ -226,6 +260,12 @@ def _shift(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
     return np.asarray(way), _error(spectrum, spectrum_other, way)
 
 
+def _window(length: int) -> np.ndarray:
+    """Return a Hann window without its zeros at the ends."""
+    window: np.ndarray = np.hanning(length + 2)[1:-1]
+    return window
+
+
 def _error(first: np.ndarray, second: np.ndarray, way: np.ndarray) -> float:
     """Return the standard deviation of a shift between two spectra, in pixels.
 
@@ -233,18 +273,23 @@ def _error(first: np.ndarray, second: np.ndarray, way: np.ndarray) -> float:
     sum w^2 (2 S N + N^2) for the powers S and N of scene and noise; that of the scene grows by
     sum w^2 S per pixel.
     """
-    along = np.meshgrid(*[2 * np.pi * np.fft.fftfreq(side) for side in first.shape], indexing="ij")
-    turned = second * np.exp(-1j * (along[0] * way[0] + along[1] * way[1]))
+    height, width = first.shape
+    down = 2 * np.pi * np.fft.fftfreq(height)[:, None]
+    right = 2 * np.pi * np.fft.fftfreq(width)[None]
+    phase = down * way[0] + right * way[1]
+    turned = second * np.exp(-1j * phase)
     scene = (first * turned.conj()).real
     noise = np.abs(first - turned) ** 2 / 2
-    power = np.maximum(2 * scene * noise + noise**2, 0)
-    errors = []
-    for frequency in along:
+    power = 2 * scene * noise + noise**2
+    positive = np.maximum(power, 0)
+    largest = 0.0
+    for frequency in (down, right):
         curvature = (frequency**2 * scene).sum()
         if curvature <= 0:
             return float("inf")
-        errors.append(np.sqrt((frequency**2 * power).sum()) / curvature)
-    return float(max(errors))
+        slope = np.sqrt((frequency**2 * positive).sum())
+        largest = max(largest, float(slope / curvature))
+    return largest
 
 
 def _is_sure(reference: np.ndarray, plane: np.ndarray, known: np.ndarray, way: np.ndarray) -> bool:
@@ -252,18 +297,20 @@ def _is_sure(reference: np.ndarray, plane: np.ndarray, known: np.ndarray, way: n
 
     Most of its blocks have to come closer, and not one bright object.
     """
-    rows, columns = way
-    here = np.where(known, plane, np.nan)
-    there = shifted(here[None], rows, columns)[0]
-    before = (reference - here) ** 2
-    after = (reference - there) ** 2
-    both = np.isfinite(before) & np.isfinite(after)
-    if both.mean() < 0.25:
+    unmoved = np.where(known, plane, np.nan)
+    before = (reference - unmoved) ** 2
+    after = (reference - _moved(unmoved, way)) ** 2
+    change = before - after  # NaN where one of them is unknown
+    compared = np.isfinite(change)
+    if compared.mean() < 0.25:
         return False
-    gain = 1 - after[both].sum() / max(float(before[both].sum()), 1e-30)
-    independent = both.sum() / (2 * np.pi * BLUR**2)
+    distance = max(float(before[compared].sum()), 1e-30)
+    gain = change[compared].sum() / distance
+    independent = compared.sum() / (2 * np.pi * BLUR**2)
     if gain < SURE_GAIN / np.sqrt(independent):
         return False
-    closer = cut_blocks(np.where(both, before - after, np.nan), BLOCK_SIDE).mean((1, 3))
-    closer = closer[np.isfinite(closer)]
-    return bool(np.mean(closer > 0) > 0.5 + 1.5 / np.sqrt(len(closer)))
+    blocks = cut_blocks(change, BLOCK_SIDE).mean((1, 3))
+    known_blocks = blocks[np.isfinite(blocks)]
+    closer = np.mean(known_blocks > 0)
+    by_chance = 0.5 + 1.5 / np.sqrt(len(known_blocks))
+    return bool(closer > by_chance)

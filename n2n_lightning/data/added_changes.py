@@ -11,10 +11,10 @@ RADII = (1.5, 10.0)  # pixels: from points to cells
 # In standard deviations of the noise of a pixel: from changes that a cell's mean alone shows, to
 # those that every pixel shows.
 STRENGTHS = (0.5, 3.0)
-SPOTS = 16  # of a window of 64 x 64, each present in half of them; 6 did half as much
+DISCS = 16  # of a window of 64 x 64, each present in half of them; 6 did half as much
 WINDOW = 64 * 64
 NORMAL_QUARTILE = 0.6745  # the median of |x|, x normal with a standard deviation of 1
-DIRECTIONS = 3  # the frames before, after, or both
+SIDES = 3  # the frames before, after, or both
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ class AddedChanges:
         Returns:
             In that shape.
         """
-        count = len(frames)
         size = axes.size(frames[:, 0])
-        spots = max(1, round(SPOTS * torch.Size(size[-2:]).numel() / WINDOW))
-        masks = _discs(count, spots, size, draws)
-        present = torch.rand(count, 1, generator=draws) < self.share
-        present = present & (torch.rand(count, spots, generator=draws) < 0.5)
-        strengths = _log_uniform(STRENGTHS, (count, spots), draws)
-        signs = torch.randint(2, (count, spots), generator=draws) * 2 - 1
-        amounts = present * signs * strengths * _noise(frames).cpu()[:, None]
-        direction = torch.randint(DIRECTIONS, (count, spots), generator=draws)
-        distances = distances.cpu()[:, :, None]
-        before = (distances < 0) & (direction != 1)[:, None]
-        after = (distances > 0) & (direction != 0)[:, None]
+        height, width = size[-2:]
+        discs = max(1, round(DISCS * height * width / WINDOW))
+        shape = (len(frames), discs)
+        masks = _discs(shape, size, draws)
+        in_window = torch.rand(len(frames), 1, generator=draws) < self.share
+        present = in_window & (torch.rand(shape, generator=draws) < 0.5)
+        strengths = _log_uniform(STRENGTHS, shape, draws)
+        signs = torch.randint(2, shape, generator=draws) * 2 - 1
+        deviations = _noise(frames).cpu()[:, None]
+        amounts = present * signs * strengths * deviations
+        direction = torch.randint(SIDES, shape, generator=draws)[:, None]
+        at = distances.cpu()[:, :, None]
+        before = (at < 0) & (direction != 1)
+        after = (at > 0) & (direction != 0)
         weights = (before | after) * amounts[:, None]
         added = torch.einsum("bfs,bs...->bf...", weights, masks)
         return frames + added[:, :, None].to(frames.device)
@@ -66,21 +68,23 @@ def _log_uniform(
 ) -> Tensor:
     """Draw numbers whose logarithm is uniform between those of the limits."""
     low, high = torch.tensor(limits).log()
-    return (low + (high - low) * torch.rand(shape, generator=draws)).exp()
+    u = torch.rand(shape, generator=draws)
+    return (low + (high - low) * u).exp()
 
 
-def _discs(count: int, spots: int, size: tuple[int, ...], draws: torch.Generator) -> Tensor:
-    """Draw discs, or balls, with soft edges: (count, spots, H, W) or (count, spots, D, H, W)."""
-    radii = _log_uniform(RADII, (count, spots), draws)
-    squares = torch.zeros(count, spots, *[1] * len(size))
+def _discs(shape: tuple[int, int], size: tuple[int, ...], draws: torch.Generator) -> Tensor:
+    """Draw discs, or balls, with soft edges: (B, discs, H, W) or (B, discs, D, H, W)."""
+    ones = [1] * len(size)
+    radii = _log_uniform(RADII, shape, draws)
+    squares = torch.zeros(*shape, *ones)
     for axis, length in enumerate(size):
-        center = torch.rand(count, spots, 1, generator=draws) * length
-        along = (torch.arange(length) + 0.5 - center).square()
-        shape = [1] * len(size)
-        shape[axis] = length
-        squares = squares + along.reshape(count, spots, *shape)
-    edge = radii.reshape(count, spots, *[1] * len(size))
-    return (edge + 0.5 - squares.sqrt()).clamp(0, 1)
+        center = length * torch.rand(*shape, 1, generator=draws)
+        along = torch.arange(length) + 0.5 - center
+        sides = list(ones)
+        sides[axis] = length
+        squares = squares + along.square().reshape(*shape, *sides)
+    edge = radii.reshape(*shape, *ones) + 0.5
+    return (edge - squares.sqrt()).clamp(0, 1)
 
 
 def _noise(frames: Tensor) -> Tensor:
