@@ -21,7 +21,6 @@ from scipy.ndimage import gaussian_filter
 from skimage.restoration import estimate_sigma
 
 from n2n_lightning.arrays.blocks import blocks_of
-from n2n_lightning.data.generated.specimens import specimens as generated_specimens
 from n2n_lightning.metrics.noise_network import WEIGHTS
 from n2n_lightning.metrics.single_noise import SingleNoise, single_noise
 
@@ -238,8 +237,10 @@ def pictures_of_capture(path: Path) -> np.ndarray:
 
 
 def specimens(args: argparse.Namespace) -> None:
-    """Generated specimens that the network did not learn from."""
-    images = [np.asarray(x, np.float64)[:1] for x in generated_specimens(12, 384, 12345)]
+    """Measure generated specimens that the network did not learn from."""
+    from n2n_lightning.data.generated import specimens as generated
+
+    images = [np.asarray(x, np.float64)[:1] for x in generated.specimens(12, 384, 12345)]
     measure(images, args.seed, args.others)
 
 

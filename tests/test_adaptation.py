@@ -153,3 +153,19 @@ def test_denoise_needs_nothing_of_training_unless_it_adapts():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_line_of_the_noise_is_that_of_the_pictures():
+    from skimage.data import camera
+
+    draws = np.random.default_rng(0)
+    clean = camera()[80:336, 100:356].astype(np.float64)
+    noise = 10 * draws.standard_normal((2, *clean.shape))
+    pictures = [torch.from_numpy(clean + one)[None] for one in noise]
+    line = adaptation.noise_line_of_pictures(pictures)
+    assert line is not None
+    a, b = line
+    assert a + b * clean.mean() == pytest.approx(100, rel=0.15)
+    lines = np.cumsum(noise[0], 1) - np.cumsum(np.roll(noise[0], 4, 1), 1)
+    correlated = torch.from_numpy(clean + lines)[None]
+    assert adaptation.noise_line_of_pictures([correlated]) is None

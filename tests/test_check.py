@@ -197,6 +197,22 @@ def test_single_captures_have_no_pairs_but_a_kind_of_noise():
         assert "shift_near" not in report.numbers
 
 
+def test_one_picture_shows_the_line_of_its_noise():
+    from skimage.data import camera
+
+    draws = np.random.default_rng(3)
+    clean = camera()[80:336, 100:356].astype(np.float64)
+    report = inspect(as_scenes((clean + draws.normal(0, 10, clean.shape)).astype(np.float32)[None]))
+    low, high = report.numbers["sigma_interval"]
+    assert low < 10 < high
+    assert report.numbers["b"] == 0
+    counts = 3 * draws.poisson(clean / 3) + draws.normal(0, 2, clean.shape)
+    report = inspect(as_scenes(counts.astype(np.float32)[None]))
+    assert report.numbers["b"] == pytest.approx(3, rel=0.15)
+    (line,) = (finding.line for finding in report.findings if finding.name == "noise")
+    assert "brightness: gain" in line
+
+
 @pytest.mark.slow
 def test_train_warns_of_captures_that_are_no_pairs_before_it_starts(tmp_path):
     first, second = shots(scenes(12), 12)

@@ -6,10 +6,11 @@ import numpy as np
 
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
-from n2n_lightning.inspection.inspection_report import COLOURED_SINGLE, Advice, InspectionReport
-from n2n_lightning.inspection.measures import Correlations, Dispersion
+from n2n_lightning.inspection.inspection_report import Advice, InspectionReport
+from n2n_lightning.inspection.measures import Dispersion
 from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.inspection.shifts import SHIFTED
+from n2n_lightning.inspection.single_images import single_image_noise
 
 _ROWS, _COLUMNS = measures.LAGS
 # Methods that fit noise that is correlated in these directions.
@@ -22,62 +23,21 @@ FITTING_METHODS = {
 }
 
 
-def single_image_noise(sample: SceneSample) -> tuple[Correlations, float | None]:
-    """Measure the noise of single images.
-
-    Args:
-        sample: the first capture of each scene is used.
-
-    Returns:
-        Correlations at 1 and 2 pixels by direction, and the standard deviation: medians over the
-        images. An empty dictionary and None if not measurable.
-    """
-    sigmas = []
-    measured: dict[str, list[tuple[float, float]]] = {}
-    for captures in sample.scenes:
-        correlations, sigma = measures.single_noise(captures[0])
-        if np.isfinite(sigma):
-            sigmas.append(sigma)
-        for name, values in correlations.items():
-            measured.setdefault(name, []).append(values)
-    medians = {}
-    for name, pairs in measured.items():
-        at_one, at_two = np.median(pairs, 0).tolist()
-        medians[name] = (at_one, at_two)
-    if not sigmas:
-        return medians, None
-    return medians, float(np.median(sigmas))
-
-
-def correlated_directions(correlations: Correlations) -> tuple[str, ...]:
-    """Return the directions in which the noise of single images is not white.
-
-    Returns:
-        Keys of `measures.LAGS`; none if the noise is white.
-    """
-    directions = []
-    for name, values in correlations.items():
-        if max(map(abs, values)) > COLOURED_SINGLE:
-            directions.append(name)
-    return tuple(directions)
-
-
 def correlation_warnings(sample: SceneSample) -> list[str]:
     """Return a warning if the noise of single images is not white, with the methods that fit.
 
     Returns:
         One line or none.
     """
-    correlations, _ = single_image_noise(sample)
-    directions = correlated_directions(correlations)
-    if not directions:
+    noise = single_image_noise(sample)
+    if not noise.directions:
         return []
-    shown = [f"{at_one:+.2f} {name}" for name, (at_one, _) in correlations.items()]
+    shown = [f"{at_one:+.2f} {name}" for name, (at_one, _) in noise.correlations.items()]
     line = (
         f"pixels: neighbouring ones have noise in common ({', '.join(shown)}),"
         " which this method takes for picture"
     )
-    return [f"{line}: {FITTING_METHODS[directions]}"]
+    return [f"{line}: {FITTING_METHODS[noise.directions]}"]
 
 
 def _median_dispersion(sample: SceneSample) -> Dispersion | None:
@@ -166,7 +126,7 @@ def advise(report: InspectionReport, several: bool, most: int) -> Advice:
 
 def _advise_single(report: InspectionReport) -> Advice:
     """Return the method for single images that fits their noise."""
-    directions = correlated_directions(report.correlations)
+    directions = report.correlated
     if report.counts:
         return Advice("single", ("data.method=thinned",))
     if len(directions) == 1:

@@ -95,8 +95,8 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     if several:
         _add_capture_findings(report, scenes, sample, stats)
     else:
-        noise_findings.add_single_noise(report, sample)
-        noise_findings.add_single_correlation(report)
+        noise = noise_findings.add_single_noise(report, sample)
+        noise_findings.add_single_correlation(report, noise)
     _add_clipping(report, sample)
     _add_outliers(report, sample)
     if several:

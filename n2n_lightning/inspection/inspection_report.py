@@ -11,10 +11,9 @@ from n2n_lightning.metrics import noise_model
 from n2n_lightning.metrics.noise_levels import NoiseLevels
 
 # A finding below its limit goes to the numbers only. tests/test_check.py has data on either side of
-# DRIFTED, COLOURED, COLOURED_SINGLE and CUT.
+# DRIFTED, COLOURED and CUT.
 DRIFTED = 0.02  # relative change of brightness
 COLOURED = 0.1  # correlation of neighbouring pixels or of channels
-COLOURED_SINGLE = 0.25  # correlation in one capture, where texture adds to it
 CUT = 0.005  # share of the pixels with the lowest or highest value
 MIN_PIXELS = 200_000  # below, training gains little over a filter
 
@@ -69,6 +68,7 @@ class InspectionReport:
         example: two captures for the figure, (C, H, W); twice the same for single images.
         model: variance of the noise against brightness, for the figure.
         correlations: correlation of the noise at 1 and 2 pixels, by direction.
+        correlated: directions in which the noise is correlated, keys of `correlations`.
         pages: numbers of the pages of a stack that were inspected; empty for all.
         turns: channels that alternate from frame to frame; 1 if there is one.
         counts: True if the values are photon counts.
@@ -88,6 +88,7 @@ class InspectionReport:
     example: tuple[np.ndarray, np.ndarray] | None = None
     model: noise_model.NoiseModel | None = None
     correlations: Correlations = field(default_factory=dict)
+    correlated: tuple[str, ...] = ()
     pages: list[int] = field(default_factory=list)
     turns: int = 1
     counts: bool = False

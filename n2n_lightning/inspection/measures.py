@@ -1,4 +1,4 @@
-"""Measures of noise, from pairs of captures of a scene or from single images.
+"""Measures of noise, from pairs of captures of a scene; of single images, measures of counts.
 
 Images are numpy arrays (C, H, W), float64, in stored units; NaN where a pixel is invalid or an
 outlier. Two captures show one scene with independent noise, so that their difference is noise.
@@ -19,7 +19,6 @@ Lag = tuple[int, int]  # rows and columns to another pixel
 
 COARSE = 32  # pixels: side of the blocks whose means may differ
 FINE = 16  # pixels: side of the blocks of a single image
-MIN_BLOCKS = 8  # fewer blocks of a single image say nothing of its noise
 # to the pixels at a distance of 1 and 2
 LAGS: dict[str, tuple[Lag, Lag]] = {
     "along a row": ((0, 1), (0, 2)),
@@ -29,9 +28,6 @@ LAGS: dict[str, tuple[Lag, Lag]] = {
 _LEFT = (..., slice(None, -2))
 _MIDDLE = (..., slice(1, -1))
 _RIGHT = (..., slice(2, None))
-# Added to a lower quartile of correlations, each over the 256 pixels of a block: by chance it is
-# that much below the true value.
-QUARTILE_BIAS = 0.04
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -161,62 +157,6 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
         return 0.0
     matrix = np.corrcoef(one, other)
     return float(matrix[0, 1])
-
-
-def single_noise(image: np.ndarray) -> tuple[Correlations, float]:
-    """Measure the noise of a single image in blocks of 16 x 16 pixels.
-
-    A surface of second degree is subtracted from each block. Texture is in some blocks, noise in
-    all: the lower quartile of the correlations counts, and the lowest tenth of the deviations.
-
-    Args:
-        image: (C, H, W).
-
-    Returns:
-        Correlations like those of `correlations`, empty if there are too few blocks; and the
-        standard deviation, NaN if there are too few blocks.
-    """
-    blocks = _complete_blocks(image, FINE)
-    if len(blocks) < MIN_BLOCKS:
-        return {}, float("nan")
-    residuals = blocks - _fitted_surfaces(blocks)
-    power = (residuals**2).mean(1)
-    lowest_tenth = np.quantile(power, 0.1)
-    sigma = float(np.sqrt(lowest_tenth))
-    noisy = power > 1e-12
-    residuals = residuals[noisy]
-    power = power[noisy]
-    if len(residuals) < MIN_BLOCKS:
-        return {}, sigma
-    planes = residuals.reshape(-1, FINE, FINE)
-    measured = {}
-    for name, (one, two) in LAGS.items():
-        at_one = _quartile_correlation(planes, power, one)
-        at_two = _quartile_correlation(planes, power, two)
-        measured[name] = (at_one, at_two)
-    return measured, sigma
-
-
-def _fitted_surfaces(blocks: np.ndarray) -> np.ndarray:
-    """Return the least-squares surface of second degree of each block: (blocks, FINE * FINE)."""
-    position = np.arange(FINE) / FINE - 0.5
-    y = np.repeat(position, FINE)
-    x = np.tile(position, FINE)
-    constant = np.ones_like(x)
-    surface = np.stack([constant, x, y, x * x, x * y, y * y], 1)
-    inverse = np.linalg.pinv(surface)
-    coefficients = blocks @ inverse.T
-    fitted: np.ndarray = coefficients @ surface.T
-    return fitted
-
-
-def _quartile_correlation(planes: np.ndarray, power: np.ndarray, lag: Lag) -> float:
-    """Return the lower quartile, over blocks, of the correlation at a lag."""
-    products = _lagged_products(planes, lag)
-    covariances = products.mean((1, 2))
-    per_block = covariances / power
-    quartile = np.quantile(per_block, 0.25)
-    return float(quartile) + QUARTILE_BIAS
 
 
 def clipped_ends(images: list[np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 
 from n2n_lightning.inspection import measures
-from n2n_lightning.inspection.advice import are_counts, single_image_noise
-from n2n_lightning.inspection.inspection_report import COLOURED, COLOURED_SINGLE, InspectionReport
+from n2n_lightning.inspection.advice import are_counts
+from n2n_lightning.inspection.inspection_report import COLOURED, InspectionReport
 from n2n_lightning.inspection.levels import of_the_noisier
 from n2n_lightning.inspection.sampling import SceneSample
+from n2n_lightning.inspection.single_images import SingleImageNoise, single_image_noise
 from n2n_lightning.metrics.noise_model import NoiseModel, noise_model
 from n2n_lightning.metrics.psnr import psnr
 
 CapturePairs = list[tuple[np.ndarray, np.ndarray]]
+UNIFORM = ", the same in dark and bright places"
 COUNTS = "; the variance is the brightness: photon counts"
 
 
@@ -54,37 +56,51 @@ def _growth(model: NoiseModel) -> str:
     brightness = model.points[:, 0]
     growth = model.b * np.ptp(brightness)
     if model.b <= 0 or growth < 0.1 * model.variance:
-        return ", the same in dark and bright places"
-    if model.a > 0:
-        read_noise = np.sqrt(model.a)
-        offset = f"read noise {read_noise:.4g}"
-    else:
-        zero = -model.a / model.b
-        offset = f"0 at {zero:.4g}, near black"
-    line = f"variance = {model.a:.4g} + {model.b:.4g} brightness"
-    return f"; {line}: gain {model.b:.4g}, {offset}"
+        return UNIFORM
+    return _line_in_words(model.a, model.b)
 
 
-def add_single_noise(report: InspectionReport, sample: SceneSample) -> None:
-    """Add a line with the noise of single images.
+def _line_in_words(a: float, b: float) -> str:
+    """Return a line a + b brightness with b > 0 in words."""
+    offset = f"read noise {np.sqrt(a):.4g}" if a > 0 else f"0 at {-a / b:.4g}, near black"
+    return f"; variance = {a:.4g} + {b:.4g} brightness: gain {b:.4g}, {offset}"
+
+
+def add_single_noise(report: InspectionReport, sample: SceneSample) -> SingleImageNoise:
+    """Add a line with the noise of single images, each measured by itself.
 
     Args:
         report: gets the line, the correlations, and whether the values are photon counts.
         sample: one capture of each scene.
+
+    Returns:
+        The noise.
     """
-    report.correlations, sigma = single_image_noise(sample)
+    noise = single_image_noise(sample)
+    report.correlations = noise.correlations
+    report.correlated = noise.directions
     report.counts = are_counts(sample)
-    report.numbers |= {"sigma": sigma, "a": None, "b": None, "counts": report.counts}
-    if sigma is None:
-        report.add("noise", "not measurable: the images are too small")
-        return
-    if not sigma:
-        report.add("noise", "none: the images are flat", bad=True)
-        return
-    line = (
-        f"about sigma {sigma:.4g}, where single images are flattest: texture counts as noise there"
-    )
-    report.add("noise", line + (COUNTS if report.counts else ""))
+    sigma = noise.sigma
+    numbers = {"sigma": sigma, "sigma_interval": None, "a": None, "b": None}
+    report.numbers |= numbers | {"counts": report.counts}
+    if sigma is None or noise.line is None:
+        report.add("noise", f"not measurable in one picture: {noise.reason}")
+        return noise
+    low, high = noise.interval
+    a, b = noise.line
+    report.numbers |= {"sigma_interval": [low, high], "a": a, "b": b}
+    line = f"sigma {sigma:.4g} ({low:.4g} to {high:.4g}), as one picture shows it"
+    report.add("noise", line + (COUNTS if report.counts else _growth_of_line(a, b)))
+    return noise
+
+
+def _growth_of_line(a: float, b: float) -> str:
+    """Return the growth of the variance of single images in words; b is 0 unless it is certain."""
+    if not b:
+        return UNIFORM
+    if b < 0:
+        return f"; variance = {a:.4g} - {-b:.4g} brightness: less in bright places"
+    return _line_in_words(a, b)
 
 
 def add_pair_correlation(report: InspectionReport, noises: list[np.ndarray]) -> None:
@@ -95,33 +111,36 @@ def add_pair_correlation(report: InspectionReport, noises: list[np.ndarray]) -> 
         noises: (C, H, W) each, from pairs of captures.
     """
     report.correlations = measures.correlations(noises)
-    _add_correlation(report, COLOURED)
+    strong = []
+    for name, values in report.correlations.items():
+        if max(map(abs, values)) > COLOURED:
+            strong.append(name)
+    _add_correlation(report, not strong, strong)
 
 
-def add_single_correlation(report: InspectionReport) -> None:
+def add_single_correlation(report: InspectionReport, noise: SingleImageNoise) -> None:
     """Add a line with the correlations that `add_single_noise` measured."""
-    _add_correlation(report, COLOURED_SINGLE)
+    _add_correlation(report, noise.white, list(noise.directions))
 
 
-def _add_correlation(report: InspectionReport, limit: float) -> None:
-    """Add a line with the correlations; above `limit` the noise is not white."""
-    correlations = report.correlations
-    if not correlations:
-        report.numbers |= {"correlations": {}, "white": None}
+def _add_correlation(report: InspectionReport, white: bool | None, strong: list[str]) -> None:
+    """Add a line with the correlations.
+
+    Args:
+        report: has the correlations.
+        white: True if none matters; None where that cannot be told.
+        strong: directions of those that do.
+    """
+    report.numbers |= {"correlations": {}, "white": white}
+    if white is None:
         report.add("pixels", "correlation of the noise of neighbouring ones: not measurable")
         return
     shown = []
-    strong = []
-    numbers = {}
-    for name, (at_one, at_two) in correlations.items():
-        numbers[name] = [at_one, at_two]
+    for name, (at_one, at_two) in report.correlations.items():
+        report.numbers["correlations"][name] = [at_one, at_two]
         shown.append(f"{at_one:+.2f} and {at_two:+.2f} {name}")
-        if max(abs(at_one), abs(at_two)) > limit:
-            strong.append(name)
-    report.numbers["correlations"] = numbers
-    report.numbers["white"] = not strong
     line = f"correlation at a distance of 1 and 2: {', '.join(shown)}"
-    if not strong:
+    if white:
         report.add("pixels", f"{line}: white, any method fits")
         return
     direction = strong[0] if len(strong) == 1 else "in all directions"

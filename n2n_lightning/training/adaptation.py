@@ -25,6 +25,7 @@ from n2n_lightning.inference.checkpoint import CheckpointInfo, network_checkpoin
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.metrics import sure
 from n2n_lightning.metrics.noise_model import noise_line_of_residual
+from n2n_lightning.metrics.single_noise import single_noise
 from n2n_lightning.training import warm_start
 from n2n_lightning.training.callbacks import StopOnSignal
 from n2n_lightning.training.module import Denoiser
@@ -250,14 +251,16 @@ def _interpolate_weights(
     def denoise(image: np.ndarray) -> np.ndarray:
         return model.denoise(image, axes="CHW")
 
-    lines = []
-    for share in (0.0, 1.0):
-        set_weights(share)
-        denoised = [denoise(image.astype(np.float32)) for image in samples]
-        lines.append(noise_line_of_residual(samples, denoised))
-    brightness = float(np.mean([np.nanmean(image) for image in samples]))
-    # a network that removes next to nothing finds no noise: the larger variance is nearer the truth
-    line = max(lines, key=lambda line: line[0] + line[1] * brightness)
+    line = noise_line_of_pictures(images, nodata_values)
+    if line is None:
+        lines = []
+        for share in (0.0, 1.0):
+            set_weights(share)
+            denoised = [denoise(image.astype(np.float32)) for image in samples]
+            lines.append(noise_line_of_residual(samples, denoised))
+        brightness = float(np.mean([np.nanmean(image) for image in samples]))
+        # one that removes next to nothing finds no noise: the larger variance is nearer the truth
+        line = max(lines, key=lambda line: line[0] + line[1] * brightness)
     risks = {}
     for share in SHARES:
         set_weights(share)
@@ -265,6 +268,30 @@ def _interpolate_weights(
     best = min(risks, key=lambda share: risks[share])
     set_weights(best)
     return best
+
+
+def noise_line_of_pictures(
+    images: Sequence[torch.Tensor], nodata_values: tuple[float, ...] = ()
+) -> tuple[float, float] | None:
+    """Return the line of the noise's variance, as the pictures show it.
+
+    Args:
+        images: (C, H, W) each, in stored values.
+        nodata_values: stored values of missing pixels.
+
+    Returns:
+        Medians of a and b over the pictures of white noise; None where it is not measurable.
+    """
+    lines = []
+    for i in evenly(len(images), RISK_IMAGES):
+        values = mask_invalid(images[i], images[i].double(), nodata_values)
+        noise = single_noise(values.numpy())
+        if noise.measurable and noise.white:
+            lines.append((noise.a.mean(), noise.b.mean()))
+    if not lines:
+        return None
+    a, b = np.median(lines, 0).tolist()
+    return a, b
 
 
 def _network(
