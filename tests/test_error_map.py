@@ -17,6 +17,7 @@ from n2n_lightning.inference.options import NoisyArray
 from n2n_lightning.metrics.clipped_noise import clipped_noise
 from n2n_lightning.metrics.error_map import errors_of_captures, errors_of_one
 from n2n_lightning.paths import is_clutter
+from n2n_lightning.reporting.slider import pair
 
 SIGMA = 5.0
 SHAPE = (1, 160, 160)
@@ -151,8 +152,8 @@ def test_colours_and_volumes():
 def test_saturated_places_are_clipped_and_counts_are_not():
     draws = np.random.default_rng(0)
     ramp = np.broadcast_to(np.linspace(40, 300, 200), (1, 100, 200))
-    pair = [(ramp + draws.normal(0, 10, ramp.shape)).clip(0, 255) for _ in range(2)]
-    clipped = clipped_noise(pair)
+    saturated = [(ramp + draws.normal(0, 10, ramp.shape)).clip(0, 255) for _ in range(2)]
+    clipped = clipped_noise(saturated)
     assert clipped[0, :, 180:].all()
     assert not clipped[0, :, :150].any()
     dark = np.broadcast_to(np.linspace(0.2, 30, 200), (1, 100, 200))
@@ -188,12 +189,24 @@ def model():
 def files(tmp_path_factory):
     """Two captures as TIFF and PNG, and as a stack of captures; their clean scene."""
     folder = tmp_path_factory.mktemp("captures")
-    pair = [capture[0].clip(0, 255).round().astype(np.uint8) for capture in captures()]
-    for name, capture in zip("ab", pair, strict=True):
+    both = [capture[0].clip(0, 255).round().astype(np.uint8) for capture in captures()]
+    for name, capture in zip("ab", both, strict=True):
         tifffile.imwrite(folder / f"{name}.tif", capture)
         Image.fromarray(capture).save(folder / f"{name}.png")
-    tifffile.imwrite(folder / "k.tif", np.stack(pair))
+    tifffile.imwrite(folder / "k.tif", np.stack(both))
     return folder
+
+
+def test_a_map_is_a_layer_of_the_page():
+    image = np.full((8, 8, 3), 9, np.uint8)
+    errors = np.zeros((8, 8, 3), np.float32)
+    errors[:4] = 2
+    errors[0] = np.nan
+    picture = pair("a", image, image, "HWC", {"expected error": errors})
+    ((layers, label),) = picture.pages
+    assert picture.layers == ["before", "after", "expected error"]
+    assert label == " Expected error: 0 to 2."
+    assert layers[2][:, 0].tolist() == [0, 255, 255, 255, 0, 0, 0, 0]
 
 
 def run(monkeypatch, folder, *arguments):
@@ -219,7 +232,9 @@ def test_a_second_capture(files, tmp_path, monkeypatch):
 
 def test_the_mean_of_halves(files, tmp_path, monkeypatch):
     out = tmp_path / "mean.png"
-    assert run(monkeypatch, files, "a.png", "b.png", "--halves", "--errors", "-o", out) == 0
+    arguments = ("a.png", "b.png", "--halves", "--errors", "--page", "-o", out)
+    assert run(monkeypatch, files, *arguments) == 0
+    assert "expected error" in (tmp_path / "page.html").read_text()
     with Image.open(out) as mean:
         check(np.asarray(mean), tifffile.imread(tmp_path / "mean.png.error.tif"))
 

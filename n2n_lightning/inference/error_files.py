@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tifffile
 
 from n2n_lightning.data.file_matching import matched
@@ -42,6 +43,19 @@ def write_errors(target: Path, maps: Sequence[ErrorMap]) -> None:
     with replacing(errors_file_of(target)) as temporary, tifffile.TiffWriter(temporary) as file:
         for errors in maps:
             file.write(errors.values, compression="zlib", photometric="minisblack")
+
+
+def read_errors(target: Path) -> list[np.ndarray]:
+    """Return the errors of each array of a result; empty where its file is missing.
+
+    Args:
+        target: the result.
+    """
+    path = errors_file_of(target)
+    if not path.exists():
+        return []
+    with tifffile.TiffFile(path) as file:
+        return [series.asarray() for series in file.series]
 
 
 def second_captures(pictures: Sequence[str], second: Path, jobs: Sequence[Job]) -> dict[Path, Path]:

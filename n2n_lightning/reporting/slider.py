@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,13 @@ class Compared:
         return sum(layer.size for layers, _ in self.pages for layer in layers)
 
 
-def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compared:
+def pair(
+    name: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    axes: str,
+    maps: Mapping[str, np.ndarray] | None = None,
+) -> Compared:
     """Return an image in the range of the middle 99.8% of its values.
 
     Channels that are no colours have a range each.
@@ -52,6 +58,8 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
         before, after: arrays of one shape, mapped or not.
         axes: their letters. Planes of volumes and frames of movies are pages; of colours the first
             three are shown, other channels are pages.
+        maps: further layers by their labels, in the shape of `before`, 0 or more; NaN is shown as
+            0. The mean of colours is shown, from 0 to its largest values.
 
     Returns:
         Pages of 8 bit, with the displayed range in the remark of each.
@@ -67,7 +75,9 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
     about = f"{shape}, {before.dtype.name}."
     if len(chosen) < len(places):
         about += f" {len(chosen)} of {len(places)} pages are here."
-    picture = Compared(name, about, ["before", "after"])
+    maps = maps or {}
+    picture = Compared(name, about, ["before", "after", *maps])
+    map_pages = {layer: as_pages(values, axes) for layer, values in maps.items()}
     for page in chosen:
         *place, channel = places[page]
         channels_of_page = slice(3) if colour else channel
@@ -84,8 +94,20 @@ def pair(name: str, before: np.ndarray, after: np.ndarray, axes: str) -> Compare
             number = page + 1
             label += f" {height} x {width}, page {number} of {len(places)}."
         layers = [_as_8_bit(one, limits), _as_8_bit(other, limits)]
+        for layer, pages in map_pages.items():
+            image, highest = _map_layer(np.asarray(pages[part], np.float64), colour)
+            layers.append(image)
+            label += f" {layer.capitalize()}: 0 to {highest:.3g}."
         picture.pages.append((layers, label))
     return picture
+
+
+def _map_layer(values: np.ndarray, colour: bool) -> tuple[np.ndarray, float]:
+    """Return a map (H, W) or (H, W, 3) as a grey layer of 8 bit, and the value that is white."""
+    if colour:
+        values = values.mean(-1)
+    _, highest = _displayed_range(values)
+    return _as_8_bit(values, (0.0, highest)), highest
 
 
 def _displayed_range(values: np.ndarray) -> tuple[float, float]:
