@@ -77,6 +77,18 @@ def test_stripes_are_named():
     assert noise.kind == "along rows"
 
 
+def test_faint_stripes_are_found_and_planks_are_none():
+    rows = white((1, SIDE, 1), 1)
+    planks = clean_photo()
+    planks[:, 120:, :200] += 30 * (np.arange(120, SIDE) % 7 < 2)[:, None]
+    noise = single_noise(planks + 10 * white())
+    assert noise.white is not False
+    noise = single_noise(clean_photo() + 10 * (np.sqrt(0.1) * rows + np.sqrt(0.9) * white()))
+    assert noise.white is False
+    assert noise.kind == "along rows"
+    assert noise.autocorrelation[LAGS, 2 * LAGS] == pytest.approx(0.1, abs=0.04)
+
+
 def test_missing_and_clipped_values_do_not_count():
     noisy = clean_photo() + 10 * white()
     noisy[:, 100:140] = np.nan

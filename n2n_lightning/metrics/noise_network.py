@@ -60,8 +60,8 @@ class NoiseNetwork(nn.Module):
         self.near = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
         self.far = nn.Conv2d(FEATURES, FEATURES, 3, padding=2, dilation=2)
         self.head = nn.Conv2d(FEATURES, 5 + len(KINDS) + len(JUDGED_LAGS), 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     filters: Tensor
 

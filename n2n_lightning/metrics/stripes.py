@@ -27,19 +27,40 @@ def stripe_share(plane: np.ndarray, known: np.ndarray, variance: float) -> float
     Returns:
         The share; 0 where there are too few windows, or where it differs from place to place.
     """
-    high_pass = np.zeros_like(plane)
-    high_pass[1:-1] = plane[1:-1] - (plane[:-2] + plane[2:]) / 2
-    means = cut_blocks(high_pass, STRIPE_WINDOW).mean(3).transpose(0, 2, 1)
+    means = _row_means(plane)
     covariances = []
     for windows, counted in zip(means, known, strict=True):
         places = np.flatnonzero(counted)
         first, other = np.meshgrid(places, places, indexing="ij")
         apart = other - first >= APART
-        if apart.any():
-            products = windows[first[apart]] * windows[other[apart]]
-            covariances.append(np.median(products.mean(1)) / HIGH_PASS)
+        if not apart.any():
+            continue
+        one = windows[first[apart]]
+        another = windows[other[apart]]
+        products = (one * another).mean(1)
+        covariances.append(np.median(products))
     if len(covariances) < LEAST_ROWS or not variance > 0:
         return 0.0
-    share = float(np.median(covariances)) / variance
-    low = float(np.quantile(covariances, 0.2)) / variance
-    return share if low > CONSISTENT * share > 0 else 0.0
+    shares = np.array(covariances) / HIGH_PASS / variance
+    share = float(np.median(shares))
+    low = float(np.quantile(shares, 0.2))
+    is_consistent = low > CONSISTENT * share > 0
+    return share if is_consistent else 0.0
+
+
+def _row_means(plane: np.ndarray) -> np.ndarray:
+    """Return means of rows of windows, less those above and below.
+
+    Args:
+        plane: (H, W).
+
+    Returns:
+        (window rows, window columns, rows of a window).
+    """
+    above = plane[:-2]
+    below = plane[2:]
+    high_pass = np.zeros_like(plane)
+    high_pass[1:-1] = plane[1:-1] - (above + below) / 2
+    windows = cut_blocks(high_pass, STRIPE_WINDOW)
+    means: np.ndarray = windows.mean(3).transpose(0, 2, 1)
+    return means
