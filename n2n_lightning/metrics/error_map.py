@@ -34,6 +34,7 @@ STRUCTURE_SCALES = (1.0, 2.0, 4.0)  # pixels: scales of the structure that expla
 LOCAL_SIGMA = 6.0  # pixels: neighbourhood whose own bias is measured
 RESIDUAL_SIGMA = 16.0  # pixels: over which the noise of that measurement is measured
 BLOCK = 32  # pixels: side of the blocks of the checkerboard
+EDGE_SIGMA = 3.0  # pixels: of the mix of both fits at the edges of blocks
 RIDGE = 1e-4  # of the mean square of each regressor, against regressors that are alike
 FIT_PIXELS = 200_000  # pixels that the weights are fitted to: more change them by under 1%
 TRUNCATE = 3.0  # widths at which the smoothing ends
@@ -201,7 +202,10 @@ def _regressors(
 def _cross_fitted(
     estimate: np.ndarray, weight: np.ndarray, regressors: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return what the regressors say of each block, fitted to the blocks of the other colour."""
+    """Return what the regressors say of each block, fitted to the blocks of the other colour.
+
+    Next to an edge of blocks both fits are mixed, so that none is seen in the map.
+    """
     odd = _checkerboard(estimate.shape)
     predicted = np.zeros(estimate.shape)
     for half in (odd, ~odd):
@@ -209,10 +213,11 @@ def _cross_fitted(
         fitted = fitted[:: max(1, len(fitted) // FIT_PIXELS)]
         if not fitted.size:
             continue
+        share = _gaussian(half.astype(np.float64), EDGE_SIGMA)
         weights = _nonnegative_weights(estimate, weight, regressors, fitted)
         for coefficient, regressor in zip(weights, regressors, strict=True):
             if coefficient > 0:
-                predicted += np.where(half, coefficient * regressor, 0)
+                predicted += coefficient * share * regressor
     return predicted
 
 
