@@ -231,7 +231,7 @@ class TrainedDenoiser(nn.Module):
         marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
         self.denoise_into(result, noisy, options, marks=marks)
         denoised: Any = array_types.like(array, result)
-        maps = [] if marks is None else [marks]
+        maps: list[np.ndarray] = [] if marks is None else [marks]
         if errors:
             maps.append(errors_of(self, noisy, result, options).values)
         if not maps:

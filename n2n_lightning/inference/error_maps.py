@@ -278,7 +278,8 @@ def _fill(
         found = errors_of_captures(noisy, [result for _, result in stored])
         values = found.mean if of_mean else found.each
         clipped = clipped_noise(noisy)
-        _write(targets, box, page.colours, values[inner], clipped[inner], errors)
+        values = values[inner]
+        _write(targets, box, page.colours, values, clipped[inner], errors)
 
 
 def _fill_single(
@@ -315,7 +316,9 @@ def _fill_single(
         spread += change**2 / DIRECTIONS
     variance = noise.variance(filled)
     variance = np.maximum(variance, LEAST_VARIANCE * abs(variance.mean()))
-    line = (float(np.mean(noise.a)), float(np.mean(noise.b)))
+    a = float(np.mean(noise.a))
+    b = float(np.mean(noise.b))
+    line = (a, b)
     clipped = clipped_noise([captured], line)
     for box in boxes(page.size):
         around, inner = widened(box, page.size)
@@ -361,7 +364,10 @@ def boxes(size: Sequence[int], most: int = PIXELS) -> list[Box]:
         middle = box[axis].start + lengths[axis] // 2
         below = slice(box[axis].start, middle)
         above = slice(middle, box[axis].stop)
-        parts = [(*box[:axis], half, *box[axis + 1 :]) for half in (below, above)] + parts
+        before, behind = box[:axis], box[axis + 1 :]
+        first = (*before, below, *behind)
+        second = (*before, above, *behind)
+        parts = [first, second, *parts]
     return done
 
 

@@ -69,8 +69,11 @@ def _is_counting(
             plane = np.where(lowest, np.nan, capture)
             if np.isnan(plane).mean() > 0.5:
                 plane = capture  # almost all is dark: sparse counts, or nothing at all
-            planes.append(plane.reshape(len(plane), -1, plane.shape[len(plane.shape) - 1]))
-        model = noise_model([(planes[0], planes[1])])
+            channels = len(plane)
+            *_, width = plane.shape
+            planes.append(plane.reshape(channels, -1, width))
+        first, second = planes
+        model = noise_model([(first, second)])
         if model is None or model.b is None:
             return False
         line = (model.a, model.b)

@@ -88,10 +88,12 @@ def errors_of_captures(
     noise = noisy.var(0, ddof=1)
     scene = _Neighbourhoods(known)
     noise = scene.smooth(noise, NOISE_SIGMA)
-    bias = _expected_bias(scene, squared_bias, spread, results.mean(0), noise)
+    brightness = results.mean(0)
+    bias = _expected_bias(scene, squared_bias, spread, brightness, noise)
     smooth_spread = scene.smooth(spread, SPREAD_SIGMA)
-    each = np.where(known, bias + smooth_spread, np.nan)
-    mean = np.where(known, bias + smooth_spread / count, np.nan)
+    bias[~known] = np.nan
+    each = bias + smooth_spread
+    mean = bias + smooth_spread / count
     return CaptureErrors(np.sqrt(each), np.sqrt(mean))
 
 
@@ -115,12 +117,16 @@ def errors_of_one(
         In that shape; NaN where a pixel is unknown.
     """
     result = output.astype(np.float64)
-    squared_bias = (result - noisy) ** 2 - variance + 2 * covariance - spread
+    residual = (result - noisy) ** 2
+    squared_error = residual - variance + 2 * covariance
+    squared_bias = squared_error - spread
     known = np.isfinite(squared_bias)
     scene = _Neighbourhoods(known)
     bias = _expected_bias(scene, squared_bias, spread, result, variance)
     smooth_spread = scene.smooth(spread, SPREAD_SIGMA)
-    return np.sqrt(np.where(known, bias + smooth_spread, np.nan))
+    bias[~known] = np.nan
+    errors: np.ndarray = np.sqrt(bias + smooth_spread)
+    return errors
 
 
 class _Neighbourhoods:
@@ -184,13 +190,15 @@ def _regressors(
     for sigma in SPREAD_SCALES:
         own.append(scene.smooth(spread, sigma))
     around = scene.smooth(spread, 4.0)
-    filled = np.where(scene.known, brightness, scene.smooth(brightness, NOISE_SIGMA))
+    near = scene.smooth(brightness, NOISE_SIGMA)
+    filled = np.where(scene.known, brightness, near)
     for sigma in STRUCTURE_SCALES:
         detail = (filled - _gaussian(filled, sigma)) ** 2
         structure = scene.smooth(detail, sigma)
         own.append(structure)
         own.append(np.sqrt(structure * around))
-    regressors = [np.broadcast_to(noise, spread.shape), np.full(spread.shape, noise.mean())]
+    constant = np.full_like(noise, noise.mean())
+    regressors = [noise, constant]
     for quantity in own:
         regressors.append(quantity)
         if len(quantity) > 1:
@@ -209,8 +217,10 @@ def _cross_fitted(
     odd = _checkerboard(estimate.shape)
     predicted = np.zeros(estimate.shape)
     for half in (odd, ~odd):
-        fitted = np.flatnonzero(~half & (weight > 0))
-        fitted = fitted[:: max(1, len(fitted) // FIT_PIXELS)]
+        counted = ~half & (weight > 0)
+        fitted = np.flatnonzero(counted)
+        every = max(1, len(fitted) // FIT_PIXELS)
+        fitted = fitted[::every]
         if not fitted.size:
             continue
         share = _gaussian(half.astype(np.float64), EDGE_SIGMA)
@@ -223,12 +233,10 @@ def _cross_fitted(
 
 def _checkerboard(shape: tuple[int, ...]) -> np.ndarray:
     """Return True for every second block of BLOCK pixels a side, in the shape (C, ...)."""
-    numbers = np.zeros(shape[1:], np.int64)
-    for axis, length in enumerate(shape[1:]):
-        number = np.arange(length) // BLOCK
-        other_axes = [other for other in range(len(shape) - 1) if other != axis]
-        numbers += np.expand_dims(number, other_axes)
-    return np.broadcast_to(numbers % 2 == 1, shape)
+    size = shape[1:]
+    numbers = np.indices(size) // BLOCK
+    odd = numbers.sum(0) % 2 == 1
+    return np.broadcast_to(odd, shape)
 
 
 def _nonnegative_weights(
@@ -242,13 +250,21 @@ def _nonnegative_weights(
     from scipy.optimize import nnls
 
     of_pixel = weight.flat[fitted]
-    columns = np.stack([regressor.flat[fitted] * of_pixel for regressor in regressors], 1)
-    scales = np.sqrt((columns**2).mean(0)) + 1e-30
+    weighted = []
+    for regressor in regressors:
+        values = regressor.flat[fitted]
+        weighted.append(values * of_pixel)
+    columns = np.stack(weighted, 1)
+    powers = (columns**2).mean(0)
+    scales = np.sqrt(powers) + 1e-30
     columns /= scales
     target = estimate.flat[fitted] * of_pixel
-    gram = columns.T @ columns / len(fitted) + RIDGE * np.eye(len(scales))
-    factor = np.linalg.cholesky(gram)
-    projected = np.linalg.solve(factor, columns.T @ target / len(fitted))
+    count = len(fitted)
+    gram = columns.T @ columns / count
+    ridge = RIDGE * np.eye(len(gram))
+    factor = np.linalg.cholesky(gram + ridge)
+    products = columns.T @ target / count
+    projected = np.linalg.solve(factor, products)
     solution, _ = nnls(factor.T, projected)
     weights: np.ndarray = solution / scales
     return weights
@@ -261,14 +277,20 @@ def _with_local_part(
 
     What the prediction misses is taken to be proportional to it.
     """
-    missed = scene.smooth(estimate - predicted, LOCAL_SIGMA)
+    difference = estimate - predicted
+    missed = scene.smooth(difference, LOCAL_SIGMA)
     axes = len(estimate.shape) - 1
-    pixels = (4 * np.pi * LOCAL_SIGMA**2) ** (axes / 2)  # in an average with these weights
-    noise = scene.smooth((estimate - predicted) ** 2, RESIDUAL_SIGMA) / pixels
-    power = (predicted**2)[scene.known].sum()
-    excess = (missed**2 - noise)[scene.known].sum()
+    area = 4 * np.pi * LOCAL_SIGMA**2  # pixels that an average with these weights is worth
+    pixels = area ** (axes / 2)
+    noise = scene.smooth(difference**2, RESIDUAL_SIGMA) / pixels
+    squares = predicted**2
+    power = squares[scene.known].sum()
+    beyond_noise = missed**2 - noise
+    excess = beyond_noise[scene.known].sum()
     if not (power > 0 and excess > 0):
         return predicted
-    signal = excess / power * predicted**2
-    share = signal / np.maximum(signal + noise, 1e-30)
-    return np.maximum(predicted + share * missed, 0)
+    signal = excess / power * squares
+    total = np.maximum(signal + noise, 1e-30)
+    share = signal / total
+    corrected = predicted + share * missed
+    return np.maximum(corrected, 0)
