@@ -3,9 +3,11 @@
     python benchmarks/movies.py noise [--scenes still moving] [--noises rows]
     python benchmarks/movies.py estimate [--seeds 1 2 3]
     python benchmarks/movies.py methods [--seeds 1 2 3] [--scenes flashing voltage moving]
+    python benchmarks/movies.py checkpoint --side 96 --frames 10 [--scenes still moving panning]
 
 `noise` compares the variance that is measured with that of the movie, `estimate` the score of
-simple filters and of the bundled checkpoint with the truth, `methods` trains.
+simple filters and of the bundled checkpoint with the truth, `methods` trains, `checkpoint` compares
+the bundled checkpoint for movies with frame by frame.
 
 Every movie is generated: cells of a few pixels on a textured ground, seen through a blur of one
 pixel. On one thread, of movies of 60 frames of 128 x 128, `noise` takes 3 s for each, `estimate`
@@ -218,7 +220,7 @@ def stored_movies(args: argparse.Namespace) -> Iterator[tuple[str, Scene, np.nda
     for kind in args.scenes:
         for noise in args.noises:
             for seed in args.seeds:
-                made = scene(kind, seed, side=args.side)
+                made = scene(kind, seed, args.frames, args.side)
                 stored, clean = noisy(made.photons, noise, seed)
                 yield f"{kind}, {noise}, seed {seed}", made, stored[:, None], clean[:, None]
 
@@ -417,14 +419,45 @@ def row_of(denoised: np.ndarray, made: Scene, clean: np.ndarray, result: dict[st
     return cells
 
 
+def frame_psnrs(denoised: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Return the PSNR of each frame, (T,); 511 is white."""
+    errors = ((denoised - clean) ** 2).mean((1, 2))
+    return np.array([psnr(float(error) / WHITE**2) for error in errors])
+
+
+def checkpoint(args: argparse.Namespace) -> None:
+    """Compare `--checkpoint movie` with the checkpoint for pictures, frame by frame."""
+    from n2n_lightning import load
+
+    single, movie = load(), load("movie")
+    print(
+        "| movie | frame by frame, worst | movie, worst | gain | least | onset: frame, movie, % |"
+    )
+    print("|---|---|---|---|---|---|")
+    for label, made, stored, clean in stored_movies(args):
+        truth = clean[:, 0]
+        noisy_frames = stored[:, 0].astype(np.float32)
+        alone = [single.denoise(frame, axes="HW", scale=WHITE) for frame in noisy_frames]
+        results = [np.stack(alone), movie.denoise(noisy_frames, axes="THW", scale=WHITE)]
+        before, after = (frame_psnrs(result, truth) for result in results)
+        cells = [f"{each.mean():.2f}, {each.min():.2f}" for each in (before, after)]
+        gain = after - before
+        cells += [f"{gain.mean():+.2f}", f"{gain.min():+.2f}"]
+        if made.events:
+            rises = [onset(made.events, truth, result) for result in results]
+            cells.append(", ".join(f"{mean:+.1f} ± {error:.1f}" for mean, error in rises))
+        print("|", " | ".join([label, *cells]), "|", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {part.__name__: part for part in (noise, estimate, methods)}
+    parts = {part.__name__: part for part in (noise, estimate, methods, checkpoint)}
     parser.add_argument("what", choices=parts)
     parser.add_argument("--scenes", nargs="+", default=SCENES)
     parser.add_argument("--noises", nargs="+", default=NOISES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--side", type=int, default=128, help="pixels; 256 for 30 events and more")
+    parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--bundled", action="store_true", help="`estimate` of the checkpoint, too")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--steps", type=int, default=4800, help="crops of an epoch")

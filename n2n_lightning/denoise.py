@@ -7,6 +7,7 @@ any strength.
 
 import sys
 import time
+from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,14 @@ def _add_input_options(p: Parser) -> None:
     p.add_argument(
         "--checkpoint",
         type=Path,
-        help="a run folder or a checkpoint file; default: the built-in one",
+        help="a run folder or a checkpoint file; movie: the built-in one for movies; default: that"
+        " one where files state an axis of time, else the built-in one for pictures",
+    )
+    p.add_argument(
+        "--movie",
+        action=BooleanOptionalAction,
+        help="without --checkpoint: the built-in one for movies, which sees frames around each, or"
+        " frame by frame; default: by the axes",
     )
     p.add_argument(
         "--adapt", action="store_true", help="let the checkpoint learn from the pictures first"
@@ -355,6 +363,11 @@ def checked_arguments(args: Any) -> None:
         raise InputError("black", args.black, "say with --scale which stored value is white")
     if args.scale is not None and not args.black < args.scale:
         raise InputError("scale", args.scale, f"must be larger than --black {args.black:g}")
+    if args.movie is not None and args.checkpoint:
+        raise InputError("movie", args.movie, "chooses a built-in one; leave out --checkpoint")
+    if args.movie and (args.adapt or args.halves or args.errors):
+        other = next(name for name in ("adapt", "halves", "errors") if getattr(args, name))
+        raise InputError("movie", True, f"--{other} works with the checkpoint for pictures")
     if args.halves and args.adapt:
         raise InputError(
             "halves", True, "the result is the mean of two; --adapt learns from single pictures"
@@ -471,14 +484,18 @@ def _file_denoiser(
     args: Any, jobs: Sequence[Job], missing: Sequence[Job], progress: Any
 ) -> "FileDenoiser":
     """Return the denoiser of the files: network on its device, options, facts of the folders."""
-    from n2n_lightning.inference.checkpoint import PRETRAINED
+    from n2n_lightning.inference.checkpoint import MOVIE
     from n2n_lightning.inference.denoiser import load
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
     from n2n_lightning.inference.movie_frames import series_of
     from n2n_lightning.inference.options import DenoiseOptions
     from n2n_lightning.inference.tiling import spans, tile_of
 
-    model = load(args.checkpoint or PRETRAINED, args.allow)
+    checkpoint = args.checkpoint or _bundled_checkpoint(args, missing)
+    by_axes = checkpoint == MOVIE and args.movie is None
+    if by_axes:
+        print("movies, denoised with the frames around each; --no-movie: frame by frame")
+    model = load(checkpoint, args.allow)
     tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     options = replace(DenoiseOptions.of(args), tile=tile)
@@ -494,17 +511,30 @@ def _file_denoiser(
         raise InputError(
             "device", device, "cannot be used here; cpu, cuda, cuda:1 or mps, as there are"
         ) from error
-    if model.context and len(missing) > 1 and all(job.part is None for job in missing):
+    frames_are_files = bool(model.context) and not by_axes
+    if frames_are_files and len(missing) > 1 and all(job.part is None for job in missing):
         print(
             "the files of a folder are taken for frames of one movie, in the order of their names"
         )
     defects = _detector_defects(model, missing, args, options, asked)
     series = {}
-    if model.context and missing and not args.halves:
+    if frames_are_files and missing and not args.halves:
         series = series_of(jobs, model.context)
     return FileDenoiser(
         model, options, asked, progress, series, defects, args.bad_pixels, axes_notes
     )
+
+
+def _bundled_checkpoint(args: Any, missing: Sequence[Job]) -> Path:
+    """Return the bundled checkpoint for the files."""
+    from n2n_lightning.inference.bundled import bundled_checkpoint
+
+    movie = args.movie
+    # by the axes only where nothing is asked for that it does otherwise, or not
+    special = args.adapt or args.halves or args.errors or args.tile
+    if movie is None and (special or args.mosaic not in ("auto", "none")):
+        movie = False
+    return bundled_checkpoint(movie, missing, args.axes)
 
 
 def _device_of(name: str) -> str:

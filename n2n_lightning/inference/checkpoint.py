@@ -10,6 +10,8 @@ from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.files import InputError, load_torch
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
+MOVIE = Path(__file__).parent / "movie.ckpt"
+BUNDLED = {"movie": MOVIE}  # by the names that stand for a path
 # Version of the facts of CheckpointInfo, stored as `format`. A new fact with a default needs no new
 # version; one that an older program must not ignore does.
 FORMAT = 3
@@ -145,7 +147,8 @@ def checkpoint_of(path: str | Path) -> Path:
     """Return the checkpoint file of a run folder: the best one, or else the last.
 
     Args:
-        path: a run folder, or a checkpoint file, which is returned as it is.
+        path: a run folder, or a checkpoint file, which is returned as it is; `movie`, where nothing
+            has that name, is the bundled checkpoint for movies.
 
     Returns:
         A file; it may be missing if `path` is no folder.
@@ -154,6 +157,8 @@ def checkpoint_of(path: str | Path) -> Path:
         InputError: the folder has none, or the file is an export.
     """
     path = Path(path)
+    if str(path) in BUNDLED and not path.exists():
+        return BUNDLED[str(path)]
     if path.suffix in (".onnx", ".pt2"):
         raise InputError(
             f"{path}: an export for other programs; here its run folder or .ckpt is needed"

@@ -288,7 +288,8 @@ class TrainedDenoiser(nn.Module):
             context = 0 if noisy.near else self.context
             movie = movie_of(noisy.array, axes, self.dims, context, noisy.invalid)
         several = len(movie.pages) > 1 and pages.stacked
-        self._check_context(pages.together and bool(noisy.near or several))
+        takes = pages.together or self.channels == 1
+        self._check_context(takes and bool(noisy.near or several))
         second = pages_or_none(noisy.second, axes, self.dims)
         map_pages = pages_or_none(marks, axes, self.dims)
         if map_pages is not None:
@@ -460,9 +461,12 @@ class TrainedDenoiser(nn.Module):
     def _check_context(self, surrounded: bool) -> None:
         """Raises InputError where the network sees frames around each, and there are none."""
         if self.context and not surrounded:
+            channels = (
+                "grey movies" if self.channels == 1 else f"movies of {self.channels} channels"
+            )
             raise InputError(
-                f"the checkpoint is for movies of {self.channels} channels: it sees"
-                f" {self.context} frames on either side of each, and needs a stack of frames"
+                f"the checkpoint is for {channels}: it sees {self.context} frames on either side of"
+                " each, and needs a stack of frames"
             )
 
     def tiles(self, array: np.ndarray, axes: str, tile: int | str | None = "auto") -> int:
@@ -525,8 +529,13 @@ class TrainedDenoiser(nn.Module):
         return (one + other) / 2
 
     def _planes(self, images: Tensor) -> Tensor:
-        """Denoise images (B, C, H, W) of any number of channels, each as a grey picture."""
-        return torch.cat([self._together(plane) for plane in images.split(1, 1)], 1)
+        """Denoise images (B, C, H, W) of any number of channels, each as a grey picture.
+
+        Of movies the channels of the frames follow one another: (B, F x C, H, W).
+        """
+        by_frame = images.unflatten(1, (self.info.input_frames, -1))
+        planes = [self._together(plane) for plane in by_frame.unbind(2)]
+        return torch.cat(planes, 1)
 
 
 def _ignore_progress(tiles: int) -> None:
@@ -540,7 +549,8 @@ def load(
 
     Args:
         path: a run folder (its best checkpoint, or else its last) or a checkpoint file; by default
-            the bundled one, for photographs with noise of any strength.
+            the bundled one, for photographs with noise of any strength. `movie` is the bundled one
+            for movies, which sees two frames on either side of each.
         allow: names of modules outside this package whose classes the checkpoint may name;
             importing a module runs it.
         fast: compute in bfloat16, where the device has it: about half the time, and a result that

@@ -321,7 +321,10 @@ def _stack_at(
     """Return some channels of a page, and of the frames around it that the network sees."""
     frames = []
     frame_masks = []
-    for shift in range(-model.context, model.context + 1):
+    shifts = range(-model.context, model.context + 1)
+    if not place:  # a single picture, which a network of movies refuses
+        shifts = range(1)
+    for shift in shifts:
         where = place
         if shift:
             where = (around(place[0], shift, len(pages), model.sees_middle), *place[1:])

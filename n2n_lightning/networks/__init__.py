@@ -19,6 +19,7 @@ from n2n_lightning.networks.network import (
 )
 from n2n_lightning.networks.noise2noise import Noise2NoiseUNet
 from n2n_lightning.networks.residual_unet import ResidualUNet
+from n2n_lightning.networks.temporal import TemporalDRUNet
 
 __all__ = [
     "DRUNet",
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "Noise2NoiseUNet",
     "ResidualUNet",
+    "TemporalDRUNet",
     "UNet",
     "apply",
     "multiple_of",
