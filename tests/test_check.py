@@ -375,7 +375,7 @@ def test_shifts_of_any_size_and_captures_of_different_things(pixels):
     first, second = shots(clean[:, pixels:, :], 15)[0], shots(clean[:, : 200 - pixels, :], 16)[1]
     report = inspect(as_scenes(first, second))
     assert abs(report.numbers["shift_near"][0]) == pytest.approx(pixels, abs=0.15)
-    assert report.advice is None
+    assert report.advice == ["data.align=true"]
     movie = as_scenes(first, second)
     assert not unfit(movie, intensity_stats(movie), 1, "movie")  # what moves is what it is for
     unrelated = as_scenes(shots(clean, 15)[0], shots(scenes(99, 3, 200), 15)[1])

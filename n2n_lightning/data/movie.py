@@ -15,6 +15,7 @@ from n2n_lightning.data.added_changes import AddedChanges
 from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.hidden_pixels import HiddenPixels
 from n2n_lightning.data.options import whole_numbers
+from n2n_lightning.data.reading_files import first_axes
 from n2n_lightning.data.reading_movies import live_frames_of, read_movies, usable_frames
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
 from n2n_lightning.data.scene_set import SceneSet
@@ -133,6 +134,29 @@ class Movie(UserImages):
             if brightness:
                 self.notes.append(brightness)
         return scenes
+
+    def _chosen_dims(self, first: int) -> int:
+        """See UserImages; frames that are volumes stay whole.
+
+        Raises:
+            InputError: planes of volumes are asked for, which do not follow one another in time.
+        """
+        stated = first_axes(self.noisy, self.exclude)
+        if self.layout != "auto" or not {"T", "D"} <= set(stated):
+            return super()._chosen_dims(first)
+        dims = super()._chosen_dims(3)
+        if dims == 2:
+            raise InputError(
+                "model.dims",
+                2,
+                f"{self.noisy} is a movie of volumes ({stated}), whose planes do not follow one"
+                " another in time; leave it out, and data.crop with two numbers",
+            )
+        return dims
+
+    def _other_dims(self) -> str:
+        """Return nothing: planes are no frames."""
+        return ""
 
     def load(self) -> tuple[Dataset, Dataset | None]:
         """Read the movies, see NoisyPairs.

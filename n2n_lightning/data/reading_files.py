@@ -200,6 +200,11 @@ def spatial_axes(
     return (3 if deep else 2), values.spacing
 
 
+def first_axes(source: str, exclude: Sequence[str] = ()) -> str:
+    """Return the axes that a file, or the first one of a folder, states, TDHW say; or none."""
+    return opened(_first_file(source, exclude)).values[0].axes or ""
+
+
 def refuse_mosaics(source: str, exclude: Sequence[str] = ()) -> str:
     """Check the first file of a source for the raw frame of a colour camera.
 

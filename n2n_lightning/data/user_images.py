@@ -150,11 +150,12 @@ class UserImages(NoisyPairs):
             self.notes.append(f"{name}: {line}; {option('data.layout')} says otherwise")
         if self.asked_dims == "auto" and self.dims == 3:
             shown = " x ".join(map(str, scenes.smallest))
-            self.notes.append(
-                f"volumes of {shown}"
-                f" ({option('data.layout')} or {option('model.dims', 2)} would take planes)"
-            )
+            self.notes.append(f"volumes of {shown}{self._other_dims()}")
         return scenes
+
+    def _other_dims(self) -> str:
+        """Return how to train on the planes of volumes instead."""
+        return f" ({option('data.layout')} or {option('model.dims', 2)} would take planes)"
 
     def _chosen_dims(self, first: int) -> int:
         """Return the spatial axes asked for, or those of the windows or of the first file."""

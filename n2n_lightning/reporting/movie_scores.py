@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.data.movie import Frames, Movie
+from n2n_lightning.data.reading_files import first_axes
 from n2n_lightning.data.reading_movies import read_movies
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.files import InputError, option, replacing
@@ -219,8 +220,11 @@ def read_clean(path: str, data: Movie) -> SceneSet:
     Raises:
         InputError: it differs in size or number of frames.
     """
-    clean = read_movies(path, data.layout, data.exclude, data.dims)
     assert data.movies is not None
+    layout = data.layout
+    if layout == "auto" and data.dims == 3 and not first_axes(path, data.exclude):
+        layout = first_axes(data.noisy, data.exclude).replace("T", "N") or layout
+    clean = read_movies(path, layout, data.exclude, data.dims)
     alike = (
         clean.smallest == data.movies.smallest
         and clean.channels == data.movies.channels
