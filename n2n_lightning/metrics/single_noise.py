@@ -250,9 +250,12 @@ def _weights(log_weight: np.ndarray) -> np.ndarray:
 
 def _kind_scores(channels: list[_Judged]) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores (log odds) of each of `KINDS`, and the correlations at `JUDGED_LAGS`."""
-    weight = _weights(np.concatenate([channel.any_weight for channel in channels]))
-    scores = weight @ np.concatenate([channel.kinds for channel in channels])
-    correlations = weight @ np.concatenate([channel.correlations for channel in channels])
+    log_weights = [channel.any_weight for channel in channels]
+    kinds = [channel.kinds for channel in channels]
+    lags = [channel.correlations for channel in channels]
+    weight = _weights(np.concatenate(log_weights))
+    scores = weight @ np.concatenate(kinds)
+    correlations = weight @ np.concatenate(lags)
     return scores, correlations
 
 
@@ -264,7 +267,8 @@ def _stripes(image: np.ndarray, lines: list["_Line"]) -> tuple[float, float]:
         windows = cut_blocks(complete, STRIPE_WINDOW).all((1, 3))
         filled = np.where(complete, plane, 0)
         rows = stripe_share(filled, windows, line.variance)
-        columns = stripe_share(filled.T.copy(), windows.T, line.variance)
+        turned = filled.T.copy()
+        columns = stripe_share(turned, windows.T, line.variance)
         shares.append((rows, columns))
     along_rows, along_columns = np.median(shares, 0).tolist()
     return along_rows, along_columns
@@ -364,14 +368,17 @@ def _clustered_error(influence: np.ndarray, clusters: np.ndarray) -> float:
     """Return the standard error of the sum of the influences of blocks."""
     sums = np.bincount(clusters, influence)
     count = len(np.unique(clusters))
-    return float(np.sqrt((sums**2).sum() * count / max(count - 1, 1)))
+    few_clusters = count / max(count - 1, 1)
+    power = (sums**2).sum()
+    return float(np.sqrt(power * few_clusters))
 
 
 def _joint_error(lines: list[_Line]) -> float:
     """Return the relative standard error of the mean variance; errors of channels are added."""
     variances = np.array([line.variance for line in lines])
     errors = np.array([line.error for line in lines])
-    return float((errors * variances).sum() / variances.sum())
+    absolute = errors * variances
+    return float(absolute.sum() / variances.sum())
 
 
 def _weight_map(channel: _Judged, shape: tuple[int, ...]) -> np.ndarray:
@@ -411,13 +418,16 @@ def _autocorrelation(
                 continue
             lagged, count = lagged_products(_detrended(window), mask)
             power = max(lagged[LAGS, LAGS], 1e-30)
-            products += weight[row, column] * lagged / power
-            pairs += weight[row, column] * count / WINDOW**2
+            share = weight[row, column]
+            products += share * lagged / power
+            pairs += share * count / WINDOW**2
     correlation = products / np.maximum(pairs, 1e-30)
     for (dy, dx), value in zip(JUDGED_LAGS, judged, strict=True):
         correlation[LAGS + dy, LAGS + dx] = value
         correlation[LAGS - dy, LAGS - dx] = value
-    correlation[~_possible(kind) | (abs(correlation) < NOTICEABLE)] = 0
+    slight = abs(correlation) < NOTICEABLE
+    impossible = ~_possible(kind)
+    correlation[impossible | slight] = 0
     correlation[LAGS, LAGS] = 1
     return correlation
 
@@ -439,7 +449,9 @@ def _detrended(window: np.ndarray) -> np.ndarray:
     position = np.arange(WINDOW) - (WINDOW - 1) / 2
     centered = window - window.mean()
     norm = WINDOW * (position**2).sum()
-    down = (centered.sum(1) @ position) / norm
-    across = (centered.sum(0) @ position) / norm
+    of_rows = centered.sum(1)
+    of_columns = centered.sum(0)
+    down = (of_rows @ position) / norm
+    across = (of_columns @ position) / norm
     trend: np.ndarray = down * position[:, None] + across * position
     return centered - trend
