@@ -22,6 +22,7 @@ from n2n_lightning.inference.plan import Job, folder_of, halves_of, planned, ref
 from n2n_lightning.inference.skipped_files import left_alone
 
 if TYPE_CHECKING:
+    from n2n_lightning.inference.certificates import CertifyOptions, FileCertificate
     from n2n_lightning.inference.denoiser import TrainedDenoiser
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
     from n2n_lightning.inference.options import DenoiseOptions
@@ -64,7 +65,7 @@ def _add_input_options(p: Parser) -> None:
     p.add_argument(
         "--second",
         type=Path,
-        help="with --errors: other captures of the same pictures, a file or a folder",
+        help="with --errors, --certify: other captures of the same pictures, a file or a folder",
     )
     p.add_argument(
         "--halves",
@@ -101,6 +102,16 @@ def _add_result_options(p: Parser) -> None:
         action="store_true",
         help="write the expected error of each pixel, OUT/NAME.error.tif (docs/explanation/"
         "error-maps.md)",
+    )
+    p.add_argument(
+        "--certify",
+        action="store_true",
+        help="write which values hold, OUT/certificate.html and OUT/NAME.certificate.json"
+        " (docs/explanation/certificate.md)",
+    )
+    p.add_argument("--regions", help="with --certify: a label image whose regions are compared")
+    p.add_argument(
+        "--tolerance", type=float, help="with --certify: the difference that is allowed (0.02)"
     )
     p.add_argument(
         "--bad-pixels", type=Path, help="a mask of the detector, not 0 where a pixel is defective"
@@ -380,15 +391,26 @@ def checked_arguments(args: Any) -> None:
 
 
 def _check_errors(args: Any) -> None:
-    """Raise InputError where the options of error maps cannot be."""
+    """Raise InputError where the options of error maps and certificates cannot be."""
     if args.errors and args.adapt:
         raise InputError(
             "errors",
             True,
             "goes without --adapt: errors are known of a network that has not seen the pictures",
         )
-    if args.second and (args.halves or not args.errors):
-        raise InputError("second", args.second, "goes with --errors, without --halves")
+    if args.second and (args.halves or not (args.errors or args.certify)):
+        raise InputError("second", args.second, "goes with --errors, --certify, without --halves")
+    if args.certify and args.adapt:
+        raise InputError(
+            "certify",
+            True,
+            "goes without --adapt: a network that has seen the noise of the pictures fits it",
+        )
+    for name in ("regions", "tolerance"):
+        if getattr(args, name) is not None and not args.certify:
+            raise InputError(name, getattr(args, name), "goes with --certify")
+    if args.tolerance is not None and not 0 < args.tolerance < 1:
+        raise InputError("tolerance", args.tolerance, "must be between 0 and 1")
 
 
 def main() -> int:
@@ -427,6 +449,7 @@ def run(args: Any) -> int:
     failed = 0
     existing = 0
     results = jobs[:1] if args.halves else jobs
+    certificates: list[FileCertificate] = []
     with progress:
         for job in results:
             itself = job.target.resolve() == job.source.resolve()  # which FileDenoiser refuses
@@ -441,6 +464,7 @@ def run(args: Any) -> int:
                     second = opened(capture) if capture else None
                     result = denoiser.denoise(job, second)
                 print(result, flush=True)
+                certificates.append(result.certificate)
             except InputError as error:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1
@@ -448,6 +472,8 @@ def run(args: Any) -> int:
         line = page(results, args.out, denoiser.asked, args.errors)
         if line:
             print(line)
+    if args.certify:
+        _write_certificates(folder_of(args.out), certificates)
     if skipped:
         print("\n".join(left_alone(skipped)))
     if existing:
@@ -466,6 +492,21 @@ def _refuse_maps(args: Any, jobs: Sequence[Job]) -> None:
         refuse_maps(jobs)
     if args.errors:
         refuse_error_files(jobs)
+    if args.certify:
+        from n2n_lightning.inference.certificates import refuse_certificates
+
+        refuse_certificates(jobs, folder_of(args.out))
+
+
+def _write_certificates(folder: Path, certificates: "Sequence[FileCertificate]") -> None:
+    """Write the page of the certificates, and print its name."""
+    from n2n_lightning.inference.certificates import PAGE
+    from n2n_lightning.reporting.certificate_page import write_certificates
+
+    certified = [certificate for certificate in certificates if certificate.pages]
+    if certified:
+        write_certificates(folder / PAGE, certified)
+        print(f"{folder / PAGE}: which values hold")
 
 
 def _second_captures(args: Any, jobs: Sequence[Job]) -> dict[Path, Path]:
@@ -520,8 +561,9 @@ def _file_denoiser(
     series = {}
     if frames_are_files and missing and not args.halves:
         series = series_of(jobs, model.context)
+    certify = _certify_options(args) if args.certify else None
     return FileDenoiser(
-        model, options, asked, progress, series, defects, args.bad_pixels, axes_notes
+        model, options, asked, progress, series, defects, args.bad_pixels, axes_notes, certify
     )
 
 
@@ -531,10 +573,20 @@ def _bundled_checkpoint(args: Any, missing: Sequence[Job]) -> Path:
 
     movie = args.movie
     # by the axes only where nothing is asked for that it does otherwise, or not
-    special = args.adapt or args.halves or args.errors or args.tile
+    special = args.adapt or args.halves or args.errors or args.second or args.tile
     if movie is None and (special or args.mosaic not in ("auto", "none")):
         movie = False
     return bundled_checkpoint(movie, missing, args.axes)
+
+
+def _certify_options(args: Any) -> "CertifyOptions":
+    """Return the options of certificates; raise InputError where the regions cannot be read."""
+    from n2n_lightning.inference.certificates import CertifyOptions
+    from n2n_lightning.metrics.certificate import ALLOWED_DIFFERENCE
+    from n2n_lightning.reporting.movie_scores import read_labels
+
+    labels = read_labels(args.regions) if args.regions else None
+    return CertifyOptions(args.tolerance or ALLOWED_DIFFERENCE, labels)
 
 
 def _device_of(name: str) -> str:

@@ -19,7 +19,7 @@ from n2n_lightning.reporting.evaluation_table import NOISY_INPUT
 
 PAIRS_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
-GOES_WITH["pairs"] = (*PAIRS_OPTIONS, "layout", "dq_good")
+GOES_WITH["pairs"] = (*PAIRS_OPTIONS, "layout", "dq_good", "regions")
 GOES_WITH["movie"] = ("noisy", "clean", "exclude", "layout", "dq_good", "regions", "out")
 # Keys of a source whose values for scoring differ from those for training in conf/data/.
 SCORING_VALUES: dict[str, dict[str, Any]] = {
@@ -68,7 +68,7 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
     p.add_argument(
         "--regions",
         help="--data movie: label image whose regions are followed over time (the most active"
-        " squares)",
+        " squares); with --certify: whose sums are compared",
     )
     p.add_argument(
         "--out", type=Path, help="--data movie: folder for regions.csv, their means over time"
@@ -99,6 +99,13 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
     p.add_argument(
         "--fsc", type=Path, help="draw the Fourier shell correlation of the captures here (PNG)"
     )
+    p.add_argument(
+        "--certify",
+        type=Path,
+        help="--data pairs: write which values of the results hold here (JSON), with a page"
+        " (docs/explanation/certificate.md)",
+    )
+    p.add_argument("--tolerance", type=float, help="with --certify: allowed difference (0.02)")
     p.add_argument(
         "--picture",
         type=Path,
@@ -140,7 +147,7 @@ def _refuse_outputs(args: Any) -> None:
     own = (args.noisy, args.target, args.val_noisy, args.val_target, args.clean)
     files = [split(path)[0] for path in own if path]
     inputs = [*args.candidates, args.root, args.val, *files]
-    for name in ("json", "csv", "fsc", "picture"):
+    for name in ("json", "csv", "fsc", "picture", "certify"):
         output = getattr(args, name)
         if output:
             refuse_inputs(output, inputs, name)
@@ -429,7 +436,7 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
     """
     from n2n_lightning.reporting.movie_scores import MovieScores, read_clean, read_labels
 
-    for name in ("classical", "fsc", "csv", "picture"):
+    for name in ("classical", "fsc", "csv", "picture", "certify"):
         if getattr(args, name):
             raise InputError(name, getattr(args, name), "does not go with --data movie")
     args.layout = trained_layout(args, networks)
@@ -464,6 +471,41 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
     return 0
 
 
+def _options_of_certificates(args: Any, clean: bool) -> Any:
+    """Return the options of certificates; None where none are asked for."""
+    from n2n_lightning.inference.certificates import CertifyOptions
+    from n2n_lightning.metrics.certificate import ALLOWED_DIFFERENCE
+    from n2n_lightning.reporting.movie_scores import read_labels
+
+    for name in ("tolerance", "regions"):
+        if getattr(args, name) and not args.certify:
+            raise InputError(name, getattr(args, name), "goes with --certify")
+    if not args.certify:
+        return None
+    if clean:
+        raise InputError(
+            "certify", args.certify, "needs two captures, --data pairs --val-noisy A --val-target B"
+        )
+    tolerance = args.tolerance or ALLOWED_DIFFERENCE
+    if not 0 < tolerance < 1:
+        raise InputError("tolerance", args.tolerance, "must be between 0 and 1")
+    return CertifyOptions(tolerance, read_labels(args.regions) if args.regions else None)
+
+
+def _certify_candidates(args: Any, runs: dict[str, Any], data: Any, options: Any) -> None:
+    """Write the certificates of the candidates, and print a line for each."""
+    from n2n_lightning.inference.certificates import certificates_of_runs, write_certificate_file
+    from n2n_lightning.reporting.certificate_page import write_certificates
+
+    files = certificates_of_runs(runs, data, args.device, options)
+    write_certificate_file(args.certify, files)
+    page = args.certify.with_suffix(".html")
+    write_certificates(page, files)
+    for file in files:
+        print(f"{file.source}: {file.summary()}")
+    print(f"{page}: which values hold")
+
+
 def main() -> int:
     args = arguments()
     from n2n_lightning.metrics.fsc import curves
@@ -484,6 +526,7 @@ def main() -> int:
         )
     if data.val is None:
         raise InputError("data", args.data, "there is nothing to score on")
+    certify_options = _options_of_certificates(args, clean)
     measure = score_clean if clean else score_noisy
     found = {NOISY_INPUT: noisy_scores(data) if clean else score_noisy(lambda image: image, data)}
     notes: dict[str, dict[str, Any]] = {NOISY_INPUT: {}}
@@ -500,6 +543,8 @@ def main() -> int:
         evaluation_table.write_correlation(args.fsc, curves(runs, data, args.device), rows)
     _describe(args, data, networks)
     evaluation_table.show(rows)
+    if certify_options is not None:
+        _certify_candidates(args, runs, data, certify_options)
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
         evaluation_table.write_json(args.json, content)

@@ -22,8 +22,9 @@ CLUTTER = frozenset(
         "ehthumbs.db",
     )
 )
-# Endings of files that this program writes next to results: maps of outliers and of errors.
-OWN_FILES = (".outliers.tif", ".error.tif")
+# Endings of files that this program writes next to results: maps of outliers and of errors,
+# certificates.
+OWN_FILES = (".outliers.tif", ".error.tif", ".certificate.json")
 # Folders of small copies of the images next to them.
 PREVIEWS = frozenset(
     (

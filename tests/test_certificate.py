@@ -1,20 +1,26 @@
 """Certificates of values: an oracle holds, and what changes values does not."""
 
+import json
+
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import gaussian_filter
 
+from n2n_lightning import denoise, evaluate
+from n2n_lightning.files import InputError
 from n2n_lightning.metrics.certificate import (
     FAILS,
     HOLDS,
-    NOT_MEASURABLE,
     UNKNOWN,
+    UNMEASURABLE,
     Unbias,
     certify,
     verdict,
 )
 from n2n_lightning.metrics.points import find_points
 from n2n_lightning.metrics.single_noise import single_noise
+from n2n_lightning.paths import is_clutter
 
 SIGMA = 4.0
 
@@ -136,7 +142,7 @@ def test_one_capture_says_what_it_cannot_tell(scene):
     (capture,) = captures_of(scene, 1)
     certificate = certify([capture], [scene])
     for group in ("brightness", "histogram", "spectrum", "resolution"):
-        assert verdicts(certificate, group) == [NOT_MEASURABLE], group
+        assert verdicts(certificate, group) == [UNMEASURABLE], group
     smooth = gaussian_filter(scene, (0, 8, 8))
     (capture,) = captures_of(smooth, 1)
     noise = single_noise(capture)
@@ -185,7 +191,76 @@ def test_a_certificate_is_written(scene):
     assert written["captures"] == 2
     assert "hold within 0.02" in written["line"]
     for line in written["quantities"]:
-        assert line["verdict"] in (HOLDS, FAILS, UNKNOWN, NOT_MEASURABLE)
-        assert (line["difference"] is None) == (line["verdict"] in (NOT_MEASURABLE,)) or (
+        assert line["verdict"] in (HOLDS, FAILS, UNKNOWN, UNMEASURABLE)
+        assert (line["difference"] is None) == (line["verdict"] in (UNMEASURABLE,)) or (
             line["verdict"] == UNKNOWN
         )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, scene):
+    """Return a folder with two captures and a label image."""
+    folder = tmp_path_factory.mktemp("captures")
+    part = gaussian_filter(scene[:, :128, :128], (0, 1, 1))
+    for name, capture in zip("ab", captures_of(part), strict=True):
+        tifffile.imwrite(folder / f"{name}.tif", capture[0].astype(np.float32))
+    labels = np.zeros((128, 128), np.uint8)
+    labels[16:112, 16:112] = 3
+    tifffile.imwrite(folder / "labels.tif", labels)
+    return folder
+
+
+def run(monkeypatch, command, *words):
+    monkeypatch.setattr("sys.argv", ["command", *map(str, words)])
+    return command.main()
+
+
+def test_denoise_writes_a_certificate_and_a_page(folder, tmp_path, monkeypatch, capsys):
+    words = (folder / "a.tif", "--certify", "--second", folder / "b.tif", "-o", tmp_path)
+    regions = ("--regions", folder / "labels.tif", "--tolerance", "0.05")
+    assert run(monkeypatch, denoise, *words, *regions) == 0
+    assert "quantities hold within 0.05" in capsys.readouterr().out
+    written = json.loads((tmp_path / "a.tif.certificate.json").read_text())
+    (page,) = written["pages"]
+    quantities = {line["quantity"]: line for line in page["quantities"]}
+    assert quantities["sum of region 3"]["verdict"] == HOLDS
+    assert page["captures"] == 2
+    assert page["structure"]["captures"] == 2
+    shown = (tmp_path / "certificate.html").read_text()
+    assert "sum of region 3" in shown
+    assert is_clutter("a.tif.certificate.json")
+    assert run(monkeypatch, denoise, folder / "a.tif", "--certify", "-o", tmp_path / "one") == 0
+    assert "not measurable" in capsys.readouterr().out
+
+
+def test_evaluate_writes_certificates(folder, tmp_path, monkeypatch, capsys):
+    from n2n_lightning.inference.checkpoint import PRETRAINED
+
+    path = tmp_path / "certificate.json"
+    pair = ("--val-noisy", folder / "a.tif", "--val-target", folder / "b.tif")
+    assert run(monkeypatch, evaluate, PRETRAINED, *pair, "--certify", path) == 0
+    (certified,) = json.loads(path.read_text()).values()
+    assert certified["pages"][0]["captures"] == 2
+    assert path.with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--regions", "labels.tif"), "goes with --certify"),
+        (("--certify", "--tolerance", "2"), "between 0 and 1"),
+        (("--certify", "--adapt"), "without --adapt"),
+        (("--second", "b.tif"), "goes with --errors, --certify"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else value[0],
+)
+def test_options_that_cannot_be(words, reason, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=reason):
+        run(monkeypatch, denoise, "a.tif", "-o", tmp_path, *words)
+
+
+def test_regions_of_another_size(folder, tmp_path, monkeypatch, capsys):
+    tifffile.imwrite(tmp_path / "labels.tif", np.ones((8, 8), np.uint8))
+    words = (folder / "a.tif", "-o", tmp_path / "out", "--certify")
+    assert run(monkeypatch, denoise, *words, "--regions", tmp_path / "labels.tif") == 1
+    assert "the pictures are 128 x 128 pixels" in capsys.readouterr().err

@@ -21,6 +21,12 @@ from n2n_lightning.inference.array_plans import (
     is_mosaic,
     result_types,
 )
+from n2n_lightning.inference.certificates import (
+    CertifyOptions,
+    FileCertificate,
+    certificates_of,
+    certificates_of_pair,
+)
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.error_files import write_errors
 from n2n_lightning.inference.error_maps import ErrorMap, check_possible, errors_of, errors_of_pair
@@ -40,6 +46,7 @@ class DenoisedFile:
         counts: how many outliers were left and replaced.
         marks: the map of the outliers of each array, if it was asked for.
         errors: the expected errors of each array, likewise.
+        certificate: of its pages, likewise; without pages where nothing was denoised.
         seconds: duration.
         lines: further messages, printed before it.
     """
@@ -51,12 +58,14 @@ class DenoisedFile:
     seconds: float
     lines: Sequence[str] = ()
     errors: list[ErrorMap] = field(default_factory=list)
+    certificate: FileCertificate = field(default_factory=FileCertificate)
 
     def __str__(self) -> str:
         errors = [one.line() for one in self.errors]
         notes = "; ".join(note for note in (*self.notes, str(self.counts), *errors) if note)
         bracket = f" ({notes})" if notes else ""
-        return "\n".join([*self.lines, f"{self.target}{bracket}  {self.seconds:.1f} s"])
+        line = f"{self.target}{bracket}  {self.seconds:.1f} s"
+        return "\n".join([*self.lines, line, *self.certificate.lines()])
 
 
 @dataclass
@@ -94,6 +103,7 @@ class FileDenoiser:
         defects: known defects of the detector; None: none.
         mask: the file of --bad-pixels, which no result may replace.
         axes_notes: prints how arrays are read.
+        certify: options of certificates; None: none are written.
     """
 
     model: TrainedDenoiser
@@ -104,6 +114,7 @@ class FileDenoiser:
     defects: DetectorDefects | None = None
     mask: Path | None = None
     axes_notes: AxesNotes = field(default_factory=AxesNotes)
+    certify: CertifyOptions | None = None
 
     def denoise(self, job: Job, second: Picture | None = None) -> DenoisedFile:
         """Denoise one file.
@@ -155,6 +166,9 @@ class FileDenoiser:
                 write_map(target, done.marks)
             if self.options.errors:
                 write_errors(target, done.errors)
+            if done.certificate.pages:
+                done.certificate.source = source.name
+                done.certificate.write(target)
         done.lines = lines
         done.seconds = time.perf_counter() - started
         return done
@@ -253,6 +267,10 @@ class FileDenoiser:
                     )
                     if options.errors:
                         done.errors.append(errors_of(model, noisy, results[number], options))
+                    if self.certify is not None:
+                        done.certificate.add(
+                            certificates_of(model, noisy, results[number], options, self.certify)
+                        )
         finally:
             self.progress.remove_task(task)
 
@@ -284,7 +302,7 @@ class FileDenoiser:
         # One decision for both halves and all arrays.
         dtype = "float32" if "float32" in types else "keep"
         options = replace(self.options, label_images="denoise", dtype=dtype, errors=False)
-        of_halves = replace(self, options=options, series={})
+        of_halves = replace(self, options=options, series={}, certify=None)
         with _explained_errors(first.source, target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".halves") as folder:
@@ -299,6 +317,10 @@ class FileDenoiser:
                 if self.options.errors:
                     errors = self._errors_of_halves(pictures, results, options)
                     write_errors(target, errors)
+                certificate = self._certificate_of_halves(pictures, results, options)
+                if certificate.pages:
+                    certificate.source = f"{first.source.name}, {second.source.name}"
+                    certificate.write(target)
             marks = []
             if options.outlier_map:
                 for one, other in zip(denoised[0].marks, denoised[1].marks, strict=True):
@@ -306,7 +328,25 @@ class FileDenoiser:
                 write_map(target, marks)
         counts = denoised[0].counts + denoised[1].counts
         seconds = time.perf_counter() - started
-        return DenoisedFile(target, denoised[0].notes, counts, marks, seconds, lines, errors)
+        notes = denoised[0].notes
+        return DenoisedFile(
+            target, notes, counts, marks, seconds, lines, errors=errors, certificate=certificate
+        )
+
+    def _certificate_of_halves(
+        self, pictures: Sequence[Picture], results: Sequence[Picture], options: DenoiseOptions
+    ) -> FileCertificate:
+        """Return the certificate of two denoised halves; without pages where none is asked for."""
+        certificate = FileCertificate()
+        if self.certify is None:
+            return certificate
+        for number, values in enumerate(pictures[0].values):
+            noisy = NoisyArray.of(values, pictures[0].read_as(values, self.asked))
+            other = replace(noisy, array=in_unit_of(values, pictures[1].values[number]))
+            denoised = [in_unit_of(values, result.values[number]) for result in results]
+            pair = list(zip((noisy, other), denoised, strict=True))
+            certificate.add(certificates_of_pair(self.model, pair, options, self.certify))
+        return certificate
 
     def _errors_of_halves(
         self, pictures: Sequence[Picture], results: Sequence[Picture], options: DenoiseOptions

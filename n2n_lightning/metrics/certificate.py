@@ -27,10 +27,10 @@ from n2n_lightning.metrics.stein import QUANTILE
 HOLDS = "holds"
 FAILS = "does not hold"
 UNKNOWN = "cannot be told from these data"
-NOT_MEASURABLE = "not measurable"
-TOLERANCE = 0.02
+UNMEASURABLE = "not measurable"
+ALLOWED_DIFFERENCE = 0.02
 BINS = 8  # of brightness, of as many pixels each
-BANDS = 8  # of frequency
+FREQUENCY_BANDS = 8  # of frequency
 BLOCK_WIDTH = 16  # pixels: side of the blocks whose sums are taken for independent
 TILE_SIDE = 64  # pixels: of the windows whose spectra are
 LEAST_PARTS = 8  # independent parts that an interval needs
@@ -51,7 +51,7 @@ class CertificateLine:
         name: of the quantity.
         value: relative difference of the result from the data; NaN where it is not measurable.
         interval: of 95%.
-        verdict: HOLDS, FAILS, UNKNOWN or NOT_MEASURABLE.
+        verdict: HOLDS, FAILS, UNKNOWN or UNMEASURABLE.
         remark: what the numbers are, or why there are none.
     """
 
@@ -65,16 +65,19 @@ class CertificateLine:
     def as_dict(self) -> dict[str, Any]:
         """Return it for a JSON file and a table; None for what is not known."""
         low, high = self.interval
-        numbers = [self.value, low, high]
-        value, low, high = [number if np.isfinite(number) else None for number in numbers]
         return {
             "group": self.group,
             "quantity": self.name,
-            "difference": value,
-            "interval": [low, high],
+            "difference": _number_or_none(self.value),
+            "interval": [_number_or_none(low), _number_or_none(high)],
             "verdict": self.verdict,
             "remark": self.remark,
         }
+
+
+def _number_or_none(number: float) -> float | None:
+    """Return a number; None where it is not finite."""
+    return float(number) if np.isfinite(number) else None
 
 
 def verdict(interval: tuple[float, float], tolerance: float) -> str:
@@ -101,7 +104,7 @@ class Certificate:
         captures: their number.
     """
 
-    tolerance: float = TOLERANCE
+    tolerance: float = ALLOWED_DIFFERENCE
     lines: list[CertificateLine] = field(default_factory=list)
     captures: int = 1
 
@@ -129,7 +132,7 @@ class Certificate:
             reason: why.
         """
         nothing = (np.nan, np.nan)
-        line = CertificateLine(group, name, np.nan, nothing, NOT_MEASURABLE, reason)
+        line = CertificateLine(group, name, np.nan, nothing, UNMEASURABLE, reason)
         self.lines.append(line)
 
     def count(self, said: str, group: str = "") -> int:
@@ -143,7 +146,7 @@ class Certificate:
 
     def line(self) -> str:
         """Describe it in a line."""
-        measured = len(self.lines) - self.count(NOT_MEASURABLE)
+        measured = len(self.lines) - self.count(UNMEASURABLE)
         said = f"{self.count(HOLDS)} of {measured} quantities hold within {self.tolerance:.3g}"
         failed = [line for line in self.lines if line.verdict == FAILS]
         open_lines = self.count(UNKNOWN)
@@ -152,7 +155,7 @@ class Certificate:
         if failed:
             worst = max(failed, key=lambda line: abs(line.value))
             said += f", {len(failed)} do not (most: {worst.name}, {worst.value:+.1%})"
-        left_out = self.count(NOT_MEASURABLE)
+        left_out = self.count(UNMEASURABLE)
         if left_out:
             said += f"; {left_out} not measurable"
         return said
@@ -172,7 +175,7 @@ def certify(
     results: Sequence[np.ndarray],
     noise: NoiseLaw | None = None,
     labels: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float = ALLOWED_DIFFERENCE,
 ) -> Certificate:
     """Compare the values of results with those of the captures.
 
@@ -258,14 +261,14 @@ class Comparison:
         if not self.span > 0:
             certificate.leave_out("brightness", name, "the result has one value")
             return
-        edges = np.quantile(self.result[self.known], np.linspace(0, 1, BINS + 1))
-        edges = np.unique(edges)
+        quantiles = np.linspace(0, 1, BINS + 1)
+        edges: np.ndarray = np.unique(np.quantile(self.result[self.known], quantiles))
         inner = edges[1:-1]
         for number in range(len(inner) + 1):
             sums = []
             for result, other in self._crossed():
                 inside = self.known & (np.searchsorted(inner, result, side="right") == number)
-                sums.append(_block_sums([result, result - other], inside))
+                sums.append(_sums_of_blocks([result, result - other], inside))
             total, difference, count = np.sum(sums, 0)
             if not count.sum():
                 continue
@@ -288,7 +291,7 @@ class Comparison:
         for region in np.unique(labels[labels > 0]):
             inside = self.known & (labels == region)
             name = f"{self.prefix}sum of region {region}"
-            total, of_difference, count = _block_sums([self.result, difference], inside, 8)
+            total, of_difference, count = _sums_of_blocks([self.result, difference], inside, 8)
             counted = count > 0
             if counted.sum() < LEAST_PARTS:
                 certificate.leave_out("regions", name, "the region is too small")
@@ -344,7 +347,7 @@ class Comparison:
             assert variance is not None
             of_data = of_data - variance
             from_noise = relative_error * variance
-        power, difference, count = _block_sums([of_data, of_result - of_data], self.known)
+        power, difference, count = _sums_of_blocks([of_data, of_result - of_data], self.known)
         if not power.sum() > 0:
             certificate.leave_out("histogram", name, "the noise hides how the values differ")
             return
@@ -369,9 +372,9 @@ class Comparison:
             certificate.leave_out("spectrum", name, reason)
             return
         cross_of_data, cross_of_result, power_of_data, _ = tiles.swapaxes(0, 1)
-        for band in range(BANDS):
-            low = band / (2 * BANDS)
-            high = (band + 1) / (2 * BANDS)
+        for band in range(FREQUENCY_BANDS):
+            low = band / (2 * FREQUENCY_BANDS)
+            high = (band + 1) / (2 * FREQUENCY_BANDS)
             where = f"{self.prefix}gain at {low:.3f} to {high:.3f} per pixel"
             of_data = cross_of_data[:, band]
             value, interval = _ratio(cross_of_result[:, band] - of_data, of_data)
@@ -385,7 +388,7 @@ class Comparison:
         self._resolution(certificate, tiles)
 
     def _tiles(self) -> np.ndarray:
-        """Return spectra of the tiles that are known, (tiles, 4, BANDS).
+        """Return spectra of the tiles that are known, (tiles, 4, FREQUENCY_BANDS).
 
         The cross spectrum of the captures, that of results with the captures that they do not
         know, and the power of captures and results.
@@ -398,10 +401,10 @@ class Comparison:
                 if not self.known[where].all():
                     continue
                 first, second = (image[where] for image in self.captures)
-                of_data = shells(first, second, BANDS)
+                of_data = shells(first, second, FREQUENCY_BANDS)
                 crossed = []
                 for result, other in self._crossed():
-                    crossed.append(shells(result[where], other[where], BANDS))
+                    crossed.append(shells(result[where], other[where], FREQUENCY_BANDS))
                 of_result = np.mean(crossed, 0)
                 data_power = (of_data[:, 1] + of_data[:, 2]) / 2
                 tiles.append([of_data[:, 0], of_result[:, 0], data_power, of_result[:, 1]])
@@ -415,14 +418,14 @@ class Comparison:
         """
         name = f"{self.prefix}Fourier ring correlation"
         draws = np.random.default_rng(0)
-        of_data, of_result = _resolutions(tiles.sum(0))
+        of_data, of_result = _ring_resolutions(tiles.sum(0))
         if not of_data > 0:
             certificate.leave_out("resolution", name, "the captures have no detail in common")
             return
         ratios = []
         for _ in range(RESAMPLES_OF_TILES):
             drawn = tiles[draws.integers(0, len(tiles), len(tiles))].sum(0)
-            data, result = _resolutions(drawn)
+            data, result = _ring_resolutions(drawn)
             ratios.append(result / max(data, 1e-6) - 1)
         low, high = np.percentile(ratios, (2.5, 97.5))
         remark = (
@@ -432,10 +435,10 @@ class Comparison:
         certificate.add("resolution", name, of_result / of_data - 1, ends, remark)
 
 
-def _resolutions(sums: np.ndarray) -> tuple[float, float]:
-    """Return the resolution of captures and results, from sums (4, BANDS) of tiles."""
+def _ring_resolutions(sums: np.ndarray) -> tuple[float, float]:
+    """Return the resolution of captures and results, from sums (4, FREQUENCY_BANDS) of tiles."""
     cross, cross_of_result, power, power_of_result = sums
-    frequencies = [(band + 0.5) / (2 * BANDS) for band in range(BANDS)]
+    frequencies = [(band + 0.5) / (2 * FREQUENCY_BANDS) for band in range(FREQUENCY_BANDS)]
     correlation = cross / np.maximum(power, 1e-30)
     product = np.maximum(power * power_of_result, 1e-60)
     squared = np.maximum(cross_of_result, 0) ** 2 / product
@@ -448,7 +451,7 @@ def _root(ratio: float) -> float:
     return float(np.sqrt(max(1 + ratio, 0.0)) - 1)
 
 
-def _block_sums(
+def _sums_of_blocks(
     images: Sequence[np.ndarray], inside: np.ndarray, side: int = BLOCK_WIDTH
 ) -> np.ndarray:
     """Return sums of images (H, W) over blocks, and the numbers of pixels, (images + 1, blocks)."""
@@ -520,7 +523,7 @@ class Unbias:
         known = np.isfinite(result + capture)
         result = result[known]
         order = np.argsort(result, kind="stable")
-        levels, counts, means = _levels(result[order], capture[known][order])
+        levels, counts, means = _level_means(result[order], capture[known][order])
         self.levels = levels
         self.values = isotonic_regression(means, weights=counts).x
 
@@ -534,7 +537,9 @@ class Unbias:
 LEVELS = 64  # of an isotonic curve: each is the mean of as many pixels
 
 
-def _levels(result: np.ndarray, capture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _level_means(
+    result: np.ndarray, capture: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean results, numbers and mean captures of groups of sorted pixels."""
     starts = np.linspace(0, len(result), min(LEVELS, len(result)) + 1).astype(int)[:-1]
     counts = np.diff([*starts, len(result)])

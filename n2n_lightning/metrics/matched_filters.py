@@ -22,7 +22,7 @@ LINE_WIDTHS = (0.6, 1.2)  # pixels: deviations across
 LINE_LENGTHS = (4.0, 9.0)  # pixels: deviations along
 ANGLES = 12
 GRATINGS = (4, 7, 12)  # pixels: deviations of the windows
-WINDOW = 5  # deviations: side of such a window
+WINDOW_SIDE = 5  # deviations: side of such a window
 LEAST_CYCLES = 2.0  # in a window: below, spots and lines say it
 ENERGIES = (8, 16, 32)  # pixels: sides of the windows in which power is summed
 # The filters overlap: share of the sum of their probabilities that is theirs together, by
@@ -249,7 +249,7 @@ class Gratings:
 
     def __init__(self, deviation: int, autocorrelation: np.ndarray | None) -> None:
         self.deviation = deviation
-        self.side = WINDOW * deviation
+        self.side = WINDOW_SIDE * deviation
         offset = np.arange(self.side) - (self.side - 1) / 2
         profile = np.exp(-(offset**2) / (2 * deviation**2))
         self.window = np.outer(profile, profile)

@@ -41,7 +41,7 @@ def find_points(image: np.ndarray) -> list[tuple[int, int]]:
         if not inside:
             continue
         stamp = _stamp(image, row, column)
-        if np.isfinite(stamp).all() and _radius(stamp) < MOST_RADIUS:
+        if np.isfinite(stamp).all() and _root_mean_square_radius(stamp) < MOST_RADIUS:
             points.append((int(row), int(column)))
     return points[:MOST_POINTS]
 
@@ -52,7 +52,7 @@ def _stamp(image: np.ndarray, row: int, column: int) -> np.ndarray:
     return image[rows, column - STAMP : column + STAMP + 1]
 
 
-def _distance() -> np.ndarray:
+def _distance_from_middle() -> np.ndarray:
     rows, columns = np.mgrid[-STAMP : STAMP + 1, -STAMP : STAMP + 1]
     distance: np.ndarray = np.hypot(rows, columns)
     return distance
@@ -61,17 +61,17 @@ def _distance() -> np.ndarray:
 def _without_background(stamps: np.ndarray) -> np.ndarray:
     """Return stamps (..., rows, columns) less the mean of the ring around each point."""
     inner, outer = BACKGROUND_RING
-    distance = _distance()
+    distance = _distance_from_middle()
     ring = (distance >= inner) & (distance <= outer)
     background = (stamps * ring).sum((-2, -1), keepdims=True) / ring.sum()
     difference: np.ndarray = stamps - background
     return difference
 
 
-def _radius(stamp: np.ndarray) -> float:
+def _root_mean_square_radius(stamp: np.ndarray) -> float:
     """Return the root mean square radius of a point within the aperture; NaN of a dark one."""
     values = _without_background(stamp)
-    distance = _distance()
+    distance = _distance_from_middle()
     inside = distance <= APERTURE
     flux = float((values * inside).sum())
     if not flux > 0:
@@ -106,7 +106,7 @@ class PointStack:
 
     def flux(self) -> tuple[float, tuple[float, float]]:
         """Return the relative difference of the summed flux, and its 95% interval."""
-        inside = _distance() <= APERTURE
+        inside = _distance_from_middle() <= APERTURE
         of_data = (_without_background(np.array(self.captures)) * inside).sum((1, 2))
         of_result = (_without_background(np.array(self.results)) * inside).sum((1, 2))
         total = float(of_data.sum())
@@ -122,12 +122,18 @@ class PointStack:
         """Return the relative difference of the width of the mean point, and its 95% interval."""
         data = np.array(self.captures)
         results = np.array(self.results)
-        value = _radius(results.mean(0)) / _radius(data.mean(0)) - 1
+        value = (
+            _root_mean_square_radius(results.mean(0)) / _root_mean_square_radius(data.mean(0)) - 1
+        )
         draws = np.random.default_rng(0)
         ratios = []
         for _ in range(RESAMPLES_OF_POINTS):
             drawn = draws.integers(0, len(self), len(self))
-            ratios.append(_radius(results[drawn].mean(0)) / _radius(data[drawn].mean(0)) - 1)
+            ratios.append(
+                _root_mean_square_radius(results[drawn].mean(0))
+                / _root_mean_square_radius(data[drawn].mean(0))
+                - 1
+            )
         if not np.isfinite(ratios).all():
             return value, (-np.inf, np.inf)
         low, high = np.percentile(ratios, (2.5, 97.5))

@@ -33,7 +33,13 @@ from n2n_lightning.metrics.matched_filters import (
 # thresholds are approximate.
 FALSE_ALARM = 0.005
 # Of that probability: of any place, and of places at which the result shows a structure.
-SHARES = {"filters": 0.4, "shown": 0.2, "gratings": 0.2, "shown gratings": 0.1, "energy": 0.1}
+PROBABILITY_SHARES = {
+    "filters": 0.4,
+    "shown": 0.2,
+    "gratings": 0.2,
+    "shown gratings": 0.1,
+    "energy": 0.1,
+}
 BACKGROUND = 15.0  # pixels: deviation of the mean that structure stands out from
 LEAST_SHOWN = 1.5  # deviations of the noise: response from which the result shows a structure
 UNSURE = 2.0  # standard errors of the noise's variance that are allowed for
@@ -44,7 +50,7 @@ Variance = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class MarkedPlace:
     """A place with structure in the residual.
 
     Attributes:
@@ -87,7 +93,7 @@ class ResidualStructure:
     """
 
     mask: np.ndarray
-    places: list[Place] = field(default_factory=list)
+    places: list[MarkedPlace] = field(default_factory=list)
     variance_ratio: float = np.nan
     neighbours: tuple[float, float] = (np.nan, np.nan)
     searched: float = 0.0
@@ -198,7 +204,7 @@ def residual_structure(
             added = _was_added(one, plane, result[channel], deviation[channel])
             kind = "added" if added else "removed"
             box = _box(one, plane.shape)
-            found.places.append(Place(kind, one.feature, channel, box, one.response))
+            found.places.append(MarkedPlace(kind, one.feature, channel, box, one.response))
             top, left, bottom, right = box
             found.mask[channel, top:bottom, left:right] = ADDED if added else REMOVED
     found.places.sort(key=lambda place: -place.significance)
@@ -235,7 +241,7 @@ class _Search:
             autocorrelation = None
         self.autocorrelation = autocorrelation
         self.ceiling = ceiling
-        self.shares = {name: probability * share for name, share in SHARES.items()}
+        self.shares = {name: probability * share for name, share in PROBABILITY_SHARES.items()}
         self.kernels = bank(autocorrelation)
 
     def exceedances(
@@ -270,8 +276,8 @@ class _Search:
             candidates = abs(filtered) > limit
             if candidates.any():
                 values = self.kernels[number].values
-                deviates = _without_skewness(filtered, values, skewness[place], candidates)
-                strongest.update(place, deviates, filtered, number)
+                normal = _without_skewness(filtered, values, skewness[place], candidates)
+                strongest.update(place, normal, filtered, number)
             sign = np.sign(of_result)
             along = filtered * sign
             both = abs(of_result) + along
