@@ -2,8 +2,8 @@
 
     python benchmarks/train_noise_network.py --photos FOLDER ... [--minutes 25] [--out FILE]
 
-The weights in the package learnt from the photographs that docs/checkpoints/CREDITS.csv names, and
-from generated pictures. Four crops of one photograph have one noise: white, or correlated along
+The weights in the package learnt from photographs that docs/checkpoints/ credits, and from
+generated pictures. Four crops of one photograph have one noise: white, or correlated along
 rows, along columns, or in all directions; its variance a + b brightness is Gaussian or Poisson
 noise or both. The losses are those of single blocks (Laplace, with the expected deviation), and of
 the weighted mean over the four crops, which is what the estimate uses.
