@@ -326,6 +326,7 @@ NETWORK = ["model=drunet", "model.widths=[16,32,64]", "model.blocks=[1,1,1]", "o
 SUPPORT = "SUPPORT's way"
 METHODS = {
     "frame by frame, bundled": None,
+    "--checkpoint movie": None,
     SUPPORT: None,
     "data=movie": ["data=movie"],
     "data=movie data.align=true": ["data=movie", "data.align=true"],
@@ -388,7 +389,7 @@ def one_method(
     out = folder / "out"
     result: dict[str, Any] = {}
     source = folder / "movie.tif"
-    checkpoint: list[object] = []
+    checkpoint: list[object] = ["--checkpoint", "movie"] if "movie" in name else ["--no-movie"]
     if options is not None:
         budget = [f"data.train_pairs={args.steps}", f"trainer.max_epochs={args.epochs}"]
         where = [f"data.noisy={source}", f"hydra.run.dir={run}"]
