@@ -106,6 +106,17 @@ def test_an_oracle_has_next_to_no_error(source):
     assert rms(errors) < 0.25 * SIGMA
 
 
+def test_a_wrong_variance_of_the_noise_leaves_an_error():
+    noisy = captures()[0]
+    denoised = scene() + 1  # wrong by 1 everywhere
+    zero = np.zeros(SHAPE)
+    variance = zero + 1.1 * SIGMA**2  # 10% too much, which hides an error of 1.6
+    sure = errors_of_one(noisy, denoised, variance, zero, zero)
+    unsure = errors_of_one(noisy, denoised, variance, zero, zero, 0.1)
+    assert rms(sure) < 0.6
+    assert rms(unsure) == pytest.approx(1, rel=0.4)
+
+
 def test_a_ghost_is_where_the_map_is_bright():
     noisy = captures()
     outputs = [scene() + ghost()] * 2

@@ -324,7 +324,7 @@ def _fill_single(
         around, inner = widened(box, page.size)
         part = (slice(None), *around)
         planes = [plane[part] for plane in (captured, result, variance, covariance, spread)]
-        values = errors_of_one(*planes)
+        values = errors_of_one(*planes, noise.standard_error)
         _write([target], box, page.colours, values[inner], clipped[part][inner], errors)
 
 

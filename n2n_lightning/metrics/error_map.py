@@ -34,6 +34,8 @@ STRUCTURE_SCALES = (1.0, 2.0, 4.0)  # pixels: scales of the structure that expla
 LOCAL_SIGMA = 6.0  # pixels: neighbourhood whose own bias is measured
 RESIDUAL_SIGMA = 16.0  # pixels: over which the noise of that measurement is measured
 BLOCK = 32  # pixels: side of the blocks of the checkerboard
+REGION_SIGMA = 24.0  # pixels: over which a negative estimate shows a wrong variance of the noise
+LEAST_WEIGHT = 0.2  # of an error of that variance in the estimate: derivatives are noisy
 EDGE_SIGMA = 3.0  # pixels: of the mix of both fits at the edges of blocks
 RIDGE = 1e-4  # of the mean square of each regressor, against regressors that are alike
 FIT_PIXELS = 200_000  # pixels that the weights are fitted to: more change them by under 1%
@@ -103,6 +105,7 @@ def errors_of_one(
     variance: np.ndarray,
     covariance: np.ndarray,
     spread: np.ndarray,
+    variance_error: float = 0.0,
 ) -> np.ndarray:
     """Return the expected error of each pixel of one denoised picture.
 
@@ -112,6 +115,7 @@ def errors_of_one(
         variance: of the noise at each pixel.
         covariance: c of the module's formulas, a mean over some perturbations.
         spread: the variance of the linearised denoiser, likewise.
+        variance_error: standard error of `variance`, relative to it.
 
     Returns:
         In that shape; NaN where a pixel is unknown.
@@ -124,9 +128,39 @@ def errors_of_one(
     scene = _Neighbourhoods(known)
     bias = _expected_bias(scene, squared_bias, spread, result, variance)
     smooth_spread = scene.smooth(spread, SPREAD_SIGMA)
+    if variance_error:
+        weight = np.maximum(variance - 2 * covariance, LEAST_WEIGHT * variance)
+        uncertainty = variance_error * scene.smooth(weight, NOISE_SIGMA)
+        bias = _with_uncertainty(scene, bias, squared_bias, uncertainty)
     bias[~known] = np.nan
     errors: np.ndarray = np.sqrt(bias + smooth_spread)
     return errors
+
+
+def _with_uncertainty(
+    scene: "_Neighbourhoods", bias: np.ndarray, squared_bias: np.ndarray, uncertainty: np.ndarray
+) -> np.ndarray:
+    """Return the expected squared bias where all estimates of it may be off by a common error.
+
+    An estimate that is negative over a region was cut off at 0; it is taken as it is. The expected
+    value is then the mean of the part above 0 of a normal distribution around the estimate.
+
+    Args:
+        scene: its known pixels.
+        bias: the expected squared bias, 0 or more.
+        squared_bias: the estimate of each pixel.
+        uncertainty: standard deviation of the common error.
+    """
+    from scipy.stats import norm
+
+    difference = np.where(scene.known, squared_bias - bias, 0)
+    hidden = np.minimum(scene.smooth(difference, REGION_SIGMA), 0)
+    center = bias + hidden
+    width = np.maximum(uncertainty, 1e-30)
+    ratio = center / width
+    logarithm = norm.logpdf(ratio) - norm.logcdf(ratio)
+    above = width * np.exp(logarithm)
+    return np.maximum(center + above, 0)
 
 
 class _Neighbourhoods:
