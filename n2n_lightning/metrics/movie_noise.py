@@ -147,14 +147,15 @@ def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
     """
     for side in FILTER_SIDES:
         half = side // 2
-        rows, columns = np.mgrid[-half : half + 1, -half : half + 1]
         near = slice(LAGS - half, LAGS + half + 1)
         free = abs(autocorrelation[near, near]) < NOTICEABLE
-        powers = [(i, j) for i in range(3) for j in range(3 - i)]
-        surface = np.stack([rows**i * columns**j for i, j in powers], 2).astype(np.float64)
-        if free.sum() < 2 * len(powers) or np.linalg.matrix_rank(surface[free]) < len(powers):
+        surface = _quadratic_terms(half)[free]
+        coefficients = surface.shape[1]
+        if len(surface) < 2 * coefficients:
             continue
-        prediction = np.linalg.pinv(surface[free])[0]
+        if np.linalg.matrix_rank(surface) < coefficients:
+            continue
+        prediction = np.linalg.pinv(surface)[0]
         kernel = np.zeros((side, side))
         kernel[free] = -prediction
         kernel[half, half] = 1
@@ -162,29 +163,49 @@ def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
     return None
 
 
+def _quadratic_terms(half: int) -> np.ndarray:
+    """Return 1, x, y, x^2, ... around a pixel, the constant first: (side, side, terms)."""
+    offsets = np.arange(-half, half + 1)
+    rows = offsets[:, None]
+    columns = offsets[None]
+    terms = []
+    for i in range(3):
+        for j in range(3 - i):
+            term = rows**i * columns**j
+            terms.append(term)
+    return np.stack(terms, 2).astype(np.float64)
+
+
 def _measured_frames(movie: Sequence[Any]) -> list[int]:
     """Choose frames with two on either side, evenly, for about MAX_VALUES values."""
-    values = _middle_of(np.asarray(movie[0])).size
-    count = max(MIN_FRAMES, MAX_VALUES // values)
+    frame = _middle_of(np.asarray(movie[0]))
+    wanted = max(MIN_FRAMES, MAX_VALUES // frame.size)
     last = len(movie) - 1 - REACH
-    spread = np.linspace(REACH, last, min(count, last - REACH + 1))
+    count = min(wanted, last - REACH + 1)
+    spread = np.linspace(REACH, last, count)
     return [int(t) for t in spread.round()]
 
 
 def _middle_of(frame: np.ndarray) -> np.ndarray:
     """Return the middle of a frame (..., H, W) up to MAX_SIDE high and wide, (planes, H, W)."""
     *_, height, width = frame.shape
-    frame = frame.reshape(-1, height, width)
-    top = max(0, height - MAX_SIDE) // 2
-    left = max(0, width - MAX_SIDE) // 2
-    return frame[:, top : top + MAX_SIDE, left : left + MAX_SIDE]
+    planes = frame.reshape(-1, height, width)
+    return planes[:, _middle_of_side(height), _middle_of_side(width)]
+
+
+def _middle_of_side(length: int) -> slice:
+    """Return the middle of a side, up to MAX_SIDE long."""
+    first = max(0, length - MAX_SIDE) // 2
+    return slice(first, first + MAX_SIDE)
 
 
 def _windows(movie: Sequence[Any], numbers: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield the five frames around each of some, without drift, (5, C, H, W), float64."""
     for t in numbers:
-        near = range(t - REACH, t + REACH + 1)
-        frames = [_middle_of(np.asarray(movie[k])).astype(np.float64) for k in near]
+        frames = []
+        for k in range(t - REACH, t + REACH + 1):
+            frame = _middle_of(np.asarray(movie[k]))
+            frames.append(frame.astype(np.float64))
         yield registered(np.stack(frames))
 
 
@@ -200,7 +221,9 @@ def _filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def _differences(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return d and e of five frames (5, ..., H, W)."""
     far_before, before, middle, after, far_after = frames
-    return middle - (before + after) / 2, middle - (far_before + far_after) / 2
+    d = middle - (before + after) / 2
+    e = middle - (far_before + far_after) / 2
+    return d, e
 
 
 def _measure_blocks(
@@ -233,18 +256,18 @@ def _measure_blocks(
             around, middle = _brightness(plane, np.isfinite(power))
             texture = _texture(plane, high_pass)
             rows.append([block_means(power), change, around, middle, *texture])
-    limit = TRAVEL + 5 / np.sqrt(len(rows) * plane[0].size)
-    moves = bool(abs(travel).max() / len(rows) > limit)
+    chance = 1 / np.sqrt(len(rows) * plane[0].size)
+    strongest = abs(travel).max() / len(rows)
+    moves = bool(strongest > TRAVEL + 5 * chance)
     count = len(rows[0][0])
-    table = np.array(rows).reshape(len(numbers), channels, -1, 6, count)
-    means_of_channels = np.array(means).reshape(len(numbers), channels, -1)
+    shape = (len(numbers), channels, -1)
+    table = np.array(rows).reshape(*shape, 6, count)
+    means_of_channels = np.array(means).reshape(shape)
     blocks = []
     for channel in range(channels):
         measures = table[:, channel].reshape(-1, 6, count).swapaxes(0, 1)
-        brightness = float(np.nanmean(means_of_channels[:, channel]))
-        power, change, around, middle, near, far = measures
-        one = NoiseBlocks(power, change, around, middle, near, far, numbers, brightness, moves)
-        blocks.append(one)
+        mean = np.nanmean(means_of_channels[:, channel])
+        blocks.append(NoiseBlocks(*measures, numbers, float(mean), moves))
     return blocks
 
 
@@ -264,8 +287,11 @@ def _travel(plane: np.ndarray) -> np.ndarray:
     late = np.nan_to_num(fifth - fourth)
     spectrum = np.conj(np.fft.rfft2(early)) * np.fft.rfft2(late)
     products = np.fft.irfft2(spectrum, s=early.shape)
-    near = np.roll(products, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
-    correlation: np.ndarray = near / max(np.sqrt((early**2).sum() * (late**2).sum()), 1e-30)
+    centred = np.roll(products, (LAGS, LAGS), (0, 1))
+    side = 2 * LAGS + 1
+    near = centred[:side, :side]
+    power = (early**2).sum() * (late**2).sum()
+    correlation: np.ndarray = near / max(np.sqrt(power), 1e-30)
     return correlation
 
 
@@ -287,10 +313,13 @@ def _change(plane: np.ndarray, white: bool) -> np.ndarray:
     Returns:
         Per variance of single frames, (blocks,); NaN where nothing is known.
     """
-    far_before, before, middle, after, far_after = plane
-    differences = [(after - before) / np.sqrt(2), (far_after - far_before) / np.sqrt(2)]
+    far_before, before, _, after, far_after = plane
+    near = (after - before) / np.sqrt(2)
+    far = (far_after - far_before) / np.sqrt(2)
+    differences = [near, far]
     if white:
-        differences.append((middle - (before + after) / 2) / np.sqrt(1.5))
+        d, _ = _differences(plane)
+        differences.append(d / np.sqrt(1.5))
     squares = []
     for difference in differences:
         blurred = gaussian_filter(np.nan_to_num(difference), BLUR, truncate=2)
@@ -311,7 +340,9 @@ def _texture(plane: np.ndarray, high_pass: np.ndarray) -> list[np.ndarray]:
     """
     filtered = [_filtered(frame, high_pass) for frame in plane]
     far_before, before, _, after, far_after = filtered
-    return [block_means(before * after), block_means(far_before * far_after)]
+    near = block_means(before * after)
+    far = block_means(far_before * far_after)
+    return [near, far]
 
 
 def _brightness(plane: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -323,21 +354,24 @@ def _brightness(plane: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     _, before, middle, after, _ = plane
     around = np.where(known, (before + after) / 2, np.nan)
-    return block_means(around), block_means(np.where(known, middle, np.nan))
+    alone = np.where(known, middle, np.nan)
+    return block_means(around), block_means(alone)
 
 
 def _gain(high_pass: np.ndarray, autocorrelation: np.ndarray) -> float:
     """Return E n (H n) of noise n of variance 1."""
     half = len(high_pass) // 2
     near = slice(LAGS - half, LAGS + half + 1)
-    return float((high_pass * autocorrelation[near, near]).sum())
+    covariance = autocorrelation[near, near]
+    return float((high_pass * covariance).sum())
 
 
 def _blurred_power(autocorrelation: np.ndarray) -> float:
     """Return the variance of blurred noise of variance 1."""
     padded = np.pad(autocorrelation, LAGS)
     once = gaussian_filter(padded, BLUR, truncate=2)
-    return float(gaussian_filter(once, BLUR, truncate=2)[2 * LAGS, 2 * LAGS])
+    twice = gaussian_filter(once, BLUR, truncate=2)
+    return float(twice[2 * LAGS, 2 * LAGS])
 
 
 def _correlations(
@@ -384,11 +418,13 @@ def _correlations(
 def _as_pixels(still: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return blocks (blocks,) as pixels (H, W), False where no block is."""
     height, width = shape
-    rows, columns = height // BLOCK_SIDE, width // BLOCK_SIDE
+    rows = height // BLOCK_SIDE
+    columns = width // BLOCK_SIDE
     block = np.ones((BLOCK_SIDE, BLOCK_SIDE), bool)
-    mask = np.zeros(shape, bool)
     inside = np.kron(still.reshape(rows, columns), block)
-    mask[: rows * BLOCK_SIDE, : columns * BLOCK_SIDE] = inside
+    bottom, right = inside.shape
+    mask = np.zeros(shape, bool)
+    mask[:bottom, :right] = inside
     return mask
 
 
@@ -405,7 +441,13 @@ def _lagged_power(plane: np.ndarray, still: np.ndarray) -> tuple[float, float]:
     kernel = _high_pass(white_autocorrelation())
     assert kernel is not None
     first, second, _, fourth, fifth = plane
-    near = _filtered(second - first, kernel) ** 2 + _filtered(fifth - fourth, kernel) ** 2
-    far = _filtered(fourth - first, kernel) ** 2 + _filtered(fifth - second, kernel) ** 2
+    near = _squared(second - first, kernel) + _squared(fifth - fourth, kernel)
+    far = _squared(fourth - first, kernel) + _squared(fifth - second, kernel)
     counted = still & np.isfinite(near + far)
     return float(near[counted].sum()), float(far[counted].sum())
+
+
+def _squared(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Return the square of a filtered image (H, W)."""
+    square: np.ndarray = _filtered(image, kernel) ** 2
+    return square
