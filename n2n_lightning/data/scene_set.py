@@ -158,24 +158,31 @@ class SceneSet(ABC):
             return self.take(scene, capture, window)
         size = self.sizes(scene)
         if not window:
-            height, width = size[0].tolist()
-            count = len(scene)
-            rows = torch.arange(height).view(1, 1, -1, 1).expand(count, 1, -1, 1)
-            columns = torch.arange(width).view(1, 1, 1, -1).expand(count, 1, 1, -1)
-            window = (torch.arange(self.channels).view(1, -1, 1, 1), rows, columns)
+            window = self._whole(scene)
         offsets = self.offsets(scene, capture, onto)
         channel, *spatial = window
         places = []
         inside = torch.ones(1, dtype=torch.bool)
         for axis, index in enumerate(spatial):
-            place = index + offsets[:, axis].view(-1, 1, 1, 1)
+            offset = offsets[:, axis].view(-1, 1, 1, 1)
             last = size[:, axis].view(-1, 1, 1, 1) - 1
-            inside = inside & (place >= 0) & (place <= last)
-            places.append(torch.minimum(place.clamp(min=0), last))
+            place = index + offset
+            nearest = torch.minimum(place.clamp(min=0), last)
+            inside = inside & (place == nearest)
+            places.append(nearest)
         stored = self.take(scene, capture, (channel, *places))
         wide = stored.dtype.itemsize > 2 and stored.dtype != torch.float32
         values = stored.double() if wide else stored.float()
         return values.masked_fill(~inside, torch.nan)
+
+    def _whole(self, scene: Tensor) -> tuple[Tensor, ...]:
+        """Return the window of whole images, see `take`."""
+        height, width = self.sizes(scene)[0].tolist()
+        count = len(scene)
+        channels = torch.arange(self.channels).view(1, -1, 1, 1)
+        rows = torch.arange(height).view(1, 1, -1, 1).expand(count, 1, -1, 1)
+        columns = torch.arange(width).view(1, 1, 1, -1).expand(count, 1, 1, -1)
+        return channels, rows, columns
 
     def offsets(self, scene: Tensor, capture: Tensor, onto: Tensor) -> Tensor:
         """Return how far scenes have moved from one capture to another.

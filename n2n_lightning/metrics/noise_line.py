@@ -141,17 +141,20 @@ def uneven(blocks: NoiseBlocks, line: NoiseLine) -> bool:
     """
     count = len(blocks.frames)
     places = (count, -1, blocks.power.shape[1])
-    expected = line.a + line.b * blocks.around
     known = blocks.known.reshape(places)
     often = known.sum(0) > count / 2
     if not often.any() or not line.variance > 0:
         return False
-    power = np.where(known, blocks.power.reshape(places), np.nan)[:, often]
-    of_line = np.where(known, expected.reshape(places), np.nan)[:, often]
-    typical = np.nanmedian(power, 0)
-    of_line = np.nanmean(of_line, 0)
-    limit = 1 + max(RAISED_PLACE, RAISED_BY_CHANCE / np.sqrt(count))
-    excess = np.where(typical > limit * of_line, typical - of_line, 0)
+    power = np.where(blocks.known, blocks.power, np.nan)
+    of_places = power.reshape(places)[:, often]
+    expected = np.where(blocks.known, line.a + line.b * blocks.around, np.nan)
+    expected_of_places = expected.reshape(places)[:, often]
+    typical = np.nanmedian(of_places, 0)
+    of_line = np.nanmean(expected_of_places, 0)
+    by_chance = RAISED_BY_CHANCE / np.sqrt(count)
+    limit = 1 + max(RAISED_PLACE, by_chance)
+    raised = typical > limit * of_line
+    excess = (typical - of_line)[raised]
     return bool(excess.sum() > UNEVEN * of_line.sum())
 
 
@@ -180,10 +183,13 @@ class _Regression:
 
     def __init__(self, blocks: NoiseBlocks, weight: np.ndarray, textured: bool) -> None:
         counted = weight > 0
-        w = weight[counted] / weight[counted].sum()
-        middle, around = blocks.middle[counted], blocks.around[counted]
-        regressors = [np.ones_like(w)]
-        instruments = [np.ones_like(w)]
+        w = weight[counted]
+        w = w / w.sum()
+        middle = blocks.middle[counted]
+        around = blocks.around[counted]
+        constant = np.ones_like(w)
+        regressors = [constant]
+        instruments = [constant]
         self.origin = float((w * middle).sum())
         self.sloping = _weighted_correlation(w, middle, around) > LEAST_CONTRAST
         if self.sloping:
@@ -194,10 +200,12 @@ class _Regression:
             instruments.append(blocks.near_texture[counted])
         columns = np.stack(regressors, 1)
         weighted = np.stack(instruments, 1) * w[:, None]
-        solution = np.linalg.pinv(weighted.T @ columns) @ weighted.T
+        inverse = np.linalg.pinv(weighted.T @ columns)
+        solution = inverse @ weighted.T
         power = blocks.power[counted]
         self.coefficients = solution @ power
-        self.influences = solution * (power - columns @ self.coefficients)
+        residual = power - columns @ self.coefficients
+        self.influences = solution * residual
         self.clusters = blocks.clusters[counted]
         self.distance = blocks.brightness - self.origin
 
@@ -221,8 +229,11 @@ class _Regression:
     @property
     def slope_of_texture(self) -> float:
         """The last coefficient, in standard errors; 0 where it has none."""
-        error = self._standard_error(self.influences[len(self.influences) - 1])
-        return float(self.coefficients[len(self.coefficients) - 1]) / error if error else 0.0
+        last = len(self.coefficients) - 1
+        error = self._standard_error(self.influences[last])
+        if not error:
+            return 0.0
+        return float(self.coefficients[last]) / error
 
     def _standard_error(self, influence: np.ndarray) -> float | None:
         """Return the standard error of the sum of the influences of blocks.
@@ -234,15 +245,20 @@ class _Regression:
         count = len(np.unique(self.clusters))
         if count < MIN_CLUSTERS:
             return None
-        return float(np.sqrt((sums**2).sum() * count / (count - 1)))
+        variance = (sums**2).sum() * count / (count - 1)
+        return float(np.sqrt(variance))
 
 
 def _weighted_correlation(weight: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
     """Return the correlation of two arrays (n,) with weights of sum 1."""
     first = one - (weight * one).sum()
     second = other - (weight * other).sum()
-    power = (weight * first**2).sum() * (weight * second**2).sum()
-    return float((weight * first * second).sum() / np.sqrt(power)) if power > 0 else 0.0
+    variance = (weight * first**2).sum()
+    power = variance * (weight * second**2).sum()
+    if not power > 0:
+        return 0.0
+    covariance = (weight * first * second).sum()
+    return float(covariance / np.sqrt(power))
 
 
 def unlike(blocks: NoiseBlocks) -> bool:

@@ -68,10 +68,15 @@ class SingleNoise(NoiseLaw):
         Args:
             brightness: at which; None: the mean of the picture.
         """
-        level = self.brightness if brightness is None else np.full_like(self.a, brightness)
-        variance = max(float(np.mean(self.a + self.b * level)), 0.0)
+        level = self.brightness
+        if brightness is not None:
+            level = np.full_like(self.a, brightness)
+        of_channels = self.a + self.b * level
+        variance = max(float(of_channels.mean()), 0.0)
         factor = np.exp(1.96 * self.standard_error)
-        return float(np.sqrt(variance / factor)), float(np.sqrt(variance * factor))
+        low = float(np.sqrt(variance / factor))
+        high = float(np.sqrt(variance * factor))
+        return low, high
 
     @property
     def sigma(self) -> float:
@@ -214,11 +219,13 @@ def _judge(plane: np.ndarray) -> _Judged:
 def _countable(plane: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return True for blocks whose values are known, hardly clipped, and not all the same."""
     blocks = cut_blocks(plane, NOISE_BLOCK)
-    ends = _clipped(plane, plane.min(), 1) | _clipped(plane, plane.max(), -1)
-    clipped = cut_blocks(ends, NOISE_BLOCK).mean((1, 3))
-    unknown = cut_blocks(~known, NOISE_BLOCK).any((1, 3))
+    lowest = _clipped(plane, plane.min(), 1)
+    highest = _clipped(plane, plane.max(), -1)
+    clipped = cut_blocks(lowest | highest, NOISE_BLOCK).mean((1, 3))
+    all_known = cut_blocks(known, NOISE_BLOCK).all((1, 3))
     varies = np.ptp(blocks, (1, 3)) > 0
-    countable: np.ndarray = (clipped < CLIPPED_SHARE) & ~unknown & varies
+    hardly_clipped = clipped < CLIPPED_SHARE
+    countable: np.ndarray = hardly_clipped & all_known & varies
     return countable
 
 
@@ -309,20 +316,26 @@ class _Line:
 
 def _fit(channel: _Judged, white: bool) -> _Line:
     """Fit a line to the blocks of a channel."""
-    log_variance = channel.log_variance if white else channel.any_variance
-    weight = _weights(channel.log_weight if white else channel.any_weight)
-    shared = CORRELATED_ERROR
     if white:
+        log_variance = channel.log_variance
+        weight = _weights(channel.log_weight)
         shared = SHARED_ERROR * float(weight @ np.exp(channel.log_error))
-    line = _weighted_line(log_variance, weight, channel.light, channel.clusters, False)
-    spread = max(float(channel.light.std()), 1e-30)
-    sloping = _weighted_line(log_variance, weight, channel.light, channel.clusters, True)
-    slope_error = np.hypot(sloping[3], SHARED_SLOPE * line[0] / spread)
+    else:
+        log_variance = channel.any_variance
+        weight = _weights(channel.any_weight)
+        shared = CORRELATED_ERROR
+    light = channel.light
+    clusters = channel.clusters
+    level = _weighted_line(log_variance, weight, light, clusters, slopes=False)
+    sloping = _weighted_line(log_variance, weight, light, clusters, slopes=True)
+    a, b, error, _ = level
+    spread = max(float(light.std()), 1e-30)
+    slope_error = np.hypot(sloping[3], SHARED_SLOPE * a / spread)
     if abs(sloping[1]) > SURE_OF_SLOPE * slope_error:
-        line = sloping
-    a, b, error, _ = line
-    variance = max(a + b * float(channel.light.mean()), 1e-30)
-    return _Line(a, b, variance, float(np.hypot(error / variance, shared)))
+        a, b, error, _ = sloping
+    variance = max(a + b * float(light.mean()), 1e-30)
+    relative = float(np.hypot(error / variance, shared))
+    return _Line(a, b, variance, relative)
 
 
 def _weighted_line(
@@ -346,11 +359,14 @@ def _weighted_line(
     coefficients = np.zeros(len(columns))
     coefficients[0] = mean
     for _ in range(STEPS):
-        line = np.maximum(design @ coefficients, LEAST_LEVEL * mean)
-        change = line * np.clip(log_variance - np.log(line), -1.5, 1.5)
+        fitted = design @ coefficients
+        line = np.maximum(fitted, LEAST_LEVEL * mean)
+        residual = log_variance - np.log(line)
+        change = line * residual.clip(-1.5, 1.5)
         weighted = design * (weight / line**2)[:, None]
-        solution = np.linalg.pinv(weighted.T @ design) @ weighted.T
-        coefficients = coefficients + solution @ (line + change - design @ coefficients)
+        inverse = np.linalg.pinv(weighted.T @ design)
+        solution = inverse @ weighted.T
+        coefficients = coefficients + solution @ (line + change - fitted)
     influence = solution * change
     place = np.zeros(len(columns))
     place[0] = 1
@@ -384,10 +400,12 @@ def _joint_error(lines: list[_Line]) -> float:
 def _weight_map(channel: _Judged, shape: tuple[int, ...]) -> np.ndarray:
     """Return the weight of each window of a channel (H, W): (window rows, window columns)."""
     height, width = shape
-    rows, columns = height // NOISE_BLOCK, width // NOISE_BLOCK
+    rows = height // NOISE_BLOCK
+    columns = width // NOISE_BLOCK
     blocks = np.zeros(rows * columns)
     blocks[channel.places] = np.exp(channel.any_weight)
-    windows = cut_blocks(blocks.reshape(rows, columns), WINDOW // NOISE_BLOCK)
+    blocks = blocks.reshape(rows, columns)
+    windows = cut_blocks(blocks, WINDOW // NOISE_BLOCK)
     weight: np.ndarray = windows.mean((1, 3))
     return weight
 
@@ -406,13 +424,15 @@ def _autocorrelation(
     Returns:
         (2 LAGS + 1, 2 LAGS + 1), 1 in the middle, 0 at offsets that are not correlated.
     """
-    products = np.zeros((2 * LAGS + 1, 2 * LAGS + 1))
-    pairs = np.zeros_like(products)
+    side = 2 * LAGS + 1
+    products = np.zeros((side, side))
+    pairs = np.zeros((side, side))
     mask = np.ones((WINDOW, WINDOW), bool)
     for plane, weight in zip(image, weights, strict=True):
         windows = cut_blocks(plane, WINDOW)
         largest = max(weight.max(), 1e-30)
-        for row, column in np.argwhere(weight > LEAST_WEIGHT * largest):
+        counted = weight > LEAST_WEIGHT * largest
+        for row, column in np.argwhere(counted):
             window = windows[row, :, column]
             if not np.isfinite(window).all():
                 continue
