@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from n2n_lightning.config.choices import DTYPES, LABEL_IMAGES, OUTLIERS
 from n2n_lightning.files import InputError, Parser, command, one_of
 from n2n_lightning.formats import opened
-from n2n_lightning.formats.picture import AskedAxes, ReadAs, Values
+from n2n_lightning.formats.picture import AskedAxes, Picture, ReadAs, Values
 from n2n_lightning.formats.units import converted
 from n2n_lightning.inference.plan import Job, folder_of, halves_of, planned, refuse_inputs
 from n2n_lightning.inference.skipped_files import left_alone
@@ -460,9 +460,7 @@ def run(args: Any) -> int:
                 if args.halves:
                     result = denoiser.denoise_halves(*jobs)
                 else:
-                    capture = seconds.get(job.source)
-                    second = opened(capture) if capture else None
-                    result = denoiser.denoise(job, second)
+                    result = denoiser.denoise(job, _opened(seconds.get(job.source)))
                 print(result, flush=True)
                 certificates.append(result.certificate)
             except InputError as error:
@@ -474,13 +472,25 @@ def run(args: Any) -> int:
             print(line)
     if args.certify:
         _write_certificates(folder_of(args.out), certificates)
+    _print_left_out(skipped, existing, failed, len(jobs))
+    return 1 if failed else 0
+
+
+def _opened(path: Path | None) -> Picture | None:
+    """Open a second capture, where there is one."""
+    if path is None:
+        return None
+    return opened(path)
+
+
+def _print_left_out(skipped: list[Path], existing: int, failed: int, count: int) -> None:
+    """Print which pictures have no new result."""
     if skipped:
         print("\n".join(left_alone(skipped)))
     if existing:
-        print(f"{existing} of {len(jobs)} pictures were there already; --overwrite replaces them")
+        print(f"{existing} of {count} pictures were there already; --overwrite replaces them")
     if failed:
-        print(f"{failed} of {len(jobs)} pictures failed", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"{failed} of {count} pictures failed", file=sys.stderr)
 
 
 def _refuse_maps(args: Any, jobs: Sequence[Job]) -> None:

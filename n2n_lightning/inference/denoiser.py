@@ -294,11 +294,9 @@ class TrainedDenoiser(nn.Module):
         map_pages = pages_or_none(marks, axes, self.dims)
         if map_pages is not None:
             map_pages[...] = 0
-        near = [PageInput(as_pages(frame, axes, self.dims)) for frame in noisy.near]
-        if noisy.near_moves:
-            near = [page.moved(*way) for page, way in zip(near, noisy.near_moves, strict=True)]
+        near = self._given_frames(noisy, axes)
         positions = {}
-        if self.align and not near:
+        if self.align and self.context and not near:
             read = pages.at(pages.places[0]).whole
             positions = movie.positions(self.context, self.sees_middle, read)
         counts = OutlierCounts()
@@ -315,15 +313,33 @@ class TrainedDenoiser(nn.Module):
                     continue
                 page.outliers = search.at(place)
                 if near or self.context:
-                    page.near = self._surroundings(movie, page, place, search, near)
-                    if positions:
-                        numbers = movie.neighbours(place, self.context, self.sees_middle)
-                        page.near = movie.moved_onto(place, numbers, page.near, positions)
+                    around = self._surroundings(movie, page, place, search, near)
+                    page.near = self._moved_onto(movie, place, around, positions)
                 self._denoise_page(page, pages.together, options, advance)
                 counts += OutlierCounts.of(page.outliers)
                 if map_pages is not None:
                     page.outliers.mark(map_pages[place])
         return counts
+
+    def _moved_onto(
+        self,
+        movie: MovieFrames,
+        place: tuple[int, ...],
+        around: list[PageInput],
+        positions: dict[int, np.ndarray],
+    ) -> list[PageInput]:
+        """Return the frames around one, without drift where `positions` say how far they are."""
+        if not positions:
+            return around
+        numbers = movie.neighbours(place, self.context, self.sees_middle)
+        return movie.moved_onto(place, numbers, around, positions)
+
+    def _given_frames(self, noisy: NoisyArray, axes: str) -> list[PageInput]:
+        """Return the frames that were given with an array, moved onto it."""
+        near = [PageInput(as_pages(frame, axes, self.dims)) for frame in noisy.near]
+        if not noisy.near_moves:
+            return near
+        return [page.moved(*way) for page, way in zip(near, noisy.near_moves, strict=True)]
 
     def _surroundings(
         self,

@@ -323,8 +323,14 @@ def _fill_single(
     for box in boxes(page.size):
         around, inner = widened(box, page.size)
         part = (slice(None), *around)
-        planes = [plane[part] for plane in (captured, result, variance, covariance, spread)]
-        values = errors_of_one(*planes, noise.standard_error)
+        values = errors_of_one(
+            captured[part],
+            result[part],
+            variance[part],
+            covariance[part],
+            spread[part],
+            noise.standard_error,
+        )
         _write([target], box, page.colours, values[inner], clipped[part][inner], errors)
 
 

@@ -267,7 +267,9 @@ def _measure_blocks(
     for channel in range(channels):
         measures = table[:, channel].reshape(-1, 6, count).swapaxes(0, 1)
         mean = np.nanmean(means_of_channels[:, channel])
-        blocks.append(NoiseBlocks(*measures, numbers, float(mean), moves))
+        power, change, around, middle, near, far = measures
+        one = NoiseBlocks(power, change, around, middle, near, far, numbers, float(mean), moves)
+        blocks.append(one)
     return blocks
 
 

@@ -404,8 +404,8 @@ def _weight_map(channel: _Judged, shape: tuple[int, ...]) -> np.ndarray:
     columns = width // NOISE_BLOCK
     blocks = np.zeros(rows * columns)
     blocks[channel.places] = np.exp(channel.any_weight)
-    blocks = blocks.reshape(rows, columns)
-    windows = cut_blocks(blocks, WINDOW // NOISE_BLOCK)
+    grid = blocks.reshape(rows, columns)
+    windows = cut_blocks(grid, WINDOW // NOISE_BLOCK)
     weight: np.ndarray = windows.mean((1, 3))
     return weight
 
