@@ -77,26 +77,39 @@ class Kernel:
     def extent(self) -> tuple[int, int]:
         """Half the height and half the width of what it covers, pixels."""
         covered = self.values > EDGE * self.values.max()
-        height = int(covered.any(1).sum())
-        width = int(covered.any(0).sum())
-        return max(height // 2, LEAST_EXTENT), max(width // 2, LEAST_EXTENT)
+        rows = covered.any(1)
+        columns = covered.any(0)
+        return _half_of(rows), _half_of(columns)
+
+
+def _half_of(covered: np.ndarray) -> int:
+    """Return half the number of covered rows or columns, LEAST_EXTENT or more."""
+    half = int(covered.sum()) // 2
+    return max(half, LEAST_EXTENT)
 
 
 def _spot(deviation: float) -> np.ndarray:
     """Return a round Gaussian."""
     reach = int(np.ceil(3 * deviation))
-    grid = np.arange(-reach, reach + 1)
-    profile = np.exp(-(grid**2) / (2 * max(deviation, 1e-3) ** 2))
+    offsets = np.arange(-reach, reach + 1)
+    spread = max(deviation, 1e-3)
+    profile = np.exp(-(offsets**2) / (2 * spread**2))
     return np.outer(profile, profile)
 
 
 def _line(width: float, length: float, angle: float) -> np.ndarray:
     """Return an elongated Gaussian at an angle."""
     reach = int(np.ceil(2.5 * length))
-    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    along = columns * np.cos(angle) + rows * np.sin(angle)
-    across = rows * np.cos(angle) - columns * np.sin(angle)
-    exponent = (along / length) ** 2 + (across / width) ** 2
+    offsets = np.arange(-reach, reach + 1)
+    rows = offsets[:, None]
+    columns = offsets[None]
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
+    along = columns * cosine + rows * sine
+    across = rows * cosine - columns * sine
+    along = along / length
+    across = across / width
+    exponent = along**2 + across**2
     values: np.ndarray = np.exp(-exponent / 2)
     return values
 
@@ -104,13 +117,27 @@ def _line(width: float, length: float, angle: float) -> np.ndarray:
 def _power_under(values: np.ndarray, autocorrelation: np.ndarray | None) -> float:
     """Return the variance of the response to noise of variance 1."""
     if autocorrelation is None:
-        return float((values**2).sum())
+        squares = values**2
+        return float(squares.sum())
     rows, columns = values.shape
     size = (rows + 2 * LAGS, columns + 2 * LAGS)
-    spectrum = abs(rfft2(values, size)) ** 2
-    own = np.roll(irfft2(spectrum, size), (LAGS, LAGS), (0, 1))
-    near = own[: 2 * LAGS + 1, : 2 * LAGS + 1]
-    return float((near * autocorrelation).sum())
+    products = _products_of_shifts(values, size) * autocorrelation
+    return float(products.sum())
+
+
+def _products_of_shifts(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return sums of products with shifts by up to LAGS, (2 LAGS + 1, 2 LAGS + 1).
+
+    Args:
+        values: padded with zeros up to a size.
+        size: so large that shifted values do not wrap around.
+    """
+    spectrum = rfft2(values, size)
+    power = abs(spectrum) ** 2
+    products = irfft2(power, size)
+    centred = np.roll(products, (LAGS, LAGS), (0, 1))
+    side = 2 * LAGS + 1
+    return centred[:side, :side]
 
 
 def _normalized(feature: str, values: np.ndarray, autocorrelation: np.ndarray | None) -> Kernel:
@@ -122,10 +149,14 @@ def _normalized(feature: str, values: np.ndarray, autocorrelation: np.ndarray | 
     right = np.diff(padded, axis=1)
     variance_down = _power_under(down, autocorrelation)
     variance_right = _power_under(right, autocorrelation)
-    both = (down[:, 1:] + down[:, :-1]) * (right[1:] + right[:-1]) / 4
-    covariance = float(both.sum())
-    determinant = max(variance_down * variance_right - covariance**2, 0.0)
-    density = np.sqrt(determinant) / (2 * np.pi) ** 1.5
+    # both between the same four pixels, twice as large
+    twice_down = down[:, 1:] + down[:, :-1]
+    twice_right = right[1:] + right[:-1]
+    products = twice_down * twice_right / 4
+    covariance = float(products.sum())
+    determinant = variance_down * variance_right - covariance**2
+    root = np.sqrt(max(determinant, 0.0))
+    density = root / (2 * np.pi) ** 1.5
     return Kernel(feature, values, float(density))
 
 
@@ -140,12 +171,20 @@ def bank(autocorrelation: np.ndarray | None = None) -> list[Kernel]:
     """
     if autocorrelation is None:
         return _white_bank()
-    return [_normalized(name, values, autocorrelation) for name, values in _shapes()]
+    return _normalized_shapes(autocorrelation)
 
 
 @cache
 def _white_bank() -> list[Kernel]:
-    return [_normalized(name, values, None) for name, values in _shapes()]
+    return _normalized_shapes(None)
+
+
+def _normalized_shapes(autocorrelation: np.ndarray | None) -> list[Kernel]:
+    kernels = []
+    for feature, values in _shapes():
+        kernel = _normalized(feature, values, autocorrelation)
+        kernels.append(kernel)
+    return kernels
 
 
 def _shapes() -> Iterator[tuple[str, np.ndarray]]:
@@ -155,7 +194,8 @@ def _shapes() -> Iterator[tuple[str, np.ndarray]]:
     for width in LINE_WIDTHS:
         for length in LINE_LENGTHS:
             for number in range(ANGLES):
-                yield "line", _line(width, length, np.pi * number / ANGLES)
+                angle = np.pi * number / ANGLES
+                yield "line", _line(width, length, angle)
 
 
 def threshold(kernels: list[Kernel], pixels: int, probability: float) -> float:
@@ -174,10 +214,13 @@ def threshold(kernels: list[Kernel], pixels: int, probability: float) -> float:
     curve = levels * np.exp(-(levels**2) / 2)
     total = np.zeros_like(levels)
     for kernel in kernels:
-        total += 2 * np.minimum(tail, kernel.density * curve)
+        maxima = kernel.density * curve
+        total += 2 * np.minimum(tail, maxima)
     expected = OVERLAP * pixels * total
-    below = np.flatnonzero(expected <= probability)
-    return float(levels[below[0]]) if below.size else float(levels[len(levels) - 1])
+    rare = levels[expected <= probability]
+    if not len(rare):
+        return float(levels.max())
+    return float(rare[0])
 
 
 def responses(
@@ -195,18 +238,28 @@ def responses(
     """
     height, width = images[0].shape
     reach = max(kernel.reach for kernel in kernels)
-    padded = [np.pad(np.float32(image), reach) for image in images]
+    padded = []
+    for image in images:
+        single = np.asarray(image, np.float32)
+        padded.append(np.pad(single, reach))
     sides = []
     for length in (height, width):
-        sides.append(next_fast_len(min(TILE, length) + 2 * reach, real=True))
-    filters = [np.float32(kernel.values) for kernel in kernels]
-    spectra_of_kernels = [np.conj(rfft2(values, sides)) for values in filters]
+        needed = min(TILE, length) + 2 * reach
+        side = next_fast_len(needed, real=True)
+        sides.append(side)
+    spectra_of_kernels = []
+    for kernel in kernels:
+        values = np.asarray(kernel.values, np.float32)
+        spectrum = rfft2(values, sides)
+        spectra_of_kernels.append(np.conj(spectrum))
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
             bottom = min(top + TILE, height)
             right = min(left + TILE, width)
-            around = (slice(top, bottom + 2 * reach), slice(left, right + 2 * reach))
-            spectra = [rfft2(image[around], sides) for image in padded]
+            tall = slice(top, bottom + 2 * reach)
+            wide = slice(left, right + 2 * reach)
+            spectra = [rfft2(image[tall, wide], sides) for image in padded]
+            place = (slice(top, bottom), slice(left, right))
             for number, kernel in enumerate(kernels):
                 first = reach - kernel.reach
                 rows = slice(first, first + bottom - top)
@@ -214,8 +267,9 @@ def responses(
                 filtered = []
                 for spectrum in spectra:
                     product = spectrum * spectra_of_kernels[number]
-                    filtered.append(irfft2(product, sides)[rows, columns])
-                yield (slice(top, bottom), slice(left, right)), filtered, number
+                    response = irfft2(product, sides)
+                    filtered.append(response[rows, columns])
+                yield place, filtered, number
 
 
 @dataclass(frozen=True)
@@ -250,16 +304,19 @@ class Gratings:
     def __init__(self, deviation: int, autocorrelation: np.ndarray | None) -> None:
         self.deviation = deviation
         self.side = WINDOW_SIDE * deviation
-        offset = np.arange(self.side) - (self.side - 1) / 2
+        middle = (self.side - 1) / 2
+        offset = np.arange(self.side) - middle
         profile = np.exp(-(offset**2) / (2 * deviation**2))
         self.window = np.outer(profile, profile)
         vertical = np.fft.fftfreq(self.side) * self.side
         horizontal = np.fft.rfftfreq(self.side) * self.side
         cycles = np.hypot(vertical[:, None], horizontal)
         expected = _expected_spectrum(self.window, autocorrelation)
-        weight = np.where(cycles >= LEAST_CYCLES, 1 / expected, 0)
+        fast = cycles >= LEAST_CYCLES
+        weight = np.where(fast, 1 / expected, 0)
         # real coefficients have one part: half their power is no larger than exponential
-        edge = (horizontal == 0) | (horizontal == self.side / 2)
+        fastest = self.side / 2
+        edge = (horizontal == 0) | (horizontal == fastest)
         self.weight = np.where(edge, weight / 2, weight)
 
     def limit(self, shape: tuple[int, ...], probability: float) -> float:
@@ -271,9 +328,11 @@ class Gratings:
         """
         windows = 1.0
         for length in shape:
-            windows *= max(0, (length - self.side) // self.deviation + 1)
-        tests = windows * int((self.weight > 0).sum())
-        return float(np.log(max(tests, 1) / probability))
+            steps = (length - self.side) // self.deviation
+            windows *= max(0, steps + 1)
+        frequencies = np.count_nonzero(self.weight > 0)
+        tests = max(windows * frequencies, 1)
+        return float(np.log(tests / probability))
 
     def windows(
         self, residual: np.ndarray, shown: np.ndarray, least: float
@@ -287,14 +346,23 @@ class Gratings:
         """
         if min(residual.shape) < self.side:
             return
-        sides = (self.side, self.side)
-        step = slice(None, None, self.deviation)
-        of_residual = np.lib.stride_tricks.sliding_window_view(residual, sides)[step, step]
-        of_result = np.lib.stride_tricks.sliding_window_view(shown, sides)[step, step]
+        of_residual = self._cut(residual)
+        of_result = self._cut(shown)
         for row in range(len(of_residual)):
-            spectra = rfft2(of_residual[row] * self.window).reshape(-1, self.weight.size)
-            spectra_of_result = rfft2(of_result[row] * self.window).reshape(spectra.shape)
+            spectra = self._spectra(of_residual[row])
+            spectra_of_result = self._spectra(of_result[row])
             yield from self._strong(row, spectra, spectra_of_result, least)
+
+    def _cut(self, image: np.ndarray) -> np.ndarray:
+        """Return the windows of an image (H, W), (rows, columns, side, side)."""
+        sides = (self.side, self.side)
+        every = np.lib.stride_tricks.sliding_window_view(image, sides)
+        return every[:: self.deviation, :: self.deviation]
+
+    def _spectra(self, windows: np.ndarray) -> np.ndarray:
+        """Return the spectra of windows (windows, side, side), (windows, values)."""
+        spectra: np.ndarray = rfft2(windows * self.window)
+        return spectra.reshape(-1, self.weight.size)
 
     def _strong(
         self, row: int, spectra: np.ndarray, of_result: np.ndarray, least: float
@@ -303,17 +371,20 @@ class Gratings:
         weight = self.weight.ravel()
         power = abs(spectra) ** 2 * weight
         strongest = power.argmax(1)
-        most_shown = (abs(of_result) ** 2 * weight).argmax(1)
+        power_of_result = abs(of_result) ** 2 * weight
+        most_shown = power_of_result.argmax(1)
         every = np.arange(len(spectra))
         wave_of_result = of_result[every, most_shown]
         wave_of_residual = spectra[every, most_shown]
         gain = weight[most_shown]
-        phase = wave_of_result / np.maximum(abs(wave_of_result), 1e-30)
-        along = (wave_of_residual * np.conj(phase)).real * np.sqrt(2 * gain)
+        size = np.maximum(abs(wave_of_result), 1e-30)
+        turned = wave_of_residual * np.conj(wave_of_result / size)
+        along = turned.real * np.sqrt(2 * gain)
         total = abs(wave_of_residual + wave_of_result) ** 2 * gain
-        shown = abs(wave_of_result) ** 2 * gain
+        shown = power_of_result[every, most_shown]
         largest = power[every, strongest]
-        for column in np.flatnonzero(np.maximum(largest, total) > least):
+        exceeds = np.maximum(largest, total) > least
+        for column in np.flatnonzero(exceeds):
             number = strongest[column]
             wave = None
             if largest[column] > least:
@@ -335,24 +406,28 @@ class Gratings:
 
     def _place(self, row: int, column: int, power: float, wave: np.ndarray | None) -> Exceedance:
         """Return a window, for the list of places."""
-        middle = (row * self.deviation + self.side // 2, column * self.deviation + self.side // 2)
-        extent = (2 * self.deviation, 2 * self.deviation)
-        return Exceedance("grating", *middle, extent, float(np.sqrt(2 * power)), wave)
+        half = self.side // 2
+        down = row * self.deviation + half
+        across = column * self.deviation + half
+        reach = 2 * self.deviation
+        response = float(np.sqrt(2 * power))
+        return Exceedance("grating", down, across, (reach, reach), response, wave)
 
 
 def _expected_spectrum(window: np.ndarray, autocorrelation: np.ndarray | None) -> np.ndarray:
     """Return the power of windowed noise of variance 1, as rfft2 gives it."""
     side = len(window)
-    power = float((window**2).sum())
+    power = _power_under(window, None)
     if autocorrelation is None:
         return np.full((side, side // 2 + 1), power)
-    size = (2 * side + 2 * LAGS, 2 * side + 2 * LAGS)
-    own = irfft2(abs(rfft2(window, size)) ** 2, size)
-    near = np.roll(own, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
+    padded = 2 * side + 2 * LAGS
+    products = _products_of_shifts(window, (padded, padded)) * autocorrelation
+    # shifts beyond the side of the window fall on those of the other end
+    shifts = np.arange(-LAGS, LAGS + 1) % side
     folded = np.zeros((side, side))
-    rows, columns = np.mgrid[-LAGS : LAGS + 1, -LAGS : LAGS + 1] % side
-    np.add.at(folded, (rows, columns), near * autocorrelation)
-    spectrum: np.ndarray = np.maximum(rfft2(folded).real, 1e-3 * power)
+    np.add.at(folded, np.ix_(shifts, shifts), products)
+    transformed = rfft2(folded)
+    spectrum: np.ndarray = np.maximum(transformed.real, 1e-3 * power)
     return spectrum
 
 
@@ -375,23 +450,29 @@ def energy(
     if not counted.size:
         return []
     typical = max(float(counted.mean()), 1e-12)
-    heavy = float((counted**2).mean()) / typical**2 / 3
+    fourth_powers = counted**2
+    heavy = float(fourth_powers.mean()) / typical**2 / 3
     heavy = max(heavy, 1.0)
     exceedances = []
     for side in ENERGIES:
         if min(image.shape) < side:
             continue
         share = uniform_filter(known.astype(np.float64), side, mode="constant")
-        mean = uniform_filter(squares, side, mode="constant") / np.maximum(share, 1e-9)
+        mean = uniform_filter(squares, side, mode="constant")
+        mean = mean / np.maximum(share, 1e-9)
         # heavy-tailed squares count as fewer
         freedom = side**2 * share / heavy
-        tail = gammaincc(freedom / 2, freedom * mean / power / 2)
+        total = freedom * mean / power
+        tail = gammaincc(freedom / 2, total / 2)
         tail = np.where(share > 0.5, tail, 1)
         tests = image.size * 16 / side**2
         limit = probability / len(ENERGIES) / tests
         smallest = minimum_filter(tail, side)
-        for row, column in np.argwhere((tail < limit) & (tail == smallest)):
-            response = float(-ndtri(max(tail[row, column], 1e-300)))
-            extent = (side // 2, side // 2)
-            exceedances.append(Exceedance("power", int(row), int(column), extent, response))
+        rare = (tail < limit) & (tail == smallest)
+        half = side // 2
+        for row, column in np.argwhere(rare):
+            chance = max(tail[row, column], 1e-300)
+            response = -float(ndtri(chance))
+            one = Exceedance("power", int(row), int(column), (half, half), response)
+            exceedances.append(one)
     return exceedances
