@@ -74,8 +74,8 @@ def errors_of_captures(
     >>> captures = [draws.normal(50, 3, (1, 64, 64)) for _ in range(2)]
     >>> constant = [np.full((1, 64, 64), 52.0)] * 2  # wrong by 2 everywhere
     >>> errors = errors_of_captures(captures, constant)
-    >>> bool(abs(errors.mean / 2 - 1).max() < 0.1)
-    True
+    >>> round(float(errors.mean.mean()), 1)
+    2.0
     """
     noisy = np.stack(captures).astype(np.float64)
     results = np.stack(outputs).astype(np.float64)
