@@ -65,7 +65,7 @@ def _add_input_options(p: Parser) -> None:
     p.add_argument(
         "--second",
         type=Path,
-        help="with --errors, --certify: other captures of the same pictures, a file or a folder",
+        help="with --errors, --certify, --unbias: other captures, a file or a folder",
     )
     p.add_argument(
         "--halves",
@@ -108,6 +108,9 @@ def _add_result_options(p: Parser) -> None:
         action="store_true",
         help="write which values hold, OUT/certificate.html and OUT/NAME.certificate.json"
         " (docs/explanation/certificate.md)",
+    )
+    p.add_argument(
+        "--unbias", action="store_true", help="correct brightness by --second or --halves"
     )
     p.add_argument("--regions", help="with --certify: a label image whose regions are compared")
     p.add_argument(
@@ -398,8 +401,13 @@ def _check_errors(args: Any) -> None:
             True,
             "goes without --adapt: errors are known of a network that has not seen the pictures",
         )
-    if args.second and (args.halves or not (args.errors or args.certify)):
-        raise InputError("second", args.second, "goes with --errors, --certify, without --halves")
+    if args.second and (args.halves or not (args.errors or args.certify or args.unbias)):
+        reason = "goes with --errors, --certify, --unbias, without --halves"
+        raise InputError("second", args.second, reason)
+    if args.unbias:
+        from n2n_lightning.inference.unbiasing import check_unbias
+
+        check_unbias(args)
     if args.certify and args.adapt:
         raise InputError(
             "certify",

@@ -250,7 +250,9 @@ def test_evaluate_writes_certificates(folder, tmp_path, monkeypatch, capsys):
         (("--regions", "labels.tif"), "goes with --certify"),
         (("--certify", "--tolerance", "2"), "between 0 and 1"),
         (("--certify", "--adapt"), "without --adapt"),
-        (("--second", "b.tif"), "goes with --errors, --certify"),
+        (("--second", "b.tif"), "goes with --errors, --certify, --unbias"),
+        (("--unbias",), "needs --second or --halves"),
+        (("--unbias", "--second", "b.tif", "--errors"), "goes without --errors"),
     ],
     ids=lambda value: None if isinstance(value, str) else value[0],
 )

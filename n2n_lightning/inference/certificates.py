@@ -275,11 +275,28 @@ def certificates_of(
     pair = [(noisy, result)]
     several = has_captures(noisy.axes, noisy.array.shape)
     if noisy.second is not None and not several and not model.context:
-        other = replace(noisy, array=noisy.second, second=noisy.array)
-        denoised = room(noisy.array.shape, np.float32)
-        model.denoise_into(denoised, other, options)
-        pair.append((other, denoised))
+        pair.append(denoised_second(model, noisy, options))
     return certificates_of_pair(model, pair, options, certify_options)
+
+
+def denoised_second(
+    model: Any, noisy: NoisyArray, options: DenoiseOptions
+) -> tuple[NoisyArray, np.ndarray]:
+    """Denoise the second capture of an array.
+
+    Args:
+        model: the denoiser.TrainedDenoiser.
+        noisy: the array, which has one.
+        options: those that it was denoised with.
+
+    Returns:
+        The second capture, and its result, float32.
+    """
+    assert noisy.second is not None
+    other = replace(noisy, array=noisy.second, second=noisy.array)
+    denoised = room(noisy.array.shape, np.float32)
+    model.denoise_into(denoised, other, options)
+    return other, denoised
 
 
 def certificates_of_pair(

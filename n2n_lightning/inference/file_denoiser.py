@@ -34,6 +34,12 @@ from n2n_lightning.inference.movie_frames import Series, movies_of_picture
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_files import DetectorDefects, page_shape, write_map
 from n2n_lightning.inference.plan import Job, refuse_inputs
+from n2n_lightning.inference.unbiasing import (
+    CapturePair,
+    denoise_unbiased,
+    store_mean,
+    unbiased_halves,
+)
 
 
 @dataclass
@@ -49,6 +55,7 @@ class DenoisedFile:
         certificate: of its pages, likewise; without pages where nothing was denoised.
         seconds: duration.
         lines: further messages, printed before it.
+        biases: the bias of each channel that was taken out, if that was asked for.
     """
 
     target: Path
@@ -59,13 +66,15 @@ class DenoisedFile:
     lines: Sequence[str] = ()
     errors: list[ErrorMap] = field(default_factory=list)
     certificate: FileCertificate = field(default_factory=FileCertificate)
+    biases: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         errors = [one.line() for one in self.errors]
         notes = "; ".join(note for note in (*self.notes, str(self.counts), *errors) if note)
         bracket = f" ({notes})" if notes else ""
         line = f"{self.target}{bracket}  {self.seconds:.1f} s"
-        return "\n".join([*self.lines, line, *self.certificate.lines()])
+        biases = [f"  {bias}" for bias in self.biases]
+        return "\n".join([*self.lines, line, *biases, *self.certificate.lines()])
 
 
 @dataclass
@@ -262,17 +271,35 @@ class FileDenoiser:
                         results[number][...] = noisy.array
                         done.errors.append(ErrorMap.unknown_of(noisy.array.shape))
                         continue
-                    done.counts += model.denoise_into(
-                        results[number], noisy, options, advance, marks
-                    )
+                    result = results[number]
+                    if options.unbias:
+                        self._write_unbiased(result, noisy, advance, marks, done)
+                        continue
+                    done.counts += model.denoise_into(result, noisy, options, advance, marks)
                     if options.errors:
-                        done.errors.append(errors_of(model, noisy, results[number], options))
+                        done.errors.append(errors_of(model, noisy, result, options))
                     if self.certify is not None:
                         done.certificate.add(
-                            certificates_of(model, noisy, results[number], options, self.certify)
+                            certificates_of(model, noisy, result, options, self.certify)
                         )
         finally:
             self.progress.remove_task(task)
+
+    def _write_unbiased(
+        self,
+        result: np.ndarray,
+        noisy: NoisyArray,
+        advance: Any,
+        marks: np.ndarray | None,
+        done: DenoisedFile,
+    ) -> None:
+        """Denoise an array without its bias, see `denoise_unbiased`; `done` gets the facts."""
+        model, options = self.model, self.options
+        unbiased = denoise_unbiased(model, result, noisy, options, advance, marks)
+        done.counts += unbiased.counts
+        done.biases += unbiased.lines
+        if self.certify is not None:
+            done.certificate.add(certificates_of_pair(model, unbiased.pair, options, self.certify))
 
     def denoise_halves(self, first: Job, second: Job) -> DenoisedFile:
         """Denoise two halves of a specimen and write the mean of the results like the first.
@@ -300,8 +327,12 @@ class FileDenoiser:
         lines: list[str] = []
         types = self._types_of_halves(pictures[0], lines)
         # One decision for both halves and all arrays.
-        dtype = "float32" if "float32" in types else "keep"
-        options = replace(self.options, label_images="denoise", dtype=dtype, errors=False)
+        unbias = self.options.unbias
+        unrounded = "float32" in types or (unbias and pictures[0].floats)
+        dtype = "float32" if unrounded else "keep"
+        options = replace(
+            self.options, label_images="denoise", dtype=dtype, errors=False, unbias=False
+        )
         of_halves = replace(self, options=options, series={}, certify=None)
         with _explained_errors(first.source, target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -312,12 +343,21 @@ class FileDenoiser:
                     half = Job(job.source, Path(folder, f"{number}{ending(target)}"), job.part)
                     denoised.append(of_halves.denoise(half, pictures[1 - number]))
                     results.append(opened(half.target, half.part))
-                _write_mean(first, pictures[0], results, types)
+                pairs: list[CapturePair] = []
+                if unbias or self.certify is not None:
+                    pairs = self._pairs_of_halves(pictures, results)
+                biases: list[str] = []
+                corrected: list[CapturePair] = []
+                for pair in pairs if unbias else ():
+                    unbiased = unbiased_halves(self.model, pair, options)
+                    corrected.append(unbiased.pair)
+                    biases += unbiased.lines
+                _write_mean(first, pictures[0], results, types, corrected)
                 errors = []
                 if self.options.errors:
                     errors = self._errors_of_halves(pictures, results, options)
                     write_errors(target, errors)
-                certificate = self._certificate_of_halves(pictures, results, options)
+                certificate = self._certificate_of_halves(corrected or pairs, options)
                 if certificate.pages:
                     certificate.source = f"{first.source.name}, {second.source.name}"
                     certificate.write(target)
@@ -329,23 +369,30 @@ class FileDenoiser:
         counts = denoised[0].counts + denoised[1].counts
         seconds = time.perf_counter() - started
         notes = denoised[0].notes
-        return DenoisedFile(
-            target, notes, counts, marks, seconds, lines, errors=errors, certificate=certificate
-        )
+        done = DenoisedFile(target, notes, counts, marks, seconds, lines, errors, certificate)
+        done.biases = biases
+        return done
 
-    def _certificate_of_halves(
-        self, pictures: Sequence[Picture], results: Sequence[Picture], options: DenoiseOptions
-    ) -> FileCertificate:
-        """Return the certificate of two denoised halves; without pages where none is asked for."""
-        certificate = FileCertificate()
-        if self.certify is None:
-            return certificate
+    def _pairs_of_halves(
+        self, pictures: Sequence[Picture], results: Sequence[Picture]
+    ) -> list[CapturePair]:
+        """Return the arrays of two halves, each with its result."""
+        pairs: list[CapturePair] = []
         for number, values in enumerate(pictures[0].values):
             noisy = NoisyArray.of(values, pictures[0].read_as(values, self.asked))
             other = replace(noisy, array=in_unit_of(values, pictures[1].values[number]))
             denoised = [in_unit_of(values, result.values[number]) for result in results]
-            pair = list(zip((noisy, other), denoised, strict=True))
-            certificate.add(certificates_of_pair(self.model, pair, options, self.certify))
+            pairs.append(list(zip((noisy, other), denoised, strict=True)))
+        return pairs
+
+    def _certificate_of_halves(
+        self, pairs: Sequence[CapturePair], options: DenoiseOptions
+    ) -> FileCertificate:
+        """Return the certificate of two denoised halves; without pages where none is asked for."""
+        certificate = FileCertificate()
+        if self.certify is not None:
+            for pair in pairs:
+                certificate.add(certificates_of_pair(self.model, pair, options, self.certify))
         return certificate
 
     def _errors_of_halves(
@@ -380,9 +427,13 @@ def _capture_of(source: Path, values: Values, number: int, second: Picture) -> n
 
 
 def _write_mean(
-    job: Job, picture: Picture, results: Sequence[Picture], types: Sequence[Any]
+    job: Job,
+    picture: Picture,
+    results: Sequence[Picture],
+    types: Sequence[Any],
+    corrected: Sequence[CapturePair],
 ) -> None:
-    """Write the mean of two denoised halves as a file like the first half."""
+    """Write the mean of two denoised halves, or of corrected ones, as a file like the first."""
     with (
         replacing(job.target, folder=job.source.is_dir()) as temporary,
         picture.written(temporary, types) as means,
@@ -393,6 +444,8 @@ def _write_mean(
             unit = picture.values[number].unit
             if first.unit != unit:  # floats of FITS are stored in the unit itself
                 mean[...] = rescaled(mean, first.unit, unit)
+            if corrected:
+                store_mean(mean, corrected[number])
 
 
 @contextmanager

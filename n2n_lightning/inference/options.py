@@ -23,6 +23,7 @@ class DenoiseOptions:
     Attributes:
         tile, batch, tta, scale, black, strength, uneven, outliers, outlier_map, errors, dtype: see
             `TrainedDenoiser.denoise`.
+        unbias: take the bias against brightness out of the result, see `unbiasing`.
         mosaic: RGGB, BGGR, GRBG, GBRG, none, or auto: as the file states.
         label_images: copy or denoise label images and masks.
         axes: letters of the axes of arrays in files (axes.LETTERS); None: not said.
@@ -38,6 +39,7 @@ class DenoiseOptions:
     outliers: str = "auto"
     outlier_map: bool = False
     errors: bool = False
+    unbias: bool = False
     dtype: str = "auto"
     mosaic: str = "auto"
     label_images: str = "copy"
