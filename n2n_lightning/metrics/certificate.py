@@ -10,7 +10,7 @@ not contain, says what is there. That f(y1) is right on average where it has a v
 that each true brightness is: shrinkage towards the mean is not seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,20 +142,26 @@ class Certificate:
             said: the verdict.
             group: of the lines; empty: all.
         """
-        return sum(line.verdict == said and group in ("", line.group) for line in self.lines)
+        number = 0
+        for line in self.lines:
+            of_group = not group or line.group == group
+            number += of_group and line.verdict == said
+        return number
 
     def line(self) -> str:
         """Describe it in a line."""
-        measured = len(self.lines) - self.count(UNMEASURABLE)
-        said = f"{self.count(HOLDS)} of {measured} quantities hold within {self.tolerance:.3g}"
+        left_out = self.count(UNMEASURABLE)
+        measured = len(self.lines) - left_out
+        held = self.count(HOLDS)
+        said = f"{held} of {measured} quantities hold within {self.tolerance:.3g}"
         failed = [line for line in self.lines if line.verdict == FAILS]
         open_lines = self.count(UNKNOWN)
         if open_lines:
             said += f", {open_lines} cannot be told"
         if failed:
             worst = max(failed, key=lambda line: abs(line.value))
-            said += f", {len(failed)} do not (most: {worst.name}, {worst.value:+.1%})"
-        left_out = self.count(UNMEASURABLE)
+            most = f"most: {worst.name}, {worst.value:+.1%}"
+            said += f", {len(failed)} do not ({most})"
         if left_out:
             said += f"; {left_out} not measurable"
         return said
@@ -198,17 +204,18 @@ def certify(
     (0, True)
     """
     certificate = Certificate(tolerance, captures=len(captures))
-    noisy = [np.float64(image) for image in captures[:2]]
-    denoised = [np.float64(image) for image in results[:2]]
+    noisy = [np.asarray(image, np.float64) for image in captures[:2]]
+    denoised = [np.asarray(image, np.float64) for image in results[:2]]
     channels = len(noisy[0])
     for channel in range(channels):
         prefix = f"channel {channel}: " if channels > 1 else ""
-        of_channel = Comparison(
-            [image[channel] for image in noisy], [image[channel] for image in denoised], prefix
-        )
+        planes = [image[channel] for image in noisy]
+        denoised_planes = [image[channel] for image in denoised]
+        of_channel = Comparison(planes, denoised_planes, prefix)
         variance = None
         if noise is not None and noise.measurable:
-            variance = float(noise.a[channel] + noise.b[channel] * noise.brightness[channel])
+            from_photons = noise.b[channel] * noise.brightness[channel]
+            variance = float(noise.a[channel] + from_photons)
         error = 0.0 if noise is None else noise.standard_error
         of_channel.brightness(certificate)
         of_channel.regions(certificate, labels)
@@ -262,64 +269,71 @@ class Comparison:
             certificate.leave_out("brightness", name, "the result has one value")
             return
         quantiles = np.linspace(0, 1, BINS + 1)
-        edges: np.ndarray = np.unique(np.quantile(self.result[self.known], quantiles))
-        inner = edges[1:-1]
+        every_edge = np.quantile(self.result[self.known], quantiles)
+        inner = np.unique(every_edge)[1:-1]
         for number in range(len(inner) + 1):
             sums = []
             for result, other in self._crossed():
-                inside = self.known & (np.searchsorted(inner, result, side="right") == number)
-                sums.append(_sums_of_blocks([result, result - other], inside))
+                bins = np.searchsorted(inner, result, side="right")
+                inside = self.known & (bins == number)
+                of_pair = _sums_of_blocks([result, result - other], inside)
+                sums.append(of_pair)
             total, difference, count = np.sum(sums, 0)
-            if not count.sum():
+            values = count.sum()
+            if not values:
                 continue
-            mean = total.sum() / count.sum()
+            mean = total.sum() / values
             value, interval = _ratio(difference, count * self.relative_to(mean))
             where = f"{self.prefix}bias at brightness {mean:.4g}"
-            certificate.add("brightness", where, value, interval, f"{int(count.sum())} values")
+            remark = f"{int(values)} values"
+            certificate.add("brightness", where, value, interval, remark)
 
-    def _crossed(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return each result with the capture that it does not know."""
-        return [(self.results[0], self.captures[1]), (self.results[1], self.captures[0])]
+    def _crossed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield each result with the capture that it does not know."""
+        others = reversed(self.captures)
+        yield from zip(self.results, others, strict=True)
 
     def regions(self, certificate: Certificate, labels: np.ndarray | None) -> None:
         """Add the sum of each region."""
-        chosen = labels is None
+        how = "given"
         if labels is None:
-            labels = chosen_regions(np.where(self.known, self.result, np.nan))
-        how = "chosen by brightness" if chosen else "given"
-        difference = np.mean(self.results, 0) - np.mean(self.captures, 0)
+            seen = np.where(self.known, self.result, np.nan)
+            labels = chosen_regions(seen)
+            how = "chosen by brightness"
+        difference = self.result - np.mean(self.captures, 0)
         for region in np.unique(labels[labels > 0]):
-            inside = self.known & (labels == region)
             name = f"{self.prefix}sum of region {region}"
+            inside = self.known & (labels == region)
             total, of_difference, count = _sums_of_blocks([self.result, difference], inside, 8)
             counted = count > 0
             if counted.sum() < LEAST_PARTS:
                 certificate.leave_out("regions", name, "the region is too small")
                 continue
-            mean = float(total.sum() / count.sum())
+            pixels = count.sum()
+            mean = float(total.sum() / pixels)
             relative = count[counted] * self.relative_to(mean)
             value, interval = _ratio(of_difference[counted], relative)
-            remark = f"{how}: {int(count.sum())} pixels, mean {mean:.4g}"
+            remark = f"{how}: {int(pixels)} pixels, mean {mean:.4g}"
             certificate.add("regions", name, value, interval, remark)
 
     def points(self, certificate: Certificate) -> None:
         """Add flux and width of points."""
         stack = PointStack()
-        pairs = list(zip(self.captures, self.results, strict=True))
         # places from one capture, values from the other: noise chooses no place by its own values
-        of_places = self.results[::-1]
-        for (capture, result), places_of in zip(pairs, of_places, strict=True):
-            seen = np.where(self.known, places_of, np.nan)
+        of_places = reversed(self.results)
+        for capture, result, other in zip(self.captures, self.results, of_places, strict=True):
+            seen = np.where(self.known, other, np.nan)
             for row, column in find_points(seen):
                 stack.add(capture, result, row, column)
-        for quantity in ("flux", "width"):
+        count = len(stack)
+        for quantity, measure in (("flux", stack.flux), ("width", stack.width)):
             name = f"{self.prefix}{quantity} of points"
-            if len(stack) < LEAST_PARTS:
-                reason = f"{len(stack)} points are in the image, and {LEAST_PARTS} are needed"
+            if count < LEAST_PARTS:
+                reason = f"{count} points are in the image, and {LEAST_PARTS} are needed"
                 certificate.leave_out("points", name, reason)
                 continue
-            value, interval = stack.flux() if quantity == "flux" else stack.width()
-            certificate.add("points", name, value, interval, f"{len(stack)} points")
+            value, interval = measure()
+            certificate.add("points", name, value, interval, f"{count} points")
 
     def histogram(
         self, certificate: Certificate, variance: float | None, relative_error: float
@@ -335,13 +349,11 @@ class Comparison:
         if not self.paired and variance is None:
             certificate.leave_out("histogram", name, "needs a second capture or the noise")
             return
-        first = self.captures[0]
-        last = self.captures[len(self.captures) - 1]
-        result = self.results[0]
-        other_result = self.results[len(self.results) - 1]
-        center = float(np.mean(self.result[self.known])) if self.known.any() else 0.0
-        of_data = (first - center) * (last - center)
-        of_result = (result - center) * (other_result - center)
+        center = 0.0
+        if self.known.any():
+            center = float(np.mean(self.result[self.known]))
+        of_data = _product_of_ends(self.captures, center)
+        of_result = _product_of_ends(self.results, center)
         from_noise = 0.0
         if not self.paired:
             assert variance is not None
@@ -354,9 +366,9 @@ class Comparison:
         value, interval = _ratio(difference, power)
         extra = QUANTILE * from_noise * count.sum() / power.sum()
         low, high = interval
-        ends = [_root(low - extra), _root(high + extra)]
+        ends = (_root(low - extra), _root(high + extra))
         remark = "" if self.paired else "less the noise that was measured in the picture"
-        certificate.add("histogram", name, _root(value), (ends[0], ends[1]), remark)
+        certificate.add("histogram", name, _root(value), ends, remark)
 
     def spectrum(self, certificate: Certificate) -> None:
         """Add the gain of bands of frequency, and the resolution."""
@@ -371,19 +383,18 @@ class Comparison:
             reason = f"the image has {len(tiles)} tiles of {TILE_SIDE} pixels"
             certificate.leave_out("spectrum", name, reason)
             return
-        cross_of_data, cross_of_result, power_of_data, _ = tiles.swapaxes(0, 1)
         for band in range(FREQUENCY_BANDS):
             low = band / (2 * FREQUENCY_BANDS)
             high = (band + 1) / (2 * FREQUENCY_BANDS)
             where = f"{self.prefix}gain at {low:.3f} to {high:.3f} per pixel"
-            of_data = cross_of_data[:, band]
-            value, interval = _ratio(cross_of_result[:, band] - of_data, of_data)
-            error = (interval[1] - interval[0]) / 2
-            signal = of_data.sum() / max(power_of_data[:, band].sum(), 1e-30)
-            if not (of_data.sum() > 0 and np.isfinite(error)):
+            of_data, of_result, power, _ = tiles[:, :, band].T
+            value, interval = _ratio(of_result - of_data, of_data)
+            signal = of_data.sum()
+            if not (signal > 0 and np.isfinite(interval).all()):
                 certificate.leave_out("spectrum", where, "the noise hides these frequencies")
                 continue
-            remark = f"{signal:.0%} of the data's power is signal"
+            share = signal / max(power.sum(), 1e-30)
+            remark = f"{share:.0%} of the data's power is signal"
             certificate.add("spectrum", where, value, interval, remark)
         self._resolution(certificate, tiles)
 
@@ -395,20 +406,27 @@ class Comparison:
         """
         tiles = []
         height, width = self.known.shape
-        for top in range(0, height - TILE_SIDE + 1, TILE_SIDE // 2):
-            for left in range(0, width - TILE_SIDE + 1, TILE_SIDE // 2):
+        step = TILE_SIDE // 2
+        for top in range(0, height - TILE_SIDE + 1, step):
+            for left in range(0, width - TILE_SIDE + 1, step):
                 where = (slice(top, top + TILE_SIDE), slice(left, left + TILE_SIDE))
-                if not self.known[where].all():
-                    continue
-                first, second = (image[where] for image in self.captures)
-                of_data = shells(first, second, FREQUENCY_BANDS)
-                crossed = []
-                for result, other in self._crossed():
-                    crossed.append(shells(result[where], other[where], FREQUENCY_BANDS))
-                of_result = np.mean(crossed, 0)
-                data_power = (of_data[:, 1] + of_data[:, 2]) / 2
-                tiles.append([of_data[:, 0], of_result[:, 0], data_power, of_result[:, 1]])
+                if self.known[where].all():
+                    spectra = self._spectra_of_tile(where)
+                    tiles.append(spectra)
         return np.array(tiles)
+
+    def _spectra_of_tile(self, where: tuple[slice, slice]) -> list[np.ndarray]:
+        """Return the spectra of one tile, in the order of `_tiles`."""
+        first, second = self.captures
+        of_data = shells(first[where], second[where], FREQUENCY_BANDS)
+        cross, power_of_first, power_of_second = of_data.T
+        crossed = []
+        for result, other in self._crossed():
+            of_pair = shells(result[where], other[where], FREQUENCY_BANDS)
+            crossed.append(of_pair)
+        cross_of_result, power_of_result, _ = np.mean(crossed, 0).T
+        power = (power_of_first + power_of_second) / 2
+        return [cross, cross_of_result, power, power_of_result]
 
     def _resolution(self, certificate: Certificate, tiles: np.ndarray) -> None:
         """Add the frequency at which the Fourier ring correlation falls below its threshold.
@@ -424,26 +442,38 @@ class Comparison:
             return
         ratios = []
         for _ in range(RESAMPLES_OF_TILES):
-            drawn = tiles[draws.integers(0, len(tiles), len(tiles))].sum(0)
-            data, result = _ring_resolutions(drawn)
-            ratios.append(result / max(data, 1e-6) - 1)
+            drawn = draws.integers(0, len(tiles), len(tiles))
+            sums = tiles[drawn].sum(0)
+            data, result = _ring_resolutions(sums)
+            ratio = result / max(data, 1e-6)
+            ratios.append(ratio - 1)
         low, high = np.percentile(ratios, (2.5, 97.5))
-        remark = (
-            f"{THRESHOLD} at {of_data:.3f} per pixel in the data, {of_result:.3f} in the result"
-        )
+        in_data = f"{THRESHOLD} at {of_data:.3f} per pixel in the data"
+        remark = f"{in_data}, {of_result:.3f} in the result"
         ends = (float(low), float(high))
-        certificate.add("resolution", name, of_result / of_data - 1, ends, remark)
+        value = of_result / of_data - 1
+        certificate.add("resolution", name, value, ends, remark)
 
 
 def _ring_resolutions(sums: np.ndarray) -> tuple[float, float]:
     """Return the resolution of captures and results, from sums (4, FREQUENCY_BANDS) of tiles."""
     cross, cross_of_result, power, power_of_result = sums
-    frequencies = [(band + 0.5) / (2 * FREQUENCY_BANDS) for band in range(FREQUENCY_BANDS)]
+    middles = np.arange(FREQUENCY_BANDS) + 0.5
+    frequencies = (middles / (2 * FREQUENCY_BANDS)).tolist()
     correlation = cross / np.maximum(power, 1e-30)
     product = np.maximum(power * power_of_result, 1e-60)
     squared = np.maximum(cross_of_result, 0) ** 2 / product
     of_data = resolution(frequencies, correlation.tolist())
-    return of_data, resolution(frequencies, squared.tolist())
+    of_result = resolution(frequencies, squared.tolist())
+    return of_data, of_result
+
+
+def _product_of_ends(images: Sequence[np.ndarray], center: float) -> np.ndarray:
+    """Return the first image times the last, both less a value: of a single one its square."""
+    first = images[0]
+    last = images[len(images) - 1]
+    product: np.ndarray = (first - center) * (last - center)
+    return product
 
 
 def _root(ratio: float) -> float:
@@ -460,7 +490,9 @@ def _sums_of_blocks(
     sums = []
     for image in (*images, np.ones(inside.shape)):
         counted = np.where(inside, image, 0)
-        sums.append(cut_blocks(np.pad(counted, padding), side).sum((1, 3)).ravel())
+        padded = np.pad(counted, padding)
+        of_blocks = cut_blocks(padded, side).sum((1, 3))
+        sums.append(of_blocks.ravel())
     return np.array(sums)
 
 
@@ -476,8 +508,10 @@ def _ratio(difference: np.ndarray, reference: np.ndarray) -> tuple[float, tuple[
         return np.nan, (-np.inf, np.inf)
     value = float(difference.sum()) / total
     deviations = difference[counted] - value * reference[counted]
-    error = np.sqrt((deviations**2).sum() * parts / (parts - 1)) / total
-    return value, (value - QUANTILE * float(error), value + QUANTILE * float(error))
+    squares = (deviations**2).sum()
+    error = float(np.sqrt(squares * parts / (parts - 1)) / total)
+    half = QUANTILE * error
+    return value, (value - half, value + half)
 
 
 def chosen_regions(result: np.ndarray) -> np.ndarray:
@@ -494,14 +528,17 @@ def chosen_regions(result: np.ndarray) -> np.ndarray:
 
     known = np.isfinite(result)
     labels = np.zeros(result.shape, np.int64)
-    if not known.any() or not np.ptp(result[known]) > 0:
+    values = result[known]
+    if not len(values) or not np.ptp(values) > 0:
         return labels
-    smooth = gaussian_filter(np.where(known, result, np.median(result[known])), 2)
-    bright = known & (smooth > threshold_otsu(smooth[known]))
-    areas, count = label(bright)
+    filled = np.where(known, result, np.median(values))
+    smooth = gaussian_filter(filled, 2)
+    limit = threshold_otsu(smooth[known])
+    areas, count = label(known & (smooth > limit))
     sizes = np.bincount(areas.ravel(), minlength=count + 1)
     sizes[0] = 0
-    for number, area in enumerate(np.argsort(-sizes)[:MOST_REGIONS], 1):
+    largest = np.argsort(-sizes)[:MOST_REGIONS]
+    for number, area in enumerate(largest, 1):
         if sizes[area] >= LEAST_AREA:
             labels[areas == area] = number
     return labels
@@ -518,20 +555,30 @@ class Unbias:
     """
 
     def __init__(self, results: Sequence[np.ndarray], captures: Sequence[np.ndarray]) -> None:
-        result = np.concatenate([np.float64(image).ravel() for image in results])
-        capture = np.concatenate([np.float64(image).ravel() for image in captures])
+        result = _flat_values(results)
+        capture = _flat_values(captures)
         known = np.isfinite(result + capture)
         result = result[known]
+        capture = capture[known]
         order = np.argsort(result, kind="stable")
-        levels, counts, means = _level_means(result[order], capture[known][order])
+        levels, counts, means = _level_means(result[order], capture[order])
         self.levels = levels
         self.values = isotonic_regression(means, weights=counts).x
 
     def __call__(self, result: np.ndarray) -> np.ndarray:
         """Return a result without the bias; beyond the levels of the fit it is shifted."""
-        inside = np.clip(result, self.levels[0], self.levels[len(self.levels) - 1])
-        corrected: np.ndarray = np.interp(inside, self.levels, self.values) + result - inside
+        darkest = self.levels.min()
+        brightest = self.levels.max()
+        inside = np.clip(result, darkest, brightest)
+        expected = np.interp(inside, self.levels, self.values)
+        corrected: np.ndarray = expected + result - inside
         return corrected
+
+
+def _flat_values(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the values of all images, (values,), float64."""
+    flat = [np.asarray(image, np.float64).ravel() for image in images]
+    return np.concatenate(flat)
 
 
 LEVELS = 64  # of an isotonic curve: each is the mean of as many pixels
@@ -541,8 +588,10 @@ def _level_means(
     result: np.ndarray, capture: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean results, numbers and mean captures of groups of sorted pixels."""
-    starts = np.linspace(0, len(result), min(LEVELS, len(result)) + 1).astype(int)[:-1]
-    counts = np.diff([*starts, len(result)])
+    groups = min(LEVELS, len(result))
+    edges = np.linspace(0, len(result), groups + 1).astype(int)
+    starts = edges[:-1]
+    counts = np.diff(edges)
     levels = np.add.reduceat(result, starts) / counts
     means = np.add.reduceat(capture, starts) / counts
     levels, first = np.unique(levels, return_index=True)

@@ -346,14 +346,14 @@ class Gratings:
         """
         if min(residual.shape) < self.side:
             return
-        of_residual = self._cut(residual)
-        of_result = self._cut(shown)
+        of_residual = self._grid_of_windows(residual)
+        of_result = self._grid_of_windows(shown)
         for row in range(len(of_residual)):
             spectra = self._spectra(of_residual[row])
             spectra_of_result = self._spectra(of_result[row])
             yield from self._strong(row, spectra, spectra_of_result, least)
 
-    def _cut(self, image: np.ndarray) -> np.ndarray:
+    def _grid_of_windows(self, image: np.ndarray) -> np.ndarray:
         """Return the windows of an image (H, W), (rows, columns, side, side)."""
         sides = (self.side, self.side)
         every = np.lib.stride_tricks.sliding_window_view(image, sides)
