@@ -28,33 +28,41 @@ def find_points(image: np.ndarray) -> list[tuple[int, int]]:
     known = np.isfinite(image)
     if not known.any():
         return []
-    filled = np.where(known, image, np.median(image[known]))
+    typical = np.median(image[known])
+    filled = np.where(known, image, typical)
     filtered = gaussian_filter(filled, 1) - gaussian_filter(filled, 3)
-    spread = 1.4826 * float(np.median(abs(filtered - np.median(filtered))))
+    distances = abs(filtered - np.median(filtered))
+    spread = 1.4826 * float(np.median(distances))
+    least = max(SIGNIFICANT * spread, 0)
     highest = maximum_filter(filtered, 2 * STAMP + 1) == filtered
-    peaks = highest & (filtered > SIGNIFICANT * spread) & (filtered > 0)
-    height, width = image.shape
+    peaks = highest & (filtered > least)
     points = []
     order = np.argsort(-filtered[peaks])
     for row, column in np.argwhere(peaks)[order]:
-        inside = STAMP <= row < height - STAMP and STAMP <= column < width - STAMP
-        if not inside:
-            continue
         stamp = _stamp(image, row, column)
-        if np.isfinite(stamp).all() and _root_mean_square_radius(stamp) < MOST_RADIUS:
+        if stamp.shape != (2 * STAMP + 1, 2 * STAMP + 1):
+            continue  # at the edge of the image
+        if not np.isfinite(stamp).all():
+            continue
+        if _root_mean_square_radius(stamp) < MOST_RADIUS:
             points.append((int(row), int(column)))
     return points[:MOST_POINTS]
 
 
 def _stamp(image: np.ndarray, row: int, column: int) -> np.ndarray:
     """Return the square around a point."""
-    rows = slice(row - STAMP, row + STAMP + 1)
-    return image[rows, column - STAMP : column + STAMP + 1]
+    return image[_around(row), _around(column)]
+
+
+def _around(middle: int) -> slice:
+    """Return a side of the square around a point, cut off at the edges of the image."""
+    first = max(middle - STAMP, 0)
+    return slice(first, middle + STAMP + 1)
 
 
 def _distance_from_middle() -> np.ndarray:
-    rows, columns = np.mgrid[-STAMP : STAMP + 1, -STAMP : STAMP + 1]
-    distance: np.ndarray = np.hypot(rows, columns)
+    offsets = np.arange(-STAMP, STAMP + 1)
+    distance: np.ndarray = np.hypot(offsets[:, None], offsets)
     return distance
 
 
@@ -63,7 +71,8 @@ def _without_background(stamps: np.ndarray) -> np.ndarray:
     inner, outer = BACKGROUND_RING
     distance = _distance_from_middle()
     ring = (distance >= inner) & (distance <= outer)
-    background = (stamps * ring).sum((-2, -1), keepdims=True) / ring.sum()
+    total = (stamps * ring).sum((-2, -1), keepdims=True)
+    background = total / ring.sum()
     difference: np.ndarray = stamps - background
     return difference
 
@@ -72,12 +81,28 @@ def _root_mean_square_radius(stamp: np.ndarray) -> float:
     """Return the root mean square radius of a point within the aperture; NaN of a dark one."""
     values = _without_background(stamp)
     distance = _distance_from_middle()
-    inside = distance <= APERTURE
-    flux = float((values * inside).sum())
+    counted = values * (distance <= APERTURE)
+    flux = float(counted.sum())
     if not flux > 0:
         return np.nan
-    power = float((values * inside * distance**2).sum()) / flux
+    moments = counted * distance**2
+    power = float(moments.sum()) / flux
     return float(np.sqrt(power)) if power > 0 else np.nan
+
+
+def _fluxes(stamps: np.ndarray) -> np.ndarray:
+    """Return the flux of each stamp (stamps, rows, columns) within the aperture."""
+    inside = _distance_from_middle() <= APERTURE
+    counted = _without_background(stamps) * inside
+    fluxes: np.ndarray = counted.sum((1, 2))
+    return fluxes
+
+
+def _ratio_of_widths(captures: np.ndarray, results: np.ndarray) -> float:
+    """Return the relative difference of the width of the mean of stamps."""
+    width = _root_mean_square_radius(captures.mean(0))
+    width_of_results = _root_mean_square_radius(results.mean(0))
+    return width_of_results / width - 1
 
 
 @dataclass
@@ -101,39 +126,37 @@ class PointStack:
             capture, result: (H, W).
             row, column: of the point.
         """
-        self.captures.append(_stamp(capture, row, column))
-        self.results.append(_stamp(result, row, column))
+        of_capture = _stamp(capture, row, column)
+        of_result = _stamp(result, row, column)
+        self.captures.append(of_capture)
+        self.results.append(of_result)
 
     def flux(self) -> tuple[float, tuple[float, float]]:
         """Return the relative difference of the summed flux, and its 95% interval."""
-        inside = _distance_from_middle() <= APERTURE
-        of_data = (_without_background(np.array(self.captures)) * inside).sum((1, 2))
-        of_result = (_without_background(np.array(self.results)) * inside).sum((1, 2))
+        of_data = _fluxes(np.array(self.captures))
+        of_result = _fluxes(np.array(self.results))
         total = float(of_data.sum())
         if not total > 0:
             return np.nan, (-np.inf, np.inf)
         value = float(of_result.sum()) / total - 1
         deviations = of_result - (1 + value) * of_data
+        squares = (deviations**2).sum()
         count = len(self)
-        error = float(np.sqrt((deviations**2).sum() * count / (count - 1))) / total
-        return value, (value - QUANTILE * error, value + QUANTILE * error)
+        error = float(np.sqrt(squares * count / (count - 1))) / total
+        half = QUANTILE * error
+        return value, (value - half, value + half)
 
     def width(self) -> tuple[float, tuple[float, float]]:
         """Return the relative difference of the width of the mean point, and its 95% interval."""
         data = np.array(self.captures)
         results = np.array(self.results)
-        value = (
-            _root_mean_square_radius(results.mean(0)) / _root_mean_square_radius(data.mean(0)) - 1
-        )
+        value = _ratio_of_widths(data, results)
         draws = np.random.default_rng(0)
         ratios = []
         for _ in range(RESAMPLES_OF_POINTS):
             drawn = draws.integers(0, len(self), len(self))
-            ratios.append(
-                _root_mean_square_radius(results[drawn].mean(0))
-                / _root_mean_square_radius(data[drawn].mean(0))
-                - 1
-            )
+            ratio = _ratio_of_widths(data[drawn], results[drawn])
+            ratios.append(ratio)
         if not np.isfinite(ratios).all():
             return value, (-np.inf, np.inf)
         low, high = np.percentile(ratios, (2.5, 97.5))
