@@ -47,7 +47,7 @@ class AddedChanges:
         height, width = size[-2:]
         discs = max(1, round(DISCS * height * width / WINDOW))
         shape = (len(frames), discs)
-        masks = _discs(shape, size, draws)
+        masks = _soft_discs(shape, size, draws)
         in_window = torch.rand(len(frames), 1, generator=draws) < self.share
         present = in_window & (torch.rand(shape, generator=draws) < 0.5)
         strengths = _log_uniform(STRENGTHS, shape, draws)
@@ -72,7 +72,7 @@ def _log_uniform(
     return (low + (high - low) * u).exp()
 
 
-def _discs(shape: tuple[int, int], size: tuple[int, ...], draws: torch.Generator) -> Tensor:
+def _soft_discs(shape: tuple[int, int], size: tuple[int, ...], draws: torch.Generator) -> Tensor:
     """Draw discs, or balls, with soft edges: (B, discs, H, W) or (B, discs, D, H, W)."""
     ones = [1] * len(size)
     radii = _log_uniform(RADII, shape, draws)

@@ -90,17 +90,20 @@ class PageInput:
         """
         if not rows and not columns:
             return self
-        height, width, _ = self.array.shape
+        height, width, channels = self.array.shape
+        way = (rows, columns)
         gaps = shifted(np.zeros((height, width)), rows, columns)
-        invalid = np.repeat(np.isnan(gaps)[..., None], self.array.shape[2], 2)
+        missing = np.isnan(gaps)[..., None]
+        invalid = np.repeat(missing, channels, 2)
         if self.invalid is not None:
-            invalid |= np.roll(self.invalid, (rows, columns), (0, 1))
+            invalid |= np.roll(self.invalid, way, (0, 1))
         points = self.outliers
         if points is not None:
             points = points + np.array([0, rows, columns])
-            inside_page = (points[:, 1:] >= 0) & (points[:, 1:] < (height, width))
+            places = points[:, 1:]
+            inside_page = (places >= 0) & (places < (height, width))
             points = points[inside_page.all(1)]
-        array = np.roll(self.array, (rows, columns), (0, 1))
+        array = np.roll(self.array, way, (0, 1))
         return PageInput(array, invalid, points)
 
 

@@ -157,7 +157,8 @@ def _change_of_faint_region(sample: Sample) -> str | None:
     removed = np.sqrt(residual_power)
     means = np.nanmean(source, axis=1)
     before = np.nanmean(result, axis=1)
-    after = np.nanmean(np.rint(result), axis=1)
+    rounded = np.rint(result)
+    after = np.nanmean(rounded, axis=1)
     change = np.abs(after - before)
     noticed = change > _noticeable(means, result.shape[1])
     faint = (removed > 0) & (removed < FAINT)
@@ -166,7 +167,8 @@ def _change_of_faint_region(sample: Sample) -> str | None:
     if not changed.any():
         return None
     relative = change / np.maximum(np.abs(means), 1e-9)
-    worst = int(np.argmax(np.where(changed, relative, 0)))
+    relative[~changed] = 0
+    worst = int(np.argmax(relative))
     return f"change the mean of a faint region from {before[worst]:.3g} to {after[worst]:.3g}"
 
 
@@ -263,8 +265,11 @@ def sampled(model: Any, noisy: NoisyArray, options: DenoiseOptions) -> Sample | 
     sign = np.random.default_rng(0).choice([-1.0, 1.0], blocks.shape)
     if model.sees_middle:  # its frame alone is perturbed, and copies of it at the ends of a movie
         middle = len(blocks) // 2
-        own = [np.array_equal(frame, blocks[middle]) for frame in blocks]
-        sign = np.array(own).reshape(-1, *[1] * (len(blocks.shape) - 1)) * sign[middle]
+        own = sign[middle]
+        sign = np.zeros_like(sign)
+        for frame, values in enumerate(blocks):
+            if np.array_equal(values, blocks[middle]):
+                sign[frame] = own
     step = STEP * sample.removed
     return replace(
         sample,
@@ -378,7 +383,8 @@ def _block_places(size: Sequence[int]) -> list[tuple[slice, ...]]:
     for length, longest in zip(size, sides, strict=True):
         side = min(length, longest)
         sixteenth = length // 16 // side * side
-        starts = range(0, length - side + 1, max(side, sixteenth))
+        step = max(side, sixteenth)
+        starts = range(0, length - side + 1, step)
         along_axes.append([slice(start, start + side) for start in starts])
     return list(product(*along_axes))
 

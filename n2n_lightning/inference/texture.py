@@ -41,13 +41,20 @@ def put_back(page: Page, together: bool) -> None:
         together: the channels are colours and judged together, otherwise each by itself.
     """
     height, width = page.sink.shape[:2]
-    if (height // BLOCK_SIDE) * (width // BLOCK_SIDE) < FEWEST:
+    count = (height // BLOCK_SIDE) * (width // BLOCK_SIDE)
+    if count < FEWEST:
         return
     strips = page.strips(BLOCK_SIDE)
-    measured = [_measured(*page.both(strip), together) for strip in strips]
-    removed, left, bright = np.concatenate(measured, axis=2)
-    channels = zip(removed, left, bright, strict=True)
-    shares = np.stack([_share_removed(*blocks) for blocks in channels])
+    measured = []
+    for strip in strips:
+        before, after = page.both(strip)
+        measured.append(_measured(before, after, together))
+    of_page = np.concatenate(measured, axis=2)
+    removed = of_page[0]
+    of_channels = []
+    for blocks in of_page.swapaxes(0, 1):
+        of_channels.append(_share_removed(*blocks))
+    shares = np.stack(of_channels)
     if shares.min() == 1:
         return
     peaks = PEAK * np.sqrt(np.nan_to_num(removed))
@@ -88,11 +95,12 @@ def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> np.ndarr
 def _variance_without_slope(blocks: np.ndarray) -> np.ndarray:
     """Return the variance of blocks (..., pixels) less that of their linear slopes."""
     variance: np.ndarray = blocks.var(-1)
-    rows_and_columns = np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE].reshape(2, -1).astype(np.float32)
-    for coordinates in rows_and_columns:
+    rows_and_columns = np.mgrid[:BLOCK_SIDE, :BLOCK_SIDE]
+    for coordinates in rows_and_columns.reshape(2, -1).astype(np.float32):
         centred = coordinates - coordinates.mean()
+        power = (centred**2).sum()
         slope = blocks @ centred
-        variance -= slope**2 / (centred**2).sum() / centred.size
+        variance -= slope**2 / power / centred.size
     return variance
 
 
@@ -107,7 +115,8 @@ def _share_removed(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) ->
     """Return the share of the residual to remove from each block, (h, w): 1 where it is noise."""
     share = np.ones(removed.shape)
     # not beside missing pixels, or in graphics
-    known = np.isfinite(removed + left + bright) & (removed > TINY)
+    known = np.isfinite(removed + left + bright)
+    known &= removed > TINY
     if known.sum() < FEWEST:
         return share
     square = removed[known].astype(np.float64)
@@ -115,9 +124,11 @@ def _share_removed(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) ->
     usual = _usual_noise(light, square)
     texture = _rising(left[known] / square, *SURFACE)
     low, high = np.quantile(light, (0.02, 0.98))
-    strength = np.sqrt(square) / max(high - low, 1e-12)
+    contrast = max(high - low, 1e-12)
+    strength = np.sqrt(square) / contrast
     weak = 1 - _rising(strength, *STRONG)
-    restored = 1 - np.minimum(1, 2 * usual / square)
+    noise = np.minimum(1, 2 * usual / square)
+    restored = 1 - noise
     share[known] -= texture * weak * restored
     return share
 
@@ -130,20 +141,25 @@ def _usual_noise(light: np.ndarray, square: np.ndarray) -> np.ndarray:
     """
     from scipy.ndimage import percentile_filter
 
-    drawn = np.random.default_rng(0).permutation(len(square))[:MAX_BLOCKS]
-    by_light = drawn[np.argsort(light[drawn], kind="stable")]
+    shuffled = np.random.default_rng(0).permutation(len(square))
+    drawn = shuffled[:MAX_BLOCKS]
+    order = np.argsort(light[drawn], kind="stable")
+    by_light = drawn[order]
     sorted_light = light[by_light]
     sorted_square = square[by_light]
     base, slope = robust_noise_line(sorted_light, sorted_square)
     neighbours = max(1, round(NEAR * len(by_light)))
     percentile = percentile_filter(sorted_square, LOW, neighbours)
-    usual = np.maximum(base + slope * light, np.median(square))
-    return np.maximum(usual, np.interp(light, sorted_light, percentile))
+    of_line = base + slope * light
+    of_neighbours = np.interp(light, sorted_light, percentile)
+    usual = np.maximum(of_line, np.median(square))
+    return np.maximum(usual, of_neighbours)
 
 
 def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return 0 up to `low`, 1 from `high` on, and a linear ramp between them."""
-    return ((values - low) / (high - low)).clip(0, 1)
+    ramp = (values - low) / (high - low)
+    return ramp.clip(0, 1)
 
 
 def _interpolated(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
@@ -156,7 +172,8 @@ def _interpolated(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
 def _resampled(values: np.ndarray, pixels: np.ndarray, axis: int) -> np.ndarray:
     """Interpolate values of blocks linearly along an axis, at the given pixels of it."""
     last = values.shape[axis] - 1
-    position = ((pixels + 0.5) / BLOCK_SIDE - 0.5).clip(0, last)
+    of_blocks = (pixels + 0.5) / BLOCK_SIDE - 0.5
+    position = of_blocks.clip(0, last)
     low = position.astype(int)
     high = np.minimum(low + 1, last)
     part = along(position - low, axis, len(values.shape))
