@@ -102,7 +102,7 @@ def test_the_package_lists_its_commands_and_train_its_options(tmp_path):
         [*module, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
     assert "data=pairs data.noisy=FIRST data.target=SECOND" in shown
-    assert "data: course, images, movie, pairs, photos, single" in shown
+    assert "data: course, images, movie, pairs, photo_movies, photos, single" in shown
     assert "train_pairs: 2000" in shown
     assert not list(tmp_path.iterdir())
 

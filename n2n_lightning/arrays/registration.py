@@ -180,7 +180,8 @@ def way_onto(position: np.ndarray, onto: np.ndarray) -> tuple[int, int]:
     Returns:
         Whole rows and columns, for `shifted`.
     """
-    rows, columns = np.round(onto - position).astype(int).tolist()
+    way = np.round(onto - position)
+    rows, columns = way.astype(int).tolist()
     return rows, columns
 
 
@@ -276,10 +277,13 @@ def _error(first: np.ndarray, second: np.ndarray, way: np.ndarray) -> float:
     height, width = first.shape
     down = 2 * np.pi * np.fft.fftfreq(height)[:, None]
     right = 2 * np.pi * np.fft.fftfreq(width)[None]
-    phase = down * way[0] + right * way[1]
+    rows, columns = way
+    phase = down * rows + right * columns
     turned = second * np.exp(-1j * phase)
-    scene = (first * turned.conj()).real
-    noise = np.abs(first - turned) ** 2 / 2
+    product = first * turned.conj()
+    scene = product.real
+    distance = np.abs(first - turned)
+    noise = distance**2 / 2
     power = 2 * scene * noise + noise**2
     positive = np.maximum(power, 0)
     largest = 0.0

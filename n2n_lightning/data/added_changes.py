@@ -49,16 +49,18 @@ class AddedChanges:
         shape = (len(frames), discs)
         masks = _soft_discs(shape, size, draws)
         in_window = torch.rand(len(frames), 1, generator=draws) < self.share
-        present = in_window & (torch.rand(shape, generator=draws) < 0.5)
+        half = torch.rand(shape, generator=draws) < 0.5
         strengths = _log_uniform(STRENGTHS, shape, draws)
-        signs = torch.randint(2, shape, generator=draws) * 2 - 1
-        deviations = _noise(frames).cpu()[:, None]
-        amounts = present * signs * strengths * deviations
+        negative = torch.randint(2, shape, generator=draws).bool()
+        signed = torch.where(negative, -strengths, strengths)
+        present = torch.where(in_window & half, signed, 0)
+        amounts = present * _noise(frames).cpu()[:, None]
         direction = torch.randint(SIDES, shape, generator=draws)[:, None]
         at = distances.cpu()[:, :, None]
-        before = (at < 0) & (direction != 1)
-        after = (at > 0) & (direction != 0)
-        weights = (before | after) * amounts[:, None]
+        before = at < 0
+        after = at > 0
+        shown = (before & (direction != 1)) | (after & (direction != 0))
+        weights = torch.where(shown, amounts[:, None], 0)
         added = torch.einsum("bfs,bs...->bf...", weights, masks)
         return frames + added[:, :, None].to(frames.device)
 

@@ -40,25 +40,33 @@ def _drift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
     Returns:
         (0, 0) where they come no closer than by moving noise onto noise.
     """
-    spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
-    products = np.fft.irfft2(spectrum, s=first.shape)
+    spectrum = np.fft.rfft2(first)
+    spectrum_of_second = np.fft.rfft2(second)
+    products = np.fft.irfft2(spectrum * np.conj(spectrum_of_second), s=first.shape)
     far = FARTHEST_DRIFT
-    near = np.roll(products, (far, far), (0, 1))[: 2 * far + 1, : 2 * far + 1]
-    rows, columns = np.unravel_index(near.argmax(), near.shape)
-    distance = (first**2).sum() + (second**2).sum() - 2 * near[far, far]
-    gain = 2 * (near.max() - near[far, far]) / max(distance, 1e-30)
+    side = 2 * far + 1
+    centred = np.roll(products, (far, far), (0, 1))
+    near = centred[:side, :side]
+    unmoved = near[far, far]
+    power = (first**2).sum() + (second**2).sum()
+    distance = max(power - 2 * unmoved, 1e-30)
+    gain = 2 * (near.max() - unmoved) / distance
     independent = first.size / (2 * np.pi * BLUR**2)
-    if gain < 6 / np.sqrt(independent):
+    by_chance = 6 / np.sqrt(independent)
+    if gain < by_chance:
         return 0, 0
-    return int(rows) - far, int(columns) - far
+    row, column = divmod(int(near.argmax()), side)
+    return row - far, column - far
 
 
 def _brings_closer(middle: np.ndarray, plane: np.ndarray, rows: int, columns: int) -> bool:
     """Return True if a shift brings most blocks of a plane closer, and not one bright object."""
+    moved = np.roll(plane, (rows, columns), (0, 1))
     before = block_means((middle - plane) ** 2)
-    after = block_means((middle - np.roll(plane, (rows, columns), (0, 1))) ** 2)
+    after = block_means((middle - moved) ** 2)
     closer = float(np.mean(after < before))
-    return closer > 0.5 + 1.5 / np.sqrt(len(before))
+    by_chance = 0.5 + 1.5 / np.sqrt(len(before))
+    return closer > by_chance
 
 
 def block_means(image: np.ndarray) -> np.ndarray:

@@ -123,16 +123,28 @@ def _joint_error(lines: list[NoiseLine], gain_error: float) -> float:
         lines: one of each channel.
         gain_error: relative, common to the channels.
     """
-    variances = np.array([line.variance for line in lines])
-    errors = np.array([line.relative_error for line in lines])
-    joint = float((errors * variances).sum() / variances.sum())
+    total = 0.0
+    total_error = 0.0
+    for line in lines:
+        total += line.variance
+        total_error += line.relative_error * line.variance
+    joint = total_error / total
     return float(np.hypot(joint, gain_error))
 
 
 def _unknown(reason: str) -> MovieNoise:
     nothing = np.full((2 * LAGS + 1, 2 * LAGS + 1), np.nan)
     line = np.array([np.nan])
-    return MovieNoise(line, line, np.nan, line, nothing, np.nan, 0.0, reason=reason)
+    return MovieNoise(
+        line,
+        line,
+        np.nan,
+        line,
+        nothing,
+        np.nan,
+        0.0,
+        reason=reason,
+    )
 
 
 def _high_pass(autocorrelation: np.ndarray) -> np.ndarray | None:
@@ -443,10 +455,14 @@ def _lagged_power(plane: np.ndarray, still: np.ndarray) -> tuple[float, float]:
     kernel = _high_pass(white_autocorrelation())
     assert kernel is not None
     first, second, _, fourth, fifth = plane
-    near = _squared(second - first, kernel) + _squared(fifth - fourth, kernel)
-    far = _squared(fourth - first, kernel) + _squared(fifth - second, kernel)
+    near = _squared(second - first, kernel)
+    near += _squared(fifth - fourth, kernel)
+    far = _squared(fourth - first, kernel)
+    far += _squared(fifth - second, kernel)
     counted = still & np.isfinite(near + far)
-    return float(near[counted].sum()), float(far[counted].sum())
+    near_power = float(near[counted].sum())
+    far_power = float(far[counted].sum())
+    return near_power, far_power
 
 
 def _squared(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
