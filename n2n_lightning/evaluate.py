@@ -9,13 +9,16 @@ noisy captures.
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from n2n_lightning.config.overrides import quote
 from n2n_lightning.files import InputError, Parser, command, option, spelled
 from n2n_lightning.inference.plan import refuse_inputs
 from n2n_lightning.reporting import evaluation_table
 from n2n_lightning.reporting.evaluation_table import NOISY_INPUT
+
+if TYPE_CHECKING:
+    from n2n_lightning.inference.certificates import FileCertificate
 
 PAIRS_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
@@ -102,7 +105,7 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
     p.add_argument(
         "--certify",
         type=Path,
-        help="--data pairs: write which values of the results hold here (JSON), with a page"
+        help="pairs, movie: write which values of the results hold here (JSON), with a page"
         " (docs/explanation/certificate.md)",
     )
     p.add_argument("--tolerance", type=float, help="with --certify: allowed difference (0.02)")
@@ -436,9 +439,10 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
     """
     from n2n_lightning.reporting.movie_scores import MovieScores, read_clean, read_labels
 
-    for name in ("classical", "fsc", "csv", "picture", "certify"):
+    for name in ("classical", "fsc", "csv", "picture"):
         if getattr(args, name):
             raise InputError(name, getattr(args, name), "does not go with --data movie")
+    tolerance = _tolerance_of_certificates(args)
     args.layout = trained_layout(args, networks)
     if any(network.align for network in networks.values()):
         args.align = True
@@ -462,6 +466,8 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
             print(f"{name}, against --clean: PSNR {row['psnr']:.2f} dB, {worst}")
     for line in scores.lines():
         print(line)
+    if args.certify:
+        _write_certificates(args.certify, scores.certificates(tolerance))
     if args.out:
         scores.write(args.out)
     if args.json:
@@ -474,32 +480,39 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
 def _options_of_certificates(args: Any, clean: bool) -> Any:
     """Return the options of certificates; None where none are asked for."""
     from n2n_lightning.inference.certificates import CertifyOptions
-    from n2n_lightning.metrics.certificate import ALLOWED_DIFFERENCE
     from n2n_lightning.reporting.movie_scores import read_labels
 
-    for name in ("tolerance", "regions"):
-        if getattr(args, name) and not args.certify:
-            raise InputError(name, getattr(args, name), "goes with --certify")
+    tolerance = _tolerance_of_certificates(args)
+    if args.regions and not args.certify:
+        raise InputError("regions", args.regions, "goes with --certify")
     if not args.certify:
         return None
     if clean:
         raise InputError(
             "certify", args.certify, "needs two captures, --data pairs --val-noisy A --val-target B"
         )
-    tolerance = args.tolerance or ALLOWED_DIFFERENCE
-    if not 0 < tolerance < 1:
-        raise InputError("tolerance", args.tolerance, "must be between 0 and 1")
     return CertifyOptions(tolerance, read_labels(args.regions) if args.regions else None)
 
 
-def _certify_candidates(args: Any, runs: dict[str, Any], data: Any, options: Any) -> None:
+def _tolerance_of_certificates(args: Any) -> float:
+    """Return the difference that is allowed; raise InputError where it cannot be."""
+    from n2n_lightning.metrics.certificate import ALLOWED_DIFFERENCE
+
+    if args.tolerance and not args.certify:
+        raise InputError("tolerance", args.tolerance, "goes with --certify")
+    tolerance = float(args.tolerance or ALLOWED_DIFFERENCE)
+    if not 0 < tolerance < 1:
+        raise InputError("tolerance", args.tolerance, "must be between 0 and 1")
+    return tolerance
+
+
+def _write_certificates(path: Path, files: "Sequence[FileCertificate]") -> None:
     """Write the certificates of the candidates, and print a line for each."""
-    from n2n_lightning.inference.certificates import certificates_of_runs, write_certificate_file
+    from n2n_lightning.inference.certificates import write_certificate_file
     from n2n_lightning.reporting.certificate_page import write_certificates
 
-    files = certificates_of_runs(runs, data, args.device, options)
-    write_certificate_file(args.certify, files)
-    page = args.certify.with_suffix(".html")
+    write_certificate_file(path, files)
+    page = path.with_suffix(".html")
     write_certificates(page, files)
     for file in files:
         print(f"{file.source}: {file.summary()}")
@@ -544,7 +557,10 @@ def main() -> int:
     _describe(args, data, networks)
     evaluation_table.show(rows)
     if certify_options is not None:
-        _certify_candidates(args, runs, data, certify_options)
+        from n2n_lightning.inference.certificates import certificates_of_runs
+
+        files = certificates_of_runs(runs, data, args.device, certify_options)
+        _write_certificates(args.certify, files)
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
         evaluation_table.write_json(args.json, content)

@@ -473,6 +473,7 @@ def test_evaluate_scores_a_movie_and_follows_its_regions(trained):
     done = run(
         *("evaluate", "run", "--data", "movie", "--noisy", "a.tif", "--clean", "clean.npy"),
         *("--regions", "labels.tif", "--out", "scores", "--json", "scores.json"),
+        *("--certify", "certificate.json"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
@@ -480,6 +481,11 @@ def test_evaluate_scores_a_movie_and_follows_its_regions(trained):
     row = scores["scores"]["run"]
     low, high = row["psnr_estimate_interval"]
     assert low - 0.1 < row["psnr"] < high + 0.5  # the mean of frames, not of the squared errors
+    certificate = json.loads((folder / "certificate.json").read_text())
+    quantities = certificate["run"]["pages"][0]["quantities"]
+    assert quantities[0]["quantity"] == "mean of region 1 over time"
+    assert "which differs most" in quantities[1]["quantity"]
+    assert "region 1" in (folder / "certificate.html").read_text()
     with open(folder / "scores/regions.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["frame"] for row in rows] == [str(t) for t in range(24)]

@@ -18,6 +18,8 @@ from n2n_lightning.data.reading_movies import read_movies
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import opened
+from n2n_lightning.inference.certificates import FileCertificate, PageCertificate
+from n2n_lightning.metrics.movie_certificate import RegionNoise, certify_regions, ends_of
 from n2n_lightning.metrics.movie_score import MovieScore, ScoredFrame, decibels
 from n2n_lightning.metrics.movie_traces import Traces, active_regions
 from n2n_lightning.metrics.stein import QUANTILE
@@ -35,6 +37,10 @@ class MovieScores:
         scene: its number.
         clean: the same movie without noise; None: there is none.
         labels: its regions, (H, W); None: the most active squares.
+
+    Attributes:
+        ends: dark and bright end of the denoised frames of each candidate.
+        region_noise: of the means of the regions, stored units.
     """
 
     data: Movie
@@ -43,6 +49,7 @@ class MovieScores:
     labels: np.ndarray | None = None
     traces: Traces = field(init=False)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ends: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.data.movies is not None
@@ -59,6 +66,7 @@ class MovieScores:
                 f" {height} x {width}"
             )
         self.traces = Traces(labels)
+        self.region_noise = RegionNoise(labels, self.data.noise_of(self.scene))
 
     def add(
         self,
@@ -128,6 +136,31 @@ class MovieScores:
         black, span = self.data.limits or (0.0, 1.0)
         planes = {label: _plane(image) * span + black for label, image in images.items()}
         self.traces.add(frame.number, planes)
+        self.ends.setdefault(name, []).append(ends_of(planes[name]))
+        if self.region_noise.noise.measurable:
+            noisy = target.double().flatten(0, -3).cpu().numpy()
+            self.region_noise.add(frame.number, noisy, span)
+
+    def certificates(self, tolerance: float) -> list[FileCertificate]:
+        """Certify the means of the regions of each candidate.
+
+        Args:
+            tolerance: relative difference that is allowed.
+        """
+        reason = self.region_noise.noise.reason
+        deviations = self.region_noise.deviations
+        nothing = "structure in the residual is not searched for in movies"
+        labels = np.float64(self.traces.labels[None])
+        files = []
+        for name, ends in self.ends.items():
+            dark, bright = np.nanmean(ends, 0)
+            of_movie = (float(dark), float(bright))
+            certificate = certify_regions(
+                self.traces, name, deviations, of_movie, tolerance, reason
+            )
+            page = PageCertificate("", certificate, None, nothing, labels)
+            files.append(FileCertificate(name, [page]))
+        return files
 
     def differences(self) -> dict[str, dict[int, dict[str, float]]]:
         """Return the largest differences of each candidate, see `Traces.largest_differences`."""
