@@ -467,7 +467,7 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
     for line in scores.lines():
         print(line)
     if args.certify:
-        _write_certificates(args.certify, scores.certificates(tolerance))
+        _report_certificates(args.certify, scores.certificates(tolerance))
     if args.out:
         scores.write(args.out)
     if args.json:
@@ -506,7 +506,7 @@ def _tolerance_of_certificates(args: Any) -> float:
     return tolerance
 
 
-def _write_certificates(path: Path, files: "Sequence[FileCertificate]") -> None:
+def _report_certificates(path: Path, files: "Sequence[FileCertificate]") -> None:
     """Write the certificates of the candidates, and print a line for each."""
     from n2n_lightning.inference.certificates import write_certificate_file
     from n2n_lightning.reporting.certificate_page import write_certificates
@@ -560,7 +560,7 @@ def main() -> int:
         from n2n_lightning.inference.certificates import certificates_of_runs
 
         files = certificates_of_runs(runs, data, args.device, certify_options)
-        _write_certificates(args.certify, files)
+        _report_certificates(args.certify, files)
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}
         evaluation_table.write_json(args.json, content)

@@ -81,7 +81,7 @@ def fit_bias(results: Sequence[np.ndarray], captures: Sequence[np.ndarray]) -> F
     >>> dark.before > 0.1, dark.after < 0.01, fit_bias([scene] * 2, captures).curve
     (True, True, None)
     """
-    fitted = _checkerboard(captures[0].shape)
+    fitted = _fitted_blocks(captures[0].shape)
     on_fitted = [np.where(fitted, result, np.nan) for result in results]
     known = np.isfinite(np.sum(results, 0) + np.sum(captures, 0))
     before, noise = _bias_of(results, captures, ~fitted)
@@ -94,7 +94,7 @@ def fit_bias(results: Sequence[np.ndarray], captures: Sequence[np.ndarray]) -> F
     return FittedBias(before, after, noise_after, curve if useful else None)
 
 
-def _checkerboard(size: tuple[int, ...]) -> np.ndarray:
+def _fitted_blocks(size: tuple[int, ...]) -> np.ndarray:
     """Return True for every other block of an image (H, W)."""
     rows, columns = np.indices(size) // BLOCK_WIDTH
     odd: np.ndarray = (rows + columns) % 2 == 1
