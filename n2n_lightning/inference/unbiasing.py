@@ -78,10 +78,8 @@ def denoise_unbiased(
         raise InputError("unbias", True, "needs a second capture")
     _check_kind(model, noisy)
     array = noisy.array
-    exact = np.float64
-    if array.dtype.itemsize <= 2 or array.dtype == np.float32:
-        exact = np.float32
-    corrected = room(array.shape, exact)
+    single = array.dtype.itemsize <= 2 or array.dtype == np.float32
+    corrected = room(array.shape, np.float32 if single else np.float64)
     counts = model.denoise_into(corrected, noisy, options, advance, marks)
     other, of_other = denoised_second(model, noisy, options)
     lines = correct_bias(model, [(noisy, corrected), (other, of_other)], options)
@@ -141,17 +139,22 @@ def _sampled_planes(stack: PageStack) -> tuple[np.ndarray, np.ndarray]:
     for number in evenly(len(stack.places), FITTED_PLANES):
         page = stack.at(stack.places[number])
         *depth, height, width = page.size
+        below = ((0, 0), (0, -height % BLOCK_WIDTH), (0, 0))
         planes: list[tuple[slice, ...]] = [()]
         if depth:
-            planes = [(slice(plane, plane + 1),) for plane in evenly(depth[0], FITTED_PLANES)]
+            chosen = evenly(depth[0], FITTED_PLANES)
+            planes = [(slice(plane, plane + 1),) for plane in chosen]
+        whole = slice(None)
         for place in planes:
-            both = page.stored((*place, slice(None), slice(None)))
-            captured, result = [values.reshape(-1, height, width) for values in both]
+            stored, result = page.stored((*place, whole, whole))
+            captured = stored.reshape(-1, height, width)
+            result = result.reshape(-1, height, width)
             result[result == captured] = np.nan
-            below = ((0, 0), (0, -height % BLOCK_WIDTH), (0, 0))
             noisy.append(np.pad(captured, below, constant_values=np.nan))
             denoised.append(np.pad(result, below, constant_values=np.nan))
-    return np.concatenate(noisy, 1), np.concatenate(denoised, 1)
+    noisy_planes = np.concatenate(noisy, 1)
+    denoised_planes = np.concatenate(denoised, 1)
+    return noisy_planes, denoised_planes
 
 
 def _apply(stack: PageStack, channel: int, curve: BiasCurve) -> None:
@@ -195,10 +198,13 @@ def store_mean(mean: np.ndarray, pair: CapturePair) -> None:
     """
     (first, of_first), (second, of_second) = pair
     for number in range(len(mean)):
-        changed = of_first[number] != first.array[number]
-        changed &= of_second[number] != second.array[number]
-        corrected = (of_first[number] + of_second[number]) / 2
-        _store(mean, number, corrected, changed & np.isfinite(corrected))
+        one = of_first[number]
+        other = of_second[number]
+        changed = one != first.array[number]
+        changed &= other != second.array[number]
+        corrected = (one + other) / 2
+        changed &= np.isfinite(corrected)
+        _store(mean, number, corrected, changed)
 
 
 def _store(result: np.ndarray, number: int, values: np.ndarray, changed: np.ndarray) -> None:

@@ -82,16 +82,21 @@ def fit_bias(results: Sequence[np.ndarray], captures: Sequence[np.ndarray]) -> F
     (True, True, None)
     """
     fitted = _fitted_blocks(captures[0].shape)
+    shown = ~fitted
     on_fitted = [np.where(fitted, result, np.nan) for result in results]
     known = np.isfinite(np.sum(results, 0) + np.sum(captures, 0))
-    before, noise = _bias_of(results, captures, ~fitted)
-    if not (np.isfinite(before) and (known & fitted).any()):
+    before, noise = _bias_of(results, captures, shown)
+    enough = (known & fitted).any()
+    if not (np.isfinite(before) and enough):
         reason = "the pictures have too few pixels, or the result has one value"
         return FittedBias(np.nan, np.nan, np.nan, None, reason)
     curve = BiasCurve(on_fitted, captures[::-1])
-    after, noise_after = _bias_of([curve(result) for result in results], captures, ~fitted)
-    useful = before > LEAST_EVIDENCE * noise and after < before
-    return FittedBias(before, after, noise_after, curve if useful else None)
+    corrected = [curve(result) for result in results]
+    after, noise_after = _bias_of(corrected, captures, shown)
+    evident = before > LEAST_EVIDENCE * noise
+    if evident and after < before:
+        return FittedBias(before, after, noise_after, curve)
+    return FittedBias(before, after, noise_after, None)
 
 
 def _fitted_blocks(size: tuple[int, ...]) -> np.ndarray:
@@ -117,4 +122,10 @@ def _bias_of(
             errors.append((high - low) / (2 * QUANTILE))
     if not biases:
         return np.nan, np.nan
-    return float(np.sqrt(np.mean(np.square(biases)))), float(np.sqrt(np.mean(np.square(errors))))
+    return _root_mean_square(biases), _root_mean_square(errors)
+
+
+def _root_mean_square(values: list[float]) -> float:
+    """Return the root of the mean square of some numbers."""
+    squares = np.square(values)
+    return float(np.sqrt(squares.mean()))

@@ -47,7 +47,8 @@ class RegionNoise:
     def _factor(self, inside: np.ndarray) -> float:
         """Return the variance of the mean of a region over that of white noise."""
         _, pairs = lagged_products(np.zeros(inside.shape), inside)
-        return float((self.noise.autocorrelation * pairs).sum() / inside.sum())
+        covariances = self.noise.autocorrelation * pairs
+        return float(covariances.sum() / inside.sum())
 
     def add(self, frame: int, noisy: np.ndarray, unit: float) -> None:
         """Add a frame.
@@ -57,14 +58,17 @@ class RegionNoise:
             noisy: (C, H, W), planes of volumes one after the other; NaN where a pixel is unknown.
             unit: of the result, in units of the frames.
         """
-        variance = self.noise.variance(np.float64(noisy)).mean(0) / len(noisy)
+        of_channels = self.noise.variance(np.float64(noisy))
+        variance = of_channels.mean(0) / len(noisy)
         known = np.isfinite(variance)
         for region, factor in self.factors.items():
             inside = known & (self.labels == region)
             pixels = np.count_nonzero(inside)
-            if pixels:
-                of_mean = max(float(variance[inside].mean()), 0.0) * factor / pixels
-                self.deviations[frame, region] = unit * float(np.sqrt(max(of_mean, 0.0)))
+            if not pixels:
+                continue
+            of_pixel = max(float(variance[inside].mean()), 0.0)
+            of_mean = max(of_pixel * factor / pixels, 0.0)
+            self.deviations[frame, region] = unit * float(np.sqrt(of_mean))
 
 
 def ends_of(frame: np.ndarray) -> tuple[float, float]:

@@ -150,7 +150,7 @@ class MovieScores:
         reason = self.region_noise.noise.reason
         deviations = self.region_noise.deviations
         nothing = "structure in the residual is not searched for in movies"
-        labels = np.float64(self.traces.labels[None])
+        labels = self.traces.labels[None].astype(np.float64)
         files = []
         for name, ends in self.ends.items():
             dark, bright = np.nanmean(ends, 0)
