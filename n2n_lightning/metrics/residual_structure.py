@@ -43,8 +43,8 @@ PROBABILITY_SHARES = {
 BACKGROUND = 15.0  # pixels: deviation of the mean that structure stands out from
 LEAST_SHOWN = 1.5  # deviations of the noise: response from which the result shows a structure
 UNSURE = 2.0  # standard errors of the noise's variance that are allowed for
-LEAST_VARIANCE = 0.05  # of the mean variance: floor of that of a pixel
-APART = 2  # pixels between exceedances of one place
+LEAST_SHARE_OF_VARIANCE = 0.05  # of the mean variance: floor of that of a pixel
+LEAST_DISTANCE = 2  # pixels between exceedances of one place
 REMOVED, ADDED = 1, 2  # values of the mask
 Variance = Callable[[np.ndarray], Any]
 
@@ -109,12 +109,12 @@ class ResidualStructure:
         if not self.places:
             return f"nothing but noise in the residual ({power})"
         parts = []
-        for kind in ("removed", "added"):
+        for kind, value in (("removed", REMOVED), ("added", ADDED)):
             number = self.count(kind)
             if number:
-                plural = "s" if number > 1 else ""
-                share = np.mean(self.mask == (REMOVED if kind == "removed" else ADDED))
-                parts.append(f"structure was {kind} in {number} place{plural} ({share:.1%})")
+                places = "place" if number == 1 else "places"
+                share = np.mean(self.mask == value)
+                parts.append(f"structure was {kind} in {number} {places} ({share:.1%})")
         first = self.places[0]
         top, left, bottom, right = first.box
         strongest = (
@@ -173,22 +173,23 @@ def residual_structure(
     []
     """
     count = len(captures)
-    capture = np.mean([np.float64(image) for image in captures], 0)
-    result = np.mean([np.float64(image) for image in results], 0)
+    capture = _mean_image(captures)
+    result = _mean_image(results)
     power = np.asarray(variance(result), np.float64) / count
     power = np.broadcast_to(power, result.shape)
     mean_power = float(np.nanmean(power))
     found = ResidualStructure(np.zeros(result.shape, np.uint8), captures=count)
     if not mean_power > 0:
         return found
-    power = np.maximum(power, LEAST_VARIANCE * mean_power)
+    power = np.maximum(power, LEAST_SHARE_OF_VARIANCE * mean_power)
     deviation = np.sqrt(power)
     residual = (capture - result) / deviation
     known = np.isfinite(residual)
     found.searched = float(known.mean())
     if not known.any():
         return found
-    found.variance_ratio = float((residual[known] ** 2).mean())
+    squares = residual[known] ** 2
+    found.variance_ratio = float(squares.mean())
     residual = np.where(known, residual, 0)
     found.neighbours = _neighbours(residual, known)
     ceiling = 1 + UNSURE * relative_error
@@ -198,13 +199,15 @@ def residual_structure(
     for channel, plane in enumerate(residual):
         # of the mean of K captures: the third cumulant falls with K^2, the variance with K
         skewness = slopes[channel] / count / deviation[channel]
-        shown = np.where(known[channel], result[channel] / deviation[channel], 0)
+        relative = result[channel] / deviation[channel]
+        shown = np.where(known[channel], relative, 0)
         exceedances = search.exceedances(plane, shown, known[channel], skewness)
         for one in _strongest(exceedances, plane.shape):
             added = _was_added(one, plane, result[channel], deviation[channel])
             kind = "added" if added else "removed"
             box = _box(one, plane.shape)
-            found.places.append(MarkedPlace(kind, one.feature, channel, box, one.response))
+            place = MarkedPlace(kind, one.feature, channel, box, one.response)
+            found.places.append(place)
             top, left, bottom, right = box
             found.mask[channel, top:bottom, left:right] = ADDED if added else REMOVED
     found.places.sort(key=lambda place: -place.significance)
@@ -213,16 +216,32 @@ def residual_structure(
 
 def _neighbours(residual: np.ndarray, known: np.ndarray) -> tuple[float, float]:
     """Return the correlation of neighbours in a column and in a row."""
-    power = float((residual**2).sum() / known.sum())
+    squares = residual**2
+    power = float(squares.sum() / known.sum())
     correlations = []
     for axis in (1, 2):
-        length = residual.shape[axis]
-        first = residual.take(range(length - 1), axis)
-        second = residual.take(range(1, length), axis)
-        both = known.take(range(length - 1), axis) & known.take(range(1, length), axis)
-        products = float((first * second).sum() / max(both.sum(), 1))
-        correlations.append(products / max(power, 1e-30))
-    return correlations[0], correlations[1]
+        first, second = _pairs_along(residual, axis)
+        first_known, second_known = _pairs_along(known, axis)
+        both = np.count_nonzero(first_known & second_known)
+        products = (first * second).sum()
+        covariance = float(products / max(both, 1))
+        correlations.append(covariance / max(power, 1e-30))
+    down, across = correlations
+    return down, across
+
+
+def _pairs_along(image: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all values but the last of an axis, and their neighbours."""
+    length = image.shape[axis]
+    first = image.take(range(length - 1), axis)
+    second = image.take(range(1, length), axis)
+    return first, second
+
+
+def _mean_image(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of images of one shape, float64."""
+    mean: np.ndarray = np.mean([np.float64(image) for image in images], 0)
+    return mean
 
 
 class _Search:
@@ -278,12 +297,12 @@ class _Search:
                 values = self.kernels[number].values
                 normal = _without_skewness(filtered, values, skewness[place], candidates)
                 strongest.update(place, normal, filtered, number)
-            sign = np.sign(of_result)
-            along = filtered * sign
-            both = abs(of_result) + along
-            visible = (both > limit) & (abs(of_result) > LEAST_SHOWN)
-            size_of_result = np.where(visible, abs(of_result), 0)
-            strongest_shown.update(place, size_of_result, along, number)
+            size_of_result = abs(of_result)
+            along = filtered * np.sign(of_result)
+            both = size_of_result + along
+            visible = (both > limit) & (size_of_result > LEAST_SHOWN)
+            visible_size = np.where(visible, size_of_result, 0)
+            strongest_shown.update(place, visible_size, along, number)
         exceedances = self._maxima(strongest, limit)
         of_shown = self._maxima(strongest_shown, 0)
         along = strongest_shown.other
@@ -294,10 +313,12 @@ class _Search:
     def _maxima(self, strongest: "_Strongest", least: float) -> list[Exceedance]:
         """Return the local maxima above a value."""
         values = strongest.values
-        peaks = (values > least) & (values == maximum_filter(values, 2 * APART + 1))
+        highest = maximum_filter(values, 2 * LEAST_DISTANCE + 1)
+        peaks = (values > least) & (values == highest)
         exceedances = []
         for row, column in np.argwhere(peaks):
-            kernel = self.kernels[strongest.numbers[row, column]]
+            number = strongest.numbers[row, column]
+            kernel = self.kernels[number]
             middle = (int(row), int(column))
             response = float(values[row, column])
             one = Exceedance(kernel.feature, *middle, kernel.extent, response, kernel.values)
@@ -307,7 +328,8 @@ class _Search:
     def _gratings(self, residual: np.ndarray, shown: np.ndarray) -> list[Exceedance]:
         """Return the windows with gratings in the residual."""
         exceedances = []
-        ranked: list[tuple[Exceedance, float]] = []
+        of_shown = []
+        along = {}
         share = self.shares["gratings"] / len(GRATINGS)
         for deviation in GRATINGS:
             spectra = Gratings(deviation, self.autocorrelation)
@@ -315,13 +337,15 @@ class _Search:
             for window in spectra.windows(residual, shown, limit):
                 if window.power > limit:
                     exceedances.append(window.where)
-                if window.total > limit and 2 * window.shown > LEAST_SHOWN**2:
+                visible = 2 * window.shown > LEAST_SHOWN**2
+                if visible and window.total > limit:
                     response = float(np.sqrt(2 * window.shown))
-                    ranked.append((replace(window.where, response=response), window.along))
-        along = {id(one): deviate for one, deviate in ranked}
-        apart = _strongest([one for one, _ in ranked], residual.shape)
-        deviates = [along[id(one)] for one in apart]
-        return exceedances + _significant(apart, deviates, self.shares["shown gratings"])
+                    one = replace(window.where, response=response)
+                    of_shown.append(one)
+                    along[id(one)] = window.along
+        ranked = _strongest(of_shown, residual.shape)
+        deviates = [along[id(one)] for one in ranked]
+        return exceedances + _significant(ranked, deviates, self.shares["shown gratings"])
 
 
 class _Strongest:
@@ -346,9 +370,9 @@ class _Strongest:
     ) -> None:
         """Take the responses of a filter where they are stronger."""
         better = values > self.values[place]
-        self.values[place] = np.where(better, values, self.values[place])
-        self.other[place] = np.where(better, other, self.other[place])
-        self.numbers[place] = np.where(better, number, self.numbers[place])
+        np.copyto(self.values[place], values, where=better)
+        np.copyto(self.other[place], other, where=better)
+        self.numbers[place][better] = number
 
 
 def _significant(
@@ -381,14 +405,16 @@ def _without_skewness(
     the response. Responses against the skewness are less likely than normal ones: they stay.
     """
     corrected = np.where(candidates, abs(filtered), 0)
-    cubes = float((values**3).sum())
-    of_response = skewness[candidates] * cubes
+    cubes = values**3
+    of_response = skewness[candidates] * float(cubes.sum())
     response = filtered[candidates]
     skewed = (of_response > 1e-3) & (response > 0)
-    shape = 4 / np.maximum(of_response, 1e-3) ** 2
+    positive = np.maximum(of_response, 1e-3)
+    shape = 4 / positive**2
     root = np.sqrt(shape)
     ratio = np.maximum(1 + response / root, 0)
-    normal = 3 * root * (np.cbrt(ratio) - 1 + 1 / (9 * shape))
+    deviate = np.cbrt(ratio) - 1 + 1 / (9 * shape)
+    normal = 3 * root * deviate
     corrected[candidates] = np.where(skewed, normal, abs(response))
     return corrected
 
@@ -414,11 +440,12 @@ def _strongest(exceedances: list[Exceedance], shape: tuple[int, ...]) -> list[Ex
 
 def _box(one: Exceedance, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return top, left, bottom and right of what an exceedance covers."""
+    height, width = shape
     down, across = one.extent
     top = max(one.row - down, 0)
     left = max(one.column - across, 0)
-    bottom = min(one.row + down + 1, shape[0])
-    right = min(one.column + across + 1, shape[1])
+    bottom = min(one.row + down + 1, height)
+    right = min(one.column + across + 1, width)
     return top, left, bottom, right
 
 
@@ -447,11 +474,15 @@ def _was_added(
         template, inside = _cropped(template, one, residual.shape)
     template = template - template.mean()
     size = deviation[one.row, one.column]
-    of_result = float((template * np.nan_to_num(result[inside] / size)).sum())
-    of_residual = float((template * residual[inside]).sum())
+    relative = np.nan_to_num(result[inside] / size)
+    products = template * relative
+    of_result = float(products.sum())
+    products = template * residual[inside]
+    of_residual = float(products.sum())
     if one.template is None:
         of_residual -= template.size  # the power of the noise itself
-    return of_result * of_residual < 0 and abs(of_result) > abs(of_residual) / 2
+    opposite = of_result * of_residual < 0
+    return opposite and abs(of_result) > abs(of_residual) / 2
 
 
 def _cropped(
@@ -460,11 +491,15 @@ def _cropped(
     """Return the part of a template inside the image, and its place there."""
     crops = []
     places = []
-    for middle, side, length in zip((one.row, one.column), template.shape, shape, strict=True):
+    middles = (one.row, one.column)
+    for middle, side, length in zip(middles, template.shape, shape, strict=True):
         first = middle - side // 2
         start = max(first, 0)
         stop = min(first + side, length)
-        crops.append(slice(start - first, stop - first))
-        places.append(slice(start, stop))
+        crop = slice(start - first, stop - first)
+        place = slice(start, stop)
+        crops.append(crop)
+        places.append(place)
     down, across = crops
-    return template[down, across], (places[0], places[1])
+    rows, columns = places
+    return template[down, across], (rows, columns)
