@@ -196,8 +196,10 @@ class SceneSet(ABC):
         if self.positions is None:
             return torch.zeros(len(scene), 2, dtype=torch.long)
         ways = []
-        for i, k, other in zip(scene.tolist(), capture.tolist(), onto.tolist(), strict=True):
-            ways.append(self.positions[i][k] - self.positions[i][other])
+        numbers = torch.stack((scene, capture, onto), 1)
+        for i, k, other in numbers.tolist():
+            of_scene = self.positions[i]
+            ways.append(of_scene[k] - of_scene[other])
         return torch.stack(ways).round().long()
 
     def image_onto(self, scene: int, capture: int, onto: int) -> Tensor:
@@ -395,18 +397,21 @@ class EqualSizeScenes(SceneSet):
         if self.targets is None or self.counts is None:
             return torch.arange(count)
         start = int(self.counts[:scene].sum())
-        return self.targets[start : start + count].nonzero().flatten()
+        of_scene = self.targets[start : start + count]
+        return of_scene.nonzero().flatten()
 
     def part(self, which: Tensor) -> "EqualSizeScenes":
         """See SceneSet; a slice of the scenes, and frames of movies, are not copied."""
-        names = [self.names[i] for i in which.tolist()]
+        numbers = which.tolist()
+        names = [self.names[i] for i in numbers]
         positions = None
         if self.positions is not None:
-            positions = [self.positions[i] for i in which.tolist()]
+            positions = [self.positions[i] for i in numbers]
         if self.counts is None:
-            start = int(which[0])
-            stop = int(which[-1]) + 1
-            index = slice(start, stop) if stop - start == len(which) else which
+            in_order = range(numbers[0], numbers[0] + len(numbers))
+            index: slice | Tensor = which
+            if numbers == list(in_order):
+                index = slice(in_order.start, in_order.stop)
             frames = [stack[index] for stack in self.frames]
             return replace(self, frames=frames, names=names, positions=positions)
         owner = torch.repeat_interleave(self.indices, self.counts)
@@ -587,7 +592,9 @@ def middle(image: Tensor, most: int | Sequence[int]) -> Tensor:
     _, *size = image.shape
     if isinstance(most, int):
         most = [most] * len(size)
-    for axis, (side, longest) in enumerate(zip(size, most, strict=True), 1):
-        start = max(0, side - longest) // 2
-        image = image.narrow(axis, start, min(side, longest))
+    for i, longest in enumerate(most):
+        side = size[i]
+        shown = min(side, longest)
+        start = (side - shown) // 2
+        image = image.narrow(1 + i, start, shown)
     return image

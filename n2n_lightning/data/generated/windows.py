@@ -127,8 +127,9 @@ def _velocities(shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
     angle = _uniform(0, 2 * math.pi, shape, draws)
     share = _uniform(0, 1, shape, draws)
     speed = FASTEST * share**1.5
-    direction = torch.stack((angle.sin(), angle.cos()), -1)
-    return speed[..., None] * direction
+    rows = speed * angle.sin()
+    columns = speed * angle.cos()
+    return torch.stack((rows, columns), -1)
 
 
 def _sampled(
