@@ -543,6 +543,7 @@ def _file_denoiser(
     args: Any, jobs: Sequence[Job], missing: Sequence[Job], progress: Any
 ) -> "FileDenoiser":
     """Return the denoiser of the files: network on its device, options, facts of the folders."""
+    from n2n_lightning.inference.bundled import checkpoint_for
     from n2n_lightning.inference.checkpoint import MOVIE
     from n2n_lightning.inference.denoiser import load
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
@@ -550,7 +551,7 @@ def _file_denoiser(
     from n2n_lightning.inference.options import DenoiseOptions
     from n2n_lightning.inference.tiling import spans, tile_of
 
-    checkpoint = args.checkpoint or _bundled_checkpoint(args, missing)
+    checkpoint = args.checkpoint or checkpoint_for(args, jobs)
     by_axes = checkpoint == MOVIE and args.movie is None
     if by_axes:
         print("movies, denoised with the frames around each; --no-movie: frame by frame")
@@ -583,18 +584,6 @@ def _file_denoiser(
     return FileDenoiser(
         model, options, asked, progress, series, defects, args.bad_pixels, axes_notes, certify
     )
-
-
-def _bundled_checkpoint(args: Any, missing: Sequence[Job]) -> Path:
-    """Return the bundled checkpoint for the files."""
-    from n2n_lightning.inference.bundled import bundled_checkpoint
-
-    movie = args.movie
-    # by the axes only where nothing is asked for that it does otherwise, or not
-    special = args.adapt or args.halves or args.errors or args.second or args.tile
-    if movie is None and (special or args.mosaic not in ("auto", "none")):
-        movie = False
-    return bundled_checkpoint(movie, missing, args.axes)
 
 
 def _certify_options(args: Any) -> "CertifyOptions":

@@ -19,6 +19,7 @@ from n2n_lightning.reporting.evaluation_table import NOISY_INPUT
 
 if TYPE_CHECKING:
     from n2n_lightning.inference.certificates import FileCertificate
+    from n2n_lightning.reporting.movie_scores import MovieScores
 
 PAIRS_OPTIONS = ("noisy", "target", "val_noisy", "val_target", "clean", "exclude")
 GOES_WITH = {"photos": ("noise",), "course": ("root",), "images": ("root", "val", "noise")}
@@ -457,17 +458,14 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
         scores.add(name, run, network.context, network.sees_middle, network.align)
         scores.rows[name] |= note
     print(f"scored on {args.noisy}")
-    for line in (*data.notes, *remarks(args, list(networks))):
+    for line in data.notes:
         print("note:", line)
-    evaluation_table.show(scores.rows)
-    for name, row in scores.rows.items():
-        if "psnr" in row:
-            worst = f"{row['psnr_worst_frame']:.2f} dB in the worst frame"
-            print(f"{name}, against --clean: PSNR {row['psnr']:.2f} dB, {worst}")
-    for line in scores.lines():
-        print(line)
+    for line in remarks(args, list(networks)):
+        print("note:", line)
+    _show_scores(scores)
     if args.certify:
-        _report_certificates(args.certify, scores.certificates(tolerance))
+        certificates = scores.certificates(tolerance)
+        _report_certificates(args.certify, certificates)
     if args.out:
         scores.write(args.out)
     if args.json:
@@ -475,6 +473,19 @@ def _score_movie(args: Any, networks: dict[str, Any], scale: float | None, dims:
         content["regions"] = scores.differences()
         evaluation_table.write_json(args.json, content)
     return 0
+
+
+def _show_scores(scores: "MovieScores") -> None:
+    """Print the table of a movie, scores against the clean movie, and lines about regions."""
+    evaluation_table.show(scores.rows)
+    for name, row in scores.rows.items():
+        psnr = row.get("psnr")
+        if psnr is None:
+            continue
+        worst = row["psnr_worst_frame"]
+        print(f"{name}, against --clean: PSNR {psnr:.2f} dB, {worst:.2f} dB in the worst frame")
+    for line in scores.lines():
+        print(line)
 
 
 def _options_of_certificates(args: Any, clean: bool) -> Any:

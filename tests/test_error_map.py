@@ -299,6 +299,7 @@ def test_networks_that_need_two_captures_say_so(fact):
         (("a.tif", "--second", "b.tif"), "--errors"),
         (("a.tif", "b.tif", "--second", "a.tif", "--errors"), "one file or folder"),
         (("a.tif", "--second", "none.tif", "--errors"), "no such file"),
+        (("a.tif", "--second", "a.tif", "--errors"), "another capture is needed"),
         (("a.tif", "--second", ".", "--errors"), "a file for a file"),
         (("a.tif", "--errors", "--adapt"), "--adapt"),
     ],

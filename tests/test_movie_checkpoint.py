@@ -1,6 +1,7 @@
 """The bundled checkpoint for movies: `--checkpoint movie`, networks/temporal.py."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from n2n_lightning import load
 from n2n_lightning.files import InputError
-from n2n_lightning.inference.bundled import bundled_checkpoint
+from n2n_lightning.inference.bundled import bundled_checkpoint, checkpoint_for
 from n2n_lightning.inference.checkpoint import MOVIE, PRETRAINED, checkpoint_of
 from n2n_lightning.inference.plan import Job
 from n2n_lightning.networks import TemporalDRUNet
@@ -196,3 +197,17 @@ def test_denoise_says_that_a_file_is_a_movie_and_how_to_have_it_frame_by_frame(t
     assert with_frames < 0.9 * frame_by_frame
     refused = run("denoise", "a.tif", "-o", "c", "--movie", "--checkpoint", "x", cwd=tmp_path)
     assert "--movie" in refused.stderr
+
+
+def test_options_that_make_movies_frame_by_frame_are_named(tmp_path, capsys):
+    path = tmp_path / "movie.tif"
+    frames = np.zeros((4, 16, 16), np.uint8)
+    tifffile.imwrite(path, frames, imagej=True, metadata={"axes": "TYX"})
+    names = ("adapt", "halves", "errors", "second", "tile")
+    args = SimpleNamespace(movie=None, axes=None, mosaic="auto", **dict.fromkeys(names))
+    jobs = [Job(path, tmp_path / "out.tif")]
+    assert checkpoint_for(args, jobs) == MOVIE
+    assert not capsys.readouterr().out
+    args.tile = 1024
+    assert checkpoint_for(args, jobs) == PRETRAINED
+    assert "because of --tile" in capsys.readouterr().out

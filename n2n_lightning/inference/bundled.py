@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened
@@ -9,7 +10,32 @@ from n2n_lightning.formats.picture import AskedAxes, ReadAs
 from n2n_lightning.inference.checkpoint import MOVIE, PRETRAINED
 from n2n_lightning.inference.plan import Job
 
+# Options that the checkpoint for movies does not take, or takes in another way.
+FRAME_BY_FRAME = ("adapt", "halves", "errors", "second", "tile")
 FEWEST = 3  # frames of a movie: two are rather a pair
+
+
+def checkpoint_for(args: Any, jobs: Sequence[Job]) -> Path:
+    """Return the bundled checkpoint for files, and print a line if options decide.
+
+    Args:
+        args: of the command `denoise`.
+        jobs: all files, those included whose result exists: a command that is repeated goes on as
+            it began.
+
+    Returns:
+        Its path.
+    """
+    checkpoint = bundled_checkpoint(args.movie, jobs, args.axes)
+    if checkpoint != MOVIE or args.movie is not None:
+        return checkpoint
+    asked = [name for name in FRAME_BY_FRAME if getattr(args, name)]
+    if args.mosaic not in ("auto", "none"):
+        asked.append("mosaic")
+    if not asked:
+        return checkpoint
+    print(f"movies, denoised frame by frame because of --{asked[0]}")
+    return PRETRAINED
 
 
 def bundled_checkpoint(movie: bool | None, jobs: Sequence[Job], said: str | None) -> Path:

@@ -222,16 +222,25 @@ def noise_of_captures(captures: Sequence[np.ndarray]) -> NoiseLaw:
     if len(captures) == 1:
         return single
     first, second = captures[:2]
-    lines = []
-    for channel in range(len(first)):
-        lines.append(noise_model([(first[channel : channel + 1], second[channel : channel + 1])]))
-    if any(line is None or not line.variance > 0 for line in lines):
-        return replace(single, reason="two captures differ nowhere, or too few pixels are known")
-    a = np.array([line.a for line in lines if line])
-    b = np.array([line.b or 0.0 for line in lines if line])
-    brightness = np.array([np.nanmean(plane) for plane in first])
+    a = []
+    b = []
+    brightness = []
+    for plane, other in zip(first, second, strict=True):
+        line = noise_model([(plane[None], other[None])])
+        if line is None or not line.variance > 0:
+            reason = "two captures differ nowhere, or too few pixels are known"
+            return replace(single, reason=reason)
+        a.append(line.a)
+        b.append(line.b or 0.0)
+        brightness.append(np.nanmean(plane))
     autocorrelation = _noise_correlation(first - second)
-    return NoiseLaw(a, b, PAIR_ERROR, brightness, autocorrelation)
+    return NoiseLaw(
+        np.array(a),
+        np.array(b),
+        PAIR_ERROR,
+        np.array(brightness),
+        autocorrelation,
+    )
 
 
 def _noise_correlation(difference: np.ndarray) -> np.ndarray:
@@ -401,9 +410,10 @@ def write_certificate_file(path: Path, files: Sequence[FileCertificate]) -> None
 
 def _plane_of(page: Page) -> tuple[np.ndarray, np.ndarray]:
     """Return a page and its result, (C, H, W); of a volume the plane in the middle."""
+    whole = slice(None)
     if len(page.size) == 2:
-        return page.stored((slice(None), slice(None)))
-    depth = page.size[0]
-    middle = slice(depth // 2, depth // 2 + 1)
-    noisy, denoised = page.stored((middle, slice(None), slice(None)))
+        return page.stored((whole, whole))
+    middle = page.size[0] // 2
+    plane = slice(middle, middle + 1)
+    noisy, denoised = page.stored((plane, whole, whole))
     return noisy[:, 0], denoised[:, 0]

@@ -1,5 +1,6 @@
 """Files with the expected errors of results, and the second captures that they need."""
 
+import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,5 +83,18 @@ def second_captures(pictures: Sequence[str], second: Path, jobs: Sequence[Job]) 
             raise InputError(
                 option("second", second) + " must be a folder for a folder, and a file for a file"
             )
-        return {jobs[0].source: second}
-    return dict(matched(first, second))
+        return _no_copies({jobs[0].source: second})
+    return _no_copies(dict(matched(first, second)))
+
+
+def _no_copies(captures: dict[Path, Path]) -> dict[Path, Path]:
+    """Return second captures; raise InputError where one is the first one, or a copy of it."""
+    for first, second in captures.items():
+        same = first.resolve() == second.resolve()
+        if same or (first.is_file() and second.is_file() and filecmp.cmp(first, second, False)):
+            raise InputError(
+                "second",
+                second,
+                f"has the bytes of {first}: another capture is needed, with noise of its own",
+            )
+    return captures

@@ -367,12 +367,12 @@ def boxes(size: Sequence[int], most: int = PIXELS) -> list[Box]:
             done.append(box)
             continue
         axis = int(np.argmax(lengths))
-        middle = box[axis].start + lengths[axis] // 2
-        below = slice(box[axis].start, middle)
-        above = slice(middle, box[axis].stop)
-        before, behind = box[:axis], box[axis + 1 :]
-        first = (*before, below, *behind)
-        second = (*before, above, *behind)
+        longest = box[axis]
+        middle = longest.start + lengths[axis] // 2
+        before = box[:axis]
+        behind = box[axis + 1 :]
+        first = (*before, slice(longest.start, middle), *behind)
+        second = (*before, slice(middle, longest.stop), *behind)
         parts = [first, second, *parts]
     return done
 

@@ -107,14 +107,17 @@ class ResidualStructure:
         """Describe it in a line."""
         power = f"the residual has {self.variance_ratio:.2f} of the noise's variance"
         if not self.places:
-            return f"nothing but noise in the residual ({power})"
+            nothing = "no structure found in the residual"
+            if self.captures < 2:
+                nothing += "; one capture shows strong structure alone"
+            return f"{nothing} ({power})"
         parts = []
         for kind, value in (("removed", REMOVED), ("added", ADDED)):
             number = self.count(kind)
             if number:
                 places = "place" if number == 1 else "places"
-                share = np.mean(self.mask == value)
-                parts.append(f"structure was {kind} in {number} {places} ({share:.1%})")
+                share = f"{np.mean(self.mask == value):.1%} of the pixels"
+                parts.append(f"structure was {kind} in {number} {places} ({share})")
         first = self.places[0]
         top, left, bottom, right = first.box
         strongest = (
@@ -408,12 +411,14 @@ def _without_skewness(
     cubes = values**3
     of_response = skewness[candidates] * float(cubes.sum())
     response = filtered[candidates]
-    skewed = (of_response > 1e-3) & (response > 0)
+    along_skewness = response > 0
+    skewed = along_skewness & (of_response > 1e-3)
     positive = np.maximum(of_response, 1e-3)
     shape = 4 / positive**2
     root = np.sqrt(shape)
     ratio = np.maximum(1 + response / root, 0)
-    deviate = np.cbrt(ratio) - 1 + 1 / (9 * shape)
+    excess = np.cbrt(ratio) - 1
+    deviate = excess + 1 / (9 * shape)
     normal = 3 * root * deviate
     corrected[candidates] = np.where(skewed, normal, abs(response))
     return corrected

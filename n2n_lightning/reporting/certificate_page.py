@@ -101,7 +101,10 @@ def _drawn(one: PageCertificate) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    image = np.nanmean(one.result, 0)
+    known_channels = np.isfinite(one.result)
+    sums = np.where(known_channels, one.result, 0).sum(0)
+    count = known_channels.sum(0)
+    image = np.where(count > 0, sums / np.maximum(count, 1), np.nan)
     known = image[np.isfinite(image)]
     low, high = np.percentile(known, (0.5, 99.5)) if known.size else (0.0, 1.0)
     height, width = image.shape
