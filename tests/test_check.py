@@ -376,6 +376,7 @@ def test_shifts_of_any_size_and_captures_of_different_things(pixels):
     report = inspect(as_scenes(first, second))
     assert abs(report.numbers["shift_near"][0]) == pytest.approx(pixels, abs=0.15)
     assert report.advice == ["data.align=true"]
+    assert report.numbers["sigma"] == pytest.approx(10, rel=0.05)  # the drift is no noise
     movie = as_scenes(first, second)
     assert not unfit(movie, intensity_stats(movie), 1, "movie")  # what moves is what it is for
     unrelated = as_scenes(shots(clean, 15)[0], shots(scenes(99, 3, 200), 15)[1])

@@ -185,6 +185,20 @@ def way_onto(position: np.ndarray, onto: np.ndarray) -> tuple[int, int]:
     return rows, columns
 
 
+def likeliest_way(frame: np.ndarray, onto: np.ndarray) -> tuple[int, int]:
+    """Return how far to move a frame onto another of a scene that is known to drift.
+
+    Args:
+        frame, onto: (C, H, W), float, NaN where a pixel is unknown.
+
+    Returns:
+        Whole rows and columns, for `shifted`, where the frames correlate best.
+    """
+    way, _ = _shift(_prepared(onto), _prepared(frame))
+    rows, columns = way.round().astype(int).tolist()
+    return rows, columns
+
+
 def shifted(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Move an image by whole pixels.
 

@@ -6,7 +6,7 @@ from itertools import starmap
 import numpy as np
 
 from n2n_lightning.arrays import bad_pixels
-from n2n_lightning.arrays.registration import positions_of
+from n2n_lightning.arrays.registration import likeliest_way, positions_of, shifted
 from n2n_lightning.data.intensity import IntensityStats
 from n2n_lightning.data.scene_set import SceneSet, middle
 from n2n_lightning.inspection import measures, shifts
@@ -214,3 +214,19 @@ def add_brightness(report: InspectionReport, sample: SceneSample, far: bool = Tr
         " or bring them to one brightness"
     )
     report.add("brightness", line, bad=True)
+
+
+def aligned(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Move the second capture of each pair onto the first by whole pixels.
+
+    Args:
+        pairs: captures (C, H, W), float, NaN where a pixel is unknown.
+
+    Returns:
+        The same, NaN where nothing moved in: their differences are noise, without the drift.
+    """
+    moved = []
+    for first, second in pairs:
+        rows, columns = likeliest_way(second, first)
+        moved.append((first, shifted(second, rows, columns)))
+    return moved

@@ -1,5 +1,7 @@
 """Inspection of captures or single images: all findings, in the order of the report."""
 
+import numpy as np
+
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.inspection import capture_changes, measures, noise_findings, shifts
@@ -100,7 +102,7 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     _add_clipping(report, sample)
     _add_outliers(report, sample)
     if several:
-        noise_findings.add_input_psnr(report, sample.pairs("near"), stats.white)
+        noise_findings.add_input_psnr(report, _aligned_pairs(report, sample), stats.white)
     _add_amount(report, scenes)
     report.add(
         "unseen",
@@ -151,10 +153,19 @@ def _add_capture_findings(
     capture_changes.add_brightness(report, sample)
     if report.source == "pairs":
         compare_noise(report, scenes, stats)
+    pairs = _aligned_pairs(report, sample)
     noise_findings.add_pair_noise(report, pairs)
     noises = [measures.noise_of(*pair) for pair in pairs]
     noise_findings.add_pair_correlation(report, noises)
     noise_findings.add_channel_correlation(report, noises)
+
+
+def _aligned_pairs(
+    report: InspectionReport, sample: SceneSample
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return pairs of captures, without the drift that was found."""
+    pairs = sample.pairs("near")
+    return capture_changes.aligned(pairs) if report.align else pairs
 
 
 def _add_read(report: InspectionReport, scenes: SceneSet, sample: SceneSample) -> None:
