@@ -271,19 +271,29 @@ class FileDenoiser:
                         results[number][...] = noisy.array
                         done.errors.append(ErrorMap.unknown_of(noisy.array.shape))
                         continue
-                    result = results[number]
+                    # no name here may hold a result: Windows renames no file that is mapped
                     if options.unbias:
-                        self._write_unbiased(result, noisy, advance, marks, done)
-                        continue
-                    done.counts += model.denoise_into(result, noisy, options, advance, marks)
-                    if options.errors:
-                        done.errors.append(errors_of(model, noisy, result, options))
-                    if self.certify is not None:
-                        done.certificate.add(
-                            certificates_of(model, noisy, result, options, self.certify)
-                        )
+                        self._write_unbiased(results[number], noisy, advance, marks, done)
+                    else:
+                        self._write_result(results[number], noisy, advance, marks, done)
         finally:
             self.progress.remove_task(task)
+
+    def _write_result(
+        self,
+        result: np.ndarray,
+        noisy: NoisyArray,
+        advance: Any,
+        marks: np.ndarray | None,
+        done: DenoisedFile,
+    ) -> None:
+        """Denoise an array into its result; `done` gets the facts."""
+        model, options = self.model, self.options
+        done.counts += model.denoise_into(result, noisy, options, advance, marks)
+        if options.errors:
+            done.errors.append(errors_of(model, noisy, result, options))
+        if self.certify is not None:
+            done.certificate.add(certificates_of(model, noisy, result, options, self.certify))
 
     def _write_unbiased(
         self,
