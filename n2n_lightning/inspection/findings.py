@@ -1,7 +1,5 @@
 """Inspection of captures or single images: all findings, in the order of the report."""
 
-import numpy as np
-
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.inspection import capture_changes, measures, noise_findings, shifts
@@ -95,14 +93,14 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
         return report
     several = min(sample.counts) > 1
     if several:
-        _add_capture_findings(report, scenes, sample, stats)
+        pairs = _add_capture_findings(report, scenes, sample, stats)
     else:
         noise = noise_findings.add_single_noise(report, sample)
         noise_findings.add_single_correlation(report, noise)
     _add_clipping(report, sample)
     _add_outliers(report, sample)
     if several:
-        noise_findings.add_input_psnr(report, _aligned_pairs(report, sample), stats.white)
+        noise_findings.add_input_psnr(report, pairs, stats.white)
     _add_amount(report, scenes)
     report.add(
         "unseen",
@@ -140,8 +138,12 @@ def _select_frames(
 
 def _add_capture_findings(
     report: InspectionReport, scenes: SceneSet, sample: SceneSample, stats: IntensityStats
-) -> None:
-    """Add the findings that need two captures of each scene."""
+) -> noise_findings.CapturePairs:
+    """Add the findings that need two captures of each scene.
+
+    Returns:
+        Pairs of captures whose differences are noise: without the drift that was found.
+    """
     pairs = sample.pairs("near")
     report.example = pairs[0]
     _add_duplicates(report, scenes)
@@ -153,19 +155,13 @@ def _add_capture_findings(
     capture_changes.add_brightness(report, sample)
     if report.source == "pairs":
         compare_noise(report, scenes, stats)
-    pairs = _aligned_pairs(report, sample)
+    if report.align:
+        pairs = capture_changes.aligned(pairs)
     noise_findings.add_pair_noise(report, pairs)
     noises = [measures.noise_of(*pair) for pair in pairs]
     noise_findings.add_pair_correlation(report, noises)
     noise_findings.add_channel_correlation(report, noises)
-
-
-def _aligned_pairs(
-    report: InspectionReport, sample: SceneSample
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return pairs of captures, without the drift that was found."""
-    pairs = sample.pairs("near")
-    return capture_changes.aligned(pairs) if report.align else pairs
+    return pairs
 
 
 def _add_read(report: InspectionReport, scenes: SceneSet, sample: SceneSample) -> None:
