@@ -1,0 +1,362 @@
+"""Claims on pieces of work: processes on any machines that share a disk divide it without locks.
+
+A claim is a file that is created exclusively, which network file systems do as well. It names its
+process, and a thread touches it. Each further claim on a piece has a number of its own,
+`PIECE.0`, `PIECE.1`: whoever creates the next number holds the piece, and nobody removes the claim
+of another process, so that two processes cannot take over one dead claim. Doing a piece twice must
+be harmless (temporary name, then rename): it happens where a process slept for a minute.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+TOUCH_SECONDS = 10.0  # between two touches of a claim
+# Six touches: network file systems show others' changes up to some seconds late.
+DEAD_SECONDS = 60.0
+TRIES = 3  # a failure that comes three times does not come by chance
+# psutil derives the start of a process from the time of the boot, which is known to a second.
+START_TOLERANCE = 2.0
+NAME_LENGTH = 120  # of 255 bytes that file systems take; the number and a hash follow
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds, or held, a piece.
+
+    Attributes:
+        piece: the name of the piece.
+        host: the machine, see `this_machine`.
+        pid: the number of the process.
+        started: when the process began, in seconds since 1970.
+        since: when it claimed the piece, likewise, by the clock of its machine.
+        ended: `failed` or `released`; empty while it is at work, or if it died.
+        reason: why it failed.
+    """
+
+    piece: str
+    host: str
+    pid: int
+    started: float
+    since: float
+    ended: str = ""
+    reason: str = ""
+
+
+class Claims:
+    """Pieces of work that any number of processes share through a folder.
+
+    Args:
+        folder: the state folder of one output, on a disk that all of them see; it is created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._claims = folder / "claims"
+        self._done = folder / "done"
+        for path in (self._claims, self._done):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def claim(self, piece: str) -> "Claim | None":
+        """Claim a piece for this process.
+
+        Args:
+            piece: its name, any text.
+
+        Returns:
+            A context manager that holds the piece; None if it is done, was given up after three
+            failures, or another living process has it.
+        """
+        if self.is_done(piece):
+            return None
+        failures = 0
+        number = 0
+        while True:
+            path = self._path(piece, number)
+            if _create(path, piece):
+                claim = Claim(self, piece, number)
+                if self.is_done(piece):  # since it was asked above
+                    claim.remove()
+                    return None
+                return claim
+            holder = self._holder(path)
+            if holder is None or not holder.ended:
+                if self._is_held(path, holder):
+                    return None
+            elif holder.ended == "failed":
+                failures += 1
+            if failures >= TRIES:
+                return None
+            number += 1
+
+    def is_done(self, piece: str) -> bool:
+        """Return True if some process finished a piece."""
+        return self._done_path(piece).exists()
+
+    def was_begun(self, piece: str) -> bool:
+        """Return True if a piece was claimed before and is not done, as by a killed process."""
+        return self._path(piece, 0).exists() and not self.is_done(piece)
+
+    def notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the pieces that are done, each with the note of the process that finished it."""
+        for path in self._done.iterdir():
+            content = _read_json(path)
+            if content is not None:
+                yield content["piece"], content["note"]
+
+    def done_count(self) -> int:
+        """Return the number of the pieces that are done."""
+        return len(os.listdir(self._done))
+
+    def held(self) -> list[Holder]:
+        """Return who is at work on which piece, dead processes left out."""
+        holders = []
+        for path in sorted(self._claims.iterdir()):
+            holder = self._holder(path)
+            if holder is None or holder.ended or self.is_done(holder.piece):
+                continue
+            if self._is_held(path, holder):
+                holders.append(holder)
+        return holders
+
+    def given_up(self) -> dict[str, str]:
+        """Return the pieces that failed three times, each with the last reason."""
+        failures: dict[str, list[str]] = {}
+        for path in sorted(self._claims.iterdir()):
+            holder = self._holder(path)
+            if holder is None or holder.ended != "failed":
+                continue
+            reasons = failures.setdefault(holder.piece, [])
+            reasons.append(holder.reason)
+        pieces = {}
+        for piece, reasons in failures.items():
+            if len(reasons) >= TRIES and not self.is_done(piece):
+                pieces[piece] = reasons[-1]
+        return pieces
+
+    def forget_failures(self) -> None:
+        """Let pieces that failed be tried again; only where no process is at work on them."""
+        for path in self._claims.iterdir():
+            holder = self._holder(path)
+            if holder is not None and holder.ended == "failed":
+                released = {**asdict(holder), "ended": "released"}
+                path.write_text(json.dumps(released), encoding="utf-8")
+
+    def finish(self, piece: str, note: dict[str, Any]) -> None:
+        """Note that a piece is done, whoever holds it; its note is there whole, or it is not done.
+
+        Args:
+            piece: its name.
+            note: plain data about it, for `notes`.
+        """
+        path = self._done_path(piece)
+        temporary = self.folder / f"note-{uuid4().hex}"
+        content = json.dumps({"piece": piece, "note": note})
+        temporary.write_text(content, encoding="utf-8")
+        try:
+            temporary.replace(path)
+        except PermissionError:  # Windows, while another process reads what a third one wrote
+            temporary.unlink()
+            if not path.exists():
+                raise
+
+    def _path(self, piece: str, number: int) -> Path:
+        return self._claims / f"{_file_name(piece)}.{number}"
+
+    def _done_path(self, piece: str) -> Path:
+        return self._done / f"{_file_name(piece)}.json"
+
+    def _holder(self, path: Path) -> Holder | None:
+        """Read a claim; None if it is gone or half written."""
+        content = _read_json(path)
+        if content is None:
+            return None
+        with suppress(TypeError):
+            return Holder(**content)
+        return None
+
+    def _is_held(self, path: Path, holder: Holder | None) -> bool:
+        """Return True if the process of a claim lives: by its number here, else by its touches."""
+        if holder is not None and holder.host == this_machine():
+            return _is_running(holder.pid, holder.started)
+        try:
+            # opened, as network file systems then ask for its times anew
+            with path.open("rb") as file:
+                touched = os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return True  # ended this moment; the next call sees how
+        return self._now() - touched < DEAD_SECONDS
+
+    def _now(self) -> float:
+        """Return the time by the clock of the file system, which other machines' touches have."""
+        clock = self.folder / "clock"
+        with clock.open("wb") as file:
+            os.utime(clock)
+            return os.fstat(file.fileno()).st_mtime
+
+
+class Claim:
+    """A piece that this process holds: a context manager, which a thread touches meanwhile.
+
+    Without an exception, and after `finish`, the piece is done. An exception counts as a try. A
+    signal, or the end without `finish`, gives it back without counting.
+
+    Attributes:
+        piece: its name.
+    """
+
+    def __init__(self, claims: Claims, piece: str, number: int) -> None:
+        self.piece = piece
+        self._claims = claims
+        self._number = number
+        self._path = claims._path(piece, number)
+        self._note: dict[str, Any] | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._touch, daemon=True)
+
+    def __enter__(self) -> "Claim":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        if error is None and self._note is not None:
+            self._claims.finish(self.piece, self._note)
+            self.remove()
+        elif isinstance(error, Exception):
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self._end("failed", reason)
+        else:
+            self._end("released")
+
+    def finish(self, note: dict[str, Any] | None = None) -> None:
+        """Say that the piece is done, when the block ends.
+
+        Args:
+            note: plain data about it, for `Claims.notes`.
+        """
+        self._note = note or {}
+
+    def remove(self) -> None:
+        """Delete this claim and those before it, of a piece that is done."""
+        for number in range(self._number, -1, -1):
+            with suppress(OSError):  # Windows, while another process reads it
+                self._claims._path(self.piece, number).unlink()
+
+    def _end(self, how: str, reason: str = "") -> None:
+        """Write how the claim ended; whoever reads half of it takes it for held, and asks again."""
+        with suppress(OSError):  # the state folder is gone, or the disk full: the touches end
+            content = _claim_text(self.piece, how, reason)
+            self._path.write_text(content, encoding="utf-8")
+
+    def _touch(self) -> None:
+        while not self._ended.wait(TOUCH_SECONDS):
+            with suppress(OSError):  # of a network for a moment, or the state folder is gone
+                os.utime(self._path)
+
+
+def _create(path: Path, piece: str) -> bool:
+    """Create a claim of this process; return False if there is one of this number."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(_claim_text(piece))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _claim_text(piece: str, ended: str = "", reason: str = "") -> str:
+    pid = os.getpid()
+    holder = Holder(piece, this_machine(), pid, start_of(pid), time.time(), ended, reason)
+    return json.dumps(asdict(holder))
+
+
+def _file_name(piece: str) -> str:
+    """Return a name for the files of a piece, as readable as file systems allow.
+
+    >>> _file_name("a.tif"), _file_name("run 1/a.tif"), len(_file_name("x" * 300))
+    ('a.tif', 'run%201%2Fa.tif', 137)
+    """
+    name = quote(piece, safe="", errors="surrogateescape")
+    if len(name) <= NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(piece.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name[:NAME_LENGTH]}~{digest[:16]}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a file of this module; None if it is gone, or not written whole yet."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+@cache
+def this_machine() -> str:
+    """Return a name within which numbers of processes mean something.
+
+    On Linux it holds the boot and the process namespace, for containers of different machines may
+    have one host name.
+    """
+    words = [socket.gethostname()]
+    with suppress(OSError):
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        words.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(words)
+
+
+def start_of(pid: int) -> float:
+    """Return when a process of this machine began, in seconds since 1970; 0 if there is none."""
+    if pid == os.getpid():
+        return _own_start(pid)
+    return _start_by_number(pid)
+
+
+@cache
+def _own_start(pid: int) -> float:
+    # by its number: a forked process has one of its own
+    return _start_by_number(pid)
+
+
+def _start_by_number(pid: int) -> float:
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
+def _is_running(pid: int, started: float) -> bool:
+    """Return True if a process of this machine lives, and is the one that began then."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - started) <= START_TOLERANCE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
