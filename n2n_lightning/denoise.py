@@ -35,40 +35,6 @@ def parser() -> Parser:
     return p
 
 
-def page(jobs: Sequence[Job], out: Path, asked: AskedAxes, errors: bool = False) -> str | None:
-    """Write the page of before and after next to the results.
-
-    Args:
-        jobs: the pictures; those without a result are left out.
-        out: the folder of the results, or the name of the only one.
-        asked: what decides the axes of arrays.
-        errors: show the expected errors of the results, too.
-
-    Returns:
-        What to say about it; None where there are no results.
-    """
-    from n2n_lightning.inference.error_files import read_errors
-    from n2n_lightning.reporting import slider
-
-    folder = folder_of(out)
-    pairs = []
-    for job in jobs:
-        if job.target.exists():
-            before, after = opened(job.source, job.part), opened(job.target, job.part)
-            maps = read_errors(job.target) if errors else []
-            for number, (values, result) in enumerate(
-                zip(before.values, after.values, strict=True)
-            ):
-                axes = before.read_as(values, asked).axes
-                layers = {"expected error": maps[number].reshape(values.shape)} if maps else None
-                arrays = (values.array, result.array)
-                pairs.append(slider.pair(job.source.name, *arrays, axes, layers))
-    if not pairs:
-        return None
-    slider.write_page(folder / "page.html", pairs, f"Before and after: {folder.resolve().name}")
-    return f"{folder / 'page.html'}: before and after"
-
-
 def adapted(
     jobs: Sequence[Job], args: Any, device: str, asked: AskedAxes, axes_notes: "AxesNotes"
 ) -> "TrainedDenoiser":
@@ -248,7 +214,9 @@ def run(args: Any) -> int:
                 print("error:", error, file=sys.stderr, flush=True)
                 failed += 1
     if args.page:
-        line = page(results, args.out, denoiser.asked, args.errors)
+        from n2n_lightning.reporting.before_after import write_before_after
+
+        line = write_before_after(results, args.out, denoiser.asked, args.errors)
         if line:
             print(line)
     if args.certify:
