@@ -216,7 +216,7 @@ def run(args: Any) -> int:
     if args.page:
         from n2n_lightning.reporting.before_after import write_before_after
 
-        line = write_before_after(results, args.out, denoiser.asked, args.errors)
+        line = write_before_after(results, args.out, denoiser.asked, args.errors, args.certify)
         if line:
             print(line)
     if args.certify:

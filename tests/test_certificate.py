@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from n2n_lightning import denoise, evaluate
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.certificates import certificate_file_of, read_marks
 from n2n_lightning.metrics.certificate import (
     FAILS,
     HOLDS,
@@ -19,8 +20,10 @@ from n2n_lightning.metrics.certificate import (
     verdict,
 )
 from n2n_lightning.metrics.points import find_points
+from n2n_lightning.metrics.residual_structure import ADDED, REMOVED, SEARCHED
 from n2n_lightning.metrics.single_noise import single_noise
 from n2n_lightning.paths import is_clutter
+from n2n_lightning.reporting.slider import MARK_COLORS, pair
 
 SIGMA = 4.0
 
@@ -218,7 +221,7 @@ def run(monkeypatch, command, *words):
 def test_denoise_writes_a_certificate_and_a_page(folder, tmp_path, monkeypatch, capsys):
     words = (folder / "a.tif", "--certify", "--second", folder / "b.tif", "-o", tmp_path)
     regions = ("--regions", folder / "labels.tif", "--tolerance", "0.05")
-    assert run(monkeypatch, denoise, *words, *regions) == 0
+    assert run(monkeypatch, denoise, *words, *regions, "--page") == 0
     assert "quantities hold within 0.05" in capsys.readouterr().out
     written = json.loads((tmp_path / "a.tif.certificate.json").read_text())
     (page,) = written["pages"]
@@ -228,9 +231,45 @@ def test_denoise_writes_a_certificate_and_a_page(folder, tmp_path, monkeypatch, 
     assert page["structure"]["captures"] == 2
     shown = (tmp_path / "certificate.html").read_text()
     assert "sum of region 3" in shown
+    assert (page["array"], page["planes"]) == (0, [[]])
+    assert "Marks: no structure found in the residual." in (tmp_path / "page.html").read_text()
     assert is_clutter("a.tif.certificate.json")
     assert run(monkeypatch, denoise, folder / "a.tif", "--certify", "-o", tmp_path / "one") == 0
     assert "not measurable" in capsys.readouterr().out
+
+
+def written_marks(path, places, planes):
+    page = {"array": 0, "planes": planes, "structure": {"places": places}}
+    path.write_text(json.dumps({"pages": [page]}))
+
+
+def test_marks_of_a_stack_are_on_its_pages(tmp_path):
+    target = tmp_path / "a.tif"
+    assert read_marks(target, 0, (4, 20, 30), "NHW") is None
+    removed = {"kind": "removed", "channel": 0, "box": [2, 3, 6, 9]}
+    added = {"kind": "added", "channel": 0, "box": [5, 8, 10, 12]}
+    written_marks(certificate_file_of(target), [added, removed], [[2]])
+    marks = read_marks(target, 0, (4, 20, 30), "NHW")
+    assert not marks[[0, 1, 3]].any()  # these were not searched
+    assert (marks[2] == REMOVED).sum() == 4 * 6 - 1
+    assert (marks[2, 5:10, 8:12] == ADDED).all()
+    assert marks[2, 0, 0] == SEARCHED
+    assert read_marks(target, 1, (20, 30), "HW") is None
+
+
+def test_marks_are_a_layer_of_the_page():
+    image = np.full((16, 16), 9, np.uint8)
+    marks = np.full((16, 16), SEARCHED, np.uint8)
+    marks[4:12, 4:12] = REMOVED
+    picture = pair("a", image, image, "HW", marks=marks)
+    ((layers, label),) = picture.pages
+    assert picture.layers == ["before", "after", "marks"]
+    assert label == " Marks: red: structure was removed."
+    drawn = layers[2]
+    assert drawn[4, 4].tolist() == list(MARK_COLORS[REMOVED])
+    assert drawn[8, 8].tolist() == drawn[0, 0].tolist() == [9, 9, 9]
+    nothing = pair("a", image, image, "HW", marks=np.zeros_like(marks))
+    assert nothing.pages[0][1] == " Marks: this page was not searched."
 
 
 def test_evaluate_writes_certificates(folder, tmp_path, monkeypatch, capsys):

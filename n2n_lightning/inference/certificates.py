@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_lightning.arrays.axes import evenly, stacked_letters
+from n2n_lightning.arrays.axes import as_pages, evenly, stacked_letters
 from n2n_lightning.files import InputError, replacing, room
 from n2n_lightning.inference.error_maps import has_captures
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
@@ -25,7 +25,13 @@ from n2n_lightning.metrics.certificate import (
 )
 from n2n_lightning.metrics.noise_law import NoiseLaw
 from n2n_lightning.metrics.noise_model import noise_model
-from n2n_lightning.metrics.residual_structure import ResidualStructure, residual_structure
+from n2n_lightning.metrics.residual_structure import (
+    ADDED,
+    REMOVED,
+    SEARCHED,
+    ResidualStructure,
+    residual_structure,
+)
 from n2n_lightning.metrics.single_noise import SingleNoise, single_noise
 
 CERTIFICATE_ENDING = (
@@ -47,6 +53,9 @@ class PageCertificate:
         structure: None where the noise is not known.
         reason: why it is not.
         result: the page itself, (C, H, W), mean of the results.
+        planes: its indices among the stacked axes of its array (axes.as_pages), one for each
+            capture; of a volume those of the plane in the middle.
+        array: number of the array in its file.
     """
 
     name: str
@@ -54,6 +63,8 @@ class PageCertificate:
     structure: ResidualStructure | None
     reason: str
     result: np.ndarray
+    planes: list[tuple[int, ...]] = field(default_factory=list)
+    array: int = 0
 
     def lines(self) -> list[str]:
         """Describe it, for the terminal."""
@@ -66,7 +77,8 @@ class PageCertificate:
     def as_dict(self) -> dict[str, Any]:
         """Return it for a JSON file."""
         structure = None if self.structure is None else self.structure.as_dict()
-        written = {"page": self.name, **self.certificate.as_dict(), "structure": structure}
+        place = {"page": self.name, "array": self.array, "planes": self.planes}
+        written = {**place, **self.certificate.as_dict(), "structure": structure}
         if self.reason:
             written["structure_reason"] = self.reason
         return written
@@ -99,9 +111,16 @@ class FileCertificate:
     pages: list[PageCertificate] = field(default_factory=list)
     left_out: int = 0
 
-    def add(self, certified: tuple[list[PageCertificate], int]) -> None:
-        """Add the certificates of an array, see `certificates_of`."""
+    def add(self, certified: tuple[list[PageCertificate], int], array: int = 0) -> None:
+        """Add the certificates of an array, see `certificates_of`.
+
+        Args:
+            certified: pages, and the number of those without one.
+            array: its number in the file.
+        """
         pages, left_out = certified
+        for page in pages:
+            page.array = array
         self.pages += pages
         self.left_out += left_out
 
@@ -151,6 +170,46 @@ def certificate_file_of(target: Path) -> Path:
     'a.tif.certificate.json'
     """
     return target.with_name(target.name + CERTIFICATE_ENDING)
+
+
+def read_marks(target: Path, array: int, shape: tuple[int, ...], axes: str) -> np.ndarray | None:
+    """Return the places where structure was removed from an array of a result, or added to it.
+
+    Args:
+        target: the result.
+        array: its number in the file.
+        shape: of the array.
+        axes: its letters.
+
+    Returns:
+        residual_structure.REMOVED and ADDED, SEARCHED where neither was found, 0 on pages that
+        were not searched, uint8, in the shape of the array; None where none was searched.
+    """
+    path = certificate_file_of(target)
+    if not path.exists():
+        return None
+    written = json.loads(path.read_text(encoding="utf-8"))
+    marks = np.zeros(shape, np.uint8)
+    pages = as_pages(marks, axes)
+    searched = False
+    for page in written["pages"]:
+        structure = page["structure"]
+        if structure is None or page.get("array") != array:
+            continue
+        searched = True
+        for plane in page["planes"]:
+            of_plane = pages[tuple(plane)]
+            of_plane[...] = SEARCHED
+            _draw_places(of_plane, structure["places"])
+    return marks if searched else None
+
+
+def _draw_places(page: np.ndarray, places: Sequence[dict[str, Any]]) -> None:
+    """Fill the boxes of places in a page (H, W, C), those that were added last."""
+    values = {"removed": REMOVED, "added": ADDED}
+    for place in sorted(places, key=lambda place: values[place["kind"]]):
+        top, left, bottom, right = place["box"]
+        page[top:bottom, left:right, place["channel"]] = values[place["kind"]]
 
 
 def refuse_certificates(jobs: Sequence[Job], folder: Path) -> None:
@@ -346,8 +405,29 @@ def certificates_of_pair(
         name = f"page {number + 1}" if len(scenes) > 1 else ""
         captures = [noisy for noisy, _ in stored]
         results = [denoised for _, denoised in stored]
-        certificates.append(certify_captures(captures, results, certify_options, name))
+        certified = certify_captures(captures, results, certify_options, name)
+        depth = pages[0].size[0] // 2 if model.dims == 3 else 0
+        certified.planes = [_plane_index(letters, place, depth) for place in scenes[number]]
+        certificates.append(certified)
     return certificates, len(scenes) - len(chosen)
+
+
+def _plane_index(letters: str, place: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """Return the place of a plane among the images of an array.
+
+    Args:
+        letters: of the array; with a depth, if its pages are volumes.
+        place: of the page that holds the plane.
+        depth: number of the plane in a volume.
+
+    >>> _plane_index("TDHW", (3,), 5), _plane_index("NHW", (2,), 0), _plane_index("DTHW", (3,), 5)
+    ((3, 5), (2,), (5, 3))
+    """
+    stacked = stacked_letters(letters)
+    if len(place) == len(stacked):
+        return tuple(place)
+    volumes = dict(zip(stacked_letters(letters, 3), place, strict=True))
+    return tuple(volumes.get(letter, depth) for letter in stacked)
 
 
 def certificates_of_runs(

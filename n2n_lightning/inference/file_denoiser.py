@@ -273,15 +273,16 @@ class FileDenoiser:
                         continue
                     # no name here may hold a result: Windows renames no file that is mapped
                     if options.unbias:
-                        self._write_unbiased(results[number], noisy, advance, marks, done)
+                        self._write_unbiased(results[number], number, noisy, advance, marks, done)
                     else:
-                        self._write_result(results[number], noisy, advance, marks, done)
+                        self._write_result(results[number], number, noisy, advance, marks, done)
         finally:
             self.progress.remove_task(task)
 
     def _write_result(
         self,
         result: np.ndarray,
+        number: int,
         noisy: NoisyArray,
         advance: Any,
         marks: np.ndarray | None,
@@ -293,11 +294,13 @@ class FileDenoiser:
         if options.errors:
             done.errors.append(errors_of(model, noisy, result, options))
         if self.certify is not None:
-            done.certificate.add(certificates_of(model, noisy, result, options, self.certify))
+            certified = certificates_of(model, noisy, result, options, self.certify)
+            done.certificate.add(certified, number)
 
     def _write_unbiased(
         self,
         result: np.ndarray,
+        number: int,
         noisy: NoisyArray,
         advance: Any,
         marks: np.ndarray | None,
@@ -309,7 +312,8 @@ class FileDenoiser:
         done.counts += unbiased.counts
         done.biases += unbiased.lines
         if self.certify is not None:
-            done.certificate.add(certificates_of_pair(model, unbiased.pair, options, self.certify))
+            certified = certificates_of_pair(model, unbiased.pair, options, self.certify)
+            done.certificate.add(certified, number)
 
     def denoise_halves(self, first: Job, second: Job) -> DenoisedFile:
         """Denoise two halves of a specimen and write the mean of the results like the first.
@@ -401,8 +405,9 @@ class FileDenoiser:
         """Return the certificate of two denoised halves; without pages where none is asked for."""
         certificate = FileCertificate()
         if self.certify is not None:
-            for pair in pairs:
-                certificate.add(certificates_of_pair(self.model, pair, options, self.certify))
+            for number, pair in enumerate(pairs):
+                certified = certificates_of_pair(self.model, pair, options, self.certify)
+                certificate.add(certified, number)
         return certificate
 
     def _errors_of_halves(

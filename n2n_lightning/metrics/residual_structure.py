@@ -46,6 +46,7 @@ UNSURE = 2.0  # standard errors of the noise's variance that are allowed for
 LEAST_SHARE_OF_VARIANCE = 0.05  # of the mean variance: floor of that of a pixel
 LEAST_DISTANCE = 2  # pixels between exceedances of one place
 REMOVED, ADDED = 1, 2  # values of the mask
+SEARCHED = 3  # where a layer of marks tells pages without structure from those not searched
 Variance = Callable[[np.ndarray], Any]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from n2n_lightning.formats import opened
 from n2n_lightning.formats.picture import AskedAxes
+from n2n_lightning.inference.certificates import read_marks
 from n2n_lightning.inference.error_files import read_errors
 from n2n_lightning.inference.plan import Job, folder_of
 from n2n_lightning.reporting import slider
@@ -13,7 +14,11 @@ PAGE = "page.html"  # in the folder of the results
 
 
 def write_before_after(
-    jobs: Sequence[Job], out: Path, asked: AskedAxes, errors: bool = False
+    jobs: Sequence[Job],
+    out: Path,
+    asked: AskedAxes,
+    errors: bool = False,
+    marks: bool = False,
 ) -> str | None:
     """Write the page of before and after next to the results.
 
@@ -22,6 +27,7 @@ def write_before_after(
         out: the folder of the results, or the name of the only one.
         asked: what decides the axes of arrays.
         errors: show the expected errors of the results, too.
+        marks: show where their certificates say that structure was removed or added, too.
 
     Returns:
         What to say about it; None where there are no results.
@@ -30,16 +36,28 @@ def write_before_after(
     pairs = []
     for job in jobs:
         if job.target.exists():
-            before, after = opened(job.source, job.part), opened(job.target, job.part)
-            maps = read_errors(job.target) if errors else []
-            for number, (values, result) in enumerate(
-                zip(before.values, after.values, strict=True)
-            ):
-                axes = before.read_as(values, asked).axes
-                layers = {"expected error": maps[number].reshape(values.shape)} if maps else None
-                arrays = (values.array, result.array)
-                pairs.append(slider.pair(job.source.name, *arrays, axes, layers))
+            pairs += _compared(job, asked, errors, marks)
     if not pairs:
         return None
     slider.write_page(folder / PAGE, pairs, f"Before and after: {folder.resolve().name}")
     return f"{folder / PAGE}: before and after"
+
+
+def _compared(job: Job, asked: AskedAxes, errors: bool, marks: bool) -> list[slider.Compared]:
+    """Return the arrays of a picture, before and after, see `write_before_after`."""
+    before = opened(job.source, job.part)
+    after = opened(job.target, job.part)
+    maps = read_errors(job.target) if errors else []
+    compared = []
+    for number, values in enumerate(before.values):
+        axes = before.read_as(values, asked).axes
+        layers = {}
+        if maps:
+            layers["expected error"] = maps[number].reshape(values.shape)
+        marked = None
+        if marks:
+            marked = read_marks(job.target, number, values.shape, axes)
+        result = after.values[number].array
+        shown = slider.pair(job.source.name, values.array, result, axes, layers, marked)
+        compared.append(shown)
+    return compared

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 
 from n2n_lightning.arrays.axes import as_pages, evenly
 from n2n_lightning.files import replacing
+from n2n_lightning.metrics.residual_structure import ADDED, REMOVED
 from n2n_lightning.reporting.html import rendered
 
 # bytes of all images as PNG; as base64 a page stays under 20 MB (tests/test_slider.py)
 BYTES = 15e6
 MAX_PAGES = 8  # pages of a stack on the page
 MAX_PICTURES = 24  # images on a page
+MARK_COLORS = {REMOVED: (214, 39, 40), ADDED: (23, 190, 207)}  # tab:red and tab:cyan
+OUTLINES = 512  # pixels of an image's side for each pixel of the width of outlines
 
 
 @dataclass
@@ -48,6 +52,7 @@ def pair(
     after: np.ndarray,
     axes: str,
     maps: Mapping[str, np.ndarray] | None = None,
+    marks: np.ndarray | None = None,
 ) -> Compared:
     """Return an image in the range of the middle 99.8% of its values.
 
@@ -60,6 +65,8 @@ def pair(
             three are shown, other channels are pages.
         maps: further layers by their labels, in the shape of `before`, 0 or more; NaN is shown as
             0. The mean of colours is shown, from 0 to its largest values.
+        marks: residual_structure.REMOVED, ADDED and SEARCHED, in the shape of `before`: the
+            outlines of the first two over the result are the last layer.
 
     Returns:
         Pages of 8 bit, with the displayed range in the remark of each.
@@ -76,8 +83,13 @@ def pair(
     if len(chosen) < len(places):
         about += f" {len(chosen)} of {len(places)} pages are here."
     maps = maps or {}
-    picture = Compared(name, about, ["before", "after", *maps])
+    labels = ["before", "after", *maps]
     map_pages = {layer: as_pages(values, axes) for layer, values in maps.items()}
+    marked_pages = None
+    if marks is not None:
+        labels.append("marks")
+        marked_pages = as_pages(marks, axes)
+    picture = Compared(name, about, labels)
     for page in chosen:
         *place, channel = places[page]
         channels_of_page = slice(3) if colour else channel
@@ -98,8 +110,45 @@ def pair(
             image, highest = _map_layer(np.asarray(pages[part], np.float64), colour)
             layers.append(image)
             label += f" {layer.capitalize()}: 0 to {highest:.3g}."
+        if marked_pages is not None:
+            marked = np.asarray(marked_pages[part])
+            layers.append(outlined(layers[1], marked.max(-1) if colour else marked))
+            label += _said_of_marks(marked)
         picture.pages.append((layers, label))
     return picture
+
+
+def outlined(image: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Draw the outlines of marks over an image.
+
+    Args:
+        image: (H, W) or (H, W, 3), uint8.
+        marks: residual_structure.REMOVED and ADDED, other values elsewhere, (H, W).
+
+    Returns:
+        (H, W, 3), uint8: red where structure was removed, cyan where it was added.
+    """
+    colours = image if len(image.shape) == 3 else np.repeat(image[..., None], 3, -1)
+    drawn = colours.copy()
+    width = 1 + max(marks.shape) // OUTLINES
+    for value, colour in MARK_COLORS.items():
+        marked = marks == value
+        if marked.any():
+            inside = binary_erosion(marked, iterations=width)
+            drawn[marked & ~inside] = colour
+    return drawn
+
+
+def _said_of_marks(marks: np.ndarray) -> str:
+    """Return what the outlines of a page are, or why there are none."""
+    if not marks.any():
+        return " Marks: this page was not searched."
+    names = []
+    for value, name in ((REMOVED, "red: structure was removed"), (ADDED, "cyan: it was added")):
+        if (marks == value).any():
+            names.append(name)
+    said = ", ".join(names) or "no structure found in the residual"
+    return f" Marks: {said}."
 
 
 def _map_layer(values: np.ndarray, colour: bool) -> tuple[np.ndarray, float]:
