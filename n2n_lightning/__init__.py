@@ -2,7 +2,7 @@
 
 In Python: `inspect_images`, `fit`, `score`, and `load` for a network that denoises (api.py); the
 other public names are parts to build on. On the command line: `n2n train`, or
-`python -m n2n_lightning.train`, and the other commands in README.
+`python -m n2n_lightning train`, and the other commands in README.
 """
 
 import importlib

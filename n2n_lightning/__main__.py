@@ -1,11 +1,26 @@
 """Console script `n2n` and `python -m n2n_lightning`: run a command, or list all of them."""
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
 
-COMMANDS = ("train", "check", "denoise", "evaluate", "report", "prepare", "export")
+from n2n_lightning import __version__
+
+# The module of each command, in the package.
+COMMANDS = {
+    "train": "train",
+    "check": "check",
+    "denoise": "denoise",
+    "evaluate": "evaluate",
+    "report": "report",
+    "prepare": "prepare",
+    "export": "export",
+    "models": "inference.models",
+    "doctor": "install.doctor",
+    "completion": "install.completion",
+}
 
 
 def main() -> None:
@@ -13,23 +28,32 @@ def main() -> None:
 
     The command's module runs as `__main__`, so that the processes that it starts find it again.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        from n2n_lightning.install.completion import complete
+
+        complete(COMMANDS)
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         sys.argv[1:] = words[1:]
-        runpy.run_module(f"n2n_lightning.{words[0]}", run_name="__main__", alter_sys=True)
+        module = f"n2n_lightning.{COMMANDS[words[0]]}"
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return
+    if words == ["--version"]:
+        print(f"n2n_lightning {__version__}")
         return
     if words and words[0] not in ("-h", "--help"):
         choices = ", ".join(COMMANDS)
         print(f"error: {words[0]}: no such command; there are {choices}", file=sys.stderr)
         sys.exit(2)
-    for name in COMMANDS:
-        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    for module in COMMANDS.values():
+        path = Path(__file__).parent / f"{module.replace('.', '/')}.py"
+        source = path.read_text(encoding="utf-8")
         docstring = ast.get_docstring(ast.parse(source)) or ""
         summary = docstring.partition("\n")[0]
         purpose, _, usage = summary.partition(": ")
         usage = usage.strip("`. ").replace("`", "")
         print(f"{purpose}:\n    {usage}")
-    print("n2n train, n2n denoise, ... are the same in short; --help after a command says more")
+    print("--help after a command says more; python -m n2n_lightning COMMAND is the same")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class FitResult:
 def inspect_images(
     noisy: ImageInput, second: ImageInput | None = None, layout: str = "auto"
 ) -> InspectionReport:
-    """Inspect noisy images before training, as `python -m n2n_lightning.check` does.
+    """Inspect noisy images before training, as `n2n check` does.
 
     Args:
         noisy: images (N, H, W), (N, H, W, C) or (N, C, H, W), or a file or folder; with several
@@ -92,7 +92,7 @@ def fit(
         noisy: images, or a file or folder: one capture of each scene (neighbouring pixels are
             the pairs), or several.
         target: the second captures, in the same order; may be left out before options.
-        *options: options of `python -m n2n_lightning.train`: "trainer.max_epochs=4",
+        *options: options of `n2n train`: "trainer.max_epochs=4",
             "model=unet", "data.layout=NHW". `data=` is `pairs` where there is a target, `single`
             where there is none.
         folder: the run folder, which must not have a run yet; None makes one in outputs/runs.

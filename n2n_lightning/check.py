@@ -1,4 +1,4 @@
-"""Inspect noisy data before training: `python -m n2n_lightning.check NOISY [TARGET]`.
+"""Inspect noisy data before training: `n2n check NOISY [TARGET]`.
 
 Prints what captures and their noise are like, what follows from it, and, last, the command that
 trains on them. NOISY and TARGET are what `data.noisy=` and `data.target=` take: files or folders of
@@ -21,7 +21,7 @@ COLUMNS = 118  # of a printed line
 
 
 def parser() -> Parser:
-    p = Parser(prog="python -m n2n_lightning.check", description=__doc__.splitlines()[0])
+    p = Parser(prog="n2n check", description=__doc__.splitlines()[0])
     p.add_argument(
         "noisy", metavar="NOISY", help="file or folder with the first captures, or with all of them"
     )
@@ -112,7 +112,7 @@ def train_command(args: Any, report: "InspectionReport", volumes: bool) -> str:
         noisy, target = target, noisy
         advice.append("data.swap=false")
     halves = report.source == "pairs" and target and volumes
-    words = ["python", "-m", "n2n_lightning.train"]
+    words = ["n2n", "train"]
     words.append("experiment=half_volumes" if halves else f"data={report.source}")
     words.append(f"data.noisy={noisy}")
     if target:

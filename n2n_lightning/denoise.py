@@ -1,4 +1,4 @@
-"""Denoise pictures: `python -m n2n_lightning.denoise PICTURES... -o OUT`.
+"""Denoise pictures: `n2n denoise PICTURES... -o OUT`.
 
 PNG, JPEG, TIFF and .npy, of any size, bit depth and number of channels; what goes in comes out.
 Without --checkpoint it takes the one that the package brings along, for photographs with noise of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    p = Parser(prog="python -m n2n_lightning.denoise", description=__doc__)
+    p = Parser(prog="n2n denoise", description=__doc__)
     add_denoise_options(p)
     return p
 

@@ -1,4 +1,4 @@
-"""Score runs on the same images: `python -m n2n_lightning.evaluate RUN --data course --root DIR`.
+"""Score runs on the same images: `n2n evaluate RUN --data course --root DIR`.
 
 For each run folder or checkpoint: both PSNRs, SSIM, the PSNRs after rounding to 8 bit, parameters,
 speed, a 95% bootstrap interval over the images, and the paired difference to the first one. Without
@@ -39,7 +39,7 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
         fields: options that errors know by another name, see Parser.
     """
     p = Parser(
-        prog="python -m n2n_lightning.evaluate",
+        prog="n2n evaluate",
         description=__doc__.splitlines()[0],
         fields=fields,
     )

@@ -1,4 +1,4 @@
-"""Write a trained network for other programs: `python -m n2n_lightning.export CHECKPOINT OUT`.
+"""Write a trained network for other programs: `n2n export CHECKPOINT OUT`.
 
 The ending of OUT is the format: .onnx (ONNX, for onnxruntime and others), .pt2 (torch.export, for
 PyTorch without this package), .ckpt (a checkpoint of the network alone, without the state of its
@@ -37,7 +37,7 @@ SPATIAL_AXES = ("depth", "height", "width")
 
 
 def parser() -> Parser:
-    p = Parser(prog="python -m n2n_lightning.export", description=__doc__)
+    p = Parser(prog="n2n export", description=__doc__)
     p.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="a run folder or a checkpoint file"
     )
@@ -185,7 +185,7 @@ def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Export:
         "description": "Removes noise; trained on noisy images alone (Noise2Noise)",
         "author": args.author or getpass.getuser(),
         "license": args.license,
-        "command": f"python -m n2n_lightning.export {args.checkpoint.name} {args.out.name}",
+        "command": f"n2n export {args.checkpoint.name} {args.out.name}",
     }
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "denoiser.onnx"

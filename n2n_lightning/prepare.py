@@ -1,4 +1,4 @@
-"""Write photographs as the report's two files: `python -m n2n_lightning.prepare PHOTOS -o DIR`.
+"""Write photographs as the report's two files: `n2n prepare PHOTOS -o DIR`.
 
 `DIR/train_data.pkl` gets noisy pairs, `DIR/val_data.pkl` noisy/clean pairs, both tuples of two
 uint8 tensors (N, 3, size, size) as the course wrote them. A crop is a square of 0.8 (--smallest) to
@@ -27,7 +27,7 @@ def parser() -> Parser:
         "data.val_pairs": "val",
     }
     p = Parser(
-        prog="python -m n2n_lightning.prepare",
+        prog="n2n prepare",
         description=__doc__.splitlines()[0],
         fields=fields,
     )
@@ -175,7 +175,7 @@ def main() -> None:
         f"{args.out}: {args.pairs:,} training and {args.val:,} validation pairs;"
         f" noisy input {mean}, {total}"
     )
-    print(f"train:  python -m n2n_lightning.train data=course data.root={args.out}")
+    print(f"train:  n2n train data=course data.root={args.out}")
 
 
 if __name__ == "__main__":

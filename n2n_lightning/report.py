@@ -1,4 +1,4 @@
-"""Report on runs and sweeps: `python -m n2n_lightning.report outputs --out report`.
+"""Report on runs and sweeps: `n2n report outputs --out report`.
 
 Writes the figures and tables of the report "Noise2Noise PyTorch Implementation" for run folders and
 sweeps: one page, `report.html`, that needs no other file and no network, and the same as PNG, CSV
@@ -527,7 +527,7 @@ def write_report(runs: list[ReportedRun], sweeps: list[Path], out: Path, most: i
 
 def parser() -> Parser:
     """Return the options of the command."""
-    p = Parser(prog="python -m n2n_lightning.report", description=__doc__.splitlines()[0])
+    p = Parser(prog="n2n report", description=__doc__.splitlines()[0])
     p.add_argument(
         "folders", nargs="+", type=Path, help="run folders, sweeps, or folders with them inside"
     )

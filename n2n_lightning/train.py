@@ -1,4 +1,4 @@
-"""Train a denoiser: `python -m n2n_lightning.train model=unet optim.lr=0.01`, with `-m` for sweeps.
+"""Train a denoiser: `n2n train model=unet optim.lr=0.01`, with `-m` for sweeps.
 
 Composes the configuration in conf/, trains, and leaves a run folder: `.hydra/` (what was asked),
 `result.json`, `metrics.csv`, TensorBoard events, `samples.png`, `checkpoints/best.ckpt` and
@@ -170,7 +170,7 @@ def print_summary(result: dict[str, Any], folder: Path) -> None:
     program, place = Path(sys.executable).name, shlex.quote(str(folder))
     print(f"run folder:  {folder}")
     print(f"curves:      {program} -m tensorboard.main --logdir {place}")
-    print(f"denoise:     {program} -m n2n_lightning.denoise PICTURES -o clean --checkpoint {place}")
+    print(f"denoise:     n2n denoise PICTURES -o clean --checkpoint {place}")
 
 
 def _print_scores(console: Any, result: dict[str, Any]) -> None:

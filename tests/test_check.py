@@ -269,10 +269,7 @@ def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_
     )
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
-    assert (
-        last
-        == "python -m n2n_lightning.train data=pairs 'data.noisy=first shots' data.target=second"
-    )
+    assert last == "n2n train data=pairs 'data.noisy=first shots' data.target=second"
     assert not any(line.startswith("!") for line in lines)
     for name in (
         "read",
@@ -302,7 +299,7 @@ def test_the_command_says_it_in_plain_lines_and_ends_in_the_one_that_trains(tmp_
         "data.batch_size=4",
         "trainer.max_epochs=1",
     ]
-    done = run("train", *shlex.split(last)[3:], *small, cwd=tmp_path)
+    done = run("train", *shlex.split(last)[2:], *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
 
@@ -312,10 +309,7 @@ def test_the_command_says_why_nothing_fits_and_what_cannot_be_read(tmp_path):
     image = shots(scenes(11), 11)[0]
     tifffile.imwrite(tmp_path / "one.tif", image[0])
     done = run("check", "one.tif", cwd=tmp_path)
-    assert (
-        done.stdout.splitlines()[-1]
-        == "python -m n2n_lightning.train data=single data.noisy=one.tif"
-    )
+    assert done.stdout.splitlines()[-1] == "n2n train data=single data.noisy=one.tif"
     done = run("check", "one.tif", "one.tif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no command fits" in done.stdout.splitlines()[-1]
@@ -356,9 +350,7 @@ def test_a_movie_is_known_and_how_far_it_moves(tmp_path):
         tifffile.imwrite(tmp_path / "movie.tif", shots(frames, 13, 20)[0], photometric="minisblack")
         done = run("check", "movie.tif", "--json", "m.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith(
-            "python -m n2n_lightning.train data=movie data.noisy=movie.tif"
-        )
+        assert done.stdout.splitlines()[-1].startswith("n2n train data=movie data.noisy=movie.tif")
         assert json.loads((tmp_path / "m.json").read_text())["movement"] == pytest.approx(
             speed, abs=0.05
         )
@@ -544,4 +536,4 @@ def test_channels_in_turn_get_the_command_that_trains_on_one_of_them(tmp_path):
     done = run("check", "turn.tif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert last == "python -m n2n_lightning.train data=movie data.noisy=turn.tif data.frames=0::2"
+    assert last == "n2n train data=movie data.noisy=turn.tif data.frames=0::2"

@@ -50,7 +50,7 @@ def test_the_console_script_runs_commands_in_processes_of_their_own_name(tmp_pat
     done = n2n("denoise", "noisy.npy", "-o", "clean.npy", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "clean.npy").shape == (24, 32)
-    assert "python -m n2n_lightning.denoise" in n2n("denoise", "--help", cwd=tmp_path).stdout
+    assert "n2n denoise" in n2n("denoise", "--help", cwd=tmp_path).stdout
 
 
 def test_the_console_script_refuses_what_is_no_command(tmp_path):
@@ -63,4 +63,4 @@ def test_the_console_script_refuses_what_is_no_command(tmp_path):
 def test_the_console_script_lists_the_commands(tmp_path, words):
     done = n2n(*words, cwd=tmp_path)
     assert done.returncode == 0
-    assert all(f"n2n_lightning.{name}" in done.stdout for name in COMMANDS)
+    assert all(f"n2n {name}" in done.stdout for name in COMMANDS)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
+from n2n_lightning.__main__ import COMMANDS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -96,7 +98,9 @@ def test_the_package_lists_its_commands_and_train_its_options(tmp_path):
         for p in (ROOT / "n2n_lightning").glob("*.py")
         if 'if __name__ == "__main__"' in p.read_text()
     }
-    assert set(re.findall(r"python -m n2n_lightning\.(\w+)", shown)) == commands - {"__main__"}
+    assert commands - {"__main__"} <= set(COMMANDS)
+    summaries = re.findall(r"^    n2n (\w+)", shown, re.MULTILINE)
+    assert summaries == list(COMMANDS)
     module[2] += ".train"
     shown = subprocess.run(
         [*module, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -140,8 +144,12 @@ def test_documentation_names_what_exists(page):
         r"\b(data|noise|model|optim|scheduler|loss|trainer|experiment)=(\w+)", text
     ):
         assert (ROOT / "conf" / group / f"{name}.yaml").exists(), f"{group}={name}"
-    for module in re.findall(r"(?:python -m n2n_lightning\.|`n2n )(\w+)", text):
+    for module in re.findall(r"python -m n2n_lightning\.(\w+)", text):
         assert (ROOT / "n2n_lightning" / f"{module}.py").exists(), module
+    for name in re.findall(r"^(?:`|\$ |    )?n2n (\w+)", text, re.MULTILINE):
+        assert name in COMMANDS, name
+    for name in re.findall(r"`n2n (\w+)", text):
+        assert name in COMMANDS, name
     for path in re.findall(r"\b(?:n2n_lightning|benchmarks|conf|tests)/[a-z0-9_/]+\.\w+", text):
         assert (ROOT / path).exists(), path
     for name in set(re.findall(r"\bn2n_lightning(?:\.\w+)+", re.sub(r"python -m \S+", "", text))):

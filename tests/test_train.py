@@ -91,7 +91,7 @@ def test_every_config_composes_and_says_how_it_is_used(choice):
     group, name = choice.split("=")
     text = (CONF / group / f"{name}.yaml").read_text()
     head = next(line for line in text.splitlines() if "_global_" not in line)
-    assert head.startswith("# python -m n2n_lightning.train")
+    assert head.startswith("# n2n train")
     assert choice in head
 
 
@@ -160,7 +160,7 @@ def test_what_a_run_gives(course, tmp_path, capsys):
     folder = tmp_path / "run"
     config = composed("data=course", f"data.root={course}", "trainer.max_epochs=3", *QUICK)
     result = start(config, folder, ["data=course", "optim.lr=0.01"])
-    command = "python -m n2n_lightning.train data=course optim.lr=0.01"
+    command = "n2n train data=course optim.lr=0.01"
     assert result == json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
     assert result["epochs"] == 3
@@ -812,7 +812,7 @@ def test_the_command(tmp_path):
     assert "tensorboard" in done.stdout
     assert "n2n_lightning.denoise PICTURES -o clean --checkpoint out" in done.stdout
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["command"].startswith("python -m n2n_lightning.train model=unet optim.lr=0.01")
+    assert result["command"].startswith("n2n train model=unet optim.lr=0.01")
     assert (tmp_path / "out" / ".hydra" / "config.yaml").exists()
 
     again = run("train", "hydra.run.dir=out", *SMALL, cwd=tmp_path)

@@ -44,6 +44,7 @@ __all__ = [
 
 # The extra of pip that installs the library of a kind.
 EXTRAS = {
+    "Pnm": "pnm",
     "Mrc": "mrc",
     "Nifti": "nifti",
     "Fits": "fits",

@@ -8,10 +8,10 @@ from typing import Any
 from n2n_lightning.arrays.frame_offsets import input_frames
 from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.files import InputError, load_torch
+from n2n_lightning.inference.models import model_file
 
 PRETRAINED = Path(__file__).parent / "pretrained.ckpt"
 MOVIE = Path(__file__).parent / "movie.ckpt"
-BUNDLED = {"movie": MOVIE}  # by the names that stand for a path
 # Version of the facts of CheckpointInfo, stored as `format`. A new fact with a default needs no new
 # version; one that an older program must not ignore does.
 FORMAT = 3
@@ -147,18 +147,20 @@ def checkpoint_of(path: str | Path) -> Path:
     """Return the checkpoint file of a run folder: the best one, or else the last.
 
     Args:
-        path: a run folder, or a checkpoint file, which is returned as it is; `movie`, where nothing
-            has that name, is the bundled checkpoint for movies.
+        path: a run folder, or a checkpoint file, which is returned as it is; where nothing has that
+            name, the name of a model (see `n2n models`).
 
     Returns:
         A file; it may be missing if `path` is no folder.
 
     Raises:
-        InputError: the folder has none, or the file is an export.
+        InputError: the folder has none, the file is an export, or the model cannot be had.
     """
     path = Path(path)
-    if str(path) in BUNDLED and not path.exists():
-        return BUNDLED[str(path)]
+    if not path.exists():
+        model = model_file(str(path))
+        if model is not None:
+            return model
     if path.suffix in (".onnx", ".pt2"):
         raise InputError(
             f"{path}: an export for other programs; here its run folder or .ckpt is needed"

@@ -12,6 +12,7 @@ from n2n_lightning.sweep.jobs import set_aside
 from n2n_lightning.sweep.results import read_sweep
 
 PLUGIN_EXTRAS = {
+    "hydra/launcher=joblib": ("joblib", "hydra_plugins.hydra_joblib_launcher"),
     "hydra/launcher=ray": ("ray", "hydra_plugins.hydra_ray_launcher"),
     "hydra/launcher=slurm": ("slurm", "hydra_plugins.hydra_submitit_launcher"),
     "hydra/sweeper=n2n_optuna": ("optuna", "hydra_plugins.hydra_optuna_sweeper"),

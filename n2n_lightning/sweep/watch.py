@@ -232,7 +232,7 @@ class Sweep:
 
     def _again(self) -> str:
         place = shlex.quote(os.path.relpath(self.folder))
-        return f"python -m n2n_lightning.train -m sweep.resume={place}"
+        return f"n2n train -m sweep.resume={place}"
 
 
 # The sweep that Hydra may begin while `prepared` is open: Hydra makes its callbacks itself.

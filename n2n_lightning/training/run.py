@@ -76,7 +76,7 @@ def start(
     typed_in = Path.cwd() if hydra is None else Path(hydra.runtime.cwd)
     plain = plain_config(composed, overrides, typed_in)
     check_config(plain, overrides, run_folder.has_checkpoint(folder))
-    command = shlex.join(["python", "-m", "n2n_lightning.train", *map(bare, overrides)])
+    command = shlex.join(["n2n", "train", *map(bare, overrides)])
     if is_worker_rank():
         run = TrainingRun(plain, folder, command, lines)
         run.fit()
@@ -281,7 +281,7 @@ class TrainingRun:
         print(self.summary(), *self.notes, sep="\n", flush=True)
         for doubt in _doubts(self.data):
             print(
-                f"warning: {doubt} (python -m n2n_lightning.check says more)",
+                f"warning: {doubt} (n2n check says more)",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,0 +1,1 @@
+"""What is installed here: a report to paste into a question, and the completion of shells."""
