@@ -23,9 +23,11 @@ from n2n_lightning.inference.skipped_files import left_alone
 if TYPE_CHECKING:
     from n2n_lightning.inference.certificates import CertifyOptions, FileCertificate
     from n2n_lightning.inference.denoiser import TrainedDenoiser
-    from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
+    from n2n_lightning.inference.file_denoiser import AxesNotes, DenoisedFile, FileDenoiser
     from n2n_lightning.inference.options import DenoiseOptions
     from n2n_lightning.inference.outlier_files import DetectorDefects
+    from n2n_lightning.inference.shared_output import NoClaim
+    from n2n_lightning.runs.claims import Claim
 
 
 def parser() -> Parser:
@@ -181,6 +183,11 @@ def run(args: Any) -> int:
     Raises:
         InputError: an option cannot work, so that no picture was denoised.
     """
+    from n2n_lightning.inference.bundled import checkpoint_for
+    from n2n_lightning.inference.checkpoint import checkpoint_of
+    from n2n_lightning.inference.shared_output import output_for
+    from n2n_lightning.inference.tally import Tally
+
     skipped: list[Path] = []
     if args.halves:
         jobs = halves_of(args.pictures, args.out)
@@ -191,28 +198,31 @@ def run(args: Any) -> int:
     _refuse_maps(args, jobs)
     seconds = _second_captures(args, jobs)
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
+    checkpoint = args.checkpoint or checkpoint_for(args, jobs)
     progress = _tile_progress()
-    denoiser = _file_denoiser(args, jobs, missing, progress)
-    failed = 0
-    existing = 0
+    denoiser = _file_denoiser(args, checkpoint, jobs, missing, progress)
     results = jobs[:1] if args.halves else jobs
+    tally = Tally(len(jobs))
     certificates: list[FileCertificate] = []
-    with progress:
+    file = checkpoint_of(checkpoint)
+    with progress, output_for(args, file, _device_of(args.device), results, missing) as output:
+        todo = []
         for job in results:
             itself = job.target.resolve() == job.source.resolve()  # which FileDenoiser refuses
-            if job.target.exists() and not args.overwrite and not itself:
-                existing += 1
+            if itself or not output.is_there(job):
+                todo.append(job)
+        for job, claim in output.claimed(todo):
+            halves = jobs if args.halves else ()
+            result = _denoised(denoiser, job, claim, seconds.get(job.source), halves)
+            if isinstance(result, InputError):
+                again = "; it is tried again" if output.failed(job) else ""
+                print(f"error: {result}{again}", file=sys.stderr, flush=True)
                 continue
-            try:
-                if args.halves:
-                    result = denoiser.denoise_halves(*jobs)
-                else:
-                    result = denoiser.denoise(job, _opened(seconds.get(job.source)))
-                print(result, flush=True)
-                certificates.append(result.certificate)
-            except InputError as error:
-                print("error:", error, file=sys.stderr, flush=True)
-                failed += 1
+            print(result, flush=True)
+            certificates.append(result.certificate)
+        tally.existing = len(results) - len(todo)
+        tally.failed = output.failures(todo)
+        tally.elsewhere = len(todo) - len(certificates) - tally.failed
     if args.page:
         from n2n_lightning.reporting.before_after import write_before_after
 
@@ -221,8 +231,30 @@ def run(args: Any) -> int:
             print(line)
     if args.certify:
         _write_certificates(folder_of(args.out), certificates)
-    _print_left_out(skipped, existing, failed, len(jobs))
-    return 1 if failed else 0
+    if skipped:
+        print("\n".join(left_alone(skipped)))
+    tally.print()
+    return 1 if tally.failed else 0
+
+
+def _denoised(
+    denoiser: "FileDenoiser",
+    job: Job,
+    claim: "Claim | NoClaim",
+    second: Path | None,
+    halves: Sequence[Job],
+) -> "DenoisedFile | InputError":
+    """Denoise one picture, or two halves, while it is claimed; return the error if that fails."""
+    try:
+        with claim:
+            if halves:
+                result = denoiser.denoise_halves(*halves)
+            else:
+                result = denoiser.denoise(job, _opened(second))
+            claim.finish({"voxels": result.voxels, "seconds": result.seconds})
+    except InputError as error:
+        return error
+    return result
 
 
 def _opened(path: Path | None) -> Picture | None:
@@ -230,16 +262,6 @@ def _opened(path: Path | None) -> Picture | None:
     if path is None:
         return None
     return opened(path)
-
-
-def _print_left_out(skipped: list[Path], existing: int, failed: int, count: int) -> None:
-    """Print which pictures have no new result."""
-    if skipped:
-        print("\n".join(left_alone(skipped)))
-    if existing:
-        print(f"{existing} of {count} pictures were there already; --overwrite replaces them")
-    if failed:
-        print(f"{failed} of {count} pictures failed", file=sys.stderr)
 
 
 def _refuse_maps(args: Any, jobs: Sequence[Job]) -> None:
@@ -281,10 +303,9 @@ def _second_captures(args: Any, jobs: Sequence[Job]) -> dict[Path, Path]:
 
 
 def _file_denoiser(
-    args: Any, jobs: Sequence[Job], missing: Sequence[Job], progress: Any
+    args: Any, checkpoint: Path, jobs: Sequence[Job], missing: Sequence[Job], progress: Any
 ) -> "FileDenoiser":
     """Return the denoiser of the files: network on its device, options, facts of the folders."""
-    from n2n_lightning.inference.bundled import checkpoint_for
     from n2n_lightning.inference.checkpoint import MOVIE
     from n2n_lightning.inference.denoiser import load
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
@@ -292,7 +313,6 @@ def _file_denoiser(
     from n2n_lightning.inference.options import DenoiseOptions
     from n2n_lightning.inference.tiling import spans, tile_of
 
-    checkpoint = args.checkpoint or checkpoint_for(args, jobs)
     by_axes = checkpoint == MOVIE and args.movie is None
     if by_axes:
         print("movies, denoised with the frames around each; --no-movie: frame by frame")
@@ -317,7 +337,8 @@ def _file_denoiser(
         print(
             "the files of a folder are taken for frames of one movie, in the order of their names"
         )
-    defects = _detector_defects(model, missing, args, options, asked)
+    # of all pictures: a run that is continued replaces the same pixels
+    defects = _detector_defects(model, jobs if missing else [], args, options, asked)
     series = {}
     if frames_are_files and missing and not args.halves:
         series = series_of(jobs, model.context)

@@ -99,6 +99,10 @@ class InputError(ValueError):
         self.reason = reason
 
 
+class PassingError(InputError):
+    """What broke, and may work at another try: a network drive or the memory of a device."""
+
+
 def one_line(error: BaseException, limit: int | None = None) -> str:
     """Return the message of an error without line breaks.
 
@@ -114,6 +118,8 @@ def one_line(error: BaseException, limit: int | None = None) -> str:
     return message[:limit] or type(error).__name__
 
 
+# Of a network drive that does not answer, or of a machine that is short of memory for a moment.
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ENOMEM)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALL = 2**18  # bytes of an array that is read rather than mapped
 NEARLY_FULL = 2**16  # bytes left on a disk where a failed write is put down to the lack of space

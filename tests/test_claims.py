@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from n2n_lightning.files import InputError, PassingError
 from n2n_lightning.runs import claims as claims_module
 from n2n_lightning.runs.claims import Claims
 
@@ -70,8 +71,8 @@ def test_an_end_without_finish_gives_the_piece_back(claims):
 
 def test_three_exceptions_give_a_piece_up(claims):
     for number in range(3):
-        with pytest.raises(ValueError, match="no"), claims.claim("a"):
-            raise ValueError(f"no {number}")
+        with pytest.raises(PassingError), claims.claim("a"):
+            raise PassingError(f"no {number}")
     assert claims.claim("a") is None
     assert claims.given_up() == {"a": "no 2"}
     assert not claims.is_done("a")
@@ -80,6 +81,15 @@ def test_three_exceptions_give_a_piece_up(claims):
     with claims.claim("a") as held:
         held.finish()
     assert claims.is_done("a")
+
+
+def test_a_piece_that_cannot_be_done_is_tried_once(claims):
+    with pytest.raises(InputError), claims.claim("a"):
+        raise InputError("is no picture")
+    assert claims.claim("a") is None
+    assert claims.given_up() == {"a": "is no picture"}
+    claims.forget_failures()
+    assert claims.claim("a") is not None
 
 
 def test_a_killed_process_frees_its_piece_at_once(claims, killed):
@@ -160,6 +170,8 @@ def test_a_piece_may_have_any_name(claims):
 def test_a_state_folder_that_goes_meanwhile_hurts_nobody(claims):
     with claims.claim("a"):
         shutil.rmtree(claims.folder)
+    with claims.claim("b"):
+        pass
 
 
 WORKER = """

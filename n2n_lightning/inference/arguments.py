@@ -19,6 +19,7 @@ def add_denoise_options(p: Parser) -> None:
     _add_input_options(p)
     _add_result_options(p)
     _add_compute_options(p)
+    _add_sharing_options(p)
     _add_reading_options(p)
 
 
@@ -145,6 +146,15 @@ def _add_compute_options(p: Parser) -> None:
     )
     p.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one"
+    )
+
+
+def _add_sharing_options(p: Parser) -> None:
+    """Add the options for several processes that fill one folder."""
+    p.add_argument(
+        "--mixed",
+        action="store_true",
+        help="accept processors, devices and versions whose values differ by rounding",
     )
 
 

@@ -1,5 +1,6 @@
 """Files denoised one after the other: each comes out as a file of its kind."""
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from n2n_lightning.arrays.outlier_lists import OutlierCounts
-from n2n_lightning.files import DiskFull, InputError, one_line, replacing
+from n2n_lightning.files import PASSING, DiskFull, InputError, PassingError, one_line, replacing
 from n2n_lightning.formats import Picture, ending, opened
 from n2n_lightning.formats.picture import AskedAxes, ReadAs, Values
 from n2n_lightning.formats.units import in_unit_of, mean_of_halves, rescaled
@@ -56,6 +57,7 @@ class DenoisedFile:
         seconds: duration.
         lines: further messages, printed before it.
         biases: the bias of each channel that was taken out, if that was asked for.
+        voxels: the number of values of all arrays.
     """
 
     target: Path
@@ -67,6 +69,7 @@ class DenoisedFile:
     errors: list[ErrorMap] = field(default_factory=list)
     certificate: FileCertificate = field(default_factory=FileCertificate)
     biases: list[str] = field(default_factory=list)
+    voxels: int = 0
 
     def __str__(self) -> str:
         errors = [one.line() for one in self.errors]
@@ -179,6 +182,7 @@ class FileDenoiser:
                 done.certificate.source = source.name
                 done.certificate.write(target)
         done.lines = lines
+        done.voxels = sum(math.prod(values.shape) for values in picture.values)
         done.seconds = time.perf_counter() - started
         return done
 
@@ -477,7 +481,8 @@ def _explained_errors(source: Path, target: Path) -> Iterator[None]:
     except DiskFull as error:
         raise InputError(str(error)) from error
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+        kind = PassingError if error.errno in PASSING else InputError
+        raise kind(f"{target}: cannot be written: {error.strerror or error}") from error
     except Exception as error:
         reason = one_line(error, 200)
-        raise InputError(f"{source}: {type(error).__name__}: {reason}") from error
+        raise PassingError(f"{source}: {type(error).__name__}: {reason}") from error

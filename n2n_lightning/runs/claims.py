@@ -23,10 +23,14 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from n2n_lightning.files import InputError, PassingError, one_line
+
 TOUCH_SECONDS = 10.0  # between two touches of a claim
 # Six touches: network file systems show others' changes up to some seconds late.
 DEAD_SECONDS = 60.0
 TRIES = 3  # a failure that comes three times does not come by chance
+# How often each end of a claim counts against its piece.
+_FAILURES = {"failed": 1, "given up": TRIES}
 # psutil derives the start of a process from the time of the boot, which is known to a second.
 START_TOLERANCE = 2.0
 NAME_LENGTH = 120  # of 255 bytes that file systems take; the number and a hash follow
@@ -42,7 +46,7 @@ class Holder:
         pid: the number of the process.
         started: when the process began, in seconds since 1970.
         since: when it claimed the piece, likewise, by the clock of its machine.
-        ended: `failed` or `released`; empty while it is at work, or if it died.
+        ended: `failed`, `given up` or `released`; empty while it is at work, or if it died.
         reason: why it failed.
     """
 
@@ -66,6 +70,9 @@ class Claims:
         self.folder = folder
         self._claims = folder / "claims"
         self._done = folder / "done"
+        self._make_folders()
+
+    def _make_folders(self) -> None:
         for path in (self._claims, self._done):
             path.mkdir(parents=True, exist_ok=True)
 
@@ -85,7 +92,12 @@ class Claims:
         number = 0
         while True:
             path = self._path(piece, number)
-            if _create(path, piece):
+            try:
+                created = _create(path, piece)
+            except FileNotFoundError:  # a process that left last removed the folder
+                self._make_folders()
+                continue
+            if created:
                 claim = Claim(self, piece, number)
                 if self.is_done(piece):  # since it was asked above
                     claim.remove()
@@ -95,8 +107,8 @@ class Claims:
             if holder is None or not holder.ended:
                 if self._is_held(path, holder):
                     return None
-            elif holder.ended == "failed":
-                failures += 1
+            else:
+                failures += _FAILURES.get(holder.ended, 0)
             if failures >= TRIES:
                 return None
             number += 1
@@ -104,6 +116,20 @@ class Claims:
     def is_done(self, piece: str) -> bool:
         """Return True if some process finished a piece."""
         return self._done_path(piece).exists()
+
+    def is_over(self, piece: str) -> bool:
+        """Return True if nobody will work on a piece any more: it is done or given up."""
+        if self.is_done(piece):
+            return True
+        failures = 0
+        number = 0
+        while True:
+            path = self._path(piece, number)
+            holder = self._holder(path)
+            if holder is None:  # no further claim, or one that is made at this moment
+                return failures >= TRIES
+            failures += _FAILURES.get(holder.ended, 0)
+            number += 1
 
     def was_begun(self, piece: str) -> bool:
         """Return True if a piece was claimed before and is not done, as by a killed process."""
@@ -132,25 +158,27 @@ class Claims:
         return holders
 
     def given_up(self) -> dict[str, str]:
-        """Return the pieces that failed three times, each with the last reason."""
-        failures: dict[str, list[str]] = {}
+        """Return the pieces that are not tried any more, each with the last reason."""
+        failures: dict[str, int] = {}
+        reasons: dict[str, str] = {}
         for path in sorted(self._claims.iterdir()):
             holder = self._holder(path)
-            if holder is None or holder.ended != "failed":
+            if holder is None or holder.ended not in _FAILURES:
                 continue
-            reasons = failures.setdefault(holder.piece, [])
-            reasons.append(holder.reason)
+            piece = holder.piece
+            failures[piece] = failures.get(piece, 0) + _FAILURES[holder.ended]
+            reasons[piece] = holder.reason
         pieces = {}
-        for piece, reasons in failures.items():
-            if len(reasons) >= TRIES and not self.is_done(piece):
-                pieces[piece] = reasons[-1]
+        for piece, reason in reasons.items():
+            if failures[piece] >= TRIES and not self.is_done(piece):
+                pieces[piece] = reason
         return pieces
 
     def forget_failures(self) -> None:
         """Let pieces that failed be tried again; only where no process is at work on them."""
         for path in self._claims.iterdir():
             holder = self._holder(path)
-            if holder is not None and holder.ended == "failed":
+            if holder is not None and holder.ended in _FAILURES:
                 released = {**asdict(holder), "ended": "released"}
                 path.write_text(json.dumps(released), encoding="utf-8")
 
@@ -210,8 +238,9 @@ class Claims:
 class Claim:
     """A piece that this process holds: a context manager, which a thread touches meanwhile.
 
-    Without an exception, and after `finish`, the piece is done. An exception counts as a try. A
-    signal, or the end without `finish`, gives it back without counting.
+    Without an exception, and after `finish`, the piece is done. An exception counts as a try; an
+    InputError that is no PassingError gives the piece up. A signal, or the end without `finish`,
+    gives it back without counting.
 
     Attributes:
         piece: its name.
@@ -242,8 +271,8 @@ class Claim:
             self._claims.finish(self.piece, self._note)
             self.remove()
         elif isinstance(error, Exception):
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self._end("failed", reason)
+            is_final = isinstance(error, InputError) and not isinstance(error, PassingError)
+            self._end("given up" if is_final else "failed", one_line(error))
         else:
             self._end("released")
 

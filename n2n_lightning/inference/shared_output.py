@@ -1,0 +1,365 @@
+"""A folder of results that any number of processes fill: who does which picture, and with what.
+
+While the folder is unfinished, it has a state folder: the checkpoint and the options that it is
+denoised with, the claims on its pictures, and its workers. It goes with the last worker.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from n2n_lightning.files import InputError, option, sha256
+from n2n_lightning.inference.plan import Job, folder_of
+from n2n_lightning.runs.claims import Claim, Claims
+
+STATE = ".denoise-state"  # hidden: no input of a folder, whatever the names in it
+FORMAT = 1  # of the state folder
+POLL_SECONDS = 0.5  # between two looks at pictures that other processes hold
+# Arguments that may differ between the processes of one output, or are compared otherwise.
+_FREE_ARGUMENTS = frozenset(
+    (
+        *("pictures", "out", "page", "overwrite", "allow", "adapt", "minutes", "halves"),
+        *("checkpoint", "device", "fast"),
+        *("jobs", "launcher", "set", "mixed", "worker", "status", "summary"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the values of the results.
+
+    Attributes:
+        checkpoint: the SHA-256 of its file.
+        options: the options of the command, as text.
+        computing: processor, device, precision and versions: with others, values differ by
+            rounding.
+        threads: of the first process; all compute with as many.
+    """
+
+    checkpoint: str
+    options: Mapping[str, str]
+    computing: Mapping[str, str]
+    threads: int
+
+    @classmethod
+    def of(cls, args: Any, checkpoint: Path, device: str) -> "Settings":
+        """Return the settings of this process.
+
+        Args:
+            args: of the command.
+            checkpoint: its file.
+            device: as torch names it.
+        """
+        import torch
+
+        options = {}
+        for name, value in sorted(vars(args).items()):
+            if name not in _FREE_ARGUMENTS:
+                options[name] = _text(value)
+        precision = "bfloat16" if args.fast else "float32"
+        return cls(
+            sha256(checkpoint), options, _computing(device, precision), torch.get_num_threads()
+        )
+
+    def check(self, stored: "Settings", folder: Path, mixed: bool, again: str) -> None:
+        """Raise InputError where results of these settings must not lie beside those of others.
+
+        Args:
+            stored: the settings that the folder was begun with.
+            folder: of the results.
+            mixed: values may differ by rounding.
+            again: what would work.
+        """
+        if stored.checkpoint != self.checkpoint:
+            raise InputError(f"{folder}: was begun with another checkpoint; {again}")
+        for name in sorted({*stored.options, *self.options}):
+            before = stored.options.get(name)
+            if before != self.options.get(name):
+                raise InputError(
+                    f"{folder}: was begun with another {option(name)} ({before}); {again}"
+                )
+        for name, before in stored.computing.items():
+            now = self.computing.get(name)
+            if before != now and not mixed:
+                raise InputError(
+                    f"{folder}: was begun with {name} {before}, here it is {now};"
+                    f" {option('mixed', True)} accepts values that differ by rounding"
+                )
+
+
+def _text(value: Any) -> str:
+    """Return an argument as text; of a mask of the detector its content, of paths the whole."""
+    if isinstance(value, Path):
+        return sha256(value) if value.is_file() else str(value.resolve())
+    return str(value)
+
+
+def _computing(device: str, precision: str) -> dict[str, str]:
+    import platform
+
+    import torch
+
+    from n2n_lightning import __version__
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif kind == "cpu":
+        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    else:
+        name = kind
+    return {
+        "device": name,
+        "precision": precision,
+        "torch": torch.__version__,
+        "n2n_lightning": __version__,
+    }
+
+
+class NoClaim:
+    """In place of a claim, where no other process takes part."""
+
+    def __enter__(self) -> "NoClaim":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def finish(self, note: dict[str, Any] | None = None) -> None:
+        """Do nothing: the result is there."""
+
+
+class AloneOutput:
+    """Results that one process writes, without a state folder.
+
+    Args:
+        overwrite: results that are there are replaced.
+    """
+
+    def __init__(self, overwrite: bool) -> None:
+        self.overwrite = overwrite
+        self._failures = 0
+
+    def __enter__(self) -> "AloneOutput":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def is_there(self, job: Job) -> bool:
+        """Return True if a result is there from before this run."""
+        return job.target.exists() and not self.overwrite
+
+    def claimed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, NoClaim]]:
+        """Yield the pictures that are to be denoised."""
+        for job in jobs:
+            yield job, NoClaim()
+
+    def failed(self, job: Job) -> bool:
+        """Count a picture that failed; return False, as it is not tried again."""
+        self._failures += 1
+        return False
+
+    def failures(self, jobs: Sequence[Job]) -> int:
+        """Return how many of some pictures failed."""
+        return self._failures
+
+
+class SharedOutput:
+    """The folder of results, for one of the processes that fill it: a context manager.
+
+    Args:
+        out: the folder.
+        settings: of this process.
+        overwrite: results that are there are replaced; what is unfinished and has no worker begins
+            anew.
+        mixed: values may differ by rounding from those of other processes.
+
+    Raises:
+        InputError: the folder was begun with other settings.
+
+    Attributes:
+        replaces: the results that were there at the beginning are replaced.
+        threads: to compute with.
+        resumed: the folder was begun by another process.
+    """
+
+    def __init__(self, out: Path, settings: Settings, overwrite: bool, mixed: bool) -> None:
+        self.out = folder_of(out)
+        self.state = state_folder(out)
+        workers = self.state / "workers"
+        living = Claims(workers).held() if workers.is_dir() else []
+        if overwrite and not living:
+            remove_state(self.state)
+        content = {"format": FORMAT, "replaces": overwrite, **settings.__dict__}
+        path = self.state / "settings.json"
+        self.resumed = not _written_first(path, content)
+        if self.resumed:
+            content = _read_settings(path)
+            names = ("checkpoint", "options", "computing", "threads")
+            stored = Settings(*(content[name] for name in names))
+            again = f"name another folder, or {option('overwrite', True)} begins anew"
+            if living:
+                again = f"name another folder, as {len(living)} processes are at work in this one"
+            settings.check(stored, self.out, mixed, again)
+        self.replaces = bool(content["replaces"])
+        self.threads = int(content["threads"])
+        self.pictures = Claims(self.state / "pictures")
+        self.workers = Claims(workers)
+        if self.resumed and not living:
+            self.pictures.forget_failures()
+        self._worker = self.workers.claim(uuid4().hex)
+
+    def __enter__(self) -> "SharedOutput":
+        assert self._worker is not None  # its name is new
+        self._worker.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._worker is not None
+        self._worker.__exit__(kind, error, trace)
+        unfinished = error is not None and self.pictures.done_count() > 0
+        if not unfinished and not self.workers.held():
+            remove_state(self.state)
+
+    def is_there(self, job: Job) -> bool:
+        """Return True if a result is there from before this run."""
+        if self.replaces or not job.target.exists():
+            return False
+        # of a killed process maps and certificates may be missing
+        return not self.pictures.was_begun(self.piece(job))
+
+    def failed(self, job: Job) -> bool:
+        """Return True if a picture that failed is tried again, by this process or another one."""
+        return not self.pictures.is_over(self.piece(job))
+
+    def failures(self, jobs: Sequence[Job]) -> int:
+        """Return how many of some pictures failed, whichever process tried them."""
+        given_up = self.pictures.given_up()
+        return sum(self.piece(job) in given_up for job in jobs)
+
+    def piece(self, job: Job) -> str:
+        """Return the name of a picture among the claims."""
+        return os.path.relpath(job.target, self.out).replace(os.sep, "/")
+
+    def claimed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Claim]]:
+        """Yield the pictures that this process is to denoise, until all of them are done.
+
+        Pictures that other processes hold are waited for, as these may die.
+
+        Args:
+            jobs: the pictures without a result.
+
+        Yields:
+            A picture and the claim on it, a context manager.
+        """
+        waiting = list(jobs)
+        while waiting:
+            held = []
+            claimed = 0
+            for job in waiting:
+                piece = self.piece(job)
+                claim = self.pictures.claim(piece)
+                if claim is not None:
+                    claimed += 1
+                    yield job, claim
+                if not self.pictures.is_over(piece):
+                    held.append(job)
+            waiting = held
+            if waiting and not claimed:
+                time.sleep(POLL_SECONDS)
+
+
+def output_for(
+    args: Any, checkpoint: Path, device: str, jobs: Sequence[Job], missing: Sequence[Job]
+) -> SharedOutput | AloneOutput:
+    """Return the results of a command, as other processes may fill them, too.
+
+    A single picture is denoised by one process, and an adapted checkpoint is that of one process.
+
+    Args:
+        args: of the command.
+        checkpoint: its file.
+        device: as torch names it.
+        jobs: the pictures.
+        missing: those without a result.
+
+    Raises:
+        InputError: the folder was begun with other settings.
+    """
+    import torch
+
+    begun = state_folder(args.out).is_dir()
+    if len(jobs) == 1 or args.adapt or not (missing or begun):
+        return AloneOutput(args.overwrite)
+    settings = Settings.of(args, checkpoint, device)
+    output = SharedOutput(args.out, settings, args.overwrite, args.mixed)
+    if output.threads != settings.threads:
+        torch.set_num_threads(output.threads)
+    return output
+
+
+def state_folder(out: Path) -> Path:
+    """Return the state folder of a folder of results.
+
+    Args:
+        out: the folder, or the name of a picture in it.
+    """
+    return folder_of(out) / STATE
+
+
+def remove_state(folder: Path) -> None:
+    """Delete a state folder; its name is free at once."""
+    aside = folder.with_name(f"{folder.name}.{uuid4().hex}")
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _written_first(path: Path, content: Any) -> bool:
+    """Write a file whole unless it is there; return True if written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links: then the moment between is not protected
+        if path.exists():
+            return False
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of a state folder.
+
+    Raises:
+        InputError: they are damaged, or of another version of this program.
+    """
+    content: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path.parent}: was written by another version of this program;"
+            f" {option('overwrite', True)} begins anew"
+        )
+    return content
