@@ -4,11 +4,11 @@ from dataclasses import astuple
 
 import numpy as np
 
+from n2n_lightning.data.scene_sample import SceneSample
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
 from n2n_lightning.inspection.inspection_report import Advice, InspectionReport
 from n2n_lightning.inspection.measures import Dispersion
-from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.inspection.shifts import SHIFTED
 from n2n_lightning.inspection.single_images import single_image_noise
 

@@ -8,10 +8,11 @@ import numpy as np
 from n2n_lightning.arrays import bad_pixels
 from n2n_lightning.arrays.registration import likeliest_way, positions_of, shifted
 from n2n_lightning.data.intensity import IntensityStats
+from n2n_lightning.data.scene_sample import SceneSample
 from n2n_lightning.data.scene_set import SceneSet, middle
 from n2n_lightning.inspection import measures, shifts
 from n2n_lightning.inspection.inspection_report import DRIFTED, InspectionReport
-from n2n_lightning.inspection.sampling import SceneSample, blurred_pairs
+from n2n_lightning.inspection.sampling import blurred_pairs
 from n2n_lightning.inspection.shifts import SHIFTED, ShiftSummary
 
 BETWEEN = {"near": "between neighbours", "far": "between the first and the last capture"}

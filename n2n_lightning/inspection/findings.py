@@ -1,19 +1,14 @@
 """Inspection of captures or single images: all findings, in the order of the report."""
 
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
+from n2n_lightning.data.scene_sample import SceneSample, sample_scenes
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.inspection import capture_changes, measures, noise_findings, shifts
 from n2n_lightning.inspection.advice import advise, correlation_warnings, count_warnings
 from n2n_lightning.inspection.frames import frames_that_count, pages_that_count
 from n2n_lightning.inspection.inspection_report import CUT, MIN_PIXELS, InspectionReport
 from n2n_lightning.inspection.levels import compare_noise
-from n2n_lightning.inspection.sampling import (
-    SceneSample,
-    as_movie,
-    duplicates,
-    of_one_file,
-    sample_scenes,
-)
+from n2n_lightning.inspection.sampling import as_movie, duplicates, of_one_file
 
 CLIPPING_EFFECTS = {
     "lowest": "dark places turn out too bright: export with an offset",

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from n2n_lightning.data.scene_sample import SceneSample
 from n2n_lightning.inspection import measures
 from n2n_lightning.inspection.advice import are_counts
 from n2n_lightning.inspection.inspection_report import COLOURED, InspectionReport
 from n2n_lightning.inspection.levels import of_the_noisier
-from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.inspection.single_images import SingleImageNoise, single_image_noise
 from n2n_lightning.metrics.noise_model import NoiseModel, noise_model
 from n2n_lightning.metrics.psnr import psnr

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from n2n_lightning.data.scene_sample import SceneSample
 from n2n_lightning.inspection import measures
 from n2n_lightning.inspection.measures import Correlations
-from n2n_lightning.inspection.sampling import SceneSample
 from n2n_lightning.metrics.autocorrelation import LAGS
 from n2n_lightning.metrics.single_noise import SingleNoise, single_noise
 
