@@ -81,6 +81,7 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
     if min(height, width) < 4 * BLOCK_SIDE:
         return _unknown(f"the frames are smaller than {4 * BLOCK_SIDE} pixels")
     autocorrelation = white_autocorrelation()
+    error = 0.0
     blocks: list[NoiseBlocks] = []
     lines: list[NoiseLine] = []
     for _ in range(CORRELATION_STEPS):
@@ -91,7 +92,7 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
         lines = fit_channels(blocks)
         if not lines:
             return _unknown("nothing in the movie stands still, or it has no noise")
-        autocorrelation, in_time = _correlations(movie, blocks, lines)
+        autocorrelation, error, in_time = _correlations(movie, blocks, lines)
         if np.count_nonzero(autocorrelation) == 1:
             break
     correlated = np.count_nonzero(autocorrelation) > 1
@@ -110,6 +111,7 @@ def movie_noise(movie: Sequence[Any], channels: int | None = None) -> MovieNoise
         autocorrelation,
         in_time,
         float(np.mean([line.still.mean() for line in lines])),
+        correlation_error=error,
         reason=reason,
     )
 
@@ -390,7 +392,7 @@ def _blurred_power(autocorrelation: np.ndarray) -> float:
 
 def _correlations(
     movie: Sequence[Any], blocks: list[NoiseBlocks], lines: list[NoiseLine]
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float, float]:
     """Measure the correlation of the noise, in blocks that stand still.
 
     Args:
@@ -398,8 +400,9 @@ def _correlations(
         blocks, lines: of each channel.
 
     Returns:
-        The autocorrelation in space, that of white noise where none is above CORRELATED, and the
-        correlation of neighbouring frames.
+        The autocorrelation in space, that of white noise where none is above CORRELATED, its
+        standard error (Bartlett, J. R. Stat. Soc. Suppl. 1946), and the correlation of neighbouring
+        frames.
     """
     numbers = blocks[0].frames
     of_channels = [line.still.reshape(len(numbers), -1, line.still.shape[1]) for line in lines]
@@ -423,10 +426,11 @@ def _correlations(
             far_power += far
     covariance = products / np.maximum(pairs, 1)
     correlation = covariance / max(covariance[LAGS, LAGS], 1e-30)
+    error = float(np.sqrt((correlation**2).sum() / max(pairs[LAGS, LAGS], 1)))
     if np.count_nonzero(abs(correlation) > CORRELATED) <= 1:
         correlation = white_autocorrelation()
     in_time = 1 - near_power / far_power if far_power else 0.0
-    return correlation, in_time
+    return correlation, error, in_time
 
 
 def _as_pixels(still: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

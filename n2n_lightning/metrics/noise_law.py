@@ -21,6 +21,7 @@ class NoiseLaw:
         brightness: the mean of the images, (C,).
         autocorrelation: of the noise in space, (2 LAGS + 1, 2 LAGS + 1), 1 in the middle; 0
             elsewhere where the noise is white.
+        correlation_error: standard error of the autocorrelation, in that shape; 0: exact.
         reason: why the noise is not measurable; empty if it is.
     """
 
@@ -29,6 +30,7 @@ class NoiseLaw:
     standard_error: float
     brightness: np.ndarray
     autocorrelation: np.ndarray
+    correlation_error: np.ndarray | float = field(default=0.0, kw_only=True)
     reason: str = field(default="", kw_only=True)
 
     @property
