@@ -15,7 +15,9 @@ from n2n_lightning.arrays.frame_offsets import around, frames, input_frames
 from n2n_lightning.config.resume import continued_config
 from n2n_lightning.data import Movie
 from n2n_lightning.data.hidden_pixels import HiddenPixels
-from n2n_lightning.data.movie import frames_around, mask_of
+from n2n_lightning.data.mask import Mask
+from n2n_lightning.data.mask_choice import mask_of_movies
+from n2n_lightning.data.movie import frames_around
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.checkpoint import CheckpointInfo, read_info
@@ -61,7 +63,9 @@ def test_frames_of_the_input_are_counted_once():
     assert [around(4, k, 5, repeat=True) for k in frames(2, True)] == [2, 3, 4, 4, 4]
 
 
-@pytest.mark.parametrize("mask", [(1, 1), (1, 5), (3, 1, 1), (3, 3, 3)])
+@pytest.mark.parametrize(
+    "mask", ["[1,1]", "[1,5]", "[3,1,1]", "[3,3,3]", ".x./xxx/.x.", "x//xx./.x./.xx//x"]
+)
 @pytest.mark.parametrize("distances", [(-2, -1, 0, 1, 2), (0, 0, 0, 1, 2), (-1, -1, 0, 0, 0)])
 def test_the_input_does_not_depend_on_hidden_pixels_of_the_frame_or_its_copies(mask, distances):
     draws = torch.Generator().manual_seed(0)
@@ -69,8 +73,7 @@ def test_the_input_does_not_depend_on_hidden_pixels_of_the_frame_or_its_copies(m
     own = [f for f in range(5) if distances[f] == 0]
     for f in own:
         shown[:, f] = shown[:, 2]
-    height, width = mask[-2:]
-    hide = HiddenPixels(0.04 * height * width, mask)
+    hide = HiddenPixels(0.04 * Mask.of(mask).pixels, mask)
     before = torch.tensor([distances] * 3)
     ready = hide(shown, before, torch.Generator().manual_seed(1))
     targets = ready["target"].isfinite()
@@ -81,7 +84,7 @@ def test_the_input_does_not_depend_on_hidden_pixels_of_the_frame_or_its_copies(m
     again = hide(other, before, torch.Generator().manual_seed(1))
     assert torch.equal(ready["input"], again["input"])
     assert torch.equal(again["target"][targets], ready["target"][targets] + 100)
-    if mask == (1, 1):  # all else is as it was
+    if mask == "[1,1]":  # all else is as it was
         same = ready["input"].unflatten(1, (5, 2)) == shown
         assert same[:, own].all(1)[~targets].all()
         assert same[:, [f for f in range(5) if f not in own]].all()
@@ -90,7 +93,7 @@ def test_the_input_does_not_depend_on_hidden_pixels_of_the_frame_or_its_copies(m
 def test_a_larger_mask_hides_no_more_of_a_frame():
     frames_shown = torch.arange(64.0 * 64).reshape(1, 1, 1, 64, 64).expand(4, 3, 1, 64, 64)
     distances = torch.tensor([[-1, 0, 1]] * 4)
-    for mask in ((1, 1), (1, 9), (9, 9)):
+    for mask in ((1, 1), (1, 9), (9, 9), ".xxx./xxxxx/.xxx."):
         ready = HiddenPixels(0.1, mask)(frames_shown, distances, torch.Generator().manual_seed(0))
         hidden = (ready["input"][:, 1] != frames_shown[:, 1, 0]).float().mean()
         assert 0.06 < hidden < 0.14
@@ -117,6 +120,13 @@ def test_gaps_of_the_middle_frame_are_no_targets_and_tell_nothing_of_them():
         (1.5, 1, 1),
         ("a", "b"),
         ("a", 1, 1),
+        3,
+        "xx",
+        ".x./x.x/.x.",
+        "xxx/x",
+        "x//x",
+        "[1,2]",
+        "rows",
     ],
 )
 def test_masks_that_cannot_be_are_refused(mask):
@@ -281,17 +291,26 @@ def test_a_mask_follows_the_correlation_of_the_noise():
     white, _ = events()
     noise = movie_noise(white[:, None].astype(np.float64))
     assert noise.measurable
-    assert mask_of([noise]) == (1, 1)
+    assert mask_of_movies([noise]).mask == Mask()
     correlation = noise.autocorrelation.copy()
     correlation[LAGS, LAGS + 2] = correlation[LAGS, LAGS - 2] = 0.4
-    assert mask_of([replace(noise, autocorrelation=correlation)]) == (1, 5)
-    assert mask_of([replace(noise, in_time=0.5)]) == (3, 1, 1)
+    every_second = replace(noise, autocorrelation=correlation)
+    assert mask_of_movies([noise, every_second]).mask.text == "x.x.x"
+    assert mask_of_movies([replace(every_second, correlation_error=0.35)]).mask == Mask()
+    in_time = replace(noise, in_time=0.5)
+    assert mask_of_movies([in_time]).mask.text == "[3,1,1]"
+    both = replace(every_second, in_time=0.5)
+    assert mask_of_movies([both]).mask.text == "x.x.x//x.x.x//x.x.x"
+    both = replace(every_second, in_time=0.2)  # 0.2 x 0.4 is less than 0.1
+    assert mask_of_movies([both]).mask.text == "x//x.x.x//x"
     gaps = white[:, None].astype(np.float64)
     gaps[7, 0, 33, 40] = np.nan
-    assert mask_of([movie_noise(gaps)]) == (1, 1)
+    assert mask_of_movies([movie_noise(gaps)]).mask == Mask()
     assert movie_noise(gaps).autocorrelation[LAGS, LAGS] == 1
     unknown = replace(noise, autocorrelation=correlation * np.nan, reason="few frames")
-    assert mask_of([unknown]) == (1, 1)
+    choice = mask_of_movies([unknown])
+    assert choice.mask == Mask()
+    assert "not measurable: few frames" in choice.lines()[0]
 
 
 def test_the_score_of_a_frame_that_the_network_sees_is_true(tmp_path):
@@ -323,7 +342,8 @@ def test_what_is_held_out_is_large_enough_for_the_mask(tmp_path):
     path = tmp_path / "rows.npy"
     np.save(path, along.astype(np.float32))
     measured = loaded(path, layout="NHW")
-    assert measured.method.mask == [1, 1, 3]
+    assert measured.mask == measured.fingerprint["mask"] == "[1,3]"
+    assert any("data.mask=[1,3] (auto)" in note for note in measured.notes)
     asked = loaded(path, layout="NHW", mask=[1, 9])
     for data in (measured, asked):
         batch = next(iter(data.val_dataloader()))

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from n2n_lightning.arrays.bad_pixels import inpaint
+from n2n_lightning.data.mask import Mask
 from n2n_lightning.data.self_supervised import CountSplitting, Neighbor2Neighbor, Noise2Void
+from n2n_lightning.files import InputError
 from n2n_lightning.losses import L2, Neighbor2NeighborRegularizer, subsampled
 from n2n_lightning.networks import (
     ResidualUNet,
@@ -57,10 +59,11 @@ def test_missing_pixels_stay_out_of_the_targets_of_neighbours_and_masks():
 def test_what_fills_gaps_knows_nothing_of_the_hidden_pixels(mask):
     whole = torch.rand(1, 1, 64, 64, generator=draws())
     truth = torch.where(torch.rand(whole.shape, generator=draws(1)) < 0.3, torch.nan, whole)
-    ready = Noise2Void(0.02, mask)(inpaint(truth), truth, draws())
+    hide = Noise2Void(0.02 * mask[1], mask)
+    ready = hide(inpaint(truth), truth, draws())
     targets = ready["target"].isfinite()
     other = torch.where(targets, truth + 100, truth)
-    again = Noise2Void(0.02, mask)(inpaint(other), other, draws())
+    again = hide(inpaint(other), other, draws())
     assert targets.sum() > 20
     assert (again["target"][targets] > 99).all()
     # one target may be what is shown in place of another
@@ -69,26 +72,53 @@ def test_what_fills_gaps_knows_nothing_of_the_hidden_pixels(mask):
     assert changed[truth.isnan()].float().mean() < 0.02
 
 
-@pytest.mark.parametrize("mask", [(1, 1), (1, 9), (9, 1), (3, 5)])
-def test_a_hidden_pixel_is_never_seen_nor_what_noise_along_its_line_would_show(mask):
+@pytest.mark.parametrize(
+    "mask", ["[1,1]", "[1,9]", "[9,1]", "[3,5]", ".x./xxx/.x.", "x../.x./..x", "x.x.x", "..xxx"]
+)
+def test_a_hidden_pixel_is_never_seen_nor_what_noise_of_its_mask_would_show(mask):
     image = torch.arange(40 * 48, dtype=torch.float32).view(1, 1, 40, 48)
-    height, width = mask
+    offsets = Mask.of(mask).offsets
     hidden = 0
     for seed in range(30):
-        ready = Noise2Void(0.02, mask)(image, image, draws(seed))
+        ready = Noise2Void(0.02 * len(offsets), mask)(image, image, draws(seed))
         for y, x in ready["target"][0, 0].isfinite().nonzero().tolist():
             hidden += 1
             assert ready["target"][0, 0, y, x] == image[0, 0, y, x]
-            rows = slice(max(0, y - height // 2), y + height // 2 + 1)
-            columns = slice(max(0, x - width // 2), x + width // 2 + 1)
-            shown = ready["input"][0, 0, rows, columns]
-            own = image[0, 0, rows, columns].reshape(-1)
-            # all of its rectangle came from outside
-            assert not torch.isin(own, shown.reshape(-1)).any()
+            places = [(y + dy, x + dx) for _, dy, dx in offsets]
+            places = [(r, c) for r, c in places if 0 <= r < 40 and 0 <= c < 48]
+            own = {float(image[0, 0, r, c]) for r, c in places}
+            shown = {float(ready["input"][0, 0, r, c]) for r, c in places}
+            # all of its mask came from outside
+            assert not own & shown
     assert hidden > 500
-    image = torch.rand(1, 1, 256, 256)
-    chosen = Noise2Void(0.1)(image, image, draws())["target"].isfinite()
-    assert float(chosen.float().mean()) == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("mask", ["[1,1]", "[1,9]", ".xxx./xxxxx/xxxxx/xxxxx/.xxx."])
+def test_the_share_of_hidden_pixels_does_not_depend_on_the_mask(mask):
+    image = torch.arange(256.0 * 256).view(1, 1, 256, 256)
+    ready = Noise2Void(0.1, mask)(image, image, draws())
+    hidden = (ready["input"] != image).float().mean()
+    targets = ready["target"].isfinite().float().mean()
+    assert float(hidden) == pytest.approx(0.1, abs=0.01)
+    assert float(targets) == pytest.approx(0.1 / Mask.of(mask).pixels, rel=0.2)
+
+
+def test_a_mask_of_volumes_hides_voxels_of_other_planes():
+    volume = torch.arange(20 * 24 * 28, dtype=torch.float32).view(1, 1, 20, 24, 28)
+    mask = "x//.x./xxx/.x.//x"
+    for cubes in (False, True):
+        ready = Noise2Void(0.05, mask, cubes)(volume, volume, draws())
+        targets = ready["target"][0, 0].isfinite().nonzero().tolist()
+        assert len(targets) > 20
+        for z, y, x in targets:
+            around = [(z + a, y + b, x + c) for a, b, c in Mask.of(mask).offsets]
+            around = [
+                p for p in around if all(0 <= i < n for i, n in zip(p, (20, 24, 28), strict=True))
+            ]
+            own = {float(volume[0, 0][p]) for p in around}
+            assert not own & {float(ready["input"][0, 0][p]) for p in around}
+    with pytest.raises(InputError, match="10 or more"):
+        Noise2Void(0.05, mask)(volume[:, :, :8], volume[:, :, :8], draws())
 
 
 def test_thinned_counts_are_independent_and_add_up():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from n2n_lightning import load
 from n2n_lightning.data import BatchIndex, Movie, SingleImages
 from n2n_lightning.data.reading import read_single
 from n2n_lightning.files import InputError
+from n2n_lightning.inference.checkpoint import read_info
 from tests.captures import scenes
 from tests.conftest import posix, run
 from tests.single_images import CASES, SINGLE, SMALL, place, singles, weights  # noqa: F401
@@ -187,7 +189,7 @@ def test_lines_are_learnt_away_by_a_mask_along_them_and_not_by_a_pixel(tmp_path)
     noisy = (clean + noise).astype(np.float32)
     np.save(tmp_path / "noisy.npy", noisy)
     gains = {}
-    for mask in ("[1,1]", "[1,9]"):
+    for name, mask in {"pixels": "[1,1]", "auto": "auto"}.items():
         options = [
             "data.train_pairs=800",
             "trainer.max_epochs=2",
@@ -201,14 +203,39 @@ def test_lines_are_learnt_away_by_a_mask_along_them_and_not_by_a_pixel(tmp_path)
             "data.method=masked",
             f"data.mask={mask}",
             "data.crop=48",
-            f"hydra.run.dir={mask[1:4]}",
+            f"hydra.run.dir={name}",
         ]
         done = run("train", *source, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert ("data.mask=[1,9] fits" in done.stderr) is (mask == "[1,1]")
-        result = load(tmp_path / mask[1:4]).denoise(noisy, axes="NHW")
-        gains[mask] = 10 * np.log10(((noisy - clean) ** 2).mean() / ((result - clean) ** 2).mean())
-    assert gains["[1,9]"] > gains["[1,1]"] + 1
+        lines = re.findall(r"data\.mask=(\[1,\d+\])", done.stderr + done.stdout)
+        assert lines  # recommended where single pixels were asked for, chosen by auto
+        assert ("fits" in done.stderr) is (name == "pixels")
+        assert ("(auto)" in done.stdout) is (name == "auto")
+        result = load(tmp_path / name).denoise(noisy, axes="NHW")
+        gains[name] = 10 * np.log10(((noisy - clean) ** 2).mean() / ((result - clean) ** 2).mean())
+    assert gains["auto"] > gains["pixels"] + 1
+
+
+@pytest.mark.walk
+def test_a_run_goes_on_with_the_mask_that_it_began_with(tmp_path):
+    clean = scenes(3, 6, 96)
+    white = np.random.default_rng(0).normal(0, 20, clean.shape)
+    np.save(tmp_path / "noisy.npy", (clean + white).astype(np.float32))
+    source = [*SINGLE, "data.method=masked", "data.crop=32", *SMALL, "hydra.run.dir=out"]
+    done = run("train", *source, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data.mask=[1,1] (auto)" in done.stdout
+    assert json.loads((tmp_path / "out/result.json").read_text())["data"]["mask"] == "[1,1]"
+    assert read_info(tmp_path / "out").mask == "[1,1]"
+    rows = white.copy()
+    rows[..., 1:] += 0.8 * white[..., :-1]
+    np.save(tmp_path / "noisy.npy", (clean + rows).astype(np.float32))
+    done = run("train", "resume=out", "trainer.max_epochs=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_info(tmp_path / "out").mask == "[1,1]"
+    done = run("train", "resume=out", "trainer.max_epochs=4", "data.mask=[1,3]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_info(tmp_path / "out/checkpoints/last.ckpt").mask == "[1,3]"
 
 
 @pytest.mark.walk

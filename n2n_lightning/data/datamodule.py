@@ -58,6 +58,8 @@ class NoisyPairs(pl.LightningDataModule):
         thinned: whether the network learns from halves of photon counts.
         context: of movies, how many frames before and after one are the input; 0: pairs of frames.
         sees_middle: with a context: the frame itself is part of the input, too.
+        mask: what is hidden around each pixel that is learnt, as typed for data.mask; empty where
+            no pixels are hidden.
         subtracts_from_middle: networks that can (DRUNet) subtract the noise from the frame itself;
             False: from the mean of all frames that they see.
         repeats: whether captures of a scene show the same thing, so that what one of them lacks is
@@ -124,6 +126,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.thinned = False
         self.context = 0
         self.sees_middle = False
+        self.mask = ""
         self.subtracts_from_middle = False
         self.align = False
         self.repeats = True

@@ -1,14 +1,14 @@
 """Blind spots in space and time: single pixels of a movie frame are hidden, and learnt."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
-from n2n_lightning.data.self_supervised import Noise2Void
-from n2n_lightning.files import InputError
+from n2n_lightning.data.mask import Mask
+from n2n_lightning.data.self_supervised import Noise2Void, around
 
 
 class HiddenPixels:
@@ -25,38 +25,17 @@ class HiddenPixels:
 
     Args:
         share: of the pixels of a frame that are hidden, about: larger masks have fewer targets.
-        mask: height and width of what is hidden around each target, odd numbers, or frames, height
-            and width: 3 frames hide the same place in the frame before and in the one after.
+        mask: what is hidden around each target, or what `Mask.of` takes: `[3,1,1]` hides the same
+            place in the frame before and in the one after.
         cubes: the voxels of volumes are as deep as they are high and wide.
     """
 
-    def __init__(
-        self, share: float = 0.1, mask: Sequence[int] = (1, 1), cubes: bool = False
-    ) -> None:
-        frames = mask[0] if len(mask) == 3 else 1
-        odd = [side for side in mask if isinstance(side, int) and side > 0 and side % 2]
-        if len(mask) not in (2, 3) or len(odd) != len(mask):
-            raise InputError(
-                "data.mask",
-                list(mask),
-                "must be height and width, or frames, height and width, odd numbers: [1,9] or"
-                " [3,1,1] say",
-            )
-        self.spots = Noise2Void(share, mask[-2:], cubes)
-        height, width = self.spots.mask
-        self.spots.share = share / (height * width)
+    def __init__(self, share: float = 0.1, mask: Any = (1, 1), cubes: bool = False) -> None:
+        self.mask = mask if isinstance(mask, Mask) else Mask.of(mask)
+        in_any_frame = Mask.flat((y, x) for _, y, x in self.mask.offsets)
+        self.spots = Noise2Void(share, in_any_frame, cubes)
+        frames, _, _ = self.mask.sides
         self.reach = frames // 2
-
-    @property
-    def mask(self) -> list[int]:
-        """Frames, height and width of what is hidden around each target."""
-        return [2 * self.reach + 1, *self.spots.mask]
-
-    @property
-    def square(self) -> bool:
-        """True if quarter turns leave the mask as it is."""
-        height, width = self.spots.mask
-        return height == width
 
     def __call__(
         self, frames: Tensor, distances: Tensor, draws: torch.Generator
@@ -86,16 +65,31 @@ class HiddenPixels:
             image, place, other = image[~leaks], place[:, ~leaks], other[:, ~leaks]
             leaks = leaks[~leaks]
         shown = frames.clone()
-        hides = distances.cpu().abs() <= self.reach
+        hidden_at = self._hidden_at(spots.targets)
         for f in range(number):
-            chosen = hides[image, f]
+            chosen = torch.zeros_like(leaks)
+            of_frame = distances[:, f].cpu()
+            for distance, hidden in hidden_at.items():
+                is_at = of_frame == distance
+                is_hidden = hidden[(image, 0, *place)]
+                chosen |= is_at[image] & is_hidden
             if not chosen.any():
                 continue
             at = image[chosen].to(device)
-            values = frames[(at, f, slice(None), *other[:, chosen].to(device))]
+            source = other[:, chosen].to(device)
+            target = place[:, chosen].to(device)
+            values = frames[(at, f, slice(None), *source)]
             values[leaks[chosen].to(device)] = torch.nan
-            shown[(at, f, slice(None), *place[:, chosen].to(device))] = values
+            shown[(at, f, slice(None), *target)] = values
         return {
             "input": inpaint(shown.flatten(1, 2)),
             "target": torch.where(targets.to(device), truth, torch.nan),
         }
+
+    def _hidden_at(self, targets: Tensor) -> dict[int, Tensor]:
+        """Return the pixels that are hidden in frames at each distance, in the shape of targets."""
+        hidden = {}
+        for distance in range(-self.reach, self.reach + 1):
+            of_frame = Mask.flat(self.mask.plane(distance))
+            hidden[distance] = around(targets, of_frame)
+        return hidden

@@ -14,6 +14,8 @@ from n2n_lightning.arrays.frame_offsets import around, frames
 from n2n_lightning.data.added_changes import AddedChanges
 from n2n_lightning.data.datasets import Captures
 from n2n_lightning.data.hidden_pixels import HiddenPixels
+from n2n_lightning.data.mask import Mask
+from n2n_lightning.data.mask_choice import fitting, mask_of_movies
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.reading_files import first_axes
 from n2n_lightning.data.reading_movies import live_frames_of, read_movies, usable_frames
@@ -22,7 +24,7 @@ from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.data.training_scenes import TrainingScenes
 from n2n_lightning.data.user_images import UserImages, neighbouring_captures
 from n2n_lightning.files import InputError, one_of, option
-from n2n_lightning.metrics.movie_noise import CORRELATED, MovieNoise, movie_noise
+from n2n_lightning.metrics.movie_noise import MovieNoise, movie_noise
 from n2n_lightning.metrics.movie_score import ScoredFrame
 from n2n_lightning.paths import parse_frames, split_frames
 from n2n_lightning.randomness import generator
@@ -34,7 +36,6 @@ BLIND = ("pixels", "frame")
 FRAMES_PER_EPOCH = 50  # of a movie: an epoch should not last for hours
 SCORED_FRAMES = 8  # of a movie, in validation
 MOVIES_MEASURED = 8  # whose noise is measured
-LARGEST_MASK = 9  # pixels of a side that are hidden around one, as against the noise of a line
 
 
 class Movie(UserImages):
@@ -49,8 +50,8 @@ class Movie(UserImages):
             single ones (hidden_pixels.HiddenPixels), or `frame`, all of it (DeepInterpolation,
             Lecoq et al., Nature Methods 2021), so that an event that begins in it is lost.
         share: of the pixels of a frame that are hidden; those in the middle of a mask are learnt.
-        mask: height and width of what is hidden around each of them, or frames, height and width,
-            see HiddenPixels; `auto`: by the correlation of the noise as measured.
+        mask: what is hidden around each of them, see mask.Mask, in frames, rows and columns;
+            `auto`: the pixels whose noise is correlated with it, see mask_choice.
         changes: share of the windows with changes added to the frames around the middle one, see
             AddedChanges: faint events are kept better, the rest is a little noisier.
         frames: which frames are targets, in Python's slice syntax, `10:50` or `0::2`; None: all.
@@ -99,12 +100,8 @@ class Movie(UserImages):
         self.within = within
         self.asked_context = context
         self.share = share
-        self.asked_mask: Sequence[int] | None = None
-        if isinstance(mask, str):
-            one_of(mask, ("auto",), "data.mask")
-        else:
-            self.asked_mask = [mask] if isinstance(mask, int) else mask
-        self.method = HiddenPixels(share, self.asked_mask or (1, 1))  # refuses what cannot be
+        self.asked_mask = None if mask == "auto" else Mask.of(mask)
+        self.method = HiddenPixels(share, self.asked_mask or Mask())  # refuses what cannot be
         if not 0 <= changes <= 1:
             raise InputError("data.changes", changes, "is a share, from 0 to 1")
         self.changes = AddedChanges(changes)
@@ -173,6 +170,7 @@ class Movie(UserImages):
         self._measure_noise()
         if self.sees_middle:
             self.method = self._hidden_pixels()
+            self.mask = self.method.mask.text
             self.least_held = max(self.least_held, self.method.spots.least_side)
         if not self.context:
             scenes = _targets_alone(scenes)
@@ -183,7 +181,7 @@ class Movie(UserImages):
         length = sum(scenes.counts_of_all)
         shown: dict[str, Any] = {"frames": length, "context": self.context}
         if self.sees_middle:
-            shown |= {"blind": "pixels", "mask": self.method.mask}
+            shown |= {"blind": "pixels", "mask": self.mask}
         self.fingerprint = self._described("movie", scenes, count, val, **shown)
         if self.context:
             crops = MovieCrops(train, self.seed, self.context, self.crop, count, self.sees_middle)
@@ -224,14 +222,9 @@ class Movie(UserImages):
         mask = self.asked_mask
         if mask is None:
             assert self.movies is not None
-            planes = self.crop or self.movies.smallest
-            # a single movie is cut across its longest side, see _cut_in_two
-            sides = (*planes[len(planes) - 2 :], max(self.movies.smallest) // 2)
-            largest = min((min(sides) - 4) // 2, LARGEST_MASK)
-            mask = mask_of([self.noise_of(i) for i in self._measured], largest)
-            if mask != (1, 1):
-                shown = f"[{','.join(map(str, mask))}]"
-                self.notes.append(f"the noise is correlated: {option('data.mask', shown)}")
+            choice = mask_of_movies([self.noise_of(i) for i in self._measured])
+            self.notes += choice.lines()
+            mask = fitting(choice.mask, self.crop, self.movies.smallest)
         return HiddenPixels(self.share, mask, cubes)
 
     def _chosen_context(self, length: int) -> int:
@@ -363,7 +356,7 @@ class Movie(UserImages):
             ready = self.method(frames, distances, draws("hidden"))
             images = [ready["input"], ready["target"]]
             # noise along a line must stay along it
-            pair = self.turned(images, draws, transposed=self.method.square)
+            pair = self.turned(images, draws, transposed=self.method.mask.transposable)
         return {
             "input": pair[0],
             "target": pair[1],
@@ -437,32 +430,6 @@ class Frames(Sequence[np.ndarray]):
         stored = self.data.movies.image(self.scene, t)[None]
         (values,) = self.data.without_outliers(stored)
         return values.flatten(0, -3).numpy()
-
-
-def mask_of(noises: Sequence[MovieNoise], largest: int = LARGEST_MASK) -> tuple[int, ...]:
-    """Return the mask that hides what the noise of movies has in common with a pixel.
-
-    Args:
-        noises: of the movies; those that are not known do not count.
-        largest: pixels of a side that may be hidden.
-
-    Returns:
-        Height and width, or frames, height and width, see HiddenPixels; (1, 1) for white noise.
-    """
-    height = 1
-    width = 1
-    frames_hidden = 1
-    for noise in noises:
-        if not np.isfinite(noise.autocorrelation).all():
-            continue
-        for row, column in noise.in_space:
-            height = max(height, 2 * abs(row) + 1)
-            width = max(width, 2 * abs(column) + 1)
-        if abs(noise.in_time) > CORRELATED:
-            frames_hidden = 3
-    odd = max(1, largest - 1 + largest % 2)
-    sides = (min(height, odd), min(width, odd))
-    return sides if frames_hidden == 1 else (frames_hidden, *sides)
 
 
 def _targets_alone(scenes: SceneSet) -> SceneSet:

@@ -88,7 +88,7 @@ def sample_scenes(
         captures = {}
         for k in sorted({0, min(1, count - 1), count - 1}):
             stored = middle(scenes.image_onto(scene, k, 0), side)
-            captures[k], share = _valid_values(stored, stats)
+            captures[k], share = valid_values(stored, stats)
             outliers.append(share)
         sample.scenes.append(captures)
         sample.counts.append(count)
@@ -96,7 +96,7 @@ def sample_scenes(
     return sample
 
 
-def _valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, float]:
+def valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, float]:
     """Return an image in float64, NaN for invalid pixels and outliers, and the outliers' share."""
     values = bad_pixels.mask_invalid(stored, stored.float(), stats.nodata_values)
     invalid = values.isnan()

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
+from n2n_lightning.data.mask import Mask, Offset
 from n2n_lightning.files import InputError, option
 from n2n_lightning.losses import subsampled
 
@@ -117,30 +119,23 @@ class Noise2Void(SelfSupervision):
 
     The network does not see these pixels: each gets the value of another one near it, never its
     own; the target is NaN everywhere else. With a larger `mask` (Broaddus et al., ISBI 2020) all
-    pixels of a rectangle around it are hidden, each by one outside of the reach of noise along a
-    line: `[1, 9]` against noise along rows. In volumes the other pixel is of the same plane; with
-    `cubes` also of those next to it.
+    pixels around it whose noise has something in common with it are hidden, each by one that has
+    nothing in common with any of them: `[1,9]` against noise along rows. In volumes the other pixel
+    is of the same plane; with `cubes` also of those next to it.
 
     Args:
-        share: of the pixels that are targets.
-        mask: height and width of the hidden rectangle around each, odd numbers.
+        share: of the pixels that are hidden, about; those in the middle of a mask are targets.
+        mask: what is hidden around each target, or what `Mask.of` takes.
         cubes: the voxels are as deep as they are high and wide.
     """
 
-    def __init__(
-        self, share: float = 0.03, mask: Sequence[int] = (1, 1), cubes: bool = False
-    ) -> None:
+    def __init__(self, share: float = 0.03, mask: Any = (1, 1), cubes: bool = False) -> None:
         if not 0 < share <= 0.5:
             raise InputError("data.share", share, "must be larger than 0, and 0.5 at most")
-        sides = [side for side in mask if isinstance(side, int) and side > 0 and side % 2]
-        if len(sides) != 2 or len(mask) != 2:
-            raise InputError(
-                "data.mask", list(mask), "must be height and width, two odd numbers, [1,9] say"
-            )
         self.share = share
-        self.mask = (sides[0], sides[1])
-        self.white = self.mask == (1, 1)
-        self._offsets = torch.tensor(_offsets(self.mask, cubes))
+        self.mask = mask if isinstance(mask, Mask) else Mask.of(mask)
+        self.white = self.mask.single
+        self._replacements = torch.tensor(_replacements(self.mask, cubes))
 
     def __call__(
         self,
@@ -173,12 +168,13 @@ class Noise2Void(SelfSupervision):
         Raises:
             InputError: the images are too small for the mask.
         """
-        self._refuse_small(size[-2:])
-        targets = torch.rand(count, 1, *size, generator=draws) < self.share
-        hidden = self._around(targets) > 0
+        self._refuse_small(size)
+        share_of_targets = self.share / len(self.mask.offsets)
+        targets = torch.rand(count, 1, *size, generator=draws) < share_of_targets
+        hidden = around(targets, self.mask)
         image, _, *place = hidden.nonzero().unbind(1)
-        drawn = torch.randint(len(self._offsets), (len(image),), generator=draws)
-        offsets = self._offsets[drawn].unbind(1)[-len(size) :]
+        drawn = torch.randint(len(self._replacements), (len(image),), generator=draws)
+        offsets = self._replacements[drawn].unbind(1)[-len(size) :]
         other = []
         for at, offset, length in zip(place, offsets, size, strict=True):
             # Beyond the border the other side is taken: mirroring could come back to the pixel
@@ -190,41 +186,74 @@ class Noise2Void(SelfSupervision):
     @property
     def least_side(self) -> int:
         """Pixels of a side from which on there are some outside of a mask in the middle."""
-        return max(2 * side + 4 for side in self.mask)
+        _, height, width = self.mask.sides
+        return 2 * max(height, width) + 4
 
-    def _refuse_small(self, plane: Sequence[int]) -> None:
+    def _refuse_small(self, size: Sequence[int]) -> None:
         """Raise InputError where there are no pixels outside of a mask in the middle."""
-        height, width = plane
+        *depth, height, width = size
+        planes, _, _ = self.mask.sides
+        needed = 2 * planes + 4
+        asked = option("data.mask", self.mask.text)
+        if depth and planes > 1 and depth[0] < needed:
+            shown = f"volumes of {depth[0]} planes"
+            raise InputError(f"{shown}: {asked} needs {needed} or more")
         if min(height, width) < self.least_side:
             raise InputError(
-                f"images of {height} x {width}: {option('data.mask', list(self.mask))} needs"
-                f" {self.least_side} pixels or more"
+                f"images of {height} x {width}: {asked} needs {self.least_side} pixels or more"
             )
 
-    def _around(self, targets: Tensor) -> Tensor:
-        """Mark the pixels of the masks around some, not zero, in the shape of `targets`."""
-        planes = targets.float().reshape(-1, 1, *axes.size(targets)[-2:])
-        padding = [side // 2 for side in self.mask]
-        hidden = torch.nn.functional.max_pool2d(planes, self.mask, stride=1, padding=padding)
-        return hidden.reshape(targets.shape)
 
+def around(targets: Tensor, mask: Mask) -> Tensor:
+    """Mark the pixels that the masks around some targets hide.
 
-def _offsets(mask: tuple[int, int], cubes: bool) -> list[tuple[int, int, int]]:
-    """Return the distances (D, H, W) of pixels that may hide one of a mask.
+    Args:
+        targets: bool, (B, 1, H, W) or (B, 1, D, H, W).
+        mask: around each; in images its own plane alone counts.
 
-    The difference of two hidden pixels of one rectangle is less than its sides: beyond lies other
-    noise.
+    Returns:
+        bool, in that shape.
     """
-    height, width = mask
+    hidden = torch.zeros_like(targets)
+    size = axes.size(targets)
+    image, channel, *place = targets.nonzero().unbind(1)
+    for offset in sorted(mask.offsets):
+        inside = torch.ones_like(image, dtype=torch.bool)
+        moved = []
+        for at, distance, length in zip(place, offset[-len(size) :], size, strict=True):
+            other = at + distance
+            inside &= (other >= 0) & (other < length)
+            moved.append(other)
+        chosen = [index[inside] for index in (image, channel, *moved)]
+        hidden[tuple(chosen)] = True
+    return hidden
+
+
+def _replacements(mask: Mask, cubes: bool) -> list[Offset]:
+    """Return the distances of pixels that may hide one of a mask.
+
+    None of them is a difference of two hidden pixels, also if one of its signs is changed at a
+    border: it comes from outside of the mask, wherever in it the hidden one is.
+    """
+    offsets = np.array(sorted(mask.offsets))
+    one = offsets[:, None]
+    other = offsets[None]
+    distances = abs(one - other).reshape(-1, 3)
+    differences = set(map(tuple, distances.tolist()))
+    planes, height, width = mask.sides
     rows = range(-height - 1, height + 2)
     columns = range(-width - 1, width + 2)
-    offsets = []
-    for y, x in product(rows, columns):
-        if abs(y) >= height or abs(x) >= width:
-            offsets.append((0, y, x))
+    depths = [0]
     if cubes:
-        offsets += product((-2, -1, 1, 2), rows, columns)
-    return offsets
+        farthest = planes + 1
+        depths += range(-farthest, 0)
+        depths += range(1, farthest + 1)
+    replacements = []
+    for at in product(depths, rows, columns):
+        distance = tuple(map(abs, at))
+        if distance not in differences:
+            replacements.append(at)
+    return replacements
 
 
 class CountSplitting(SelfSupervision):

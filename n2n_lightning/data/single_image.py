@@ -9,6 +9,8 @@ from torch.utils.data import Dataset
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.data.datasets import Captures, MixedSizePairs, Pairs
+from n2n_lightning.data.mask import Mask
+from n2n_lightning.data.mask_choice import choose_mask, fitting, mask_of_pairs
 from n2n_lightning.data.reading import read_single
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
 from n2n_lightning.data.scene_set import SLAB, SceneSet, middle
@@ -32,6 +34,7 @@ CROP_SIDES = {
 }  # of neighbours the network sees half
 CROP_DEPTH = 32  # of windows of volumes
 LONGEST_SCORED = 512  # pixels of a side of an image that validation makes input and target of
+PAIRS_MEASURED = 8  # scenes taken twice, whose differences show the noise
 COUNTS_CHECKED = 8  # images whose values are checked to be photon counts
 
 
@@ -45,7 +48,9 @@ class SingleImages(UserImages):
             (self_supervised.CountSplitting, for photon counts).
         gamma: weight of the second pass of `neighbours` at the end of the run
             (losses.Neighbor2NeighborRegularizer).
-        share, mask: of `masked`.
+        share: of the pixels that `masked` hides, about.
+        mask: of `masked`: what is hidden around each pixel that is learnt, see mask.Mask; `auto`:
+            the pixels whose noise is correlated with it, see mask_choice.
         val_noisy, val_target: a few scenes taken twice, to estimate PSNR with. Without them
             validation computes `val_self_loss`, how well input and target of the same kind fit, and
             the last checkpoint is the result.
@@ -58,7 +63,7 @@ class SingleImages(UserImages):
         method: str = "neighbours",
         gamma: float = 1.0,
         share: float = 0.03,
-        mask: Sequence[int] = (1, 1),
+        mask: str | Sequence[int] = "auto",
         **options: Any,
     ) -> None:
         one_of(method, tuple(METHODS), "data.method")
@@ -70,8 +75,9 @@ class SingleImages(UserImages):
         self.thinned = method == "thinned"
         self.kind = method
         self._gamma = float(gamma)
-        self._mask = (share, mask)
-        Noise2Void(share, mask)  # refuses what cannot be
+        self.share = share
+        self.asked_mask = None if mask == "auto" else Mask.of(mask)
+        Noise2Void(share, self.asked_mask or Mask())  # refuses what cannot be
         self.method: SelfSupervision | None = None
 
     def load(self) -> tuple[Dataset, Dataset | None]:
@@ -85,13 +91,18 @@ class SingleImages(UserImages):
         self.training_scenes = split = self._split(scenes)
         count = self._count(split.scenes)
         val = split.validation
-        self.fingerprint = self._described("single", scenes, count, val, method=self.kind)
+        shown = {"method": self.kind}
+        if self.mask:
+            shown["mask"] = self.mask
+        self.fingerprint = self._described("single", scenes, count, val, **shown)
         return SingleImageCrops(split.scenes, self.seed, False, None, self.crop, count), val
 
     def _split(self, scenes: SceneSet) -> TrainingScenes:
         """Choose the images to train on, and what to validate on."""
-        along_lines = isinstance(self.method, Noise2Void) and self.method.mask != (1, 1)
-        method = "lines" if along_lines else self.kind
+        method = self.kind
+        if isinstance(self.method, Noise2Void):  # a mask that was measured needs no doubts
+            measured = self.asked_mask is None
+            method = "masked" if self.method.white and not measured else "hidden"
         val: Dataset | None
         if self.val_noisy:
             self.reference = "noisy"
@@ -115,7 +126,11 @@ class SingleImages(UserImages):
         if self.dims == 3:  # all turns are allowed of voxels that are cubes
             cubes = len(axes.quarter_turns((1, 1, 1), self.spacing)) == 3
         if self.kind == "masked":
-            return Noise2Void(*self._mask, cubes=cubes)
+            mask = self._chosen_mask(scenes)
+            self.mask = mask.text
+            method = Noise2Void(self.share, mask, cubes)
+            self.least_held = max(self.least_held, method.least_side)
+            return method
         if self.kind == "neighbours":
             return Neighbor2Neighbor(cubes)
         for i in range(min(len(scenes), COUNTS_CHECKED)):
@@ -131,6 +146,33 @@ class SingleImages(UserImages):
         assert self.limits
         black, span = self.limits
         return CountSplitting(-black / span, (1 - black) / span)
+
+    def _chosen_mask(self, scenes: SceneSet) -> Mask:
+        """Return the mask that was asked for, or the one that the noise needs."""
+        if self.asked_mask is not None:
+            planes, _, _ = self.asked_mask.sides
+            if planes > 1 and self.dims == 2:
+                reason = f"has {planes} planes, and the data are images: height and width"
+                raise InputError("data.mask", self.asked_mask.text, reason)
+            return self.asked_mask
+        choice = None
+        if self.val_noisy and self.dims == 2:
+            choice = mask_of_pairs(self._noisy_pairs(scenes))
+        choice = choice or choose_mask(scenes, self.stats)
+        self.notes += choice.lines()
+        return fitting(choice.mask, self.crop, scenes.smallest)
+
+    def _noisy_pairs(self, scenes: SceneSet) -> list[tuple[Tensor, Tensor]]:
+        """Return the captures of scenes taken twice, NaN where a pixel is unknown."""
+        others = self._scenes_of_others(scenes)
+        pairs = []
+        for i in axes.evenly(len(others), PAIRS_MEASURED):
+            captures = [others.image_onto(i, k, 0) for k in range(2)]
+            first, second = (
+                self._normalized(middle(capture, LONGEST_SCORED)) for capture in captures
+            )
+            pairs.append((first, second))
+        return pairs
 
     @property
     def second_pass(self) -> Neighbor2NeighborRegularizer | None:
@@ -166,11 +208,10 @@ class SingleImages(UserImages):
             seen, truth = self.turned([seen, truth], draws)
             return self.method(seen, truth, draws("method"))
         ready = self.method(seen, truth, draws("method"))
-        square = True
+        transposable = True
         if isinstance(self.method, Noise2Void):  # noise along a line must stay along it
-            height, width = self.method.mask
-            square = height == width
-        pair = self.turned([ready["input"], ready["target"]], draws, transposed=square)
+            transposable = self.method.mask.transposable
+        pair = self.turned([ready["input"], ready["target"]], draws, transposed=transposable)
         return {
             **ready,
             "input": pair[0],

@@ -15,8 +15,8 @@ class TrainingScenes:
     Attributes:
         scenes: the captures.
         stats: what their stored values mean.
-        method: how pairs are made of them: `pairs`, `movie`, or a method for single images; `lines`
-            masks along lines.
+        method: how pairs are made of them: `pairs`, `movie`, or a method for single images;
+            `hidden` hides what the noise needs, or more than single pixels.
         within: captures farther apart than this are no pair; None: all are.
         clean: a clean image of each scene, which is the target (supervised training); None: targets
             are noisy.

@@ -325,6 +325,10 @@ class UserImages(NoisyPairs):
 
     def _pairs_of_others(self, scenes: SceneSet) -> Dataset:
         """Return validation pairs of scenes taken twice, data.val_noisy and data.val_target."""
+        return self._validation_of_others(self._scenes_of_others(scenes))
+
+    def _scenes_of_others(self, scenes: SceneSet) -> SceneSet:
+        """Read the scenes taken twice, data.val_noisy and data.val_target, in units of others."""
         other = read_scenes(
             str(self.val_noisy), self.val_target, self.layout, self.exclude, self.dims
         )
@@ -333,7 +337,7 @@ class UserImages(NoisyPairs):
             raise InputError(
                 self._unlike(other.image(0, 0), str(self.val_noisy), scenes.image(0, 0))
             )
-        return self._validation_of_others(other)
+        return other
 
     def _validation_of_others(self, scenes: SceneSet) -> Dataset:
         """Return validation pairs of noisy captures of other scenes."""

@@ -40,6 +40,8 @@ class CheckpointInfo:
         sees_middle: with a context: the network sees the frame itself between them, too.
         align: with a context: the frames around one were moved onto it by whole pixels
             (data.align).
+        mask: what was hidden around each pixel that was learnt, as typed for data.mask; empty: no
+            pixels were.
         thinned: trained on halves of photon counts (data.method=thinned).
         blind: trained on many kinds and strengths of noise, which it has to infer from the image.
         layout: how the first training array was read; arrays of the same kind are read so, too.
@@ -52,6 +54,7 @@ class CheckpointInfo:
     context: int = 0
     sees_middle: bool = False
     align: bool = False
+    mask: str = ""
     thinned: bool = False
     blind: bool = False
     layout: Layout | None = None
@@ -80,6 +83,7 @@ class CheckpointInfo:
             context=data.context,
             sees_middle=data.sees_middle,
             align=data.align and data.context > 0,
+            mask=data.mask,
             thinned=data.thinned,
             blind=data.blind,
             layout=data.array_layout,
@@ -118,6 +122,7 @@ class CheckpointInfo:
                 context=int(stored.get("context") or 0),
                 sees_middle=bool(stored.get("sees_middle")),
                 align=bool(stored.get("align")),
+                mask=str(stored.get("mask") or ""),
                 thinned=bool(stored.get("thinned")),
                 blind=bool(stored.get("blind")),
                 layout=Layout.of(stored.get("layout")),

@@ -4,6 +4,8 @@ from dataclasses import astuple
 
 import numpy as np
 
+from n2n_lightning.data.mask import Mask
+from n2n_lightning.data.mask_choice import INSTEAD, WHERE_SMOOTH, MaskChoice, mask_of_images
 from n2n_lightning.data.scene_sample import SceneSample
 from n2n_lightning.files import InputError
 from n2n_lightning.inspection import measures
@@ -11,16 +13,6 @@ from n2n_lightning.inspection.inspection_report import Advice, InspectionReport
 from n2n_lightning.inspection.measures import Dispersion
 from n2n_lightning.inspection.shifts import SHIFTED
 from n2n_lightning.inspection.single_images import single_image_noise
-
-_ROWS, _COLUMNS = measures.LAGS
-# Methods that fit noise that is correlated in these directions.
-FITTING_METHODS = {
-    (_ROWS,): "data.method=masked data.mask=[1,9] fits",
-    (_COLUMNS,): "data.method=masked data.mask=[9,1] fits",
-    (_ROWS, _COLUMNS): (
-        "every second pixel of each row and column may be white, or pairs of captures"
-    ),
-}
 
 
 def correlation_warnings(sample: SceneSample) -> list[str]:
@@ -37,7 +29,16 @@ def correlation_warnings(sample: SceneSample) -> list[str]:
         f"pixels: neighbouring ones have noise in common ({', '.join(shown)}),"
         " which this method takes for picture"
     )
-    return [f"{line}: {FITTING_METHODS[noise.directions]}"]
+    choice = mask_of_images(noise.noises)
+    if choice.too_large:
+        return [f"{line}: what helps: {INSTEAD}"]
+    fits = "fits" if choice.mask.along_line else WHERE_SMOOTH
+    return [f"{line}: {' '.join(_masked(choice.mask))} {fits}"]
+
+
+def _masked(mask: Mask) -> tuple[str, str]:
+    """Return the arguments of `train` that hide a mask."""
+    return "data.method=masked", f"data.mask={mask.text}"
 
 
 def _median_dispersion(sample: SceneSample) -> Dispersion | None:
@@ -126,19 +127,25 @@ def advise(report: InspectionReport, several: bool, most: int) -> Advice:
 
 def _advise_single(report: InspectionReport) -> Advice:
     """Return the method for single images that fits their noise."""
-    directions = report.correlated
     if report.counts:
         return Advice("single", ("data.method=thinned",))
-    if len(directions) == 1:
-        options = FITTING_METHODS[directions].removesuffix(" fits").split()
-        return Advice("single", tuple(options))
-    if directions:
-        obstacle = (
-            "neighbouring pixels have noise in common, in all directions:"
-            " two captures of each scene are needed"
-        )
-        return Advice("single", obstacle=obstacle)
-    return Advice("single")
+    choice = report.mask
+    if choice is None or choice.mask.single:
+        return Advice("single")
+    if choice.too_large or not choice.mask.along_line:
+        return Advice("single", obstacle=_why_no_mask(choice))
+    return Advice("single", _masked(choice.mask))
+
+
+def _why_no_mask(choice: MaskChoice) -> str:
+    """Return why hiding a mask is not recommended, and what is."""
+    shown = (
+        f"the noise of {choice.mask.pixels - 1} pixels around each is correlated with it, in all"
+        " directions"
+    )
+    if choice.too_large:
+        return f"{shown}, and masks do not help against that; what helps: {INSTEAD}"
+    return f"{shown}; what helps: {INSTEAD}; {' '.join(_masked(choice.mask))} {WHERE_SMOOTH}"
 
 
 def _advise_pairs(report: InspectionReport, obstacles: set[str], most: int) -> Advice:

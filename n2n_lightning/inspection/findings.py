@@ -1,6 +1,7 @@
 """Inspection of captures or single images: all findings, in the order of the report."""
 
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
+from n2n_lightning.data.mask_choice import mask_of_noise
 from n2n_lightning.data.scene_sample import SceneSample, sample_scenes
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.inspection import capture_changes, measures, noise_findings, shifts
@@ -25,8 +26,8 @@ def unfit(
         scenes: all of them.
         stats: their nodata values and intensity range.
         within: largest distance of captures that make a pair; None for any.
-        method: `pairs`, `movie`, or a method for single images: `neighbours`, `masked`, `lines`
-            (masks lines), `thinned`.
+        method: `pairs`, `movie`, or a method for single images: `neighbours`, `masked`, `hidden`
+            (masked by what the noise needs, or by more than single pixels), `thinned`.
 
     Returns:
         Lines "name: measurement"; none if nothing stands in the way.
@@ -40,7 +41,7 @@ def unfit(
         return correlation_warnings(sample)
     if method == "thinned":
         return count_warnings(sample)
-    if method == "lines":
+    if method == "hidden":
         return []
     report = InspectionReport()
     _add_duplicates(report, scenes)
@@ -72,6 +73,7 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     report = InspectionReport()
     volumes = volumes or len(scenes.smallest) == 3
     report.volumes = volumes
+    deep = scenes
     scenes = scenes.planes()
     for line in scenes.dropped:
         report.add("left out", line)
@@ -92,6 +94,7 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
     else:
         noise = noise_findings.add_single_noise(report, sample)
         noise_findings.add_single_correlation(report, noise)
+        report.mask = mask_of_noise(noise.noises, deep, stats)
     _add_clipping(report, sample)
     _add_outliers(report, sample)
     if several:

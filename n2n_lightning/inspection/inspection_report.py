@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from n2n_lightning.data.mask_choice import MaskChoice
 from n2n_lightning.inspection.measures import Correlations
 from n2n_lightning.inspection.shifts import ShiftSummary
 from n2n_lightning.metrics import noise_model
@@ -69,6 +70,7 @@ class InspectionReport:
         model: variance of the noise against brightness, for the figure.
         correlations: correlation of the noise at 1 and 2 pixels, by direction.
         correlated: directions in which the noise is correlated, keys of `correlations`.
+        mask: the blind spot that single images need; None: they are captures or a movie.
         pages: numbers of the pages of a stack that were inspected; empty for all.
         turns: channels that alternate from frame to frame; 1 if there is one.
         counts: True if the values are photon counts.
@@ -89,6 +91,7 @@ class InspectionReport:
     model: noise_model.NoiseModel | None = None
     correlations: Correlations = field(default_factory=dict)
     correlated: tuple[str, ...] = ()
+    mask: MaskChoice | None = None
     pages: list[int] = field(default_factory=list)
     turns: int = 1
     counts: bool = False

@@ -103,8 +103,7 @@ def choose_method(images: Sequence[torch.Tensor], names: Sequence[str]) -> dict[
     advice = dict(word.removeprefix("data.").split("=") for word in report.advice)
     if advice.get("method") != "masked":
         return {"method": "neighbours"}
-    mask = advice["mask"].strip("[]").split(",")
-    return {"method": "masked", "mask": [int(offset) for offset in mask]}
+    return {"method": "masked", "mask": advice["mask"]}
 
 
 class ProgressReporter(pl.Callback):

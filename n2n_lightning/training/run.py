@@ -24,7 +24,7 @@ from n2n_lightning.config.construction import construct, instantiate_resolved
 from n2n_lightning.config.overrides import bare, plain_config
 from n2n_lightning.data import NoisyPairs
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
-from n2n_lightning.inference.checkpoint import CheckpointInfo, read_checkpoint
+from n2n_lightning.inference.checkpoint import CheckpointInfo, read_checkpoint, read_info
 from n2n_lightning.inspection import unfit
 from n2n_lightning.metrics.movie_score import MovieScore
 from n2n_lightning.networks import multiply_accumulates
@@ -136,8 +136,8 @@ class TrainingRun:
     def __init__(self, config: dict[str, Any], folder: Path, command: str, lines: bool) -> None:
         pl.seed_everything(config["seed"], verbose=False)
         self.folder, self.command = folder, command
-        self.data = self._data(config)
         self.begin = checkpointing.resumable(folder / "checkpoints")
+        self.data = self._data(config)
         if self.begin and config["trainer"].get("fast_dev_run"):
             raise InputError(
                 "trainer.fast_dev_run: tries a new run; this one has a checkpoint to go on from"
@@ -170,6 +170,9 @@ class TrainingRun:
 
     def _data(self, config: dict[str, Any]) -> Any:
         options = {"supervised": config["target"] == "clean", "dims": _dims(config["model"])}
+        if config["data"].get("mask") == "auto" and self.begin:
+            # as the run began, whatever would be measured now
+            options["mask"] = read_info(self.begin).mask or "auto"
         data = construct("data", lambda: instantiate_resolved(config["data"], **options))
         data.setup()
         return data
