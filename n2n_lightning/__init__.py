@@ -1,7 +1,7 @@
 """Train image denoisers from noisy images alone, without clean targets.
 
-In Python: `inspect_images`, `fit`, `score`, and `load` for a network that denoises (api.py); the
-other public names are parts to build on. On the command line: `n2n train`, or
+In Python: `inspect_images`, `fit`, `score`, `best`, and `load` for a network that denoises
+(api.py); the other public names are parts to build on. On the command line: `n2n train`, or
 `python -m n2n_lightning train`, and the other commands in README.
 """
 
@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from n2n_lightning.api import BestResult as BestResult
     from n2n_lightning.api import FitResult as FitResult
+    from n2n_lightning.api import best as best
     from n2n_lightning.api import fit as fit
     from n2n_lightning.api import inspect_images as inspect_images
     from n2n_lightning.api import score as score
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 HOMES = {
+    "BestResult": "api",
     "Course": "data",
     "Denoiser": "training.module",
     "FitResult": "api",
@@ -56,6 +59,7 @@ HOMES = {
     "SingleImages": "data",
     "TrainedDenoiser": "inference.denoiser",
     "averaged": "inference.tiling",
+    "best": "api",
     "fit": "api",
     "generator": "randomness",
     "inspect_images": "api",

@@ -1,4 +1,4 @@
-"""The same steps in Python, for notebooks: `inspect_images`, `fit`, `score`.
+"""The same steps in Python, for notebooks: `inspect_images`, `fit`, `score`, `best`.
 
 `load` (inference/denoiser.py) loads a trained network, which denoises. Images are numpy arrays or
 paths of files and folders.
@@ -23,12 +23,18 @@ from n2n_lightning.data.capture_noise import as_facts, levels_of, scored_directi
 from n2n_lightning.data.intensity import intensity_stats as values_of
 from n2n_lightning.data.reading import read_any, read_scenes
 from n2n_lightning.files import InputError
+from n2n_lightning.formats import opened
+from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
+from n2n_lightning.inference.error_files import second_captures
+from n2n_lightning.inference.plan import planned
 from n2n_lightning.inspection.inspection_report import InspectionReport
 from n2n_lightning.metrics.noisy_reference import Estimates, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.paths import expand
 from n2n_lightning.runs.folder import read_history
+from n2n_lightning.selection.data_set import kind_of_file, read_data_set
+from n2n_lightning.selection.search import search
 from n2n_lightning.training.run import start
 
 ImageInput = np.ndarray | str | Path
@@ -129,6 +135,79 @@ def fit(
         result = start(config, place, overrides, lines=True)
     model = load(place)
     return FitResult(model, place, result, list(read_history(place)))
+
+
+@dataclass
+class BestResult:
+    """What `best` chose.
+
+    Attributes:
+        denoiser: of what was chosen.
+        result: the data, denoised: an array like the given one; of files a list of arrays.
+        name: of the candidate.
+        why: it was chosen.
+        table: a row for each candidate: name, estimated PSNR, difference to the bundled checkpoint.
+    """
+
+    denoiser: TrainedDenoiser
+    result: Any
+    name: str
+    why: str
+    table: list[dict[str, Any]]
+
+    def denoise(self, array: Any, **options: Any) -> Any:
+        """Denoise more data of the same kind, see TrainedDenoiser.denoise."""
+        return self.denoiser.denoise(array, **options)
+
+
+def best(
+    data: ImageInput,
+    second: ImageInput | None = None,
+    minutes: float = 30.0,
+    layout: str | None = None,
+    lines: bool = True,
+) -> BestResult:
+    """Compare candidates by scores without clean images, train some, and take the best.
+
+    Args:
+        data: pictures of one kind: an array, a file or a folder.
+        second: the second captures of the same scenes.
+        minutes: of processor time.
+        layout: the axes of an array, as NHW, where they are not clear.
+        lines: print what is tried, what each scored, and why.
+
+    Returns:
+        The choice (docs/how-to/best.md).
+
+    Raises:
+        InputError: they cannot be read, or are of several kinds.
+    """
+    say = print if lines else _say_nothing
+    with _saved_as_files(data, second) as (first, other), tempfile.TemporaryDirectory() as work:
+        jobs, _ = planned([first], Path(work) / "results")
+        seconds = {} if other is None else second_captures([first], Path(other), jobs)
+        asked = AskedAxes(layout)
+        kinds = {kind_of_file(job, asked) for job in jobs}
+        if len(kinds) > 1:
+            raise InputError(f"{first}: holds {' and '.join(sorted(kinds))}; name one kind")
+        pictures = read_data_set(jobs, seconds, kinds.pop(), asked)
+        choice = search(pictures, minutes, Path(work) / "search", say)
+        denoiser = choice.denoiser()
+        axes_of_data = layout or "auto"
+        if isinstance(data, np.ndarray):
+            result: Any = denoiser.denoise(data, axes=axes_of_data)
+        else:
+            result = []
+            for job in jobs:
+                picture = opened(job.source, job.part)
+                for values in picture.values:
+                    read = picture.read_as(values, asked)
+                    result.append(denoiser.denoise(values.array, axes=read.axes))
+    return BestResult(denoiser, result, choice.name, choice.why, choice.table)
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 def _is_option(text: str) -> bool:

@@ -198,9 +198,13 @@ def run(args: Any) -> int:
     _refuse_maps(args, jobs)
     seconds = _second_captures(args, jobs)
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
-    checkpoint = args.checkpoint or checkpoint_for(args, jobs)
+    if args.best or args.choice:
+        checkpoint = args.choice or folder_of(args.out)
+        checkpoint = checkpoint / "choice.json"
+    else:
+        checkpoint = args.checkpoint or checkpoint_for(args, jobs)
     progress = _tile_progress()
-    denoiser = _file_denoiser(args, checkpoint, jobs, missing, progress)
+    denoisers = _file_denoisers(args, checkpoint, jobs, missing, seconds, progress)
     results = jobs[:1] if args.halves else jobs
     tally = Tally(len(jobs))
     certificates: list[FileCertificate] = []
@@ -213,7 +217,7 @@ def run(args: Any) -> int:
                 todo.append(job)
         for job, claim in output.claimed(todo):
             halves = jobs if args.halves else ()
-            result = _denoised(denoiser, job, claim, seconds.get(job.source), halves)
+            result = _denoised(denoisers[job], job, claim, seconds.get(job.source), halves)
             if isinstance(result, InputError):
                 again = "; it is tried again" if output.failed(job) else ""
                 print(f"error: {result}{again}", file=sys.stderr, flush=True)
@@ -226,7 +230,8 @@ def run(args: Any) -> int:
     if args.page:
         from n2n_lightning.reporting.before_after import write_before_after
 
-        line = write_before_after(results, args.out, denoiser.asked, args.errors, args.certify)
+        asked = denoisers[jobs[0]].asked
+        line = write_before_after(results, args.out, asked, args.errors, args.certify)
         if line:
             print(line)
     if args.certify:
@@ -302,21 +307,50 @@ def _second_captures(args: Any, jobs: Sequence[Job]) -> dict[Path, Path]:
     return captures
 
 
+def _file_denoisers(
+    args: Any,
+    checkpoint: Path,
+    jobs: Sequence[Job],
+    missing: Sequence[Job],
+    seconds: dict[Path, Path],
+    progress: Any,
+) -> "dict[Job, FileDenoiser]":
+    """Return the denoiser of each file: the same for all, or what was chosen for its kind."""
+    if not args.best and not args.choice:
+        denoiser = _file_denoiser(args, checkpoint, jobs, missing, progress)
+        return dict.fromkeys(jobs, denoiser)
+    from n2n_lightning.selection.for_files import chosen_denoisers
+
+    denoisers: dict[Job, FileDenoiser] = {}
+    for model, of_kind in chosen_denoisers(args, jobs, missing, seconds):
+        without_result = [job for job in missing if job in of_kind]
+        denoiser = _file_denoiser(args, checkpoint, of_kind, without_result, progress, model)
+        denoisers |= dict.fromkeys(of_kind, denoiser)
+    return denoisers
+
+
 def _file_denoiser(
-    args: Any, checkpoint: Path, jobs: Sequence[Job], missing: Sequence[Job], progress: Any
+    args: Any,
+    checkpoint: Path,
+    jobs: Sequence[Job],
+    missing: Sequence[Job],
+    progress: Any,
+    model: "TrainedDenoiser | None" = None,
 ) -> "FileDenoiser":
     """Return the denoiser of the files: network on its device, options, facts of the folders."""
     from n2n_lightning.inference.checkpoint import MOVIE
-    from n2n_lightning.inference.denoiser import load
+    from n2n_lightning.inference.denoiser import TrainedDenoiser, load
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
     from n2n_lightning.inference.movie_frames import series_of
     from n2n_lightning.inference.options import DenoiseOptions
     from n2n_lightning.inference.tiling import spans, tile_of
 
-    by_axes = checkpoint == MOVIE and args.movie is None
-    if by_axes:
-        print("movies, denoised with the frames around each; --no-movie: frame by frame")
-    model = load(checkpoint, args.allow)
+    by_axes = model is not None
+    if model is None:
+        by_axes = checkpoint == MOVIE and args.movie is None
+        if by_axes:
+            print("movies, denoised with the frames around each; --no-movie: frame by frame")
+        model = load(checkpoint, args.allow)
     tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     options = replace(DenoiseOptions.of(args), tile=tile)
@@ -325,7 +359,9 @@ def _file_denoiser(
     device = _device_of(args.device)
     if args.adapt and missing:
         model = adapted(missing, args, device, asked, axes_notes)
-    model.fast = args.fast
+    for part in model.modules():  # of a mean there are several
+        if isinstance(part, TrainedDenoiser):
+            part.fast = args.fast
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

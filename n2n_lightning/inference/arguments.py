@@ -53,11 +53,27 @@ def _add_input_options(p: Parser) -> None:
     p.add_argument(
         "--adapt", action="store_true", help="let the checkpoint learn from the pictures first"
     )
-    p.add_argument("--minutes", type=float, help="how long --adapt may take (default 5)")
+    p.add_argument(
+        "--best",
+        action="store_true",
+        help="compare candidates by scores without clean images, train some, and take the best"
+        " (docs/how-to/best.md)",
+    )
+    p.add_argument(
+        "--choice",
+        type=Path,
+        metavar="DIR",
+        help="repeat what --best chose in the folder of its results",
+    )
+    p.add_argument(
+        "--minutes",
+        type=float,
+        help="how long --adapt (default 5) or --best (30, of processor time) may take",
+    )
     p.add_argument(
         "--second",
         type=Path,
-        help="with --errors, --certify, --unbias: other captures, a file or a folder",
+        help="with --best, --errors, --certify, --unbias: other captures, a file or a folder",
     )
     p.add_argument(
         "--halves",
@@ -221,8 +237,27 @@ def checked_arguments(args: Any) -> None:
     _check_errors(args)
     if args.minutes is not None and not 0 < args.minutes <= 1e4:
         raise InputError("minutes", args.minutes, "must be larger than 0")
-    if args.minutes is not None and not args.adapt:
-        raise InputError("minutes", args.minutes, "goes with --adapt")
+    if args.minutes is not None and not (args.adapt or args.best):
+        raise InputError("minutes", args.minutes, "goes with --adapt or --best")
+    _check_choice(args)
+
+
+def _check_choice(args: Any) -> None:
+    """Raise InputError where options cannot go with --best or --choice."""
+    if not args.best and not args.choice:
+        return
+    name = "best" if args.best else "choice"
+    value = True if args.best else args.choice
+    if args.best and args.choice:
+        raise InputError("choice", args.choice, "repeats a choice, and --best makes one")
+    decided = ["checkpoint", "movie", "adapt", "halves", "scale", "uneven"]
+    if args.best:  # errors of networks that have seen the pictures are not known
+        decided += ["errors", "certify", "unbias"]
+    for other in decided:
+        if getattr(args, other):
+            raise InputError(name, value, f"goes without --{other}")
+    if args.strength != 1:
+        raise InputError(name, value, "goes without --strength")
 
 
 def _check_errors(args: Any) -> None:
@@ -233,8 +268,9 @@ def _check_errors(args: Any) -> None:
             True,
             "goes without --adapt: errors are known of a network that has not seen the pictures",
         )
-    if args.second and (args.halves or not (args.errors or args.certify or args.unbias)):
-        reason = "goes with --errors, --certify, --unbias, without --halves"
+    scored = args.errors or args.certify or args.unbias or args.best
+    if args.second and (args.halves or not scored):
+        reason = "goes with --best, --errors, --certify, --unbias, without --halves"
         raise InputError("second", args.second, reason)
     if args.unbias:
         from n2n_lightning.inference.unbiasing import check_unbias

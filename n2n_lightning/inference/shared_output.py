@@ -27,6 +27,7 @@ POLL_SECONDS = 0.5  # between two looks at pictures that other processes hold
 _FREE_ARGUMENTS = frozenset(
     (
         *("pictures", "out", "page", "overwrite", "allow", "adapt", "minutes", "halves"),
+        *("best", "choice"),
         *("checkpoint", "device", "fast"),
         *("jobs", "launcher", "set", "mixed", "worker", "status", "summary"),
     )
@@ -304,7 +305,7 @@ def output_for(
     import torch
 
     begun = state_folder(args.out).is_dir()
-    if len(jobs) == 1 or args.adapt or not (missing or begun):
+    if len(jobs) == 1 or args.adapt or args.best or not (missing or begun):
         return AloneOutput(args.overwrite)
     settings = Settings.of(args, checkpoint, device)
     output = SharedOutput(args.out, settings, args.overwrite, args.mixed)

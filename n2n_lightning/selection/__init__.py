@@ -1,0 +1,1 @@
+"""The best way to denoise some data: candidates, a budget, and scores without clean images."""

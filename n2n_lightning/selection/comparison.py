@@ -1,0 +1,353 @@
+"""Errors of candidates without clean images, and which differences between them are real.
+
+Of two captures y1, y2 of a scene the error is estimated from the pair (noisy_reference). Of one
+picture y = x + n with noise of a known covariance S it is Stein's estimate,
+
+    E |f(y) - x|^2 = E |f(y) - y|^2 - tr S + 2 tr(S J)
+
+with the trace of S times the derivative J of f from one perturbation b that is drawn with the
+noise's autocorrelation (stein.py). Outputs and covariances of a weighted mean of denoisers are the
+weighted means of theirs, so that a mix costs no further run.
+
+The estimates hold for denoisers that do not depend on the noise of the pixels they are scored on.
+A network that was trained on them fits their noise and looks better than it is. So networks train
+on one part of each picture (`split`), and all candidates are compared on the other one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from n2n_lightning.arrays.blocks import cut_blocks
+from n2n_lightning.metrics.noise_law import NoiseLaw
+from n2n_lightning.metrics.noisy_reference import squared_errors, studentized
+from n2n_lightning.metrics.psnr import psnr
+from n2n_lightning.metrics.stein import QUANTILE, STEP
+
+Denoise = Callable[[np.ndarray], np.ndarray]
+# Pixels: sides of the blocks that are compared. The smaller one where a half has fewer blocks than
+# an interval needs; noise reaches 10 pixels (autocorrelation.LAGS).
+BLOCK_SIDES = (32, 16)
+ENOUGH_BLOCKS = 24  # in a half
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """A part of a scene that no candidate was trained on.
+
+    Attributes:
+        captures: (K, C, H, W), float64, stored units, NaN where a pixel does not count.
+        noise: of one capture; None where there are several.
+    """
+
+    captures: np.ndarray
+    noise: NoiseLaw | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A candidate on the scored parts.
+
+    Attributes:
+        outputs: of each part, (K, C, H, W).
+        covariances: of each part with one capture, b [f(y + e b) - f(y)] / e of each pixel.
+    """
+
+    outputs: list[np.ndarray]
+    covariances: list[np.ndarray]
+
+
+def blended(evaluations: Sequence[Evaluation], weights: Sequence[float]) -> Evaluation:
+    """Return the evaluation of a weighted mean of candidates.
+
+    Args:
+        evaluations: of the candidates.
+        weights: of each, with the sum 1.
+    """
+    first = evaluations[0]
+    outputs = [np.zeros_like(output) for output in first.outputs]
+    covariances = [np.zeros_like(covariance) for covariance in first.covariances]
+    for one, weight in zip(evaluations, weights, strict=True):
+        _add(outputs, one.outputs, weight)
+        _add(covariances, one.covariances, weight)
+    return Evaluation(outputs, covariances)
+
+
+def _add(totals: list[np.ndarray], arrays: list[np.ndarray], weight: float) -> None:
+    """Add weighted arrays to totals, which are changed."""
+    for total, array in zip(totals, arrays, strict=True):
+        total += weight * array
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much lower the error of one candidate is than that of another, on the same pixels.
+
+    Attributes:
+        mean: the first error minus the second.
+        low, high: its 95% interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def lower(self) -> bool:
+        """True if the first error is certainly the lower one."""
+        return self.high < 0
+
+    @property
+    def undecided(self) -> bool:
+        """True if the candidates cannot be told apart."""
+        return self.low <= 0 <= self.high
+
+
+class Comparison:
+    """Errors of candidates on the scored parts, in blocks; each second block reports the winner.
+
+    Args:
+        parts: of one number of channels.
+        white: the distance from black to white, for PSNR.
+
+    >>> draws = np.random.default_rng(0)
+    >>> scene = draws.normal(50, 10, (1, 1, 128, 128))
+    >>> captures = scene + draws.normal(0, 5, (2, 1, 128, 128))
+    >>> comparison = Comparison([ScoredPart(captures)], white=255)
+    >>> good = comparison.evaluate(lambda y: scene[0] + 1)  # wrong by 1
+    >>> poor = comparison.evaluate(lambda y: scene[0] + 4)
+    >>> comparison.difference(good, poor).lower
+    True
+    >>> round(comparison.error(good))
+    1
+    """
+
+    def __init__(self, parts: Sequence[ScoredPart], white: float) -> None:
+        self.parts = list(parts)
+        self.white = white
+        self.side = BLOCK_SIDES[0]
+        blocks = sum(_count_blocks(part, self.side) for part in self.parts)
+        if blocks < 2 * ENOUGH_BLOCKS:
+            self.side = BLOCK_SIDES[1]
+        errors = [part.noise.standard_error for part in self.parts if part.noise]
+        self.variance_error = float(np.mean(errors)) if errors else 0.0
+        self.directions = self._draw_directions()
+
+    def _draw_directions(self) -> list[np.ndarray]:
+        """Draw the perturbation of each part with one capture, the same for all candidates."""
+        directions = []
+        for number, part in enumerate(self.parts):
+            if part.noise is None:
+                continue
+            draws = np.random.default_rng(number)
+            picture = part.captures[0]
+            filled = np.nan_to_num(picture, nan=float(np.nanmean(picture)))
+            smooth = _smoothed(filled)
+            directions.append(part.noise.direction(smooth, draws))
+        return directions
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all captures of the scored parts."""
+        return sum(part.captures[:, 0].size for part in self.parts)
+
+    def evaluate(self, denoise: Denoise) -> Evaluation:
+        """Run a candidate.
+
+        Args:
+            denoise: takes and returns an image (C, H, W), stored units, NaN where a pixel is
+                missing.
+        """
+        outputs = []
+        covariances = []
+        directions = iter(self.directions)
+        for part in self.parts:
+            results = [_denoised(denoise, capture) for capture in part.captures]
+            outputs.append(np.stack(results))
+            if part.noise is not None:
+                direction = next(directions)
+                moved = _denoised(denoise, part.captures[0] + STEP * direction)
+                covariance = direction * (moved - results[0]) / STEP
+                covariances.append(covariance[None])
+        return Evaluation(outputs, covariances)
+
+    def of_input(self) -> Evaluation:
+        """Return the evaluation of the noisy pictures themselves."""
+        outputs = [part.captures for part in self.parts]
+        covariances = []
+        for part in self.parts:
+            if part.noise is not None:
+                covariances.append(part.noise.variance(part.captures[0])[None])
+        return Evaluation(outputs, covariances)
+
+    def error(self, evaluation: Evaluation, deciding: bool = True) -> float:
+        """Return the estimated mean squared error; 0 or less where it is not measurable.
+
+        Args:
+            evaluation: of the candidate.
+            deciding: on the blocks that decide, otherwise on those that report.
+        """
+        rows = self._rows(evaluation, deciding)
+        return rows.mean
+
+    def interval(self, evaluation: Evaluation) -> tuple[float, float]:
+        """Return the 95% interval of the error on the blocks that report."""
+        rows = self._rows(evaluation, deciding=False)
+        return rows.interval(self.variance_error)
+
+    def difference(
+        self, first: Evaluation, second: Evaluation, deciding: bool = True
+    ) -> Difference:
+        """Compare two candidates pixel by pixel.
+
+        The interval has the spread over blocks, and what an error of the noise's variance would
+        change: the noise itself cancels out, its covariance with the outputs does not.
+
+        Args:
+            first, second: their evaluations.
+            deciding: on the blocks that decide, otherwise on those that report.
+        """
+        one = self._rows(first, deciding)
+        other = self._rows(second, deciding)
+        rows = _Rows(one.errors - other.errors, one.weights - other.weights, one.counts)
+        low, high = rows.interval(self.variance_error)
+        return Difference(rows.mean, low, high)
+
+    def psnr(self, error: float) -> float | None:
+        """Return the PSNR of an error in dB; None where it is not above 0 or not finite."""
+        if not 0 < error < math.inf:
+            return None
+        return psnr(error / self.white**2)
+
+    def best_share(self, evaluation: Evaluation) -> float:
+        """Return the share of a candidate in its mix with the input that has the least error.
+
+        The error of s f(y) + (1 - s) y is a parabola in s.
+
+        Args:
+            evaluation: of the candidate.
+
+        Returns:
+            0 to 1, in steps of 0.05.
+        """
+        source = self.of_input()
+        at_half = self.error(blended([evaluation, source], [0.5, 0.5]))
+        at_zero = self.error(source)
+        at_one = self.error(evaluation)
+        curvature = 2 * (at_zero + at_one - 2 * at_half)
+        if curvature <= 0:
+            return 1.0
+        share = 0.5 + (at_zero - at_one) / (2 * curvature)
+        return min(1.0, max(0.0, round(20 * share) / 20))
+
+    def _rows(self, evaluation: Evaluation, deciding: bool) -> "_Rows":
+        """Return the sums over the blocks that decide, or over those that report."""
+        tables = []
+        covariances = iter(evaluation.covariances)
+        for part, output in zip(self.parts, evaluation.outputs, strict=True):
+            if part.noise is None:
+                errors = _errors_of_pairs(part, output)
+                weights = np.zeros_like(errors)
+            else:
+                variance = part.noise.variance(part.captures[0])
+                covariance = next(covariances)[0]
+                weights = 2 * covariance - variance
+                errors = (output[0] - part.captures[0]) ** 2 + weights
+            known = np.isfinite(errors)
+            columns = []
+            for plane in (errors, weights, known):
+                sums = _block_sums(np.where(known, plane, 0), self.side)
+                columns.append(sums)
+            table = np.stack(columns, 1)
+            counted = _is_odd(part, self.side) == deciding
+            tables.append(table[counted])
+        joined = np.concatenate(tables)
+        joined = joined[joined[:, 2] > 0]
+        return _Rows(*joined.T)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Sums over blocks, (blocks,) each.
+
+    Attributes:
+        errors: the estimate.
+        weights: its change for a relative error of the noise's variance of 1.
+        counts: pixels.
+    """
+
+    errors: np.ndarray
+    weights: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """The mean error of a pixel."""
+        return float(self.errors.sum() / self.counts.sum())
+
+    def interval(self, variance_error: float) -> tuple[float, float]:
+        """Return the 95% interval of the mean.
+
+        Args:
+            variance_error: standard error of the noise's variance, relative to it.
+        """
+        low, high = studentized(self.errors, self.counts)
+        change = abs(self.weights.sum() / self.counts.sum())
+        shared = QUANTILE * variance_error * change
+        mean = self.mean
+        below = math.hypot(mean - low, shared)
+        above = math.hypot(high - mean, shared)
+        return mean - below, mean + above
+
+
+def _errors_of_pairs(part: ScoredPart, output: np.ndarray) -> np.ndarray:
+    """Return the estimate of each pixel (C, H, W) from captures and their outputs (K, C, H, W)."""
+    captures = torch.from_numpy(part.captures)[:, None]
+    outputs = torch.from_numpy(output)[:, None]
+    errors = squared_errors(list(outputs), list(captures))
+    estimate: np.ndarray = errors[0].numpy()
+    return estimate
+
+
+def _denoised(denoise: Denoise, capture: np.ndarray) -> np.ndarray:
+    """Return the result for a capture (C, H, W) as float64."""
+    shown = np.ascontiguousarray(capture, np.float32)
+    result: np.ndarray = np.asarray(denoise(shown), np.float64)
+    return result
+
+
+def _smoothed(picture: np.ndarray) -> np.ndarray:
+    """Return the brightness of a noisy picture (C, H, W), for the strength of its noise."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth: np.ndarray = gaussian_filter(picture, (0, 2, 2))
+    return smooth
+
+
+def _grid(part: ScoredPart, side: int) -> tuple[int, int]:
+    """Return the whole blocks of a part, down and across."""
+    *_, height, width = part.captures.shape
+    return height // side, width // side
+
+
+def _count_blocks(part: ScoredPart, side: int) -> int:
+    down, across = _grid(part, side)
+    return down * across
+
+
+def _is_odd(part: ScoredPart, side: int) -> np.ndarray:
+    """Return True for each second block of a checkerboard, (blocks,)."""
+    down, across = _grid(part, side)
+    row, column = np.mgrid[:down, :across]
+    odd: np.ndarray = ((row + column) % 2 == 1).ravel()
+    return odd
+
+
+def _block_sums(plane: np.ndarray, side: int) -> np.ndarray:
+    """Return the sums of an image (C, H, W) over its whole blocks, (blocks,)."""
+    blocks = cut_blocks(plane, side)
+    sums: np.ndarray = blocks.sum((0, 2, 4))
+    return sums.ravel()

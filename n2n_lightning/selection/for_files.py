@@ -1,0 +1,103 @@
+"""`denoise --best` and `--choice`: the files of each kind, and the denoiser that is chosen."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.formats.picture import AskedAxes
+from n2n_lightning.inference.bundled import bundled_checkpoint
+from n2n_lightning.inference.checkpoint import MOVIE
+from n2n_lightning.inference.denoiser import TrainedDenoiser
+from n2n_lightning.inference.plan import Job, folder_of, refuse_inputs
+from n2n_lightning.selection.choice import (
+    NAME,
+    Choice,
+    choice_for,
+    load_choices,
+    save_choices,
+    without_comparison,
+)
+from n2n_lightning.selection.choice_page import write_choice_page
+from n2n_lightning.selection.data_set import (
+    LABELS,
+    kind_of_file,
+    read_data_set,
+    with_captures_of,
+)
+from n2n_lightning.selection.search import search
+from n2n_lightning.training.callbacks import Interrupted
+
+WORK = ".best"  # folder of runs and progress, next to the results, until the choice is written
+MINUTES = 30.0
+
+
+def chosen_denoisers(
+    args: Any, jobs: Sequence[Job], missing: Sequence[Job], seconds: dict[Path, Path]
+) -> list[tuple[TrainedDenoiser, list[Job]]]:
+    """Return the denoisers that are chosen, and the files that each is for.
+
+    Args:
+        args: of the command `denoise`, with `best` or `choice`.
+        jobs: all files.
+        missing: those without a result.
+        seconds: the second capture of each source; empty: there are none.
+
+    Returns:
+        A denoiser for each kind of file.
+
+    Raises:
+        InputError: a file cannot be read, or the choice does not know its kind.
+    """
+    asked = AskedAxes(args.axes)
+    kinds: dict[str, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(kind_of_file(job, asked), []).append(job)
+    folder = folder_of(args.out)
+    if args.choice:
+        choices = load_choices(args.choice)
+    elif (folder / NAME).exists() and not args.overwrite:
+        print(f"{folder / NAME}: is there already; --overwrite chooses anew")
+        choices = load_choices(folder)
+    else:
+        choices = _searched(args, kinds, seconds, folder)
+    if LABELS in kinds:
+        choices.append(without_comparison(LABELS, "bundled", 1, "label images are copied"))
+    return [(choice_for(kind, choices).denoiser(), group) for kind, group in kinds.items()]
+
+
+def _searched(
+    args: Any, kinds: dict[str, list[Job]], seconds: dict[Path, Path], folder: Path
+) -> list[Choice]:
+    """Search for each kind of file, and write what was chosen."""
+    sources = [job.source for group in kinds.values() for job in group]
+    refuse_inputs(folder / NAME, [*sources, *seconds.values()])
+    asked = AskedAxes(args.axes)
+    compared = {kind: group for kind, group in kinds.items() if kind != LABELS}
+    minutes = (args.minutes or MINUTES) / max(1, len(compared))
+    choices = []
+    for number, (kind, jobs) in enumerate(compared.items()):
+        if bundled_checkpoint(None, jobs, args.axes) == MOVIE:
+            why = "movies are not compared"
+            choices.append(without_comparison(kind, "movie", 1, why))
+            print(choices[-1].lines[0])
+            continue
+        data = read_data_set(jobs, seconds, kind, asked)
+        single_folder = len(args.pictures) == 1 and Path(args.pictures[0]).is_dir()
+        if single_folder and len(kinds) == 1 and not seconds and not data.paired:
+            data = with_captures_of(args.pictures[0], data)
+        try:
+            choices.append(search(data, minutes, folder / WORK / str(number), _say))
+        except Interrupted as error:
+            print("the same command continues", file=sys.stderr)
+            raise KeyboardInterrupt from error
+    folder.mkdir(parents=True, exist_ok=True)
+    save_choices(choices, folder)
+    write_choice_page(choices, folder)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return choices
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,311 @@
+"""The search: what is tried, in which order, for how long, and which candidate is chosen."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.files import json_text, replacing
+from n2n_lightning.selection import candidates as ways
+from n2n_lightning.selection.budget import Budget
+from n2n_lightning.selection.candidates import Candidate, Trained, evaluated, names_of, prepared
+from n2n_lightning.selection.choice import Choice, without_comparison
+from n2n_lightning.selection.comparison import Comparison
+from n2n_lightning.selection.data_set import DataSet
+
+FIRST_SHARE = 0.25  # of the budget, after which two candidates go on
+SURVIVORS = 2
+LEAST_TRAINING = 8.0  # seconds: less teaches nothing
+SLOWEST = 2.2  # times the checkpoint's time: the mean of two networks, to denoise all files
+
+Say = Callable[[str], Any]
+
+
+@dataclass
+class Progress:
+    """What a search has done, stored after each step, so that it can be continued.
+
+    Attributes:
+        path: of the file.
+        spent: seconds of processor time.
+        seconds: that each training run may take, by its name.
+    """
+
+    path: Path
+    spent: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> "Progress":
+        """Read it; nothing was done where the file is missing or damaged."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(path, float(stored["spent"]), dict(stored["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(path)
+
+    def store(self, spent: float) -> None:
+        """Write it.
+
+        Args:
+            spent: seconds until now.
+        """
+        self.spent = spent
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as temporary:
+            content = json_text({"spent": spent, "seconds": self.seconds})
+            temporary.write_text(content, encoding="utf-8")
+
+    def seconds_of(self, name: str, seconds: float) -> float:
+        """Return the seconds that were planned for a run; `seconds` where none were yet."""
+        return self.seconds.setdefault(name, seconds)
+
+
+def search(data: DataSet, minutes: float, folder: Path, say: Say = print) -> Choice:
+    """Search the best way to denoise a data set within a budget.
+
+    Args:
+        data: the pictures.
+        minutes: of processor time.
+        folder: for runs and progress; what an interrupted search left there is used.
+        say: takes a line.
+
+    Returns:
+        The choice.
+
+    Raises:
+        Interrupted: a signal ended it; the same call continues.
+    """
+    progress = Progress.of(folder / "progress.json")
+    budget = Budget(60 * minutes, progress.spent)
+    say(f"{data.kind}: {data.pixels:,} pixels; {noise_line(data)}")
+    reason = data.unmeasurable()
+    if reason:
+        why = f"no error can be estimated: {reason}"
+        choice = without_comparison(data.kind, "bundled", data.channels, why)
+        say(choice.lines[0])
+        return choice
+    comparison = Comparison(data.scored_parts(minutes), data.stats.white)
+    try:
+        return _Search(data, comparison, budget, folder, progress, say).run()
+    finally:
+        progress.store(budget.spent)
+
+
+def noise_line(data: DataSet) -> str:
+    """Return what is known of the noise, in words."""
+    if data.paired:
+        return "scored by pairs of captures"
+    noises = list(data.measured_noises.values())
+    if not noises:
+        return "noise not measurable"
+    sigma = sum(noise.sigma for noise in noises) / len(noises)
+    correlated = [noise.kind for noise in noises if noise.white is False]
+    kind = "independent from pixel to pixel"
+    if 2 * len(correlated) > len(noises):
+        kind = f"correlated {max(set(correlated), key=correlated.count)}"
+    return f"noise of sigma {sigma:.3g}, {kind}, measured in {len(noises)} pictures"
+
+
+class _Search:
+    """The steps of a search, see `search`."""
+
+    def __init__(
+        self,
+        data: DataSet,
+        comparison: Comparison,
+        budget: Budget,
+        folder: Path,
+        progress: Progress,
+        say: Say,
+    ) -> None:
+        self.data = data
+        self.comparison = comparison
+        self.budget = budget
+        self.folder = folder
+        self.progress = progress
+        self.say = say
+        self.left_out: list[str] = []
+        self.reserve = 0.0
+
+    def run(self) -> Choice:
+        """Search, and return the choice."""
+        checkpoint = ways.of_checkpoint()
+        bundled = checkpoint[0]
+        for candidate in checkpoint:
+            self._prepare(candidate, self.budget.left)
+        noisy = self.comparison.error(self.comparison.of_input())
+        sigma = max(noisy, 0.0) ** 0.5
+        runs = 2 if self.comparison.directions else 1
+        rate = bundled.seconds / (self.comparison.pixels * runs)
+        self.reserve = SLOWEST * rate * self.data.pixels
+        filters = ways.of_filters(self.data, sigma)
+        trained = ways.of_training(self.data, self.folder)
+        self._print_plan([*checkpoint, *filters, *trained])
+        for candidate in filters:
+            self._prepare(candidate, ways.FILTER_SHARE * self.budget.seconds)
+        if trained and self.budget.allows(self.reserve + LEAST_TRAINING):
+            self._train(trained, bundled.seconds)
+        tried = evaluated([*checkpoint, *filters, *trained])
+        unmixed = evaluated([bundled, *filters, *trained])
+        if len(unmixed) > 1:
+            mean = self._mean_of_best(unmixed)
+            tried.append(mean)
+        winner, why = choose(tried, self.comparison)
+        return self._choice(tried, winner, why)
+
+    def _prepare(self, candidate: Candidate, seconds: float) -> None:
+        """Prepare a candidate; remember why it is left out if it cannot be."""
+        reason = prepared(candidate, self.comparison, seconds)
+        if reason:
+            self.left_out.append(f"{candidate.name}: {reason}")
+        self.progress.store(self.budget.spent)
+
+    def _print_plan(self, planned: Sequence[Candidate]) -> None:
+        minutes = self.budget.seconds / 60
+        self.say(f"plan, {minutes:g} minutes of processor time: {names_of(planned)}")
+        said = set()
+        for candidate in planned:
+            if isinstance(candidate, Trained) and candidate.reason not in said:
+                said.add(candidate.reason)
+                self.say(f"trained, because {candidate.reason}")
+
+    def _train(self, trained: Sequence[Candidate], scoring: float) -> None:
+        """Train all candidates for a share of the budget, and the two best for what is left.
+
+        Args:
+            trained: the candidates.
+            scoring: seconds that the evaluation of one takes.
+        """
+        self.data.save_trained(self.folder / "images")
+        first = FIRST_SHARE * self.budget.seconds - self.budget.spent
+        each = max(LEAST_TRAINING, first / len(trained) - scoring)
+        each = self.progress.seconds_of("first", each)
+        self._stage(trained, each, scoring)
+        finished = sorted(evaluated(trained), key=self._error)
+        survivors = finished[:SURVIVORS]
+        if not survivors:
+            return
+        rest = (self.budget.left - self.reserve) / len(survivors) - scoring
+        rest = self.progress.seconds_of("rest", rest)
+        if rest >= LEAST_TRAINING:
+            self.say(f"going on with {names_of(survivors)}, {rest:.0f} s each")
+            self._stage(survivors, rest, scoring)
+
+    def _stage(self, trained: Sequence[Candidate], seconds: float, scoring: float) -> None:
+        """Train candidates for so long each, as far as the budget allows."""
+        for candidate in trained:
+            if not self.budget.allows(seconds + scoring + self.reserve):
+                if candidate.evaluation is None:
+                    self.left_out.append(f"{candidate.name}: no time")
+                continue
+            self._prepare(candidate, seconds)
+
+    def _error(self, candidate: Candidate) -> float:
+        return self.comparison.error(candidate.scored)
+
+    def _mean_of_best(self, tried: Sequence[Candidate]) -> Candidate:
+        """Return the mean of the two best candidates."""
+        first, second, *_ = sorted(tried, key=self._error)
+        reason = "errors of different kinds average out"
+        mean = ways.MeanOfTwo("mean of both", reason, ways.MEAN, first, second)
+        mean.name = f"mean of {first.name} and {second.name}"
+        mean.prepare(self.comparison, self.budget.left)
+        return mean
+
+    def _choice(self, tried: Sequence[Candidate], winner: Candidate, why: str) -> Choice:
+        """Return the choice with its lines and its table."""
+        comparison = self.comparison
+        table = []
+        for candidate in tried:
+            difference = comparison.difference(candidate.scored, tried[0].scored)
+            row = {
+                "candidate": candidate.name,
+                "psnr_estimate": comparison.psnr(self._error(candidate)),
+                "error": self._error(candidate),
+                "less_than_checkpoint": difference.mean,
+                "interval": [difference.low, difference.high],
+                "seconds": round(candidate.seconds, 1),
+                "chosen": candidate is winner,
+                "reason": candidate.reason,
+            }
+            table.append(row)
+        lines = [
+            f"tried: {names_of(tried)}",
+            f"left out: {'; '.join(self.left_out) or 'nothing'}",
+            f"scored: {self._scores(tried)}",
+            f"chosen: {winner.name}; {why}",
+            self._reported(winner, tried[0]),
+        ]
+        for line in lines:
+            self.say(line)
+        chosen = Choice(
+            self.data.kind,
+            winner.name,
+            why,
+            winner.parts,
+            winner.weights,
+            self.data.channels,
+            lines,
+            table,
+        )
+        return chosen
+
+    def _scores(self, tried: Sequence[Candidate]) -> str:
+        """Return the scores of all candidates on the pixels that decide, best first."""
+        scores = []
+        for candidate in sorted(tried, key=self._error):
+            scores.append(f"{candidate.name} {_decibels(self.comparison, self._error(candidate))}")
+        return ", ".join(scores)
+
+    def _reported(self, winner: Candidate, bundled: Candidate) -> str:
+        """Return the score of the winner on the pixels that did not decide."""
+        comparison = self.comparison
+        score = _decibels(comparison, comparison.error(winner.scored, deciding=False))
+        low, high = comparison.interval(winner.scored)
+        before = _decibels(comparison, comparison.error(bundled.scored, deciding=False))
+        worst = _decibels(comparison, high)
+        best = _decibels(comparison, low)
+        return (
+            f"on the other half of the pixels: {score} ({worst} to {best}),"
+            f" the bundled checkpoint {before}"
+        )
+
+
+def _decibels(comparison: Comparison, error: float) -> str:
+    """Return an error as PSNR, in words."""
+    psnr = comparison.psnr(error)
+    return "not measurable" if psnr is None else f"{psnr:.2f} dB"
+
+
+def choose(tried: Sequence[Candidate], comparison: Comparison) -> tuple[Candidate, str]:
+    """Choose a candidate: the simplest of those that cannot be told apart from the best.
+
+    The bundled checkpoint is kept unless another one is certainly better.
+
+    Args:
+        tried: evaluated candidates, the bundled checkpoint first.
+        comparison: of them.
+
+    Returns:
+        The candidate, and why.
+    """
+    bundled = tried[0]
+    better = []
+    for candidate in tried[1:]:
+        if comparison.difference(candidate.scored, bundled.scored).lower:
+            better.append(candidate)
+    if not better:
+        return bundled, "no other one is certainly better"
+    best = min(better, key=lambda one: comparison.error(one.scored))
+    alike = []
+    for candidate in better:
+        if not comparison.difference(best.scored, candidate.scored).lower:
+            alike.append(candidate)
+    simplest = min(one.rank for one in alike)
+    simple = [one for one in alike if one.rank == simplest]
+    winner = min(simple, key=lambda one: comparison.error(one.scored))
+    if winner is not best:
+        return winner, f"it cannot be told apart from {best.name}, and is simpler"
+    return winner, "it has the least error of those that are certainly better than the checkpoint"
