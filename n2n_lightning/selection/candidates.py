@@ -31,7 +31,7 @@ BUNDLED, MIXED, CLASSICAL, TUNED, ANEW, MEAN = range(6)
 # Pixels that a blind spot may hide: beyond, too little is left around it to predict it from.
 MOST_HIDDEN = 25
 MOST_REACH = 5  # pixels on either side of a blind spot along a line
-FILTER_SHARE = 0.04  # of the budget, for the tuning of one classical filter
+FILTER_SHARE = 0.03  # of the budget, for the tuning of one classical filter
 # As the recipes of conf/experiment, n2n_single and half_volumes.
 SMALL = ("model=drunet", "model.widths=[16,32,64]", "model.blocks=[2,1,1]", "optim.lr=0.002")
 # Fine-tuning at adaptation.RATE, as `denoise --adapt`.
@@ -165,11 +165,12 @@ class Classical(Candidate):
             model = filter_denoiser(choice, self.channels)
             evaluation = comparison.evaluate(partial(model.denoise, axes="CHW"))
             error = comparison.error(evaluation)
-            if error < lowest:
-                lowest = error
-                self.name = f"{self.filter_name}, {kind.parameter} {value:g}"
-                self.parts = [Part(model, choice)]
-                self.evaluation = evaluation
+            if error >= lowest:  # the values rise, and so does the error beyond the best one
+                break
+            lowest = error
+            self.name = f"{self.filter_name}, {kind.parameter} {value:g}"
+            self.parts = [Part(model, choice)]
+            self.evaluation = evaluation
             if not budget.left:
                 break
         self.weights = [1.0]

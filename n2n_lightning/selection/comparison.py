@@ -32,6 +32,9 @@ Denoise = Callable[[np.ndarray], np.ndarray]
 # an interval needs; noise reaches 10 pixels (autocorrelation.LAGS).
 BLOCK_SIDES = (32, 16)
 ENOUGH_BLOCKS = 24  # in a half
+# Of the error of a measured variance, what all pictures of one kind of noise share; the rest
+# averages out over them (benchmarks/best.py noise: 0.15 of 0.25 for correlated noise).
+SHARED_PART = 0.6
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,7 @@ class Comparison:
         blocks = sum(_count_blocks(part, self.side) for part in self.parts)
         if blocks < 2 * ENOUGH_BLOCKS:
             self.side = BLOCK_SIDES[1]
-        errors = [part.noise.standard_error for part in self.parts if part.noise]
-        self.variance_error = float(np.mean(errors)) if errors else 0.0
+        self.variance_error = _pooled_error(self.parts)
         self.directions = self._draw_directions()
 
     def _draw_directions(self) -> list[np.ndarray]:
@@ -292,15 +294,27 @@ class _Rows:
         """Return the 95% interval of the mean.
 
         Args:
-            variance_error: standard error of the noise's variance, relative to it.
+            variance_error: standard error of the logarithm of the noise's variance.
         """
         low, high = studentized(self.errors, self.counts)
-        change = abs(self.weights.sum() / self.counts.sum())
-        shared = QUANTILE * variance_error * change
+        change = float(self.weights.sum() / self.counts.sum())
+        factor = math.exp(QUANTILE * variance_error)
+        weaker = change * (1 / factor - 1)
+        stronger = change * (factor - 1)
         mean = self.mean
-        below = math.hypot(mean - low, shared)
-        above = math.hypot(high - mean, shared)
+        below = math.hypot(mean - low, min(weaker, stronger))
+        above = math.hypot(high - mean, max(weaker, stronger))
         return mean - below, mean + above
+
+
+def _pooled_error(parts: Sequence[ScoredPart]) -> float:
+    """Return the standard error of the variance of the noise of all parts together."""
+    errors = [part.noise.standard_error for part in parts if part.noise]
+    if not errors:
+        return 0.0
+    own = 1 - SHARED_PART**2
+    share = SHARED_PART**2 + own / len(errors)
+    return float(np.mean(errors)) * math.sqrt(share)
 
 
 def _errors_of_pairs(part: ScoredPart, output: np.ndarray) -> np.ndarray:
