@@ -1,7 +1,6 @@
 """The best way to denoise some data: comparison, budget, choice, and the search for it."""
 
 import json
-import re
 import shutil
 import signal
 
@@ -11,6 +10,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 from n2n_lightning import load
+from n2n_lightning.data.mask_choice import mask_of_images
 from n2n_lightning.denoise import parser, run
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import AskedAxes
@@ -23,7 +23,7 @@ from n2n_lightning.selection import candidates as ways
 from n2n_lightning.selection import search as searching
 from n2n_lightning.selection.blend import BlendedDenoiser, FilterChoice, filter_denoiser
 from n2n_lightning.selection.budget import Budget
-from n2n_lightning.selection.candidates import Candidate, Hidden, hidden_by_noise
+from n2n_lightning.selection.candidates import Candidate
 from n2n_lightning.selection.choice import Choice, choice_for, load_choices, save_choices
 from n2n_lightning.selection.comparison import Comparison, ScoredPart, blended
 from n2n_lightning.selection.data_set import DataSet, kind_of_file, read_data_set, split
@@ -173,13 +173,6 @@ def test_no_pixel_is_trained_on_and_scored(number):
         assert np.array_equal(np.sort(together), picture.ravel())
 
 
-def test_masks_hide_what_is_correlated():
-    hidden = hidden_by_noise(along_rows())
-    assert hidden == Hidden(0, 5, 10)
-    assert hidden.mask == (1, 11)
-    assert hidden_by_noise(white_autocorrelation()).mask == (1, 1)
-
-
 def photograph(top: int = 100) -> np.ndarray:
     """A part of scikit-image's photograph, 160 x 128, float."""
     from skimage.data import camera
@@ -211,10 +204,10 @@ def test_the_reasons_of_training_are_true_of_the_noise(tmp_path):
     data = data_of(tmp_path / "rows", striped)
     assert data.measured_noises
     (method,) = ways._methods(data)
-    assert method.name.startswith("by masks of 1 x")
-    reach = int(re.search(r"correlated up to (\d+) pixels", method.reason)[1])
-    correlations = [noise.autocorrelation[LAGS, LAGS + reach] for noise in data.noises.values()]
-    assert np.median(correlations) > 0.1
+    mask = mask_of_images(list(data.noises.values())).mask
+    assert mask.along_line
+    assert f"data.mask={mask.text}" in method.options
+    assert f"the noise of {mask.pixels - 1} pixels around each is correlated" in method.reason
     counts = [draws.poisson(one / 8).astype(np.uint16) for one in clean]
     (method,) = ways._methods(data_of(tmp_path / "counts", counts))
     assert "photon counts" in method.reason

@@ -10,15 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from n2n_lightning.config import overrides as override_syntax
+from n2n_lightning.data.mask_choice import mask_of_images
 from n2n_lightning.files import one_line
 from n2n_lightning.inference.checkpoint import PRETRAINED
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.metrics import classical
-from n2n_lightning.metrics.autocorrelation import LAGS
-from n2n_lightning.metrics.noise_law import CORRELATED
 from n2n_lightning.runs.folder import read_result
 from n2n_lightning.selection.blend import FilterChoice, filter_denoiser
 from n2n_lightning.selection.budget import Budget
@@ -28,9 +25,6 @@ from n2n_lightning.training.run import start
 
 # Ranks: how simple a candidate is. Where two cannot be told apart the lower one is chosen.
 BUNDLED, MIXED, CLASSICAL, TUNED, ANEW, MEAN = range(6)
-# Pixels that a blind spot may hide: beyond, too little is left around it to predict it from.
-MOST_HIDDEN = 25
-MOST_REACH = 5  # pixels on either side of a blind spot along a line
 FILTER_SHARE = 0.03  # of the budget, for the tuning of one classical filter
 # As the recipes of conf/experiment, n2n_single and half_volumes.
 SMALL = ("model=drunet", "model.widths=[16,32,64]", "model.blocks=[2,1,1]", "optim.lr=0.002")
@@ -267,42 +261,6 @@ def of_filters(data: DataSet, sigma: float) -> list[Candidate]:
     return candidates
 
 
-@dataclass(frozen=True)
-class Hidden:
-    """What a blind spot has to hide.
-
-    Attributes:
-        rows, columns: pixels that it hides on either side, down and across.
-        reach: pixels on either side with noise in common, down or across, whichever are more.
-    """
-
-    rows: int
-    columns: int
-    reach: int
-
-    @property
-    def mask(self) -> tuple[int, int]:
-        """Height and width of the mask."""
-        return 2 * self.rows + 1, 2 * self.columns + 1
-
-    @property
-    def pixels(self) -> int:
-        """Pixels that the mask hides."""
-        height, width = self.mask
-        return height * width
-
-
-def hidden_by_noise(autocorrelation: np.ndarray) -> Hidden:
-    """Return the reach of correlations of more than 0.1, up to MOST_REACH pixels.
-
-    Args:
-        autocorrelation: (2 LAGS + 1, 2 LAGS + 1), 1 in the middle.
-    """
-    offsets = np.argwhere(abs(autocorrelation) > CORRELATED) - LAGS
-    rows, columns = abs(offsets).max(0).tolist()
-    return Hidden(min(rows, MOST_REACH), min(columns, MOST_REACH), max(rows, columns))
-
-
 def of_training(data: DataSet, folder: Path) -> list[Candidate]:
     """Return the networks that can be trained on the pictures, each with its reason.
 
@@ -356,24 +314,17 @@ def _methods(data: DataSet) -> list[Method]:
     correlated = [noise for noise in noises if noise.white is False]
     if 2 * len(correlated) <= len(noises):
         reason = "the noise of neighbouring pixels is independent"
-        masked = (*single, "data.method=masked")
+        masked = (*single, "data.method=masked", "data.mask=[1,1]")
         return [
             Method("by neighbours", reason, (*single, "data.method=neighbours")),
             Method("by masks", reason, masked),
         ]
-    mean = np.median([noise.autocorrelation for noise in correlated], 0)
-    hidden = hidden_by_noise(mean)
-    if hidden.pixels > MOST_HIDDEN:
+    choice = mask_of_images(noises)
+    if choice.too_large:
         return []
-    height, width = hidden.mask
-    reason = f"the noise is correlated up to {hidden.reach} pixels, which masks hide"
-    if hidden.reach > MOST_REACH:
-        reason = (
-            f"the noise is correlated up to {hidden.reach} pixels, of which masks hide"
-            f" {MOST_REACH} on either side"
-        )
-    options = (*single, "data.method=masked", f"data.mask=[{height},{width}]")
-    return [Method(f"by masks of {height} x {width}", reason, options)]
+    name = f"by masks of {choice.mask.pixels} pixels"
+    options = (*single, "data.method=masked", f"data.mask={choice.mask.text}")
+    return [Method(name, choice.reason, options)]
 
 
 def prepared(candidate: Candidate, comparison: Comparison, seconds: float) -> str:

@@ -116,7 +116,7 @@ def load_choices(folder: Path) -> list[Choice]:
     """Restore the choices of a folder of results.
 
     Args:
-        folder: with choice.json, or this file.
+        folder: with choice.json.
 
     Returns:
         One choice for each kind of data.
@@ -124,7 +124,7 @@ def load_choices(folder: Path) -> list[Choice]:
     Raises:
         InputError: it is missing, damaged, or of a newer version.
     """
-    path = folder if folder.suffix == ".json" else folder / NAME
+    path = folder / NAME
     if not path.is_file():
         raise InputError("choice", folder, f"has no {NAME}, which denoise --best writes")
     try:
