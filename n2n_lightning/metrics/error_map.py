@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 # The widths below are those of which the map was best calibrated (benchmarks/error_map.py).
 SPREAD_SIGMA = 3.0  # pixels: smoothing of the variance of the results
@@ -39,6 +40,11 @@ LEAST_WEIGHT = 0.2  # of an error of that variance in the estimate: derivatives 
 EDGE_SIGMA = 3.0  # pixels: of the mix of both fits at the edges of blocks
 RIDGE = 1e-4  # of the mean square of each regressor, against regressors that are alike
 FIT_PIXELS = 200_000  # pixels that the weights are fitted to: more change them by under 1%
+# Of the prediction: so many pixels that the mean of the estimates is known to a hundredth of the
+# noise's variance. A flat scene has no bias: its map is 4% too large with them, 13% without.
+MOST_BINS, BIN_PIXELS = 16, 8192
+# Of a prediction, as the floor: at 0, the lowest tenth of Kodak with Gaussian 25 came out 23% low.
+LEAST_SHARE = 1 / 3
 TRUNCATE = 3.0  # widths at which the smoothing ends
 
 
@@ -259,10 +265,49 @@ def _cross_fitted(
             continue
         share = _gaussian(half.astype(np.float64), EDGE_SIGMA)
         weights = _nonnegative_weights(estimate, weight, regressors, fitted)
+        of_half = np.zeros(estimate.shape)
         for coefficient, regressor in zip(weights, regressors, strict=True):
             if coefficient > 0:
-                predicted += coefficient * share * regressor
+                of_half += coefficient * regressor
+        members = np.flatnonzero(half & (weight > 0))
+        every = max(1, len(members) // FIT_PIXELS)
+        predicted += share * _recalibrated(of_half, estimate, weight, members[::every])
     return predicted
+
+
+def _recalibrated(
+    predicted: np.ndarray, estimate: np.ndarray, weight: np.ndarray, members: np.ndarray
+) -> np.ndarray:
+    """Return a prediction with the mean of the estimates in each part of its range.
+
+    Weights that cannot be negative fit noise, too, where there is little to explain: the smallest
+    predictions come out too large. Pixels that they were not fitted to show it. Isotonic regression
+    (Barlow and Brunk, JASA 1972) of the means of bins; in between, and from 0, it is linear.
+
+    Args:
+        predicted: of all pixels, 0 or more.
+        estimate: of the squared bias.
+        weight: of each pixel.
+        members: numbers of the pixels that the prediction was not fitted to.
+    """
+    bins = min(MOST_BINS, len(members) // BIN_PIXELS)
+    if not len(members):
+        return predicted
+    order = members[np.argsort(predicted.flat[members])]
+    levels = [0.0]
+    means = [0.0]
+    for of_bin in np.array_split(order, max(bins, 1)):
+        weights = weight.flat[of_bin]
+        levels.append(float(np.average(predicted.flat[of_bin], weights=weights)))
+        means.append(float(np.average(estimate.flat[of_bin], weights=weights)))
+    rising = isotonic_regression(means[1:]).x
+    values = np.maximum([0.0, *rising], LEAST_SHARE * np.array(levels))
+    calibrated = np.interp(predicted, levels, values)
+    highest = max(levels)
+    if not highest > 0:
+        return calibrated
+    beyond = np.maximum(predicted - highest, 0)
+    return calibrated + beyond * values.max() / highest
 
 
 def _checkerboard(shape: tuple[int, ...]) -> np.ndarray:
