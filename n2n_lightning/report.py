@@ -393,7 +393,10 @@ def add_run(
     if run.history:
         caption = "Figure 1: mean squared error against the epoch"
         page.figure(f"figure1_{number}.png", loss_figure(run), caption)
-    notes = _add_samples(page, run, number, room)
+    from n2n_lightning.reporting.certificate_page import add_run_certificate
+
+    notes = _add_samples(page, run, number, room / 2)
+    notes += add_run_certificate(page, run.folder, number, room / 2)
     curves = run.result.get("fsc")
     if isinstance(curves, dict):
         caption = "Fourier shell correlation of the two halves"

@@ -184,7 +184,7 @@ def test_the_report_compares_runs_and_jobs_of_a_sweep(tmp_path):
     done = run("report", "outputs", "--out", "page", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found, said, _ = looked_at(tmp_path / "page" / "report.html", "--window-size=390,800")
-    assert found["viewers"] == 4  # of the sweep, and of each of three runs
+    assert found["viewers"] == 7  # of the sweep; of each of three runs samples and errors
     assert found["buttons"] == 4  # noisy, two jobs, clean
     assert all(f"optim.lr={rate}: " in " ".join(found["layers"]) for rate in ("0.01", "0.001"))
     assert found["clicked"] == "clean"

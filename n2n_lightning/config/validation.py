@@ -139,6 +139,9 @@ def refuse_config(config: dict[str, Any]) -> None:
         raise InputError("seed", seed, "must be a whole number, 0 or more")
     if target not in ("noisy", "clean"):
         raise InputError("target", target, "must be noisy or clean")
+    certify = config.get("certify", 0)
+    if isinstance(certify, bool) or not isinstance(certify, int) or certify < 0:
+        raise InputError("certify", certify, "must be a number of scenes, 0 or more")
     _refuse_same_captures(config["data"])
     _refuse_rate(config["optim"])
     trainer = config["trainer"]

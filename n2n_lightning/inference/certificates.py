@@ -230,6 +230,7 @@ def certify_captures(
     results: Sequence[np.ndarray],
     options: CertifyOptions,
     name: str = "",
+    noise: NoiseLaw | None = None,
 ) -> PageCertificate:
     """Certify the results of one scene, and search the residual for structure.
 
@@ -238,6 +239,7 @@ def certify_captures(
         results: of each.
         options: tolerance and regions.
         name: of the page.
+        noise: of the captures; None: measured.
 
     Returns:
         The certificate.
@@ -249,7 +251,7 @@ def certify_captures(
     if options.labels is not None and options.labels.shape != size:
         given = " x ".join(map(str, options.labels.shape))
         raise InputError("regions", given, f"the pictures are {size[0]} x {size[1]} pixels")
-    noise = noise_of_captures(captures)
+    noise = noise or noise_of_captures(captures)
     labels = options.labels
     certificate = certify(captures, results, noise, labels, options.tolerance)
     structure = None

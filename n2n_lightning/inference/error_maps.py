@@ -1,8 +1,9 @@
 """The expected error of each pixel of denoised arrays: pages, tiles, and what cannot be known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -282,6 +283,46 @@ def _fill(
         _write(targets, box, page.colours, values, clipped[inner], errors)
 
 
+class PerturbedMoments(NamedTuple):
+    """What noise does to a result, pixel by pixel, see error_map.errors_of_one.
+
+    Attributes:
+        variance: of the noise.
+        covariance: of the noise and the result.
+        spread: variance of the result.
+    """
+
+    variance: np.ndarray
+    covariance: np.ndarray
+    spread: np.ndarray
+
+
+def perturbed_moments(
+    noise: NoiseLaw, filled: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
+) -> PerturbedMoments:
+    """Measure what noise does to a result, with DIRECTIONS draws of it.
+
+    Args:
+        noise: that of the picture.
+        filled: the result without gaps, (C, H, W).
+        change: of the result for a small change of the picture, per unit of it.
+
+    Returns:
+        The moments, (C, H, W) each.
+    """
+    draws = np.random.default_rng(0)
+    covariance = np.zeros(filled.shape)
+    spread = np.zeros(filled.shape)
+    for _ in range(DIRECTIONS):
+        direction = noise.direction(filled, draws)
+        changed = change(direction)
+        covariance += direction * changed / DIRECTIONS
+        spread += changed**2 / DIRECTIONS
+    variance = noise.variance(filled)
+    variance = np.maximum(variance, LEAST_VARIANCE * abs(variance.mean()))
+    return PerturbedMoments(variance, covariance, spread)
+
+
 def _fill_single(
     target: np.ndarray,
     page: Page,
@@ -306,16 +347,7 @@ def _fill_single(
         errors.count(f"pixels, as the noise is not measurable: {noise.reason}", captured.size)
         return
     filled = np.nan_to_num(result, nan=float(np.nanmean(result)))
-    draws = np.random.default_rng(0)
-    covariance = np.zeros(captured.shape)
-    spread = np.zeros(captured.shape)
-    for _ in range(DIRECTIONS):
-        direction = noise.direction(filled, draws)
-        change = perturbed.change(captured, direction)
-        covariance += direction * change / DIRECTIONS
-        spread += change**2 / DIRECTIONS
-    variance = noise.variance(filled)
-    variance = np.maximum(variance, LEAST_VARIANCE * abs(variance.mean()))
+    moments = perturbed_moments(noise, filled, partial(perturbed.change, captured))
     a = float(np.mean(noise.a))
     b = float(np.mean(noise.b))
     line = (a, b)
@@ -326,9 +358,9 @@ def _fill_single(
         values = errors_of_one(
             captured[part],
             result[part],
-            variance[part],
-            covariance[part],
-            spread[part],
+            moments.variance[part],
+            moments.covariance[part],
+            moments.spread[part],
             noise.standard_error,
         )
         _write([target], box, page.colours, values[inner], clipped[part][inner], errors)

@@ -1,18 +1,23 @@
 """The page of certificates: what holds, and where structure was removed or added."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from n2n_lightning.files import replacing
+from n2n_lightning.files import InputError, replacing
 from n2n_lightning.inference.certificates import FileCertificate, PageCertificate
 from n2n_lightning.metrics.certificate import FAILS, UNKNOWN, UNMEASURABLE
+from n2n_lightning.reporting import slider
 from n2n_lightning.reporting.html import HtmlReport, rendered
+from n2n_lightning.reporting.sample_images import Samples, compared, most_of
 
 STATES = {FAILS: "failed", UNKNOWN: "running", UNMEASURABLE: "note"}  # classes of rows
 COLORS = {"removed": "tab:red", "added": "tab:cyan"}
+CERTIFICATE = "certificate.json"  # in a run folder
+MAPS = "certificate.npz"  # in a run folder, see sample_images.Samples
 MOST_FILES = 24  # on the page
 MOST_BOXES = 200  # drawn on an image
 EXPLANATION = (
@@ -27,12 +32,14 @@ EXPLANATION = (
 class _Page(HtmlReport):
     """A page whose tables and images stand in it alone."""
 
-    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
-        columns = [column for column in rows[0] if column != "state"]
-        shown = []
-        for row in rows:
-            shown.append({"cells": [row[column] for column in columns], "state": row["state"]})
-        self._append("table", names=columns, rows=shown, wide=("remark",))
+    def table(
+        self,
+        name: str,
+        rows: list[dict[str, Any]],
+        wide: Sequence[str] = ("remark",),
+        shown_state: bool = False,
+    ) -> None:
+        self._append_table(rows, wide, shown_state)
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
         import base64
@@ -73,27 +80,88 @@ def _add(page: _Page, one: PageCertificate) -> None:
     if one.name:
         page.heading(one.name, 3)
     for said in one.lines():
-        page.paragraph(said[:1].upper() + said[1:] + ".")
-    rows = []
-    for line in one.certificate.lines:
-        low, high = line.interval
-        measured = np.isfinite(line.value)
-        bounded = np.isfinite(low) and np.isfinite(high)
-        rows.append(
-            {
-                "quantity": line.name,
-                "difference": f"{line.value:+.1%}" if measured else "",
-                "95% interval": f"{low:+.1%} to {high:+.1%}" if bounded else "",
-                "verdict": line.verdict,
-                "remark": line.remark,
-                "state": STATES.get(line.verdict, ""),
-            }
-        )
+        page.paragraph(f"{_sentence(said)}.")
+    rows = table_rows([line.as_dict() for line in one.certificate.lines])
     if rows:
         page.table("certificate", rows)
     if one.structure is not None:
         caption = "The result. Red: structure was removed; cyan: structure was added."
         page.figure("structure", _drawn(one), caption)
+
+
+def table_rows(quantities: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the table of a certificate.
+
+    Args:
+        quantities: as `CertificateLine.as_dict` gives them, and JSON files hold them.
+
+    Returns:
+        A row of texts for each; "state" is its class in the style sheet.
+    """
+    rows = []
+    for quantity in quantities:
+        value = quantity["difference"]
+        low, high = quantity["interval"]
+        bounded = low is not None and high is not None
+        rows.append(
+            {
+                "quantity": quantity["quantity"],
+                "difference": "" if value is None else f"{value:+.1%}",
+                "95% interval": f"{low:+.1%} to {high:+.1%}" if bounded else "",
+                "verdict": quantity["verdict"],
+                "remark": quantity["remark"],
+                "state": STATES.get(quantity["verdict"], ""),
+            }
+        )
+    return rows
+
+
+def add_run_certificate(page: HtmlReport, folder: Path, number: int, room: float) -> list[str]:
+    """Append the certificate of the validation scenes of a run to a page.
+
+    Args:
+        page: the page.
+        folder: of the run, see `validation_certificate`.
+        number: of the run, for the names of files.
+        room: bytes that its images may take.
+
+    Returns:
+        A line for each part that cannot be read.
+    """
+    path = folder / CERTIFICATE
+    if not path.is_file():
+        return []
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        scenes = written["validation"]["pages"]
+        tables = [table_rows(scene["quantities"]) for scene in scenes]
+    except (ValueError, KeyError, TypeError):
+        return [f"{path}: damaged; its values are left out"]
+    page.heading("Which values the validation scenes keep", 3)
+    if (folder / MAPS).is_file():
+        try:
+            pictures = compared(Samples.load(folder / MAPS))
+        except InputError as error:
+            return [str(error)]
+        pictures = most_of(pictures, room)
+        page.compared(slider.content(pictures, room), "The error of each pixel, with a slider")
+    page.paragraph(EXPLANATION, "note")
+    for place, (scene, rows) in enumerate(zip(scenes, tables, strict=True)):
+        page.heading(scene["page"], 4)
+        page.paragraph(f"{_sentence(scene['line'])}.")
+        structure = scene["structure"]
+        reason = scene.get("structure_reason", "")
+        said = structure["line"] if structure else reason
+        if said:
+            page.paragraph(f"{_sentence(said)}.")
+        if rows:
+            page.table(f"certificate_{number}_{place}", rows, wide=("remark",), shown_state=False)
+    return []
+
+
+def _sentence(line: str) -> str:
+    """Begin a line with a capital letter."""
+    return line[:1].upper() + line[1:]
 
 
 def _drawn(one: PageCertificate) -> Any:

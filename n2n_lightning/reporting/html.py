@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,25 +122,23 @@ class HtmlReport:
         """
         self._append("compared", pictures=pictures, caption=caption)
 
-    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
+    def table(
+        self,
+        name: str,
+        rows: list[dict[str, Any]],
+        wide: Sequence[str] = WIDE,
+        shown_state: bool = True,
+    ) -> None:
         """Append a table and write it to a CSV file.
 
         Args:
             name: of the file, without its ending.
             rows: with the same keys. The page leaves out columns without a value; the value of
                 "state" is the row's class in the style sheet.
+            wide: columns of sentences.
+            shown_state: the page has a column "state".
         """
-        columns = []
-        for column in rows[0]:
-            values = [row[column] for row in rows]
-            if any(value not in (None, "") for value in values):
-                columns.append(column)
-        shown = []
-        for row in rows:
-            cells = [text(row[column]) for column in columns]
-            state = str(row.get("state", ""))
-            shown.append({"cells": cells, "state": state})
-        self._append("table", names=columns, rows=shown, wide=WIDE)
+        self._append_table(rows, wide, shown_state)
         with (
             replacing(self.out / f"{name}.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -147,6 +146,23 @@ class HtmlReport:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+    def _append_table(
+        self, rows: list[dict[str, Any]], wide: Sequence[str], shown_state: bool
+    ) -> None:
+        """Append a table, see `table`."""
+        columns = []
+        for column in rows[0]:
+            values = [row[column] for row in rows]
+            empty = all(value in (None, "") for value in values)
+            if not empty and (shown_state or column != "state"):
+                columns.append(column)
+        shown = []
+        for row in rows:
+            cells = [text(row[column]) for column in columns]
+            state = str(row.get("state", ""))
+            shown.append({"cells": cells, "state": state})
+        self._append("table", names=columns, rows=shown, wide=wide)
 
     def write(self, name: str = "report", title: str = "Noise2Noise report") -> None:
         """Write the page as HTML and Markdown.

@@ -107,7 +107,7 @@ class MovieScores:
             if truth is not None:
                 difference = (output - truth) * self.data.unit
                 errors.append(float(difference.double().square().nanmean()))
-            self._trace(name, frame, output, truth)
+            self.trace(name, frame, output, truth)
             frames += 1
         row: dict[str, Any] = {"psnr_estimate": None, "psnr_estimate_interval": [None, None]}
         if score.measured:
@@ -127,8 +127,17 @@ class MovieScores:
         (values,) = self.data.without_outliers(stored)
         return values
 
-    def _trace(self, name: str, frame: ScoredFrame, output: Tensor, truth: Tensor | None) -> None:
-        """Add the means of the regions in a frame."""
+    def trace(
+        self, name: str, frame: ScoredFrame, output: Tensor, truth: Tensor | None = None
+    ) -> None:
+        """Add the means of the regions in a frame.
+
+        Args:
+            name: of the candidate.
+            frame: the frame.
+            output: the denoised frame, (C, ...), in units of the network.
+            truth: without noise, likewise; None: not known.
+        """
         target = frame.target
         images = {"noisy": target, name: output}
         if truth is not None:

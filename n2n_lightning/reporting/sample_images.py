@@ -1,7 +1,7 @@
 """Validation images of runs, from `samples.npz`, for comparison with a slider."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,19 @@ class Samples:
         names: of the layers.
         titles: a remark on each image of each layer, as "24.1 dB"; may be empty.
         images: images of each layer, (H, W) or (H, W, 3), uint8.
+        remarks: a sentence on each image; empty: none.
     """
 
     names: list[str]
     titles: list[list[str]]
     images: list[list[np.ndarray]]
+    remarks: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write an .npz file: `names`, `titles` (layers, images), images as `<layer>_<number>`."""
         arrays: dict[str, Any] = {"names": self.names, "titles": self.titles}
+        if self.remarks:
+            arrays["remarks"] = self.remarks
         layers = zip(self.names, self.images, strict=True)
         for name, images in layers:
             for i, image in enumerate(images):
@@ -52,12 +56,13 @@ class Samples:
                 names = [str(name) for name in file["names"]]
                 titles = [list(map(str, row)) for row in file["titles"]]
                 count = len(titles[0])
+                remarks = [str(remark) for remark in file.get("remarks", ())]
                 images = []
                 for name in names:
                     images.append([file[f"{name}_{i}"] for i in range(count)])
         except Exception as error:  # NumPy raises whatever the damage leads to
             raise InputError(f"{path}: damaged; its samples are left out") from error
-        return cls(names, titles, images)
+        return cls(names, titles, images, remarks)
 
     def layer(self, number: int, image: int) -> str:
         """Return the label of a layer of an image.
@@ -84,13 +89,14 @@ def compared(samples: Samples) -> list[Compared]:
     layers = range(len(samples.names))
     for i, images in enumerate(zip(*samples.images, strict=True)):
         labels = [samples.layer(k, i) for k in layers]
-        pictures.append(_numbered(i, labels, list(images)))
+        remark = samples.remarks[i] if samples.remarks else ""
+        pictures.append(_numbered(i, labels, list(images), remark))
     return pictures
 
 
-def _numbered(i: int, labels: list[str], layers: list[np.ndarray]) -> Compared:
+def _numbered(i: int, labels: list[str], layers: list[np.ndarray], remark: str = "") -> Compared:
     """Return an image of one page, named by its number."""
-    page = (layers, "")
+    page = (layers, remark)
     return Compared(f"image {i + 1}", about="", layers=labels, pages=[page])
 
 

@@ -7,8 +7,8 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from n2n_lightning.inference.checkpoint import CheckpointInfo, read_checkpoint, 
 from n2n_lightning.inspection import unfit
 from n2n_lightning.metrics.movie_score import MovieScore
 from n2n_lightning.networks import multiply_accumulates
+from n2n_lightning.reporting.validation_certificate import write_validation_certificate
 from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs.processes import LEADER, PeerProcessDied, is_worker_rank
 from n2n_lightning.training import callbacks, checkpointing, loggers, warm_start
@@ -208,10 +209,11 @@ class TrainingRun:
 
     def _trainer(self, lines: bool) -> pl.Trainer:
         options = {**self.config["trainer"], "precision": self.precision}
-        validated = self.data.val is not None and options.get("limit_val_batches", 1.0) != 0
-        if not validated:
+        limit = options.get("limit_val_batches", 1.0)
+        self.validated = self.data.val is not None and limit != 0
+        if not self.validated:
             options["limit_val_batches"] = 0
-        reference = self.data.reference if validated else None
+        reference = self.data.reference if self.validated else None
         bar = options.pop("enable_progress_bar")
         if bar == "auto":
             bar = sys.stdout.isatty() and not lines
@@ -309,6 +311,7 @@ class TrainingRun:
                 os.environ[LEADER] = str(self.folder.absolute())
             threading.excepthook = _quiet_where_full
             self.trainer.fit(self.module, self.data, ckpt_path=self.begin, weights_only=True)
+            self._certify()
         except callbacks.Interrupted as error:
             self.write("interrupted", str(error))
             raise
@@ -372,6 +375,51 @@ class TrainingRun:
         curves = {name: curve.values for name, curve in self.module.halves.items()}
         return {"fsc": {"frequency": self.module.halves["noisy"].frequencies, **curves}}
 
+    @contextmanager
+    def _best_weights(self) -> Iterator[bool]:
+        """Give the network the weights that `denoise` takes, for the time of a `with` statement.
+
+        Yields:
+            False where there are none: a trial run leaves no checkpoint.
+        """
+        try:
+            weights = read_checkpoint(self.folder)["state_dict"]
+        except InputError:
+            yield False
+            return
+        network = self.module.network
+        trained = {name: value.clone() for name, value in network.state_dict().items()}
+        prefix = "network."
+        own = {name.removeprefix(prefix): w for name, w in weights.items() if prefix in name}
+        network.load_state_dict(own)
+        self.module.eval().to(self.trainer.strategy.root_device)
+        try:
+            with torch.inference_mode():
+                yield True
+        finally:
+            network.load_state_dict(trained)
+
+    def _certify(self) -> None:
+        """Write error maps and certificates of the first validation scenes, for the report."""
+        scenes = self.config.get("certify", 0)
+        if not scenes or is_worker_rank() or not self.validated:
+            return
+        with self._best_weights() as loaded:
+            if not loaded:
+                return
+            try:
+                write_validation_certificate(self.folder, self.data, self._denoised, scenes)
+            except Exception as error:  # the run itself is finished
+                print(
+                    f"warning: no certificate of the validation scenes ({error})",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def _denoised(self, images: torch.Tensor) -> torch.Tensor:
+        """Denoise a batch, (B, C, ...)."""
+        return self.module.predict_step(images.to(self.trainer.strategy.root_device), 0)
+
     def _movie_scores(self) -> dict[str, Any]:
         """Return Stein's estimate for the whole movie, as `denoise` writes it with the checkpoint.
 
@@ -381,25 +429,16 @@ class TrainingRun:
         movie = self.data
         if movie.reference != "stein" or is_worker_rank():
             return {}
-        try:
-            weights = read_checkpoint(self.folder)["state_dict"]
-        except InputError:  # a trial run leaves none
-            return {}
-        network = self.module.network
-        trained = {name: value.clone() for name, value in network.state_dict().items()}
-        prefix = "network."
-        own = {name.removeprefix(prefix): w for name, w in weights.items() if prefix in name}
-        network.load_state_dict(own)
-        self.module.eval().to(self.trainer.strategy.root_device)
         score = MovieScore(movie.unit)
-        with torch.inference_mode():
-            for scene in movie.scored:
+        with self._best_weights() as loaded:
+            for scene in movie.scored if loaded else ():
                 most = MOVIE_FRAMES_SCORED // len(movie.scored)
                 shown = movie.scored_frames(scene, movie.context, movie.sees_middle, max(2, most))
                 for frame in shown:
                     score.add(self._denoised_frame, frame, movie.noise_of(scene))
-        network.load_state_dict(trained)
         movie.movies = None
+        if not score.frames:
+            return {}
         summary = score.summary()
         return {
             "movie_psnr_estimate": summary["psnr_estimate"],
@@ -409,8 +448,7 @@ class TrainingRun:
 
     def _denoised_frame(self, frames: torch.Tensor) -> torch.Tensor:
         """Denoise a frame, (C, ...), from the frames that the network sees, (F, C, ...)."""
-        images = frames.flatten(0, 1)[None].to(self.trainer.strategy.root_device)
-        return self.module.predict_step(images, 0)[0].cpu()
+        return self._denoised(frames.flatten(0, 1)[None])[0].cpu()
 
     def write(self, status: str, reason: str | None = None) -> dict[str, Any]:
         """Write `result.json`, in the first process of the run.
