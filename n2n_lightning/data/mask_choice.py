@@ -170,10 +170,10 @@ def in_words(autocorrelation: np.ndarray, error: np.ndarray | float) -> str:
         return "the noise of neighbouring pixels is independent"
     along_row = autocorrelation[LAGS, LAGS + 1]
     along_column = autocorrelation[LAGS + 1, LAGS]
-    typical = float(np.median(np.broadcast_to(error, autocorrelation.shape)))
+    beside = np.broadcast_to(error, autocorrelation.shape)[LAGS, LAGS + 1]
     return (
         f"the noise of {len(offsets)} pixels around each is correlated with it"
-        f" ({along_row:.2f} along rows, {along_column:.2f} along columns, +- {typical:.2g})"
+        f" ({along_row:.2f} along rows, {along_column:.2f} along columns, +- {beside:.2g})"
     )
 
 
