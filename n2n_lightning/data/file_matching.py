@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from n2n_lightning.data.tomograms import halves_in, is_star
 from n2n_lightning.files import InputError, natural, option, some_of
 from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
 from n2n_lightning.paths import (
@@ -52,6 +53,8 @@ def _listed(
     deep: bool,
 ) -> list[Path]:
     """List the same with links to nothing."""
+    if is_star(folder):
+        return listing(folder).files
     root = pattern_root(folder)
     paths: Iterable[Path]
     if is_pattern(folder):
@@ -130,7 +133,7 @@ def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
     Previews and links to nothing are left out.
 
     Args:
-        source: the folder or pattern.
+        source: the folder or pattern; a star file lists the halves of its tomograms.
         exclude: see pictures.
 
     Returns:
@@ -139,6 +142,9 @@ def listing(source: Path, exclude: Sequence[str] = ()) -> Listing:
     Raises:
         InputError: there are no images.
     """
+    if is_star(source):
+        halves_of_rows = [[row.first, row.second] for row in halves_in(source)]
+        return Listing(source, {source: list(itertools.chain.from_iterable(halves_of_rows))})
     root = pattern_root(source)
     groups: dict[Path, list[Path]] = {}
     dangling = []
@@ -178,9 +184,9 @@ def is_file(source: str | Path) -> bool:
         source: as users type it.
 
     Returns:
-        False of folders and patterns.
+        False of folders and patterns, and of star files, which name other files.
     """
-    if is_pattern(source):
+    if is_pattern(source) or is_star(source):
         return False
     return is_one(Path(source))
 

@@ -30,6 +30,7 @@ from n2n_lightning.data.reading_files import (
     stacked_values,
 )
 from n2n_lightning.data.scene_set import EqualSizeScenes, MixedSizeScenes, SceneSet
+from n2n_lightning.data.tomograms import halves_in, is_star
 from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, option, some_of
 from n2n_lightning.formats import opened
@@ -145,6 +146,9 @@ def _scenes_of(
             )
         return _from_files(noisy, target, layout, dims)
     folder = Path(noisy)
+    if is_star(noisy):
+        pairs = [(row.first, row.second) for row in halves_in(folder)]
+        return _from_pairs(pairs, dims, layout)
     if target is None:
         return _from_folder(listing(folder, exclude), layout, dims)
     return _from_pairs(matched(folder, Path(target), exclude), dims, layout)

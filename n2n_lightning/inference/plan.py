@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from n2n_lightning.data.tomograms import halves_in, is_star
 from n2n_lightning.files import InputError, identity, natural, option
 from n2n_lightning.formats import (
     BECOMES,
@@ -28,13 +29,14 @@ class Job(NamedTuple):
     """A file, the array in it that was named, if any, and what it becomes.
 
     `part` may end in frames, `[10:50]`. `series` are the files of a folder of which some were
-    chosen, in order.
+    chosen, in order. `other_half`: the target becomes the mean of both denoised halves.
     """
 
     source: Path
     target: Path
     part: str | None = None
     series: tuple[Path, ...] = ()
+    other_half: Path | None = None
 
     @property
     def typed(self) -> str:
@@ -68,7 +70,9 @@ def planned(
         path, part = split(text)
         if not text:
             raise InputError("a picture without a name")
-        if not is_one(path):
+        if is_star(text):
+            jobs += _jobs_of_star(Path(text), out)
+        elif not is_one(path):
             jobs += _jobs_of_folder(path, part, out, skipped)
         elif path.exists() or not glob.has_magic(text):
             jobs.append(Job(path, out if named else result_of(out / path.name, part), part))
@@ -100,6 +104,15 @@ def _jobs_of_folder(path: Path, part: str | None, out: Path, skipped: list[Path]
         target = result_of(out / file.relative_to(path))
         jobs.append(Job(file, target))
     return _chosen(jobs, part)
+
+
+def _jobs_of_star(path: Path, out: Path) -> list[Job]:
+    """Return the jobs of the tomograms in a star file, each of two halves."""
+    jobs = []
+    for row in halves_in(path):
+        target = out / f"{row.name}{ending(result_of(row.first))}"
+        jobs.append(Job(row.first, target, other_half=row.second))
+    return jobs
 
 
 def _jobs_of_pattern(text: str, path: Path, out: Path) -> list[Job]:
@@ -193,6 +206,8 @@ def _refuse_inputs(jobs: list[Job]) -> None:
     folders = {}
     for job in jobs:
         sources[identity(job.source)] = job.source
+        if job.other_half is not None:
+            sources[identity(job.other_half)] = job.other_half
         if job.source.is_dir():
             folders[job.source.resolve()] = job.source
     holders = {}
