@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n2n_lightning.data.tomograms import is_star, write_denoised
 from n2n_lightning.files import InputError, Parser, command
 from n2n_lightning.formats import opened
 from n2n_lightning.formats.picture import AskedAxes, Picture, ReadAs, Values
@@ -164,6 +165,10 @@ def _detector_defects(
 
 def main() -> int:
     args = parser().parse_args()
+    if args.status:
+        from n2n_lightning.inference.progress_watch import print_status
+
+        return print_status(args.status, args.summary)
     checked_arguments(args)
     from n2n_lightning.formats.fits_planes import good_flags, parsed
 
@@ -185,6 +190,7 @@ def run(args: Any) -> int:
     """
     from n2n_lightning.inference.bundled import checkpoint_for
     from n2n_lightning.inference.checkpoint import checkpoint_of
+    from n2n_lightning.inference.progress_watch import watch_of
     from n2n_lightning.inference.shared_output import output_for
     from n2n_lightning.inference.tally import Tally
 
@@ -197,6 +203,8 @@ def run(args: Any) -> int:
         refuse_inputs(folder_of(args.out) / "page.html", [job.source for job in jobs], "page")
     _refuse_maps(args, jobs)
     seconds = _second_captures(args, jobs)
+    if (args.jobs or args.launcher) and not args.worker:
+        return _by_workers(args, jobs, skipped)
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
     if args.best or args.choice:
         checkpoint = args.choice or folder_of(args.out)
@@ -210,16 +218,12 @@ def run(args: Any) -> int:
     certificates: list[FileCertificate] = []
     file = checkpoint_of(checkpoint)
     with progress, output_for(args, file, _device_of(args.device), results, missing) as output:
-        todo = []
-        for job in results:
-            itself = job.target.resolve() == job.source.resolve()  # which FileDenoiser refuses
-            if itself or not output.is_there(job):
-                todo.append(job)
+        todo = output.missing(results)
         for job, claim in output.claimed(todo):
-            halves = jobs if args.halves else ()
+            halves = jobs if args.halves else _halves_of(job)
             result = _denoised(denoisers[job], job, claim, seconds.get(job.source), halves)
             if isinstance(result, InputError):
-                again = "; it is tried again" if output.failed(job) else ""
+                again = "; it is tried again" if output.failed(job, str(result)) else ""
                 print(f"error: {result}{again}", file=sys.stderr, flush=True)
                 continue
             print(result, flush=True)
@@ -227,6 +231,10 @@ def run(args: Any) -> int:
         tally.existing = len(results) - len(todo)
         tally.failed = output.failures(todo)
         tally.elsewhere = len(todo) - len(certificates) - tally.failed
+        if args.summary and not args.worker:
+            watch_of(args.out, output).write_summary(args.summary)
+    if args.worker:
+        return tally.status
     if args.page:
         from n2n_lightning.reporting.before_after import write_before_after
 
@@ -236,10 +244,61 @@ def run(args: Any) -> int:
             print(line)
     if args.certify:
         _write_certificates(folder_of(args.out), certificates)
+    _write_stars(args, jobs)
     if skipped:
         print("\n".join(left_alone(skipped)))
     tally.print()
-    return 1 if tally.failed else 0
+    return tally.status
+
+
+def _by_workers(args: Any, jobs: Sequence[Job], skipped: Sequence[Path]) -> int:
+    """Denoise the pictures by --jobs processes; return the exit status."""
+    from n2n_lightning.inference.bundled import checkpoint_for
+    from n2n_lightning.inference.denoiser import load
+    from n2n_lightning.inference.tally import Tally
+    from n2n_lightning.inference.workers import denoise_by_workers
+    from n2n_lightning.reporting.before_after import write_before_after
+
+    watch = denoise_by_workers(args, len(jobs))
+    if not watch.was_begun:  # each process said why
+        return 2
+    watch.write_summary(args.summary)
+    tally = Tally(len(jobs), watch.existing, failed=len(watch.failed))
+    tally.missing = len(jobs) - watch.done - tally.failed
+    if args.page:
+        model = load(args.checkpoint or checkpoint_for(args, jobs), args.allow)
+        asked = AskedAxes(args.axes, model.layout, model.dims)
+        line = write_before_after(jobs, args.out, asked, args.errors, args.certify)
+        if line:
+            print(line)
+    _write_stars(args, jobs)
+    if skipped:
+        print("\n".join(left_alone(skipped)))
+    tally.print()
+    return tally.status
+
+
+def _halves_of(job: Job) -> list[Job]:
+    """Return the halves of a tomogram of a star file; none of another picture."""
+    if job.other_half is None:
+        return []
+    return [job._replace(other_half=None), Job(job.other_half, job.target)]
+
+
+def _write_stars(args: Any, jobs: Sequence[Job]) -> None:
+    """Write each star file among the pictures with the column of the denoised tomograms."""
+    results = {job.source: job.target for job in jobs if job.other_half is not None}
+    for text in args.pictures:
+        if not is_star(text):
+            continue
+        target = folder_of(args.out) / Path(text).name
+        refuse_inputs(target, [text])
+        missing = [path for path in results.values() if not path.exists()]
+        if missing:
+            print(f"{target}: is written when all tomograms are denoised")
+        else:
+            write_denoised(Path(text), target, results)
+            print(f"{target}: the denoised tomograms, with the columns of {text}")
 
 
 def _denoised(

@@ -146,6 +146,7 @@ def test_a_held_piece_is_touched(claims, monkeypatch):
 
 def test_a_claim_without_content_is_another_machines(claims):
     path = claims._path("a", 0)
+    path.parent.mkdir(parents=True)
     path.touch()
     assert claims.claim("a") is None
     os.utime(path, (1, 1))

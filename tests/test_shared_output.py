@@ -136,7 +136,7 @@ def test_what_fails_is_tried_again_only_where_that_may_help(out):
             tries[name] += 1
             with pytest.raises(InputError), claim:
                 raise errors[name]
-            assert output.failed(job) == (name == "1.npy" and tries[name] < 3)
+            assert output.failed(job, "") == (name == "1.npy" and tries[name] < 3)
         assert output.failures(jobs) == 2
     assert tries == {"0.npy": 1, "1.npy": 3}
     assert not state_folder(out).exists()  # so that the next run tries them

@@ -8,3 +8,5 @@ OUTLIERS = ("auto", "replace", "keep")
 DTYPES = ("auto", "keep", "float32")
 # What happens to label images and masks.
 LABEL_IMAGES = ("copy", "denoise")
+# What starts the processes of `denoise` elsewhere; their keys are in conf/hydra/launcher.
+LAUNCHERS = ("slurm", "ray")

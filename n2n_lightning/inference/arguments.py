@@ -1,10 +1,10 @@
 """Arguments of `denoise`: what each means, and which cannot go together."""
 
-from argparse import BooleanOptionalAction
+from argparse import SUPPRESS, BooleanOptionalAction
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.config.choices import DTYPES, LABEL_IMAGES, OUTLIERS
+from n2n_lightning.config.choices import DTYPES, LABEL_IMAGES, LAUNCHERS, OUTLIERS
 from n2n_lightning.files import InputError, Parser, one_of
 
 CHOICES = {"outliers": OUTLIERS, "dtype": DTYPES, "label_images": LABEL_IMAGES}  # of options
@@ -27,7 +27,7 @@ def _add_input_options(p: Parser) -> None:
     """Add the options that name the input, the output and the checkpoint."""
     p.add_argument(
         "pictures",
-        nargs="+",
+        nargs="*",
         metavar="PICTURE",
         help="files, folders (with all in them) or 'patterns*.tif'",
     )
@@ -35,7 +35,6 @@ def _add_input_options(p: Parser) -> None:
         "-o",
         "--out",
         type=Path,
-        required=True,
         help="a folder; for a single picture also a file name",
     )
     p.add_argument(
@@ -168,6 +167,33 @@ def _add_compute_options(p: Parser) -> None:
 def _add_sharing_options(p: Parser) -> None:
     """Add the options for several processes that fill one folder."""
     p.add_argument(
+        "--jobs",
+        type=int,
+        help="processes, each with a GPU where there are some, else with a share of the cores",
+    )
+    p.add_argument(
+        "--launcher",
+        help="start --jobs processes by slurm (an array of tasks) or ray (a cluster)",
+    )
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with --launcher: a key of conf/hydra/launcher, as partition=gpu",
+    )
+    p.add_argument(
+        "--status",
+        type=Path,
+        metavar="OUT",
+        help="print how far the processes of a folder of results are, and end",
+    )
+    p.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write the numbers of --status as JSON"
+    )
+    # a process that --jobs or --launcher started
+    p.add_argument("--worker", action="store_true", help=SUPPRESS)
+    p.add_argument(
         "--mixed",
         action="store_true",
         help="accept processors, devices and versions whose values differ by rounding",
@@ -214,6 +240,7 @@ def _add_reading_options(p: Parser) -> None:
 
 def checked_arguments(args: Any) -> None:
     """Raises InputError where options cannot be."""
+    _check_sharing(args)
     for name, least in (("tile", 1), ("batch", 1), ("scale", 1e-30)):
         if (value := getattr(args, name)) is not None and not least <= value <= 1e30:
             raise InputError(name, value, "must be larger than 0, and finite")
@@ -258,6 +285,31 @@ def _check_choice(args: Any) -> None:
             raise InputError(name, value, f"goes without --{other}")
     if args.strength != 1:
         raise InputError(name, value, "goes without --strength")
+
+
+def _check_sharing(args: Any) -> None:
+    """Raise InputError where the options of several processes cannot be."""
+    missing = []
+    if not args.pictures:
+        missing.append("PICTURE")
+    if args.out is None:
+        missing.append("-o/--out")
+    if missing:
+        raise InputError(f"the following arguments are required: {', '.join(missing)}")
+    if args.jobs is not None and not 1 <= args.jobs <= 10_000:
+        raise InputError("jobs", args.jobs, "must be 1 or more")
+    if args.launcher is not None:
+        one_of(args.launcher, LAUNCHERS, "launcher")
+    if args.set and args.launcher is None:
+        raise InputError("set", args.set[0], "goes with --launcher")
+    if args.jobs is None and args.launcher is None:
+        return
+    for name in ("adapt", "best", "halves", "certify"):
+        if getattr(args, name):
+            reason = "is the work of one process; leave out --jobs and --launcher"
+            raise InputError(name, True, reason)
+    if args.jobs is not None and args.launcher is None and ":" in args.device:
+        raise InputError("device", args.device, "with --jobs each process gets a GPU of its own")
 
 
 def _check_errors(args: Any) -> None:

@@ -4,6 +4,7 @@ While the folder is unfinished, it has a state folder: the checkpoint and the op
 denoised with, the claims on its pictures, and its workers. It goes with the last worker.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,9 +19,12 @@ from uuid import uuid4
 
 from n2n_lightning.files import InputError, option, sha256
 from n2n_lightning.inference.plan import Job, folder_of
-from n2n_lightning.runs.claims import Claim, Claims
+from n2n_lightning.runs.claims import Claim, Claims, Finished
 
 STATE = ".denoise-state"  # hidden: no input of a folder, whatever the names in it
+SETTINGS = "settings.json"  # in it: what decides the values of the results
+WORKERS = "workers"  # in it: claims of the processes
+PLANS = "plans"  # in it: a file for each list of pictures
 FORMAT = 1  # of the state folder
 POLL_SECONDS = 0.5  # between two looks at pictures that other processes hold
 # Arguments that may differ between the processes of one output, or are compared otherwise.
@@ -127,7 +131,16 @@ def _computing(device: str, precision: str) -> dict[str, str]:
 
 
 class NoClaim:
-    """In place of a claim, where no other process takes part."""
+    """In place of a claim, where no other process takes part.
+
+    Args:
+        piece: the name of the picture.
+        finished: gets the picture when it is done.
+    """
+
+    def __init__(self, piece: str, finished: list[Finished]) -> None:
+        self._piece = piece
+        self._finished = finished
 
     def __enter__(self) -> "NoClaim":
         return self
@@ -136,7 +149,12 @@ class NoClaim:
         pass
 
     def finish(self, note: dict[str, Any] | None = None) -> None:
-        """Do nothing: the result is there."""
+        """Say that the picture is done.
+
+        Args:
+            note: plain data about it.
+        """
+        self._finished.append(Finished(self._piece, note or {}, time.time()))
 
 
 class AloneOutput:
@@ -144,11 +162,20 @@ class AloneOutput:
 
     Args:
         overwrite: results that are there are replaced.
+
+    Attributes:
+        pictures: the number of all pictures.
+        existing: of those that had a result before.
+        failed_ones: names of those that failed.
+        finished: those that were denoised.
     """
 
     def __init__(self, overwrite: bool) -> None:
         self.overwrite = overwrite
-        self._failures = 0
+        self.pictures = 0
+        self.existing = 0
+        self.failed_ones: dict[str, str] = {}
+        self.finished: list[Finished] = []
 
     def __enter__(self) -> "AloneOutput":
         return self
@@ -156,23 +183,26 @@ class AloneOutput:
     def __exit__(self, *error: Any) -> None:
         pass
 
-    def is_there(self, job: Job) -> bool:
-        """Return True if a result is there from before this run."""
-        return job.target.exists() and not self.overwrite
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the pictures without a result."""
+        missing = [job for job in jobs if self.overwrite or not _has_result(job)]
+        self.pictures = len(jobs)
+        self.existing = len(jobs) - len(missing)
+        return missing
 
     def claimed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, NoClaim]]:
         """Yield the pictures that are to be denoised."""
         for job in jobs:
-            yield job, NoClaim()
+            yield job, NoClaim(job.target.name, self.finished)
 
-    def failed(self, job: Job) -> bool:
-        """Count a picture that failed; return False, as it is not tried again."""
-        self._failures += 1
+    def failed(self, job: Job, reason: str) -> bool:
+        """Note why a picture failed; return False, as it is not tried again."""
+        self.failed_ones[str(job.target)] = reason
         return False
 
     def failures(self, jobs: Sequence[Job]) -> int:
         """Return how many of some pictures failed."""
-        return self._failures
+        return len(self.failed_ones)
 
 
 class SharedOutput:
@@ -197,12 +227,12 @@ class SharedOutput:
     def __init__(self, out: Path, settings: Settings, overwrite: bool, mixed: bool) -> None:
         self.out = folder_of(out)
         self.state = state_folder(out)
-        workers = self.state / "workers"
+        workers = self.state / WORKERS
         living = Claims(workers).held() if workers.is_dir() else []
         if overwrite and not living:
             remove_state(self.state)
         content = {"format": FORMAT, "replaces": overwrite, **settings.__dict__}
-        path = self.state / "settings.json"
+        path = self.state / SETTINGS
         self.resumed = not _written_first(path, content)
         if self.resumed:
             content = _read_settings(path)
@@ -237,14 +267,32 @@ class SharedOutput:
         if not unfinished and not self.workers.held():
             remove_state(self.state)
 
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the pictures without a result, and note how many there are.
+
+        Args:
+            jobs: all pictures.
+        """
+        missing = []
+        digest = hashlib.sha256()
+        for job in jobs:
+            if not self.is_there(job):
+                missing.append(job)
+            piece = self.piece(job)
+            digest.update(piece.encode("utf-8", "surrogateescape"))
+        plan = {"pictures": len(jobs), "existing": len(jobs) - len(missing)}
+        name = digest.hexdigest()[:16]
+        _written_first(self.state / PLANS / f"{name}.json", plan)
+        return missing
+
     def is_there(self, job: Job) -> bool:
         """Return True if a result is there from before this run."""
-        if self.replaces or not job.target.exists():
+        if self.replaces or not _has_result(job):
             return False
         # of a killed process maps and certificates may be missing
         return not self.pictures.was_begun(self.piece(job))
 
-    def failed(self, job: Job) -> bool:
+    def failed(self, job: Job, reason: str) -> bool:
         """Return True if a picture that failed is tried again, by this process or another one."""
         return not self.pictures.is_over(self.piece(job))
 
@@ -285,6 +333,11 @@ class SharedOutput:
                 time.sleep(POLL_SECONDS)
 
 
+def _has_result(job: Job) -> bool:
+    """Return True if a result exists; one that would be the picture itself is refused later."""
+    return job.target.exists() and job.target.resolve() != job.source.resolve()
+
+
 def output_for(
     args: Any, checkpoint: Path, device: str, jobs: Sequence[Job], missing: Sequence[Job]
 ) -> SharedOutput | AloneOutput:
@@ -305,7 +358,8 @@ def output_for(
     import torch
 
     begun = state_folder(args.out).is_dir()
-    if len(jobs) == 1 or args.adapt or args.best or not (missing or begun):
+    is_alone = len(jobs) == 1 and not args.worker
+    if is_alone or args.adapt or args.best or not (missing or begun):
         return AloneOutput(args.overwrite)
     settings = Settings.of(args, checkpoint, device)
     output = SharedOutput(args.out, settings, args.overwrite, args.mixed)

@@ -59,18 +59,33 @@ class Holder:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A piece that is done.
+
+    Attributes:
+        piece: its name.
+        note: of the process that finished it.
+        time: when, by the clock of the file system, in seconds since 1970.
+    """
+
+    piece: str
+    note: dict[str, Any]
+    time: float
+
+
 class Claims:
     """Pieces of work that any number of processes share through a folder.
 
     Args:
-        folder: the state folder of one output, on a disk that all of them see; it is created.
+        folder: the state folder of one output, on a disk that all of them see; the first claim
+            creates it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._claims = folder / "claims"
         self._done = folder / "done"
-        self._make_folders()
 
     def _make_folders(self) -> None:
         for path in (self._claims, self._done):
@@ -94,7 +109,7 @@ class Claims:
             path = self._path(piece, number)
             try:
                 created = _create(path, piece)
-            except FileNotFoundError:  # a process that left last removed the folder
+            except FileNotFoundError:  # the first claim, or who left last removed the folder
                 self._make_folders()
                 continue
             if created:
@@ -137,19 +152,33 @@ class Claims:
 
     def notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the pieces that are done, each with the note of the process that finished it."""
-        for path in self._done.iterdir():
+        for one in self.finished(set()):
+            yield one.piece, one.note
+
+    def finished(self, known: set[str]) -> list[Finished]:
+        """Return the pieces that are done, but for those of earlier calls.
+
+        Args:
+            known: names of files that earlier calls read; those of this call are added.
+        """
+        pieces = []
+        for path in _listed(self._done):
+            if path.name in known:
+                continue
             content = _read_json(path)
             if content is not None:
-                yield content["piece"], content["note"]
+                known.add(path.name)
+                pieces.append(Finished(content["piece"], content["note"], _touched(path)))
+        return pieces
 
     def done_count(self) -> int:
         """Return the number of the pieces that are done."""
-        return len(os.listdir(self._done))
+        return len(_listed(self._done))
 
     def held(self) -> list[Holder]:
         """Return who is at work on which piece, dead processes left out."""
         holders = []
-        for path in sorted(self._claims.iterdir()):
+        for path in _listed(self._claims):
             holder = self._holder(path)
             if holder is None or holder.ended or self.is_done(holder.piece):
                 continue
@@ -161,7 +190,7 @@ class Claims:
         """Return the pieces that are not tried any more, each with the last reason."""
         failures: dict[str, int] = {}
         reasons: dict[str, str] = {}
-        for path in sorted(self._claims.iterdir()):
+        for path in _listed(self._claims):
             holder = self._holder(path)
             if holder is None or holder.ended not in _FAILURES:
                 continue
@@ -176,7 +205,7 @@ class Claims:
 
     def forget_failures(self) -> None:
         """Let pieces that failed be tried again; only where no process is at work on them."""
-        for path in self._claims.iterdir():
+        for path in _listed(self._claims):
             holder = self._holder(path)
             if holder is not None and holder.ended in _FAILURES:
                 released = {**asdict(holder), "ended": "released"}
@@ -192,6 +221,7 @@ class Claims:
         path = self._done_path(piece)
         temporary = self.folder / f"note-{uuid4().hex}"
         content = json.dumps({"piece": piece, "note": note})
+        self._make_folders()
         temporary.write_text(content, encoding="utf-8")
         try:
             temporary.replace(path)
@@ -223,9 +253,9 @@ class Claims:
             # opened, as network file systems then ask for its times anew
             with path.open("rb") as file:
                 touched = os.fstat(file.fileno()).st_mtime
+            return self._now() - touched < DEAD_SECONDS
         except FileNotFoundError:
             return True  # ended this moment; the next call sees how
-        return self._now() - touched < DEAD_SECONDS
 
     def _now(self) -> float:
         """Return the time by the clock of the file system, which other machines' touches have."""
@@ -329,6 +359,20 @@ def _file_name(piece: str) -> str:
         return name
     digest = hashlib.sha256(piece.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{name[:NAME_LENGTH]}~{digest[:16]}"
+
+
+def _touched(path: Path) -> float:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the files of a folder in the order of their names; none where it is gone."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
