@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2n_lightning.data.tomograms import is_star, write_denoised
 from n2n_lightning.files import InputError, Parser, command
 from n2n_lightning.formats import opened
 from n2n_lightning.formats.picture import AskedAxes, Picture, ReadAs, Values
+from n2n_lightning.formats.star_files import is_star, write_denoised
 from n2n_lightning.formats.units import converted
 from n2n_lightning.inference.arguments import add_denoise_options, checked_arguments
 from n2n_lightning.inference.plan import Job, folder_of, halves_of, planned, refuse_inputs

@@ -9,6 +9,7 @@ import errno
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,18 @@ from n2n_lightning.config.overrides import CONF, MULTIRUN
 from n2n_lightning.config.resume import continued_config, resolve_hydra_of, resumed_folder
 from n2n_lightning.files import DiskFull, InputError
 from n2n_lightning.runs import folder as run_folder
-from n2n_lightning.runs.processes import PeerProcessDied, is_worker_rank, leader_folder
+from n2n_lightning.runs.processes import (
+    LEADER,
+    PeerProcessDied,
+    is_worker_rank,
+    leader_folder,
+    shared_folder,
+    spans_machines,
+)
 from n2n_lightning.sweep import jobs, watch
 from n2n_lightning.sweep.resume import resumed_sweep
 
+START_LIMIT = 600  # seconds that other machines wait for the first one: it may read large data
 SWEEP_WORDS = (*MULTIRUN, "sweep.", "hydra/")  # beginnings of words that concern sweeps
 
 
@@ -46,6 +55,8 @@ def main() -> None:
             if is_worker_rank():
                 _follow(leader_folder())
             else:
+                if spans_machines(arguments):
+                    shared_folder(arguments)  # says so, where none is named
                 validation.foreign(arguments)
                 arguments = override_syntax.quoted(arguments)
                 if any(word.startswith(SWEEP_WORDS) for word in arguments):
@@ -116,12 +127,26 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def _follow(folder: Path) -> None:
-    """Be a further process of the run in a folder (trainer=ddp), which started this one."""
+    """Be a further process of the run in a folder (trainer=ddp)."""
     from n2n_lightning.training.run import start
 
+    if LEADER not in os.environ:
+        _wait_for_first(folder)
     resolve_hydra_of(folder)
     config, overrides = run_folder.read_request(folder)
     start(config, folder, overrides)
+
+
+def _wait_for_first(folder: Path) -> None:
+    """Wait until the first process of a run on several machines has begun it."""
+    deadline = time.monotonic() + START_LIMIT
+    while run_folder.read_result(folder).get("status") != "running":
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{folder}: the first machine of the run did not begin it in {START_LIMIT} s;"
+                " it must see the same folder"
+            )
+        time.sleep(0.5)
 
 
 def _shown(folder: Path) -> Path:

@@ -137,6 +137,7 @@ def test_the_clock_of_the_file_system_counts_not_that_of_the_machine(claims, mon
 
 def test_a_held_piece_is_touched(claims, monkeypatch):
     monkeypatch.setattr(claims_module, "TOUCH_SECONDS", 0.02)
+    monkeypatch.setattr(claims_module, "_toucher", claims_module.Toucher())
     with claims.claim("a"):
         path = claims._path("a", 0)
         os.utime(path, (1, 1))

@@ -184,8 +184,8 @@ def _refuse_counts(trainer: dict[str, Any]) -> None:
                 reason += "; with trainer.max_steps= or max_time= null works"
             raise InputError(f"trainer.{name}", value, reason)
     nodes = trainer.get("num_nodes", 1)
-    if nodes != 1:
-        raise InputError("trainer.num_nodes", nodes, "a run uses one machine; a sweep uses several")
+    if nodes != 1 and "ddp" not in str(trainer.get("strategy", "")):
+        raise InputError("trainer.num_nodes", nodes, "needs trainer=ddp")
     every = trainer.get("check_val_every_n_epoch", 1)
     epochs = trainer.get("max_epochs", 1)
     if every > (epochs or math.inf):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from n2n_lightning.data.tomograms import halves_in, is_star
 from n2n_lightning.files import InputError, natural, option, some_of
 from n2n_lightning.formats import PICTURES, below, is_one, is_picture, stem
+from n2n_lightning.formats.star_files import halves_in, is_star
 from n2n_lightning.paths import (
     PREVIEWS,
     composed,

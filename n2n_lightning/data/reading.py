@@ -30,11 +30,11 @@ from n2n_lightning.data.reading_files import (
     stacked_values,
 )
 from n2n_lightning.data.scene_set import EqualSizeScenes, MixedSizeScenes, SceneSet
-from n2n_lightning.data.tomograms import halves_in, is_star
 from n2n_lightning.data.units import Stored, stored_as
 from n2n_lightning.files import InputError, option, some_of
 from n2n_lightning.formats import opened
 from n2n_lightning.formats.label_images import is_label_image
+from n2n_lightning.formats.star_files import halves_in, is_star
 
 AS_THEY_ARE = Stored()
 NAMED_IN_MESSAGES = 5  # files or folders, of those that a message is about

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from n2n_lightning.data.tomograms import halves_in, is_star
 from n2n_lightning.files import InputError, identity, natural, option
 from n2n_lightning.formats import (
     BECOMES,
@@ -21,6 +20,7 @@ from n2n_lightning.formats import (
     split,
     stem,
 )
+from n2n_lightning.formats.star_files import halves_in, is_star
 from n2n_lightning.inference.skipped_files import left_alone
 from n2n_lightning.paths import composed, in_clutter, is_dangling, parse_frames
 

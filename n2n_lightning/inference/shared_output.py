@@ -326,6 +326,8 @@ class SharedOutput:
                 if claim is not None:
                     claimed += 1
                     yield job, claim
+                    if claim.done:
+                        continue
                 if not self.pictures.is_over(piece):
                     held.append(job)
             waiting = held

@@ -221,8 +221,11 @@ class Claims:
         path = self._done_path(piece)
         temporary = self.folder / f"note-{uuid4().hex}"
         content = json.dumps({"piece": piece, "note": note})
-        self._make_folders()
-        temporary.write_text(content, encoding="utf-8")
+        try:
+            temporary.write_text(content, encoding="utf-8")
+        except FileNotFoundError:
+            self._make_folders()
+            temporary.write_text(content, encoding="utf-8")
         try:
             temporary.replace(path)
         except PermissionError:  # Windows, while another process reads what a third one wrote
@@ -274,19 +277,19 @@ class Claim:
 
     Attributes:
         piece: its name.
+        done: the block ended after `finish`.
     """
 
     def __init__(self, claims: Claims, piece: str, number: int) -> None:
         self.piece = piece
+        self.done = False
         self._claims = claims
         self._number = number
         self._path = claims._path(piece, number)
         self._note: dict[str, Any] | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._touch, daemon=True)
 
     def __enter__(self) -> "Claim":
-        self._thread.start()
+        _toucher.add(self._path)
         return self
 
     def __exit__(
@@ -295,11 +298,11 @@ class Claim:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ended.set()
-        self._thread.join()
+        _toucher.remove(self._path)
         if error is None and self._note is not None:
             self._claims.finish(self.piece, self._note)
             self.remove()
+            self.done = True
         elif isinstance(error, Exception):
             is_final = isinstance(error, InputError) and not isinstance(error, PassingError)
             self._end("given up" if is_final else "failed", one_line(error))
@@ -326,10 +329,41 @@ class Claim:
             content = _claim_text(self.piece, how, reason)
             self._path.write_text(content, encoding="utf-8")
 
+
+class Toucher:
+    """A thread that touches the claims of this process; one for all, as starting one takes time."""
+
+    def __init__(self) -> None:
+        self._held: set[Path] = set()
+        self._lock = threading.Lock()
+        self._pid = 0  # of the process that has the thread: a fork has none
+
+    def add(self, path: Path) -> None:
+        """Touch a claim from now on."""
+        with self._lock:
+            self._held.add(path)
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._touch, daemon=True).start()
+
+    def remove(self, path: Path) -> None:
+        """Touch a claim no more."""
+        with self._lock:
+            self._held.discard(path)
+
     def _touch(self) -> None:
-        while not self._ended.wait(TOUCH_SECONDS):
-            with suppress(OSError):  # of a network for a moment, or the state folder is gone
-                os.utime(self._path)
+        while True:
+            time.sleep(TOUCH_SECONDS)
+            with self._lock:
+                if not self._held:
+                    self._pid = 0
+                    return
+                for path in self._held:
+                    with suppress(OSError):  # of a network for a moment, or the folder is gone
+                        os.utime(path)
+
+
+_toucher = Toucher()
 
 
 def _create(path: Path, piece: str) -> bool:

@@ -6,8 +6,8 @@ import pytest
 
 from n2n_lightning.data.file_matching import is_file, listing
 from n2n_lightning.data.reading import read_scenes
-from n2n_lightning.data.tomograms import HalfTomograms, halves_in, write_denoised
 from n2n_lightning.files import InputError
+from n2n_lightning.formats.star_files import HalfTomograms, halves_in, write_denoised
 from n2n_lightning.inference.plan import planned
 from tests.conftest import run
 
