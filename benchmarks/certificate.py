@@ -27,7 +27,7 @@ from n2n_lightning.metrics.residual_structure import residual_structure
 SIDE = 128
 SIGNAL = 8.0
 REMOVED = (0.5, 0.6, 0.75, 0.9, 1.0)
-GROUPS = ("brightness", "regions", "points", "histogram", "spectrum", "resolution")
+GROUPS = ("brightness", "regions", "points", "contrast", "spectrum", "resolution")
 
 
 def unit(brightness: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_the_verdict_follows_the_interval():
 def test_an_oracle_holds_everywhere(scene):
     certificate = certify(captures_of(scene), [scene, scene])
     assert FAILS not in {line.verdict for line in certificate.lines}
-    for group in ("brightness", "histogram", "spectrum", "resolution"):
+    for group in ("brightness", "contrast", "spectrum", "resolution"):
         assert set(verdicts(certificate, group)) == {HOLDS}, group
 
 
@@ -68,7 +68,7 @@ def test_a_darker_result_is_biased(scene):
     # relative to what is above the dark end of the result
     above = 0.9 * np.quantile(scene, 0.94) - np.quantile(0.9 * scene, 0.005)
     assert low < -0.1 * np.quantile(scene, 0.94) / above < high
-    assert verdicts(certificate, "histogram") == [FAILS]
+    assert verdicts(certificate, "contrast") == [FAILS]
 
 
 def test_a_constant_holds_nothing_that_varies(scene):
@@ -144,13 +144,13 @@ def test_flux_and_width_of_points():
 def test_one_capture_says_what_it_cannot_tell(scene):
     (capture,) = captures_of(scene, 1)
     certificate = certify([capture], [scene])
-    for group in ("brightness", "histogram", "spectrum", "resolution"):
+    for group in ("brightness", "contrast", "spectrum", "resolution"):
         assert verdicts(certificate, group) == [UNMEASURABLE], group
     smooth = gaussian_filter(scene, (0, 8, 8))
     (capture,) = captures_of(smooth, 1)
     noise = single_noise(capture)
     certificate = certify([capture], [smooth], noise)
-    assert verdicts(certificate, "histogram") == [HOLDS]
+    assert verdicts(certificate, "contrast") == [HOLDS]
 
 
 def test_missing_pixels_do_not_count(scene):
@@ -161,6 +161,11 @@ def test_missing_pixels_do_not_count(scene):
     assert set(verdicts(certificate, "brightness")) == {HOLDS}
     nothing = certify([np.full_like(scene, np.nan)] * 2, [scene] * 2)
     assert HOLDS not in {line.verdict for line in nothing.lines}
+
+
+def test_nothing_measurable_is_not_zero_of_zero():
+    nothing = [np.full((1, 32, 32), np.nan)]
+    assert certify(nothing, nothing).line().startswith("no quantity is measurable, of ")
 
 
 def test_unbias_takes_out_a_monotone_bias(scene):
@@ -186,7 +191,7 @@ def test_shrinkage_is_not_seen_across_captures():
     shrunk = [100 + share * (capture - 100) for capture in captures]
     certificate = certify(captures, shrunk)
     assert certificate.count(FAILS, "brightness") == 0
-    assert verdicts(certificate, "histogram") == [FAILS]
+    assert verdicts(certificate, "contrast") == [FAILS]
 
 
 def test_a_certificate_is_written(scene):

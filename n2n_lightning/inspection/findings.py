@@ -1,5 +1,7 @@
 """Inspection of captures or single images: all findings, in the order of the report."""
 
+import numpy as np
+
 from n2n_lightning.data.intensity import IntensityStats, intensity_stats
 from n2n_lightning.data.mask_choice import mask_of_noise
 from n2n_lightning.data.scene_sample import SceneSample, sample_scenes
@@ -11,6 +13,9 @@ from n2n_lightning.inspection.inspection_report import CUT, MIN_PIXELS, Inspecti
 from n2n_lightning.inspection.levels import compare_noise
 from n2n_lightning.inspection.sampling import as_movie, duplicates, of_one_file
 
+LEAST_MISSING = 0.0005  # share of the pixels that is said: 0.05%
+# Mean from which zeros among counts are rare: of a Poisson distribution under 0.7%.
+FEW_COUNTS = 5.0
 CLIPPING_EFFECTS = {
     "lowest": "dark places turn out too bright: export with an offset",
     "highest": "highlights are lost",
@@ -97,9 +102,10 @@ def inspect(scenes: SceneSet, volumes: bool = False) -> InspectionReport:
         report.mask = mask_of_noise(noise.noises, deep, stats)
     _add_clipping(report, sample)
     _add_outliers(report, sample)
+    missing = _add_missing(report, sample)
     if several:
         noise_findings.add_input_psnr(report, pairs, stats.white)
-    _add_amount(report, scenes)
+    _add_amount(report, scenes, missing)
     report.add(
         "unseen",
         "noise that all captures share (fixed pattern, dust, vignetting) stays:"
@@ -211,18 +217,31 @@ def _add_clipping(report: InspectionReport, sample: SceneSample) -> None:
     numbers = {}
     parts = []
     effects = []
+    few_counts = False
     for name, (value, share) in ends.items():
         numbers[name] = [value, share]
         if share >= CUT:
             percent = f"{100 * share:.1f}%"
             parts.append(f"{percent} of the pixels have the {name} value, {value:g}")
             effects.append(CLIPPING_EFFECTS[name])
+            few_counts |= name == "lowest" and value == 0 and _are_few_counts(sample)
     report.numbers["ends"] = numbers
     if not parts:
         report.add("ends", "no values pile up at the ends: nothing was clipped")
         return
     line = f"{' and '.join(parts)}: clipped noise is biased; {', '.join(effects)}"
-    report.add("ends", line, bad=True)
+    if few_counts and len(parts) == 1:
+        line = (
+            f"{parts[0]}: right if these are photon counts, a few in a pixel; else it was clipped"
+        )
+    report.add("ends", line, bad=not few_counts)
+
+
+def _are_few_counts(sample: SceneSample) -> bool:
+    """Return True if the values are whole numbers whose mean is FEW_COUNTS at most."""
+    images = list(sample.images())
+    means = [float(np.nanmean(image)) for image in images]
+    return all(map(measures.are_whole, images)) and max(means) <= FEW_COUNTS
 
 
 def _add_outliers(report: InspectionReport, sample: SceneSample) -> None:
@@ -234,11 +253,24 @@ def _add_outliers(report: InspectionReport, sample: SceneSample) -> None:
     report.add("outliers", line, wild=sample.outliers)
 
 
-def _add_amount(report: InspectionReport, scenes: SceneSet) -> None:
-    """Add a line with the number of pixels to learn from."""
+def _add_missing(report: InspectionReport, sample: SceneSample) -> float:
+    """Add a line with the share of pixels without a value, if there are some; return it."""
+    shares = [float(np.isnan(image).mean()) for image in sample.images()]
+    missing = max(float(np.mean(shares)) - (sample.outliers or 0.0), 0.0)
+    report.numbers["missing"] = missing
+    if missing >= LEAST_MISSING:
+        share = f"{missing:.2g}"
+        line = f"{share} of the pixels have no value: they are filled for the network"
+        report.add("missing", f"{line}, and count neither in training nor in scores")
+        return missing
+    return 0.0
+
+
+def _add_amount(report: InspectionReport, scenes: SceneSet, missing: float) -> None:
+    """Add a line with the number of pixels to learn from, without the share that is missing."""
     areas = scenes.sizes(scenes.indices).prod(1)
     counts = scenes.captures(scenes.indices)
-    pixels = int((areas * counts).sum())
+    pixels = round(int((areas * counts).sum()) * (1 - missing))
     line = f"{pixels:,} pixels to learn from"
     if pixels < MIN_PIXELS:
         line += ": few; expect a gain over filters from a million on"

@@ -47,7 +47,7 @@ class CertificateLine:
     """A quantity of the result, compared with the data.
 
     Attributes:
-        group: brightness, regions, points, histogram, spectrum or resolution.
+        group: brightness, regions, points, contrast, spectrum or resolution.
         name: of the quantity.
         value: relative difference of the result from the data; NaN where it is not measurable.
         interval: of 95%.
@@ -153,6 +153,8 @@ class Certificate:
         left_out = self.count(UNMEASURABLE)
         measured = len(self.lines) - left_out
         held = self.count(HOLDS)
+        if not measured:
+            return f"no quantity is measurable, of {left_out} that were tried"
         said = f"{held} of {measured} quantities hold within {self.tolerance:.3g}"
         failed = [line for line in self.lines if line.verdict == FAILS]
         open_lines = self.count(UNKNOWN)
@@ -189,7 +191,7 @@ def certify(
         captures: one capture of a scene or two, (C, H, W) each, stored units; NaN where a pixel is
             missing.
         results: what the denoiser made of each.
-        noise: of the captures, which a single capture needs for its histogram; None: not known.
+        noise: of the captures, which a single capture needs for its contrast; None: not known.
         labels: regions, (H, W), whole numbers; 0 is none. None: chosen.
         tolerance: relative difference that is allowed.
 
@@ -220,7 +222,7 @@ def certify(
         of_channel.brightness(certificate)
         of_channel.regions(certificate, labels)
         of_channel.points(certificate)
-        of_channel.histogram(certificate, variance, error)
+        of_channel.contrast(certificate, variance, error)
         of_channel.spectrum(certificate)
     return certificate
 
@@ -335,7 +337,7 @@ class Comparison:
             value, interval = measure()
             certificate.add("points", name, value, interval, f"{count} points")
 
-    def histogram(
+    def contrast(
         self, certificate: Certificate, variance: float | None, relative_error: float
     ) -> None:
         """Add the standard deviation of the values, without that of the noise.
@@ -347,7 +349,7 @@ class Comparison:
         """
         name = f"{self.prefix}standard deviation of the values"
         if not self.paired and variance is None:
-            certificate.leave_out("histogram", name, "needs a second capture or the noise")
+            certificate.leave_out("contrast", name, "needs a second capture or the noise")
             return
         center = 0.0
         if self.known.any():
@@ -361,14 +363,14 @@ class Comparison:
             from_noise = relative_error * variance
         power, difference, count = _sums_of_blocks([of_data, of_result - of_data], self.known)
         if not power.sum() > 0:
-            certificate.leave_out("histogram", name, "the noise hides how the values differ")
+            certificate.leave_out("contrast", name, "the noise hides how the values differ")
             return
         value, interval = _ratio(difference, power)
         extra = QUANTILE * from_noise * count.sum() / power.sum()
         low, high = interval
         ends = (_root(low - extra), _root(high + extra))
         remark = "" if self.paired else "less the noise that was measured in the picture"
-        certificate.add("histogram", name, _root(value), ends, remark)
+        certificate.add("contrast", name, _root(value), ends, remark)
 
     def spectrum(self, certificate: Certificate) -> None:
         """Add the gain of bands of frequency, and the resolution."""
