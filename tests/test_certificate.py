@@ -294,7 +294,7 @@ def test_evaluate_writes_certificates(folder, tmp_path, monkeypatch, capsys):
         (("--regions", "labels.tif"), "goes with --certify"),
         (("--certify", "--tolerance", "2"), "between 0 and 1"),
         (("--certify", "--adapt"), "without --adapt"),
-        (("--second", "b.tif"), "goes with --errors, --certify, --unbias"),
+        (("--second", "b.tif"), "--errors, --certify, --unbias"),
         (("--unbias",), "needs --second or --halves"),
         (("--unbias", "--second", "b.tif", "--errors"), "goes without --errors"),
     ],

@@ -18,11 +18,15 @@ from scipy.special import gammaincc, ndtr, ndtri
 from n2n_lightning.metrics.autocorrelation import LAGS
 
 SPOTS = (0.0, 0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8, 6.8, 9.6)  # pixels: deviations; 0: one pixel
-LINE_WIDTHS = (0.6, 1.2)  # pixels: deviations across
-LINE_LENGTHS = (4.0, 9.0)  # pixels: deviations along
-ANGLES = 12
+# Deviations across and along, pixels, and number of angles, of which neighbours overlap by 0.9.
+LINES = ((0.7, 4.0, 12), (1.4, 4.0, 12), (0.6, 8.0, 24), (1.2, 8.0, 12), (0.8, 14.0, 30))
 GRATINGS = (4, 7, 12)  # pixels: deviations of the windows
 WINDOW_SIDE = 5  # deviations: side of such a window
+FINE = 2  # frequencies between those of a window's length, where a window may hold a grating
+# Of the threshold: power at such frequencies from which those between them are searched; half way
+# between two of them a wave has 0.7 of its power.
+LEAST_POWER = 0.6
+LEAST_ALONG = 1.5  # deviations: likewise of what the result shows; noise: one window in 15
 LEAST_CYCLES = 2.0  # in a window: below, spots and lines say it
 ENERGIES = (8, 16, 32)  # pixels: sides of the windows in which power is summed
 # The filters overlap: share of the sum of their probabilities that is theirs together, by
@@ -191,11 +195,10 @@ def _shapes() -> Iterator[tuple[str, np.ndarray]]:
     """Yield the feature and the values of each filter."""
     for deviation in SPOTS:
         yield "spot", _spot(deviation)
-    for width in LINE_WIDTHS:
-        for length in LINE_LENGTHS:
-            for number in range(ANGLES):
-                angle = np.pi * number / ANGLES
-                yield "line", _line(width, length, angle)
+    for width, length, angles in LINES:
+        for number in range(angles):
+            angle = np.pi * number / angles
+            yield "line", _line(width, length, angle)
 
 
 def threshold(kernels: list[Kernel], pixels: int, probability: float) -> float:
@@ -308,16 +311,9 @@ class Gratings:
         offset = np.arange(self.side) - middle
         profile = np.exp(-(offset**2) / (2 * deviation**2))
         self.window = np.outer(profile, profile)
-        vertical = np.fft.fftfreq(self.side) * self.side
-        horizontal = np.fft.rfftfreq(self.side) * self.side
-        cycles = np.hypot(vertical[:, None], horizontal)
-        expected = _expected_spectrum(self.window, autocorrelation)
-        fast = cycles >= LEAST_CYCLES
-        weight = np.where(fast, 1 / expected, 0)
-        # real coefficients have one part: half their power is no larger than exponential
-        fastest = self.side / 2
-        edge = (horizontal == 0) | (horizontal == fastest)
-        self.weight = np.where(edge, weight / 2, weight)
+        self.weight = _weight_of_power(self.window, self.side, autocorrelation)
+        self.fine_side = FINE * self.side
+        self.fine_weight = _weight_of_power(self.window, self.fine_side, autocorrelation)
 
     def limit(self, shape: tuple[int, ...], probability: float) -> float:
         """Return the power that noise exceeds anywhere with a given probability.
@@ -349,9 +345,11 @@ class Gratings:
         of_residual = self._grid_of_windows(residual)
         of_result = self._grid_of_windows(shown)
         for row in range(len(of_residual)):
-            spectra = self._spectra(of_residual[row])
-            spectra_of_result = self._spectra(of_result[row])
-            yield from self._strong(row, spectra, spectra_of_result, least)
+            for column in self._candidates(of_residual[row], of_result[row], least):
+                pair = (of_residual[row, column], of_result[row, column])
+                window = self._fine(row, column, *pair, least)
+                if max(window.power, window.total) > least:
+                    yield window
 
     def _grid_of_windows(self, image: np.ndarray) -> np.ndarray:
         """Return the windows of an image (H, W), (rows, columns, side, side)."""
@@ -359,50 +357,56 @@ class Gratings:
         every = np.lib.stride_tricks.sliding_window_view(image, sides)
         return every[:: self.deviation, :: self.deviation]
 
-    def _spectra(self, windows: np.ndarray) -> np.ndarray:
-        """Return the spectra of windows (windows, side, side), (windows, values)."""
-        spectra: np.ndarray = rfft2(windows * self.window)
-        return spectra.reshape(-1, self.weight.size)
-
-    def _strong(
-        self, row: int, spectra: np.ndarray, of_result: np.ndarray, least: float
-    ) -> Iterator[GratingWindow]:
-        """Yield the windows of a row with strong frequencies, from spectra (windows, values)."""
+    def _candidates(self, residual: np.ndarray, shown: np.ndarray, least: float) -> list[int]:
+        """Return the windows (windows, side, side) of a row in which power may exceed a value."""
         weight = self.weight.ravel()
+        spectra = rfft2(residual * self.window).reshape(-1, weight.size)
+        of_result = rfft2(shown * self.window).reshape(-1, weight.size)
         power = abs(spectra) ** 2 * weight
-        strongest = power.argmax(1)
-        power_of_result = abs(of_result) ** 2 * weight
-        most_shown = power_of_result.argmax(1)
+        most_shown = (abs(of_result) ** 2 * weight).argmax(1)
         every = np.arange(len(spectra))
-        wave_of_result = of_result[every, most_shown]
-        wave_of_residual = spectra[every, most_shown]
         gain = weight[most_shown]
-        size = np.maximum(abs(wave_of_result), 1e-30)
-        turned = wave_of_residual * np.conj(wave_of_result / size)
-        along = turned.real * np.sqrt(2 * gain)
-        total = abs(wave_of_residual + wave_of_result) ** 2 * gain
-        shown = power_of_result[every, most_shown]
-        largest = power[every, strongest]
-        exceeds = np.maximum(largest, total) > least
-        for column in np.flatnonzero(exceeds):
-            number = strongest[column]
-            wave = None
-            if largest[column] > least:
-                wave = self._wave(spectra[column], number)
-            yield GratingWindow(
-                self._place(row, int(column), largest[column], wave),
-                float(largest[column]),
-                float(shown[column]),
-                float(along[column]),
-                float(total[column]),
-            )
+        wave = spectra[every, most_shown]
+        wave_of_result = of_result[every, most_shown]
+        along = _component(wave, wave_of_result) * np.sqrt(2 * gain)
+        total = abs(wave + wave_of_result) ** 2 * gain
+        kept_in_part = (total > LEAST_POWER * least) & (along > LEAST_ALONG)
+        strong = power.max(1) > LEAST_POWER * least
+        numbers: list[int] = np.flatnonzero(strong | kept_in_part).tolist()
+        return numbers
 
-    def _wave(self, spectrum: np.ndarray, number: int) -> np.ndarray:
-        """Return the windowed wave of one frequency of a spectrum."""
-        only = np.zeros_like(spectrum)
-        only[number] = spectrum[number]
-        wave: np.ndarray = irfft2(only.reshape(self.weight.shape), self.window.shape)
-        return wave * self.window
+    def _fine(
+        self, row: int, column: int, residual: np.ndarray, shown: np.ndarray, least: float
+    ) -> GratingWindow:
+        """Return the strongest frequencies of a window (side, side), also between its own."""
+        weight = self.fine_weight.ravel()
+        sides = (self.fine_side, self.fine_side)
+        spectrum = rfft2(residual * self.window, sides).ravel()
+        of_result = rfft2(shown * self.window, sides).ravel()
+        power = abs(spectrum) ** 2 * weight
+        power_of_result = abs(of_result) ** 2 * weight
+        strongest = int(power.argmax())
+        most_shown = int(power_of_result.argmax())
+        gain = weight[most_shown]
+        along = _component(spectrum[most_shown], of_result[most_shown]) * np.sqrt(2 * gain)
+        total = abs(spectrum[most_shown] + of_result[most_shown]) ** 2 * gain
+        wave = None
+        if power[strongest] > least:
+            wave = self._wave(spectrum[strongest], strongest)
+        return GratingWindow(
+            self._place(row, column, float(power[strongest]), wave),
+            float(power[strongest]),
+            float(power_of_result[most_shown]),
+            float(along),
+            float(total),
+        )
+
+    def _wave(self, coefficient: complex, number: int) -> np.ndarray:
+        """Return the windowed wave of one coefficient of a fine spectrum."""
+        only = np.zeros(self.fine_weight.shape, complex)
+        only.flat[number] = coefficient
+        wave: np.ndarray = irfft2(only, (self.fine_side, self.fine_side))
+        return wave[: self.side, : self.side] * self.window
 
     def _place(self, row: int, column: int, power: float, wave: np.ndarray | None) -> Exceedance:
         """Return a window, for the list of places."""
@@ -414,15 +418,50 @@ class Gratings:
         return Exceedance("grating", down, across, (reach, reach), response, wave)
 
 
-def _expected_spectrum(window: np.ndarray, autocorrelation: np.ndarray | None) -> np.ndarray:
+def _component(wave: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Return the part of complex amplitudes that is in phase with others."""
+    size = np.maximum(abs(along), 1e-30)
+    turned = wave * np.conj(along / size)
+    component: np.ndarray = turned.real
+    return component
+
+
+def _weight_of_power(
+    window: np.ndarray, side: int, autocorrelation: np.ndarray | None
+) -> np.ndarray:
+    """Return the weights that make the power of windowed noise exponential, of mean 1.
+
+    Args:
+        window: (side of the window,) * 2.
+        side: of the spectrum, that of the window or a multiple.
+        autocorrelation: of the noise, see `bank`.
+
+    Returns:
+        (side, side // 2 + 1); 0 for waves of fewer than LEAST_CYCLES in the window.
+    """
+    vertical = np.fft.fftfreq(side) * len(window)
+    horizontal = np.fft.rfftfreq(side) * len(window)
+    cycles = np.hypot(vertical[:, None], horizontal)
+    expected = _expected_spectrum(window, side, autocorrelation)
+    fast = cycles >= LEAST_CYCLES
+    weight = np.where(fast, 1 / expected, 0)
+    # real coefficients have one part: half their power is no larger than exponential
+    fastest = len(window) / 2
+    edge = (horizontal == 0) | (horizontal == fastest)
+    weights: np.ndarray = np.where(edge, weight / 2, weight)
+    return weights
+
+
+def _expected_spectrum(
+    window: np.ndarray, side: int, autocorrelation: np.ndarray | None
+) -> np.ndarray:
     """Return the power of windowed noise of variance 1, as rfft2 gives it."""
-    side = len(window)
     power = _power_under(window, None)
     if autocorrelation is None:
         return np.full((side, side // 2 + 1), power)
-    padded = 2 * side + 2 * LAGS
+    padded = 2 * len(window) + 2 * LAGS
     products = _products_of_shifts(window, (padded, padded)) * autocorrelation
-    # shifts beyond the side of the window fall on those of the other end
+    # shifts beyond the side of the spectrum fall on those of the other end
     shifts = np.arange(-LAGS, LAGS + 1) % side
     folded = np.zeros((side, side))
     np.add.at(folded, np.ix_(shifts, shifts), products)

@@ -34,11 +34,11 @@ from n2n_lightning.metrics.matched_filters import (
 FALSE_ALARM = 0.005
 # Of that probability: of any place, and of places at which the result shows a structure.
 PROBABILITY_SHARES = {
-    "filters": 0.4,
-    "shown": 0.2,
-    "gratings": 0.2,
-    "shown gratings": 0.1,
-    "energy": 0.1,
+    "filters": 0.25,
+    "shown": 0.4,
+    "gratings": 0.1,
+    "shown gratings": 0.2,
+    "energy": 0.05,
 }
 BACKGROUND = 15.0  # pixels: deviation of the mean that structure stands out from
 LEAST_SHOWN = 1.5  # deviations of the noise: response from which the result shows a structure
@@ -306,6 +306,11 @@ class _Search:
             both = size_of_result + along
             visible = (both > limit) & (size_of_result > LEAST_SHOWN)
             visible_size = np.where(visible, size_of_result, 0)
+            skewed = visible & (filtered > 0) & (along > 0)
+            if skewed.any():
+                values = self.kernels[number].values
+                normal = _without_skewness(filtered, values, skewness[place], skewed)
+                along = np.where(skewed, normal, along)
             strongest_shown.update(place, visible_size, along, number)
         exceedances = self._maxima(strongest, limit)
         of_shown = self._maxima(strongest_shown, 0)
