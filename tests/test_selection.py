@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from n2n_lightning import load
+from n2n_lightning import best, load
 from n2n_lightning.data.mask_choice import mask_of_images
 from n2n_lightning.denoise import parser, run
 from n2n_lightning.files import InputError
@@ -380,3 +380,19 @@ def test_a_choice_names_the_kinds_that_it_knows(tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match="damaged"):
         load_choices(tmp_path)
+
+
+def test_best_in_python_returns_the_result_and_denoises_more(monkeypatch):
+    draws = np.random.default_rng(0)
+    clean = photograph()
+    first, second = (clean + 20 * draws.normal(size=(2, 3, 160, 128))).astype(np.float32)
+    monkeypatch.setattr(ways, "of_training", lambda *_: [])
+    monkeypatch.setattr(ways, "of_filters", lambda *_: [])
+    chosen = best(first, second, minutes=1, layout="NHW", lines=False)
+    assert chosen.result.shape == first.shape
+    assert ((chosen.result - clean) ** 2).mean() < 0.25 * 20**2
+    assert np.array_equal(chosen.denoise(first, axes="NHW"), chosen.result)
+    assert [row["candidate"] for row in chosen.table if row["chosen"]] == [chosen.name]
+    scored = {row["candidate"]: row["error"] for row in chosen.table}
+    truth = ((chosen.result - clean) ** 2).mean()
+    assert scored[chosen.name] == pytest.approx(truth, rel=0.3)
