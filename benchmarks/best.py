@@ -35,7 +35,6 @@ from n2n_lightning.selection.data_set import (
 )
 
 SIDE = 256
-FMD_NEAR = 8  # captures right after the scored ones, whose mean is the reference
 Corrupt = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -151,20 +150,21 @@ def cc15(data: Path, minutes: float) -> str:
         for path in sorted((data / "cc15_real").glob("*_real.png")):
             with Image.open(path) as image:
                 image.convert("RGB").crop((0, 0, SIDE, SIDE)).save(folder / path.name)
-            with Image.open(str(path).replace("_real", "_mean")) as image:
+            clean = path.with_name(path.name.replace("_real", "_mean"))
+            with Image.open(clean) as image:
                 middle = image.convert("RGB").crop((0, 0, SIDE, SIDE))
                 cleans.append(np.asarray(middle, np.float64).transpose(2, 0, 1))
         return scored("CC15", read(folder), cleans, minutes)
 
 
 def microscope(captures: int, data: Path, minutes: float) -> str:
-    """Score FMD's fields by the estimate of the first two captures alone, as nothing is clean."""
+    """Score FMD's fields against the mean of three other captures, as nothing is clean."""
     fields = sorted((data / "fmd").iterdir(), key=lambda path: int(path.name))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "noisy")
         references = []
         for field in fields:
-            inside = folder / field.name
+            inside = folder / f"{int(field.name):02}"
             inside.mkdir(parents=True)
             images = []
             for k in range(4):

@@ -236,14 +236,17 @@ class Comparison:
             0 to 1, in steps of 0.05.
         """
         source = self.of_input()
-        at_half = self.error(blended([evaluation, source], [0.5, 0.5]))
+        half = blended([evaluation, source], [0.5, 0.5])
+        at_half = self.error(half)
         at_zero = self.error(source)
         at_one = self.error(evaluation)
-        curvature = 2 * (at_zero + at_one - 2 * at_half)
+        slope = at_zero - at_one
+        curvature = at_zero + at_one - 2 * at_half
         if curvature <= 0:
             return 1.0
-        share = 0.5 + (at_zero - at_one) / (2 * curvature)
-        return min(1.0, max(0.0, round(20 * share) / 20))
+        share = 0.5 + slope / (4 * curvature)
+        stepped = round(20 * share) / 20
+        return min(1.0, max(0.0, stepped))
 
     def _rows(self, evaluation: Evaluation, deciding: bool) -> "_Rows":
         """Return the sums over the blocks that decide, or over those that report."""
@@ -297,14 +300,19 @@ class _Rows:
             variance_error: standard error of the logarithm of the noise's variance.
         """
         low, high = studentized(self.errors, self.counts)
+        mean = self.mean
+        lowered, raised = self._changes(variance_error)
+        below = math.hypot(mean - low, lowered)
+        above = math.hypot(high - mean, raised)
+        return mean - below, mean + above
+
+    def _changes(self, variance_error: float) -> tuple[float, float]:
+        """Return how far an error of the noise's variance may lower and raise the mean."""
         change = float(self.weights.sum() / self.counts.sum())
         factor = math.exp(QUANTILE * variance_error)
-        weaker = change * (1 / factor - 1)
         stronger = change * (factor - 1)
-        mean = self.mean
-        below = math.hypot(mean - low, min(weaker, stronger))
-        above = math.hypot(high - mean, max(weaker, stronger))
-        return mean - below, mean + above
+        weaker = change * (1 / factor - 1)
+        return min(stronger, weaker), max(stronger, weaker)
 
 
 def _pooled_error(parts: Sequence[ScoredPart]) -> float:
@@ -354,9 +362,10 @@ def _count_blocks(part: ScoredPart, side: int) -> int:
 
 def _is_odd(part: ScoredPart, side: int) -> np.ndarray:
     """Return True for each second block of a checkerboard, (blocks,)."""
-    down, across = _grid(part, side)
-    row, column = np.mgrid[:down, :across]
-    odd: np.ndarray = ((row + column) % 2 == 1).ravel()
+    grid = _grid(part, side)
+    row, column = np.indices(grid)
+    number = (row + column).ravel()
+    odd: np.ndarray = number % 2 == 1
     return odd
 
 

@@ -29,7 +29,7 @@ from n2n_lightning.selection.comparison import ScoredPart
 MOST_SCENES = 64  # evenly spread: no more would be seen in minutes (adaptation.MAX_IMAGES)
 MOST_CAPTURES = 16  # of a scene
 SCORED_SCENES = 16  # whose parts decide
-SCORED_CAPTURES = 4  # of a scene: each costs a run of every candidate
+SCORED_CAPTURES = 2  # of a scene: for the same time, more pixels tell more than more captures
 SCORED_SHARE = 0.25  # of a picture: what is left is enough to train on
 LEAST_TRAINED = 64  # pixels of a side of what is left: a window of training
 LEAST_SCORED = 32  # pixels: a block of the comparison
