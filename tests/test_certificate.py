@@ -273,6 +273,11 @@ def test_marks_are_a_layer_of_the_page():
     drawn = layers[2]
     assert drawn[4, 4].tolist() == list(MARK_COLORS[REMOVED])
     assert drawn[8, 8].tolist() == drawn[0, 0].tolist() == [9, 9, 9]
+    colours = np.repeat(image[..., None], 3, -1)
+    of_colours = np.full((16, 16, 3), SEARCHED, np.uint8)
+    of_colours[4:12, 4:12, 1] = REMOVED  # in one colour alone
+    ((layers, _),) = pair("a", colours, colours, "HWC", marks=of_colours).pages
+    assert layers[2][4, 4].tolist() == list(MARK_COLORS[REMOVED])
     nothing = pair("a", image, image, "HW", marks=np.zeros_like(marks))
     assert nothing.pages[0][1] == " Marks: this page was not searched."
 

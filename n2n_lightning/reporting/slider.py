@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 
 from n2n_lightning.arrays.axes import as_pages, evenly
 from n2n_lightning.files import replacing
-from n2n_lightning.metrics.residual_structure import ADDED, REMOVED
+from n2n_lightning.metrics.residual_structure import ADDED, REMOVED, SEARCHED
 from n2n_lightning.reporting.html import rendered
 
 # bytes of all images as PNG; as base64 a page stays under 20 MB (tests/test_slider.py)
@@ -112,7 +112,8 @@ def pair(
             label += f" {layer.capitalize()}: 0 to {highest:.3g}."
         if marked_pages is not None:
             marked = np.asarray(marked_pages[part])
-            layers.append(outlined(layers[1], marked.max(-1) if colour else marked))
+            places = np.where(marked == SEARCHED, 0, marked)
+            layers.append(outlined(layers[1], places.max(-1) if colour else places))
             label += _said_of_marks(marked)
         picture.pages.append((layers, label))
     return picture
