@@ -130,10 +130,11 @@ def kills(folder: Path, count: int, seed: int) -> None:
                 workers.append(denoising(folder, name))
                 killed_now += 1
         killed += killed_now
-        results = {path.name: path.read_bytes() for path in (folder / name).glob("*.png")}
+        files = list((folder / name).iterdir())
+        results = {path.name: path.read_bytes() for path in files if path.name in expected}
         lines = (folder / f"{name}.log").read_text().splitlines()
         denoised = [line.split()[0] for line in lines if line.startswith(f"{name}/")]
-        left = [path.name for path in (folder / name).iterdir() if not path.name.endswith(".png")]
+        left = [path.name for path in files if path.name not in expected]
         print(
             f"{killed_now} kills: {len(results)} results, equal {results == expected},"
             f" {len(denoised) - len(set(denoised))} reported twice, left over: {left or 'nothing'}",

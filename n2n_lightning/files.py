@@ -122,6 +122,7 @@ def one_line(error: BaseException, limit: int | None = None) -> str:
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ENOMEM)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALL = 2**18  # bytes of an array that is read rather than mapped
+TEMPORARY_LENGTH = 40  # letters of a file's name in that of its temporary file
 NEARLY_FULL = 2**16  # bytes left on a disk where a failed write is put down to the lack of space
 
 
@@ -206,10 +207,29 @@ def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Ite
                 temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(path: Path) -> None:
+    """Delete what killed processes left of a file that `replacing` was to write.
+
+    Of a longer name than temporary ones hold they stay: they may be those of another file.
+
+    Args:
+        path: of the file, which no process may be writing.
+    """
+    prefix = f".{path.name[:TEMPORARY_LENGTH]}."
+    if len(path.name) > TEMPORARY_LENGTH:
+        return
+    for left in path.parent.iterdir():
+        if left.name.startswith(prefix) and left.name.endswith(path.suffix) and left != path:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
 def _temporary(path: Path, folder: bool) -> Path:
     """Create an empty file or folder with a hidden name next to a path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name[:40]}."
+    prefix = f".{path.name[:TEMPORARY_LENGTH]}."
     if folder:
         return Path(tempfile.mkdtemp(path.suffix, prefix, path.parent))
     handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)

@@ -11,7 +11,7 @@ from n2n_lightning.files import InputError, one_line, replacing
 
 HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
 DENOISED = "rlnTomoReconstructedTomogramDenoised"
-NAME = "rlnTomoName"
+TOMOGRAM_NAME = "rlnTomoName"
 
 
 class HalfTomograms(NamedTuple):
@@ -57,7 +57,7 @@ def halves_in(path: Path) -> list[HalfTomograms]:
         for number in range(len(block)):
             row = block.iloc[number]
             first, second = (_located(row[column], path) for column in HALVES)
-            name = str(row[NAME]) if NAME in block.columns else first.stem
+            name = str(row[TOMOGRAM_NAME]) if TOMOGRAM_NAME in block.columns else first.stem
             tomograms.append(HalfTomograms(name, first, second))
     if not tomograms:
         raise InputError(

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from n2n_lightning.files import InputError, option, sha256
+from n2n_lightning.files import InputError, option, remove_temporaries, sha256
 from n2n_lightning.inference.plan import Job, folder_of
 from n2n_lightning.runs.claims import Claim, Claims, Finished
 
@@ -25,7 +25,7 @@ STATE = ".denoise-state"  # hidden: no input of a folder, whatever the names in 
 SETTINGS = "settings.json"  # in it: what decides the values of the results
 WORKERS = "workers"  # in it: claims of the processes
 PLANS = "plans"  # in it: a file for each list of pictures
-FORMAT = 1  # of the state folder
+STATE_FORMAT = 1  # of the state folder
 POLL_SECONDS = 0.5  # between two looks at pictures that other processes hold
 # Arguments that may differ between the processes of one output, or are compared otherwise.
 _FREE_ARGUMENTS = frozenset(
@@ -69,7 +69,7 @@ class Settings:
         options = {}
         for name, value in sorted(vars(args).items()):
             if name not in _FREE_ARGUMENTS:
-                options[name] = _text(value)
+                options[name] = _argument_text(value)
         precision = "bfloat16" if args.fast else "float32"
         return cls(
             sha256(checkpoint), options, _computing(device, precision), torch.get_num_threads()
@@ -101,7 +101,7 @@ class Settings:
                 )
 
 
-def _text(value: Any) -> str:
+def _argument_text(value: Any) -> str:
     """Return an argument as text; of a mask of the detector its content, of paths the whole."""
     if isinstance(value, Path):
         return sha256(value) if value.is_file() else str(value.resolve())
@@ -231,7 +231,7 @@ class SharedOutput:
         living = Claims(workers).held() if workers.is_dir() else []
         if overwrite and not living:
             remove_state(self.state)
-        content = {"format": FORMAT, "replaces": overwrite, **settings.__dict__}
+        content = {"format": STATE_FORMAT, "replaces": overwrite, **settings.__dict__}
         path = self.state / SETTINGS
         self.resumed = not _written_first(path, content)
         if self.resumed:
@@ -327,6 +327,8 @@ class SharedOutput:
                     claimed += 1
                     yield job, claim
                     if claim.done:
+                        if claim.is_repeated:
+                            remove_temporaries(job.target)
                         continue
                 if not self.pictures.is_over(piece):
                     held.append(job)
@@ -414,7 +416,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("format") != FORMAT:
+    if content.get("format") != STATE_FORMAT:
         raise InputError(
             f"{path.parent}: was written by another version of this program;"
             f" {option('overwrite', True)} begins anew"

@@ -20,7 +20,7 @@ from n2n_lightning.inference.progress_watch import Watch, duration
 from n2n_lightning.inference.shared_output import SETTINGS, WORKERS, remove_state, state_folder
 from n2n_lightning.runs.claims import Claims
 
-POLL_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 Print = Callable[[str, Any], None]
 
 
@@ -78,7 +78,7 @@ def denoise_by_workers(args: Any, pictures: int) -> Watch:
         started = _started(args, state, show if progress.console.is_terminal else _print)
         stack.callback(started.stop)
         while started.running():
-            time.sleep(POLL_SECONDS)
+            time.sleep(REFRESH_SECONDS)
             watch.update()
             speed = "" if watch.speed is None else f"{watch.speed:.3g} megavoxels/s"
             left = "" if watch.seconds_left is None else f"{duration(watch.seconds_left)} left"

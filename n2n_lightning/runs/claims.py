@@ -162,10 +162,10 @@ class Claims:
             known: names of files that earlier calls read; those of this call are added.
         """
         pieces = []
-        for path in _listed(self._done):
+        for path in _files_in(self._done):
             if path.name in known:
                 continue
-            content = _read_json(path)
+            content = _content_of(path)
             if content is not None:
                 known.add(path.name)
                 pieces.append(Finished(content["piece"], content["note"], _touched(path)))
@@ -173,12 +173,12 @@ class Claims:
 
     def done_count(self) -> int:
         """Return the number of the pieces that are done."""
-        return len(_listed(self._done))
+        return len(_files_in(self._done))
 
     def held(self) -> list[Holder]:
         """Return who is at work on which piece, dead processes left out."""
         holders = []
-        for path in _listed(self._claims):
+        for path in _files_in(self._claims):
             holder = self._holder(path)
             if holder is None or holder.ended or self.is_done(holder.piece):
                 continue
@@ -190,7 +190,7 @@ class Claims:
         """Return the pieces that are not tried any more, each with the last reason."""
         failures: dict[str, int] = {}
         reasons: dict[str, str] = {}
-        for path in _listed(self._claims):
+        for path in _files_in(self._claims):
             holder = self._holder(path)
             if holder is None or holder.ended not in _FAILURES:
                 continue
@@ -205,7 +205,7 @@ class Claims:
 
     def forget_failures(self) -> None:
         """Let pieces that failed be tried again; only where no process is at work on them."""
-        for path in _listed(self._claims):
+        for path in _files_in(self._claims):
             holder = self._holder(path)
             if holder is not None and holder.ended in _FAILURES:
                 released = {**asdict(holder), "ended": "released"}
@@ -241,7 +241,7 @@ class Claims:
 
     def _holder(self, path: Path) -> Holder | None:
         """Read a claim; None if it is gone or half written."""
-        content = _read_json(path)
+        content = _content_of(path)
         if content is None:
             return None
         with suppress(TypeError):
@@ -251,7 +251,7 @@ class Claims:
     def _is_held(self, path: Path, holder: Holder | None) -> bool:
         """Return True if the process of a claim lives: by its number here, else by its touches."""
         if holder is not None and holder.host == this_machine():
-            return _is_running(holder.pid, holder.started)
+            return _still_runs(holder.pid, holder.started)
         try:
             # opened, as network file systems then ask for its times anew
             with path.open("rb") as file:
@@ -278,11 +278,13 @@ class Claim:
     Attributes:
         piece: its name.
         done: the block ended after `finish`.
+        is_repeated: another process had the piece before, and died or failed.
     """
 
     def __init__(self, claims: Claims, piece: str, number: int) -> None:
         self.piece = piece
         self.done = False
+        self.is_repeated = number > 0
         self._claims = claims
         self._number = number
         self._path = claims._path(piece, number)
@@ -401,7 +403,7 @@ def _touched(path: Path) -> float:
     return 0.0
 
 
-def _listed(folder: Path) -> list[Path]:
+def _files_in(folder: Path) -> list[Path]:
     """Return the files of a folder in the order of their names; none where it is gone."""
     try:
         return sorted(folder.iterdir())
@@ -409,7 +411,7 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _content_of(path: Path) -> dict[str, Any] | None:
     """Read a file of this module; None if it is gone, or not written whole yet."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -454,7 +456,7 @@ def _start_by_number(pid: int) -> float:
         return 0.0
 
 
-def _is_running(pid: int, started: float) -> bool:
+def _still_runs(pid: int, started: float) -> bool:
     """Return True if a process of this machine lives, and is the one that began then."""
     import psutil
 

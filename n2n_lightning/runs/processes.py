@@ -17,7 +17,7 @@ LEADER = "N2N_LIGHTNING_LEADER"
 # What numbers the processes of all machines from 0: torchrun, Slurm; the user, by machine.
 _RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK")
 _NODES = re.compile(r"\+{0,2}trainer\.num_nodes=(\d+)")
-_FOLDER = re.compile(r"(?:hydra\.run\.dir|resume)=(.+)")
+_RUN_FOLDER = re.compile(r"(?:hydra\.run\.dir|resume)=(.+)")
 
 
 class PeerProcessDied(RuntimeError):
@@ -28,7 +28,7 @@ def is_worker_rank() -> bool:
     """Return True in each process of a run but the first one."""
     if LEADER in os.environ:
         return os.environ.get("LOCAL_RANK", "0") != "0"
-    return spans_machines(sys.argv[1:]) and _rank() != "0"
+    return spans_machines(sys.argv[1:]) and _rank_of_launcher() != "0"
 
 
 def spans_machines(arguments: Sequence[str]) -> bool:
@@ -55,7 +55,7 @@ def shared_folder(arguments: Sequence[str]) -> Path:
         InputError: it does not.
     """
     for word in arguments:
-        match = _FOLDER.fullmatch(word)
+        match = _RUN_FOLDER.fullmatch(word)
         if match:
             return Path(match[1])
     raise InputError(
@@ -63,7 +63,7 @@ def shared_folder(arguments: Sequence[str]) -> Path:
     )
 
 
-def _rank() -> str:
+def _rank_of_launcher() -> str:
     """Return the number of this process in the run, as its launcher says; 0 if nothing says so."""
     for name in _RANKS:
         if name in os.environ:
