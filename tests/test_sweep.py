@@ -173,11 +173,17 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
     assert "the disk is on fire" in (tmp_path / "s" / "0" / "log.txt").read_text()
 
     before = os.stat(tmp_path / "s" / "2" / "result.json").st_mtime_ns
-    status, out, errors = run("-m", "sweep.resume=s", cwd=tmp_path)
+    status, out, errors = run("-m", "sweep.resume=s", "allow=tests", cwd=tmp_path)
     assert status == 1
     assert jobs(tmp_path / "s")["0"]["state"] == "failed"
     status, out, errors = run(
-        "-m", "seed=1,2,4", *SMALL, "sweep.resume=s", "sweep.retry_failed=true", cwd=tmp_path
+        "-m",
+        "seed=1,2,4",
+        *SMALL,
+        "sweep.resume=s",
+        "allow=tests",
+        "sweep.retry_failed=true",
+        cwd=tmp_path,
     )
     assert status == 2
     assert errors.startswith("error: sweep.resume=s: was started with -m seed=1,2,4")
@@ -191,7 +197,9 @@ def test_retried_jobs_start_anew_and_keep_the_old_folder(tmp_path):
     broken = f"+callbacks.until={{_target_: tests.test_sweep.Until, path: {marker}}}"
     assert run("-m", "seed=1,2", broken, *SMALL, "hydra.sweep.dir=s", cwd=tmp_path)[0] == 1
     marker.touch()
-    status, out, errors = run("-m", "sweep.resume=s", "sweep.retry_failed=true", cwd=tmp_path)
+    status, out, errors = run(
+        "-m", "sweep.resume=s", "allow=tests", "sweep.retry_failed=true", cwd=tmp_path
+    )
     assert status == 0, errors
     assert {row["state"] for row in jobs(tmp_path / "s").values()} == {"finished"}
     assert len(list((tmp_path / "s" / "failed").iterdir())) == 2
@@ -275,7 +283,7 @@ def test_joblib_loses_its_pool_and_resume_completes_the_sweep(tmp_path):
     assert "sweep.resume=s" in errors
     assert "Traceback" not in errors
     assert jobs(tmp_path / "s")["0"]["state"] == "killed"
-    status, out, errors = run("-m", "sweep.resume=s", cwd=tmp_path)
+    status, out, errors = run("-m", "sweep.resume=s", "allow=tests", cwd=tmp_path)
     assert status == 0, errors
     assert {row["state"] for row in jobs(tmp_path / "s").values()} == {"finished"}
     assert len(jobs(tmp_path / "s")) == 3
@@ -351,7 +359,7 @@ def test_ray_goes_on_after_failures_and_retries_what_was_killed(tmp_path):
     folder = tmp_path / "s" / found[3]["job"]
     assert (folder / "killed").exists()
     assert (folder / "log.txt").read_text().count("parameters") == 2
-    words = [w for w in found[3]["command"].split()[3:] if "callbacks" not in w]
+    words = [w for w in found[3]["command"].split()[2:] if "callbacks" not in w]
     assert run(*words, "hydra.run.dir=alone", cwd=tmp_path)[0] == 0
     assert (
         json.loads((tmp_path / "alone" / "result.json").read_text())["val_psnr"]
@@ -377,7 +385,7 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     process.kill()
     process.communicate()
     before = {p: p.read_text() for n in "01" for p in [tmp_path / "s" / n / "result.json"]}
-    status, out, errors = run("-m", "sweep.resume=s", cwd=tmp_path)
+    status, out, errors = run("-m", "sweep.resume=s", "allow=tests", cwd=tmp_path)
     assert {p: p.read_text() for p in before} == before
     study = optuna.load_study(
         study_name="n2n_lightning", storage=f"sqlite:///{tmp_path}/s/study.db"
@@ -392,7 +400,7 @@ def test_optuna_goes_on_after_a_kill_to_the_trials_first_asked_for(tmp_path):
     finished = [row for row in jobs(tmp_path / "s").values() if row["state"] == "finished"]
     assert max(row["val_psnr"] for row in finished) == pytest.approx(study.best_value)
     assert len(finished) == 5
-    again = run("-m", "sweep.resume=s", cwd=tmp_path)
+    again = run("-m", "sweep.resume=s", "allow=tests", cwd=tmp_path)
     assert again[0] == 2
     assert again[2].startswith(
         "error: sweep.resume=s: all 5 trials are done; hydra.sweeper.n_trials= asks for more"

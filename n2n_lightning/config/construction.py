@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from n2n_lightning.config.targets import may_run
 from n2n_lightning.files import InputError, one_line
 
 _HINT = ", set env var HYDRA_FULL_ERROR=1 to see chained exception."
@@ -72,7 +73,8 @@ def instantiate_resolved(config: Any, **options: Any) -> Any:
         The instance, or a partial of it where the configuration asks for one. Lists and
         dictionaries in the configuration reach it as such.
     """
-    return instantiate(_escaped(config), _convert_="all", **options)
+    with may_run(config):
+        return instantiate(_escaped(config), _convert_="all", **options)
 
 
 def _escaped(value: Any) -> Any:

@@ -11,7 +11,8 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning.config.overrides import CONF, compose_config, unquoted
-from n2n_lightning.files import InputError
+from n2n_lightning.config.targets import refuse_foreign, targets_of
+from n2n_lightning.files import InputError, option
 from n2n_lightning.runs import folder as run_folder
 
 # `experiment` may set any of the others
@@ -53,7 +54,8 @@ def continued_config(folder: Path, typed: Sequence[str]) -> tuple[DictConfig, li
         The configuration, and the overrides of the run with the new ones after them.
 
     Raises:
-        InputError: one of them cannot change any more.
+        InputError: one of them cannot change any more, or the configuration names a module that
+            must be allowed.
         HydraException: one names a key or choice that does not exist.
     """
     config, before = run_folder.read_request(folder)
@@ -76,7 +78,10 @@ def continued_config(folder: Path, typed: Sequence[str]) -> tuple[DictConfig, li
     for override in groups:
         config[_key(override)] = _composed_group(override, before)
     values = [override for override in new if override not in groups]
-    return _laid_on(config, values), [*before, *new]
+    continued = _laid_on(config, values)
+    plain = OmegaConf.to_container(continued, resolve=False)
+    refuse_foreign(targets_of(plain), option("resume", folder), typed)
+    return continued, [*before, *new]
 
 
 def _composed_group(override: str, before: list[str]) -> Any:
@@ -127,8 +132,8 @@ def _key(override: str) -> str:
 
 
 def _concerns_the_run(override: str) -> bool:
-    """Return False for options of Hydra and of sweeps, and for `resume=` itself."""
-    return not _key(override).startswith(("resume", "sweep.", "hydra"))
+    """Return False for options of Hydra and of sweeps, for `allow=` and `resume=` itself."""
+    return not _key(override).startswith(("resume", "sweep.", "hydra", "allow"))
 
 
 def _laid_on(config: Any, overrides: list[str]) -> DictConfig:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.config.overrides import MULTIRUN, quote, unquoted
-from n2n_lightning.files import InputError
+from n2n_lightning.config.targets import refuse_foreign, targets_in_words
+from n2n_lightning.files import InputError, option
 from n2n_lightning.runs.folder import read_sweep_request
 from n2n_lightning.sweep.jobs import set_aside
 from n2n_lightning.sweep.results import read_sweep
@@ -55,6 +56,8 @@ def _continued(folder: Path, typed: list[str]) -> list[str]:
             "sweep.resume", folder, "not the folder of a sweep; it has no readable sweep.json"
         )
     stored = [str(word) for word in request["arguments"]]
+    refuse_foreign(targets_in_words(stored), option("sweep.resume", folder), typed)
+    typed = [word for word in typed if not word.lstrip("+").startswith("allow=")]
     if not points(typed):
         typed = [*stored, *typed]
     if points(typed) != points(stored):

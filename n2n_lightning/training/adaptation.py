@@ -297,7 +297,8 @@ def _network(
     checkpoint: Path, channels: int, allow: Sequence[str]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, fitted to a number of channels, and what builds it."""
-    trained, spec = load(checkpoint, allow), warm_start.checkpoint_model(checkpoint)
+    trained = load(checkpoint, allow)
+    spec = warm_start.checkpoint_model(checkpoint, allow)
     if trained.context:
         raise InputError(
             f"{checkpoint}: is for movies, and {option('adapt', True)} learns from single pictures"

@@ -19,13 +19,24 @@ def source(init: str) -> Path:
     return PRETRAINED if init == "pretrained" else Path(init)
 
 
-def checkpoint_model(path: str | Path) -> dict[str, Any]:
+def checkpoint_model(path: str | Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     """Return the `model` group of the configuration that a checkpoint was trained with.
 
+    Args:
+        path: a run folder or a checkpoint.
+        allow: names of modules beside networks whose classes may be built.
+
     Raises:
-        InputError: there is no such checkpoint, or it does not name its network.
+        InputError: there is no such checkpoint, it does not name its network, or that is of a
+            module that is not allowed: to build it could do anything.
     """
-    return dict(read_info(path).model)
+    model = dict(read_info(path).model)
+    module = str(model["_target_"]).rpartition(".")[0]
+    if module not in ("n2n_lightning.networks", *allow):
+        raise InputError(
+            f"{path}: its network is from {module}; init= takes networks of this package"
+        )
+    return model
 
 
 def options(model: dict[str, Any]) -> set[str]:
