@@ -136,7 +136,7 @@ def test_a_sweep_and_what_it_gives(tmp_path):
 
     # The same seed gives the same result as a run of its own: nothing leaks from job to job in one
     # process.
-    words = best["command"].split()[3:]
+    words = best["command"].split()[2:]
     assert run(*words, "hydra.run.dir=alone", cwd=tmp_path)[0] == 0
     alone = json.loads((tmp_path / "alone" / "result.json").read_text())
     assert alone["val_psnr"] == best["val_psnr"]
