@@ -439,7 +439,16 @@ def _file_denoiser(
         series = series_of(jobs, model.context)
     certify = _certify_options(args) if args.certify else None
     return FileDenoiser(
-        model, options, asked, progress, series, defects, args.bad_pixels, axes_notes, certify
+        model,
+        options,
+        asked,
+        progress,
+        series,
+        defects,
+        args.bad_pixels,
+        axes_notes,
+        certify,
+        args.overwrite,
     )
 
 

@@ -185,9 +185,7 @@ def replacing(path: Path, keep: Path | None = None, folder: bool = False) -> Ite
         if folder:
             _move_folder(temporary, path)
             return
-        with temporary.open("rb+") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        _finish(temporary)
         if keep and path.exists():
             _rename(path, keep)
         _rename(temporary, path)
@@ -224,6 +222,28 @@ def remove_temporaries(path: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
+
+
+def move(temporary: Path, path: Path, folder: bool = False) -> None:
+    """Give a finished file its name, in place of the one that has it.
+
+    Args:
+        temporary: the file, in the same folder.
+        path: its name.
+        folder: it is a folder.
+    """
+    if folder:
+        _move_folder(temporary, path)
+        return
+    _finish(temporary)
+    _rename(temporary, path)
+
+
+def _finish(temporary: Path) -> None:
+    """Write a file to the disk, and let it be read as any new file."""
+    with temporary.open("rb+") as file:  # Windows flushes only what may be written
+        os.fsync(file.fileno())
+    temporary.chmod(0o666 & ~_umask())
 
 
 def _temporary(path: Path, folder: bool) -> Path:

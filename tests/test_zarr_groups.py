@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import zarr
+from skimage.transform import downscale_local_mean
 
 from n2n_lightning.data import SingleImages
 from n2n_lightning.data.reading_files import read_array
@@ -42,11 +43,54 @@ def stores(tmp_path):
 
 def denoised(source: str, out):
     """A store like another one, its values halved."""
-    picture = opened(source)
+    return denoised_with(source, out, opened(source).values[0].array // 2)
+
+
+def denoised_with(source: str, out, values):
+    """A store like another one, with other values."""
     out.mkdir()
-    with picture.written(out) as (result,):
-        result[...] = picture.values[0].array // 2
+    with opened(source).written(out) as (result,):
+        result[...] = values
     return zarr.open_group(out, mode="r")
+
+
+def assert_reduced(group):
+    """The smaller resolution is that of another library, of the values of the result."""
+    full = group["0"][...].astype(np.float64)
+    means = downscale_local_mean(full, (1,) * (len(full.shape) - 2) + (2, 2))
+    assert np.array_equal(group["1"][...], np.rint(means))
+
+
+def test_resolutions_of_no_whole_factor_are_left_out(tmp_path):
+    store = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    image(store, "zyx", (3, 32, 40))
+    del store["1"]
+    store.create_array("1", data=np.zeros((3, 20, 30), np.uint16))
+    picture = opened(tmp_path / "a.zarr")
+    assert picture.note == "without 1 smaller resolution, of no whole factor"
+    group = denoised(str(tmp_path / "a.zarr"), tmp_path / "out.zarr")
+    assert sorted(group.array_keys()) == ["0"]
+    assert [level["path"] for level in group.attrs["multiscales"][0]["datasets"]] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("nearest", [[1, 9], [4, 5]]), ("mean", [[4, 10], [5, 5]])]
+)
+def test_resolutions_are_reduced_as_the_metadata_says(kind, expected, tmp_path):
+    """The last rows and columns are fewer: their own mean counts."""
+    store = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    values = np.array([[1, 3, 9], [5, 7, 11], [4, 6, 5]], np.uint16)
+    store.create_array("0", data=values)
+    store.create_array("1", data=np.zeros((2, 2), np.uint16))
+    datasets = [
+        {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": [2.0**k] * 2}]}
+        for k in (0, 1)
+    ]
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    image_group = {"axes": axes, "datasets": datasets, "type": kind}
+    store.attrs["ome"] = {"version": "0.5", "multiscales": [image_group]}
+    group = denoised_with(str(tmp_path / "a.zarr"), tmp_path / "out.zarr", values)
+    assert group["1"][...].tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["", ":0", ":/0/", ":0/0"])
@@ -56,11 +100,13 @@ def test_the_image_of_a_conversion_is_found_and_its_metadata_kept(name, tmp_path
     picture = opened(source)
     (values,) = picture.values
     assert (values.axes, values.shape, values.spacing) == ("CDHW", (2, 3, 32, 40), (1.0, 0.5, 0.5))
-    assert picture.note == "without its smaller resolutions"
+    assert picture.note == ""
     group = denoised(source, tmp_path / "out.zarr")
-    assert sorted(group["0"].array_keys()) == ["0"]
-    assert [level["path"] for level in group["0"].attrs["multiscales"][0]["datasets"]] == ["0"]
+    assert sorted(group["0"].array_keys()) == ["0", "1"]
+    source_group = zarr.open_group(tmp_path / "converted.zarr", mode="r")
+    assert dict(group["0"].attrs) == dict(source_group["0"].attrs)
     assert np.array_equal(group["0/0"][...].reshape(values.shape), values.array // 2)
+    assert_reduced(group["0"])
     assert (tmp_path / "out.zarr/OME/METADATA.ome.xml").read_text() == "<OME/>"
     assert read_array(source, dims=3)[0].shape == (1, 2, 3, 32, 40)
 
@@ -78,11 +124,11 @@ def test_fields_of_a_plate_go_by_their_names(tmp_path):
         opened(f"{place}:B/1")
     group = denoised(f"{place}:A/1/1", tmp_path / "out.zarr")
     assert sorted(group["A/1/0"].array_keys()) == ["0", "1"]  # the other field is whole
-    assert sorted(group["A/1/1"].array_keys()) == ["0"]
+    assert sorted(group["A/1/1"].array_keys()) == ["0", "1"]
+    assert_reduced(group["A/1/1"])
     source = zarr.open_group(place, mode="r")
     assert np.array_equal(group["A/1/0/0"][...], source["A/1/0/0"][...])
     assert np.array_equal(group["A/1/1/0"][...], source["A/1/1/0"][...] // 2)
-    assert not (tmp_path / "out.zarr/A/1/1/1").exists()
 
 
 def test_a_smaller_resolution_is_read_but_not_written_beside_a_denoised_one(tmp_path):
@@ -141,7 +187,10 @@ def test_dimensions_go_by_their_names(version, tmp_path):
 def test_consolidated_metadata_does_not_tell_of_what_was_left_out(tmp_path):
     for version in (2, 3):
         store = zarr.open_group(tmp_path / f"{version}.zarr", mode="w", zarr_format=version)
-        image(store.create_group("a"))
+        group = store.create_group("a")
+        image(group)
+        del group["1"]
+        group.create_array("1", data=np.zeros((1, 2, 3, 20, 30), np.uint16))  # no whole factor
         zarr.consolidate_metadata(str(tmp_path / f"{version}.zarr"))
         group = denoised(f"{tmp_path / f'{version}.zarr'}:a", tmp_path / f"out{version}.zarr")
         assert group.metadata.consolidated_metadata is not None

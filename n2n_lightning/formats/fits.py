@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from astropy.io import fits
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import fits_planes
 from n2n_lightning.formats.fits_planes import Plane
-from n2n_lightning.formats.picture import MOSAICS, Picture, Values
+from n2n_lightning.formats.picture import MOSAICS, Packed, Picture, Values
 from n2n_lightning.formats.raw_array import RawArray, flush
+from n2n_lightning.formats.regions import MappedRegions, Region, StoredLayout
 
 # Types that FITS stores with an offset (BZERO): stored type, offset, type of the values.
 UNSIGNED = {
@@ -95,16 +97,17 @@ class Fits(Picture):
         if "BLANK" in header and dtype.kind != "f":
             nodata_values = (float(header["BLANK"]),)
         shift, unsigned = UNSIGNED.get(dtype.name, (0, ""))
+        stored: np.ndarray | Packed = array
         if shift and scale == 1 and zero == shift:
-            shifted = array.astype(np.int64) + shift
-            array = shifted.astype(unsigned)
+            kind = np.dtype(unsigned)
+            stored = Packed(shape, kind, partial(_unsigned, array, kind, shift))
             nodata_values = tuple(value + shift for value in nodata_values)
             zero = 0
         else:
             shift = 0
         self.images.append(StoredImage(place, shift))
         axes = "NHW" if len(shape) == 3 else "HW"
-        values = Values(array, axes, colour=False, full=full)
+        values = Values(stored, axes, colour=False, full=full)
         values.nodata_values = nodata_values
         values.unit = (float(scale), float(zero))
         values.assumed = len(shape) == 3
@@ -152,6 +155,32 @@ class Fits(Picture):
             self._remark(
                 f"{flagged:,} flagged pixels ({share:.1%}) left as they are, as missing ones"
             )
+
+    def regions(self) -> MappedRegions | None:
+        """Return the array as what is read and written region by region; None if there are more."""
+        if len(self.images) != 1:
+            return None
+        (image,) = self.images
+        (values,) = self.values
+        stored = image.place.read(self.path)
+        regions = MappedRegions(self.path, stored, self._layout, self._finish)
+        if image.shift:
+            return ShiftedRegions(regions, values.dtype, image.shift)
+        return regions
+
+    def _layout(self, dtype: np.dtype) -> StoredLayout | None:
+        """Return what a file with values of a type looks like; None for another type."""
+        (image,) = self.images
+        (values,) = self.values
+        if dtype.name != values.dtype.name:
+            return None
+        return StoredLayout(image.place, None, image.place.end)
+
+    def _finish(self, path: Path) -> None:
+        """Fill the last block, as the standard asks, and compute checksums."""
+        with path.open("ab") as file:
+            file.write(bytes(-file.tell() % BLOCK_BYTES))
+        self._renew_checksums(path)
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)
@@ -220,6 +249,49 @@ def _open_fits(path: Path) -> Iterator[Any]:
         options = {"memmap": True, "do_not_scale_image_data": True, "lazy_load_hdus": False}
         with fits.open(path, **options) as file:
             yield file
+
+
+def _unsigned(stored: np.ndarray, dtype: np.dtype, shift: int) -> np.ndarray:
+    """Return integers that are stored with an offset."""
+    shifted = stored.astype(np.int64) + shift
+    values: np.ndarray = shifted.astype(dtype)
+    return values
+
+
+class ShiftedRegions(MappedRegions):
+    """Unsigned integers of a file, which stores them with an offset.
+
+    Args:
+        regions: the stored integers.
+        dtype: unsigned.
+        shift: value - stored value.
+    """
+
+    def __init__(self, regions: MappedRegions, dtype: np.dtype, shift: int) -> None:
+        super().__init__(regions.path, regions.source, regions.layout, regions.finish)
+        self.dtype = dtype
+        self.shift = shift
+
+    def read(self, region: Region) -> np.ndarray:
+        """Return the values of a region."""
+        return _unsigned(super().read(region), self.dtype, self.shift)
+
+    @contextmanager
+    def writer(self, path: Path, dtype: np.dtype) -> Iterator["_ShiftedSink"]:
+        """Map the values of a result; they are on the disk when the block ends."""
+        with super().writer(path, dtype) as stored:
+            yield _ShiftedSink(stored, self.shift)
+
+
+class _ShiftedSink:
+    """Stored integers that take unsigned ones."""
+
+    def __init__(self, stored: Any, shift: int) -> None:
+        self._stored = stored
+        self._shift = shift
+
+    def __setitem__(self, region: Region, values: np.ndarray) -> None:
+        self._stored[region] = values.astype(np.int64) - self._shift
 
 
 def _data_offset(hdu: Any) -> int:

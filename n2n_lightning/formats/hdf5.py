@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -22,6 +23,7 @@ from n2n_lightning.formats.hdf5_links import (
 )
 from n2n_lightning.formats.picture import Packed, Picture, Values, chosen, components
 from n2n_lightning.formats.raw_array import RawArray, flush
+from n2n_lightning.formats.regions import MappedRegions, Region, Regions, StoredLayout
 
 READ_AT_A_TIME = 2**26  # bytes
 LISTED_NAMES = 3  # names that a note lists
@@ -70,6 +72,19 @@ class Hdf5(Picture):
                 if self.inside:
                     self.place_in_file = place
         self.values = [Values(stored)]
+
+    def regions(self) -> Regions:
+        """Return the array as what is read and written region by region."""
+        (values,) = self.values
+        place = self.place_in_file
+        if place is None:
+            return Hdf5Regions(self, values.shape, values.dtype)
+
+        def layout(dtype: np.dtype) -> StoredLayout | None:
+            same = dtype.name == values.dtype.name
+            return StoredLayout(place, None, place.end) if same else None
+
+        return MappedRegions(self.path, values.array, layout, self._keep_targets)
 
     def _check_sources(self, dataset: h5py.Dataset, sources: list[Path]) -> None:
         """Report missing files of a virtual dataset, which HDF5 silently reads as fill values.
@@ -132,17 +147,21 @@ class Hdf5(Picture):
             in_place: into the old dataset; otherwise a new one takes its place.
         """
         with h5py.File(path, "r+") as file:
-            if in_place:
-                dataset = file[self.place]
-            else:
-                with h5py.File(self.path, "r") as original:
-                    dataset = own_dataset(file, original, self.place, path.parent, result.dtype)
+            # the place may be a link into another file, which must not be opened
+            own = None if in_place else self._own_dataset(file, path, result.dtype)
+            dataset = own or file[self.place]
             for rows in _row_slices(dataset):
                 dataset[rows] = result[rows]
+
+    def _own_dataset(self, file: h5py.File, path: Path, dtype: np.dtype) -> h5py.Dataset:
+        """Put a dataset of its own in the place of the array, into an open copy of the file."""
+        with h5py.File(self.path, "r") as original:
+            dataset = own_dataset(file, original, self.place, path.parent, dtype)
         if not self.inside:
             names = dict.fromkeys(source.name for source in self.sources)
             listed = ", ".join(names)
             self._remark(f"its {self.part} is a dataset of its own, no longer a view of {listed}")
+        return dataset
 
     def _keep_targets(self, path: Path) -> None:
         """Make links and views of a copy of the file lead to the files that they led to."""
@@ -169,6 +188,49 @@ class Hdf5(Picture):
             verb = "reads" if len(others) == 1 else "read"
             listed = some_of(sorted(others), LISTED_NAMES)
             self._remark(f"{listed} still {verb} the original files")
+
+
+class Hdf5Regions(Regions):
+    """An array that is stored in chunks, or is a view of others; one process writes the result.
+
+    Args:
+        picture: its file.
+        shape, dtype: of the array.
+    """
+
+    together: ClassVar[bool] = False
+
+    def __init__(self, picture: Hdf5, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.picture = picture
+        with h5py.File(picture.path, "r") as file:
+            chunks = file[picture.part].chunks
+        super().__init__(shape, dtype, chunks or [1] * len(shape))
+
+    def read(self, region: Region) -> np.ndarray:
+        """Return the values of a region, unpacked."""
+        with h5py.File(self.picture.path, "r") as file:
+            values: np.ndarray = with_external_files(file[self.picture.part])[region]
+        return values
+
+    def holds(self, dtype: np.dtype) -> bool:
+        """Return True: the dataset is made anew for another type."""
+        return True
+
+    def create(self, path: Path, dtype: np.dtype) -> None:
+        """Copy the file."""
+        picture = self.picture
+        shutil.copyfile(picture.path, path)
+        picture._keep_targets(path)
+        if picture.inside and dtype.name == self.dtype.name:
+            return
+        with h5py.File(path, "r+") as file:
+            picture._own_dataset(file, path, dtype)
+
+    @contextmanager
+    def writer(self, path: Path, dtype: np.dtype) -> Iterator[h5py.Dataset]:
+        """Open the dataset of a result."""
+        with h5py.File(path, "r+") as file:
+            yield file[self.picture.place]
 
 
 @dataclass

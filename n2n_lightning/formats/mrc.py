@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import Picture, Values
 from n2n_lightning.formats.raw_array import RawArray, flush
+from n2n_lightning.formats.regions import MappedRegions, StoredLayout
 
 HEADER_TYPE = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
 HEADER_BYTES = 1024
@@ -107,6 +108,32 @@ class Mrc(Picture):
         if "D" in letters:
             values.spacing = header.voxel_size()
         self.values = [values]
+
+    def regions(self) -> MappedRegions:
+        """Return the array as what is read and written region by region."""
+        return MappedRegions(self.path, self.values[0].array, self._layout, self._finish)
+
+    def _layout(self, dtype: np.dtype) -> StoredLayout:
+        """Return what a file with values of a type looks like."""
+        fields = self.header.fields.copy()
+        stored = self.place.dtype
+        if dtype.name != stored.name:
+            fields["mode"] = FLOAT32_MODE
+            stored = np.dtype(f"{self.header.order}f4")
+        with self.path.open("rb") as file:
+            file.seek(HEADER_BYTES)
+            extended_header = file.read(int(fields["nsymbt"]))
+        place = replace(self.place, dtype=stored)
+        return StoredLayout(place, fields.tobytes() + extended_header, self.place.end)
+
+    def _finish(self, path: Path) -> None:
+        """Renew the statistics in the header."""
+        header = read_header(path)
+        fields = header.fields.copy()
+        place = RawArray(header.dtype, header.offset, self.place.shape)
+        _renew_statistics(fields, place.read(path))
+        with path.open("r+b") as file:
+            file.write(fields.tobytes())
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         shutil.copyfile(self.path, path)

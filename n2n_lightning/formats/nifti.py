@@ -5,6 +5,7 @@ import math
 import shutil
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from n2n_lightning.arrays.axes import squeezed
 from n2n_lightning.files import InputError, room
 from n2n_lightning.formats.picture import Packed, Picture, Values
 from n2n_lightning.formats.raw_array import RawArray, flush
+from n2n_lightning.formats.regions import MappedRegions, StoredLayout
 
 # Where a header of this size states the type and the bits of a voxel, two int16.
 TYPE_OFFSETS = {348: 70, 540: 12}
@@ -64,6 +66,22 @@ class Nifti(Picture):
                 values.spacing = (depth, height, width)
         self.values = [values]
 
+    def regions(self) -> MappedRegions | None:
+        """Return the array as what is read and written region by region; None if it is packed."""
+        if self.packed:
+            return None
+        return MappedRegions(self.path, self.values[0].array, self._layout)
+
+    def _layout(self, dtype: np.dtype) -> StoredLayout:
+        """Return what a file with values of a type looks like."""
+        stored = self.place.dtype
+        with self.path.open("rb") as file:
+            head = bytearray(file.read(self.place.offset))
+        if dtype.name != stored.name:
+            stored = _declare_float32(head)
+        place = replace(self.place, dtype=stored)
+        return StoredLayout(place, bytes(head), self.place.end)
+
     def _unpacked(self) -> np.ndarray:
         array = self._room()
         with gzip.open(self.path) as file:
@@ -102,29 +120,40 @@ class Nifti(Picture):
             shutil.copyfileobj(source, target)
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
-        """Write float32 values; the header changes its type alone.
-
-        scl_slope and scl_inter mean the same of floats.
-        """
+        """Write float32 values; the header changes its type alone."""
         opener: Any = gzip.open if self.packed else open
         with opener(self.path, "rb") as source:
             head = bytearray(source.read(self.place.offset))
             source.seek(self.place.end)
             tail = source.read()
-        order = "<"
-        header_size = int.from_bytes(head[:4], "little")
-        if header_size not in TYPE_OFFSETS:
-            order = ">"
-            header_size = int.from_bytes(head[:4], "big")
-        place = TYPE_OFFSETS[header_size]
-        struct.pack_into(f"{order}2h", head, place, FLOAT32_CODE, FLOAT32_BITS)
-        dtype = np.dtype(f"{order}f4")
+        dtype = _declare_float32(head)
         with opener(path, "wb") as target:
             target.write(head)
             for piece in _pieces(results[0]):
                 stored = piece.astype(dtype)
                 target.write(stored.tobytes())
             target.write(tail)
+
+
+def _declare_float32(head: bytearray) -> np.dtype:
+    """Change a header: its values will be float32.
+
+    scl_slope and scl_inter mean the same of floats.
+
+    Args:
+        head: the bytes before the values, changed in place.
+
+    Returns:
+        The type of the values, in the byte order of the file.
+    """
+    order = "<"
+    header_size = int.from_bytes(head[:4], "little")
+    if header_size not in TYPE_OFFSETS:
+        order = ">"
+        header_size = int.from_bytes(head[:4], "big")
+    place = TYPE_OFFSETS[header_size]
+    struct.pack_into(f"{order}2h", head, place, FLOAT32_CODE, FLOAT32_BITS)
+    return np.dtype(f"{order}f4")
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
 """NumPy's .npy files."""
 
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 from n2n_lightning.files import reserve
 from n2n_lightning.formats.picture import Picture, Values
 from n2n_lightning.formats.raw_array import RawArray, flush
+from n2n_lightning.formats.regions import MappedRegions, StoredLayout
 
 
 class Npy(Picture):
@@ -21,6 +23,25 @@ class Npy(Picture):
         order: Literal["C", "F"] = "F" if np.isfortran(header) else "C"
         place = RawArray(header.dtype, header.offset, header.shape, order)
         self.values = [Values(place.read(self.path))]
+
+    def regions(self) -> MappedRegions:
+        """Return the array as what is read and written region by region."""
+        return MappedRegions(self.path, self.values[0].array, self._layout)
+
+    def _layout(self, dtype: np.dtype) -> StoredLayout:
+        """Return what a file with values of a type looks like."""
+        array = self.values[0].array
+        fortran = np.isfortran(array)
+        content = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": fortran,
+            "shape": array.shape,
+        }
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, content)
+        head = header.getvalue()
+        place = RawArray(dtype, len(head), array.shape, "F" if fortran else "C")
+        return StoredLayout(place, head, self.path.stat().st_size)
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         array = self.values[0].array

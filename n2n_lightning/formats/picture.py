@@ -19,6 +19,7 @@ from n2n_lightning.arrays.axes import (
 from n2n_lightning.arrays.layout import Layout, words
 from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.files import InputError, option, room, some_of
+from n2n_lightning.formats.regions import Regions
 
 # Types of values that are trained on, scored and denoised, in every kind of file that can hold
 # them.
@@ -327,6 +328,10 @@ class Picture:
         if reason:
             line += f", {reason}"
         return ReadAs(axes, alpha, colour, f"{line}; {option('axes')} says otherwise")
+
+    def regions(self) -> Regions | None:
+        """Return the only array as what is read and written region by region; None: as a whole."""
+        return None
 
     @contextlib.contextmanager
     def written(

@@ -18,6 +18,7 @@ from n2n_lightning.arrays.axes import of_tiff
 from n2n_lightning.files import InputError, one_line
 from n2n_lightning.formats.picture import MOSAICS, Picture, Values
 from n2n_lightning.formats.raw_array import RawArray, flush
+from n2n_lightning.formats.regions import MappedRegions, StoredLayout
 
 # Numbers of tags.
 SUBFILE_TYPE = 254
@@ -185,6 +186,18 @@ class Tiff(Picture):
             if any(code in page.tags for code in EXIF_DIRECTORIES):
                 notes.append("without its EXIF directories")
         return notes
+
+    def regions(self) -> MappedRegions | None:
+        """Return the array as what is read and written region by region; None if it is packed."""
+        if not self.mapped or self.mask or len(self.places) != 1:
+            return None
+        return MappedRegions(self.path, self.values[0].array, self._layout)
+
+    def _layout(self, dtype: np.dtype) -> StoredLayout | None:
+        """Return what a file with values of a type looks like; None for another type."""
+        (place,) = self.places
+        same = dtype.name == place.dtype.name
+        return StoredLayout(place, None, place.end) if same else None
 
     def _begin(self, path: Path) -> list[np.ndarray]:
         if self.mask:

@@ -7,9 +7,8 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,9 @@ import zarr
 from n2n_lightning.arrays.axes import squeezed
 from n2n_lightning.files import InputError, copy_folder, room, some_of
 from n2n_lightning.formats.picture import Packed, Picture, Values
+from n2n_lightning.formats.regions import whole_pieces
+from n2n_lightning.formats.zarr_levels import Level, pieces_of, planned_levels, write_level
+from n2n_lightning.formats.zarr_regions import ZarrRegions
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 NGFF_LETTERS = {"t": "T", "c": "C", "z": "D", "y": "H", "x": "W"}  # axes of OME-Zarr
@@ -84,8 +86,8 @@ class Zarr(Picture):
     """One array of a store of version 2 or 3.
 
     It is the highest resolution of an image group (OME-Zarr), or a named array. It is unpacked
-    chunk by chunk, to the disk if it is large, and written in the same chunks. Everything else in
-    the store stays, except smaller resolutions of the same picture, which are left out.
+    chunk by chunk, to the disk if it is large, and written in the same chunks. Its smaller
+    resolutions are reduced from the result. Everything else in the store stays.
     """
 
     kind = "Zarr"
@@ -105,18 +107,23 @@ class Zarr(Picture):
             raise InputError(f"its {self.part} is no array")
         if array.dtype.kind not in "iuf":
             raise InputError(f"values of type {array.dtype} are no grey values")
-        if self.chosen.smaller:
-            self.note = "without its smaller resolutions"
+        self.levels = self._planned_levels(store)
+        left_out = len(self.chosen.smaller) - len(self.levels)
+        if left_out:
+            plural = "s" if left_out > 1 else ""
+            self.note = f"without {left_out} smaller resolution{plural}, of no whole factor"
         self.shape = array.shape
         shape = array.shape
         dimensions = self._dimensions(store, array)
         letters = dimensions.letters
+        self.kept = list(range(len(shape)))
         if letters is not None:
+            self.kept = [i for i, n in enumerate(shape) if letters[i] in "HW" or n > 1]
             letters, shape = squeezed(letters, shape)
 
         def unpacked() -> np.ndarray:
             values: np.ndarray = room(array.shape, array.dtype)
-            for region in _regions(array):
+            for region in whole_pieces(array.shape, pieces_of(array)):
                 values[region] = array[region]
             return values.reshape(shape)
 
@@ -138,6 +145,21 @@ class Zarr(Picture):
                 return dimensions
         return Dimensions(_letters_of_array(array))
 
+    def _planned_levels(self, store: Any) -> list[Level]:
+        """Return the smaller resolutions that the result has."""
+        group = self.chosen.group
+        if not self.chosen.smaller or group is None:
+            return []
+        scales = _multiscales(_item(store, group)) or {}
+        names = [self.chosen.name, *self.chosen.smaller]
+        return planned_levels(store, names, scales)
+
+    def regions(self) -> ZarrRegions | None:
+        """Return the array as what is read and written region by region."""
+        store: Any = zarr.open(self.path, mode="r")
+        array = _item(store, self.chosen.name)
+        return ZarrRegions(array, self.chosen.name, self.kept, self.levels, self._copy_as)
+
     def _refuse(self) -> None:
         if self.chosen.level:
             image = self.path.name
@@ -145,8 +167,7 @@ class Zarr(Picture):
                 image += f":{self.chosen.group}"
             raise InputError(
                 f"{self.part} is a smaller resolution of an image; name the image,"
-                f" {image}: it is denoised in full, and its smaller resolutions"
-                " are left out"
+                f" {image}: it is denoised in full, and its smaller resolutions follow"
             )
 
     def _save(self, path: Path, results: list[np.ndarray]) -> None:
@@ -154,43 +175,61 @@ class Zarr(Picture):
         self._fill(path, results[0])
 
     def _save_as(self, path: Path, results: list[np.ndarray]) -> None:
-        self._copy(path)
-        _declare_float32(path / self.chosen.name)
-        # consolidated metadata would repeat the old type of the array
-        (path / ".zmetadata").unlink(missing_ok=True)
-        _forget_consolidated(path / "zarr.json")
+        self._copy_as(path, results[0].dtype)
         self._fill(path, results[0])
 
+    def _copy_as(self, path: Path, dtype: np.dtype) -> None:
+        """Copy everything but the values, which will be of a type, see _copy."""
+        self._copy(path)
+        (values,) = self.values
+        if dtype == values.dtype:
+            return
+        for name in (self.chosen.name, *[level.name for level in self.levels]):
+            _declare_float32(path / name)
+        # consolidated metadata would repeat the old type of the arrays
+        for place in {self.chosen.group or "", ""}:
+            (path / place / ".zmetadata").unlink(missing_ok=True)
+            _forget_consolidated(path / place / "zarr.json")
+
     def _copy(self, path: Path) -> None:
-        """Copy everything but the values of the array and the smaller resolutions."""
-        own_folder = self.path / self.chosen.name
-        smaller = {self.path / name for name in self.chosen.smaller}
+        """Copy everything but the values of the array and of its smaller resolutions."""
+        arrays = {self.path / self.chosen.name}
+        arrays.update(self.path / level.name for level in self.levels)
+        missing = {self.path / name for name in self.chosen.smaller} - arrays
 
         def left_out(place: Path) -> bool:
-            if place.parent == own_folder:
+            if place.parent in arrays:
                 return place.name not in METADATA
-            return place in smaller
+            return place in missing
 
         dangling = copy_folder(self.path, path, left_out)
         if dangling:
             self._remark(f"without {dangling[0]}, a link to nothing")
+        if missing:
+            self._describe_levels(path)
+
+    def _describe_levels(self, path: Path) -> None:
+        """Take the resolutions that a copy lacks out of its metadata."""
+        store: Any = zarr.open(path, mode="r+", use_consolidated=False)
+        group = _item(store, self.chosen.group or "")
+        attributes = dict(group.attrs)
+        described = attributes.get("ome", attributes)
+        scales = described["multiscales"][0]
+        scales["datasets"] = scales["datasets"][: 1 + len(self.levels)]
+        group.attrs.update(attributes)
+        _consolidate(path, str(self.chosen.group))
 
     def _fill(self, path: Path, result: np.ndarray) -> None:
         """Write the values into the copy."""
         options: Any = {"use_consolidated": False} if self.part else {}
         store: Any = zarr.open(path, mode="r+", **options)
-        if self.chosen.smaller:
-            group = _item(store, self.chosen.group or "")
-            attributes = dict(group.attrs)
-            described = attributes.get("ome", attributes)
-            scales = described["multiscales"][0]
-            scales["datasets"] = scales["datasets"][:1]
-            group.attrs.update(attributes)
-            _consolidate(path, str(self.chosen.group))
         array = _item(store, self.chosen.name)
         values = result.reshape(self.shape)
-        for region in _regions(array):
+        for region in whole_pieces(array.shape, pieces_of(array)):
             array[region] = values[region]
+        for level in self.levels:
+            for region in whole_pieces(level.shape, level.pieces):
+                write_level(store, level, region)
 
 
 def _multiscales(group: Any) -> dict[str, Any] | None:
@@ -437,20 +476,6 @@ def _read_json(path: Path) -> Any:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
-
-
-def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
-    """Yield the places of an array's chunks, or of the shards that hold several of them."""
-    sides = array.shards or array.chunks
-    starts: list[range] = []
-    for length, side in zip(array.shape, sides, strict=True):
-        step = max(1, side)
-        starts.append(range(0, length, step))
-    for corner in product(*starts):
-        region: list[slice] = []
-        for start, side in zip(corner, sides, strict=True):
-            region.append(slice(start, start + side))
-        yield tuple(region)
 
 
 def _declare_float32(folder: Path) -> None:

@@ -312,6 +312,7 @@ class TrainedDenoiser(nn.Module):
                         advance(tiles // len(pages.places))
                     continue
                 page.outliers = search.at(place)
+                page.usual_residuals = noisy.usual_residuals
                 if near or self.context:
                     around = self._surroundings(movie, page, place, search, near)
                     page.near = self._moved_onto(movie, place, around, positions)
@@ -389,13 +390,16 @@ class TrainedDenoiser(nn.Module):
             )
         together = self.takes_together(noisy, colours)
         device = next(self.parameters()).device
-        pages = PageStack(source, sink, masks, self.dims, colours, noisy.nodata_values, device)
+        declared = noisy.nodata_values
+        pages = PageStack(source, sink, masks, self.dims, colours, declared, device, noisy.part)
+        if noisy.limits is not None:
+            pages.limits = noisy.limits
+            pages.together = together
+            return pages
         fixed = self.range_in(noisy.unit)
         if scale is not None:
             fixed = (black, scale - black)
         pages.judge(fixed, together, self.equivariant)
-        if noisy.limits is not None:
-            pages.limits = noisy.limits
         return pages
 
     def colours_of(self, noisy: NoisyArray, channels: int) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from n2n_lightning.data.file_matching import matched
 from n2n_lightning.files import InputError, option, replacing
 from n2n_lightning.formats import ending, stem
 from n2n_lightning.inference.error_maps import ErrorMap
@@ -73,6 +72,9 @@ def second_captures(pictures: Sequence[str], second: Path, jobs: Sequence[Job]) 
     Raises:
         InputError: a picture has none.
     """
+    # here: n2n_lightning.data takes seconds and 150 MB, with what training needs
+    from n2n_lightning.data.file_matching import matched
+
     if len(pictures) > 1:
         raise InputError("second", second, f"goes with one file or folder, not {len(pictures)}")
     if not second.exists():

@@ -35,6 +35,7 @@ from n2n_lightning.inference.movie_frames import Series, movies_of_picture
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_files import DetectorDefects, page_shape, write_map
 from n2n_lightning.inference.plan import Job, refuse_inputs
+from n2n_lightning.inference.streaming import StreamedFile, regions_of
 from n2n_lightning.inference.unbiasing import (
     CapturePair,
     denoise_unbiased,
@@ -116,6 +117,7 @@ class FileDenoiser:
         mask: the file of --bad-pixels, which no result may replace.
         axes_notes: prints how arrays are read.
         certify: options of certificates; None: none are written.
+        overwrite: results that other processes began are begun anew.
     """
 
     model: TrainedDenoiser
@@ -127,6 +129,7 @@ class FileDenoiser:
     mask: Path | None = None
     axes_notes: AxesNotes = field(default_factory=AxesNotes)
     certify: CertifyOptions | None = None
+    overwrite: bool = False
 
     def denoise(self, job: Job, second: Picture | None = None) -> DenoisedFile:
         """Denoise one file.
@@ -152,6 +155,9 @@ class FileDenoiser:
         done = DenoisedFile(target, [], OutlierCounts(), [], 0.0, [])
         with _explained_errors(source, target):
             readings = [picture.read_as(values, self.asked) for values in picture.values]
+            streamed = self._stream(job, picture, readings, second)
+            if streamed is not None:
+                return streamed
             lines: list[str] = []
             copied = copied_ones(picture, readings, self.options, lines)
             if all(copied) and copy_file(picture, target):
@@ -174,16 +180,60 @@ class FileDenoiser:
                     lines += series.lines()
                 if dead:
                     done.notes.append(f"left as it was: {dead}")
-            if self.options.outlier_map:
-                write_map(target, done.marks)
-            if self.options.errors:
-                write_errors(target, done.errors)
-            if done.certificate.pages:
-                done.certificate.source = source.name
-                done.certificate.write(target)
+            self._write_maps(source, done)
         done.lines = lines
         done.voxels = sum(math.prod(values.shape) for values in picture.values)
         done.seconds = time.perf_counter() - started
+        return done
+
+    def _write_maps(self, source: Path, done: DenoisedFile) -> None:
+        """Write what was asked for beside a result."""
+        if self.options.outlier_map:
+            write_map(done.target, done.marks)
+        if self.options.errors:
+            write_errors(done.target, done.errors)
+        if done.certificate.pages:
+            done.certificate.source = source.name
+            done.certificate.write(done.target)
+
+    def _stream(
+        self, job: Job, picture: Picture, readings: Sequence[ReadAs], second: Picture | None
+    ) -> DenoisedFile | None:
+        """Denoise a large array block by block; None where it has to be done as a whole."""
+        with_others = second is not None or job.source.parent in self.series
+        if with_others or self.certify is not None:
+            return None
+        regions = regions_of(picture, readings, self.model, self.options)
+        if regions is None:
+            return None
+        started = time.perf_counter()
+        (reading,) = readings
+        self.axes_notes.print(job.source, reading.line)
+        defects = None
+        if self.defects is not None:
+            pages = page_shape(regions.shape, reading.axes)
+            defects = self.defects.of(job.source, pages)
+        task = self.progress.add_task(job.source.name, total=1.0)
+        file = StreamedFile(
+            self.model,
+            self.options,
+            picture,
+            reading,
+            regions,
+            job.target,
+            defects,
+            lambda share: self.progress.advance(task, share),
+        )
+        try:
+            streamed = file.run(self.overwrite)
+        finally:
+            self.progress.remove_task(task)
+        if streamed is None:
+            return None
+        notes = [streamed.note]
+        seconds = time.perf_counter() - started
+        done = DenoisedFile(job.target, notes, streamed.counts, [], seconds, streamed.lines)
+        done.voxels = math.prod(regions.shape)
         return done
 
     def _arrays(

@@ -80,6 +80,8 @@ class NoisyArray:
         mosaic: a frame of a colour camera before demosaicking; its four planes are denoised apart,
             without `defects` and `movie`.
         limits: the scaling between stored values and those of the network; None: judged.
+        part: its pages are parts of larger ones, whose margins are among `nodata_values`.
+        usual_residuals: of these larger pages, see `Page`.
     """
 
     array: np.ndarray
@@ -96,6 +98,8 @@ class NoisyArray:
     movie: "MovieFrames | None" = None
     mosaic: bool = False
     limits: IntensityScaling | None = None
+    part: bool = False
+    usual_residuals: Sequence[Any] | None = None
 
     @classmethod
     def of(cls, values: Values, reading: ReadAs, near: Sequence[np.ndarray] = ()) -> "NoisyArray":

@@ -1,6 +1,7 @@
 """Pages of pictures, and volumes, on the way to a network and back."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,8 @@ class Page:
         nodata_values: stored values that mark missing pixels.
         outliers: pixels that the network sees inpainted.
         near: pages that the network sees in place of this one; None: this one.
+        usual_residuals: texture.UsualResidual of each channel, or of all together; None: they are
+            measured on the page.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class Page:
         self.nodata_values: tuple[float, ...] = ()
         self.outliers = PageOutliers.none(len(source.shape))
         self.near: list[PageInput] | None = None
+        self.usual_residuals: Sequence[Any] | None = None
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -353,6 +357,7 @@ class PageStack:
         colours: channels that are denoised; the others are transparency.
         nodata_values: stored values that mean that a pixel is missing.
         device: that of the network.
+        part: the pages are parts of larger ones: they are not searched for margins.
     """
 
     def __init__(
@@ -364,6 +369,7 @@ class PageStack:
         colours: int,
         nodata_values: tuple[float, ...],
         device: torch.device,
+        part: bool = False,
     ) -> None:
         self.source = source
         self.sink = sink
@@ -374,12 +380,12 @@ class PageStack:
         self.device = device
         self.stacked, self.size, _ = of_pages(source.shape, dims)
         self.places = list(np.ndindex(*self.stacked))
+        self.part = part
         self._gaps: dict[tuple[int, ...], tuple[float, ...]] = {}
         for number in (0, len(self.places) // 2, -1):
             place = self.places[number]
             if place not in self._gaps:
-                page = source[place][..., :colours]
-                self._gaps[place] = gaps(page, nodata_values)
+                self._gaps[place] = self._gaps_of(place)
         self.limits: IntensityScaling | None = None
         self.together = False  # all channels go through the network at once, see `judge`
 
@@ -417,6 +423,12 @@ class PageStack:
         )
         nodata_values = self._gaps.get(place)
         if nodata_values is None:
-            nodata_values = gaps(page.source[..., : self.colours], self.nodata_values)
+            nodata_values = self._gaps_of(place)
         page.nodata_values = nodata_values
         return page
+
+    def _gaps_of(self, place: tuple[int, ...]) -> tuple[float, ...]:
+        """Return the values that mark missing pixels in a page."""
+        if self.part:
+            return self.nodata_values
+        return gaps(self.source[place][..., : self.colours], self.nodata_values)

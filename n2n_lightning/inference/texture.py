@@ -9,6 +9,9 @@ variance N, and the rest of it is independent of the noise, the mean squared err
 noisy picture. So s = min(1, 2 N / E), which is below 1 where most of the residual is picture.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 
 from n2n_lightning.arrays.axes import along
@@ -32,12 +35,96 @@ PEAK = 5.0
 NEAR, LOW = 0.1, 25
 
 
+@dataclass(frozen=True)
+class UsualResidual:
+    """The usual mean square of the residual at each brightness, in network units.
+
+    It is the largest of three estimates, which texture has to exceed: a line, the median of all
+    blocks, and a percentile of the blocks next in brightness.
+
+    Attributes:
+        light: brightness of some blocks, ascending, (n,).
+        percentile: of the mean squares of the blocks next to each in brightness, (n,).
+        base, slope: the line.
+        median: of all blocks.
+        contrast: range of the brightness of all blocks.
+    """
+
+    light: np.ndarray
+    percentile: np.ndarray
+    base: float
+    slope: float
+    median: float
+    contrast: float
+
+    @classmethod
+    def of(cls, light: np.ndarray, square: np.ndarray) -> "UsualResidual":
+        """Measure it on blocks.
+
+        Args:
+            light: their brightness, (n,).
+            square: mean square of the residual of each, (n,).
+
+        Returns:
+            The facts.
+        """
+        from scipy.ndimage import percentile_filter
+
+        shuffled = np.random.default_rng(0).permutation(len(square))
+        drawn = shuffled[:MAX_BLOCKS]
+        order = np.argsort(light[drawn], kind="stable")
+        by_light = drawn[order]
+        sorted_light = light[by_light]
+        sorted_square = square[by_light]
+        base, slope = robust_noise_line(sorted_light, sorted_square)
+        neighbours = max(1, round(NEAR * len(by_light)))
+        percentile = percentile_filter(sorted_square, LOW, neighbours)
+        low, high = np.quantile(light, (0.02, 0.98))
+        contrast = max(high - low, 1e-12)
+        return cls(sorted_light, percentile, base, slope, np.median(square), contrast)
+
+    def at(self, light: np.ndarray) -> np.ndarray:
+        """Return the usual mean square at some brightness, in its shape."""
+        of_line = self.base + self.slope * light
+        of_neighbours = np.interp(light, self.light, self.percentile)
+        usual = np.maximum(of_line, self.median)
+        return np.maximum(usual, of_neighbours)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def usual_residuals(pages: Iterable[Page], together: bool) -> list[UsualResidual | None]:
+    """Measure the usual residual on pages (H, W, C) that were denoised without texture.
+
+    Args:
+        pages: source and result of each.
+        together: the channels are colours and judged together, otherwise each by itself.
+
+    Returns:
+        Of each channel, or of all; None where too few blocks are known.
+    """
+    measured = []
+    for page in pages:
+        before, after = page.both(slice(0, page.size[0]))
+        blocks = _measured(before, after, together)
+        measured.append(blocks.reshape(*blocks.shape[:2], -1))
+    facts: list[UsualResidual | None] = []
+    for removed, left, bright in np.concatenate(measured, axis=2).swapaxes(0, 1):
+        known = _known_blocks(removed, left, bright)
+        if known.sum() < FEWEST:
+            facts.append(None)
+            continue
+        light = bright[known].astype(np.float64)
+        facts.append(UsualResidual.of(light, removed[known].astype(np.float64)))
+    return facts
+
+
 @np.errstate(over="ignore", invalid="ignore")  # of huge values: of their blocks nothing is known
 def put_back(page: Page, together: bool) -> None:
     """Put texture back into the result of a page (H, W, C), in place.
 
     Args:
-        page: source and result; pages of fewer than FEWEST blocks are left.
+        page: source and result; pages of fewer than FEWEST blocks are left. What is usual is
+            measured on the page, where it does not say it.
         together: the channels are colours and judged together, otherwise each by itself.
     """
     height, width = page.sink.shape[:2]
@@ -52,8 +139,9 @@ def put_back(page: Page, together: bool) -> None:
     of_page = np.concatenate(measured, axis=2)
     removed = of_page[0]
     of_channels = []
-    for blocks in of_page.swapaxes(0, 1):
-        of_channels.append(_share_removed(*blocks))
+    for channel, blocks in enumerate(of_page.swapaxes(0, 1)):
+        usual = page.usual_residuals[channel] if page.usual_residuals else None
+        of_channels.append(_share_removed(*blocks, usual))
     shares = np.stack(of_channels)
     if shares.min() == 1:
         return
@@ -111,49 +199,40 @@ def _blocks(values: np.ndarray) -> np.ndarray:
     return blocks.reshape(*blocks.shape[:3], BLOCK_SIDE * BLOCK_SIDE)
 
 
-def _share_removed(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
-    """Return the share of the residual to remove from each block, (h, w): 1 where it is noise."""
-    share = np.ones(removed.shape)
-    # not beside missing pixels, or in graphics
-    known = np.isfinite(removed + left + bright)
+def _known_blocks(removed: np.ndarray, left: np.ndarray, bright: np.ndarray) -> np.ndarray:
+    """Return the blocks that say something: none beside missing pixels, or in graphics."""
+    known: np.ndarray = np.isfinite(removed + left + bright)
     known &= removed > TINY
-    if known.sum() < FEWEST:
+    return known
+
+
+def _share_removed(
+    removed: np.ndarray,
+    left: np.ndarray,
+    bright: np.ndarray,
+    usual: UsualResidual | None,
+) -> np.ndarray:
+    """Return the share of the residual to remove from each block, (h, w): 1 where it is noise.
+
+    Args:
+        removed, left, bright: see _measured, (h, w) each.
+        usual: None: measured on the blocks.
+    """
+    share = np.ones(removed.shape)
+    known = _known_blocks(removed, left, bright)
+    if not known.any() or (usual is None and known.sum() < FEWEST):
         return share
     square = removed[known].astype(np.float64)
     light = bright[known].astype(np.float64)
-    usual = _usual_noise(light, square)
+    if usual is None:
+        usual = UsualResidual.of(light, square)
     texture = _rising(left[known] / square, *SURFACE)
-    low, high = np.quantile(light, (0.02, 0.98))
-    contrast = max(high - low, 1e-12)
-    strength = np.sqrt(square) / contrast
+    strength = np.sqrt(square) / usual.contrast
     weak = 1 - _rising(strength, *STRONG)
-    noise = np.minimum(1, 2 * usual / square)
+    noise = np.minimum(1, 2 * usual.at(light) / square)
     restored = 1 - noise
     share[known] -= texture * weak * restored
     return share
-
-
-def _usual_noise(light: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """Return the usual mean square of the residual at the brightness of each block, (n,).
-
-    It is the largest of three estimates, which texture has to exceed: a line, the median of all
-    blocks, and a percentile of the blocks next in brightness.
-    """
-    from scipy.ndimage import percentile_filter
-
-    shuffled = np.random.default_rng(0).permutation(len(square))
-    drawn = shuffled[:MAX_BLOCKS]
-    order = np.argsort(light[drawn], kind="stable")
-    by_light = drawn[order]
-    sorted_light = light[by_light]
-    sorted_square = square[by_light]
-    base, slope = robust_noise_line(sorted_light, sorted_square)
-    neighbours = max(1, round(NEAR * len(by_light)))
-    percentile = percentile_filter(sorted_square, LOW, neighbours)
-    of_line = base + slope * light
-    of_neighbours = np.interp(light, sorted_light, percentile)
-    usual = np.maximum(of_line, np.median(square))
-    return np.maximum(usual, of_neighbours)
 
 
 def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
