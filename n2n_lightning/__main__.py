@@ -33,6 +33,8 @@ def main() -> None:
 
         complete(COMMANDS)
     words = sys.argv[1:]
+    if words[:1] == ["best"]:
+        words = ["denoise", "--best", *words[1:]]
     if words and words[0] in COMMANDS:
         sys.argv[1:] = words[1:]
         module = f"n2n_lightning.{COMMANDS[words[0]]}"
@@ -42,7 +44,7 @@ def main() -> None:
         print(f"n2n_lightning {__version__}")
         return
     if words and words[0] not in ("-h", "--help"):
-        choices = ", ".join(COMMANDS)
+        choices = ", ".join([*COMMANDS, "best"])
         print(f"error: {words[0]}: no such command; there are {choices}", file=sys.stderr)
         sys.exit(2)
     for module in COMMANDS.values():
@@ -53,6 +55,8 @@ def main() -> None:
         purpose, _, usage = summary.partition(": ")
         usage = usage.strip("`. ").replace("`", "")
         print(f"{purpose}:\n    {usage}")
+    print("Denoise pictures by the method that suits them best, the same as denoise --best:")
+    print("    n2n best PICTURES... -o OUT --minutes 30")
     print("--help after a command says more; python -m n2n_lightning COMMAND is the same")
 
 

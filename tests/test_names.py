@@ -56,7 +56,14 @@ def test_the_console_script_runs_commands_in_processes_of_their_own_name(tmp_pat
 def test_the_console_script_refuses_what_is_no_command(tmp_path):
     done = n2n("denoize", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f"error: denoize: no such command; there are {', '.join(COMMANDS)}\n"
+    assert (
+        done.stderr == f"error: denoize: no such command; there are {', '.join(COMMANDS)}, best\n"
+    )
+
+
+def test_best_is_denoise_with_an_option(tmp_path):
+    done = n2n("best", "no.tif", "-o", "out", "--minutes", "-1", cwd=tmp_path)
+    assert done.stderr == "error: --minutes -1: must be larger than 0\n"
 
 
 @pytest.mark.parametrize("words", [(), ("--help",)], ids=" ".join)

@@ -33,7 +33,7 @@ def test_the_package_lists_its_commands_and_train_its_options(tmp_path):
     }
     assert commands - {"__main__"} <= set(COMMANDS)
     summaries = re.findall(r"^    n2n (\w+)", shown, re.MULTILINE)
-    assert summaries == list(COMMANDS)
+    assert summaries == [*COMMANDS, "best"]
     module[2] += ".train"
     shown = subprocess.run(
         [*module, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -80,9 +80,9 @@ def test_documentation_names_what_exists(page):
     for module in re.findall(r"python -m n2n_lightning\.(\w+)", text):
         assert (ROOT / "n2n_lightning" / f"{module}.py").exists(), module
     for name in re.findall(r"^(?:`|\$ |    )?n2n (\w+)", text, re.MULTILINE):
-        assert name in COMMANDS, name
+        assert name in (*COMMANDS, "best"), name
     for name in re.findall(r"`n2n (\w+)", text):
-        assert name in COMMANDS, name
+        assert name in (*COMMANDS, "best"), name
     for path in re.findall(r"\b(?:n2n_lightning|benchmarks|conf|tests)/[a-z0-9_/]+\.\w+", text):
         assert (ROOT / path).exists(), path
     for name in set(re.findall(r"\bn2n_lightning(?:\.\w+)+", re.sub(r"python -m \S+", "", text))):
