@@ -282,7 +282,8 @@ def _recalibrated(
 
     Weights that cannot be negative fit noise, too, where there is little to explain: the smallest
     predictions come out too large. Pixels that they were not fitted to show it. Isotonic regression
-    (Barlow and Brunk, JASA 1972) of the means of bins; in between, and from 0, it is linear.
+    (Barlow and Brunk, JASA 1972) of the means of bins; in between, and from 0, it is linear. The
+    highest bin, which the weights fit best, stays: few pixels there may stand far above the others.
 
     Args:
         predicted: of all pixels, 0 or more.
@@ -300,14 +301,11 @@ def _recalibrated(
         weights = weight.flat[of_bin]
         levels.append(float(np.average(predicted.flat[of_bin], weights=weights)))
         means.append(float(np.average(estimate.flat[of_bin], weights=weights)))
+    means[-1] = levels[-1]
     rising = isotonic_regression(means[1:]).x
     values = np.maximum([0.0, *rising], LEAST_SHARE * np.array(levels))
     calibrated = np.interp(predicted, levels, values)
-    highest = max(levels)
-    if not highest > 0:
-        return calibrated
-    beyond = np.maximum(predicted - highest, 0)
-    return calibrated + beyond * values.max() / highest
+    return calibrated + np.maximum(predicted - levels[-1], 0)
 
 
 def _checkerboard(shape: tuple[int, ...]) -> np.ndarray:
