@@ -188,7 +188,6 @@ def run(args: Any) -> int:
     Raises:
         InputError: an option cannot work, so that no picture was denoised.
     """
-    from n2n_lightning.inference.bundled import checkpoint_for
     from n2n_lightning.inference.checkpoint import checkpoint_of
     from n2n_lightning.inference.progress_watch import watch_of
     from n2n_lightning.inference.shared_output import output_for
@@ -206,11 +205,7 @@ def run(args: Any) -> int:
     if (args.jobs or args.launcher) and not args.worker:
         return _by_workers(args, jobs, skipped)
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
-    if args.best or args.choice:
-        checkpoint = args.choice or folder_of(args.out)
-        checkpoint = checkpoint / "choice.json"
-    else:
-        checkpoint = args.checkpoint or checkpoint_for(args, jobs)
+    checkpoint = _checkpoint(args, jobs)
     progress = _tile_progress()
     denoisers = _file_denoisers(args, checkpoint, jobs, missing, seconds, progress)
     results = jobs[:1] if args.halves else jobs
@@ -364,6 +359,16 @@ def _second_captures(args: Any, jobs: Sequence[Job]) -> dict[Path, Path]:
     for job in jobs:
         refuse_inputs(job.target, captures.values())
     return captures
+
+
+def _checkpoint(args: Any, jobs: Sequence[Job]) -> Path:
+    """Return the checkpoint that is named or suits the files, or the file of a choice."""
+    from n2n_lightning.inference.bundled import checkpoint_for
+
+    if args.best or args.choice:
+        folder: Path = args.choice or folder_of(args.out)
+        return folder / "choice.json"
+    return args.checkpoint or checkpoint_for(args, jobs)
 
 
 def _file_denoisers(

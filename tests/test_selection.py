@@ -26,7 +26,7 @@ from n2n_lightning.selection.budget import Budget
 from n2n_lightning.selection.candidates import Candidate
 from n2n_lightning.selection.choice import Choice, choice_for, load_choices, save_choices
 from n2n_lightning.selection.comparison import Comparison, ScoredPart, blended
-from n2n_lightning.selection.data_set import DataSet, kind_of_file, read_data_set, split
+from n2n_lightning.selection.data_set import DataSet, kind_of_file, read_data_set, split_captures
 from n2n_lightning.training.callbacks import Interrupted
 
 SIGMA = 10.0
@@ -168,7 +168,7 @@ def test_what_cannot_end_is_not_begun():
 def test_no_pixel_is_trained_on_and_scored(number):
     for size in ((200, 130), (130, 200)):
         picture = np.arange(200 * 130).reshape(1, 1, *size)
-        trained, scored = split(picture, number)
+        trained, scored = split_captures(picture, number)
         together = np.concatenate([trained.ravel(), scored.ravel()])
         assert np.array_equal(np.sort(together), picture.ravel())
 
@@ -257,7 +257,7 @@ def test_an_interrupted_search_continues(tmp_path, monkeypatch):
             raise Interrupted(signal.SIGINT, folder)
         trained_at_once(overrides, folder)
 
-    monkeypatch.setattr(ways, "_train", interrupted)
+    monkeypatch.setattr(ways, "_train_run", interrupted)
     work = tmp_path / "work"
     with pytest.raises(Interrupted):
         searching.search(data, 5, work, lambda line: None)
@@ -286,7 +286,7 @@ def test_denoise_best_writes_a_choice_that_choice_repeats(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("noisy.tif", noisy)
     monkeypatch.setattr(ways, "of_filters", lambda *_: [])
-    monkeypatch.setattr(ways, "_train", trained_at_once)
+    monkeypatch.setattr(ways, "_train_run", trained_at_once)
 
     def denoise(*words):
         args = parser().parse_args(list(words))

@@ -109,12 +109,12 @@ class BlendedDenoiser(TrainedDenoiser):
             unchanged &= (output == source) | ~np.isfinite(output)
             total += weight * output
             advance = None
-        _store(result, total)
+        _store_rounded(result, total)
         result[unchanged] = source[unchanged]
         return counts
 
 
-def _store(result: np.ndarray, values: np.ndarray) -> None:
+def _store_rounded(result: np.ndarray, values: np.ndarray) -> None:
     """Write values into an array of their type, or of whole numbers, rounded and clipped."""
     if result.dtype.kind in "iu":
         limits = np.iinfo(result.dtype)

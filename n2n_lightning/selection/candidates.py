@@ -24,10 +24,15 @@ from n2n_lightning.selection.data_set import DataSet
 from n2n_lightning.training.run import start
 
 # Ranks: how simple a candidate is. Where two cannot be told apart the lower one is chosen.
-BUNDLED, MIXED, CLASSICAL, TUNED, ANEW, MEAN = range(6)
+BUNDLED, MIXED, CLASSICAL, TUNED, ANEW, MEAN_OF_TWO = range(6)
 FILTER_SHARE = 0.03  # of the budget, for the tuning of one classical filter
 # As the recipes of conf/experiment, n2n_single and half_volumes.
-SMALL = ("model=drunet", "model.widths=[16,32,64]", "model.blocks=[2,1,1]", "optim.lr=0.002")
+SMALL_NETWORK = (
+    "model=drunet",
+    "model.widths=[16,32,64]",
+    "model.blocks=[2,1,1]",
+    "optim.lr=0.002",
+)
 # Fine-tuning at adaptation.RATE, as `denoise --adapt`.
 WARM = ("init=pretrained", "optim.lr=0.0002", "trainer.gradient_clip_val=1.0")
 
@@ -53,7 +58,7 @@ class Candidate(ABC):
         name: in the table.
         reason: why it fits these data.
         rank: how simple it is, lower is simpler.
-        evaluation: on the scored parts, once it is prepared.
+        evaluation: on the scored parts, once it is prepare_within.
         parts: its denoisers.
         weights: of each; the input has the rest to 1.
         seconds: that it took.
@@ -194,7 +199,7 @@ class Trained(Candidate):
             kept = [one for one in overrides if not one.startswith(("init=", "model"))]
             overrides = [*kept, f"init={weights}", f"seed={self.stages}"]
         if read_result(run).get("status") != "finished":
-            _train(overrides, run)
+            _train_run(overrides, run)
         self.stages += 1
         trained = load(run)
         # arrays in files are read as they are read for all candidates
@@ -222,7 +227,7 @@ def _limited(seconds: float) -> list[str]:
     ]
 
 
-def _train(overrides: list[str], folder: Path) -> None:
+def _train_run(overrides: list[str], folder: Path) -> None:
     """Train a run, or go on with it, without a word on the terminal."""
     config = override_syntax.compose_config(overrides)
     silent = io.StringIO()
@@ -273,7 +278,7 @@ def of_training(data: DataSet, folder: Path) -> list[Candidate]:
     methods = _methods(data)
     candidates: list[Candidate] = []
     for method in methods:
-        for kind, options in (("fine-tuned", WARM), ("trained anew", SMALL)):
+        for kind, options in (("fine-tuned", WARM), ("trained anew", SMALL_NETWORK)):
             rank = TUNED if kind == "fine-tuned" else ANEW
             name = f"{kind} {method.name}"
             place = folder / name.replace(" ", "_").replace(",", "")
@@ -327,7 +332,7 @@ def _methods(data: DataSet) -> list[Method]:
     return [Method(name, choice.reason, options)]
 
 
-def prepared(candidate: Candidate, comparison: Comparison, seconds: float) -> str:
+def prepare_within(candidate: Candidate, comparison: Comparison, seconds: float) -> str:
     """Prepare a candidate.
 
     Args:

@@ -13,8 +13,8 @@ from n2n_lightning.selection.blend import FilterChoice, combined, filter_denoise
 from n2n_lightning.selection.candidates import Part
 from n2n_lightning.training import adaptation
 
-NAME = "choice.json"
-FORMAT = 1  # of that file
+CHOICE_FILE = "choice.json"
+CHOICE_FORMAT = 1  # of that file
 BUNDLED_PARTS = {"bundled": PRETRAINED, "movie": MOVIE}  # by their names in it
 
 
@@ -32,7 +32,7 @@ class Choice:
     """What was chosen for the data of one kind.
 
     Attributes:
-        kind: see data_set.kind_of.
+        kind: see data_set.array_kind.
         name: of the candidate.
         why: the reason, in words.
         parts: its denoisers.
@@ -60,7 +60,7 @@ def without_comparison(kind: str, name: str, channels: int, why: str) -> Choice:
     """Return the choice of a bundled checkpoint for data that are not compared.
 
     Args:
-        kind: see data_set.kind_of.
+        kind: see data_set.array_kind.
         name: `bundled` or `movie`.
         channels: that are denoised together.
         why: the reason.
@@ -106,9 +106,11 @@ def save_choices(choices: Sequence[Choice], folder: Path) -> Path:
             "table": choice.table,
         }
         stored.append(entry)
-    path = folder / NAME
+    path = folder / CHOICE_FILE
     with replacing(path) as temporary:
-        temporary.write_text(json_text({"format": FORMAT, "choices": stored}), encoding="utf-8")
+        temporary.write_text(
+            json_text({"format": CHOICE_FORMAT, "choices": stored}), encoding="utf-8"
+        )
     return path
 
 
@@ -124,13 +126,13 @@ def load_choices(folder: Path) -> list[Choice]:
     Raises:
         InputError: it is missing, damaged, or of a newer version.
     """
-    path = folder / NAME
+    path = folder / CHOICE_FILE
     if not path.is_file():
-        raise InputError("choice", folder, f"has no {NAME}, which denoise --best writes")
+        raise InputError("choice", folder, f"has no {CHOICE_FILE}, which denoise --best writes")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         version = stored["format"]
-        if version > FORMAT:
+        if version > CHOICE_FORMAT:
             raise InputError(f"{path}: written by a newer n2n_lightning (format {version})")
         return [_restored(entry, path.parent) for entry in stored["choices"]]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -166,7 +168,7 @@ def choice_for(kind: str, choices: Sequence[Choice]) -> Choice:
     """Return the choice for data of a kind.
 
     Args:
-        kind: see data_set.kind_of.
+        kind: see data_set.array_kind.
         choices: one for each kind.
 
     Raises:

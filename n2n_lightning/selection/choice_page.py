@@ -22,11 +22,11 @@ def write_choice_page(choices: Sequence[Choice], folder: Path) -> None:
             page.paragraph(line)
         if choice.table:
             name = "choice" if not number else f"choice_{number + 1}"
-            page.table(name, [_row(row) for row in choice.table])
+            page.table(name, [_shown_row(row) for row in choice.table])
     page.write("choice", "What was chosen")
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
+def _shown_row(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the table as the page shows it."""
     low, high = row["interval"]
     return {

@@ -27,10 +27,10 @@ from n2n_lightning.metrics.noisy_reference import squared_errors, studentized
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.metrics.stein import QUANTILE, STEP
 
-Denoise = Callable[[np.ndarray], np.ndarray]
+DenoiseImage = Callable[[np.ndarray], np.ndarray]
 # Pixels: sides of the blocks that are compared. The smaller one where a half has fewer blocks than
 # an interval needs; noise reaches 10 pixels (autocorrelation.LAGS).
-BLOCK_SIDES = (32, 16)
+COMPARED_SIDES = (32, 16)
 ENOUGH_BLOCKS = 24  # in a half
 # Of the error of a measured variance, what all pictures of one kind of noise share; the rest
 # averages out over them (benchmarks/best.py noise: 0.15 of 0.25 for correlated noise).
@@ -74,12 +74,12 @@ def blended(evaluations: Sequence[Evaluation], weights: Sequence[float]) -> Eval
     outputs = [np.zeros_like(output) for output in first.outputs]
     covariances = [np.zeros_like(covariance) for covariance in first.covariances]
     for one, weight in zip(evaluations, weights, strict=True):
-        _add(outputs, one.outputs, weight)
-        _add(covariances, one.covariances, weight)
+        _add_scaled(outputs, one.outputs, weight)
+        _add_scaled(covariances, one.covariances, weight)
     return Evaluation(outputs, covariances)
 
 
-def _add(totals: list[np.ndarray], arrays: list[np.ndarray], weight: float) -> None:
+def _add_scaled(totals: list[np.ndarray], arrays: list[np.ndarray], weight: float) -> None:
     """Add weighted arrays to totals, which are changed."""
     for total, array in zip(totals, arrays, strict=True):
         total += weight * array
@@ -131,10 +131,10 @@ class Comparison:
     def __init__(self, parts: Sequence[ScoredPart], white: float) -> None:
         self.parts = list(parts)
         self.white = white
-        self.side = BLOCK_SIDES[0]
+        self.side = COMPARED_SIDES[0]
         blocks = sum(_count_blocks(part, self.side) for part in self.parts)
         if blocks < 2 * ENOUGH_BLOCKS:
-            self.side = BLOCK_SIDES[1]
+            self.side = COMPARED_SIDES[1]
         self.variance_error = _pooled_error(self.parts)
         self.directions = self._draw_directions()
 
@@ -156,7 +156,7 @@ class Comparison:
         """Pixels of all captures of the scored parts."""
         return sum(part.captures[:, 0].size for part in self.parts)
 
-    def evaluate(self, denoise: Denoise) -> Evaluation:
+    def evaluate(self, denoise: DenoiseImage) -> Evaluation:
         """Run a candidate.
 
         Args:
@@ -167,11 +167,11 @@ class Comparison:
         covariances = []
         directions = iter(self.directions)
         for part in self.parts:
-            results = [_denoised(denoise, capture) for capture in part.captures]
+            results = [_result_of(denoise, capture) for capture in part.captures]
             outputs.append(np.stack(results))
             if part.noise is not None:
                 direction = next(directions)
-                moved = _denoised(denoise, part.captures[0] + STEP * direction)
+                moved = _result_of(denoise, part.captures[0] + STEP * direction)
                 covariance = direction * (moved - results[0]) / STEP
                 covariances.append(covariance[None])
         return Evaluation(outputs, covariances)
@@ -264,7 +264,7 @@ class Comparison:
             known = np.isfinite(errors)
             columns = []
             for plane in (errors, weights, known):
-                sums = _block_sums(np.where(known, plane, 0), self.side)
+                sums = _sums_over_blocks(np.where(known, plane, 0), self.side)
                 columns.append(sums)
             table = np.stack(columns, 1)
             counted = _is_odd(part, self.side) == deciding
@@ -334,7 +334,7 @@ def _errors_of_pairs(part: ScoredPart, output: np.ndarray) -> np.ndarray:
     return estimate
 
 
-def _denoised(denoise: Denoise, capture: np.ndarray) -> np.ndarray:
+def _result_of(denoise: DenoiseImage, capture: np.ndarray) -> np.ndarray:
     """Return the result for a capture (C, H, W) as float64."""
     shown = np.ascontiguousarray(capture, np.float32)
     result: np.ndarray = np.asarray(denoise(shown), np.float64)
@@ -369,7 +369,7 @@ def _is_odd(part: ScoredPart, side: int) -> np.ndarray:
     return odd
 
 
-def _block_sums(plane: np.ndarray, side: int) -> np.ndarray:
+def _sums_over_blocks(plane: np.ndarray, side: int) -> np.ndarray:
     """Return the sums of an image (C, H, W) over its whole blocks, (blocks,)."""
     blocks = cut_blocks(plane, side)
     sums: np.ndarray = blocks.sum((0, 2, 4))

@@ -26,7 +26,7 @@ from n2n_lightning.inspection.inspection_report import InspectionReport
 from n2n_lightning.metrics.single_noise import SingleNoise, single_noise
 from n2n_lightning.selection.comparison import ScoredPart
 
-MOST_SCENES = 64  # evenly spread: no more would be seen in minutes (adaptation.MAX_IMAGES)
+MOST_READ = 64  # evenly spread: no more would be seen in minutes (adaptation.MAX_IMAGES)
 MOST_CAPTURES = 16  # of a scene
 SCORED_SCENES = 16  # whose parts decide
 SCORED_CAPTURES = 2  # of a scene: for the same time, more pixels tell more than more captures
@@ -38,7 +38,7 @@ FEWEST_PIXELS = 120_000  # scored, however short the budget
 LABELS = "label images"  # the kind of files without pictures
 
 
-def kind_of(values: Values, reading: ReadAs) -> str:
+def array_kind(values: Values, reading: ReadAs) -> str:
     """Return the kind of an array in words: what arrays of one choice have in common.
 
     Args:
@@ -67,12 +67,12 @@ def kind_of_file(job: Job, asked: AskedAxes) -> str:
     kinds = []
     for values in picture.values:
         reading = picture.read_as(values, asked)
-        if not _is_label(picture, values, reading):
-            kinds.append(kind_of(values, reading))
+        if not _is_label_array(picture, values, reading):
+            kinds.append(array_kind(values, reading))
     return kinds[0] if kinds else LABELS
 
 
-def _is_label(picture: Picture, values: Values, reading: ReadAs) -> bool:
+def _is_label_array(picture: Picture, values: Values, reading: ReadAs) -> bool:
     return bool(picture.mask) or is_label_image(values.array, reading.axes)
 
 
@@ -89,7 +89,7 @@ class DataSet:
     """Pictures of one kind.
 
     Attributes:
-        kind: see `kind_of`.
+        kind: see `array_kind`.
         scenes: one capture of each, or several.
         pixels: of all files, as often as there are channels that are denoised apart.
         report: what `check` finds.
@@ -174,8 +174,8 @@ class DataSet:
             count = self.count_of(number, SCORED_CAPTURES)
             captures = np.stack([self.capture(number, k) for k in range(count)])
             if self.can_be_split():
-                _, captures = split(captures, number)
-            captures = _middle(captures, most / count)
+                _, captures = split_captures(captures, number)
+            captures = _middle_captures(captures, most / count)
             if not self.paired:
                 captures = captures[:1]
             parts.append(ScoredPart(captures, self.noises.get(number)))
@@ -198,7 +198,7 @@ class DataSet:
                 stored = self.scenes.image(number, k)
                 captures.append(_without_gaps(stored, self.stats.nodata_values))
             array = np.stack(captures)
-            trained, _ = split(array, number)
+            trained, _ = split_captures(array, number)
             pixels += trained.size
             stored_part = trained if self.paired else trained[0]
             np.save(folder / f"{number:03}.npy", stored_part)
@@ -214,7 +214,7 @@ def _without_gaps(stored: Tensor, nodata_values: tuple[float, ...]) -> np.ndarra
     return valid.float().numpy()
 
 
-def split(captures: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+def split_captures(captures: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Divide a picture into a part to train on and a part to score, along its longer side.
 
     Args:
@@ -224,7 +224,7 @@ def split(captures: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Both parts, views.
 
-    >>> [part.shape for part in split(np.zeros((2, 1, 256, 200)), 0)]
+    >>> [part.shape for part in split_captures(np.zeros((2, 1, 256, 200)), 0)]
     [(2, 1, 192, 200), (2, 1, 64, 200)]
     """
     *_, height, width = captures.shape
@@ -245,7 +245,7 @@ def split(captures: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     return trained, scored
 
 
-def _middle(captures: np.ndarray, most: float) -> np.ndarray:
+def _middle_captures(captures: np.ndarray, most: float) -> np.ndarray:
     """Return the middle of captures (K, C, H, W), of up to so many pixels each."""
     *_, height, width = captures.shape
     high = min(height, _whole_blocks(most**0.5))
@@ -296,13 +296,13 @@ class _Collected:
             groups = [list(range(channels))]
         for place in np.ndindex(*stacked):
             for group in groups:
-                of_scene = [_tensor(stack[place], group) for stack in stacks]
+                of_scene = [_channels_of(stack[place], group) for stack in stacks]
                 self.images.append(of_scene)
                 self.names.append(name)
         return len(stacks) * int(np.prod(stacked)) * height * width * len(groups)
 
 
-def _tensor(page: np.ndarray, channels: list[int]) -> Tensor:
+def _channels_of(page: np.ndarray, channels: list[int]) -> Tensor:
     """Return channels of a page (H, W, C) as (C, H, W), in native byte order."""
     picture = np.moveaxis(page[..., channels], -1, 0)
     native = picture.astype(picture.dtype.newbyteorder("="))
@@ -335,7 +335,7 @@ def read_data_set(
             second = opened(seconds[job.source])
         for number, values in enumerate(picture.values):
             reading = picture.read_as(values, asked)
-            if kind_of(values, reading) != kind or _is_label(picture, values, reading):
+            if array_kind(values, reading) != kind or _is_label_array(picture, values, reading):
                 continue
             other = None
             if second is not None:
@@ -343,7 +343,7 @@ def read_data_set(
             pixels += collected.add(values, reading, str(job.source), other)
     if not collected.images:
         raise InputError(f"{jobs[0].source}: holds no pictures, only label images or masks")
-    chosen = evenly(len(collected.images), MOST_SCENES)
+    chosen = evenly(len(collected.images), MOST_READ)
     images = [collected.images[i] for i in chosen]
     names = [collected.names[i] for i in chosen]
     nodata_values = tuple(sorted(collected.nodata_values))
@@ -378,19 +378,19 @@ def with_captures_of(folder: str, data: DataSet) -> DataSet:
     if min(scenes.counts_of_all) < 2 or scenes.channels != data.channels:
         return data
     paired = DataSet(data.kind, scenes, data.pixels, inspection.inspect(scenes))
-    return paired if _fit(paired.report) else data
+    return paired if _are_pairs(paired.report) else data
 
 
 def _inspected(kind: str, scenes: MixedSizeScenes, pixels: int) -> DataSet:
     """Return a data set; captures that do not fit one another become single pictures."""
     data = DataSet(kind, scenes, pixels, inspection.inspect(scenes))
-    if not data.paired or _fit(data.report):
+    if not data.paired or _are_pairs(data.report):
         return data
     firsts = [captures[:1] for captures in scenes.images]
     singles = MixedSizeScenes(firsts, scenes.names, scenes.nodata_values)
     return DataSet(kind, singles, pixels, inspection.inspect(singles))
 
 
-def _fit(report: Any) -> bool:
+def _are_pairs(report: Any) -> bool:
     """Return True if captures are pairs whose differences are noise, as they lie."""
     return report.source == "pairs" and report.advice is not None and not report.align

@@ -12,7 +12,7 @@ from n2n_lightning.inference.checkpoint import MOVIE
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.plan import Job, folder_of, refuse_inputs
 from n2n_lightning.selection.choice import (
-    NAME,
+    CHOICE_FILE,
     Choice,
     choice_for,
     load_choices,
@@ -57,8 +57,8 @@ def chosen_denoisers(
     folder = folder_of(args.out)
     if args.choice:
         choices = load_choices(args.choice)
-    elif (folder / NAME).exists() and not args.overwrite:
-        print(f"{folder / NAME}: is there already; --overwrite chooses anew")
+    elif (folder / CHOICE_FILE).exists() and not args.overwrite:
+        print(f"{folder / CHOICE_FILE}: is there already; --overwrite chooses anew")
         choices = load_choices(folder)
     else:
         choices = _searched(args, kinds, seconds, folder)
@@ -72,7 +72,7 @@ def _searched(
 ) -> list[Choice]:
     """Search for each kind of file, and write what was chosen."""
     sources = [job.source for group in kinds.values() for job in group]
-    refuse_inputs(folder / NAME, [*sources, *seconds.values()])
+    refuse_inputs(folder / CHOICE_FILE, [*sources, *seconds.values()])
     asked = AskedAxes(args.axes)
     compared = {kind: group for kind, group in kinds.items() if kind != LABELS}
     minutes = (args.minutes or MINUTES) / max(1, len(compared))

@@ -9,7 +9,13 @@ from typing import Any
 from n2n_lightning.files import json_text, replacing
 from n2n_lightning.selection import candidates as ways
 from n2n_lightning.selection.budget import Budget
-from n2n_lightning.selection.candidates import Candidate, Trained, evaluated, names_of, prepared
+from n2n_lightning.selection.candidates import (
+    Candidate,
+    Trained,
+    evaluated,
+    names_of,
+    prepare_within,
+)
 from n2n_lightning.selection.choice import Choice, without_comparison
 from n2n_lightning.selection.comparison import Comparison
 from n2n_lightning.selection.data_set import DataSet
@@ -88,7 +94,7 @@ def search(data: DataSet, minutes: float, folder: Path, say: Say = print) -> Cho
         return choice
     comparison = Comparison(data.scored_parts(minutes), data.stats.white)
     try:
-        return _Search(data, comparison, budget, folder, progress, say).run()
+        return _CandidateSearch(data, comparison, budget, folder, progress, say).run()
     finally:
         progress.store(budget.spent)
 
@@ -108,7 +114,7 @@ def noise_line(data: DataSet) -> str:
     return f"noise of sigma {sigma:.3g}, {kind}, measured in {len(noises)} pictures"
 
 
-class _Search:
+class _CandidateSearch:
     """The steps of a search, see `search`."""
 
     def __init__(
@@ -157,7 +163,7 @@ class _Search:
 
     def _prepare(self, candidate: Candidate, seconds: float) -> None:
         """Prepare a candidate; remember why it is left out if it cannot be."""
-        reason = prepared(candidate, self.comparison, seconds)
+        reason = prepare_within(candidate, self.comparison, seconds)
         if reason:
             self.left_out.append(f"{candidate.name}: {reason}")
         self.progress.store(self.budget.spent)
@@ -209,7 +215,7 @@ class _Search:
         """Return the mean of the two best candidates."""
         first, second, *_ = sorted(tried, key=self._error)
         reason = "errors of different kinds average out"
-        mean = ways.MeanOfTwo("mean of both", reason, ways.MEAN, first, second)
+        mean = ways.MeanOfTwo("mean of both", reason, ways.MEAN_OF_TWO, first, second)
         mean.name = f"mean of {first.name} and {second.name}"
         mean.prepare(self.comparison, self.budget.left)
         return mean
@@ -256,24 +262,26 @@ class _Search:
         """Return the scores of all candidates on the pixels that decide, best first."""
         scores = []
         for candidate in sorted(tried, key=self._error):
-            scores.append(f"{candidate.name} {_decibels(self.comparison, self._error(candidate))}")
+            scores.append(
+                f"{candidate.name} {_psnr_in_words(self.comparison, self._error(candidate))}"
+            )
         return ", ".join(scores)
 
     def _reported(self, winner: Candidate, bundled: Candidate) -> str:
         """Return the score of the winner on the pixels that did not decide."""
         comparison = self.comparison
-        score = _decibels(comparison, comparison.error(winner.scored, deciding=False))
+        score = _psnr_in_words(comparison, comparison.error(winner.scored, deciding=False))
         low, high = comparison.interval(winner.scored)
-        before = _decibels(comparison, comparison.error(bundled.scored, deciding=False))
-        worst = _decibels(comparison, high)
-        best = _decibels(comparison, low)
+        before = _psnr_in_words(comparison, comparison.error(bundled.scored, deciding=False))
+        worst = _psnr_in_words(comparison, high)
+        best = _psnr_in_words(comparison, low)
         return (
             f"on the other half of the pixels: {score} ({worst} to {best}),"
             f" the bundled checkpoint {before}"
         )
 
 
-def _decibels(comparison: Comparison, error: float) -> str:
+def _psnr_in_words(comparison: Comparison, error: float) -> str:
     """Return an error as PSNR, in words."""
     psnr = comparison.psnr(error)
     return "not measurable" if psnr is None else f"{psnr:.2f} dB"
