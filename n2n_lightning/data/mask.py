@@ -9,7 +9,7 @@ from typing import Any
 from n2n_lightning.files import InputError
 
 Offset = tuple[int, int, int]  # planes (or frames), rows and columns from the middle
-MIDDLE: Offset = (0, 0, 0)
+HIDDEN_PIXEL: Offset = (0, 0, 0)
 HIDDEN = "x"
 SHOWN = "."
 WHAT_MASKS_ARE = (
@@ -35,7 +35,7 @@ class Mask:
     (3, 3, 3)
     """
 
-    offsets: frozenset[Offset] = frozenset({MIDDLE})
+    offsets: frozenset[Offset] = frozenset({HIDDEN_PIXEL})
 
     @classmethod
     def of(cls, value: Any) -> "Mask":
@@ -51,19 +51,19 @@ class Mask:
         """
         sides = _sides(value)
         if sides is not None:
-            planes, rows, columns = map(_around, sides)
+            planes, rows, columns = map(_centred, sides)
             return cls(frozenset(product(planes, rows, columns)))
         if not isinstance(value, str):
-            raise InputError("data.mask", _plain(value), WHAT_MASKS_ARE)
-        offsets = _drawn(value)
-        if offsets is None or MIDDLE not in offsets:
+            raise InputError("data.mask", _listed(value), WHAT_MASKS_ARE)
+        offsets = _offsets_drawn(value)
+        if offsets is None or HIDDEN_PIXEL not in offsets:
             raise InputError("data.mask", value, WHAT_MASKS_ARE)
         return cls(frozenset(offsets))
 
     @classmethod
     def around(cls, offsets: Iterable[Offset]) -> "Mask":
         """Return the mask of some offsets, of their opposites, and of the middle."""
-        hidden = {MIDDLE}
+        hidden = {HIDDEN_PIXEL}
         for plane, row, column in offsets:
             hidden.add((plane, row, column))
             hidden.add((-plane, -row, -column))
@@ -113,7 +113,7 @@ class Mask:
             in_front = f"{planes}," if planes > 1 else ""
             return f"[{in_front}{height},{width}]"
         drawings = []
-        for z in _around(planes):
+        for z in _centred(planes):
             plane = self.plane(z)
             drawings.append(_drawing(plane))
         return "//".join(drawings)
@@ -139,13 +139,13 @@ class Mask:
         return Mask(frozenset(inside))
 
 
-def _around(side: int) -> range:
+def _centred(side: int) -> range:
     """Return the offsets of an odd side, from the middle."""
     half = side // 2
     return range(-half, half + 1)
 
 
-def _plain(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     """Return a value as messages show it."""
     return list(value) if isinstance(value, Sequence) else value
 
@@ -167,7 +167,7 @@ def _sides(value: Any) -> list[int] | None:
     return [*planes, *value]
 
 
-def _drawn(text: str) -> list[Offset] | None:
+def _offsets_drawn(text: str) -> list[Offset] | None:
     """Return the offsets of a drawing; None where it is none."""
     if set(text) - {HIDDEN, SHOWN, "/"}:
         return None
@@ -182,9 +182,9 @@ def _drawn(text: str) -> list[Offset] | None:
     if not all(count % 2 for count in counts):
         return None
     offsets = []
-    for z, rows in zip(_around(len(planes)), planes, strict=True):
-        for y, row in zip(_around(len(rows)), rows, strict=True):
-            for x, pixel in zip(_around(len(row)), row, strict=True):
+    for z, rows in zip(_centred(len(planes)), planes, strict=True):
+        for y, row in zip(_centred(len(rows)), rows, strict=True):
+            for x, pixel in zip(_centred(len(row)), row, strict=True):
                 if pixel == HIDDEN:
                     offsets.append((z, y, x))
     return offsets

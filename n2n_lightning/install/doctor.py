@@ -16,7 +16,8 @@ from n2n_lightning import __version__
 from n2n_lightning.files import Parser, command
 
 PACKAGE = "n2n_lightning"
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that decide the speed
+# That decide the speed.
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 COLLECTIONS = ("all", "formats", "dev")  # extras that name others
 
 
@@ -105,7 +106,7 @@ def _processor() -> tuple[str, list[str]]:
         fields.setdefault(key.strip(), value.strip())
     words = (fields.get("flags") or fields.get("Features") or "").split()
     name = fields.get("model name", platform.machine())
-    return name, [flag for flag in FLAGS if flag in words]
+    return name, [flag for flag in INSTRUCTION_SETS if flag in words]
 
 
 def _torch_lines() -> list[str]:

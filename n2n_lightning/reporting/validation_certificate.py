@@ -36,8 +36,8 @@ from n2n_lightning.reporting.certificate_page import CERTIFICATE, MAPS
 from n2n_lightning.reporting.movie_scores import MovieScores
 from n2n_lightning.reporting.sample_images import Samples
 
-# Pixels of a scene's middle. Four pairs of 256 x 256 take 15 s of one thread after training.
-SIDE = 256
+# Pixels of a scene's middle, so that the report costs seconds and not the time of the training.
+CROP_SIDE = 256
 VOLUME = (16, 128, 128)  # voxels: about as long
 REGION_FRAMES = 16  # of a movie whose regions are followed, evenly
 TRUE_ERROR = "true error"
@@ -129,7 +129,7 @@ def _scene(data: Any, batch: dict[str, Any], ready: dict[str, Any], number: int)
     """
 
     def cut(images: Tensor) -> Tensor:
-        return middle(images[number].detach().cpu(), VOLUME if deep(images) else SIDE)
+        return middle(images[number].detach().cpu(), VOLUME if deep(images) else CROP_SIDE)
 
     if "frame" in ready:
         noise = ready["noise"] or data.noise_of(int(batch["scene"][number]))
@@ -164,19 +164,19 @@ def _certified(
 
     captures = [stored(image) for image in scene.captures]
     results = [stored(denoise(image[None])[0].cpu()) for image in scene.inputs]
-    planes = [_plane(image) for image in captures]
-    shown = [_plane(image) for image in results]
+    planes = [_shown_plane(image) for image in captures]
+    shown = [_shown_plane(image) for image in results]
     if scene.clean is not None:
         clean = stored(scene.clean)
         errors = abs(results[0] - clean)
-        certificate = certify([_plane(clean)] * 2, shown * 2)
+        certificate = certify([_shown_plane(clean)] * 2, shown * 2)
         reason = "the clean image says what was lost: no structure is searched for in the residual"
         page = PageCertificate(name, certificate, None, reason, shown[0])
-        return CertifiedScene(page, planes[0], shown[0], _plane(errors))
+        return CertifiedScene(page, planes[0], shown[0], _shown_plane(errors))
     if len(captures) == 2:
         page = certify_captures(planes, shown, CertifyOptions(), name)
         errors = errors_of_captures(captures, results).each
-        return CertifiedScene(page, planes[0], shown[0], _plane(errors))
+        return CertifiedScene(page, planes[0], shown[0], _shown_plane(errors))
     if scene.noise is None:
         noise: NoiseLaw = single_noise(planes[0])
     else:
@@ -185,10 +185,10 @@ def _certified(
     errors = np.full(captures[0].shape, np.nan)
     if noise.measurable and not deep(scene.captures[0][None]):
         errors = _errors_of_one(scene, captures[0], results[0], noise, denoise, span)
-    return CertifiedScene(page, planes[0], shown[0], _plane(errors))
+    return CertifiedScene(page, planes[0], shown[0], _shown_plane(errors))
 
 
-def _plane(image: np.ndarray) -> np.ndarray:
+def _shown_plane(image: np.ndarray) -> np.ndarray:
     """Return an image (C, H, W); of a volume (C, D, H, W) the plane in the middle."""
     return image[:, image.shape[1] // 2] if len(image.shape) == 4 else image
 
