@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from hydra import utils
+
 from n2n_lightning.files import InputError, option
 
 # Packages whose parts a stored configuration may name. What a person types may name any.
@@ -83,8 +85,7 @@ def may_run(config: Any) -> Any:
     Args:
         config: plain data with `_target_`.
     """
-    try:
-        from hydra.utils import execution_whitelist
-    except ImportError:  # Hydra 1.3 has no list
+    execution_whitelist = getattr(utils, "execution_whitelist", None)
+    if execution_whitelist is None:  # Hydra 1.3 has no list
         return nullcontext()
     return execution_whitelist(sorted(targets_of(config)))

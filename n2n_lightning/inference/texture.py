@@ -141,7 +141,8 @@ def put_back(page: Page, together: bool) -> None:
     of_channels = []
     for channel, blocks in enumerate(of_page.swapaxes(0, 1)):
         usual = page.usual_residuals[channel] if page.usual_residuals else None
-        of_channels.append(_share_removed(*blocks, usual))
+        removed_variance, left, bright = blocks
+        of_channels.append(_share_removed(removed_variance, left, bright, usual))
     shares = np.stack(of_channels)
     if shares.min() == 1:
         return

@@ -112,8 +112,10 @@ def pair(
             label += f" {layer.capitalize()}: 0 to {highest:.3g}."
         if marked_pages is not None:
             marked = np.asarray(marked_pages[part])
-            places = np.where(marked == SEARCHED, 0, marked)
-            layers.append(outlined(layers[1], places.max(-1) if colour else places))
+            marks = np.where(marked == SEARCHED, 0, marked)
+            if colour:
+                marks = marks.max(-1)
+            layers.append(outlined(layers[1], marks))
             label += _said_of_marks(marked)
         picture.pages.append((layers, label))
     return picture
