@@ -810,7 +810,7 @@ def test_the_command(tmp_path):
     assert done.stderr == ""
     assert "noisy input" in done.stdout
     assert "tensorboard" in done.stdout
-    assert "n2n_lightning.denoise PICTURES -o clean --checkpoint out" in done.stdout
+    assert "n2n denoise PICTURES -o clean --checkpoint out" in done.stdout
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["command"].startswith("n2n train model=unet optim.lr=0.01")
     assert (tmp_path / "out" / ".hydra" / "config.yaml").exists()
