@@ -1,14 +1,17 @@
 """Calibration of error maps against known scenes.
 
     python benchmarks/error_map.py kodak --root KODAK [--side 256] [--pictures 24] [--known]
+    python benchmarks/error_map.py volumes [--pictures 4]
     python benchmarks/error_map.py captures --root FMD
     python benchmarks/error_map.py cost --root KODAK
 
 `kodak`: middles of photographs with five kinds of noise, the bundled checkpoint; maps of f(y1) from
 two captures, of the mean of both results, and of f(y1) from one picture, whose noise is measured
 (or known). Pixels of all pictures in ten bins of the map: RMS of the true error over RMS of the
-map; rank correlation of blocks of 32 x 32, mean over the pictures. `captures`: folders of captures
-0.png ... 3.png; maps from captures 0 and 1, the truth from 2 and 3. `cost`: time and memory.
+map; rank correlation of blocks of 32 x 32, mean over the pictures. `volumes`: two halves of
+generated volumes of 16 x 128 x 128 voxels, white noise as strong as the signal. `captures`:
+folders of captures 0.png ... 3.png; maps from captures 0 and 1, the truth from 2 and 3. `cost`:
+time and memory.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from n2n_lightning import load
@@ -143,6 +147,41 @@ def kodak(args: argparse.Namespace) -> None:
             print(f"| {kind} | {name} | {row.line()} |", flush=True)
 
 
+def generated_volume(seed: int) -> np.ndarray:
+    """Return blobs, filaments and a membrane, (D, H, W), 0 to 255."""
+    draws = np.random.default_rng(seed)
+    shape = (16, 128, 128)
+    blobs = gaussian_filter(draws.normal(size=shape), (3, 6, 6))
+    threads = gaussian_filter(draws.normal(size=shape), (1, 2, 2))
+    filaments = np.exp(-((threads / (0.15 * threads.std())) ** 2))
+    depth, rows, columns = np.indices(shape)
+    distance = np.hypot(np.hypot(depth - 8, (rows - 64) / 3), (columns - 64) / 3)
+    membrane = np.exp(-((distance - 12) ** 2))
+    mixed = blobs / blobs.std() + 2 * filaments + 3 * membrane
+    return (mixed - mixed.min()) / np.ptp(mixed) * 255
+
+
+def volumes(args: argparse.Namespace) -> None:
+    model = load()
+    rows = {"two, of one": Calibration(), "two, of the mean": Calibration()}
+    for number in range(args.pictures):
+        clean = generated_volume(number)
+        draws = np.random.default_rng(number)
+        pair = []
+        for _ in range(2):
+            noisy = draws.normal(clean, clean.std()).astype(np.float32)
+            pair.append(NoisyArray(noisy, "DHW"))
+        results = [denoised(model, noisy) for noisy in pair]
+        truth = (results[0] - clean) ** 2
+        truth_of_mean = ((results[0] + results[1]) / 2 - clean) ** 2
+        of_one = errors_of_pair(model, pair, results, OPTIONS)
+        rows["two, of one"].add(of_one.values, truth)
+        of_mean = errors_of_pair(model, pair, results, OPTIONS, of_mean=True)
+        rows["two, of the mean"].add(of_mean.values, truth_of_mean)
+    for name, row in rows.items():
+        print(f"| volumes | {name} | {row.line()} |", flush=True)
+
+
 def captures(args: argparse.Namespace) -> None:
     model = load()
     table = []
@@ -200,12 +239,14 @@ def cost(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("what", choices=("kodak", "captures", "cost"))
-    p.add_argument("--root", type=Path, required=True)
+    p.add_argument("what", choices=("kodak", "volumes", "captures", "cost"))
+    p.add_argument("--root", type=Path, help="photographs, or captures; not for volumes")
     p.add_argument("--side", type=int, default=256)
     p.add_argument("--pictures", type=int, default=24)
     p.add_argument("--kinds", nargs="*", choices=list(LINES))
     p.add_argument("--known", action="store_true")
     arguments = p.parse_args()
     torch.set_num_threads(1)
-    {"kodak": kodak, "captures": captures, "cost": cost}[arguments.what](arguments)
+    {"kodak": kodak, "volumes": volumes, "captures": captures, "cost": cost}[arguments.what](
+        arguments
+    )
