@@ -30,6 +30,7 @@ from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.plan import Job
 from n2n_lightning.inference.texture import usual_residuals
 from n2n_lightning.networks import DnCNN
+from n2n_lightning.runs.claims import Claims
 from tests.conftest import LIMIT
 
 FIXED = DenoiseOptions(scale=255.0, dtype="keep", tile=64)
@@ -253,6 +254,36 @@ def test_a_block_that_fails_is_named_and_stops_no_other(tmp_path, small_blocks, 
         denoise(tmp_path / "a.npy", tmp_path / "out.npy", DenoiseOptions(scale=100.0, tile=64))
     denoise(tmp_path / "a.npy", tmp_path / "out.npy")
     assert sorted(os.listdir(tmp_path)) == ["a.npy", "out.npy"]
+
+
+def test_a_block_that_failed_is_missed_after_waiting_for_those_of_others(
+    tmp_path, small_blocks, monkeypatch
+):
+    save(tmp_path / "a.npy", stack())
+    small_blocks()
+    one = streaming.StreamedFile._denoise
+
+    def failing(self, block, facts):
+        if block.name == "block 1.0.32":
+            raise OSError("bad sector")
+        return one(self, block, facts)
+
+    monkeypatch.setattr(streaming.StreamedFile, "_denoise", failing)
+    with pytest.raises(InputError, match="failed 3 times"):
+        denoise(tmp_path / "a.npy", tmp_path / "out.npy")
+    claims = Claims(tmp_path / "out.npy.state")
+    claims._done_path("block 0.0.0").unlink()
+    other = claims.claim("block 0.0.0")
+    other.__enter__()
+
+    def end_of_other(seconds):
+        other.finish()
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(streaming.time, "sleep", end_of_other)
+    with pytest.raises(InputError, match=r"failed 3 times: block 1\.0\.32"):
+        denoise(tmp_path / "a.npy", tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
 
 
 def test_overwrite_begins_anew(tmp_path, small_blocks, monkeypatch):

@@ -330,9 +330,9 @@ class StreamedFile:
                 if not claims.is_done(name):
                     left.append(name)
             if left and not worked:
-                failed = claims.given_up()
-                left = [name for name in left if name not in failed]
-                if not left:
+                given_up = claims.given_up()
+                failed = {name: given_up[name] for name in left if name in given_up}
+                if len(failed) == len(left):
                     raise InputError(_failures(self.picture.path, failed))
                 time.sleep(WAIT_SECONDS)
             missing = left
