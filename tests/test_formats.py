@@ -573,9 +573,11 @@ def test_a_microscope_store_keeps_its_chunks_and_labels(
     assert after["0"].shape == array.shape
     assert not np.array_equal(after["0"][...], array)
     assert (after["labels/cells"][...] == 7).all()
-    assert sorted(name for name, _ in after.members()) == ["0", "labels"]
+    assert sorted(name for name, _ in after.members()) == ["0", "1", "labels"]
+    means = after["0"][...].reshape(1, 2, 6, 12, 2, 10, 2).mean((4, 6))
+    assert np.abs(after["1"][...] - means).max() <= 0.5
     kept = dict(after.attrs)
-    assert len((kept if version == 2 else kept["ome"])["multiscales"][0]["datasets"]) == 1
+    assert len((kept if version == 2 else kept["ome"])["multiscales"][0]["datasets"]) == 2
     first = (result / "0").stat().st_mtime_ns
     asked = [
         tmp_path / "a.zarr",

@@ -471,7 +471,11 @@ def _expected_spectrum(
 
 
 def energy(
-    image: np.ndarray, known: np.ndarray, power: float, probability: float
+    image: np.ndarray,
+    known: np.ndarray,
+    power: float,
+    probability: float,
+    skewness: np.ndarray | float = 0.0,
 ) -> list[Exceedance]:
     """Find windows with more power than noise has.
 
@@ -480,6 +484,8 @@ def energy(
         known: True where it is.
         power: the largest that noise has, 1 but for the error of its variance.
         probability: of one exceedance or more in noise.
+        skewness: of the noise, (H, W) or of all pixels. As Poisson's, its square is the excess
+            kurtosis.
 
     Returns:
         The windows that exceed the threshold.
@@ -490,8 +496,11 @@ def energy(
         return []
     typical = max(float(counted.mean()), 1e-12)
     fourth_powers = counted**2
-    heavy = float(fourth_powers.mean()) / typical**2 / 3
-    heavy = max(heavy, 1.0)
+    heavy_overall = float(fourth_powers.mean()) / typical**2 / 3
+    heavy_overall = max(heavy_overall, 1.0)
+    # the variance of squares, over a Gaussian's
+    of_skewed = 1 + np.broadcast_to(skewness, image.shape) ** 2 / 2
+    of_skewed = np.nan_to_num(of_skewed, nan=1.0)
     exceedances = []
     for side in ENERGIES:
         if min(image.shape) < side:
@@ -500,6 +509,7 @@ def energy(
         mean = uniform_filter(squares, side, mode="constant")
         mean = mean / np.maximum(share, 1e-9)
         # heavy-tailed squares count as fewer
+        heavy = np.maximum(uniform_filter(of_skewed, side), heavy_overall)
         freedom = side**2 * share / heavy
         total = freedom * mean / power
         tail = gammaincc(freedom / 2, total / 2)

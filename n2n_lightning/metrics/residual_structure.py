@@ -285,7 +285,8 @@ class _Search:
         exceedances = self._filtered(residual, shown, skewness)
         exceedances += self._gratings(residual, shown)
         if self.autocorrelation is None:
-            exceedances += energy(residual, known, 1.0, self.shares["energy"])
+            share = self.shares["energy"]
+            exceedances += energy(residual, known, 1.0, share, skewness)
         return exceedances
 
     def _filtered(
