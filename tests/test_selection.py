@@ -28,6 +28,7 @@ from n2n_lightning.selection.choice import Choice, choice_for, load_choices, sav
 from n2n_lightning.selection.comparison import Comparison, ScoredPart, blended
 from n2n_lightning.selection.data_set import DataSet, kind_of_file, read_data_set, split_captures
 from n2n_lightning.training.callbacks import Interrupted
+from n2n_lightning.training.module import Diverged
 
 SIGMA = 10.0
 
@@ -278,6 +279,137 @@ def test_an_interrupted_search_continues(tmp_path, monkeypatch):
     assert [line.split(":")[0] for line in lines[:4]] == ["tried", "left out", "scored", "chosen"]
     assert lines[4].startswith("on the other half of the pixels")
     assert sum(row["chosen"] for row in choice.table) == 1
+
+
+def interrupted_search(tmp_path, monkeypatch, runs_before):
+    """Interrupt a search when a run begins after so many; return its data and its folder."""
+    draws = np.random.default_rng(0)
+    noisy = [photograph(top) + 25 * draws.normal(size=(160, 128)) for top in (20, 180)]
+    data = data_of(tmp_path / "noisy", [one.astype(np.float32) for one in noisy])
+    monkeypatch.setattr(ways, "of_filters", lambda *_: [])
+    runs = []
+
+    def interrupted(overrides, folder):
+        runs.append(folder)
+        if len(runs) > runs_before:
+            raise Interrupted(signal.SIGINT, folder)
+        trained_at_once(overrides, folder)
+
+    monkeypatch.setattr(ways, "_train_run", interrupted)
+    work = tmp_path / "work"
+    with pytest.raises(Interrupted):
+        searching.search(data, 5, work, lambda line: None)
+    return data, work
+
+
+def test_finished_runs_count_after_an_interruption_that_took_the_time(tmp_path, monkeypatch):
+    data, work = interrupted_search(tmp_path, monkeypatch, runs_before=2)
+    progress = json.loads((work / "progress.json").read_text())
+    (work / "progress.json").write_text(json.dumps({**progress, "spent": 299}))
+    monkeypatch.setattr(ways, "_train_run", trained_at_once)
+    said = []
+    choice = searching.search(data, 5, work, said.append)
+    names = [row["candidate"] for row in choice.table]
+    assert [name for name in names if name.startswith(("fine", "trained"))] == [
+        "fine-tuned by neighbours",
+        "trained anew by neighbours",
+    ]
+    assert "fine-tuned by masks: no time; trained anew by masks: no time" in said[-4]
+
+
+def test_runs_of_other_pictures_are_not_taken_for_those_of_a_search(tmp_path, monkeypatch):
+    data, work = interrupted_search(tmp_path, monkeypatch, runs_before=2)
+    assert any(work.glob("*/stage_0/result.json"))
+    other = data_of(tmp_path / "other", [data.capture(1, 0)[0].astype(np.float32)])
+    begun = []
+
+    def noted(overrides, folder):
+        begun.append(folder)
+        trained_at_once(overrides, folder)
+
+    monkeypatch.setattr(ways, "_train_run", noted)
+    searching.search(other, 5, work, lambda line: None)
+    assert len([folder for folder in begun if folder.name == "stage_0"]) == 4
+    assert len(list((work / "images").iterdir())) == 1
+
+
+def test_a_network_that_diverges_is_left_out(tmp_path, monkeypatch):
+    data, work = interrupted_search(tmp_path, monkeypatch, runs_before=0)
+
+    def diverging(overrides, folder):
+        if "trained_anew" in str(folder):
+            raise Diverged("the loss is NaN")
+        trained_at_once(overrides, folder)
+
+    monkeypatch.setattr(ways, "_train_run", diverging)
+    said = []
+    choice = searching.search(data, 5, work, said.append)
+    assert "trained anew by neighbours: the loss is NaN" in said[-4]
+    assert "fine-tuned by masks" in [row["candidate"] for row in choice.table]
+
+
+def test_networks_that_there_is_no_time_for_are_named(tmp_path, monkeypatch):
+    data, _ = interrupted_search(tmp_path, monkeypatch, runs_before=0)
+    said = []
+    searching.search(data, 0.01, tmp_path / "short", said.append)
+    assert said[-4].count("no time") == 4
+
+
+@pytest.mark.parametrize(("side", "blocks"), [(8, 0), (16, 0), (32, 2)])
+def test_pictures_too_small_to_decide_by_get_the_checkpoint(tmp_path, side, blocks):
+    draws = np.random.default_rng(0)
+    clean = photograph()[:side, :side]
+    stack = np.stack([clean + 20 * draws.normal(size=clean.shape) for _ in range(2)])
+    np.save(tmp_path / "a.npy", stack.astype(np.float32))
+    jobs, _ = planned([str(tmp_path / "a.npy")], tmp_path / "out")
+    asked = AskedAxes("KHW")
+    data = read_data_set(jobs, {}, kind_of_file(jobs[0], asked), asked)
+    said = []
+    choice = searching.search(data, 1, tmp_path / "work", said.append)
+    assert choice.name == "bundled checkpoint"
+    assert f"{blocks} blocks of 16 x 16 known pixels to decide by, not 3" in choice.why
+
+
+def test_a_part_without_known_pixels_decides_nothing(tmp_path):
+    draws = np.random.default_rng(0)
+    noisy = (photograph() + 20 * draws.normal(size=(160, 128))).astype(np.float32)
+    noisy[96:] = np.nan
+    data = data_of(tmp_path / "gap", [noisy])
+    assert data.measured_noises
+    choice = searching.search(data, 1, tmp_path / "work", lambda line: None)
+    assert "0 blocks of 16 x 16 known pixels" in choice.why
+
+
+def test_the_reason_of_training_counts_the_pictures_that_it_is_true_of(tmp_path):
+    draws = np.random.default_rng(0)
+    white = photograph(20) + 20 * draws.normal(size=(160, 128))
+    rows = correlated_noise((1, 160, 128), along_rows(), draws)[0]
+    striped = photograph(180) + 20 * rows
+    both = [white.astype(np.float32), striped.astype(np.float32)]
+    data = data_of(tmp_path / "both", both)
+    assert [noise.white for noise in data.measured_noises.values()] == [True, False]
+    method, *_ = ways._methods(data)
+    assert method.reason.endswith("is independent in 1 of 2 pictures")
+    assert "measured in 2 pictures, independent from pixel to pixel in 1" in searching.noise_line(
+        data
+    )
+
+
+def test_a_file_that_cannot_be_read_does_not_end_the_choice(tmp_path, monkeypatch, capsys):
+    draws = np.random.default_rng(0)
+    folder = tmp_path / "noisy"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", draws.integers(0, 255, (32, 32), np.uint8))
+    (folder / "b.tif").write_bytes(b"II*\0 garbage")
+    args = parser().parse_args([str(folder), "-o", str(tmp_path / "clean"), "--best"])
+    checked_arguments(args)
+    assert run(args) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("b.tif") == 1
+    assert (tmp_path / "clean" / "a.tif").exists()
+    (folder / "a.tif").unlink()
+    with pytest.raises(InputError, match=r"b\.tif"):
+        run(parser().parse_args([str(folder), "-o", str(tmp_path / "new"), "--best"]))
 
 
 def test_denoise_best_writes_a_choice_that_choice_repeats(tmp_path, monkeypatch, capsys):

@@ -144,7 +144,7 @@ def mask_of_images(noises: Sequence[SingleNoise], across: Sequence[float] = ()) 
         agree = [noise for noise in agree if noise.kind == kind]
     autocorrelation, error = _medians(agree)
     mask, farther = mask_of_autocorrelation(autocorrelation, error, across)
-    pictures = "one picture shows" if len(noises) == 1 else f"{len(noises)} pictures show"
+    pictures = "one picture shows" if len(agree) == 1 else f"{len(agree)} pictures show"
     return MaskChoice(mask, f"{in_words(autocorrelation, error)}, as {pictures} it", farther)
 
 

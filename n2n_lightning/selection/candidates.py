@@ -21,6 +21,7 @@ from n2n_lightning.selection.blend import FilterChoice, filter_denoiser
 from n2n_lightning.selection.budget import Budget
 from n2n_lightning.selection.comparison import Comparison, Evaluation, blended
 from n2n_lightning.selection.data_set import DataSet
+from n2n_lightning.training.module import Diverged
 from n2n_lightning.training.run import start
 
 # Ranks: how simple a candidate is. Where two cannot be told apart the lower one is chosen.
@@ -191,8 +192,13 @@ class Trained(Candidate):
     images: Path
     stages: int = 0
 
+    @property
+    def run(self) -> Path:
+        """The folder of the next run."""
+        return self.folder / f"stage_{self.stages}"
+
     def prepare(self, comparison: Comparison, seconds: float) -> None:
-        run = self.folder / f"stage_{self.stages}"
+        run = self.run
         overrides = [*self.options, f"data.noisy={self.images}", *_limited(seconds)]
         if self.stages:
             weights = self.folder / f"stage_{self.stages - 1}"
@@ -266,7 +272,7 @@ def of_filters(data: DataSet, sigma: float) -> list[Candidate]:
     return candidates
 
 
-def of_training(data: DataSet, folder: Path) -> list[Candidate]:
+def of_training(data: DataSet, folder: Path) -> list[Trained]:
     """Return the networks that can be trained on the pictures, each with its reason.
 
     Args:
@@ -276,7 +282,7 @@ def of_training(data: DataSet, folder: Path) -> list[Candidate]:
     if not data.can_be_split():
         return []
     methods = _methods(data)
-    candidates: list[Candidate] = []
+    candidates: list[Trained] = []
     for method in methods:
         for kind, options in (("fine-tuned", WARM), ("trained anew", SMALL_NETWORK)):
             rank = TUNED if kind == "fine-tuned" else ANEW
@@ -319,6 +325,8 @@ def _methods(data: DataSet) -> list[Method]:
     correlated = [noise for noise in noises if noise.white is False]
     if 2 * len(correlated) <= len(noises):
         reason = "the noise of neighbouring pixels is independent"
+        if correlated:
+            reason += f" in {len(noises) - len(correlated)} of {len(noises)} pictures"
         masked = (*single, "data.method=masked", "data.mask=[1,1]")
         return [
             Method("by neighbours", reason, (*single, "data.method=neighbours")),
@@ -346,7 +354,7 @@ def prepare_within(candidate: Candidate, comparison: Comparison, seconds: float)
     budget = Budget(seconds)
     try:
         candidate.prepare(comparison, seconds)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, Diverged) as error:
         return one_line(error, 150)
     candidate.seconds += budget.spent
     return ""

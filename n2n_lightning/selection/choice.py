@@ -178,4 +178,7 @@ def choice_for(kind: str, choices: Sequence[Choice]) -> Choice:
         if choice.kind == kind:
             return choice
     kinds = ", ".join(choice.kind for choice in choices)
-    raise InputError(f"{kind}: the choice is for {kinds}; --best chooses for these, too")
+    raise InputError(
+        f"{kind}: the choice is for {kinds}; --best chooses for these, too, with"
+        " --overwrite where there is a choice"
+    )

@@ -156,6 +156,16 @@ class Comparison:
         """Pixels of all captures of the scored parts."""
         return sum(part.captures[:, 0].size for part in self.parts)
 
+    @property
+    def fewest_blocks(self) -> int:
+        """Blocks with known pixels that decide, or that report: the smaller number."""
+        if not self.parts:
+            return 0
+        source = self.of_input()
+        deciding = len(self._rows(source, True).counts)
+        reporting = len(self._rows(source, False).counts)
+        return min(deciding, reporting)
+
     def evaluate(self, denoise: DenoiseImage) -> Evaluation:
         """Run a candidate.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import AskedAxes
 from n2n_lightning.inference.bundled import bundled_checkpoint
 from n2n_lightning.inference.checkpoint import MOVIE
@@ -48,12 +49,9 @@ def chosen_denoisers(
         A denoiser for each kind of file.
 
     Raises:
-        InputError: a file cannot be read, or the choice does not know its kind.
+        InputError: no file can be read, or the choice does not know the kind of one.
     """
-    asked = AskedAxes(args.axes)
-    kinds: dict[str, list[Job]] = {}
-    for job in jobs:
-        kinds.setdefault(kind_of_file(job, asked), []).append(job)
+    kinds, unreadable = _kinds_of(jobs, AskedAxes(args.axes))
     folder = folder_of(args.out)
     if args.choice:
         choices = load_choices(args.choice)
@@ -64,7 +62,30 @@ def chosen_denoisers(
         choices = _searched(args, kinds, seconds, folder)
     if LABELS in kinds:
         choices.append(without_comparison(LABELS, "bundled", 1, "label images are copied"))
-    return [(choice_for(kind, choices).denoiser(), group) for kind, group in kinds.items()]
+    chosen = [(choice_for(kind, choices).denoiser(), group) for kind, group in kinds.items()]
+    _, first_group = chosen[0]
+    first_group += unreadable  # whatever denoises them says why they cannot be read
+    return chosen
+
+
+def _kinds_of(jobs: Sequence[Job], asked: AskedAxes) -> tuple[dict[str, list[Job]], list[Job]]:
+    """Return the files of each kind, and those that cannot be read.
+
+    Raises:
+        InputError: none can.
+    """
+    kinds: dict[str, list[Job]] = {}
+    unreadable = []
+    for job in jobs:
+        try:
+            kind = kind_of_file(job, asked)
+        except InputError:
+            unreadable.append(job)
+            if len(unreadable) == len(jobs):
+                raise
+            continue
+        kinds.setdefault(kind, []).append(job)
+    return kinds, unreadable
 
 
 def _searched(

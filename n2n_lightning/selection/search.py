@@ -1,12 +1,14 @@
 """The search: what is tried, in which order, for how long, and which candidate is chosen."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import json_text, replacing
+from n2n_lightning.metrics.noisy_reference import MIN_ROWS
 from n2n_lightning.selection import candidates as ways
 from n2n_lightning.selection.budget import Budget
 from n2n_lightning.selection.candidates import (
@@ -34,22 +36,32 @@ class Progress:
 
     Attributes:
         path: of the file.
+        data: digest of the pictures; runs of other ones are none of this search.
         spent: seconds of processor time.
         seconds: that each training run may take, by its name.
     """
 
     path: Path
+    data: str
     spent: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path) -> "Progress":
-        """Read it; nothing was done where the file is missing or damaged."""
+    def of(cls, path: Path, data: str) -> "Progress":
+        """Read it; where it is missing, damaged or of other pictures, nothing was done.
+
+        Args:
+            path: of the file. What is in its folder is removed if it belongs to other pictures.
+            data: digest of the pictures.
+        """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, float(stored["spent"]), dict(stored["seconds"]))
+            if stored["data"] == data:
+                return cls(path, data, float(stored["spent"]), dict(stored["seconds"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return cls(path)
+            pass
+        shutil.rmtree(path.parent, ignore_errors=True)
+        return cls(path, data)
 
     def store(self, spent: float) -> None:
         """Write it.
@@ -60,8 +72,8 @@ class Progress:
         self.spent = spent
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
-            content = json_text({"spent": spent, "seconds": self.seconds})
-            temporary.write_text(content, encoding="utf-8")
+            content = {"data": self.data, "spent": spent, "seconds": self.seconds}
+            temporary.write_text(json_text(content), encoding="utf-8")
 
     def seconds_of(self, name: str, seconds: float) -> float:
         """Return the seconds that were planned for a run; `seconds` where none were yet."""
@@ -83,20 +95,30 @@ def search(data: DataSet, minutes: float, folder: Path, say: Say = print) -> Cho
     Raises:
         Interrupted: a signal ended it; the same call continues.
     """
-    progress = Progress.of(folder / "progress.json")
+    progress = Progress.of(folder / "progress.json", data.fingerprint())
     budget = Budget(60 * minutes, progress.spent)
     say(f"{data.kind}: {data.pixels:,} pixels; {noise_line(data)}")
     reason = data.unmeasurable()
     if reason:
-        why = f"no error can be estimated: {reason}"
-        choice = without_comparison(data.kind, "bundled", data.channels, why)
-        say(choice.lines[0])
-        return choice
+        return _bundled_because(reason, data, say)
     comparison = Comparison(data.scored_parts(minutes), data.stats.white)
+    blocks = comparison.fewest_blocks
+    if blocks < MIN_ROWS:
+        side = comparison.side
+        reason = f"{blocks} blocks of {side} x {side} known pixels to decide by, not {MIN_ROWS}"
+        return _bundled_because(reason, data, say)
     try:
         return _CandidateSearch(data, comparison, budget, folder, progress, say).run()
     finally:
         progress.store(budget.spent)
+
+
+def _bundled_because(reason: str, data: DataSet, say: Say) -> Choice:
+    """Return the choice of the bundled checkpoint where candidates cannot be compared."""
+    why = f"no error can be estimated: {reason}"
+    choice = without_comparison(data.kind, "bundled", data.channels, why)
+    say(choice.lines[0])
+    return choice
 
 
 def noise_line(data: DataSet) -> str:
@@ -109,9 +131,14 @@ def noise_line(data: DataSet) -> str:
     sigma = sum(noise.sigma for noise in noises) / len(noises)
     correlated = [noise.kind for noise in noises if noise.white is False]
     kind = "independent from pixel to pixel"
+    agreeing = len(noises) - len(correlated)
     if 2 * len(correlated) > len(noises):
-        kind = f"correlated {max(set(correlated), key=correlated.count)}"
-    return f"noise of sigma {sigma:.3g}, {kind}, measured in {len(noises)} pictures"
+        most_common = max(set(correlated), key=correlated.count)
+        agreeing = correlated.count(most_common)
+        kind = f"correlated {most_common}"
+    if agreeing < len(noises):
+        kind = f"{kind} in {agreeing} of them"
+    return f"noise of sigma {sigma:.3g}, measured in {len(noises)} pictures, {kind}"
 
 
 class _CandidateSearch:
@@ -151,8 +178,11 @@ class _CandidateSearch:
         self._print_plan([*checkpoint, *filters, *trained])
         for candidate in filters:
             self._prepare(candidate, ways.FILTER_SHARE * self.budget.seconds)
-        if trained and self.budget.allows(self.reserve + LEAST_TRAINING):
+        begun = any(one.run.exists() for one in trained)
+        if begun or self.budget.allows(self.reserve + LEAST_TRAINING):
             self._train(trained, bundled.seconds)
+        else:
+            self._leave_out(trained)
         tried = evaluated([*checkpoint, *filters, *trained])
         unmixed = evaluated([bundled, *filters, *trained])
         if len(unmixed) > 1:
@@ -177,13 +207,18 @@ class _CandidateSearch:
                 said.add(candidate.reason)
                 self.say(f"trained, because {candidate.reason}")
 
-    def _train(self, trained: Sequence[Candidate], scoring: float) -> None:
+    def _leave_out(self, trained: Sequence[Candidate]) -> None:
+        self.left_out += [f"{candidate.name}: no time" for candidate in trained]
+
+    def _train(self, trained: Sequence[Trained], scoring: float) -> None:
         """Train all candidates for a share of the budget, and the two best for what is left.
 
         Args:
             trained: the candidates.
             scoring: seconds that the evaluation of one takes.
         """
+        if not trained:
+            return
         self.data.save_trained(self.folder / "images")
         first = FIRST_SHARE * self.budget.seconds - self.budget.spent
         each = max(LEAST_TRAINING, first / len(trained) - scoring)
@@ -199,12 +234,17 @@ class _CandidateSearch:
             self.say(f"going on with {names_of(survivors)}, {rest:.0f} s each")
             self._stage(survivors, rest, scoring)
 
-    def _stage(self, trained: Sequence[Candidate], seconds: float, scoring: float) -> None:
-        """Train candidates for so long each, as far as the budget allows."""
+    def _stage(self, trained: Sequence[Trained], seconds: float, scoring: float) -> None:
+        """Train candidates for so long each, as far as the budget allows.
+
+        A run that was begun had its time: what an interruption cost beyond that is not taken
+        from it.
+        """
         for candidate in trained:
-            if not self.budget.allows(seconds + scoring + self.reserve):
+            ends = self.budget.allows(seconds + scoring + self.reserve)
+            if not ends and not candidate.run.exists():
                 if candidate.evaluation is None:
-                    self.left_out.append(f"{candidate.name}: no time")
+                    self._leave_out([candidate])
                 continue
             self._prepare(candidate, seconds)
 
