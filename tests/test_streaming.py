@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -19,19 +20,21 @@ from rich.progress import Progress
 from skimage.transform import downscale_local_mean
 
 from n2n_lightning.files import InputError
-from n2n_lightning.formats import opened
-from n2n_lightning.formats.picture import AskedAxes
+from n2n_lightning.formats import opened, regions
+from n2n_lightning.formats.picture import AskedAxes, Packed
 from n2n_lightning.inference import block_grid, stream_facts, streaming
 from n2n_lightning.inference.block_grid import grid_of
 from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.file_denoiser import FileDenoiser
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
+from n2n_lightning.inference.outlier_files import read_mask
 from n2n_lightning.inference.plan import Job
 from n2n_lightning.inference.texture import usual_residuals
 from n2n_lightning.networks import DnCNN
 from n2n_lightning.runs.claims import Claims
 from tests.conftest import LIMIT
+from tests.test_outliers import different_scenes
 
 FIXED = DenoiseOptions(scale=255.0, dtype="keep", tile=64)
 
@@ -45,10 +48,14 @@ def network(dims: int = 2, blind: bool = False) -> TrainedDenoiser:
     return TrainedDenoiser(net, 1, CheckpointInfo(blind=blind))
 
 
-def denoise(source: Path, target: Path, options=FIXED, dims: int = 2, blind=False, overwrite=False):
+def denoise(
+    source: Path, target: Path, options=FIXED, dims=2, blind=False, overwrite=False, mask=None
+):
     with Progress(disable=True) as progress:
         model = network(dims, blind)
         one = FileDenoiser(model, options, AskedAxes(dims=dims), progress, overwrite=overwrite)
+        if mask is not None:
+            one.defects = read_mask(mask)
         return one.denoise(Job(source, target, None))
 
 
@@ -284,6 +291,99 @@ def test_a_block_that_failed_is_missed_after_waiting_for_those_of_others(
     with pytest.raises(InputError, match=r"failed 3 times: block 1\.0\.32"):
         denoise(tmp_path / "a.npy", tmp_path / "out.npy")
     assert not (tmp_path / "out.npy").exists()
+
+
+def test_another_mask_of_bad_pixels_is_refused_for_what_is_unfinished(
+    tmp_path, small_blocks, monkeypatch
+):
+    save(tmp_path / "a.npy", stack())
+    mask = np.zeros((48, 80), np.uint8)
+    mask[3, 4] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    small_blocks()
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.StreamedFile, "_end", lambda self: 1 / 0)
+        with pytest.raises(InputError, match="ZeroDivisionError"):
+            denoise(tmp_path / "a.npy", tmp_path / "out.npy")
+    with pytest.raises(InputError, match="was begun with another mask of bad pixels"):
+        denoise(tmp_path / "a.npy", tmp_path / "out.npy", mask=tmp_path / "mask.npy")
+
+
+def test_an_error_before_the_first_block_leaves_nothing_that_binds(
+    tmp_path, small_blocks, monkeypatch
+):
+    save(tmp_path / "a.npy", stack())
+    small_blocks()
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(regions, "reserve", full)
+        with pytest.raises(InputError, match="No space left"):
+            denoise(tmp_path / "a.npy", tmp_path / "out.npy")
+    assert os.listdir(tmp_path) == ["a.npy"]
+    denoise(tmp_path / "a.npy", tmp_path / "out.npy", DenoiseOptions(scale=99.0, tile=64))
+
+
+@pytest.mark.parametrize("moment", ["before the facts are read", "after the renaming"])
+def test_a_result_that_another_process_finishes_meanwhile_is_no_error(
+    moment, tmp_path, small_blocks, monkeypatch
+):
+    save(tmp_path / "a.npy", stack())
+    small_blocks()
+    target = tmp_path / "out.npy"
+    first = "_end" if moment == "after the renaming" else "_facts"
+    own = getattr(streaming.StreamedFile, first)
+    calls = []
+
+    def finished_by_other(self):
+        calls.append(first)
+        if first == "_facts" and len(calls) == 1:
+            return own(self)
+        self.partial.replace(self.target)
+        if first == "_facts":
+            streaming.remove_state(self.state)
+        return own(self)
+
+    monkeypatch.setattr(streaming.StreamedFile, first, finished_by_other)
+    done = denoise(tmp_path / "a.npy", target)
+    assert ("finished by another process" in str(done)) == (first == "_facts")
+    assert sorted(os.listdir(tmp_path)) == ["a.npy", "out.npy"]
+
+
+def test_a_claim_on_what_is_gone_leaves_no_state(tmp_path):
+    """Where another process removed the state between two looks."""
+    save(tmp_path / "a.npy", stack())
+    picture = opened(tmp_path / "a.npy")
+    reading = picture.read_as(picture.values[0], AskedAxes())
+    target = tmp_path / "out.npy"
+    one = streaming.StreamedFile(network(), FIXED, picture, reading, picture.regions(), target)
+    claim = Claims(one.state).claim("block 0.0.0")
+    with pytest.raises(streaming.FinishedElsewhereError):
+        one._check_still_there(claim)
+    assert os.listdir(tmp_path) == ["a.npy"]
+
+
+def test_defects_of_unsigned_fits_are_found_as_stored_without_unpacking_it(tmp_path):
+    array = different_scenes(4)
+    defects = []
+
+    def whole():
+        raise AssertionError("unpacked")
+
+    for name in ("a.npy", "a.fits"):
+        save(tmp_path / name, array)
+        picture = opened(tmp_path / name)
+        (values,) = picture.values
+        reading = picture.read_as(values, AskedAxes())
+        if isinstance(values.stored, Packed):
+            values.stored = replace(values.stored, unpacked=whole)
+        facts = stream_facts.measured_facts(
+            network(), picture, reading, picture.regions(), "NHW", DenoiseOptions(), False
+        )
+        defects.append(facts.defects.tolist())
+    assert defects == [[[0, 20, 70]]] * 2
 
 
 def test_overwrite_begins_anew(tmp_path, small_blocks, monkeypatch):

@@ -128,7 +128,12 @@ class MappedRegions(Regions):
         source: its values, mapped.
         layout: returns what a result of a type looks like; None: it cannot be written so.
         finish: see `Regions`; None: nothing is left to do.
+
+    Attributes:
+        shift: value - stored value, of integers.
     """
+
+    shift = 0
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from n2n_lightning.inference.texture import BLOCK_SIDE
 from n2n_lightning.inference.tiling import MARGIN
 
 # The values of a block in memory, as float32: 64 MiB, so that a worker with the bundled network
-# stays below 600 MiB.
+# stays near 600 MiB (a sum of arrays, not measured).
 BLOCK_VOXELS = 2**24
 # Pages are collected up to so many pixels: under a minute of the bundled network on one thread,
 # which is what a killed process loses.

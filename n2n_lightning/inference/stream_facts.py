@@ -323,6 +323,13 @@ def _defects(
     letters = stacked_letters(axes, model.dims)
     if not isinstance(regions, MappedRegions) or letters != "N" or model.dims == 3:
         return None
-    noisy = replace(NoisyArray.of(values, reading), array=regions.source, limits=limits)
+    # as stored, since shifted integers would be unpacked as a whole
+    noisy = NoisyArray(
+        regions.source,
+        reading.axes,
+        colour=reading.colour,
+        nodata_values=tuple(value - regions.shift for value in values.nodata_values),
+        limits=replace(limits, black=limits.black - regions.shift),
+    )
     pages = model.pages_of(noisy, regions.source, options)
     return OutlierSearch(options.outliers, pages, letters).defects

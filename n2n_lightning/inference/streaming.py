@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,17 @@ from n2n_lightning.inference.block_grid import (
 from n2n_lightning.inference.movie_frames import MovieFrames
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.page import page_axes
+from n2n_lightning.inference.shared_output import remove_state
 from n2n_lightning.inference.stream_facts import StreamFacts, measured_facts
 from n2n_lightning.inference.tiling import least_tile, tile_of
-from n2n_lightning.runs.claims import TRIES, Claims
+from n2n_lightning.runs.claims import TRIES, Claim, Claims
 
 # Bytes of values, from which on an array goes block by block: below, values and result fit into the
 # memory of any machine (twice 256 MiB), and are denoised as a whole, as in Python.
 STREAMED_BYTES = 2**28
 # Side of tiles in pages: with the bundled network those of 1024 take 650 MB, those of 640 250 MB.
 STREAMED_TILE = 640
-# Of a block of divided pages, to keep a worker below 600 MiB: what is read at once, a chunk of
+# Of a block of divided pages, to keep a worker near 600 MiB: what is read at once, a chunk of
 # 128 x 128 x 128 with its halo, and what is denoised at once, some planes of it.
 READ_BYTES = 2**26
 DENOISED_VOXELS = 2**22
@@ -161,9 +163,13 @@ class StreamedFile:
         if self.picture.path.is_file():
             status = self.picture.path.stat()
             source += [status.st_size, status.st_mtime_ns]
+        defects = None
+        if self.defects is not None:
+            defects = hashlib.sha256(self.defects.tobytes()).hexdigest()
         return {
             "checkpoint": weights.hexdigest(),
             "options": options,
+            "mask of bad pixels": defects,
             "device": device,
             "precision": "bfloat16" if self.model.fast else "float32",
             "source": source,
@@ -183,14 +189,28 @@ class StreamedFile:
             InputError: the result was begun with other options, or blocks failed three times.
         """
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        claims = self._opened_state(overwrite)
         try:
-            return self._run(claims)
+            claims = self._opened_state(overwrite)
+            try:
+                return self._run(claims)
+            except (AsWholeError, FinishedElsewhereError):
+                raise
+            except BaseException:
+                self._forget_beginning(claims)
+                raise
         except AsWholeError:
-            shutil.rmtree(self.state, ignore_errors=True)
+            remove_state(self.state)
             return None
         except FinishedElsewhereError:
+            if not self.target.exists():  # another process began anew, or writes it as a whole
+                return self.run()
             return Streamed(lines=[f"{self.target.name}: finished by another process"])
+
+    def _forget_beginning(self, claims: Claims) -> None:
+        """Remove what an error left before there is a block to go on from."""
+        if claims.done_count() == 0 and not claims.held():
+            remove_state(self.state)
+            _remove(self.partial)
 
     def _run(self, claims: Claims) -> Streamed:
         threads = torch.get_num_threads()
@@ -207,7 +227,7 @@ class StreamedFile:
         for _, note in claims.notes():
             done.counts += OutlierCounts(note.get("left", 0), note.get("replaced", 0))
         self._share(claims, ["end"], lambda piece: self._end(), tries=1)
-        shutil.rmtree(self.state, ignore_errors=True)
+        remove_state(self.state)
         return done
 
     def _share_blocks(self, claims: Claims) -> None:
@@ -234,7 +254,7 @@ class StreamedFile:
         path = self.state / "asked.json"
         begun = self._read_state("asked") if path.exists() else None
         if overwrite and begun is not None and not Claims(self.state).held():
-            shutil.rmtree(self.state)
+            remove_state(self.state)
             _remove(self.partial)
             begun = None
         if begun is not None:
@@ -253,7 +273,11 @@ class StreamedFile:
         return claims
 
     def _read_state(self, name: str) -> Any:
-        return json.loads((self.state / f"{name}.json").read_text(encoding="utf-8"))
+        try:
+            text = (self.state / f"{name}.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise FinishedElsewhereError from None
+        return json.loads(text)
 
     def _write_state(self, name: str, content: Any) -> None:
         path = self.state / f"{name}.json"
@@ -289,6 +313,8 @@ class StreamedFile:
 
     def _end(self) -> dict[str, Any]:
         """Finish the result, and give it its name."""
+        if not self.partial.exists() and self.target.exists():
+            return {}  # by a process that was killed then
         self.regions.finish(self.partial)
         move(self.partial, self.target, self.regions.folder)
         return {}
@@ -321,6 +347,7 @@ class StreamedFile:
                 claim = claims.claim(name)
                 if claim is not None:
                     worked = True
+                    self._check_still_there(claim)
                     try:
                         with claim:
                             claim.finish(work(name))
@@ -336,6 +363,16 @@ class StreamedFile:
                     raise InputError(_failures(self.picture.path, failed))
                 time.sleep(WAIT_SECONDS)
             missing = left
+
+    def _check_still_there(self, claim: Claim) -> None:
+        """Raise FinishedElsewhereError where a claim made the state anew, as it was gone."""
+        if (self.state / "asked.json").exists():
+            return
+        claim.remove()
+        for folder in (self.state / "claims", self.state / "done", self.state):
+            with suppress(OSError):  # another process did the same, or began anew
+                folder.rmdir()
+        raise FinishedElsewhereError
 
     def _denoise(self, block: Block, facts: StreamFacts) -> dict[str, Any]:
         """Denoise a block into the result; return the numbers of its outliers."""

@@ -87,7 +87,8 @@ def denoise_by_workers(args: Any, pictures: int) -> Watch:
     for line in started.failures():
         print(f"error: {line}", file=sys.stderr)
     watch.was_begun = (state / SETTINGS).exists()
-    if not watch.was_begun or watch.done + len(watch.failed) >= watch.pictures:
+    is_over = not watch.was_begun or watch.done + len(watch.failed) >= watch.pictures
+    if is_over and not workers.held():  # else the last of those that others started removes it
         remove_state(state)
     return watch
 
