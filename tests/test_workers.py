@@ -8,6 +8,7 @@ import pytest
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.progress_watch import Watch, print_status
 from n2n_lightning.inference.workers import settings_of_launcher
+from n2n_lightning.runs.claims import Claims
 from tests.conftest import run
 from tests.pictures import noisy, png
 from tests.test_shared_output import interrupted, jobs_of, joined
@@ -49,6 +50,17 @@ def test_the_status_counts_what_all_processes_did(out, capsys):
     assert summary["megavoxels"] == 9
     assert print_status(out, None) == 0
     assert capsys.readouterr().out == f"{out}: nothing is unfinished in it\n"
+
+
+def test_the_status_has_the_large_files(tmp_path, capsys):
+    state = tmp_path / "sheet.npy.state"
+    claims = Claims(state)
+    for piece in ("begin", "block 0.0", "block 0.32"):
+        claims.finish(piece, {})
+    (state / "asked.json").write_text("{}")
+    with claims.claim("block 32.0"):
+        assert print_status(tmp_path, None) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'sheet.npy'}: 3 pieces are done, 1 at work\n"
 
 
 def test_the_status_of_a_killed_run(out, capsys):

@@ -179,10 +179,24 @@ def print_status(out: Path, summary: Path | None) -> int:
     if not out.is_dir():
         raise InputError("status", out, "is no folder of results")
     watch = Watch(out)
+    large = _lines_of_large_files(out)
     if not state_folder(out).is_dir():
-        print(f"{out}: nothing is unfinished in it")
+        print("\n".join(large) or f"{out}: nothing is unfinished in it")
         return 0
     watch.update()
-    print("\n".join(watch.lines()))
+    print("\n".join([*watch.lines(), *large]))
     watch.write_summary(summary)
     return 0
+
+
+def _lines_of_large_files(out: Path) -> list[str]:
+    """Return how far the files are that go block by block, of which each has a state of its own."""
+    from n2n_lightning.inference import streaming
+
+    lines = []
+    for path in sorted(out.glob(f"*{streaming.STATE}/asked.json")):
+        claims = Claims(path.parent)
+        name = path.parent.name.removesuffix(streaming.STATE)
+        held = len(claims.held())
+        lines.append(f"{out / name}: {claims.done_count()} pieces are done, {held} at work")
+    return lines
