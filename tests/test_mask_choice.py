@@ -119,6 +119,13 @@ def test_captures_of_a_few_scenes_show_the_correlation_itself(tmp_path):
     assert mask_of_pairs([(a, a) for a, _ in pairs]) is None
 
 
+def test_captures_narrower_than_the_farthest_offset_show_it_or_tell_nothing():
+    strips = [torch.from_numpy(along_rows(DRAWS(seed), (1, 9, 2000))) for seed in range(2)]
+    assert mask_of_pairs([tuple(strips)]).mask == Mask.of([1, 5])
+    crops = tuple(strip[..., :9] for strip in strips)
+    assert mask_of_pairs([crops]) is None
+
+
 def test_what_one_colour_shows_of_another_is_hidden():
     draws = DRAWS(0)
     red = draws.normal(size=(2, 128, 129))

@@ -53,7 +53,7 @@ def lagged_products(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np
     values = image[mask]
     centered = np.zeros_like(image)
     centered[mask] = values - values.mean() if values.size else 0
-    padded = [length + LAGS for length in image.shape]
+    padded = _padded(image.shape)
     sums = []
     for part in (centered, mask.astype(np.float64)):
         spectrum = np.fft.rfft2(part, s=padded)
@@ -61,6 +61,11 @@ def lagged_products(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np
         near = np.roll(products, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
         sums.append(near)
     return sums[0], sums[1].round()
+
+
+def _padded(shape: tuple[int, ...]) -> list[int]:
+    """Return sides by which no product wraps around, and which hold all offsets."""
+    return [max(length, LAGS + 1) + LAGS for length in shape]
 
 
 def pair_autocorrelation(differences: Sequence[np.ndarray]) -> tuple[np.ndarray, float] | None:
@@ -121,7 +126,7 @@ def _without_trend(difference: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _lagged_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return sums of products of two images (H, W) at all offsets of the second."""
-    padded = [length + LAGS for length in one.shape]
+    padded = _padded(one.shape)
     first = np.fft.rfft2(one, s=padded)
     second = np.fft.rfft2(other, s=padded)
     products = np.fft.irfft2(first.conj() * second, s=padded)
