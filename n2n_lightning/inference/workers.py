@@ -331,7 +331,7 @@ class RayWorkers:
             reason = "needs Ray: pip install 'n2n_lightning[ray]'"
             raise InputError("launcher", "ray", reason) from error
         self._ray = ray
-        ray.init(**options["init"])
+        ray.init(logging_level="error", **options["init"])
         remote = ray.remote(**options["remote"])(_run_worker)
         command = worker_command()
         self._tasks = [remote.remote(command, os.getcwd()) for _ in range(count)]
