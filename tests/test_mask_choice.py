@@ -116,6 +116,18 @@ def test_captures_of_a_few_scenes_show_the_correlation_itself(tmp_path):
     )
     data.setup()
     assert data.mask == "[1,11]"
+    np.save(tmp_path / "noisy.npy", scenes(7, 2, 24))
+    data = SingleImages(
+        str(tmp_path / "noisy.npy"),
+        method="masked",
+        val_noisy=str(tmp_path / "a.npy"),
+        val_target=str(tmp_path / "b.npy"),
+        layout="NHW",
+        crop=16,
+    )
+    data.setup()
+    assert data.mask == "[1,3]"
+    assert any("data.mask=[1,3] instead" in note and "room for 8" in note for note in data.notes)
     assert mask_of_pairs([(a, a) for a, _ in pairs]) is None
 
 

@@ -72,6 +72,18 @@ class MaskChoice:
             )
         return lines
 
+    def cut_to(self, mask: Mask) -> list[str]:
+        """Return what a run says where it has room for a part of the mask alone, a line or none.
+
+        Args:
+            mask: the part that it hides.
+        """
+        left_out = len(self.mask.offsets) - len(mask.offsets)
+        if not left_out:
+            return []
+        used = option("data.mask", mask.text)
+        return [f"warning: {used} instead: the images or windows have no room for {left_out} more"]
+
 
 def correlated_offsets(
     autocorrelation: np.ndarray, error: np.ndarray | float, reach: int = REACH

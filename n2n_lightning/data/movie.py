@@ -225,6 +225,7 @@ class Movie(UserImages):
             choice = mask_of_movies([self.noise_of(i) for i in self._measured])
             self.notes += choice.lines()
             mask = fitting(choice.mask, self.crop, self.movies.smallest)
+            self.notes += choice.cut_to(mask)
         return HiddenPixels(self.share, mask, cubes)
 
     def _chosen_context(self, length: int) -> int:

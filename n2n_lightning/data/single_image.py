@@ -160,7 +160,9 @@ class SingleImages(UserImages):
             choice = mask_of_pairs(self._noisy_pairs(scenes))
         choice = choice or choose_mask(scenes, self.stats)
         self.notes += choice.lines()
-        return fitting(choice.mask, self.crop, scenes.smallest)
+        mask = fitting(choice.mask, self.crop, scenes.smallest)
+        self.notes += choice.cut_to(mask)
+        return mask
 
     def _noisy_pairs(self, scenes: SceneSet) -> list[tuple[Tensor, Tensor]]:
         """Return the captures of scenes taken twice, NaN where a pixel is unknown."""
