@@ -8,7 +8,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from n2n_lightning.config.targets import may_run
+from n2n_lightning.config.hydra_versions import RESOLUTIONS, may_run
+from n2n_lightning.config.targets import targets_of
 from n2n_lightning.files import InputError, one_line
 
 _HINT = ", set env var HYDRA_FULL_ERROR=1 to see chained exception."
@@ -73,14 +74,16 @@ def instantiate_resolved(config: Any, **options: Any) -> Any:
         The instance, or a partial of it where the configuration asks for one. Lists and
         dictionaries in the configuration reach it as such.
     """
-    with may_run(config):
+    with may_run(targets_of(config)):
         return instantiate(_escaped(config), _convert_="all", **options)
 
 
 def _escaped(value: Any) -> Any:
     """Return resolved values as `instantiate`, which resolves again, leaves them."""
     if isinstance(value, str):
-        return _escaped_once(_escaped_once(value))  # Hydra resolves all, then each value it reads
+        for _ in range(RESOLUTIONS):
+            value = _escaped_once(value)
+        return value
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     if isinstance(value, dict):

@@ -71,7 +71,9 @@ def compose_config(overrides: Sequence[str], folder: Path = CONF) -> Any:
     """
     from hydra import compose, initialize_config_dir
 
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    from n2n_lightning.config.hydra_versions import VERSION_BASE
+
+    with initialize_config_dir(str(folder), **VERSION_BASE):
         return compose("config", list(overrides))
 
 

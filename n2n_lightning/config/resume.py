@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
+from n2n_lightning.config.hydra_versions import register_resolver
 from n2n_lightning.config.overrides import CONF, compose_config, unquoted
 from n2n_lightning.config.targets import refuse_foreign, targets_of
 from n2n_lightning.files import InputError, option
@@ -124,7 +125,7 @@ def resolve_hydra_of(folder: Path) -> None:
     if stored.exists():
         setup_globals()
         hydra = OmegaConf.load(stored).hydra
-        OmegaConf.register_new_resolver("hydra", partial(OmegaConf.select, hydra), replace=True)
+        register_resolver("hydra", partial(OmegaConf.select, hydra))
 
 
 def _key(override: str) -> str:

@@ -2,10 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
-
-from hydra import utils
 
 from n2n_lightning.files import InputError, option
 
@@ -75,17 +72,3 @@ def _allowed_modules(typed: Sequence[str]) -> list[str]:
     if not values:
         return []
     return [name.strip(" '\"") for name in values[-1].strip("[]'\"").split(",")]
-
-
-def may_run(config: Any) -> Any:
-    """Return a context in which Hydra instantiates what a configuration names.
-
-    Hydra from 1.4 on runs what it was told of; what files named was refused before.
-
-    Args:
-        config: plain data with `_target_`.
-    """
-    execution_whitelist = getattr(utils, "execution_whitelist", None)
-    if execution_whitelist is None:  # Hydra 1.3 has no list
-        return nullcontext()
-    return execution_whitelist(sorted(targets_of(config)))

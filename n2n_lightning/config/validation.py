@@ -347,6 +347,8 @@ def _keys(arguments: Sequence[str], conf: Path) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
+    from n2n_lightning.config.hydra_versions import VERSION_BASE
+
     groups = {path.parent.relative_to(conf).as_posix() for path in conf.rglob("*.yaml")}
     chosen = []
     for argument in arguments:
@@ -354,7 +356,7 @@ def _keys(arguments: Sequence[str], conf: Path) -> list[str]:
         if is_choice and (conf / f"{argument.replace('=', '/')}.yaml").is_file():
             chosen.append(argument)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with initialize_config_dir(str(conf), **VERSION_BASE):
         composed = compose("config", chosen)
     config: Any = OmegaConf.to_container(composed, resolve=False)
     return list(_flat(config, ""))

@@ -4,6 +4,7 @@ The processes divide the pictures by claims (shared_output.py). Here they are on
 machine, by Ray or as an array of Slurm's, and watched.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -331,7 +332,7 @@ class RayWorkers:
             reason = "needs Ray: pip install 'n2n_lightning[ray]'"
             raise InputError("launcher", "ray", reason) from error
         self._ray = ray
-        ray.init(logging_level="error", **options["init"])
+        ray.init(logging_level=logging.ERROR, **options["init"])
         remote = ray.remote(**options["remote"])(_run_worker)
         command = worker_command()
         self._tasks = [remote.remote(command, os.getcwd()) for _ in range(count)]
