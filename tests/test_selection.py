@@ -185,10 +185,22 @@ def data_of(folder, pictures) -> DataSet:
     """The data set of pictures that are written as files."""
     folder.mkdir()
     for number, picture in enumerate(pictures):
-        tifffile.imwrite(folder / f"{number}.tif", picture)
+        tifffile.imwrite(folder / f"{number}.tif", picture, photometric="minisblack")
     jobs, _ = planned([str(folder)], folder.parent / "out")
     asked = AskedAxes()
     return read_data_set(jobs, {}, kind_of_file(jobs[0], asked), asked)
+
+
+def test_planes_of_a_file_are_scored_at_the_same_end(tmp_path):
+    """Their noise may be shared: no place that decides in one plane is trained on in another."""
+    draws = np.random.default_rng(0)
+    stack = np.stack([photograph() + 20 * draws.normal(size=(160, 128)) for _ in range(4)])
+    data = data_of(tmp_path / "stack", [stack.astype(np.float32)])
+    assert len(data.scenes) == 4
+    data.save_trained(tmp_path / "trained")
+    for number in range(4):
+        trained = np.load(tmp_path / "trained" / f"{number:03}.npy")
+        assert np.array_equal(trained[0], stack[number, :128].astype(np.float32))
 
 
 def test_the_reasons_of_training_are_true_of_the_noise(tmp_path):

@@ -169,6 +169,15 @@ class DataSet:
         longest = int(sizes.amax(1).amin())
         return longest >= LEAST_TRAINED + LEAST_SCORED and shortest >= LEAST_TRAINED
 
+    def _file_number(self, scene: int) -> int:
+        """Return the number of the file of a scene, in the order of the files.
+
+        Planes and channels of one file may share their noise: all are scored at the same end, so
+        that none is trained on what decides of another.
+        """
+        files = list(dict.fromkeys(self.scenes.names))
+        return files.index(self.scenes.names[scene])
+
     def scored_parts(self, minutes: float) -> list[ScoredPart]:
         """Return the parts of pictures that no candidate is trained on, with their noise.
 
@@ -184,7 +193,7 @@ class DataSet:
             count = self.count_of(number, SCORED_CAPTURES)
             captures = np.stack([self.capture(number, k) for k in range(count)])
             if self.can_be_split():
-                _, captures = split_captures(captures, number)
+                _, captures = split_captures(captures, self._file_number(number))
             captures = _middle_captures(captures, most / count)
             if not self.paired:
                 captures = captures[:1]
@@ -210,7 +219,7 @@ class DataSet:
                 stored = self.scenes.image(number, k)
                 captures.append(_without_gaps(stored, self.stats.nodata_values))
             array = np.stack(captures)
-            trained, _ = split_captures(array, number)
+            trained, _ = split_captures(array, self._file_number(number))
             pixels += trained.size
             stored_part = trained if self.paired else trained[0]
             np.save(folder / f"{number:03}.npy", stored_part)
@@ -231,7 +240,8 @@ def split_captures(captures: np.ndarray, number: int) -> tuple[np.ndarray, np.nd
 
     Args:
         captures: (K, C, H, W).
-        number: of the picture: even ones are scored at the end, odd ones at the beginning.
+        number: of the file: pictures of even ones are scored at the end, of odd ones at the
+            beginning.
 
     Returns:
         Both parts, views.
