@@ -361,8 +361,8 @@ def prepare_within(candidate: Candidate, comparison: Comparison, seconds: float)
 
 
 def names_of(candidates: Sequence[Candidate]) -> str:
-    """Return the names of candidates, for a line."""
-    return ", ".join(candidate.name for candidate in candidates)
+    """Return the names of candidates, for a line; a name may hold commas."""
+    return "; ".join(candidate.name for candidate in candidates)
 
 
 def evaluated(candidates: Sequence[Any]) -> list[Any]:

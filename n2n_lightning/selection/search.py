@@ -231,7 +231,7 @@ class _CandidateSearch:
         rest = (self.budget.left - self.reserve) / len(survivors) - scoring
         rest = self.progress.seconds_of("rest", rest)
         if rest >= LEAST_TRAINING:
-            self.say(f"going on with {names_of(survivors)}, {rest:.0f} s each")
+            self.say(f"for {rest:.0f} s more each: {names_of(survivors)}")
             self._stage(survivors, rest, scoring)
 
     def _stage(self, trained: Sequence[Trained], seconds: float, scoring: float) -> None:
@@ -305,7 +305,7 @@ class _CandidateSearch:
             scores.append(
                 f"{candidate.name} {_psnr_in_words(self.comparison, self._error(candidate))}"
             )
-        return ", ".join(scores)
+        return "; ".join(scores)
 
     def _reported(self, winner: Candidate, bundled: Candidate) -> str:
         """Return the score of the winner on the pixels that did not decide."""
@@ -314,9 +314,10 @@ class _CandidateSearch:
         low, high = comparison.interval(winner.scored)
         before = _psnr_in_words(comparison, comparison.error(bundled.scored, deciding=False))
         worst = _psnr_in_words(comparison, high)
-        best = _psnr_in_words(comparison, low)
+        best = comparison.psnr(low)
+        upwards = "or more" if best is None else f"to {best:.2f} dB"
         return (
-            f"on the other half of the pixels: {score} ({worst} to {best}),"
+            f"on the other half of the pixels: {score} ({worst} {upwards}),"
             f" the bundled checkpoint {before}"
         )
 
