@@ -119,6 +119,22 @@ def blocks(squares: np.ndarray) -> np.ndarray:
     return cut_blocks(squares, BLOCK).mean((0, 2, 4)).ravel()
 
 
+def add_pair(
+    rows: dict[str, Calibration],
+    model: Any,
+    pair: list[NoisyArray],
+    results: list[np.ndarray],
+    clean: np.ndarray,
+) -> None:
+    """Add the maps of two captures, of one result and of the mean, and their true errors."""
+    truth = (results[0] - clean) ** 2
+    truth_of_mean = ((results[0] + results[1]) / 2 - clean) ** 2
+    of_one = errors_of_pair(model, pair, results, OPTIONS)
+    rows["two, of one"].add(of_one.values, truth)
+    of_mean = errors_of_pair(model, pair, results, OPTIONS, of_mean=True)
+    rows["two, of the mean"].add(of_mean.values, truth_of_mean)
+
+
 def kodak(args: argparse.Namespace) -> None:
     model = load()
     paths = sorted(args.root.glob("*.png"))[: args.pictures]
@@ -131,18 +147,13 @@ def kodak(args: argparse.Namespace) -> None:
             draws = np.random.default_rng(number)
             pair = [NoisyArray(drawn(kind, clean, draws), "CHW") for _ in range(2)]
             results = [denoised(model, noisy) for noisy in pair]
-            truth = (results[0] - clean) ** 2
-            truth_of_mean = ((results[0] + results[1]) / 2 - clean) ** 2
-            of_one = errors_of_pair(model, pair, results, OPTIONS)
-            rows["two, of one"].add(of_one.values, truth)
-            of_mean = errors_of_pair(model, pair, results, OPTIONS, of_mean=True)
-            rows["two, of the mean"].add(of_mean.values, truth_of_mean)
+            add_pair(rows, model, pair, results, clean)
             law = None
             if args.known:
                 level = np.full(3, a), np.full(3, b)
                 law = NoiseLaw(*level, 0.0, clean.mean((1, 2)), autocorrelation(kind))
             single = errors_of_picture(model, pair[0], results[0], OPTIONS, law)
-            rows["one picture"].add(single.values, truth)
+            rows["one picture"].add(single.values, (results[0] - clean) ** 2)
         for name, row in rows.items():
             print(f"| {kind} | {name} | {row.line()} |", flush=True)
 
@@ -172,12 +183,7 @@ def volumes(args: argparse.Namespace) -> None:
             noisy = draws.normal(clean, clean.std()).astype(np.float32)
             pair.append(NoisyArray(noisy, "DHW"))
         results = [denoised(model, noisy) for noisy in pair]
-        truth = (results[0] - clean) ** 2
-        truth_of_mean = ((results[0] + results[1]) / 2 - clean) ** 2
-        of_one = errors_of_pair(model, pair, results, OPTIONS)
-        rows["two, of one"].add(of_one.values, truth)
-        of_mean = errors_of_pair(model, pair, results, OPTIONS, of_mean=True)
-        rows["two, of the mean"].add(of_mean.values, truth_of_mean)
+        add_pair(rows, model, pair, results, clean)
     for name, row in rows.items():
         print(f"| volumes | {name} | {row.line()} |", flush=True)
 
