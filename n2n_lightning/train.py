@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from n2n_lightning.config import overrides as override_syntax
 from n2n_lightning.config import validation
-from n2n_lightning.config.hydra_versions import VERSION_BASE
+from n2n_lightning.config.hydra_versions import MAIN_OPTIONS
 from n2n_lightning.config.overrides import CONF, MULTIRUN
 from n2n_lightning.config.resume import continued_config, resolve_hydra_of, resumed_folder
 from n2n_lightning.files import DiskFull, InputError
@@ -87,7 +87,7 @@ def main() -> None:
     sys.exit(status)
 
 
-@hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
+@hydra.main(**MAIN_OPTIONS, config_path=str(CONF), config_name="config")
 def _composed(config: DictConfig) -> float | None:
     """Start what Hydra composed: a run, or a job of a sweep, whose score its sweeper takes."""
     job = HydraConfig.get()

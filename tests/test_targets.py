@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from n2n_lightning.config import hydra_versions
 from n2n_lightning.config.resume import continued_config
 from n2n_lightning.config.targets import refuse_foreign, targets_of
 from n2n_lightning.files import InputError
@@ -72,3 +73,12 @@ def test_a_sweep_names_parts_of_known_packages_alone(tmp_path):
     with pytest.raises(InputError, match=r"names os\.system; allow=os if you trust"):
         resumed_sweep([f"sweep.resume={tmp_path}"])
     assert "-m" in resumed_sweep([f"sweep.resume={tmp_path}", "allow=os"])
+
+
+def test_hydra_1_4_may_construct_what_a_name_stands_for_in_its_own_package(monkeypatch):
+    """`n2n_lightning.noise.Pixelate` is `n2n_lightning.noise.pixelate.Pixelate` to Hydra."""
+    allowed = []
+    monkeypatch.setattr(hydra_versions, "_whitelist", allowed.extend)
+    hydra_versions.may_run({"own.Net", "pathlib.Path"})
+    assert {"own.*", "pathlib.*", "n2n_lightning.*", "torch.*"} <= set(allowed)
+    assert "os.*" not in allowed

@@ -7,10 +7,15 @@ from typing import Any
 import hydra.utils
 from omegaconf import OmegaConf
 
+from n2n_lightning.config.targets import TRUSTED
+
 # A list of what may be instantiated came with 1.4.
 _whitelist = getattr(hydra.utils, "execution_whitelist", None)
 # Of hydra.main and initialize_config_dir: 1.4 has one behaviour, and warns of the argument.
 VERSION_BASE: dict[str, Any] = {} if _whitelist else {"version_base": "1.3"}
+_TRUSTED_PARTS = [f"{package}.*" for package in TRUSTED]
+# Of hydra.main: 1.4 asks what callbacks, which it constructs itself, may be.
+MAIN_OPTIONS = {"execution_whitelist": _TRUSTED_PARTS} if _whitelist else VERSION_BASE
 # How often `instantiate` resolves a value: 1.3 resolves all, then each value that it reads.
 RESOLUTIONS = 1 if _whitelist else 2
 
@@ -34,8 +39,10 @@ def may_run(targets: Iterable[str]) -> Any:
     """Return a context in which Hydra instantiates targets; what files named was refused before.
 
     Args:
-        targets: dotted names.
+        targets: dotted names. 1.4 also asks where a name comes from, which may be another module
+            of the same package.
     """
     if _whitelist is None:
         return nullcontext()
-    return _whitelist(sorted(targets))
+    packages = {name.partition(".")[0] for name in targets}
+    return _whitelist([*_TRUSTED_PARTS, *(f"{package}.*" for package in sorted(packages))])
