@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
+from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.data.augmentation import to_float
 from n2n_lightning.train import CONF
 from n2n_lightning.training.run import start
@@ -84,7 +85,7 @@ def main() -> None:
             "trainer.max_epochs=1",
             f"seed={args.seed}",
         ]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), **VERSION_BASE):
             config: Any = OmegaConf.to_container(compose("config", asked), resolve=True)
         config["callbacks"] = {
             "watch": {"_target_": "__main__.Watch", "every": args.every, "limit": args.seconds},

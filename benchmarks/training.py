@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.train import CONF
 from n2n_lightning.training.run import precision, start
@@ -50,7 +51,7 @@ def configuration(network: str, root: Path, batch: int) -> dict[str, Any]:
         "trainer.max_epochs=2",
     ]
     asked += ["data.augment=false", "data.colour=null"]  # the loops by hand have none either
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         config: Any = OmegaConf.to_container(compose("config", asked), resolve=True)
     config["model"]["channels"] = 3
     return config

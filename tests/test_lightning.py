@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from n2n_lightning import fit, load
 from n2n_lightning.config import overrides as override_syntax
 from n2n_lightning.config import validation
+from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.data import PairedImages
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.networks import DRUNet
@@ -49,7 +50,7 @@ def configured(pictures: Path, *options: str, clean: bool = True) -> dict[str, A
     data = ["data=pairs", f"data.noisy={pictures / 'a'}", f"data.target={pictures / 'b'}"]
     data += [f"data.clean={pictures / 'clean'}"] if clean else []
     network = [] if any(option.startswith("model=") for option in options) else NETWORK
-    with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
+    with initialize_config_dir(str(override_syntax.CONF), **VERSION_BASE):
         config: Any = OmegaConf.to_container(
             compose("config", [*data, *network, *DATA, *options]), resolve=True
         )

@@ -12,6 +12,7 @@ from n2n_lightning import inspect_images, load
 from n2n_lightning.arrays import frame_offsets
 from n2n_lightning.arrays.frame_checks import review
 from n2n_lightning.config import overrides as override_syntax
+from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.data import BatchIndex, Movie, PairedImages
 from n2n_lightning.data.movie import frames_around
 from n2n_lightning.data.reading_movies import read_movies
@@ -179,7 +180,7 @@ def test_chosen_frames_are_the_targets_and_their_neighbours_come_from_the_whole_
 
 @pytest.mark.parametrize("typed_as", ["10:50", "0::2", "-20:", ":7", "[10:50]", "5", "::2", "all"])
 def test_frames_reach_the_data_as_they_were_typed(typed_as):
-    with initialize_config_dir(str(override_syntax.CONF), version_base="1.3"):
+    with initialize_config_dir(str(override_syntax.CONF), **VERSION_BASE):
         config = compose(
             "config",
             override_syntax.quoted(

@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.files import InputError
 from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.sweep import results, resume
@@ -461,7 +462,7 @@ def test_slurm_by_submitits_local_executor(tmp_path):
 
 @pytest.mark.parametrize("launcher", ["joblib", "ray", "slurm"])
 def test_launchers_compose_and_every_key_has_a_comment(launcher):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True)
     assert "Launcher" in cfg.hydra.launcher["_target_"]
     if launcher == "slurm":

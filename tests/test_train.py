@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from n2n_lightning.config import validation
+from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.files import InputError, load_torch
 from n2n_lightning.inference.denoiser import load
 from n2n_lightning.runs.folder import locked, read_result
@@ -56,7 +57,7 @@ def no_noise_from_lightning(monkeypatch):
 def composed(*overrides: str) -> dict:
     """The plain configuration of a command line, with a tiny network in place of `model=tiny`."""
     tiny = "model=tiny" in overrides
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("config", [o for o in overrides if o != "model=tiny"])
     config = OmegaConf.to_container(cfg, resolve=True)
     if tiny:
