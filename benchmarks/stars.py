@@ -8,6 +8,11 @@ Gaussian noise of deviation 5. Flux within max(2.5, 1.5 FWHM) pixels, and the pi
 brightest in the truth, less the sky, relative to the truth: mean over the stars, noisy and denoised
 by the bundled checkpoint, by a network that was trained on pairs of such fields (other stars), and
 by one that was trained on single ones (data=single). `--checkpoint` adds others.
+
+    python benchmarks/stars.py --movie
+
+compares frame by frame with the checkpoint for movies: the middle one of five frames, of stars that
+shine in all of them, and of stars that shine in the middle one alone.
 """
 
 import argparse
@@ -24,6 +29,8 @@ WIDTHS = (1.0, 1.3, 1.6, 2.0, 3.0, 4.0)
 SIGNALS = (5, 10, 30, 200)
 SKY, SIGMA = 100.0, 5.0
 COLUMNS, ROWS, PITCH = 20, 10, 32
+MOVIE_WIDTHS = (1.0, 1.6, 3.0)
+FRAMES = 5
 
 
 def profile(size: int, y: float, x: float, width: float) -> np.ndarray:
@@ -101,6 +108,28 @@ def trained(epochs: int, seed: int, out: Path) -> dict[str, object]:
     return {"pairs": pairs.model, "single": single.model}
 
 
+def compare_movies(seed: int) -> None:
+    """Print what is left of stars in the middle frame of a movie, and of those of that frame."""
+    single, movie = load(), load("movie")
+    print("| FWHM | SNR | frame by frame | in all frames | in the middle frame alone |")
+    print("|---|---|---|---|---|")
+    for width in MOVIE_WIDTHS:
+        for signal in SIGNALS:
+            draws = np.random.default_rng(seed)
+            clean, places = grid_field(width, signal, draws)
+            steady = np.stack([noisy(clean, draws) for _ in range(FRAMES)])
+            flash = np.stack([noisy(np.full_like(clean, SKY), draws) for _ in range(FRAMES)])
+            middle = FRAMES // 2
+            flash[middle] = steady[middle]
+            results = [single.denoise(steady[middle], axes="HW")]
+            results += [movie.denoise(frames, axes="THW")[middle] for frames in (steady, flash)]
+            cells = []
+            for result in results:
+                flux, peak, error = measured(result, clean, places, width)
+                cells.append(f"{flux:.3f} ± {error:.3f}, {peak:.3f}")
+            print(f"| {width} | {signal} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=4, help="of 2,000 windows of 64 x 64")
@@ -108,7 +137,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/stars"))
     parser.add_argument("--checkpoint", nargs="*", default=[], help="more checkpoints")
     parser.add_argument("--outliers", default="auto")
+    parser.add_argument("--movie", action="store_true", help="stars in movies, and nothing else")
     args = parser.parse_args()
+    if args.movie:
+        compare_movies(args.seed)
+        return
     models = {"bundled": load(), **{path: load(path) for path in args.checkpoint}}
     if args.epochs:
         models |= trained(args.epochs, args.seed, args.out)

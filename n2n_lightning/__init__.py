@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from n2n_lightning.randomness import generator as generator
     from n2n_lightning.training.module import Denoiser as Denoiser
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 HOMES = {
     "BestResult": "api",
     "Course": "data",
