@@ -22,6 +22,7 @@ from skimage.transform import downscale_local_mean
 from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened, regions
 from n2n_lightning.formats.picture import AskedAxes, Packed
+from n2n_lightning.formats.region_sample import sample_of
 from n2n_lightning.inference import block_grid, stream_facts, streaming
 from n2n_lightning.inference.block_grid import grid_of
 from n2n_lightning.inference.checkpoint import CheckpointInfo
@@ -64,7 +65,7 @@ def small_blocks(monkeypatch):
     """Every array is large, and a page of more than 32 x 32 pixels is divided."""
 
     def apply():
-        monkeypatch.setattr(streaming, "STREAMED_BYTES", 0)
+        monkeypatch.setattr(regions, "LARGE_BYTES", 0)
         monkeypatch.setattr(streaming, "BLOCK_VOXELS", 32 * 32)
         monkeypatch.setattr(block_grid, "BLOCK_VOXELS", 32 * 32)
 
@@ -194,9 +195,10 @@ def test_an_image_group_keeps_its_metadata_its_resolutions_and_its_empty_chunks(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from n2n_lightning.formats import regions
 from n2n_lightning.inference import block_grid, streaming
 from tests.test_streaming import denoise
-streaming.STREAMED_BYTES = 0
+regions.LARGE_BYTES = 0
 streaming.BLOCK_VOXELS = block_grid.BLOCK_VOXELS = 32 * 32
 whole = streaming.StreamedFile._denoise
 count = 0
@@ -484,3 +486,20 @@ def test_blocks_cover_each_pixel_once_and_read_what_the_network_sees():
             assert outer.start == 0 or (inner.start - outer.start >= 3 and outer.start % 16 == 0)
             assert outer.stop == grid.shape[axis] or outer.stop - inner.stop >= 3
     assert (covered == 1).all()
+
+
+def test_the_sample_of_a_large_array_unpacks_each_piece_once():
+    array = np.random.default_rng(0).integers(0, 9999, (40, 700, 900))
+    reads = []
+
+    def read(region):
+        reads.append(region)
+        return array[region]
+
+    sample = sample_of(read, array.shape, (64, 1024, 450), "DHW", 2)
+    assert len(reads) == 2  # two pieces, for 5 planes of 64 cells each
+    assert sample.pages.shape == (5, 512, 512, 1)
+    assert np.array_equal(sample.pages[0, :64, :64, 0], array[0, :64, :64])
+    assert np.array_equal(sample.pages[4, -64:, -64:, 0], array[39, -64:, -64:])
+    alone = sample_of(array.__getitem__, array.shape, (1, 1, 1), "DHW", 2)
+    assert np.array_equal(alone.pages, sample.pages)

@@ -1,5 +1,6 @@
 """Arrays of files that are read and written region by region, whatever their size."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from n2n_lightning.formats.raw_array import RawArray, flush
 
 Region = tuple[slice, ...]  # with start and stop
 COPIED_BYTES = 2**24  # at a time
+# Bytes of values, from which on an array goes block by block: below, values and result fit into the
+# memory of any machine (twice 256 MiB), and are denoised as a whole, as in Python.
+LARGE_BYTES = 2**28
 
 
 class Regions:
@@ -34,6 +38,7 @@ class Regions:
         levels: the shape and the chunks of each smaller resolution of the result, the largest
             first; each is filled from the one above it by `reduce`.
         note: what the result lacks, in words.
+        unpacked: the sides of the pieces that are unpacked to read one of their values; 1: none.
     """
 
     together: ClassVar[bool] = True  # several processes may write into one result
@@ -46,6 +51,7 @@ class Regions:
         self.fill: float | None = None
         self.levels: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         self.note = ""
+        self.unpacked = self.chunks
 
     def read(self, region: Region) -> np.ndarray:
         """Return the values of a region of the source."""
@@ -83,6 +89,11 @@ class Regions:
 
     def finish(self, path: Path) -> None:
         """Write what depends on all values of a result."""
+
+
+def is_large(shape: Sequence[int], itemsize: int) -> bool:
+    """Return True if an array goes block by block, by its shape and the bytes of a value."""
+    return math.prod(shape) * itemsize >= LARGE_BYTES
 
 
 def whole_pieces(shape: Sequence[int], pieces: Sequence[int]) -> Iterator[Region]:

@@ -44,6 +44,7 @@ class ZarrRegions(Regions):
         self.kept = kept
         self.smaller = levels
         self._copy = copy
+        self.unpacked = tuple(min(array.chunks[i], array.shape[i]) for i in kept)
         self.levels = [(level.shape, level.pieces) for level in levels]
         if array.fill_value is not None:
             self.fill = float(array.fill_value)

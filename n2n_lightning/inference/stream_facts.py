@@ -1,16 +1,16 @@
 """What the blocks of a large array have to agree on, measured once on a sample of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
-from n2n_lightning.arrays.axes import as_pages, evenly, of_pages, stacked_letters
+from n2n_lightning.arrays.axes import evenly, stacked_letters
 from n2n_lightning.arrays.normalization import IntensityScaling
 from n2n_lightning.formats.picture import Picture, ReadAs, Values
+from n2n_lightning.formats.region_sample import ArraySample, sample_of
 from n2n_lightning.formats.regions import MappedRegions, Regions
 from n2n_lightning.inference.array_plans import copied_ones, result_types
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
@@ -18,12 +18,6 @@ from n2n_lightning.inference.outlier_search import OutlierSearch
 from n2n_lightning.inference.page import gaps
 from n2n_lightning.inference.texture import UsualResidual, usual_residuals
 
-# The sample: planes from the first to the last, of each a grid of cells from border to border. A
-# cell is a block of rounding.py, and whole blocks of texture and of margins.
-SAMPLED_PLANES = 5
-CELLS_ALONG = 8  # along height and width
-CELL_SIDE = 64  # pixels
-CELL_DEPTH = 16  # planes of a cell of a volume
 SCALED_SIDE = 32  # pixels of a cell that the intensity range is measured on
 TEXTURE_CELLS = 128  # cells that are denoised for texture: 0.5 megapixels
 
@@ -97,89 +91,6 @@ def _without_numpy(content: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-@dataclass(frozen=True)
-class ArraySample:
-    """Cells of an array.
-
-    Attributes:
-        pages: the cells of each sampled plane next to one another, (N, H, W, C); of a volume (N, D,
-            H, W, C).
-        sides: height and width of the cells.
-    """
-
-    pages: np.ndarray
-    sides: tuple[int, int]
-
-    def cells(self) -> np.ndarray:
-        """Return the cells apart, (N, H, W, C), or (N, D, H, W, C)."""
-        *_, rows, columns, _ = self.pages.shape
-        height, width = self.sides
-        tops = range(0, rows, height)
-        lefts = range(0, columns, width)
-        cells = []
-        for top, left in product(tops, lefts):
-            down = slice(top, top + height)
-            along = slice(left, left + width)
-            cells.append(self.pages[..., down, along, :])
-        return np.concatenate(cells)
-
-
-def sample_of(regions: Regions, axes: str, dims: int) -> ArraySample:
-    """Read the fixed sample of an array.
-
-    Args:
-        regions: the array.
-        axes: its letters, as `page.page_axes` reads them.
-        dims: spatial axes, 2 or 3.
-
-    Returns:
-        Planes from the first to the last; all rows and columns of short axes.
-    """
-    starts: list[list[slice]] = []
-    for letter, length in zip(axes, regions.shape, strict=True):
-        if letter in "HW":
-            starts.append(_spread_places(length, CELL_SIDE, CELLS_ALONG))
-        elif letter == "C":
-            starts.append([slice(0, length)])
-        elif letter == "D" and dims == 3:
-            starts.append(_spread_places(length, CELL_DEPTH, SAMPLED_PLANES))
-        else:
-            starts.append([slice(index, index + 1) for index in range(length)])
-    height = axes.index("H")
-    width = axes.index("W")
-    others = [i for i, letter in enumerate(axes) if letter not in "HW"]
-    places = list(product(*[starts[i] for i in others]))
-    pages = []
-    for number in evenly(len(places), SAMPLED_PLANES):
-        region: list[slice] = [slice(0)] * len(axes)
-        for axis, part in zip(others, places[number], strict=True):
-            region[axis] = part
-        bands = []
-        for rows in starts[height]:
-            band = []
-            for columns in starts[width]:
-                region[height] = rows
-                region[width] = columns
-                values = regions.read(tuple(region))
-                cell = as_pages(values, axes, dims)
-                _, size, channels = of_pages(cell.shape, dims)
-                band.append(cell.reshape(*size, channels))
-            bands.append(np.concatenate(band, axis=-2))
-        pages.append(np.concatenate(bands, axis=-3))
-    *_, rows_of_cell, columns_of_cell, _ = cell.shape
-    return ArraySample(np.stack(pages), (rows_of_cell, columns_of_cell))
-
-
-def _spread_places(length: int, side: int, most: int) -> list[slice]:
-    """Return up to `most` places of `side` pixels on an axis, the first and the last among them."""
-    if length < side:
-        return [slice(0, length)]
-    starts: Iterable[int] = evenly(length - side + 1, most)
-    if length <= side * most:
-        starts = range(0, length - side + 1, side)
-    return [slice(start, start + side) for start in starts]
-
-
 def measured_facts(
     model: Any,
     picture: Picture,
@@ -204,7 +115,7 @@ def measured_facts(
         The facts; their lines begin with the name of the file.
     """
     (values,) = picture.values
-    sample = sample_of(regions, axes, model.dims)
+    sample = sample_of(regions.read, regions.shape, regions.unpacked, axes, model.dims)
     noisy = _noisy(values, reading, sample.pages)
     nodata: set[float] = set(values.nodata_values)
     for page in sample.pages:

@@ -26,7 +26,7 @@ from n2n_lightning.arrays.outlier_lists import OutlierCounts
 from n2n_lightning.files import InputError, move, one_line
 from n2n_lightning.formats import Picture
 from n2n_lightning.formats.picture import ReadAs
-from n2n_lightning.formats.regions import Region, Regions, whole_pieces
+from n2n_lightning.formats.regions import Region, Regions, is_large, whole_pieces
 from n2n_lightning.inference.block_grid import (
     BLOCK_VOXELS,
     Block,
@@ -42,9 +42,6 @@ from n2n_lightning.inference.stream_facts import StreamFacts, measured_facts
 from n2n_lightning.inference.tiling import least_tile, tile_of
 from n2n_lightning.runs.claims import TRIES, Claim, Claims
 
-# Bytes of values, from which on an array goes block by block: below, values and result fit into the
-# memory of any machine (twice 256 MiB), and are denoised as a whole, as in Python.
-STREAMED_BYTES = 2**28
 # Side of tiles in pages: with the bundled network those of 1024 take 650 MB, those of 640 250 MB.
 STREAMED_TILE = 640
 # Of a block of divided pages, to keep a worker near 600 MiB: what is read at once, a chunk of
@@ -98,8 +95,8 @@ def regions_of(
         return None
     (values,) = picture.values
     (reading,) = readings
-    size = values.dtype.itemsize * math.prod(values.shape)
-    if size < STREAMED_BYTES or values.invalid is not None or reading.alpha:
+    large = is_large(values.shape, values.dtype.itemsize)
+    if not large or values.invalid is not None or reading.alpha:
         return None
     mosaic = values.mosaic if options.mosaic == "auto" else options.mosaic
     if mosaic not in ("", "none") or options.errors or options.unbias or options.outlier_map:
