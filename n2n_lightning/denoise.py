@@ -189,6 +189,7 @@ def run(args: Any) -> int:
         InputError: an option cannot work, so that no picture was denoised.
     """
     from n2n_lightning.inference.checkpoint import checkpoint_of
+    from n2n_lightning.inference.device import device_of
     from n2n_lightning.inference.progress_watch import watch_of
     from n2n_lightning.inference.shared_output import output_for
     from n2n_lightning.inference.tally import Tally
@@ -212,7 +213,7 @@ def run(args: Any) -> int:
     tally = Tally(len(jobs))
     certificates: list[FileCertificate] = []
     file = checkpoint_of(checkpoint)
-    with progress, output_for(args, file, _device_of(args.device), results, missing) as output:
+    with progress, output_for(args, file, device_of(args.device), results, missing) as output:
         todo = output.missing(results)
         for job, claim in output.claimed(todo):
             halves = jobs if args.halves else _halves_of(job)
@@ -403,7 +404,8 @@ def _file_denoiser(
 ) -> "FileDenoiser":
     """Return the denoiser of the files: network on its device, options, facts of the folders."""
     from n2n_lightning.inference.checkpoint import MOVIE
-    from n2n_lightning.inference.denoiser import TrainedDenoiser, load
+    from n2n_lightning.inference.denoiser import load
+    from n2n_lightning.inference.device import device_of, move_to_device
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
     from n2n_lightning.inference.movie_frames import series_of
     from n2n_lightning.inference.options import DenoiseOptions
@@ -420,18 +422,10 @@ def _file_denoiser(
     options = replace(DenoiseOptions.of(args), tile=tile)
     asked = AskedAxes(args.axes, model.layout, model.dims)
     axes_notes = AxesNotes()
-    device = _device_of(args.device)
+    device = device_of(args.device)
     if args.adapt and missing:
         model = adapted(missing, args, device, asked, axes_notes)
-    for part in model.modules():  # of a mean there are several
-        if isinstance(part, TrainedDenoiser):
-            part.fast = args.fast
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            "device", device, "cannot be used here; cpu, cuda, cuda:1 or mps, as there are"
-        ) from error
+    move_to_device(model, device, args.fast)
     frames_are_files = bool(model.context) and not by_axes
     if frames_are_files and len(missing) > 1 and all(job.part is None for job in missing):
         print(
@@ -465,17 +459,6 @@ def _certify_options(args: Any) -> "CertifyOptions":
 
     labels = read_labels(args.regions) if args.regions else None
     return CertifyOptions(args.tolerance or ALLOWED_DIFFERENCE, labels)
-
-
-def _device_of(name: str) -> str:
-    """Return the name of a device; for `auto` the GPU, if there is one."""
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _tile_progress() -> Any:
