@@ -76,7 +76,7 @@ def test_imports_run_one_way():
         )
 
 
-GROUND = {"files", "paths", "randomness"}  # imported by any room
+GROUND = {"files", "paths", "randomness", "devices"}  # imported by any room
 LOWER = {  # what else the files of a room may import of other rooms
     "config": {"runs"},
     "arrays": set(),

@@ -9,7 +9,7 @@ the detector stands out in most of several different scenes, or a mask names the
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -99,6 +99,13 @@ class Listed:
         if second is None:
             return cls(first, None, left, None, anywhere)
         return cls(first, second, left, other_left, anywhere)
+
+    def to(self, device: torch.device) -> "Listed":
+        """Return the same on a device."""
+        moved: dict[str, Any] = {}
+        for name, values in vars(self).items():
+            moved[name] = None if values is None else values.to(device)
+        return replace(self, **moved)
 
     @property
     def count(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.devices.copies import sent
 
 RADII = (1.5, 10.0)  # pixels: from points to cells
 # In standard deviations of the noise of a pixel: from changes that a cell's mean alone shows, to
@@ -62,7 +63,7 @@ class AddedChanges:
         shown = (before & (direction != 1)) | (after & (direction != 0))
         weights = torch.where(shown, amounts[:, None], 0)
         added = torch.einsum("bfs,bs...->bf...", weights, masks)
-        return frames + added[:, :, None].to(frames.device)
+        return frames + sent(added[:, :, None], frames.device)
 
 
 def _log_uniform(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.arrays import axes
+from n2n_lightning.devices.copies import sent
 
 MAX_CONTRAST = 1.4  # factor on distances from mid grey, either way
 
@@ -82,7 +83,7 @@ def turn(
         planes = axes.quarter_turns(axes.size(first), spacing)
     rows = len(spatial) + max(1, len(planes))
     drawn = torch.rand(rows, len(first), generator=draws) < 0.5
-    choices = [axes.per_image(row, first) for row in drawn.to(first.device)]
+    choices = [axes.per_image(row, first) for row in sent(drawn, first.device)]
     flips = choices[: len(spatial)]
     transposes = choices[len(spatial) :]
     turned = []
@@ -113,7 +114,7 @@ def without_colour(
         The images; grey ones hold the mean of their channels in each.
     """
     chosen = torch.rand(len(image), generator=draws) < share
-    grey = axes.per_image(chosen, image).to(image.device)
+    grey = axes.per_image(sent(chosen, image.device), image)
     return torch.where(grey, image.mean(1, keepdim=True), image)
 
 
@@ -140,8 +141,8 @@ def recolour(
     for_colour, for_contrast = [axes.per_image(row, first) for row in drawn]
     colour = lowest * (highest / lowest) ** for_colour
     contrast = MAX_CONTRAST ** (2 * for_contrast - 1)
-    colour = colour.to(first.device)
-    contrast = contrast.to(first.device)
+    colour = sent(colour, first.device)
+    contrast = sent(contrast, first.device)
     recoloured = []
     for image in images:
         grey = image.mean(1, keepdim=True)

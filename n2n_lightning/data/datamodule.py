@@ -24,6 +24,7 @@ from n2n_lightning.data.datasets import Pairs
 from n2n_lightning.data.options import ordered, whole_numbers
 from n2n_lightning.data.samplers import BatchDraws, BatchSampler, Loader, PlainIterable
 from n2n_lightning.data.training_scenes import TrainingScenes
+from n2n_lightning.devices import copies
 from n2n_lightning.files import InputError
 from n2n_lightning.noise import Noise
 
@@ -145,6 +146,7 @@ class NoisyPairs(pl.LightningDataModule):
         self.score_of: dict[str, Any] = {}
         self._position: dict[str, int] | None = None
         self._training: Loader | None = None
+        self._device = torch.device("cpu")  # of the network
 
     def load(self) -> tuple[Dataset, Dataset | None]:
         """Read the images; also set the attributes above that differ from their defaults.
@@ -302,21 +304,49 @@ class NoisyPairs(pl.LightningDataModule):
         """Continue at the place in the epoch that a checkpoint states."""
         self._position = state_dict["position"]
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Make input and target on the training device, and this process's share of them.
+    @property
+    def _trains(self) -> bool:
+        """True for batches of training, False for those of validation."""
+        return self.trainer is not None and bool(self.trainer.training)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move a batch to the device of the network, where pairs are made there.
+
+        Those of validation are made on the CPU, so that a network is scored on the same noise
+        wherever it is; and all of them where the device lacks float64 and the draws of counts.
 
         Args:
-            batch: from one of the data sets, on the training device.
-            dataloader_idx: Lightning's, not used.
+            batch: from one of the data sets.
+            device: of the network.
+            dataloader_idx: Lightning's.
 
         Returns:
-            What `make_pair` returns; in training also `size`, the pairs of all processes.
+            The batch.
         """
-        training = self.trainer is not None and self.trainer.training
+        self._device = device
+        if copies.lacks_float64(device) or not self._trains:
+            return batch
+        moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Make input and target, and this process's share of them.
+
+        Args:
+            batch: from one of the data sets, where `transfer_batch_to_device` left it.
+            dataloader_idx: Lightning's.
+
+        Returns:
+            What `make_pair` returns, on the device of the network; in training also `size`, the
+            pairs of all processes.
+        """
+        training = self._trains
         draws = self._draws(batch, "training" if training else "validation")
         ready: dict[str, Any] = self.make_pair(batch, draws, training)
         if not training:
-            return ready
+            return self._on_device(ready, dataloader_idx)
         assert self.trainer
         # Each process of a run draws the whole batch and takes its share of it.
         processes = self.trainer.world_size
@@ -324,8 +354,19 @@ class NoisyPairs(pl.LightningDataModule):
         share: dict[str, Any] = {}
         for name, images in ready.items():
             share[name] = images.tensor_split(processes)[rank]
+        share = self._on_device(share, dataloader_idx)
         share["size"] = len(ready["input"])
         return share
+
+    def _on_device(self, ready: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Return a batch that was made, on the device of the network."""
+        if ready["input"].device == self._device:
+            return ready
+        listed = ready.pop("listed", None)  # Lightning moves no frozen dataclass
+        moved = super().transfer_batch_to_device(ready, self._device, dataloader_idx)
+        if listed is not None:
+            moved["listed"] = listed.to(self._device)
+        return moved
 
     def noisy_pair(self, batch: dict[str, Any]) -> list[Tensor]:
         """Make two noisy versions of the images of a batch, without augmentation.

@@ -9,6 +9,7 @@ from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.data.mask import Mask
 from n2n_lightning.data.self_supervised import Noise2Void, around
+from n2n_lightning.devices.copies import sent
 
 
 class HiddenPixels:
@@ -75,15 +76,15 @@ class HiddenPixels:
                 chosen |= is_at[image] & is_hidden
             if not chosen.any():
                 continue
-            at = image[chosen].to(device)
-            source = other[:, chosen].to(device)
-            target = place[:, chosen].to(device)
+            at = sent(image[chosen], device)
+            source = sent(other[:, chosen], device)
+            target = sent(place[:, chosen], device)
             values = frames[(at, f, slice(None), *source)]
-            values[leaks[chosen].to(device)] = torch.nan
+            values[sent(leaks[chosen], device)] = torch.nan
             shown[(at, f, slice(None), *target)] = values
         return {
             "input": inpaint(shown.flatten(1, 2)),
-            "target": torch.where(targets.to(device), truth, torch.nan),
+            "target": torch.where(sent(targets, device), truth, torch.nan),
         }
 
     def _hidden_at(self, targets: Tensor) -> dict[int, Tensor]:

@@ -12,6 +12,7 @@ from n2n_lightning.data.generated.windows import MARGIN, windows
 from n2n_lightning.data.images import Images
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.samplers import BatchDraws
+from n2n_lightning.devices.copies import sent
 from n2n_lightning.files import InputError, option
 from n2n_lightning.noise import Noise
 
@@ -142,7 +143,7 @@ def _in_grey(image: Tensor, draws: torch.Generator) -> Tensor:
     count, channels, _, _ = image.shape
     weights = torch.rand((count, channels), generator=draws) + 0.05
     weights = weights / weights.sum(1, keepdim=True)
-    weighted = image * weights[..., None, None].to(image.device)
+    weighted = image * sent(weights, image.device)[..., None, None]
     return weighted.sum(1, keepdim=True)
 
 

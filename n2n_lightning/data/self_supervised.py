@@ -17,6 +17,7 @@ from torch import Tensor
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.data.mask import Mask, Offset
+from n2n_lightning.devices.copies import sent
 from n2n_lightning.files import InputError, option
 from n2n_lightning.losses import subsampled
 
@@ -73,7 +74,7 @@ class Neighbor2Neighbor(SelfSupervision):
         *depth, height, width = axes.size(seen)
         shape = (len(seen), *depth, height // 2, width // 2)
         choice = torch.randint(len(ADJACENT), shape, generator=draws)
-        cells = ADJACENT[choice].movedim(-1, 1).to(seen.device)
+        cells = sent(ADJACENT[choice].movedim(-1, 1), seen.device)
         return {
             "input": subsampled(seen, cells[:, 0]),
             "target": subsampled(truth, cells[:, 1]),
@@ -144,14 +145,14 @@ class Noise2Void(SelfSupervision):
         draws: torch.Generator,
     ) -> dict[str, Tensor]:
         spots = self.draw_spots(len(seen), axes.size(seen), draws)
-        image, place, other = (part.to(seen.device) for part in spots.indices)
+        image, place, other = (sent(part, seen.device) for part in spots.indices)
         first: Any = (image, slice(None))  # all channels are hidden together
         # Gaps are filled when the pixels are hidden: what fills them must not know the targets.
         shown = truth.clone()
         shown[(*first, *place)] = truth[(*first, *other)]
         return {
             "input": inpaint(shown),
-            "target": torch.where(spots.targets.to(seen.device), truth, torch.nan),
+            "target": torch.where(sent(spots.targets, seen.device), truth, torch.nan),
         }
 
     def draw_spots(self, count: int, size: Sequence[int], draws: torch.Generator) -> BlindSpots:

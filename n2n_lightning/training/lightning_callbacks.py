@@ -8,6 +8,7 @@ import difflib
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import get_object
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
@@ -29,7 +30,17 @@ from n2n_lightning.files import InputError
 
 
 class _AverageOnceBegun(WeightAveraging):
-    """Weight average that is scored and stored from its first update on."""
+    """Weight average that is scored and stored from its first update on.
+
+    It lies on the device of the network, unless another one was named: Lightning makes it before
+    the network has been moved there. The number of updates stays on the CPU, where it can be read
+    without waiting for a GPU.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if self._device is None and self._average_model is not None:
+            self._average_model.module.to(pl_module.device)
 
     def _begun(self) -> bool:
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
@@ -59,11 +70,55 @@ class MeanOfWeights(_AverageOnceBegun):
 
 
 class MovingAverage(EMAWeightAveraging, _AverageOnceBegun):
-    """Lightning's EMAWeightAveraging: an exponential moving average of the weights."""
+    """Lightning's EMAWeightAveraging: an exponential moving average of the weights.
+
+    Args:
+        decay: share of the average that is kept at each update.
+        **options: of EMAWeightAveraging.
+    """
+
+    def __init__(self, decay: float = 0.999, **options: Any) -> None:
+        super().__init__(decay=decay, **options)
+        self._new_share = 1 - decay
 
     @property
     def state_key(self) -> str:
         return EMAWeightAveraging.__qualname__
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Update the average; on a GPU all parameters at once, without waiting for it."""
+        otherwise = self._device is not None or not self._use_buffers
+        if pl_module.device.type == "cpu" or otherwise or not self._begun():
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            return
+        step = trainer.global_step
+        if step > self._latest_update_step and self.should_update(step_idx=step - 1):
+            self._follow(pl_module)
+            self._latest_update_step = step
+
+    @torch.no_grad()
+    def _follow(self, pl_module: pl.LightningModule) -> None:
+        """Move the average towards the current weights, all on one device."""
+        assert self._average_model is not None
+        averaged = self._average_model.module
+        means = [*averaged.parameters(), *averaged.buffers()]
+        values = [*pl_module.parameters(), *pl_module.buffers()]
+        followed: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for mean, value in zip(means, values, strict=True):
+            if mean.is_floating_point():
+                followed.append((mean, value))
+            else:
+                mean.copy_(value)
+        towards = [value for _, value in followed]
+        torch._foreach_lerp_([mean for mean, _ in followed], towards, self._new_share)
+        self._average_model.n_averaged += 1
 
 
 class MeanOfEpochs(StochasticWeightAveraging):
