@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train",
     "check": "check",
     "denoise": "denoise",
+    "watch": "watch.command",
     "evaluate": "evaluate",
     "report": "report",
     "prepare": "prepare",

@@ -30,4 +30,6 @@ inside chown n2n /data
 inside su n2n -c 'cd /data && /opt/n2n/bin/n2n --version && /opt/n2n/bin/n2n doctor'
 cp "$PROJECT/packaging/galaxy/test-data/noisy.tiff" "$ROOT/data"
 inside su n2n -c 'cd /data && /opt/n2n/bin/n2n denoise noisy.tiff -o clean.tiff && ls -l'
-du -sh --one-file-system "$ROOT"
+undo
+trap - EXIT
+du -sh "$ROOT"

@@ -34,8 +34,8 @@ FILES = {
     "zarr": ("a.zarr", "import zarr; zarr.save_array('a.zarr', noisy)"),
     "video": (
         "a.mp4",
-        "import imageio; frames = np.stack([noisy.astype('uint8')] * 4);"
-        " imageio.mimwrite('a.mp4', frames, plugin='pyav', codec='libx264')",
+        "import imageio.v3; frames = np.stack([noisy.astype('uint8')] * 4);"
+        " imageio.v3.imwrite('a.mp4', frames, plugin='pyav', codec='libx264')",
     ),
 }
 # Commands of the other extras, after a training in RUN where they need one.
@@ -44,8 +44,8 @@ COMMANDS = {
     "joblib": [f"{SWEEP} hydra/launcher=joblib"],
     "ray": [f"{SWEEP} hydra/launcher=ray"],
     "optuna": [f"{TRAIN} -m hydra/sweeper=n2n_optuna hydra.sweeper.n_trials=2"],
-    "export": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} -o a.onnx"],
-    "zoo": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} -o a.zip"],
+    "export": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} a.onnx"],
+    "zoo": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} --out a.zip"],
 }
 # Those that no command shows without a file of an instrument, a cluster, or a network.
 IMPORTS = {
@@ -55,6 +55,7 @@ IMPORTS = {
     "relion": "import starfile",
     "slurm": "import submitit, hydra_plugins.hydra_submitit_launcher",
     "hub": "import huggingface_hub",
+    "watch": "import watchfiles",
 }
 
 

@@ -87,6 +87,7 @@ LOWER = {  # what else the files of a room may import of other rooms
     "metrics": {"arrays", "networks", "data"},
     "data": {"config", "arrays", "formats", "noise", "metrics", "losses"},
     "inspection": {"arrays", "data", "metrics"},
+    "watch": {"arrays", "data", "formats", "inference", "metrics", "reporting"},
     "selection": {
         "arrays",
         "config",

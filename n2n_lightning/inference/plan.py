@@ -90,20 +90,31 @@ def planned(
 
 def _jobs_of_folder(path: Path, part: str | None, out: Path, skipped: list[Path]) -> list[Job]:
     """Return the jobs of the pictures in a folder; other files are added to `skipped`."""
-    sources = []
-    for file in _inputs(below(path), path, out):
-        if kind_of(file):
-            sources.append(file)
-        else:
-            skipped.append(file)
-    if not sources:
+    jobs = jobs_below(path, out, skipped)
+    if not jobs:
         reason = "; ".join(left_alone(skipped)) or ", ".join(ENDINGS)
         raise InputError(f"{path}: holds no pictures ({reason})")
-    jobs = []
-    for file in sources:
-        target = result_of(out / file.relative_to(path))
-        jobs.append(Job(file, target))
     return _chosen(jobs, part)
+
+
+def jobs_below(path: Path, out: Path, skipped: list[Path]) -> list[Job]:
+    """Return the jobs of the pictures in a folder and below it.
+
+    Args:
+        path: the folder.
+        out: the folder of the results; what is in it is no picture.
+        skipped: gets the files that are no pictures.
+
+    Returns:
+        One for each picture, in the order of the names.
+    """
+    jobs = []
+    for file in _inputs(below(path), path, out):
+        if kind_of(file):
+            jobs.append(Job(file, result_of(out / file.relative_to(path))))
+        else:
+            skipped.append(file)
+    return jobs
 
 
 def _jobs_of_star(path: Path, out: Path) -> list[Job]:

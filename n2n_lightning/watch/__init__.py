@@ -1,0 +1,1 @@
+"""`n2n watch`: pictures are denoised as an instrument writes them."""
