@@ -53,6 +53,11 @@ def parser() -> Parser:
         default="CC-BY-4.0",
         help="of a .zip: its licence, by its SPDX name (CC-BY-4.0)",
     )
+    p.add_argument(
+        "--device",
+        default="cpu",
+        help="of a .pt2, which is for one device: cpu, cuda, ... (others: torch.export.passes)",
+    )
     p.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
     p.add_argument(
         "--allow",
@@ -111,12 +116,13 @@ def onnx(model: "TrainedDenoiser", path: Path) -> Export:
     return run
 
 
-def pt2(model: "TrainedDenoiser", path: Path) -> Export:
-    """Write a torch.export archive.
+def pt2(model: "TrainedDenoiser", path: Path, device: str) -> Export:
+    """Write a torch.export archive, whose positions of pixels lie on one device.
 
     Args:
         model: the network.
         path: of the file.
+        device: that it is for.
 
     Returns:
         The file's network.
@@ -132,14 +138,21 @@ def pt2(model: "TrainedDenoiser", path: Path) -> Export:
     else:  # torch specialises on the batch size of 3D convolutions: a program for two refuses one
         count = 1
     dynamic = {axis: Dim.DYNAMIC for axis in axes}
-    example = torch.rand(count, model.inputs, *size)
+    example = torch.rand(count, model.inputs, *size, device=device)
     # Otherwise conditions on the size of the example remain (width no multiple of 8, more than one
     # image).
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        program = torch.export.export(model.network, (example,), dynamic_shapes=(dynamic,))
+        program = torch.export.export(
+            model.network.to(device), (example,), dynamic_shapes=(dynamic,)
+        )
     torch.export.save(program, path)
+    model.network.cpu()
     loaded: Callable[[Tensor], Tensor] = torch.export.load(path).module()
-    return loaded
+
+    def run(image: "Tensor") -> "Tensor":
+        return loaded(image.to(device)).cpu()
+
+    return run
 
 
 def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Export:
@@ -161,7 +174,7 @@ def ckpt(model: "TrainedDenoiser", path: Path, source: Path) -> Export:
     info = read_info(source)
     torch.save(network_checkpoint(model.network, info), path)
     module, _, _ = str(info.model["_target_"]).rpartition(".")
-    return load(path, [module])
+    return load(path, [module], device="cpu")
 
 
 def bioimage(model: "TrainedDenoiser", path: Path, args: Any) -> Export:
@@ -273,10 +286,13 @@ def _scaling(black: float, span: float) -> str:
 
 
 def main() -> int:
+    from n2n_lightning.devices.choice import device_of
+
     args = parser().parse_args()
+    device = device_of(args.device)
     writers: dict[str, Callable[..., Export]] = {
         ".onnx": onnx,
-        ".pt2": pt2,
+        ".pt2": lambda model, path: pt2(model, path, device),
         ".ckpt": lambda model, path: ckpt(model, path, args.checkpoint),
         ".zip": lambda model, path: bioimage(model, path, args),
     }
@@ -295,7 +311,7 @@ def main() -> int:
         bioimage_zoo.check_license(args.license)
     import torch
 
-    model = load(args.checkpoint, args.allow)
+    model = load(args.checkpoint, args.allow, device="cpu")
     # The exporters would fix the memory layout of a network in channels last.
     if model.dims == 2:
         model.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -303,6 +319,9 @@ def main() -> int:
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     for line in describe(model, args.out):
         print(line)
+    if ending == ".pt2":
+        mover = "torch.export.passes.move_to_device_pass"
+        print(f"for {device}; {mover}(torch.export.load(FILE), DEVICE) moves it")
     sizes = ", ".join(" x ".join(map(str, size)) for size in COMPARED_SIZES[model.dims])
     print(f"largest difference from PyTorch, on images of {sizes}: {largest:.1e}")
     return 0

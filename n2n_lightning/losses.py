@@ -38,17 +38,26 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        if output.shape != target.shape:
-            shape = tuple(output.shape)
-            wanted = tuple(target.shape)
-            raise ValueError(f"the network returns {shape} where the target is {wanted}")
+        _refuse_other_shape(output, target)
+        total, count = self._sums(output, target, list(range(len(output.shape))))
+        return total / count
+
+    def _sums(self, output: Tensor, target: Tensor, over: list[int]) -> tuple[Tensor, Tensor]:
+        """Sum the penalties of the known pixels over some axes, and count these: 1 at least."""
         present = ~target.isnan()
         # The missing targets are replaced before the arithmetic: 0 * NaN in the backward pass would
         # still be NaN.
         known = torch.where(present, target, output.detach())
         penalty = self.penalty(output, known)
-        total = torch.where(present, penalty, 0).sum()
-        return total / present.sum().clamp(min=1)
+        total = torch.where(present, penalty, 0).sum(over)
+        return total, present.sum(over).clamp(min=1)
+
+
+def _refuse_other_shape(output: Tensor, target: Tensor) -> None:
+    if output.shape != target.shape:
+        shape = tuple(output.shape)
+        wanted = tuple(target.shape)
+        raise ValueError(f"the network returns {shape} where the target is {wanted}")
 
 
 class L2(Loss):
@@ -106,11 +115,11 @@ class LogL2(Loss):
         return (output - target).square()
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        errors = []
-        for image, wanted in zip(output, target, strict=True):
-            errors.append(super().forward(image, wanted))
+        _refuse_other_shape(output, target)
+        total, count = self._sums(output, target, list(range(1, len(output.shape))))
+        errors = total / count
         half_step = 0.5 / 255  # of 8 bit
-        return (torch.stack(errors) + half_step**2).log().mean()
+        return (errors + half_step**2).log().mean()
 
 
 class RegionalLogL2(LogL2):

@@ -207,7 +207,7 @@ def mask_invalid(
         invalid |= stored.float().abs() > HUGE
     for value in nodata_values:
         invalid |= stored == value
-    if not invalid.any():
+    if stored.device.type == "cpu" and not invalid.any():  # a GPU would have to be waited for
         return values
     return torch.where(invalid, torch.nan, values)
 

@@ -159,8 +159,8 @@ def with_flanks(planes: Tensor, points: Tensor) -> Tensor:
         values = _values_at(padded, points, dy, dx)
         height = (values - ground) * sign
         stands_out = height > 4 * noise  # False for NaN, as beyond the border
-        offset = torch.tensor([0, dy, dx], device=points.device)
-        beside = points + offset
+        n, row, column = points.unbind(1)
+        beside = torch.stack((n, row + dy, column + dx), 1)
         added.append(beside[stands_out])
     return torch.cat(added).unique(dim=0)
 

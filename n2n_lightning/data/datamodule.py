@@ -288,7 +288,11 @@ class NoisyPairs(pl.LightningDataModule):
         shuffle: bool,
     ) -> Loader:
         batches = BatchSampler(len(dataset), batch_size, self.seed, shuffle)
-        return Loader(dataset, batches, self.workers if shuffle else 0)
+        strategy = getattr(self.trainer, "strategy", None)
+        on_card = strategy is not None and strategy.root_device.type == "cuda"
+        # validation pairs are made on the CPU
+        pinned = on_card and dataset is self.train
+        return Loader(dataset, batches, self.workers if shuffle else 0, pinned)
 
     # Lightning restores loaders by itself, but not when the length of the run was asked for before,
     # as schedules do.

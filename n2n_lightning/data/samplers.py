@@ -135,6 +135,7 @@ class Loader(DataLoader):
         dataset: takes a BatchIndex.
         batches: the batches of an epoch.
         workers: processes that prepare batches; 0: this one does.
+        pinned: batches lie in memory that a GPU copies from by itself.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Loader(DataLoader):
         dataset: Dataset,
         batches: BatchSampler,
         workers: int,
+        pinned: bool = False,
     ) -> None:
         super().__init__(
             dataset,
@@ -150,6 +152,7 @@ class Loader(DataLoader):
             num_workers=workers,
             collate_fn=_unchanged,
             persistent_workers=workers > 0,
+            pin_memory=pinned,
         )
         self.batches = batches
         self.next = {

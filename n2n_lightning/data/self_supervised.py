@@ -284,7 +284,11 @@ class CountSplitting(SelfSupervision):
         known = truth.isfinite()
         unit = self.one - self.zero
         photons = torch.where(known, (truth - self.zero) / unit, 0)
-        photons = photons.round().clamp(min=0).cpu().double()
+        photons = photons.round().clamp(min=0)
+        if seen.device.type == "cpu":
+            photons = photons.double()
+        else:  # drawn there, without a wait
+            draws = torch.Generator(seen.device).manual_seed(draws.initial_seed())
         first = torch.binomial(photons, torch.full_like(photons, 0.5), generator=draws)
         second = photons - first
         noisy = 2 * first.to(seen) * unit + self.zero

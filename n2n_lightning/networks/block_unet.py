@@ -1,9 +1,10 @@
 """U-Nets of blocks: NAFNet, and a small DRUNet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +90,7 @@ class _Difference(nn.Module):
 
     A constant added to the image has no effect.
     Pixels are repeated at the border: zeros would have an effect. In float32: in half precision
-    differences would be those of rounding.
+    differences would be those of rounding, and in TF32 the constant would leave some behind.
     """
 
     def __init__(self, inputs: int, outputs: int, dims: int) -> None:
@@ -99,7 +100,7 @@ class _Difference(nn.Module):
         self._convolve = {2: F.conv2d, 3: F.conv3d}[dims]
 
     def forward(self, image: Tensor) -> Tensor:
-        with torch.autocast(image.device.type, enabled=False):
+        with _in_float32(image):
             mean = self.weight.flatten(1).mean(1)
             weight = self.weight - axes.per_image(mean, self.weight)
             sides = 2 * len(axes.size(image))
@@ -107,6 +108,25 @@ class _Difference(nn.Module):
             padded = F.pad(image.float(), border, mode="replicate")
             result: Tensor = self._convolve(padded, weight.float())
             return result.to(self.weight.dtype)  # of a model after .half()
+
+
+@contextmanager
+def _in_float32(image: Tensor) -> Iterator[None]:
+    """Compute convolutions in float32 for a while: neither in half precision nor in TF32.
+
+    An exported network has neither, and should name no device.
+    """
+    if torch.compiler.is_exporting():
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision
+    with torch.autocast(image.device.type, enabled=False):
+        cudnn.conv.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            cudnn.conv.fp32_precision = before
 
 
 def shuffled(x: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class Brown(Noise):
         self.width = width
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        width = torch.tensor([self.width], device=image.device)
-        brown = blurred_normal(image, width, generator)
+        width = torch.full((1,), self.width, device=image.device)
+        brown = blurred_normal(image, width, generator, self.width)
         deviation = drawn(self.sigma, image, generator) / 255
         return image + deviation * brown
 
@@ -43,6 +43,7 @@ def blurred_normal(
     image: Tensor,
     width: Tensor,
     generator: torch.Generator,
+    widest: float,
 ) -> Tensor:
     """Draw white normal noise and blur it by a Gaussian, to a standard deviation of 1.
 
@@ -50,13 +51,16 @@ def blurred_normal(
         image: a batch, (B, C, H, W).
         width: standard deviation of the Gaussian in pixels, (1,) or (B,).
         generator: of the random numbers, on the device of the image.
+        widest: no width is larger. The CPU takes the largest of the batch, which is less work; to
+            read it would make a GPU wait.
 
     Returns:
         In the shape of the batch.
     """
     count, channels, rows, columns = image.shape
     planes = count * channels
-    widest = float(width.max())
+    if image.device.type == "cpu":
+        widest = float(width.max())
     radius = int(4 * widest) + 1
     kernel = _gaussian_kernels(width, radius)
     kernel = kernel.repeat_interleave(planes // len(width), 0)

@@ -1,5 +1,7 @@
 """Noise of cameras."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -56,8 +58,26 @@ class Camera(Noise):
         sigma = low + (high - low) * share_of_range
         shot = drawn(self.shot, image, generator)
         shared = drawn(self.shared, image, generator)
-        width = drawn(self.width, image, generator).flatten()
+        width = BlurWidth.drawn(self.width, image, generator)
         return camera_noise(image, sigma / 255, shot, shared, width, generator, self.developed)
+
+
+class BlurWidth(NamedTuple):
+    """Standard deviations of a blur in pixels.
+
+    Attributes:
+        each: of each image, (B,).
+        widest: none is larger.
+    """
+
+    each: Tensor
+    widest: float
+
+    @classmethod
+    def drawn(cls, width: Strength, image: Tensor, generator: torch.Generator) -> "BlurWidth":
+        """Draw a width for each image of a batch, see base.drawn."""
+        _, widest = strength_bounds(width)
+        return cls(drawn(width, image, generator).flatten(), widest)
 
 
 def camera_noise(
@@ -65,7 +85,7 @@ def camera_noise(
     sigma: Tensor,
     shot: Tensor,
     shared: Tensor,
-    width: Tensor,
+    width: BlurWidth,
     generator: torch.Generator,
     developed: float = 0.0,
 ) -> Tensor:
@@ -76,15 +96,15 @@ def camera_noise(
         sigma: standard deviation at mid-grey, (B, 1, 1, 1), in units of white.
         shot: share of the variance at mid-grey that is shot noise, (B, 1, 1, 1).
         shared: share of the variance that all channels have in common, (B, 1, 1, 1).
-        width: standard deviation of the blur in pixels, (B,).
+        width: of the blur.
         generator: of the random numbers, on the device of the image.
         developed: share of the images whose noise is that of developed pictures.
 
     Returns:
         In the shape of the batch.
     """
-    own = blurred_normal(image, width, generator)
-    common = blurred_normal(image[:, :1], width, generator)
+    own = blurred_normal(image, width.each, generator, width.widest)
+    common = blurred_normal(image[:, :1], width.each, generator, width.widest)
     variance = 1 - shot + 2 * shot * image
     strength = sigma * variance.clamp(min=0).sqrt()
     if developed:
@@ -127,8 +147,8 @@ def _developed(
     factor = balance * (1 - flattened)
     if channels == 1:  # no colour
         return own, factor
-    width = drawn((1.2, 3), image, generator).flatten()
-    colour = blurred_normal(image, width, generator)
+    width = BlurWidth.drawn((1.2, 3), image, generator)
+    colour = blurred_normal(image, width.each, generator, width.widest)
     grey = colour.mean(1, keepdim=True)
     unit = (channels / (channels - 1)) ** 0.5  # without grey the variance is smaller
     colour = (colour - grey) * unit

@@ -17,7 +17,7 @@ from n2n_lightning.noise.base import (
     share,
     strength_bounds,
 )
-from n2n_lightning.noise.camera import camera_noise
+from n2n_lightning.noise.camera import BlurWidth, camera_noise
 
 
 class Varied(Noise):
@@ -80,10 +80,10 @@ class Varied(Noise):
         read_noise = sigma * read_share
         counted = counted + read_noise * normal_like(image, generator)
 
-        width = drawn(self.width, image, generator).flatten()
+        normal, photons, _ = self.shares
+        width = BlurWidth.drawn(self.width, image, generator)
         camera = camera_noise(image, sigma / 2, shot, shared, width, generator, self.developed)
         white = image + sigma * normal_like(image, generator)
-        normal, photons, _ = self.shares
         noisy = torch.where(kind < normal + photons, counted, camera)
         noisy = torch.where(kind < normal, white, noisy)
         like_first = image == image[:, :1]
