@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from n2n_lightning.config.hydra_versions import VERSION_BASE
 from n2n_lightning.networks import multiply_accumulates
 from n2n_lightning.train import CONF
-from n2n_lightning.training.run import precision, start
+from n2n_lightning.training.precision import precision
+from n2n_lightning.training.run import start
 
 NETWORKS = {
     "unet": ["model=unet"],

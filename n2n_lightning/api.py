@@ -91,6 +91,7 @@ def fit(
     *options: str,
     folder: str | Path | None = None,
     lines: bool = True,
+    device: str = "auto",
 ) -> FitResult:
     """Train a network on noisy images.
 
@@ -105,6 +106,8 @@ def fit(
             The command resumes it (`resume=`) where `noisy` is a file or folder; arrays are gone
             when this returns.
         lines: print a line for each epoch.
+        device: of the network that is returned; `auto`: a GPU if there is one. Where it is trained
+            is "trainer.accelerator=".
 
     Returns:
         The trained network, the run folder and its results.
@@ -133,7 +136,7 @@ def fit(
                 " +trainer.limit_train_batches=1 tries one batch and keeps it"
             )
         result = start(config, place, overrides, lines=True)
-    model = load(place)
+    model = load(place, device=device)
     return FitResult(model, place, result, list(read_history(place)))
 
 

@@ -188,8 +188,8 @@ def run(args: Any) -> int:
     Raises:
         InputError: an option cannot work, so that no picture was denoised.
     """
+    from n2n_lightning.devices.choice import device_of
     from n2n_lightning.inference.checkpoint import checkpoint_of
-    from n2n_lightning.inference.device import device_of
     from n2n_lightning.inference.progress_watch import watch_of
     from n2n_lightning.inference.shared_output import output_for
     from n2n_lightning.inference.tally import Tally
@@ -262,7 +262,7 @@ def _by_workers(args: Any, jobs: Sequence[Job], skipped: Sequence[Path]) -> int:
     tally = Tally(len(jobs), watch.existing, failed=len(watch.failed))
     tally.missing = len(jobs) - watch.done - tally.failed
     if args.page:
-        model = load(args.checkpoint or checkpoint_for(args, jobs), args.allow)
+        model = load(args.checkpoint or checkpoint_for(args, jobs), args.allow, device="cpu")
         asked = AskedAxes(args.axes, model.layout, model.dims)
         line = write_before_after(jobs, args.out, asked, args.errors, args.certify)
         if line:
@@ -403,9 +403,10 @@ def _file_denoiser(
     model: "TrainedDenoiser | None" = None,
 ) -> "FileDenoiser":
     """Return the denoiser of the files: network on its device, options, facts of the folders."""
+    from n2n_lightning.devices.choice import device_of
     from n2n_lightning.inference.checkpoint import MOVIE
     from n2n_lightning.inference.denoiser import load
-    from n2n_lightning.inference.device import device_of, move_to_device
+    from n2n_lightning.inference.device import move_to_device
     from n2n_lightning.inference.file_denoiser import AxesNotes, FileDenoiser
     from n2n_lightning.inference.movie_frames import series_of
     from n2n_lightning.inference.options import DenoiseOptions
@@ -416,7 +417,7 @@ def _file_denoiser(
         by_axes = checkpoint == MOVIE and args.movie is None
         if by_axes:
             print("movies, denoised with the frames around each; --no-movie: frame by frame")
-        model = load(checkpoint, args.allow)
+        model = load(checkpoint, args.allow, device="cpu")
     tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     options = replace(DenoiseOptions.of(args), tile=tile)

@@ -94,7 +94,9 @@ def parser(fields: dict[str, str] | None = None) -> Parser:
         action="store_true",
         help="add classical filters, tuned on noisy training pairs only",
     )
-    p.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    p.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one"
+    )
     p.add_argument(
         "--allow", action="append", default=[], help="a module whose networks checkpoints may name"
     )
@@ -164,16 +166,20 @@ def load_networks(args: Any) -> tuple[dict[str, Any], int]:
         The networks (denoiser.TrainedDenoiser) by what was typed, and the exit status: 1 where one
         could not be loaded.
     """
+    from n2n_lightning.devices.choice import device_of
     from n2n_lightning.inference.checkpoint import checkpoint_of
     from n2n_lightning.inference.denoiser import load
+    from n2n_lightning.inference.device import move_to_device
 
+    args.device = device_of(args.device)
     networks: dict[str, Any] = {}
     failed = 0
     movie = args.data == "movie"
     for candidate in dict.fromkeys(args.candidates):
         try:
             checkpoint_of(candidate)
-            network = load(candidate, args.allow).to(args.device)
+            network = load(candidate, args.allow, device="cpu")
+            move_to_device(network, args.device, fast=False)
             if network.context and not movie:
                 raise InputError(
                     f"{candidate}: is for movies; --data movie --noisy MOVIE scores it on one"
@@ -401,7 +407,7 @@ def _candidates(
     args: Any, networks: dict[str, Any], data: Any
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield the name of each candidate, a function that denoises a batch, and notes for its row."""
-    from n2n_lightning.inference.tiling import averaged, in_tiles
+    from n2n_lightning.inference.tiling import averaged, in_memory, in_tiles
 
     if args.classical:
         from n2n_lightning.metrics.classical import classical
@@ -410,11 +416,18 @@ def _candidates(
             yield f"{name} ({tuned})", run, {"tuned": tuned}
     for name, network in networks.items():
         run = averaged(network, network.multiple) if args.tta else network
+        run = in_memory(run, network.overlap, network.multiple)
+        run = partial(_on_device, run, args.device)
         run = in_its_range(network, run, data.scale if data.limits else None, data.stored_unit)
         if network.dims == 3:
             run = partial(in_tiles, run)
         parameters = sum(p.numel() for p in network.parameters())
         yield name, run, {"parameters": parameters, "tta": args.tta}
+
+
+def _on_device(run: Any, device: str, images: Any) -> Any:
+    """Denoise a batch of the CPU on a device."""
+    return run(images.to(device)).cpu()
 
 
 def _describe(args: Any, data: Any, networks: dict[str, Any]) -> None:
@@ -557,20 +570,20 @@ def main() -> int:
     runs = {}
     for name, run, note in _candidates(args, networks, data):
         runs[name], notes[name] = run, note
-        found[name] = measure(run, data, args.device)
+        found[name] = measure(run, data)
     first = next(iter(networks), None)
     rows = {}
     for name, measured in found.items():
         reference = found[first] if first and name != first else None
         rows[name] = {**summarise(measured, reference), **notes[name]}
     if args.fsc:
-        evaluation_table.write_correlation(args.fsc, curves(runs, data, args.device), rows)
+        evaluation_table.write_correlation(args.fsc, curves(runs, data), rows)
     _describe(args, data, networks)
     evaluation_table.show(rows)
     if certify_options is not None:
         from n2n_lightning.inference.certificates import certificates_of_runs
 
-        files = certificates_of_runs(runs, data, args.device, certify_options)
+        files = certificates_of_runs(runs, data, "cpu", certify_options)
         _report_certificates(args.certify, files)
     if args.json:
         content = {"data": data.fingerprint, "noise": args.noise, "tta": args.tta, "scores": rows}

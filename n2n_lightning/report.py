@@ -297,7 +297,7 @@ def layers(run: ReportedRun) -> list[dict[str, Any]]:
 
     convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
     joined = (nn.BatchNorm2d, nn.BatchNorm3d, nn.LeakyReLU, nn.ReLU)
-    network = load(run.folder).network
+    network = load(run.folder, device="cpu").network
     rows: list[dict[str, Any]] = []
 
     def note(name: str) -> Any:

@@ -24,6 +24,7 @@ from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.arrays.outlier_lists import OutlierCounts
 from n2n_lightning.arrays.transparency import has_alpha
 from n2n_lightning.config.choices import DTYPES, OUTLIERS
+from n2n_lightning.devices.choice import device_of, fast_type
 from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import mosaics
 from n2n_lightning.formats.picture import TYPES
@@ -42,7 +43,7 @@ from n2n_lightning.inference.page import (
     part_or_none,
 )
 from n2n_lightning.inference.texture import put_back
-from n2n_lightning.inference.tiling import averaged, overlap_of, spans, tile_of, tiled
+from n2n_lightning.inference.tiling import averaged, in_memory, overlap_of, spans, tile_of, tiled
 
 # Values outside its range are clamped for the network: for a network of pictures of any kind, and
 # for one with a known range.
@@ -115,7 +116,7 @@ class TrainedDenoiser(nn.Module):
             # other than float32 after .half() or .double()
             weights = next(self.network.parameters(), image).dtype
             return networks.apply(self.network, channels_last(image.to(weights))).to(image.dtype)
-        with torch.autocast(image.device.type, torch.bfloat16):
+        with torch.autocast(image.device.type, fast_type(image.device)):
             return networks.apply(self.network, channels_last(image)).to(image.dtype)
 
     def denoise(
@@ -438,6 +439,7 @@ class TrainedDenoiser(nn.Module):
         run: Callable[[Tensor], Tensor] = self._together if together else self._planes
         if options.tta:
             run = averaged(run, self.multiple)
+        run = in_memory(run, self.overlap, self.multiple)
         tiled(
             run,
             page.read,
@@ -563,9 +565,12 @@ def _ignore_progress(tiles: int) -> None:
 
 
 def load(
-    path: str | Path = PRETRAINED, allow: Sequence[str] = (), fast: bool = False
+    path: str | Path = PRETRAINED,
+    allow: Sequence[str] = (),
+    fast: bool = False,
+    device: str = "auto",
 ) -> TrainedDenoiser:
-    """Load the trained network of a run folder or checkpoint, in eval mode on the CPU.
+    """Load the trained network of a run folder or checkpoint, in eval mode.
 
     Args:
         path: a run folder (its best checkpoint, or else its last) or a checkpoint file; by default
@@ -573,11 +578,13 @@ def load(
             for movies, which sees two frames on either side of each.
         allow: names of modules outside this package whose classes the checkpoint may name;
             importing a module runs it.
-        fast: compute in bfloat16, where the device has it: about half the time, and a result that
-            differs by some hundredths of the noise's standard deviation.
+        fast: compute in bfloat16, on GPUs without it (before Ampere) in float16: about half the
+            time where the device has it, and a result that differs by some hundredths of the
+            noise's standard deviation.
+        device: where it computes; `auto`: a GPU if there is one.
 
     Returns:
-        The network; `.to(device)` moves it.
+        The network.
 
     Raises:
         InputError: the file is missing, damaged, not ours, or names a class of a module that is not
@@ -591,7 +598,8 @@ def load(
         weights = (p for p in network.parameters() if len(p.shape) >= 4)
         first = next(weights, None)
         channels = 3 if first is None else first.shape[1]
-    return TrainedDenoiser(network, int(channels) // info.input_frames, info, fast)
+    model = TrainedDenoiser(network, int(channels) // info.input_frames, info, fast)
+    return model.to(device_of(device))
 
 
 def _built_network(

@@ -1,18 +1,7 @@
 """The device that a network runs on."""
 
-import torch
-
 from n2n_lightning.files import InputError
 from n2n_lightning.inference.denoiser import TrainedDenoiser
-
-
-def device_of(name: str) -> str:
-    """Return the name of a device; for `auto` the GPU, if there is one."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def move_to_device(model: TrainedDenoiser, device: str, fast: bool) -> None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from n2n_lightning.devices.choice import fast_type
 from n2n_lightning.files import InputError, option, remove_temporaries, sha256
 from n2n_lightning.inference.plan import Job, folder_of
 from n2n_lightning.runs.claims import Claim, Claims, Finished
@@ -70,7 +71,9 @@ class Settings:
         for name, value in sorted(vars(args).items()):
             if name not in _FREE_ARGUMENTS:
                 options[name] = _argument_text(value)
-        precision = "bfloat16" if args.fast else "float32"
+        precision = "float32"
+        if args.fast:
+            precision = str(fast_type(torch.device(device))).removeprefix("torch.")
         return cls(
             sha256(checkpoint), options, _computing(device, precision), torch.get_num_threads()
         )

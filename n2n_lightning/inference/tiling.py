@@ -10,6 +10,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays.axes import HEIGHT, WIDTH, along, cropped, flips
 from n2n_lightning.arrays.axes import size as size_of
+from n2n_lightning.devices.memory import free_memory, out_of_memory, say_divided
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import pad_to_multiple
 
@@ -261,15 +262,21 @@ def in_tiles(
         return network(images)
     if overlap is None:
         overlap = OVERLAPS[len(size)]
-    return torch.stack([_image_in_tiles(network, image, overlap) for image in images])
+    fitting = in_memory(network, overlap, multiple=32)
+    return torch.stack([_image_in_tiles(fitting, image, overlap) for image in images])
 
 
 def _image_in_tiles(
-    network: Callable[[Tensor], Tensor], image: Tensor, overlap: int, multiple: int = 32
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    overlap: int,
+    multiple: int = 32,
+    tile: int | None = None,
 ) -> Tensor:
     """Apply a network to an image (C, H, W), or a volume, in tiles."""
     size = image.shape[1:]
-    tile = max(SCORING_TILES[len(size)], least_tile(overlap, multiple))
+    if tile is None:
+        tile = max(SCORING_TILES[len(size)], least_tile(overlap, multiple))
     result: Tensor | None = None
 
     def read(place: Place) -> Tensor:
@@ -284,6 +291,47 @@ def _image_in_tiles(
     tiled(network, read, write, size, tile, multiple, overlap=overlap)
     assert result is not None
     return result
+
+
+def in_memory(
+    network: Callable[[Tensor], Tensor], overlap: int, multiple: int
+) -> Callable[[Tensor], Tensor]:
+    """Return a network that divides what the memory of its device is too small for.
+
+    A batch is halved, then each image, down to the smallest tile. What was too large once is
+    divided at once from then on; a line says so.
+
+    Args:
+        network: (B, C, h, w) -> (B, C, h, w), or volumes.
+        overlap: of neighbouring tiles, in pixels.
+        multiple: divisor of their sides, see `spans`.
+
+    Returns:
+        The function, with the shapes and the result of the network.
+    """
+    most = math.inf  # pixels that fit
+
+    def denoise(images: Tensor) -> Tensor:
+        nonlocal most
+        pixels = len(images) * math.prod(size_of(images))
+        side = max(size_of(images))
+        smallest = len(images) == 1 and side <= least_tile(overlap, multiple)
+        if pixels < most or smallest:
+            try:
+                return network(images)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or smallest:
+                    raise
+            most = pixels  # outside the handler, whose traceback holds what was computed
+            free_memory(images.device)
+            say_divided(images)
+        if len(images) > 1:
+            half = len(images) // 2
+            return torch.cat([denoise(images[:half]), denoise(images[half:])])
+        tile = max(_rounded_up(side // 2, multiple), least_tile(overlap, multiple))
+        return _image_in_tiles(denoise, images[0], overlap, multiple, tile)[None]
+
+    return denoise
 
 
 def averaged(network: Callable[[Tensor], Tensor], multiple: int = 1) -> Callable[[Tensor], Tensor]:

@@ -160,7 +160,7 @@ def settings_of_launcher(launcher: str, changes: Sequence[str]) -> dict[str, Any
 
 def _cards(device: str) -> list[str]:
     """Return the GPUs that processes may take, as CUDA_VISIBLE_DEVICES names them."""
-    from n2n_lightning.sweep.jobs import gpus
+    from n2n_lightning.devices.cards import gpus
 
     if device not in ("auto", "cuda"):
         return []
@@ -188,6 +188,8 @@ class LocalProcesses:
     """
 
     def __init__(self, count: int, device: str, show: Print) -> None:
+        from n2n_lightning.devices.cards import show_only
+
         cards = _cards(device)
         threads = max(1, _cores() // count)
         self._shown: set[str] = set()
@@ -197,7 +199,7 @@ class LocalProcesses:
         for number in range(count):
             env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
             if cards:
-                env["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
+                show_only(cards[number % len(cards)], env)
             process = subprocess.Popen(
                 worker_command(),
                 env=env,

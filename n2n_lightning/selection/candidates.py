@@ -94,7 +94,7 @@ class Bundled(Candidate):
     """The bundled checkpoint as it is."""
 
     def prepare(self, comparison: Comparison, seconds: float) -> None:
-        model = load(PRETRAINED)
+        model = load(PRETRAINED, device="cpu")
         self.parts = [Part(model, "bundled")]
         self.weights = [1.0]
         self.evaluation = comparison.evaluate(partial(model.denoise, axes="CHW"))
@@ -207,7 +207,7 @@ class Trained(Candidate):
         if read_result(run).get("status") != "finished":
             _train_run(overrides, run)
         self.stages += 1
-        trained = load(run)
+        trained = load(run, device="cpu")
         # arrays in files are read as they are read for all candidates
         info = replace(trained.info, layout=None)
         model = TrainedDenoiser(trained.network, trained.channels, info)

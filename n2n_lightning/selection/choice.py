@@ -24,7 +24,7 @@ def bundled_part(name: str) -> Part:
     Args:
         name: `bundled`, the one for pictures, or `movie`.
     """
-    return Part(load(BUNDLED_PARTS[name]), name)
+    return Part(load(BUNDLED_PARTS[name], device="cpu"), name)
 
 
 @dataclass
@@ -151,7 +151,7 @@ def _restored(entry: dict[str, Any], folder: Path) -> Choice:
             parts.append(bundled_part(stored["checkpoint"]))
         else:
             path = folder / stored["checkpoint"]
-            parts.append(Part(load(path), path))
+            parts.append(Part(load(path, device="cpu"), path))
     return Choice(
         entry["kind"],
         entry["name"],

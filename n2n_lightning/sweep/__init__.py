@@ -8,7 +8,7 @@ the table of all jobs.
 import warnings
 
 from n2n_lightning.config.hydra_versions import register_resolver
-from n2n_lightning.sweep.jobs import gpus
+from n2n_lightning.sweep.cluster import gpus_per_job
 from n2n_lightning.sweep.watch import Start
 
 __all__ = ["Start"]
@@ -17,4 +17,4 @@ __all__ = ["Start"]
 # import this, too.
 warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
 
-register_resolver("n2n_gpu_per_job", lambda: 1 if gpus() else 0)
+register_resolver("n2n_gpu_per_job", gpus_per_job)

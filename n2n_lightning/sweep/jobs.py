@@ -3,12 +3,10 @@
 import contextlib
 import getpass
 import os
-import re
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,24 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning.devices.cards import gpus, lock_name, show_only
 from n2n_lightning.files import InputError
 from n2n_lightning.runs import folder as run_folder
 from n2n_lightning.runs import locks
-
-
-def gpus() -> list[str]:
-    """Return the GPUs of this process, as CUDA_VISIBLE_DEVICES names them, without CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(i) for i in range(len(re.findall(r"^GPU \d+", listed, re.MULTILINE)))]
-
 
 _claimed: list[Any] = []  # the lock of this process's GPU, held until the process ends
 
@@ -54,7 +38,7 @@ def claim_gpu(jobs_per_gpu: int) -> None:
     while True:
         for slot in range(jobs_per_gpu):
             for gpu in gpus():
-                path = folder / f"gpu{gpu}.{slot}.lock"
+                path = folder / f"gpu{lock_name(gpu)}.{slot}.lock"
                 try:
                     lock = locks.acquired(path)
                 except locks.CannotLock:
@@ -62,7 +46,7 @@ def claim_gpu(jobs_per_gpu: int) -> None:
                     lock, gpu = path, gpus()[os.getpid() % len(gpus())]
                 if lock is not None:
                     _claimed.append(lock)
-                    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+                    show_only(gpu, os.environ)
                     return
         time.sleep(1)
 

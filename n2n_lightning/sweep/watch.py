@@ -18,10 +18,10 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from n2n_lightning.devices.cards import gpus
 from n2n_lightning.files import InputError, replacing
 from n2n_lightning.runs import locks
 from n2n_lightning.runs.folder import RUN_FORMAT, ranking_score, read_sweep_request, this_process
-from n2n_lightning.sweep.jobs import gpus
 from n2n_lightning.sweep.results import jobs_table, numeric_axis, picture, read_sweep, score_text
 from n2n_lightning.sweep.resume import points
 

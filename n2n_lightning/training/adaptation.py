@@ -29,7 +29,8 @@ from n2n_lightning.metrics.single_noise import single_noise
 from n2n_lightning.training import warm_start
 from n2n_lightning.training.callbacks import StopOnSignal
 from n2n_lightning.training.module import Denoiser
-from n2n_lightning.training.run import precision, silence_lightning
+from n2n_lightning.training.precision import precision
+from n2n_lightning.training.run import silence_lightning
 from n2n_lightning.training.schedulers import time_spent, warmup_cosine
 
 MAX_IMAGES = 64  # pictures to train on, evenly spread over all: more would not be seen in minutes
@@ -204,12 +205,14 @@ def adapt(
 
 def _trainer(device: str, minutes: float, callbacks: list[pl.Callback]) -> pl.Trainer:
     kind, index = torch.device(device).type, torch.device(device).index
+    devices = [index or 0] if kind == "cuda" else 1
+    options = {"precision": "auto", "accelerator": kind, "devices": devices}
     return pl.Trainer(
         max_epochs=-1,
         max_time=timedelta(minutes=minutes),
         accelerator="gpu" if kind == "cuda" else kind,
-        devices=[index or 0] if kind == "cuda" else 1,
-        precision=precision({"precision": "auto", "accelerator": kind}),  # type: ignore[arg-type]
+        devices=devices,
+        precision=precision(options),  # type: ignore[arg-type]
         limit_val_batches=0,
         gradient_clip_val=1.0,
         callbacks=callbacks,
@@ -297,7 +300,7 @@ def _network(
     checkpoint: Path, channels: int, allow: Sequence[str]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, fitted to a number of channels, and what builds it."""
-    trained = load(checkpoint, allow)
+    trained = load(checkpoint, allow, device="cpu")
     spec = warm_start.checkpoint_model(checkpoint, allow)
     if trained.context:
         raise InputError(

@@ -503,7 +503,7 @@ class Denoiser(pl.LightningModule):
         Returns:
             The module, in training mode.
         """
-        trained = load(checkpoint_path, allow)
+        trained = load(checkpoint_path, allow, device="cpu")
         ours = read_checkpoint(checkpoint_path)["n2n_lightning"]
         info = CheckpointInfo.of(ours, checkpoint_path)
         module = cls(trained.network, spec=info.plain(), **options)

@@ -23,6 +23,7 @@ from n2n_lightning.config import validation
 from n2n_lightning.config.construction import construct, instantiate_resolved
 from n2n_lightning.config.overrides import bare, plain_config
 from n2n_lightning.data import NoisyPairs
+from n2n_lightning.devices.memory import out_of_memory
 from n2n_lightning.files import FULL, DiskFull, InputError, disk_full
 from n2n_lightning.inference.checkpoint import CheckpointInfo, read_checkpoint, read_info
 from n2n_lightning.inspection import unfit
@@ -35,6 +36,7 @@ from n2n_lightning.training import callbacks, checkpointing, loggers, warm_start
 from n2n_lightning.training.lightning_callbacks import build_callbacks
 from n2n_lightning.training.loggers import added_loggers
 from n2n_lightning.training.module import Denoiser, Diverged
+from n2n_lightning.training.precision import on_cards, precision, without_fused
 from n2n_lightning.training.validation_images import ValidationImages
 
 # of movies, after training: enough for an interval of 0.1 dB (benchmarks/movies.py estimate)
@@ -143,10 +145,12 @@ class TrainingRun:
             raise InputError(
                 "trainer.fast_dev_run: tries a new run; this one has a checkpoint to go on from"
             )
-        self.config = {**config, "model": self._model_options(config)}
+        config = {**config, "model": self._model_options(config)}
+        self.precision = precision(config["trainer"])
+        self.config, unfused = without_fused(config, self.precision)
         self.module = self._module()
         inputs = self.data.input_channels
-        self.notes: list[str] = [f"data: {note}" for note in self.data.notes]
+        self.notes: list[str] = [f"data: {note}" for note in self.data.notes] + unfused
         if config.get("init") and not self.begin:
             self.notes.append(warm_start.weights(self.module.network, config["init"], inputs))
         endless = (
@@ -161,7 +165,6 @@ class TrainingRun:
         )
         self.before = run_folder.read_result(folder)
         self.stop = callbacks.SaveOnSignal(folder / "checkpoints" / "last.ckpt")
-        self.precision = precision(config["trainer"])
         self.trainer = self._trainer(lines)
         self.movie_scores: dict[str, Any] = {}
         self.commit = run_folder.git_commit()
@@ -209,6 +212,7 @@ class TrainingRun:
 
     def _trainer(self, lines: bool) -> pl.Trainer:
         options = {**self.config["trainer"], "precision": self.precision}
+        self.notes += on_cards(options)
         limit = options.get("limit_val_batches", 1.0)
         self.validated = self.data.val is not None and limit != 0
         if not self.validated:
@@ -363,10 +367,25 @@ class TrainingRun:
         line = _of_lightning(error)
         if line:
             cause = InputError(line)
+        if out_of_memory(error):
+            cause = self._too_large()
         known = isinstance(cause, Diverged | DiskFull | PeerProcessDied | InputError)
         with suppress(DiskFull):
             self.write("failed", str(cause) if known else f"{type(cause).__name__}: {cause}")
         return cause
+
+    def _too_large(self) -> InputError:
+        """Return the line for a batch that the memory of the device is too small for."""
+        where = self.trainer.strategy.root_device
+        size = self.data.batch_size
+        reason = f"{where} has too little memory for it"
+        if size > 1:
+            half = size // 2
+            reason += (
+                f"; data.batch_size={half} would take about half, and with"
+                " trainer.accumulate_grad_batches=2 the steps stay the same"
+            )
+        return InputError("data.batch_size", size, reason)
 
     def _correlation(self) -> dict[str, Any]:
         """Return the Fourier shell correlation of volumes' two halves, of the latest validation."""
@@ -513,26 +532,6 @@ def _channels(data: Any, model: dict[str, Any]) -> dict[str, int | None]:
     if "out_channels" in model:
         return {"channels": data.channels, "out_channels": None}
     return {"channels": data.channels}
-
-
-def precision(options: dict[str, Any]) -> str:
-    """Return the precision of training, as Lightning names it.
-
-    `auto` is bf16-mixed where the device computes faster in bfloat16 than in float32, else 32-true.
-
-    Args:
-        options: of the trainer group.
-    """
-    if options["precision"] != "auto":
-        return str(options["precision"])
-    if torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda"):
-        fast = torch.cuda.get_device_capability() >= (8, 0)
-    elif torch.backends.mps.is_available() and options["accelerator"] in ("auto", "gpu", "mps"):
-        fast = False
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return "bf16-mixed" if fast else "32-true"
 
 
 def silence_lightning() -> None:

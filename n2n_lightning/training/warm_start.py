@@ -115,7 +115,7 @@ def weights(network: nn.Module, init: str, channels: int) -> str:
         InputError: the weights do not fit.
     """
     path = source(init)
-    trained = load(path)
+    trained = load(path, device="cpu")
     changed = copy(trained, network, channels, init)
     if not changed:
         return f"init: the weights of {path}"
