@@ -233,34 +233,42 @@ class Page:
             return masked
         return by_value | masked
 
-    def strips(self, multiple: int = 1) -> list[slice]:
-        """Divide the page into strips of rows (a volume: of planes) with about PIXELS pixels each.
+    def strips(self, multiple: int = 1, pixels: int = PIXELS) -> list[slice]:
+        """Divide the page into strips of rows (a volume: of planes).
 
         Args:
             multiple: divisor of the number of rows of all strips but the last.
+            pixels: of each strip, about.
 
         Returns:
             The rows of each strip, in order.
         """
         length, *others = self.sink.shape[:-1]
         smallest = multiple * math.prod(others)  # pixels of a strip of `multiple` rows
-        rows = max(1, PIXELS // smallest) * multiple
+        rows = max(1, pixels // smallest) * multiple
         strips = []
         for first in range(0, length, rows):
             stop = min(first + rows, length)
             strips.append(slice(first, stop))
         return strips
 
-    def both(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _colours_at(self, rows: slice, columns: slice | None) -> Any:
+        """Return the index of the channels that are denoised, in some rows and columns."""
+        if columns is None:
+            return (rows, ..., slice(self.colours))
+        return (rows, columns, slice(self.colours))
+
+    def both(self, rows: slice, columns: slice | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return source and result in network units, NaN where pixels are missing.
 
         Args:
             rows: of the page; of a volume, planes.
+            columns: of the page; None: all.
 
         Returns:
             Two float32 arrays (rows, W, C), or (planes, H, W, C).
         """
-        where = (rows, ..., slice(self.colours))
+        where = self._colours_at(rows, columns)
         pixels = self.source[where]
         missing = self._missing(pixels, self.invalid, where)
         before = self.limits.normalize(pixels)
@@ -291,27 +299,28 @@ class Page:
         before, after = both
         return before, after
 
-    def removed(self, rows: slice) -> np.ndarray:
+    def removed(self, rows: slice, columns: slice | None = None) -> np.ndarray:
         """Return the residual (source - result) in network units; 0 for missing pixels.
 
         Args:
-            rows: see `both`.
+            rows, columns: see `both`.
 
         Returns:
             Float32, (rows, W, C) or (planes, H, W, C).
         """
-        before, after = self.both(rows)
+        before, after = self.both(rows, columns)
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(before - after, posinf=0, neginf=0)
 
-    def mend(self, rows: slice, more: np.ndarray) -> None:
+    def mend(self, rows: slice, more: np.ndarray, columns: slice | None = None) -> None:
         """Add to the result, where the summand is not 0.
 
         Args:
             rows: of the page.
             more: the summand, in network units.
+            columns: see `both`.
         """
-        place = (rows, ..., slice(self.colours))
+        place = self._colours_at(rows, columns)
         after = self.sink[place]
         total = self.limits.normalize(after) + more
         stored = self.limits.denormalize(total, after)

@@ -9,8 +9,9 @@ variance N, and the rest of it is independent of the noise, the mean squared err
 noisy picture. So s = min(1, 2 N / E), which is below 1 where most of the residual is picture.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from n2n_lightning.inference.page import Page
 from n2n_lightning.metrics.noise_model import robust_noise_line
 
 BLOCK_SIDE = 16  # pixels: of blocks that are compared with one another
+PIXELS_AT_ONCE = 2**16  # that are measured; with CELL_SIDE: what fits into caches
+CELL_SIDE = 256  # pixels: of cells of the page; those without texture are left at once
 FEWEST = 16  # blocks that can say what is usual
 MAX_BLOCKS = 500  # blocks at most for the line of their noise: its time grows with their square
 TINY = 1e-12  # mean square that is next to nothing, of the network's range
@@ -131,7 +134,7 @@ def put_back(page: Page, together: bool) -> None:
     count = (height // BLOCK_SIDE) * (width // BLOCK_SIDE)
     if count < FEWEST:
         return
-    strips = page.strips(BLOCK_SIDE)
+    strips = page.strips(BLOCK_SIDE, PIXELS_AT_ONCE)
     measured = []
     for strip in strips:
         before, after = page.both(strip)
@@ -147,14 +150,22 @@ def put_back(page: Page, together: bool) -> None:
     if shares.min() == 1:
         return
     peaks = PEAK * np.sqrt(np.nan_to_num(removed))
-    for strip in strips:
-        share = _interpolated(shares, strip, width)
+    for rows, columns in _cells(height, width):
+        share = _interpolated(shares, rows, columns)
         if share.min() < 1:
-            peak = _interpolated(peaks, strip, width)
-            residual = page.removed(strip)
+            peak = _interpolated(peaks, rows, columns)
+            residual = page.removed(rows, columns)
             deviation = np.abs(residual) / np.maximum(peak, 1e-12)
             calm = (2 - deviation).clip(0, 1)
-            page.mend(strip, (1 - share) * calm * residual)
+            page.mend(rows, (1 - share) * calm * residual, columns)
+
+
+def _cells(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of the cells of a page, the last of which may be smaller."""
+    for top, left in product(range(0, height, CELL_SIDE), range(0, width, CELL_SIDE)):
+        bottom = min(top + CELL_SIDE, height)
+        right = min(left + CELL_SIDE, width)
+        yield slice(top, bottom), slice(left, right)
 
 
 def _measured(before: np.ndarray, after: np.ndarray, together: bool) -> np.ndarray:
@@ -242,10 +253,10 @@ def _rising(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return ramp.clip(0, 1)
 
 
-def _interpolated(values: np.ndarray, rows: slice, width: int) -> np.ndarray:
-    """Interpolate values of blocks (C, h, w) linearly at some rows of pixels: (rows, width, C)."""
+def _interpolated(values: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """Interpolate values of blocks (C, h, w) linearly at some pixels: (rows, columns, C)."""
     values = _resampled(values, np.arange(rows.start, rows.stop), 1)
-    values = _resampled(values, np.arange(width), 2)
+    values = _resampled(values, np.arange(columns.start, columns.stop), 2)
     return np.moveaxis(values, 0, -1)
 
 
