@@ -149,15 +149,16 @@ def _watch_of(args: Any, folder: Path) -> Watch:
     """Return the watch of a folder, with its denoiser."""
     from rich.progress import Progress
 
+    from n2n_lightning.devices.choice import device_of
     from n2n_lightning.inference.checkpoint import PRETRAINED
     from n2n_lightning.inference.denoiser import load
-    from n2n_lightning.inference.device import device_of, move_to_device
+    from n2n_lightning.inference.device import move_to_device
     from n2n_lightning.inference.file_denoiser import FileDenoiser
     from n2n_lightning.inference.options import DenoiseOptions
     from n2n_lightning.inference.outlier_files import read_mask
     from n2n_lightning.watch.scenes import Scenes
 
-    model = load(args.checkpoint or PRETRAINED, args.allow)
+    model = load(args.checkpoint or PRETRAINED, args.allow, device="cpu")
     if model.context:
         raise InputError(
             "checkpoint", args.checkpoint, "sees frames that are not there yet; use n2n denoise"
