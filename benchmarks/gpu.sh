@@ -10,6 +10,7 @@
 # 1. `train`: the bundled checkpoint goes on for six minutes with the largest batch that fits;
 #    its averaged weights are OUT/pretrained.ckpt.
 # 2. `measure`: tests/test_gpu.py; images per second beside loops by hand; 10 and 100 megapixels;
+#    milliseconds of draws, losses, tiles, texture and CUDA graphs (benchmarks/gpu_parts.py);
 #    the report's U-Net for its 50,000 pairs and 100 epochs, and its grid of rates at a tenth.
 #
 # Every step has a time limit of its own, so that one that hangs costs no other; OUT/summary.txt
@@ -27,10 +28,10 @@ mkdir -p "$out"
 if [ -n "${DRY:-}" ]; then
     minutes=00:00:00:05 batches="8 4" crops=32 images=1000 epochs=1 tenth=1 rounds=1
     small="model.widths=[4,4,4] model.blocks=[1,1,1] data.specimens=2 data.fabrics=2 data.leaves=2"
-    small+=" data.held=2" pixels="256" networks="unet"
+    small+=" data.held=2" pixels="256" networks="unet" parts=--small
 else
     minutes=00:00:06:00 batches="512 256 128 64" crops=20000 images=50000 epochs=100 tenth=10
-    rounds=3 small="" pixels="3162 10000" networks="unet noise2noise best"
+    rounds=3 small="" pixels="3162 10000" networks="unet noise2noise best" parts=
 fi
 
 step() {  # step NAME SECONDS COMMAND...: run it, note how it ended and how long it took
@@ -89,6 +90,8 @@ if [[ $part == *measure* ]]; then
     # shellcheck disable=SC2086
     step training 120 "$python" benchmarks/training.py --networks $networks --rounds $rounds \
         --images $((images / 10)) --batch 100 --out "$out/training.json"
+    # shellcheck disable=SC2086
+    step parts 90 "$python" benchmarks/gpu_parts.py $parts
     # shellcheck disable=SC2086
     step megapixels 60 "$python" - $pixels <<'END'
 import sys

@@ -418,12 +418,12 @@ def _file_denoiser(
         if by_axes:
             print("movies, denoised with the frames around each; --no-movie: frame by frame")
         model = load(checkpoint, args.allow, device="cpu")
-    tile = args.tile or tile_of(model.dims, model.overlap, model.multiple)
+    device = device_of(args.device)
+    tile = args.tile or tile_of(model.dims, model.overlap, model.multiple, device)
     spans(2 * tile, tile, model.multiple, model.overlap)  # says so, if the tile is too small
     options = replace(DenoiseOptions.of(args), tile=tile)
     asked = AskedAxes(args.axes, model.layout, model.dims)
     axes_notes = AxesNotes()
-    device = device_of(args.device)
     if args.adapt and missing:
         model = adapted(missing, args, device, asked, axes_notes)
     move_to_device(model, device, args.fast)

@@ -10,6 +10,7 @@ import torch
 
 from n2n_lightning.devices import cards, choice
 from n2n_lightning.devices.memory import out_of_memory
+from n2n_lightning.inference.tiling import tile_of
 from n2n_lightning.sweep.cluster import gpus_per_job
 from n2n_lightning.training.precision import on_cards, precision, without_fused
 
@@ -208,3 +209,14 @@ class TestPrecisionOfTraining:
 )
 def test_errors_of_memory(error, expected):
     assert out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "side"), [(4, 1024), (9, 2048), (20, 2048), (33, 4096), (140, 4096)]
+)
+def test_tiles_by_free_memory(monkeypatch, free, side):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 0))
+    assert tile_of(2, 192, 8, "cuda:1") == side
+    assert tile_of(2, 192, 8, "cpu") == 1024
+    assert tile_of(3, 32, 8, "cuda") == tile_of(3, 32, 8)

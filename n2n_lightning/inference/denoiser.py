@@ -143,8 +143,8 @@ class TrainedDenoiser(nn.Module):
             array: a numpy array or torch tensor of a type in TYPES, on any device. Masked values
                 are missing ones; arrays with units (astropy's Quantity) and matrices are taken,
                 too.
-            tile: sides of the tiles of large images, `auto`: 1024, of volumes 112; None: the whole
-                image at once.
+            tile: sides of the tiles of large images, `auto`: 1024, on GPUs with room for it
+                2048 or 4096, of volumes 112; None: the whole image at once.
             tta: average over the 8 flips and quarter turns (8 times slower, 0.1 to 0.2 dB better).
             axes: see n2n_lightning.arrays.axes; `auto` takes what the network was trained on, where
                 that was an array like this one, or else axes.of_picture, or axes.of_volumes. Where
@@ -512,7 +512,8 @@ class TrainedDenoiser(nn.Module):
 
     def _tile(self, tile: int | str | None) -> int | None:
         if isinstance(tile, str):
-            return tile_of(self.dims, self.overlap, self.multiple)
+            device = next(self.parameters()).device
+            return tile_of(self.dims, self.overlap, self.multiple, str(device))
         return tile
 
     def _together(self, images: Tensor) -> Tensor:

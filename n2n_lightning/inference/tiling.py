@@ -10,7 +10,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays.axes import HEIGHT, WIDTH, along, cropped, flips
 from n2n_lightning.arrays.axes import size as size_of
-from n2n_lightning.devices.memory import free_memory, out_of_memory, say_divided
+from n2n_lightning.devices.memory import free_memory, out_of_memory, say_divided, tile_growth
 from n2n_lightning.files import InputError
 from n2n_lightning.networks import pad_to_multiple
 
@@ -105,18 +105,23 @@ def least_tile(overlap: int, multiple: int) -> int:
     return 2 * _rounded_up(overlap, multiple)
 
 
-def tile_of(dims: int, overlap: int, multiple: int) -> int:
+def tile_of(dims: int, overlap: int, multiple: int, device: str = "cpu") -> int:
     """Return the default side of tiles.
 
     Args:
         dims: spatial axes, 2 or 3.
         overlap: with the neighbours, in pixels.
         multiple: divisor of their sides, see `spans`.
+        device: that of the network.
 
     Returns:
-        Pixels: TILES, or more where the overlaps need it.
+        Pixels: TILES, of images 2 or 4 times as much where a GPU has room for it, or more where the
+        overlaps need it.
     """
-    return max(TILES[dims], least_tile(overlap, multiple))
+    side = TILES[dims]
+    if dims == 2:
+        side *= tile_growth(device)
+    return max(side, least_tile(overlap, multiple))
 
 
 def spans(length: int, tile: int | None, multiple: int, overlap: int = OVERLAPS[2]) -> list[Span]:
