@@ -136,6 +136,7 @@ class TrainedDenoiser(nn.Module):
         mosaic: str = "none",
         errors: bool = False,
         second: Array | None = None,
+        advance: Callable[[int], Any] | None = None,
     ) -> Any:
         """Denoises one image, or several of one size.
 
@@ -171,6 +172,8 @@ class TrainedDenoiser(nn.Module):
                 `second`, from the captures of an array with the axis K, or from the noise of one
                 picture, which is measured.
             second: another capture of the same scenes, of the same shape.
+            advance: called with the number of tiles that were finished (`tiles` is their number);
+                what it raises ends the call.
 
         Returns:
             An array of the same kind, shape and type, but for `dtype`, with the mask or the unit;
@@ -230,7 +233,7 @@ class TrainedDenoiser(nn.Module):
             floats = dtype == "float32" and pixels.dtype.kind in "iu"
         result = np.empty_like(pixels, np.float32 if floats else None)
         marks = np.zeros(pixels.shape, np.uint8) if outlier_map else None
-        self.denoise_into(result, noisy, options, marks=marks)
+        self.denoise_into(result, noisy, options, advance, marks)
         denoised: Any = array_types.like(array, result)
         maps: list[np.ndarray] = [] if marks is None else [marks]
         if errors:
