@@ -79,9 +79,9 @@ def sample_of(
         _in_one_piece([(place,) for place in places["H"]], [height]),
         _in_one_piece([(place,) for place in places["W"]], [width]),
     )
-    flat = []
-    for letter, side in zip(axes, unpacked, strict=True):
-        flat.append(1 if letter in "HW" else side)
+    flat = list(unpacked)
+    for letter in "HW":
+        flat[axes.index(letter)] = CELL_SIDE  # planes are grouped by their other axes
     pages: list[np.ndarray] = []
     for group in _in_one_piece(chosen, flat):
         pages += cells.read(read, group)
