@@ -9,6 +9,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes, bad_pixels, outliers
 from n2n_lightning.data.intensity import IntensityStats
+from n2n_lightning.data.region_tensor import loaded
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.metrics.noise_levels import NoiseLevels, measured, named, noise_power
 
@@ -70,6 +71,7 @@ def _known(
     for axis in (1, 2):
         length = image.shape[axis]
         image = image.narrow(axis, max(0, length - side) // 2, min(side, length))
+    image = loaded(image)
     known = bad_pixels.mask_invalid(image, image.double(), stats.nodata_values)
     if image.dtype == torch.uint8 or stats.limits is None:
         return known

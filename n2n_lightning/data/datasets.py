@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from n2n_lightning.data.augmentation import to_float
+from n2n_lightning.data.region_tensor import loaded
 from n2n_lightning.data.samplers import BatchIndex
 from n2n_lightning.data.scene_set import SceneSet
 from n2n_lightning.files import room
@@ -19,6 +19,9 @@ from n2n_lightning.randomness import generator
 
 REFERENCE_BATCH = 64  # validation crops whose noise is drawn together
 SAMPLES_PER_SIDE = 6  # of a cell of a volume, which tell if it is empty
+# cells that are drawn for a window outside of the specimen: one of them is in it in 96 of 100 cases
+# where 5 of 100 cells are
+CELLS_TRIED = 64
 LEAST_KNOWN = 0.5  # of these samples; with less, most of a cell lies outside of the specimen
 
 
@@ -251,13 +254,14 @@ class Captures(Dataset):
         self.within = within
         self.pairs = torch.tensor(pairs) if pairs else None
         self.count = count or len(scenes)
+        self.ahead = scenes.is_large
         self.window: tuple[int, ...] | None = None
         self.foreground: ForegroundSampler | None = None
         if crop:
             sides = zip(crop, scenes.smallest, strict=True)
             self.window = tuple(min(pair) for pair in sides)
             if scenes.dims == 3:
-                self.foreground = ForegroundSampler.of(scenes, self.window)
+                self.foreground = ForegroundSampler(scenes, self.window)
 
     def __len__(self) -> int:
         return self.count
@@ -348,44 +352,18 @@ class ForegroundSampler:
 
     Outside of it all voxels are one value or NaN. Volumes are cut into cells of the size of a
     window; a cell counts where some of its voxels, evenly spread, differ. Windows that begin in
-    another cell are moved into one that counts.
+    another cell are moved into one that counts. A cell is read when a window begins in it for the
+    first time, so that no volume is read as a whole.
 
     Args:
-        cells: of each volume the first voxels of the cells that count, (n, 3).
+        scenes: volumes; the specimen is looked for in the first capture of each.
         window: depth, height and width of windows.
-        limits: depth, height and width of each volume, (N, 3).
     """
 
-    def __init__(
-        self,
-        cells: list[Tensor],
-        window: Sequence[int],
-        limits: Tensor,
-    ) -> None:
-        self.cells = cells
+    def __init__(self, scenes: SceneSet, window: Sequence[int]) -> None:
+        self.scenes = scenes
         self.window = torch.tensor(window)
-        self.limits = limits
-
-    @classmethod
-    def of(cls, scenes: SceneSet, window: Sequence[int]) -> "ForegroundSampler | None":
-        """Look for the specimen in the first capture of each scene.
-
-        Args:
-            scenes: volumes.
-            window: depth, height and width of windows.
-
-        Returns:
-            The sampler; None where every cell counts.
-        """
-        cells = []
-        empty = False
-        for i in range(len(scenes)):
-            volume = scenes.image(i, 0)
-            corners = _corners(volume.shape[1:], window)
-            counting = [corner for corner in corners if _varies(volume, corner, window)]
-            empty = empty or len(counting) < len(corners)
-            cells.append(torch.tensor(counting).view(-1, len(window)))
-        return cls(cells, window, scenes.sizes(scenes.indices)) if empty else None
+        self._known: dict[tuple[int, ...], bool] = {}
 
     def moved(
         self,
@@ -403,27 +381,42 @@ class ForegroundSampler:
         Returns:
             First voxels, (B, 3).
         """
-        u = torch.rand(4, len(scene), generator=draws)
+        u = torch.rand(3 + CELLS_TRIED, len(scene), generator=draws)
+        limits = self.scenes.sizes(scene)
         result = starts.clone()
         for b, i in enumerate(scene.tolist()):
-            cells = self.cells[i]
             begun_in = starts[b] // self.window * self.window
-            if not len(cells) or (cells == begun_in).all(1).any():
+            if self._counts(i, begun_in):
                 continue
-            cell = cells[int(u[0, b] * len(cells))]
-            jitter = (u[1:, b] - 0.5) * self.window / 2
+            cell = self._drawn(i, limits[b], u[3:, b])
+            if cell is None:
+                continue
+            jitter = (u[:3, b] - 0.5) * self.window / 2
             shifted = (cell + jitter.long()).clamp(min=0)
-            result[b] = torch.minimum(shifted, self.limits[i] - self.window)
+            result[b] = torch.minimum(shifted, limits[b] - self.window)
         return result
 
+    def _drawn(self, scene: int, size: Tensor, u: Tensor) -> Tensor | None:
+        """Return the first cell that counts of those that are drawn; None: none of them does."""
+        cells = ((size - self.window) // self.window + 1).clamp(min=1)
+        count = int(cells.prod())
+        _, rows, columns = cells.tolist()
+        for number in (u.double() * count).long().tolist():
+            place, column = divmod(number, columns)
+            plane, row = divmod(place, rows)
+            cell = torch.tensor([plane, row, column]) * self.window
+            if self._counts(scene, cell):
+                return cell
+        return None
 
-def _corners(size: Sequence[int], window: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the first voxels of the cells of a volume."""
-    along = []
-    for length, side in zip(size, window, strict=True):
-        last = max(length - side, 0)
-        along.append(range(0, last + 1, side))
-    return list(product(*along))
+    def _counts(self, scene: int, cell: Tensor) -> bool:
+        """Return True if a cell is a part of the specimen."""
+        corner = cell.tolist()
+        key = (scene, *corner)
+        if key not in self._known:
+            volume = self.scenes.image(scene, 0)
+            self._known[key] = _varies(volume, corner, self.window.tolist())
+        return self._known[key]
 
 
 def _varies(
@@ -463,8 +456,8 @@ class MixedSizePairs(Dataset):
     def __getitem__(self, key: BatchIndex) -> dict[str, Any]:
         i = int(key.images)
         return {
-            "input": self.noisy[i][None],
-            "target": self.reference[i][None],
+            "input": loaded(self.noisy[i])[None],
+            "target": loaded(self.reference[i])[None],
             "scene": key.images if self.scene is None else self.scene[key.images],
             **key.identity(),
         }

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from n2n_lightning.arrays import axes, bad_pixels, normalization
-from n2n_lightning.data.scene_set import SceneSet
+from n2n_lightning.data.region_tensor import sampled_pages
+from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet
 
 MAX_SCENES_SAMPLED = 32  # evenly spread; two captures of each
+LARGE_SAMPLED = 6  # large files of a data set, five planes of each: as many planes as above
 RARE = 0.001  # share of the pixels of an image: a margin's value that is more frequent is data
 WHITE_UP_TO = 2  # floats whose largest value is not above this are taken to have white at 1
 
@@ -32,18 +34,16 @@ class IntensityStats:
 def intensity_stats(scenes: SceneSet) -> IntensityStats:
     """Measure the values of the first two captures of up to MAX_SCENES_SAMPLED scenes.
 
+    Large arrays, whether they are mapped, packed or in memory, are measured on their fixed sample
+    (region_sample.sample_of), as they are where `denoise` goes through them block by block.
+
     Args:
         scenes: images, or volumes, of which some planes are taken.
 
     Returns:
         Missing values, white and the range of most values.
     """
-    flat = scenes.planes()
-    pages = []
-    for i in axes.evenly(len(flat), MAX_SCENES_SAMPLED):
-        for k in range(min(2, flat.count_of(i))):
-            image = flat.image(i, k)
-            pages.append(image.permute(1, 2, 0).numpy())
+    pages = _large_pages(scenes) or _pages(scenes)
     nodata_values = tuple(sorted({*scenes.nodata_values, *_margins(pages)}))
     samples = [normalization.sampled(page, nodata_values) for page in pages]
     values = np.concatenate([known for known, _ in samples])
@@ -61,6 +61,31 @@ def intensity_stats(scenes: SceneSet) -> IntensityStats:
         black = float(np.floor(black))
         span = float(np.ceil(span))
     return IntensityStats(nodata_values, white, (black, span))
+
+
+def _pages(scenes: SceneSet) -> list[np.ndarray]:
+    """Return some captures, or planes of them, (H, W, C) each."""
+    flat = scenes.planes()
+    pages: list[np.ndarray] = []
+    for i in axes.evenly(len(flat), MAX_SCENES_SAMPLED):
+        for k in range(min(2, flat.count_of(i))):
+            image = flat.image(i, k)
+            pages.append(image.permute(1, 2, 0).numpy())
+    return pages
+
+
+def _large_pages(scenes: SceneSet) -> list[np.ndarray]:
+    """Return sampled planes of large arrays, (H, W, C) each; none of small ones and of movies."""
+    repeated = isinstance(scenes, EqualSizeScenes) and scenes.counts is not None
+    if repeated or not scenes.is_large:
+        return []
+    letters = "CDHW" if scenes.dims == 3 else "CHW"
+    if scenes.one_size:
+        letters = f"N{letters}"
+    pages: list[np.ndarray] = []
+    for array in scenes.arrays(LARGE_SAMPLED):
+        pages.extend(sampled_pages(array, letters))
+    return pages
 
 
 def _margins(pages: Sequence[np.ndarray]) -> set[float]:

@@ -22,6 +22,7 @@ from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.reading import group_scenes, read_scenes
 from n2n_lightning.data.reading_files import read_array, read_images
 from n2n_lightning.data.reading_movies import usable_captures
+from n2n_lightning.data.region_tensor import loaded
 from n2n_lightning.data.samplers import BatchDraws
 from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet
 from n2n_lightning.data.training_scenes import TrainingScenes
@@ -362,6 +363,7 @@ class PairedImages(UserImages):
 
 def _has_all_pixels(image: Tensor, nodata_values: Sequence[float]) -> bool:
     """Return True if no pixel of a stored image is missing."""
+    image = loaded(image)
     if not image.isfinite().all():
         return False
     return not any(bool((image == value).any()) for value in nodata_values)

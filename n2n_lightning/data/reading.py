@@ -390,7 +390,7 @@ def _singles_of_folder(
     names = []
     labels = []
     for path in paths:
-        stacks = read_all(path, layout, dims=dims, physical=stored.physical)
+        stacks = read_all(path, layout, dims=dims, physical=stored.physical, stays=dims == 3)
         of_file = [image for stack in stacks for image in stack]
         if dims == 2 and all(_is_labels(image) for image in of_file):
             labels.append(path.name)

@@ -1,7 +1,8 @@
 """Reading a file of any kind into tensors (N, C, H, W), or (N, C, D, H, W).
 
 Values keep their type (8 and 16 bit integers, floats). Arrays in .npy, plain TIFF and contiguous
-HDF5 files are mapped into memory, not copied, so that they may be larger than it.
+HDF5 files are mapped into memory, not copied, so that they may be larger than it. Large ones that
+are stored in chunks, as Zarr, stay in their file (RegionTensor).
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,12 @@ from torch import Tensor
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.layout import Layout
 from n2n_lightning.data.file_matching import is_file, listing
+from n2n_lightning.data.region_tensor import in_place
 from n2n_lightning.files import InputError, option, room
 from n2n_lightning.formats import Picture, Values, opened
 from n2n_lightning.formats.mosaics import looks_like_one
+from n2n_lightning.formats.picture import Packed
+from n2n_lightning.formats.regions import is_large
 from n2n_lightning.formats.units import converted
 
 
@@ -45,7 +49,7 @@ def read_array(
     picture = opened(str(path))
     captures: list[Tensor] = []
     for values in stacked_values(picture, physical):
-        captures += captures_in(values, layout, picture.path, dims)
+        captures += captures_in(values, layout, picture.path, dims, picture)
     if len({capture.shape for capture in captures}) > 1:
         shapes = ", ".join(str(tuple(capture.shape)) for capture in captures)
         raise InputError(f"{path}: its captures differ in shape: {shapes}")
@@ -53,13 +57,19 @@ def read_array(
 
 
 def read_all(
-    path: str | Path, layout: str, stack: bool = False, dims: int = 2, physical: bool = False
+    path: str | Path,
+    layout: str,
+    stack: bool = False,
+    dims: int = 2,
+    physical: bool = False,
+    stays: bool = False,
 ) -> list[Tensor]:
     """Read all images of a file, a picture or a stack of them.
 
     Args:
         path, layout, dims, physical: see read_array.
         stack: an array of three dimensions is a stack rather than a picture with channels.
+        stays: values of a large file stay in it until they are needed, see RegionTensor.
 
     Returns:
         Tensors (N, C, H, W), in the order of the file.
@@ -72,7 +82,8 @@ def read_all(
     for values in stacked_values(picture, physical):
         if layout == "auto" and values.axes is None and dims == 2:
             values.axes = _guessed_axes(values.shape, "stack" if stack else "picture")
-        images += captures_in(values, layout, picture.path, dims)
+        file = picture if stays else None
+        images += captures_in(values, layout, picture.path, dims, file)
     return images
 
 
@@ -99,7 +110,8 @@ def read_picture(
     (values, *more) = stacked_values(picture, physical)
     if dims == 2 and layout == "auto":
         values.axes = values.axes or _guessed_axes(values.shape, "image")
-    (images, *others) = captures_in(values, layout, path, dims)
+    file = picture if dims == 3 else None
+    (images, *others) = captures_in(values, layout, path, dims, file)
     if more or others or len(images) != 1:
         count = len(images) * (1 + len(others))
         raise InputError(
@@ -228,7 +240,8 @@ def refuse_mosaics(source: str, exclude: Sequence[str] = ()) -> str:
             f"{path}: is a raw frame of a colour camera ({values.mosaic}),"
             f" whose neighbours have different colours; {planes}; denoise takes it as it is"
         )
-    if len(values.shape) == 2 and looks_like_one(values.array, "HW"):
+    unpacked = is_large(values.shape, values.dtype.itemsize) and isinstance(values.stored, Packed)
+    if len(values.shape) == 2 and not unpacked and looks_like_one(values.array, "HW"):
         return (
             f"{Path(path).name}: has a period of 2 pixels, as a colour camera's raw frame has;"
             f" if it is one, {planes}"
@@ -306,6 +319,7 @@ def captures_in(
     layout: str,
     path: Path,
     dims: int = 2,
+    picture: Picture | None = None,
 ) -> list[Tensor]:
     """Return the captures in an array of a file, without an alpha channel.
 
@@ -313,6 +327,8 @@ def captures_in(
         values: the array.
         layout, dims: see read_array.
         path: of the file, for messages.
+        picture: the file, in which the values of a large array stay, see RegionTensor; None: the
+            array is unpacked.
 
     Returns:
         A tensor (N, C, H, W) of each capture.
@@ -321,7 +337,10 @@ def captures_in(
         InputError: see letters_of.
     """
     layout = letters_of(values, layout, path, dims)
-    captures: list[Tensor] = axes.as_captures(_tensor(values.measured), layout, dims)
+    array: Any = None if picture is None else in_place(picture, values, layout, dims)
+    if array is None:
+        array = _tensor(values.measured)
+    captures: list[Tensor] = axes.as_captures(array, layout, dims)
     # Transparency is no picture. Where the file does not say what the channels are, all of them are
     # trained on.
     if values.alpha and axes.same_channels(layout, values.axes or layout):

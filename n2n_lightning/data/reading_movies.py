@@ -225,6 +225,8 @@ def renumbered(
 def usable_captures(scenes: SceneSet) -> tuple[SceneSet, list[str]]:
     """Leave the dead captures of bursts out, where a scene keeps two or more; none is copied.
 
+    Those that are not read as a whole (RegionTensor) are not looked at.
+
     Args:
         scenes: captures of scenes.
 
@@ -232,7 +234,7 @@ def usable_captures(scenes: SceneSet) -> tuple[SceneSet, list[str]]:
         The scenes, and what was left out, in words.
     """
     counts = scenes.counts_of_all
-    if max(counts) < 3 or sum(counts) > MAX_CAPTURES_REVIEWED:
+    if max(counts) < 3 or sum(counts) > MAX_CAPTURES_REVIEWED or scenes.in_place:
         return scenes, []
     live_captures = []
     lines = []

@@ -1,6 +1,8 @@
 """The images of each batch, and loaders that continue inside an epoch."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from n2n_lightning.randomness import generator
+
+READ_AHEAD = 2  # batches, as workers of torch's read ahead
 
 
 class BatchIndex(NamedTuple):
@@ -162,7 +166,7 @@ class Loader(DataLoader):
         }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        for batch in super().__iter__():
+        for batch in self._read():
             epoch = batch["epoch"]
             start = batch["number"] + 1
             if start == len(self.batches):
@@ -174,6 +178,23 @@ class Loader(DataLoader):
                 "count": len(self.batches),
             }
             yield batch
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        """Yield the batches; without workers a thread reads large files for the next ones."""
+        if self.num_workers or not getattr(self.dataset, "ahead", False):
+            yield from super().__iter__()
+            return
+        waiting: deque[Future[dict[str, Any]]] = deque()
+        pool = ThreadPoolExecutor(1)
+        try:
+            for key in self.batches:
+                waiting.append(pool.submit(self.dataset.__getitem__, key))
+                if len(waiting) > READ_AHEAD:
+                    yield waiting.popleft().result()
+            for future in waiting:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place of the next batch, for a checkpoint."""

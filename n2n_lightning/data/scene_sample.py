@@ -9,6 +9,7 @@ from torch import Tensor
 from n2n_lightning.arrays import bad_pixels, outliers
 from n2n_lightning.arrays.axes import evenly
 from n2n_lightning.data.intensity import IntensityStats
+from n2n_lightning.data.region_tensor import loaded
 from n2n_lightning.data.scene_set import SceneSet, middle
 
 MAX_SCENES = 12  # evenly spread; measuring them takes seconds
@@ -98,6 +99,7 @@ def sample_scenes(
 
 def valid_values(stored: Tensor, stats: IntensityStats) -> tuple[np.ndarray, float]:
     """Return an image in float64, NaN for invalid pixels and outliers, and the outliers' share."""
+    stored = loaded(stored)
     values = bad_pixels.mask_invalid(stored, stored.float(), stats.nodata_values)
     invalid = values.isnan()
     share = 0.0

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from n2n_lightning.arrays import axes
 from n2n_lightning.arrays.layout import Layout
+from n2n_lightning.data.region_tensor import RegionTensor, loaded
+from n2n_lightning.formats.regions import is_large
 
 PLANES_PER_VOLUME = 8  # evenly spread: enough to judge values and noise by
 SLAB = (64, 256, 256)  # voxels of a volume that are scored, at most, so that validation stays short
@@ -72,6 +74,28 @@ class SceneSet(ABC):
     def stackable(self) -> bool:
         """True if the captures are images of one size, not volumes: several fit in a batch."""
         return self.one_size and self.dims == 2
+
+    @property
+    def is_large(self) -> bool:
+        """True if an array of captures is large; what concerns all of it is sampled then."""
+        array = self.arrays(1)[0]
+        return is_large(array.shape, array.dtype.itemsize)
+
+    @property
+    def in_place(self) -> bool:
+        """True if the values are packed, and stay in their files until they are needed."""
+        return isinstance(self.arrays(1)[0], RegionTensor)
+
+    @abstractmethod
+    def arrays(self, most: int) -> list[Tensor]:
+        """Return the arrays that the first two captures of scenes are stored in.
+
+        Args:
+            most: scenes of different sizes, evenly spread, at most.
+
+        Returns:
+            (N, C, H, W) or (N, C, D, H, W) of scenes of one size, or (C, H, W) or (C, D, H, W).
+        """
 
     @property
     def indices(self) -> Tensor:
@@ -382,6 +406,10 @@ class EqualSizeScenes(SceneSet):
         order = torch.cat(places).argsort()
         return torch.cat(parts)[order]
 
+    def arrays(self, most: int) -> list[Tensor]:
+        """See SceneSet."""
+        return self.frames[:2]
+
     def image(self, scene: int, capture: int) -> Tensor:
         """See SceneSet."""
         if self.counts is None:
@@ -516,8 +544,15 @@ class MixedSizeScenes(SceneSet):
                 _, *spatial = window
                 place: Any = [index[i, 0] for index in spatial]
                 image = image[:, *place]
-            images.append(image)
+            images.append(loaded(image))
         return torch.stack(images)
+
+    def arrays(self, most: int) -> list[Tensor]:
+        """See SceneSet."""
+        arrays = []
+        for scene in axes.evenly(len(self.images), most):
+            arrays += self.images[scene][:2]
+        return arrays
 
     def image(self, scene: int, capture: int) -> Tensor:
         """See SceneSet."""
@@ -573,7 +608,8 @@ def _indexed(
 ) -> Tensor:
     """Return rows of stacked captures, (B,), each cut to its window."""
     if not window:
-        return frames[index]
+        whole: Tensor = loaded(frames[index])
+        return whole
     dims = [1] * len(window)
     rows = index.view(-1, *dims)
     return frames[rows, *window]

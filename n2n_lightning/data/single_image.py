@@ -12,6 +12,7 @@ from n2n_lightning.data.datasets import Captures, MixedSizePairs, Pairs
 from n2n_lightning.data.mask import Mask
 from n2n_lightning.data.mask_choice import choose_mask, fitting, mask_of_pairs
 from n2n_lightning.data.reading import read_single
+from n2n_lightning.data.region_tensor import loaded
 from n2n_lightning.data.samplers import BatchDraws, BatchIndex
 from n2n_lightning.data.scene_set import SLAB, SceneSet, middle
 from n2n_lightning.data.self_supervised import (
@@ -134,7 +135,10 @@ class SingleImages(UserImages):
         if self.kind == "neighbours":
             return Neighbor2Neighbor(cubes)
         for i in range(min(len(scenes), COUNTS_CHECKED)):
-            values = scenes.image(i, 0).double()
+            values = scenes.image(i, 0)
+            if scenes.is_large:
+                values = middle(values, LONGEST_SCORED)
+            values = values.double()
             known = values[values.isfinite()]
             if (known < 0).any() or (known != known.round()).any():
                 raise InputError(
@@ -241,5 +245,5 @@ def _paired_with_itself(scenes: SceneSet) -> Dataset:
     images = [middle(scenes.image(i, 0), longest) for i in range(len(scenes))]
     if not scenes.stackable:
         return MixedSizePairs(images, images)
-    stacked = torch.stack(images)
+    stacked = torch.stack([loaded(image) for image in images])
     return Pairs(stacked, stacked)

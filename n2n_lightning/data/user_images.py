@@ -1,7 +1,7 @@
 """Base class for user-supplied noisy images: scaling, validation split, blank-image filter."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,12 @@ from n2n_lightning.data.intensity import IntensityStats, intensity_stats
 from n2n_lightning.data.options import whole_numbers
 from n2n_lightning.data.reading import read_scenes
 from n2n_lightning.data.reading_files import kind, refuse_mosaics, spatial_axes, type_name
+from n2n_lightning.data.region_tensor import loaded, sampled_pages
 from n2n_lightning.data.scene_set import SLAB, EqualSizeScenes, SceneSet, middle
 from n2n_lightning.data.units import in_unit
 from n2n_lightning.files import InputError, one_of, option
 from n2n_lightning.formats import fits_planes
+from n2n_lightning.formats.regions import is_large
 
 DEFAULT_CROPS = {
     2: (64, 64),
@@ -38,7 +40,9 @@ LEAST_PAIRS = 2000
 LEAST_PIXELS = 2000 * 64 * 64
 SCORED_PAIRS = 4  # of captures of a scene, in validation
 LEAST_HELD_PIXELS = 16  # of a side of a single scene, that are held out for validation
-LONGEST_GLANCE = 256  # pixels of a side that mostly tell that an image is not blank
+# pixels of a side that mostly tell that an image is not blank: in its middle, and evenly spread
+SHORTEST_GLANCE = 64
+LONGEST_GLANCE = 256
 
 
 class UserImages(NoisyPairs):
@@ -514,11 +518,20 @@ def _scored_images(
 
 def _shows_something(image: Tensor) -> bool:
     """Return True if an image is more than one value; missing pixels do not count."""
-    values = image.numpy()
-    steps = [max(1, length // LONGEST_GLANCE) for length in values.shape]
-    some_pixels = tuple(slice(None, None, step) for step in steps)
-    for part in (values[some_pixels], values):  # most images are more than one value at a glance
+    for part in _glances(image):
         known = part[np.isfinite(part)] if part.dtype.kind == "f" else part
         if known.size and known.min() < known.max():
             return True
     return False
+
+
+def _glances(image: Tensor) -> Iterator[np.ndarray]:
+    """Yield more and more of an image, until all of it, or of a large one its sample."""
+    yield loaded(middle(image, SHORTEST_GLANCE)).numpy()
+    if is_large(image.shape, image.dtype.itemsize):
+        yield sampled_pages(image, "CDHW" if len(image.shape) == 4 else "CHW")
+        return
+    values = image.numpy()
+    steps = [max(1, length // LONGEST_GLANCE) for length in values.shape]
+    yield values[tuple(slice(None, None, step) for step in steps)]
+    yield values

@@ -16,6 +16,7 @@ from n2n_lightning.inspection.sampling import as_movie, duplicates, of_one_file
 LEAST_MISSING = 0.0005  # share of the pixels that is said: 0.05%
 # Mean from which zeros among counts are rare: of a Poisson distribution under 0.7%.
 FEW_COUNTS = 5.0
+NOT_REVIEWED = "a sample of this large file was read: dead frames and copies were not looked for"
 CLIPPING_EFFECTS = {
     "lowest": "dark places turn out too bright: export with an offset",
     "highest": "highlights are lost",
@@ -130,13 +131,17 @@ def _select_frames(
     """
     if volumes or max(scenes.counts_of_all) > 1:
         return scenes, intensity_stats(scenes)
-    if scenes.one_size and of_one_file(scenes):
+    if scenes.in_place:
+        report.add("frames", NOT_REVIEWED)
+    elif scenes.one_size and of_one_file(scenes):
         scenes = pages_that_count(report, scenes)
     stats = intensity_stats(scenes)
     movie = as_movie(scenes)
     if movie is None:
         return scenes, stats
     report.source = "movie"
+    if scenes.in_place:
+        return movie, stats
     return frames_that_count(report, movie), stats
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from n2n_lightning.arrays.axes import evenly
 from n2n_lightning.arrays.registration import positions_of, shifted, way_onto
+from n2n_lightning.data.region_tensor import loaded
 from n2n_lightning.data.scene_sample import CENTRE_SIDE, MAX_SCENES
 from n2n_lightning.data.scene_set import EqualSizeScenes, SceneSet, middle
 from n2n_lightning.inspection import measures
@@ -140,7 +141,8 @@ def _mean_frame(scenes: SceneSet, start: int, length: int) -> np.ndarray:
 def duplicates(scenes: SceneSet) -> list[str]:
     """Return the names of scenes with captures of the same values.
 
-    Every third pixel of neighbouring captures is compared, and of the first and the last.
+    Every third pixel of neighbouring captures is compared, and of the first and the last, of large
+    ones in their middles.
 
     Args:
         scenes: up to 500 of them are searched, and ten captures of each.
@@ -161,9 +163,9 @@ def duplicates(scenes: SceneSet) -> list[str]:
 
 
 def _are_copies(one: Tensor, other: Tensor) -> bool:
-    """Return True if every third pixel is the same in two captures, and not all are one value."""
-    pixels = one[..., ::3, ::3]
-    if not torch.equal(pixels, other[..., ::3, ::3]):
+    """Return True if every third pixel of the middles is the same, and not all are one value."""
+    pixels = loaded(middle(one, CENTRE_SIDE))[..., ::3, ::3]
+    if not torch.equal(pixels, loaded(middle(other, CENTRE_SIDE))[..., ::3, ::3]):
         return False
     deviation = pixels.float().std()
     return float(deviation) > 0
