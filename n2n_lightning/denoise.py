@@ -191,7 +191,7 @@ def run(args: Any) -> int:
     from n2n_lightning.devices.choice import device_of
     from n2n_lightning.inference.checkpoint import checkpoint_of
     from n2n_lightning.inference.progress_watch import watch_of
-    from n2n_lightning.inference.shared_output import output_for
+    from n2n_lightning.inference.shared_output import Help, output_for
     from n2n_lightning.inference.tally import Tally
 
     skipped: list[Path] = []
@@ -217,7 +217,11 @@ def run(args: Any) -> int:
         todo = output.missing(results)
         for job, claim in output.claimed(todo):
             halves = jobs if args.halves else _halves_of(job)
-            result = _denoised(denoisers[job], job, claim, seconds.get(job.source), halves)
+            second = seconds.get(job.source)
+            helps = isinstance(claim, Help)
+            result = _denoised(denoisers[job], job, claim, second, halves, helps)
+            if helps:  # the process that holds the picture says what it was
+                continue
             if isinstance(result, InputError):
                 again = "; it is tried again" if output.failed(job, str(result)) else ""
                 print(f"error: {result}{again}", file=sys.stderr, flush=True)
@@ -303,6 +307,7 @@ def _denoised(
     claim: "Claim | NoClaim",
     second: Path | None,
     halves: Sequence[Job],
+    helps: bool,
 ) -> "DenoisedFile | InputError":
     """Denoise one picture, or two halves, while it is claimed; return the error if that fails."""
     try:
@@ -310,7 +315,7 @@ def _denoised(
             if halves:
                 result = denoiser.denoise_halves(*halves)
             else:
-                result = denoiser.denoise(job, _opened(second))
+                result = denoiser.denoise(job, _opened(second), helps)
             claim.finish({"voxels": result.voxels, "seconds": result.seconds})
     except InputError as error:
         return error
@@ -449,6 +454,7 @@ def _file_denoiser(
         axes_notes,
         certify,
         args.overwrite,
+        args.mixed,
     )
 
 

@@ -23,7 +23,7 @@ from n2n_lightning.files import InputError
 from n2n_lightning.formats import opened, regions
 from n2n_lightning.formats.picture import AskedAxes, Packed
 from n2n_lightning.formats.region_sample import sample_of
-from n2n_lightning.inference import block_grid, stream_facts, streaming
+from n2n_lightning.inference import block_grid, shared_output, stream_facts, streaming
 from n2n_lightning.inference.block_grid import grid_of
 from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inference.denoiser import TrainedDenoiser
@@ -50,14 +50,23 @@ def network(dims: int = 2, blind: bool = False) -> TrainedDenoiser:
 
 
 def denoise(
-    source: Path, target: Path, options=FIXED, dims=2, blind=False, overwrite=False, mask=None
+    source: Path,
+    target: Path,
+    options=FIXED,
+    dims=2,
+    blind=False,
+    overwrite=False,
+    mask=None,
+    mixed=False,
+    helps=False,
 ):
     with Progress(disable=True) as progress:
         model = network(dims, blind)
         one = FileDenoiser(model, options, AskedAxes(dims=dims), progress, overwrite=overwrite)
+        one.mixed = mixed
         if mask is not None:
             one.defects = read_mask(mask)
-        return one.denoise(Job(source, target, None))
+        return one.denoise(Job(source, target, None), None, helps)
 
 
 @pytest.fixture
@@ -503,3 +512,75 @@ def test_the_sample_of_a_large_array_unpacks_each_piece_once():
     assert np.array_equal(sample.pages[4, -64:, -64:, 0], array[39, -64:, -64:])
     alone = sample_of(array.__getitem__, array.shape, (1, 1, 1), "DHW", 2)
     assert np.array_equal(alone.pages, sample.pages)
+
+
+def test_another_processor_is_refused_unless_mixed(tmp_path, small_blocks, monkeypatch):
+    save(tmp_path / "a.npy", stack())
+    small_blocks()
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.StreamedFile, "_end", lambda self: 1 / 0)
+        with pytest.raises(InputError, match="ZeroDivisionError"):
+            denoise(tmp_path / "a.npy", tmp_path / "out.npy")
+    monkeypatch.setattr(shared_output, "processor_name", lambda: "another one")
+    with pytest.raises(InputError, match=r"begun with device .*, here it is another one .*mixed"):
+        denoise(tmp_path / "a.npy", tmp_path / "out.npy")
+    denoise(tmp_path / "a.npy", tmp_path / "out.npy", mixed=True)
+    assert (tmp_path / "out.npy").exists()
+
+
+def test_overwrite_joins_a_living_process_between_two_of_its_blocks(
+    tmp_path, small_blocks, monkeypatch
+):
+    save(tmp_path / "a.npy", stack())
+    target = tmp_path / "out.npy"
+    target.write_text("a former result")
+    small_blocks()
+    one = streaming.StreamedFile._denoise
+    done = []
+
+    def counted(self, block, facts):
+        done.append(block.name)
+        return one(self, block, facts)
+
+    blocks = streaming.StreamedFile._share_blocks
+
+    def joined_by_another(self, claims):
+        monkeypatch.setattr(streaming.StreamedFile, "_share_blocks", blocks)
+        blocks(self, claims)  # all are done, and no claim is held
+        denoise(tmp_path / "a.npy", target, overwrite=True)
+
+    monkeypatch.setattr(streaming.StreamedFile, "_denoise", counted)
+    monkeypatch.setattr(streaming.StreamedFile, "_share_blocks", joined_by_another)
+    result = denoise(tmp_path / "a.npy", target, overwrite=True)
+    assert "finished by another process" in str(result)
+    assert len(done) == len(set(done)) == 30
+    assert np.load(target).shape == (5, 48, 80)
+
+
+def test_a_process_without_a_picture_of_its_own_helps_with_a_large_one(
+    tmp_path, small_blocks, monkeypatch
+):
+    save(tmp_path / "a.npy", stack())
+    small_blocks()
+    target = tmp_path / "out.npy"
+    job = Job(tmp_path / "a.npy", target, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.StreamedFile, "_end", lambda self: 1 / 0)
+        with pytest.raises(InputError, match="ZeroDivisionError"):
+            denoise(tmp_path / "a.npy", target)
+    settings = shared_output.Settings("a1", {}, {}, 1)
+    with (
+        shared_output.SharedOutput(tmp_path, settings, False, False) as first,
+        shared_output.SharedOutput(tmp_path, settings, False, False) as second,
+    ):
+        (_, held) = next(first.claimed([job]))
+        with held:
+            (helped, claim) = next(second.claimed([job]))
+            assert helped == job
+            assert isinstance(claim, shared_output.Help)
+            denoise(tmp_path / "a.npy", target, helps=True)
+            assert target.exists()
+            written = target.stat().st_mtime_ns
+            denoise(tmp_path / "a.npy", target, helps=True)  # too late: it is not done again
+            held.finish()
+    assert target.stat().st_mtime_ns == written

@@ -55,12 +55,18 @@ def test_the_status_counts_what_all_processes_did(out, capsys):
 def test_the_status_has_the_large_files(tmp_path, capsys):
     state = tmp_path / "sheet.npy.state"
     claims = Claims(state)
-    for piece in ("begin", "block 0.0", "block 0.32"):
-        claims.finish(piece, {})
+    claims.finish("begin", {})
     (state / "asked.json").write_text("{}")
+    print_status(tmp_path, None)
+    assert capsys.readouterr().out.endswith("sheet.npy: is measured before its blocks begin\n")
+    (state / "plan.json").write_text('{"blocks": 6, "voxels": 6000000}')
+    for seconds, piece in enumerate(("block 0.0", "block 0.32")):
+        claims.finish(piece, {"voxels": 1_000_000})
+        os.utime(claims._done_path(piece), (0, 1000 + 10 * seconds))
     with claims.claim("block 32.0"):
         assert print_status(tmp_path, None) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'sheet.npy'}: 3 pieces are done, 1 at work\n"
+    line = "2 of 6 blocks, 1 at work, 3 waiting, 0.1 megavoxels/s, 0:40 left"
+    assert capsys.readouterr().out == f"{tmp_path / 'sheet.npy'}: {line}\n"
 
 
 def test_the_status_of_a_killed_run(out, capsys):

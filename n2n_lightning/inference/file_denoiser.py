@@ -118,6 +118,7 @@ class FileDenoiser:
         axes_notes: prints how arrays are read.
         certify: options of certificates; None: none are written.
         overwrite: results that other processes began are begun anew.
+        mixed: values may differ by rounding from those of other processes.
     """
 
     model: TrainedDenoiser
@@ -130,13 +131,15 @@ class FileDenoiser:
     axes_notes: AxesNotes = field(default_factory=AxesNotes)
     certify: CertifyOptions | None = None
     overwrite: bool = False
+    mixed: bool = False
 
-    def denoise(self, job: Job, second: Picture | None = None) -> DenoisedFile:
+    def denoise(self, job: Job, second: Picture | None = None, helps: bool = False) -> DenoisedFile:
         """Denoise one file.
 
         Args:
             job: the file, and its result.
             second: another capture of the same scenes; outliers that it lacks are replaced.
+            helps: another process has the file, which goes block by block.
 
         Returns:
             Facts about the result, to be printed.
@@ -155,9 +158,9 @@ class FileDenoiser:
         done = DenoisedFile(target, [], OutlierCounts(), [], 0.0, [])
         with _explained_errors(source, target):
             readings = [picture.read_as(values, self.asked) for values in picture.values]
-            streamed = self._stream(job, picture, readings, second)
-            if streamed is not None:
-                return streamed
+            streamed = self._stream(job, picture, readings, second, helps)
+            if streamed is not None or helps:
+                return streamed or done
             lines: list[str] = []
             copied = copied_ones(picture, readings, self.options, lines)
             if all(copied) and copy_file(picture, target):
@@ -197,7 +200,12 @@ class FileDenoiser:
             done.certificate.write(done.target)
 
     def _stream(
-        self, job: Job, picture: Picture, readings: Sequence[ReadAs], second: Picture | None
+        self,
+        job: Job,
+        picture: Picture,
+        readings: Sequence[ReadAs],
+        second: Picture | None,
+        helps: bool,
     ) -> DenoisedFile | None:
         """Denoise a large array block by block; None where it has to be done as a whole."""
         with_others = second is not None or job.source.parent in self.series
@@ -222,10 +230,11 @@ class FileDenoiser:
             regions,
             job.target,
             defects,
+            self.mixed,
             lambda share: self.progress.advance(task, share),
         )
         try:
-            streamed = file.run(self.overwrite)
+            streamed = file.run(self.overwrite, helps)
         finally:
             self.progress.remove_task(task)
         if streamed is None:

@@ -2,19 +2,22 @@
 
 import json
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError, json_text, replacing
 from n2n_lightning.inference.shared_output import (
+    LARGE_STATE,
     PLANS,
     WORKERS,
     AloneOutput,
     SharedOutput,
     state_folder,
 )
-from n2n_lightning.runs.claims import Claims, Finished
+from n2n_lightning.runs.claims import Claims, Finished, Holder
 
 RECENT = 200  # pictures that the speed is taken from: enough for a mean, few enough to follow it
 
@@ -73,30 +76,13 @@ class Watch:
     @property
     def speed(self) -> float | None:
         """Megavoxels a second of all processes, lately; None before two pictures are done."""
-        seconds = self._recent_seconds()
-        if seconds is None:
-            return None
-        # the first one was computed before its end
-        recent = self.finished[-RECENT:][1:]
-        voxels = sum(one.note.get("voxels", 0) for one in recent)
-        return voxels / seconds / 1e6
+        return speed_of(self.finished)
 
     @property
     def seconds_left(self) -> float | None:
         """The time left, in seconds, as fast as lately; None where that is not known."""
-        seconds = self._recent_seconds()
-        if seconds is None:
-            return None
-        recent = self.finished[-RECENT:]
         missing = self.pictures - self.done - len(self.failed)
-        each = seconds / (len(recent) - 1)
-        return missing * each
-
-    def _recent_seconds(self) -> float | None:
-        recent = self.finished[-RECENT:]
-        if len(recent) < 2:
-            return None
-        return max(recent[-1].time - recent[0].time, 1e-3)
+        return seconds_left_of(self.finished, missing)
 
     def lines(self) -> list[str]:
         """Return the progress in words."""
@@ -142,6 +128,38 @@ class Watch:
                 temporary.write_text(json_text(self.summary()), encoding="utf-8")
 
 
+def speed_of(finished: Sequence[Finished]) -> float | None:
+    """Return the megavoxels a second of the last pieces that were done; None of fewer than two."""
+    seconds = _recent_seconds(finished)
+    if seconds is None:
+        return None
+    # the first one was computed before its end
+    recent = finished[-RECENT:][1:]
+    voxels = sum(one.note.get("voxels", 0) for one in recent)
+    return voxels / seconds / 1e6
+
+
+def seconds_left_of(finished: Sequence[Finished], missing: int) -> float | None:
+    """Return the time for the pieces that are missing, in seconds, at the speed of the last ones.
+
+    Args:
+        finished: pieces that are done, in the order of their ends.
+        missing: how many are not.
+    """
+    seconds = _recent_seconds(finished)
+    if seconds is None:
+        return None
+    each = seconds / (len(finished[-RECENT:]) - 1)
+    return missing * each
+
+
+def _recent_seconds(finished: Sequence[Finished]) -> float | None:
+    recent = finished[-RECENT:]
+    if len(recent) < 2:
+        return None
+    return max(recent[-1].time - recent[0].time, 1e-3)
+
+
 def watch_of(out: Path, output: SharedOutput | AloneOutput) -> Watch:
     """Return the progress of this process's results, with that of others on the same folder."""
     if isinstance(output, AloneOutput):
@@ -179,7 +197,7 @@ def print_status(out: Path, summary: Path | None) -> int:
     if not out.is_dir():
         raise InputError("status", out, "is no folder of results")
     watch = Watch(out)
-    large = _lines_of_large_files(out)
+    large = [file.line() for file in _large_files(out)]
     if not state_folder(out).is_dir():
         print("\n".join(large) or f"{out}: nothing is unfinished in it")
         return 0
@@ -189,14 +207,71 @@ def print_status(out: Path, summary: Path | None) -> int:
     return 0
 
 
-def _lines_of_large_files(out: Path) -> list[str]:
-    """Return how far the files are that go block by block, of which each has a state of its own."""
-    from n2n_lightning.inference import streaming
+def _large_files(out: Path) -> list["LargeFile"]:
+    """Return the files that go block by block, of which each has a state of its own."""
+    files = []
+    for path in sorted(out.glob(f"*{LARGE_STATE}/asked.json")):
+        state = path.parent
+        name = state.name.removesuffix(LARGE_STATE)
+        files.append(LargeFile.of(state, state.with_name(name)))
+    return files
 
-    lines = []
-    for path in sorted(out.glob(f"*{streaming.STATE}/asked.json")):
-        claims = Claims(path.parent)
-        name = path.parent.name.removesuffix(streaming.STATE)
-        held = len(claims.held())
-        lines.append(f"{out / name}: {claims.done_count()} pieces are done, {held} at work")
-    return lines
+
+@dataclass
+class LargeFile:
+    """The progress of a file that goes block by block.
+
+    Attributes:
+        target: the result.
+        blocks: the number of all blocks; 0 while the file is measured.
+        finished: the blocks that are done, in the order of their ends.
+        held: blocks at work.
+        failed: reasons by the names of blocks that are given up.
+    """
+
+    target: Path
+    blocks: int
+    finished: list[Finished]
+    held: list[Holder]
+    failed: dict[str, str]
+
+    @classmethod
+    def of(cls, state: Path, target: Path) -> "LargeFile":
+        """Read the progress from the state folder of a result."""
+        claims = Claims(state)
+        plan = {"blocks": 0}
+        with suppress(OSError):
+            plan = json.loads((state / "plan.json").read_text(encoding="utf-8"))
+        finished = [one for one in claims.finished(set()) if "voxels" in one.note]
+        finished.sort(key=lambda one: one.time)
+        held = [one for one in claims.held() if one.piece == "all" or "block " in one.piece]
+        return cls(target, plan["blocks"], finished, held, claims.given_up())
+
+    @property
+    def missing(self) -> int:
+        """The number of blocks that are not done."""
+        return self.blocks - len(self.finished)
+
+    def line(self) -> str:
+        """Return the progress in words."""
+        if not self.blocks:
+            return f"{self.target}: is measured before its blocks begin"
+        if any(holder.piece == "all" for holder in self.held):
+            return f"{self.target}: is written by one process, as files of its kind are"
+        if not self.missing:
+            return f"{self.target}: all blocks are done, what depends on them is written"
+        waiting = self.missing - len(self.held) - len(self.failed)
+        parts = [
+            f"{len(self.finished)} of {self.blocks} blocks",
+            f"{len(self.held)} at work",
+            f"{waiting} waiting",
+        ]
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        speed = speed_of(self.finished)
+        if speed is not None:
+            parts.append(f"{speed:.3g} megavoxels/s")
+        left = seconds_left_of(self.finished, self.missing - len(self.failed))
+        if left is not None:
+            parts.append(f"{duration(left)} left")
+        return f"{self.target}: {', '.join(parts)}"

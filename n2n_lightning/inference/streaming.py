@@ -37,7 +37,13 @@ from n2n_lightning.inference.block_grid import (
 from n2n_lightning.inference.movie_frames import MovieFrames
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.page import page_axes
-from n2n_lightning.inference.shared_output import remove_state
+from n2n_lightning.inference.shared_output import (
+    LARGE_STATE,
+    WORKERS,
+    computing_of,
+    refuse_other_computing,
+    remove_state,
+)
 from n2n_lightning.inference.stream_facts import StreamFacts, measured_facts
 from n2n_lightning.inference.tiling import least_tile, tile_of
 from n2n_lightning.runs.claims import TRIES, Claim, Claims
@@ -48,7 +54,7 @@ STREAMED_TILE = 640
 # 128 x 128 x 128 with its halo, and what is denoised at once, some planes of it.
 READ_BYTES = 2**26
 DENOISED_VOXELS = 2**22
-PARTIAL, STATE = ".partial", ".state"
+PARTIAL = ".partial"
 WAIT_SECONDS = 0.5  # between two looks at what other processes hold
 LISTED_BLOCKS = 3  # blocks that failed, of which a message gives the reason
 WRITTEN_VOXELS = 2**21  # of a smaller resolution, written at a time
@@ -116,6 +122,7 @@ class StreamedFile:
         regions: the array.
         target: the result.
         defects: pixels of the detector that are known to be defective, (n, 3); None: none.
+        mixed: values may differ by rounding from those of other processes.
         advance: called with the share of the work that was finished, of `total`.
     """
 
@@ -126,6 +133,7 @@ class StreamedFile:
     regions: Regions
     target: Path
     defects: np.ndarray | None = None
+    mixed: bool = False
     advance: Callable[[float], Any] = field(default=lambda share: None)
 
     def __post_init__(self) -> None:
@@ -140,7 +148,7 @@ class StreamedFile:
         self.options = replace(self.options, tile=tile)
         self.axes = page_axes(self.reading.axes, model.dims)
         self.partial = self.target.with_name(name + PARTIAL)
-        self.state = self.target.with_name(name + STATE)
+        self.state = self.target.with_name(name + LARGE_STATE)
         self.grid: BlockGrid = grid_of(model, regions.shape, self.axes, regions.chunks)
 
     def asked(self) -> dict[str, Any]:
@@ -151,7 +159,8 @@ class StreamedFile:
         for name, value in sorted(self.model.state_dict().items()):
             weights.update(name.encode())
             weights.update(value.detach().cpu().float().numpy().tobytes())
-        device = next(self.model.parameters()).device.type
+        device = str(next(self.model.parameters()).device)
+        precision = "bfloat16" if self.model.fast else "float32"
         source: list[Any] = [
             str(self.picture.path.name),
             self.picture.part,
@@ -167,17 +176,17 @@ class StreamedFile:
             "checkpoint": weights.hexdigest(),
             "options": options,
             "mask of bad pixels": defects,
-            "device": device,
-            "precision": "bfloat16" if self.model.fast else "float32",
+            "computing": computing_of(device, precision),
             "source": source,
             "axes": self.axes,
         }
 
-    def run(self, overwrite: bool = False) -> Streamed | None:
+    def run(self, overwrite: bool = False, helps: bool = False) -> Streamed | None:
         """Denoise what is missing of the result, together with other processes that do the same.
 
         Args:
             overwrite: begin anew, where no process is at work on it.
+            helps: another process began it; what is finished meanwhile is not begun again.
 
         Returns:
             What is to be said about it; None where a result of its type is written as a whole.
@@ -186,22 +195,40 @@ class StreamedFile:
             InputError: the result was begun with other options, or blocks failed three times.
         """
         self.target.parent.mkdir(parents=True, exist_ok=True)
+        before = _identity(self.target)
         try:
+            if helps and not self._is_begun():
+                raise FinishedElsewhereError
             claims = self._opened_state(overwrite)
-            try:
-                return self._run(claims)
-            except (AsWholeError, FinishedElsewhereError):
-                raise
-            except BaseException:
-                self._forget_beginning(claims)
-                raise
+            with self._registered():
+                return self._attempt(claims)
         except AsWholeError:
             remove_state(self.state)
             return None
         except FinishedElsewhereError:
-            if not self.target.exists():  # another process began anew, or writes it as a whole
-                return self.run()
+            if not helps and _identity(self.target) == before:
+                return self.run()  # another process began anew, or writes it as a whole
             return Streamed(lines=[f"{self.target.name}: finished by another process"])
+
+    def _attempt(self, claims: Claims) -> Streamed:
+        """Denoise what is missing; an error before the first block is forgotten."""
+        try:
+            return self._run(claims)
+        except (AsWholeError, FinishedElsewhereError):
+            raise
+        except BaseException:
+            self._forget_beginning(claims)
+            raise
+
+    def _registered(self) -> Claim:
+        """Return the claim of this process on taking part, while which no other begins anew."""
+        worker = Claims(self.state / WORKERS).claim(uuid4().hex)
+        assert worker is not None  # its name is new
+        self._check_still_there(worker)
+        return worker
+
+    def _is_begun(self) -> bool:
+        return (self.state / "asked.json").exists()
 
     def _forget_beginning(self, claims: Claims) -> None:
         """Remove what an error left before there is a block to go on from."""
@@ -242,30 +269,35 @@ class StreamedFile:
         facts = self._facts()
         counts = OutlierCounts()
         for block in self.grid.blocks():
-            counts += OutlierCounts(**self._denoise(block, facts))
+            note = self._denoise(block, facts)
+            counts += OutlierCounts(note["left"], note["replaced"])
         return {"left": counts.left, "replaced": counts.replaced}
 
     def _opened_state(self, overwrite: bool) -> Claims:
         """Open the state folder; raise InputError where it is of another checkpoint or options."""
         asked = {**self.asked(), "threads": torch.get_num_threads()}
-        path = self.state / "asked.json"
-        begun = self._read_state("asked") if path.exists() else None
-        if overwrite and begun is not None and not Claims(self.state).held():
+        begun = self._read_state("asked") if self._is_begun() else None
+        living = Claims(self.state / WORKERS).held()
+        if overwrite and begun is not None and not living:
             remove_state(self.state)
             _remove(self.partial)
             begun = None
         if begun is not None:
             for name, value in asked.items():
-                if name != "threads" and begun.get(name) != json.loads(json.dumps(value)):
+                if name in ("threads", "computing"):
+                    continue
+                if begun.get(name) != json.loads(json.dumps(value)):
                     raise InputError(
                         f"{self.target}: was begun with another {name}; go on with that one, or"
                         " --overwrite begins anew"
                     )
+            if not self.mixed:
+                refuse_other_computing(self.target, begun["computing"], asked["computing"])
         claims = Claims(self.state)
         if begun is None:
             self.state.mkdir(exist_ok=True)
             self._write_state("asked", asked)
-        elif not claims.held():
+        elif not living:
             claims.forget_failures()
         return claims
 
@@ -305,6 +337,7 @@ class StreamedFile:
             raise AsWholeError
         _remove(self.partial)
         self.regions.create(self.partial, dtype)
+        self._write_state("plan", {"blocks": self.pieces, "voxels": math.prod(self.grid.shape)})
         self._write_state("facts", facts.to_json())
         return {}
 
@@ -339,7 +372,7 @@ class StreamedFile:
             left: list[str] = []
             worked = False
             for name in missing:
-                if not (self.state / "asked.json").exists():
+                if not self._is_begun():
                     raise FinishedElsewhereError
                 claim = claims.claim(name)
                 if claim is not None:
@@ -363,12 +396,13 @@ class StreamedFile:
 
     def _check_still_there(self, claim: Claim) -> None:
         """Raise FinishedElsewhereError where a claim made the state anew, as it was gone."""
-        if (self.state / "asked.json").exists():
+        if self._is_begun():
             return
         claim.remove()
-        for folder in (self.state / "claims", self.state / "done", self.state):
-            with suppress(OSError):  # another process did the same, or began anew
-                folder.rmdir()
+        for place in (self.state / WORKERS, self.state):
+            for folder in (place / "claims", place / "done", place):
+                with suppress(OSError):  # another process did the same, or began anew
+                    folder.rmdir()
         raise FinishedElsewhereError
 
     def _denoise(self, block: Block, facts: StreamFacts) -> dict[str, Any]:
@@ -396,7 +430,7 @@ class StreamedFile:
             with self.regions.writer(self.partial, dtype) as sink:
                 sink[block.inner] = result
         self.advance(1 / self.pieces)
-        return {"left": counts.left, "replaced": counts.replaced}
+        return {**asdict(counts), "voxels": result.size}
 
     def _denoise_slab(
         self, slab: Block, source: np.ndarray, result: np.ndarray, facts: StreamFacts
@@ -528,6 +562,15 @@ def _failures(path: Path, failed: dict[str, str]) -> str:
         f"{path}: failed {TRIES} times: {', '.join(listed)}; all others are done, and the same"
         " command tries these again"
     )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what differs between a file or folder and one that takes its place; None of none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _remove(path: Path) -> None:
