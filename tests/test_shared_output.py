@@ -223,3 +223,10 @@ def test_the_command_refuses_a_folder_that_was_begun_otherwise(tmp_path):
     assert (again.returncode, again.stderr) == (0, "")
     assert not state_folder(tmp_path / "out").exists()
     assert (tmp_path / "out" / "b.png").is_file()
+
+
+def test_processes_begin_far_from_one_another(out):
+    jobs = jobs_of(out, 8)
+    with joined(out) as first, joined(out) as second, joined(out) as third:
+        begun = [next(output.claimed(jobs))[0] for output in (first, second, third)]
+    assert [jobs.index(job) for job in begun] == [0, 4, 2]

@@ -21,8 +21,10 @@ from n2n_lightning.devices.choice import fast_type
 from n2n_lightning.files import InputError, option, remove_temporaries, sha256
 from n2n_lightning.inference.plan import Job, folder_of
 from n2n_lightning.runs.claims import Claim, Claims, Finished
+from n2n_lightning.runs.processor import processor_name
 
 STATE = ".denoise-state"  # hidden: no input of a folder, whatever the names in it
+LARGE_STATE = ".state"  # ends the name of the state folder of a file that goes block by block
 SETTINGS = "settings.json"  # in it: what decides the values of the results
 WORKERS = "workers"  # in it: claims of the processes
 PLANS = "plans"  # in it: a file for each list of pictures
@@ -75,7 +77,7 @@ class Settings:
         if args.fast:
             precision = str(fast_type(torch.device(device))).removeprefix("torch.")
         return cls(
-            sha256(checkpoint), options, _computing(device, precision), torch.get_num_threads()
+            sha256(checkpoint), options, computing_of(device, precision), torch.get_num_threads()
         )
 
     def check(self, stored: "Settings", folder: Path, mixed: bool, again: str) -> None:
@@ -95,13 +97,8 @@ class Settings:
                 raise InputError(
                     f"{folder}: was begun with another {option(name)} ({before}); {again}"
                 )
-        for name, before in stored.computing.items():
-            now = self.computing.get(name)
-            if before != now and not mixed:
-                raise InputError(
-                    f"{folder}: was begun with {name} {before}, here it is {now};"
-                    f" {option('mixed', True)} accepts values that differ by rounding"
-                )
+        if not mixed:
+            refuse_other_computing(folder, stored.computing, self.computing)
 
 
 def _argument_text(value: Any) -> str:
@@ -111,9 +108,24 @@ def _argument_text(value: Any) -> str:
     return str(value)
 
 
-def _computing(device: str, precision: str) -> dict[str, str]:
-    import platform
+def refuse_other_computing(path: Path, stored: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise InputError where a result was begun on another processor, device or precision.
 
+    Args:
+        path: of the result.
+        stored: see `computing_of`, of the process that began it.
+        now: of this one.
+    """
+    for name, before in stored.items():
+        if before != now.get(name):
+            raise InputError(
+                f"{path}: was begun with {name} {before}, here it is {now.get(name)};"
+                f" {option('mixed', True)} accepts values that differ by rounding"
+            )
+
+
+def computing_of(device: str, precision: str) -> dict[str, str]:
+    """Return what decides how results are rounded: processor or GPU, precision and versions."""
     import torch
 
     from n2n_lightning import __version__
@@ -122,7 +134,7 @@ def _computing(device: str, precision: str) -> dict[str, str]:
     if kind == "cuda":
         name = torch.cuda.get_device_name(device)
     elif kind == "cpu":
-        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        name = f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}"
     else:
         name = kind
     return {
@@ -158,6 +170,13 @@ class NoClaim:
             note: plain data about it.
         """
         self._finished.append(Finished(self._piece, note or {}, time.time()))
+
+
+class Help(NoClaim):
+    """In place of a claim on a large picture that another process holds, which is helped."""
+
+    def __init__(self, piece: str) -> None:
+        super().__init__(piece, [])
 
 
 class AloneOutput:
@@ -304,22 +323,31 @@ class SharedOutput:
         given_up = self.pictures.given_up()
         return sum(self.piece(job) in given_up for job in jobs)
 
+    def _rank(self) -> int:
+        """Return how many living processes began before this one."""
+        assert self._worker is not None
+        began = sorted((one.since, one.piece) for one in self.workers.held())
+        own = [place for place, (_, piece) in enumerate(began) if piece == self._worker.piece]
+        return own[0] if own else 0
+
     def piece(self, job: Job) -> str:
         """Return the name of a picture among the claims."""
         return os.path.relpath(job.target, self.out).replace(os.sep, "/")
 
-    def claimed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Claim]]:
+    def claimed(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Claim | Help]]:
         """Yield the pictures that this process is to denoise, until all of them are done.
 
-        Pictures that other processes hold are waited for, as these may die.
+        Pictures that other processes hold are waited for, as these may die; with large ones, which
+        go block by block, this process helps meanwhile.
 
         Args:
             jobs: the pictures without a result.
 
         Yields:
-            A picture and the claim on it, a context manager.
+            A picture and the claim on it, or Help, a context manager.
         """
-        waiting = list(jobs)
+        first = first_of(len(jobs), self._rank())
+        waiting = [*jobs[first:], *jobs[:first]]
         while waiting:
             held = []
             claimed = 0
@@ -336,8 +364,40 @@ class SharedOutput:
                 if not self.pictures.is_over(piece):
                     held.append(job)
             waiting = held
-            if waiting and not claimed:
-                time.sleep(POLL_SECONDS)
+            if claimed or not waiting:
+                continue
+            time.sleep(POLL_SECONDS)
+            for job in waiting:
+                if _goes_block_by_block(job):
+                    yield job, Help(self.piece(job))
+                    break
+
+
+def first_of(count: int, others: int) -> int:
+    """Return the picture that a process begins with, far from those of the other ones.
+
+    Processes that go through the pictures side by side would ask for each one twice.
+
+    Args:
+        count: of the pictures.
+        others: processes that began before.
+
+    >>> [first_of(8, others) for others in range(4)]
+    [0, 4, 2, 6]
+    """
+    share = 0.0
+    step = 0.5
+    while others:
+        share += step * (others % 2)
+        others //= 2
+        step /= 2
+    return int(share * count)
+
+
+def _goes_block_by_block(job: Job) -> bool:
+    """Return True if some process is at work on the blocks of a picture."""
+    state = job.target.with_name(job.target.name + LARGE_STATE)
+    return (state / "asked.json").exists()
 
 
 def _has_result(job: Job) -> bool:
