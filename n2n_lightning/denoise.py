@@ -455,6 +455,7 @@ def _file_denoiser(
         certify,
         args.overwrite,
         args.mixed,
+        args.tile is not None,
     )
 
 

@@ -32,6 +32,7 @@ from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
 from n2n_lightning.inference.outlier_files import read_mask
 from n2n_lightning.inference.plan import Job
 from n2n_lightning.inference.texture import usual_residuals
+from n2n_lightning.inference.tiling import tile_of
 from n2n_lightning.networks import DnCNN
 from n2n_lightning.runs.claims import Claims
 from tests.conftest import LIMIT
@@ -584,3 +585,17 @@ def test_a_process_without_a_picture_of_its_own_helps_with_a_large_one(
             denoise(tmp_path / "a.npy", target, helps=True)  # too late: it is not done again
             held.finish()
     assert target.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(("asked", "side"), [(False, 640), (True, 1024)])
+def test_a_tile_that_is_asked_for_is_honoured(asked, side, tmp_path):
+    save(tmp_path / "a.npy", stack())
+    picture = opened(tmp_path / "a.npy")
+    reading = picture.read_as(picture.values[0], AskedAxes())
+    model = network()
+    options = replace(FIXED, tile=tile_of(2, model.overlap, model.multiple))
+    file = streaming.StreamedFile(
+        model, options, picture, reading, picture.regions(), tmp_path / "b.npy", tile_asked=asked
+    )
+    assert options.tile == 1024
+    assert file.options.tile == side

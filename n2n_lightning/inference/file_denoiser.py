@@ -119,6 +119,7 @@ class FileDenoiser:
         certify: options of certificates; None: none are written.
         overwrite: results that other processes began are begun anew.
         mixed: values may differ by rounding from those of other processes.
+        tile_asked: the person named the side of tiles, which large files then have, too.
     """
 
     model: TrainedDenoiser
@@ -132,6 +133,7 @@ class FileDenoiser:
     certify: CertifyOptions | None = None
     overwrite: bool = False
     mixed: bool = False
+    tile_asked: bool = False
 
     def denoise(self, job: Job, second: Picture | None = None, helps: bool = False) -> DenoisedFile:
         """Denoise one file.
@@ -231,6 +233,7 @@ class FileDenoiser:
             job.target,
             defects,
             self.mixed,
+            self.tile_asked,
             lambda share: self.progress.advance(task, share),
         )
         try:

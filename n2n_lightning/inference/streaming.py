@@ -123,6 +123,7 @@ class StreamedFile:
         target: the result.
         defects: pixels of the detector that are known to be defective, (n, 3); None: none.
         mixed: values may differ by rounding from those of other processes.
+        tile_asked: the person named the side of tiles, which may be the usual one.
         advance: called with the share of the work that was finished, of `total`.
     """
 
@@ -134,6 +135,7 @@ class StreamedFile:
     target: Path
     defects: np.ndarray | None = None
     mixed: bool = False
+    tile_asked: bool = False
     advance: Callable[[float], Any] = field(default=lambda share: None)
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class StreamedFile:
         regions = self.regions
         default = tile_of(model.dims, model.overlap, model.multiple)
         tile = self.options.tile
-        if model.dims == 2 and tile in ("auto", default):
+        if model.dims == 2 and tile in ("auto", default) and not self.tile_asked:
             least = least_tile(model.overlap, model.multiple)
             tile = max(min(STREAMED_TILE, default), least)
         self.options = replace(self.options, tile=tile)
