@@ -236,12 +236,7 @@ def run(args: Any) -> int:
     if args.worker:
         return tally.status
     if args.page:
-        from n2n_lightning.reporting.before_after import write_before_after
-
-        asked = denoisers[jobs[0]].asked
-        line = write_before_after(results, args.out, asked, args.errors, args.certify)
-        if line:
-            print(line)
+        _write_page(args, results, denoisers[jobs[0]].asked)
     if args.certify:
         _write_certificates(folder_of(args.out), certificates)
     _write_stars(args, jobs)
@@ -257,7 +252,6 @@ def _by_workers(args: Any, jobs: Sequence[Job], skipped: Sequence[Path]) -> int:
     from n2n_lightning.inference.denoiser import load
     from n2n_lightning.inference.tally import Tally
     from n2n_lightning.inference.workers import denoise_by_workers
-    from n2n_lightning.reporting.before_after import write_before_after
 
     watch = denoise_by_workers(args, len(jobs))
     if not watch.was_begun:  # each process said why
@@ -267,15 +261,21 @@ def _by_workers(args: Any, jobs: Sequence[Job], skipped: Sequence[Path]) -> int:
     tally.missing = len(jobs) - watch.done - tally.failed
     if args.page:
         model = load(args.checkpoint or checkpoint_for(args, jobs), args.allow, device="cpu")
-        asked = AskedAxes(args.axes, model.layout, model.dims)
-        line = write_before_after(jobs, args.out, asked, args.errors, args.certify)
-        if line:
-            print(line)
+        _write_page(args, jobs, AskedAxes(args.axes, model.layout, model.dims))
     _write_stars(args, jobs)
     if skipped:
         print("\n".join(left_alone(skipped)))
     tally.print()
     return tally.status
+
+
+def _write_page(args: Any, jobs: Sequence[Job], asked: AskedAxes) -> None:
+    """Write the page of pictures before and after, and print where it is."""
+    from n2n_lightning.reporting.before_after import write_before_after
+
+    line = write_before_after(jobs, args.out, asked, args.errors, args.certify)
+    if line:
+        print(line)
 
 
 def _halves_of(job: Job) -> list[Job]:
