@@ -34,7 +34,7 @@ FILES = {
     "zarr": ("a.zarr", "import zarr; zarr.save_array('a.zarr', noisy)"),
     "video": (
         "a.mp4",
-        "import imageio.v3; frames = np.stack([noisy.astype('uint8')] * 4);"
+        "import imageio.v3; frames = np.stack([np.stack([noisy.astype('uint8')] * 3, -1)] * 4);"
         " imageio.v3.imwrite('a.mp4', frames, plugin='pyav', codec='libx264')",
     ),
 }

@@ -230,8 +230,9 @@ class TrainingRun:
             self.config["callbacks"], reference, self._steps(), options.get("max_epochs")
         )
         self.notes += [*logger_notes, *callback_notes]
+        parts = {}  # Hydra 1.4 takes objects as arguments, not in a configuration
         if options.get("profiler") in ("simple", "advanced"):
-            options["profiler"] = _profiler(options["profiler"], self.folder)
+            parts["profiler"] = _profiler(options.pop("profiler"), self.folder)
             self.notes.append("trainer.profiler: its table will be profile.txt in the run folder")
         progress: list[pl.Callback] = []
         if any(isinstance(callback, ProgressBar) for callback in asked):  # in place of ours
@@ -262,6 +263,7 @@ class TrainingRun:
                 logger=[self.curves, metrics, *more_loggers],
                 callbacks=watchers,
                 plugins=[checkpointing.WholeCheckpoints()],
+                **parts,
             ),
             explained=lambda line: validation.unexpected(line, pl.Trainer),
         )
