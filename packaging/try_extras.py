@@ -45,7 +45,7 @@ COMMANDS = {
     "ray": [f"{SWEEP} hydra/launcher=ray"],
     "optuna": [f"{TRAIN} -m hydra/sweeper=n2n_optuna hydra.sweeper.n_trials=2"],
     "export": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} a.onnx"],
-    "zoo": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} --out a.zip"],
+    "zoo": [f"{TRAIN} hydra.run.dir={RUN}", f"export {RUN} a.zip"],
 }
 # Those that no command shows without a file of an instrument, a cluster, or a network.
 IMPORTS = {
