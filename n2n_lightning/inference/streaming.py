@@ -294,7 +294,7 @@ class StreamedFile:
                         " --overwrite begins anew"
                     )
             if not self.mixed:
-                refuse_other_computing(self.target, begun["computing"], asked["computing"])
+                refuse_other_computing(self.target, begun.get("computing", {}), asked["computing"])
         claims = Claims(self.state)
         if begun is None:
             self.state.mkdir(exist_ok=True)
