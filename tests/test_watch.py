@@ -125,6 +125,14 @@ def test_results_inside_the_folder_and_other_files_are_no_pictures(tmp_path):
     assert settling.waiting == 0
 
 
+def test_a_picture_with_the_result_of_another_one_is_said(settling, clock):
+    """A CZI file becomes a TIFF, which is there already."""
+    _write(settling.folder / "a.czi", when=10)
+    _write(settling.folder / "a.tif", when=10)
+    assert _ready_one(settling, clock).source.name == "a.czi"
+    assert settling.clashes == {settling.folder / "a.tif": settling.folder / "a.czi"}
+
+
 def _scene(side: int = 128, width: float = 5) -> np.ndarray:
     """Smooth structures of deviation 56, (1, side, side)."""
     draws = np.random.default_rng(3)
@@ -274,6 +282,7 @@ def test_a_denoised_mean_that_is_worse_than_the_mean_is_said(tmp_path, capsys):
         (["--best"], "needs all pictures"),
         (["--page"], "needs all pictures"),
         (["--settle", "-1"], "0 to 3600"),
+        (["--overwrite"], "is made again"),
         (["--strength", "2"], "must be 0"),
     ],
 )

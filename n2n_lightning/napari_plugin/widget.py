@@ -102,14 +102,16 @@ class DenoiseWidget(Container):
         self._worker = worker
         worker.start()
 
-    def _denoised(self, *arguments: Any) -> np.ndarray | str:
+    def _denoised(
+        self, image: np.ndarray, checkpoint: str, strength: float, axes: str
+    ) -> np.ndarray | str:
         """Denoise in the thread of the worker, where an error would end the program.
 
         Returns:
             The result, or why there is none.
         """
         try:
-            return denoise_layer(*arguments, advance=self._advance)
+            return denoise_layer(image, checkpoint, strength, axes, self._advance)
         except Cancelled:
             return "Cancelled."
         except Exception as error:

@@ -8,7 +8,7 @@ does nothing twice. Ctrl-C ends it. Takes the options of `denoise` for single pi
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,8 @@ class Watch:
                 continue
             searched = now
             ready = self.settling.ready()
+            for source, owner in self.settling.clashes.items():
+                self._say(source, f"{source}: has the name of the result of {owner}; rename it")
             for job in ready:
                 self._denoise(job)
             if self.scenes is not None and not ready:
@@ -93,19 +95,25 @@ class Watch:
 
     def _denoise(self, job: Job) -> None:
         """Denoise a picture; where that fails it waits, and the reason is said once."""
+        # a large one that was not finished goes on; what is there is of an earlier content
+        denoiser = replace(self.denoiser, overwrite=job.target.exists())
         try:
-            result = self.denoiser.denoise(job)
+            result = denoiser.denoise(job)
         except InputError as error:
             self.settling.fail(job)
-            if self._said.get(job.source) != str(error):
-                self._said[job.source] = str(error)
-                print(f"waits: {error}", file=sys.stderr, flush=True)
+            self._say(job.source, f"waits: {error}")
             return
         except FileNotFoundError:  # taken away meanwhile
             return
         print(result, flush=True)
         if self.settling.finish(job) and self.scenes is not None:
             self.scenes.add(job)
+
+    def _say(self, source: Path, line: str) -> None:
+        """Print why a picture waits, once."""
+        if self._said.get(source) != line:
+            self._said[source] = line
+            print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -134,6 +142,8 @@ def _check(args: Any) -> None:
     for name in NEED_ALL:
         if getattr(args, name):
             raise InputError(name, getattr(args, name), "needs all pictures: n2n denoise has it")
+    if args.overwrite:
+        raise InputError("overwrite", True, "here a result that you delete is made again")
     checked_arguments(args)
     if len(args.pictures) != 1 or not Path(args.pictures[0]).is_dir():
         raise InputError(f"{' '.join(args.pictures)}: name one folder, that the pictures come to")
@@ -174,7 +184,6 @@ def _watch_of(args: Any, folder: Path) -> Watch:
         Progress(disable=True),
         defects=defects,
         mask=args.bad_pixels,
-        overwrite=True,
     )
     scenes = Scenes(folder, args.out, model, options, asked) if args.captures else None
     return Watch(Settling(folder, args.out, args.settle), denoiser, scenes)

@@ -56,6 +56,7 @@ class Settling:
         seconds: for which a picture must not change.
         clock: monotonic, in seconds.
         waiting: pictures that are not done.
+        clashes: pictures whose result would be that of another one, with that other one.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Settling:
     seconds: float
     clock: Callable[[], float] = time.monotonic
     waiting: int = 0
+    clashes: dict[Path, Path] = field(default_factory=dict)
     _since: dict[Path, tuple[Stamp, float]] = field(default_factory=dict)
     _done: dict[Path, Stamp] = field(default_factory=dict)
     _failed: dict[Path, tuple[Stamp, float]] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Settling:
         now = self.clock()
         resting = []
         self.waiting = 0
-        for job in jobs_below(self.folder, self.out, []):
+        for job in self._jobs():
             stamp = stamp_of(job.source)
             if stamp is None or self._is_done(job, stamp):
                 continue
@@ -89,10 +91,19 @@ class Settling:
                 resting.append((stamp.newest, job))
         return [job for _, job in sorted(resting)]
 
+    def _jobs(self) -> list[Job]:
+        """Return the pictures, each with a result of its own."""
+        owners: dict[Path, Job] = {}
+        for job in jobs_below(self.folder, self.out, []):
+            owner = owners.setdefault(job.target, job)
+            if owner != job:
+                self.clashes[job.source] = owner.source
+        return list(owners.values())
+
     def done_before(self) -> list[Job]:
         """Return the pictures that have a result, the oldest first."""
         done = []
-        for job in jobs_below(self.folder, self.out, []):
+        for job in self._jobs():
             stamp = stamp_of(job.source)
             if stamp is not None and self._is_done(job, stamp):
                 done.append((stamp.newest, job))
