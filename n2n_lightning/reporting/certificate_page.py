@@ -38,8 +38,9 @@ class _Page(HtmlReport):
         rows: list[dict[str, Any]],
         wide: Sequence[str] = ("remark",),
         shown_state: bool = False,
+        stacked: bool = False,
     ) -> None:
-        self._append_table(rows, wide, shown_state)
+        self._append_table(rows, wide, shown_state, stacked)
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
         import base64

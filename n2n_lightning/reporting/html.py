@@ -128,6 +128,7 @@ class HtmlReport:
         rows: list[dict[str, Any]],
         wide: Sequence[str] = WIDE,
         shown_state: bool = True,
+        stacked: bool = False,
     ) -> None:
         """Append a table and write it to a CSV file.
 
@@ -137,8 +138,10 @@ class HtmlReport:
                 "state" is the row's class in the style sheet.
             wide: columns of sentences.
             shown_state: the page has a column "state".
+            stacked: on narrow screens the cells of a row are below one another, with their names;
+                on others they wrap. Other tables scroll sideways.
         """
-        self._append_table(rows, wide, shown_state)
+        self._append_table(rows, wide, shown_state, stacked)
         with (
             replacing(self.out / f"{name}.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -148,7 +151,11 @@ class HtmlReport:
             writer.writerows(rows)
 
     def _append_table(
-        self, rows: list[dict[str, Any]], wide: Sequence[str], shown_state: bool
+        self,
+        rows: list[dict[str, Any]],
+        wide: Sequence[str],
+        shown_state: bool,
+        stacked: bool = False,
     ) -> None:
         """Append a table, see `table`."""
         columns = []
@@ -162,7 +169,7 @@ class HtmlReport:
             cells = [text(row[column]) for column in columns]
             state = str(row.get("state", ""))
             shown.append({"cells": cells, "state": state})
-        self._append("table", names=columns, rows=shown, wide=wide)
+        self._append("table", names=columns, rows=shown, wide=wide, stacked=stacked)
 
     def write(self, name: str = "report", title: str = "Noise2Noise report") -> None:
         """Write the page as HTML and Markdown.
