@@ -33,8 +33,9 @@ from n2n_lightning.metrics.noisy_reference import Estimates, summarise_estimates
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.paths import expand
 from n2n_lightning.runs.folder import read_history
-from n2n_lightning.selection.data_set import kind_of_file, read_data_set
+from n2n_lightning.selection.data_set import LABELS, is_label_array, kind_of_file
 from n2n_lightning.selection.search import search
+from n2n_lightning.selection.sources import data_of_kind, kinds_of
 from n2n_lightning.training.run import start
 
 ImageInput = np.ndarray | str | Path
@@ -146,7 +147,8 @@ class BestResult:
 
     Attributes:
         denoiser: of what was chosen.
-        result: the data, denoised: an array like the given one; of files a list of arrays.
+        result: the data, denoised: an array like the given one; of files a list of arrays, label
+            images as they are.
         name: of the candidate.
         why: it was chosen.
         table: a row for each candidate: name, estimated PSNR, difference to the bundled checkpoint.
@@ -173,7 +175,8 @@ def best(
     """Compare candidates by scores without clean images, train some, and take the best.
 
     Args:
-        data: pictures of one kind: an array, a file or a folder.
+        data: pictures, movies or volumes of one kind: an array, a file, or a folder, which may have
+            a folder of captures for each scene.
         second: the second captures of the same scenes.
         minutes: of processor time.
         layout: the axes of an array, as NHW, where they are not clear.
@@ -190,10 +193,15 @@ def best(
         jobs, _ = planned([first], Path(work) / "results")
         seconds = {} if other is None else second_captures([first], Path(other), jobs)
         asked = AskedAxes(layout)
-        kinds = {kind_of_file(job, asked) for job in jobs}
+        of_kinds, unreadable = kinds_of(jobs, asked)
+        for job in unreadable:
+            kind_of_file(job, asked)  # says why
+        kinds = sorted(set(of_kinds) - {LABELS})
         if len(kinds) > 1:
-            raise InputError(f"{first}: holds {' and '.join(sorted(kinds))}; name one kind")
-        pictures = read_data_set(jobs, seconds, kinds.pop(), asked)
+            raise InputError(f"{first}: holds {' and '.join(kinds)}; name one kind")
+        if not kinds:
+            raise InputError(f"{first}: holds no pictures, only label images or masks")
+        pictures = data_of_kind(kinds[0], of_kinds, seconds, asked, [first])
         choice = search(pictures, minutes, Path(work) / "search", say)
         denoiser = choice.denoiser()
         axes_of_data = layout or "auto"
@@ -204,8 +212,11 @@ def best(
             for job in jobs:
                 picture = opened(job.source, job.part)
                 for values in picture.values:
-                    read = picture.read_as(values, asked)
-                    result.append(denoiser.denoise(values.array, axes=read.axes))
+                    reading = picture.read_as(values, asked)
+                    if is_label_array(picture, values, reading):
+                        result.append(np.array(values.array))
+                        continue
+                    result.append(denoiser.denoise(values.array, axes=reading.axes))
     return BestResult(denoiser, result, choice.name, choice.why, choice.table)
 
 

@@ -81,20 +81,50 @@ def filters(sigma: float) -> dict[str, Filter]:
     return available
 
 
+def filters_of(dims: int, sigma: float) -> dict[str, Filter]:
+    """Return the filters of images, or of volumes.
+
+    Args:
+        dims: 2, or 3: their `run` takes a volume (D, H, W, C).
+        sigma: see `filters`.
+
+    Returns:
+        By name, see `filters`.
+    """
+    if dims == 2:
+        return filters(sigma)
+    from scipy import ndimage
+    from skimage import restoration
+
+    return {
+        "Gaussian blur in space": Filter(
+            "sigma",
+            [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3, 1.7],
+            lambda x, v: ndimage.gaussian_filter(x, (v, v, v, 0)),
+        ),
+        "total variation in space": Filter(
+            "weight",
+            [0.02, 0.04, 0.06, 0.09, 0.13, 0.2, 0.3],
+            lambda x, v: restoration.denoise_tv_chambolle(x, weight=v, channel_axis=-1),
+        ),
+    }
+
+
 def each(run: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
     """Turn a filter of one NumPy image (H, W, C) into one of a batch (B, C, H, W).
 
     Returns:
-        A function that filters each image alone and returns float32.
+        A function that filters each image alone and returns float32; likewise of volumes
+        (D, H, W, C) and (B, C, D, H, W).
     """
 
     def denoise(images: Tensor) -> Tensor:
         results = []
         for image in images:
-            pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+            pixels = np.ascontiguousarray(image.movedim(0, -1).cpu().numpy())
             filtered = np.asarray(run(pixels)).reshape(pixels.shape)
             result = torch.from_numpy(np.ascontiguousarray(filtered))
-            results.append(result.permute(2, 0, 1))
+            results.append(result.movedim(-1, 0))
         return torch.stack(results).float()
 
     return denoise

@@ -1,7 +1,7 @@
 """Denoisers that are made of others: weighted means of networks, the input, and filters."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from n2n_lightning.files import InputError, room
 from n2n_lightning.inference.checkpoint import CheckpointInfo
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
+from n2n_lightning.inference.tiling import tile_of
 from n2n_lightning.metrics import classical
 
 
@@ -27,6 +28,7 @@ class FilterChoice:
         sigma: deviation of the noise, in units of `span`.
         black: the stored value that is 0 for the filter.
         span: the distance from there to 1.
+        dims: spatial axes, 2, or 3 of volumes.
     """
 
     name: str
@@ -34,10 +36,11 @@ class FilterChoice:
     sigma: float
     black: float
     span: float
+    dims: int = 2
 
 
 class FilterNetwork(nn.Module):
-    """A classical filter in place of a network, (B, C, H, W) -> (B, C, H, W).
+    """A classical filter in place of a network, (B, C, H, W) -> (B, C, H, W), or of volumes.
 
     Args:
         choice: the filter.
@@ -48,11 +51,12 @@ class FilterNetwork(nn.Module):
 
     def __init__(self, choice: FilterChoice) -> None:
         super().__init__()
-        available = classical.filters(choice.sigma)
+        available = classical.filters_of(choice.dims, choice.sigma)
         if choice.name not in available:
             raise InputError(f"{choice.name}: is not installed here; pip install bm3d")
         run = partial(available[choice.name].run, v=choice.value)
         self.multiple = 1
+        self.dims = choice.dims
         self.device = nn.Parameter(torch.zeros(0), requires_grad=False)  # says where it is
         self._filter = classical.each(run)
 
@@ -86,6 +90,9 @@ class BlendedDenoiser(TrainedDenoiser):
         super().__init__(first.network, first.channels, first.info, first.fast)
         self.parts = nn.ModuleList(parts)
         self.weights = tuple(weights)
+        self.context = max(part.context for part in parts)
+        self.dims = max(part.dims for part in parts)
+        self.overlap = max(part.overlap for part in parts)
 
     def denoise_into(
         self,
@@ -105,7 +112,14 @@ class BlendedDenoiser(TrainedDenoiser):
         for part, weight in zip(self.parts, self.weights, strict=True):
             output = room(source.shape, exact)
             assert isinstance(part, TrainedDenoiser)
-            counts = part.denoise_into(output, noisy, options, advance, marks)
+            given = noisy
+            own_options = options
+            if (part.dims, part.context) != (self.dims, self.context):  # pages of other shapes
+                given = replace(noisy, movie=None)
+            if options is not None and part.dims != self.dims:
+                tile = tile_of(part.dims, part.overlap, part.multiple)
+                own_options = replace(options, tile=tile)
+            counts = part.denoise_into(output, given, own_options, advance, marks)
             unchanged &= (output == source) | ~np.isfinite(output)
             total += weight * output
             advance = None

@@ -13,7 +13,7 @@ from typing import Any
 from n2n_lightning.config import overrides as override_syntax
 from n2n_lightning.data.mask_choice import mask_of_images
 from n2n_lightning.files import one_line
-from n2n_lightning.inference.checkpoint import PRETRAINED
+from n2n_lightning.inference.checkpoint import MOVIE, PRETRAINED
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.metrics import classical
 from n2n_lightning.runs.folder import read_result
@@ -21,6 +21,7 @@ from n2n_lightning.selection.blend import FilterChoice, filter_denoiser
 from n2n_lightning.selection.budget import Budget
 from n2n_lightning.selection.comparison import Comparison, Evaluation, blended
 from n2n_lightning.selection.data_set import DataSet
+from n2n_lightning.selection.stacks import StackSet
 from n2n_lightning.training.module import Diverged
 from n2n_lightning.training.run import start
 
@@ -35,7 +36,20 @@ SMALL_NETWORK = (
     "optim.lr=0.002",
 )
 # Fine-tuning at adaptation.RATE, as `denoise --adapt`.
-WARM = ("init=pretrained", "optim.lr=0.0002", "trainer.gradient_clip_val=1.0")
+WARM_RATE = ("optim.lr=0.0002", "trainer.gradient_clip_val=1.0")
+WARM = ("init=pretrained", *WARM_RATE)
+# As the recipe conf/experiment/half_volumes.
+SMALL_VOLUME_NETWORK = (
+    "model=drunet",
+    "model.widths=[16,32,64]",
+    "model.blocks=[1,1,1]",
+    "model.dims=3",
+    "model.equivariant=true",
+    "optim.lr=0.001",
+    "data.batch_size=2",
+)
+VOLUME_WINDOW = (32, 64, 64)  # planes, rows, columns
+BUNDLED_PARTS = {"bundled": PRETRAINED, "movie": MOVIE}  # by their names in choice.json
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Part:
 
     Attributes:
         denoiser: the network or filter.
-        source: `bundled`, the FilterChoice, or the checkpoint of a run.
+        source: a name of BUNDLED_PARTS, the FilterChoice, or the checkpoint of a run.
     """
 
     denoiser: TrainedDenoiser
@@ -63,6 +77,7 @@ class Candidate(ABC):
         parts: its denoisers.
         weights: of each; the input has the rest to 1.
         seconds: that it took.
+        refused: why it cannot be chosen, whatever its error; empty: it can.
     """
 
     name: str
@@ -72,6 +87,7 @@ class Candidate(ABC):
     parts: list[Part] = field(default_factory=list, kw_only=True)
     weights: list[float] = field(default_factory=list, kw_only=True)
     seconds: float = field(default=0.0, kw_only=True)
+    refused: str = field(default="", kw_only=True)
 
     @abstractmethod
     def prepare(self, comparison: Comparison, seconds: float) -> None:
@@ -91,13 +107,19 @@ class Candidate(ABC):
 
 @dataclass
 class Bundled(Candidate):
-    """The bundled checkpoint as it is."""
+    """A bundled checkpoint as it is.
+
+    Attributes:
+        source: its name in BUNDLED_PARTS.
+    """
+
+    source: str = "bundled"
 
     def prepare(self, comparison: Comparison, seconds: float) -> None:
-        model = load(PRETRAINED, device="cpu")
-        self.parts = [Part(model, "bundled")]
+        model = load(BUNDLED_PARTS[self.source], device="cpu")
+        self.parts = [Part(model, self.source)]
         self.weights = [1.0]
-        self.evaluation = comparison.evaluate(partial(model.denoise, axes="CHW"))
+        self.evaluation = comparison.evaluate(partial(model.denoise, axes=comparison.axes))
 
 
 @dataclass
@@ -149,21 +171,24 @@ class Classical(Candidate):
         sigma: of the noise, in units of `limits`.
         limits: the stored value that is 0 for the filter, and the distance from there to 1.
         channels: that are filtered together.
+        dims: spatial axes, 2, or 3 of volumes.
     """
 
     filter_name: str
     sigma: float
     limits: tuple[float, float]
     channels: int
+    dims: int = 2
 
     def prepare(self, comparison: Comparison, seconds: float) -> None:
-        kind = classical.filters(self.sigma)[self.filter_name]
+        kind = classical.filters_of(self.dims, self.sigma)[self.filter_name]
         budget = Budget(seconds)
         lowest = math.inf
+        last = kind.values[-1]
         for value in kind.values:
-            choice = FilterChoice(self.filter_name, value, self.sigma, *self.limits)
+            choice = FilterChoice(self.filter_name, value, self.sigma, *self.limits, self.dims)
             model = filter_denoiser(choice, self.channels)
-            evaluation = comparison.evaluate(partial(model.denoise, axes="CHW"))
+            evaluation = comparison.evaluate(partial(model.denoise, axes=comparison.axes))
             error = comparison.error(evaluation)
             if error >= lowest:  # the values rise, and so does the error beyond the best one
                 break
@@ -171,7 +196,8 @@ class Classical(Candidate):
             self.name = f"{self.filter_name}, {kind.parameter} {value:g}"
             self.parts = [Part(model, choice)]
             self.evaluation = evaluation
-            if not budget.left:
+            if not budget.left and value != last:
+                self.reason = f"its parameter is tuned by the estimate, as far as {value:g} in time"
                 break
         self.weights = [1.0]
 
@@ -211,7 +237,7 @@ class Trained(Candidate):
         # arrays in files are read as they are read for all candidates
         info = replace(trained.info, layout=None)
         model = TrainedDenoiser(trained.network, trained.channels, info)
-        evaluation = comparison.evaluate(partial(model.denoise, axes="CHW"))
+        evaluation = comparison.evaluate(partial(model.denoise, axes=comparison.axes))
         before = self.evaluation
         if before is not None and comparison.error(before) <= comparison.error(evaluation):
             return
@@ -241,23 +267,38 @@ def _train_run(overrides: list[str], folder: Path) -> None:
         start(config, folder, overrides, lines=True)
 
 
-def of_checkpoint() -> list[Candidate]:
-    """Return the candidates that need no training: the bundled checkpoint, and its mix."""
-    bundled = Bundled("bundled checkpoint", "knows many kinds of noise", BUNDLED)
-    mixed = Mixed(
-        "bundled checkpoint mixed with the input",
-        "the least error of all mixes is computed",
-        MIXED,
-        bundled,
-    )
-    return [bundled, mixed]
+def of_checkpoint(data: DataSet) -> list[Candidate]:
+    """Return the candidates that need no training: bundled checkpoints, and their mixes.
+
+    Args:
+        data: the pictures, movies or volumes. Of movies the first one is the checkpoint for them.
+    """
+    if "T" in data.axes:
+        movie = Bundled(
+            "bundled checkpoint for movies", "sees the frames around each", BUNDLED, "movie"
+        )
+        alone = Bundled(
+            "bundled checkpoint, frame by frame", "the noise of a frame is known to it", BUNDLED
+        )
+        return [movie, _mixed(movie), alone, _mixed(alone)]
+    name = "bundled checkpoint"
+    if "D" in data.axes:
+        name = "bundled checkpoint, plane by plane"
+    bundled = Bundled(name, "knows many kinds of noise", BUNDLED)
+    return [bundled, _mixed(bundled)]
+
+
+def _mixed(other: Candidate) -> Mixed:
+    """Return a candidate mixed with the input."""
+    reason = "the least error of all mixes is computed"
+    return Mixed(f"{other.name} mixed with the input", reason, MIXED, other)
 
 
 def of_filters(data: DataSet, sigma: float) -> list[Candidate]:
-    """Return the classical filters.
+    """Return the classical filters: in the plane, of volumes also in space.
 
     Args:
-        data: the pictures.
+        data: the pictures, movies or volumes.
         sigma: deviation of their noise, in stored units.
     """
     limits = data.stats.limits
@@ -265,31 +306,31 @@ def of_filters(data: DataSet, sigma: float) -> list[Candidate]:
         return []
     normalized = sigma / limits[1]
     candidates: list[Candidate] = []
-    for name in classical.filters(normalized):
-        reason = "its parameter is tuned by the estimate"
-        one = Classical(name, reason, CLASSICAL, name, normalized, limits, data.channels)
-        candidates.append(one)
+    for dims in (2, 3) if "D" in data.axes else (2,):
+        for name in classical.filters_of(dims, normalized):
+            reason = "its parameter is tuned by the estimate"
+            one = Classical(name, reason, CLASSICAL, name, normalized, limits, data.channels, dims)
+            candidates.append(one)
     return candidates
 
 
 def of_training(data: DataSet, folder: Path) -> list[Trained]:
-    """Return the networks that can be trained on the pictures, each with its reason.
+    """Return the networks that can be trained on the data, each with its reason.
 
     Args:
-        data: the pictures.
+        data: the pictures, movies or volumes.
         folder: for their runs; `folder/images` has what they are trained on.
     """
     if not data.can_be_split():
         return []
-    methods = _methods(data)
     candidates: list[Trained] = []
-    for method in methods:
-        for kind, options in (("fine-tuned", WARM), ("trained anew", SMALL_NETWORK)):
-            rank = TUNED if kind == "fine-tuned" else ANEW
+    for method in _methods(data):
+        tuned = ("fine-tuned", TUNED, (*method.options, *method.warm))
+        anew = ("trained anew", ANEW, (*method.options_anew, *method.network))
+        for kind, rank, options in (tuned, anew):
             name = f"{kind} {method.name}"
             place = folder / name.replace(" ", "_").replace(",", "")
-            every = (*method.options, *options)
-            one = Trained(name, method.reason, rank, every, place, folder / "images")
+            one = Trained(name, method.reason, rank, options, place, folder / "images")
             candidates.append(one)
     return candidates
 
@@ -301,43 +342,79 @@ class Method:
     Attributes:
         name: behind "trained".
         reason: why it fits.
-        options: of `train`.
+        options: of `train`, to fine-tune.
+        other: to train anew; None: the same ones.
+        warm: what is fine-tuned, and how fast.
+        network: that is trained anew.
     """
 
     name: str
     reason: str
     options: tuple[str, ...]
+    other: tuple[str, ...] | None = None
+    warm: tuple[str, ...] = WARM
+    network: tuple[str, ...] = SMALL_NETWORK
+
+    @property
+    def options_anew(self) -> tuple[str, ...]:
+        """Options of `train`, to train anew."""
+        return self.options if self.other is None else self.other
 
 
 def _methods(data: DataSet) -> list[Method]:
     """Return the ways to make input and target that the noise allows."""
     if data.paired:
-        fewest = min(data.scenes.counts_of_all)
+        fewest, most = data.fewest_and_most_captures
         reason = f"each scene has {fewest} captures or more"
-        if fewest == max(data.scenes.counts_of_all):
+        if fewest == most:
             reason = f"each scene has {fewest} captures"
-        return [Method("on pairs", reason, ("data=pairs", "data.layout=KCHW"))]
-    single = ("data=single", "data.layout=CHW")
+        return [_method(data, "on pairs", reason, "pairs")]
+    if isinstance(data, StackSet) and data.letter == "T":
+        return [_method_of_movies()]
     if data.report.counts:
         reason = "the values are photon counts: their variance is their mean"
-        return [Method("on halves of the counts", reason, (*single, "data.method=thinned"))]
+        return [_method(data, "on halves of the counts", reason, "single", "data.method=thinned")]
     noises = list(data.measured_noises.values())
     correlated = [noise for noise in noises if noise.white is False]
-    if 2 * len(correlated) <= len(noises):
+    across = data.across
+    if 2 * len(correlated) <= len(noises) and not across:
         reason = "the noise of neighbouring pixels is independent"
         if correlated:
-            reason += f" in {len(noises) - len(correlated)} of {len(noises)} pictures"
-        masked = (*single, "data.method=masked", "data.mask=[1,1]")
+            reason += f" in {len(noises) - len(correlated)} of {len(noises)} {data.things}"
+        masked = ("data.method=masked", "data.mask=[1,1]")
         return [
-            Method("by neighbours", reason, (*single, "data.method=neighbours")),
-            Method("by masks", reason, masked),
+            _method(data, "by neighbours", reason, "single", "data.method=neighbours"),
+            _method(data, "by masks", reason, "single", *masked),
         ]
-    choice = mask_of_images(noises)
+    choice = mask_of_images(noises, across)
     if choice.too_large:
         return []
     name = f"by masks of {choice.mask.pixels} pixels"
-    options = (*single, "data.method=masked", f"data.mask={choice.mask.text}")
-    return [Method(name, choice.reason, options)]
+    masked = ("data.method=masked", f"data.mask={choice.mask.text}")
+    return [_method(data, name, choice.reason, "single", *masked)]
+
+
+def _method(data: DataSet, name: str, reason: str, source: str, *options: str) -> Method:
+    """Return a method of a source of data: for volumes plane by plane, or anew in space."""
+    captures = "K" if source == "pairs" else ""
+    of_data = (f"data={source}", *options)
+    if not isinstance(data, StackSet):
+        return Method(name, reason, (*of_data, f"data.layout={captures}CHW"))
+    planes = (*of_data, f"data.layout={captures}NHW")
+    if data.letter == "T":
+        return Method(f"{name}, frame by frame", reason, planes)
+    depth = min(VOLUME_WINDOW[0], data.depth // 4 * 4)
+    window = (depth, *VOLUME_WINDOW[1:])
+    crop = ",".join(map(str, window))
+    space = (*of_data, f"data.layout={captures}DHW", f"data.crop=[{crop}]")
+    return Method(name, reason, planes, space, network=SMALL_VOLUME_NETWORK)
+
+
+def _method_of_movies() -> Method:
+    """Return the method of movies: pixels of a frame are hidden, and learnt from those around."""
+    reason = "the noise of different frames is independent"
+    warm = (f"init={MOVIE}", *WARM_RATE)
+    return Method("on frames", reason, ("data=movie", "data.layout=THW"), warm=warm)
 
 
 def prepare_within(candidate: Candidate, comparison: Comparison, seconds: float) -> str:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.files import InputError, json_text, replacing
-from n2n_lightning.inference.checkpoint import MOVIE, PRETRAINED
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
 from n2n_lightning.selection.blend import FilterChoice, combined, filter_denoiser
-from n2n_lightning.selection.candidates import Part
+from n2n_lightning.selection.candidates import BUNDLED_PARTS, Part
 from n2n_lightning.training import adaptation
 
 CHOICE_FILE = "choice.json"
 CHOICE_FORMAT = 1  # of that file
-BUNDLED_PARTS = {"bundled": PRETRAINED, "movie": MOVIE}  # by their names in it
 
 
 def bundled_part(name: str) -> Part:
@@ -81,6 +79,8 @@ def save_choices(choices: Sequence[Choice], folder: Path) -> Path:
     Returns:
         The path of choice.json.
     """
+    path = folder / CHOICE_FILE
+    path.unlink(missing_ok=True)  # an older one would name the networks that are written now
     stored = []
     networks = 0
     for choice in choices:
@@ -106,7 +106,6 @@ def save_choices(choices: Sequence[Choice], folder: Path) -> Path:
             "table": choice.table,
         }
         stored.append(entry)
-    path = folder / CHOICE_FILE
     with replacing(path) as temporary:
         temporary.write_text(
             json_text({"format": CHOICE_FORMAT, "choices": stored}), encoding="utf-8"

@@ -7,6 +7,8 @@ from typing import Any
 from n2n_lightning.reporting.html import HtmlReport
 from n2n_lightning.selection.choice import Choice
 
+WIDE = ("candidate", "reason", "left out")
+
 
 def write_choice_page(choices: Sequence[Choice], folder: Path) -> None:
     """Write choice.html.
@@ -22,14 +24,15 @@ def write_choice_page(choices: Sequence[Choice], folder: Path) -> None:
             page.paragraph(line)
         if choice.table:
             name = "choice" if not number else f"choice_{number + 1}"
-            page.table(name, [_shown_row(row) for row in choice.table])
+            rows = [_shown_row(row) for row in choice.table]
+            page.table(name, rows, WIDE, stacked=True)
     page.write("choice", "What was chosen")
 
 
 def _shown_row(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the table as the page shows it."""
     low, high = row["interval"]
-    return {
+    shown = {
         "candidate": row["candidate"],
         "PSNR estimate (dB)": row["psnr_estimate"],
         "error less the checkpoint's": f"{row['less_than_checkpoint']:.3g}",
@@ -37,4 +40,8 @@ def _shown_row(row: dict[str, Any]) -> dict[str, Any]:
         "seconds": row["seconds"],
         "chosen": "yes" if row["chosen"] else "",
         "reason": row["reason"],
+        "left out": row["refused"],
     }
+    if "flash_kept" in row:
+        shown["flash kept"] = f"{row['flash_kept']:.0%}"
+    return shown

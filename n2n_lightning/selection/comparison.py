@@ -12,6 +12,10 @@ weighted means of theirs, so that a mix costs no further run.
 The estimates hold for denoisers that do not depend on the noise of the pixels they are scored on.
 A network that was trained on them fits their noise and looks better than it is. So networks train
 on one part of each picture (`split`), and all candidates are compared on the other one.
+
+Movies and volumes are compared as pictures are, with frames or planes in place of channels. The
+error says little about what is rare: of movies a denoiser that averages over time has a low one,
+and no flash of a single frame left. So flashes are planted, and what is kept of them is measured.
 """
 
 import math
@@ -26,6 +30,7 @@ from n2n_lightning.metrics.noise_law import NoiseLaw
 from n2n_lightning.metrics.noisy_reference import squared_errors, studentized
 from n2n_lightning.metrics.psnr import psnr
 from n2n_lightning.metrics.stein import QUANTILE, STEP
+from n2n_lightning.selection.budget import busy_seconds
 
 DenoiseImage = Callable[[np.ndarray], np.ndarray]
 # Pixels: sides of the blocks that are compared. The smaller one where a half has fewer blocks than
@@ -35,6 +40,10 @@ ENOUGH_BLOCKS = 24  # in a half
 # Of the error of a measured variance, what all pictures of one kind of noise share; the rest
 # averages out over them (benchmarks/best.py noise: 0.15 of 0.25 for correlated noise).
 SHARED_PART = 0.6
+# A planted flash: a disc of this radius in pixels, that many deviations of the noise bright, in one
+# of so many frames and one of each square of so many pixels. The bundled checkpoint for movies
+# keeps 87% of it, and as much frame by frame (benchmarks/best.py flash).
+FLASH_RADIUS, FLASH_STRENGTH, FLASH_EVERY, FLASH_SQUARE = 3.0, 2.0, 6, 16
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ class ScoredPart:
     """A part of a scene that no candidate was trained on.
 
     Attributes:
-        captures: (K, C, H, W), float64, stored units, NaN where a pixel does not count.
+        captures: (K, C, H, W), float64, stored units, NaN where a pixel does not count; frames or
+            planes in place of C.
         noise: of one capture; None where there are several.
     """
 
@@ -57,10 +67,14 @@ class Evaluation:
     Attributes:
         outputs: of each part, (K, C, H, W).
         covariances: of each part with one capture, b [f(y + e b) - f(y)] / e of each pixel.
+        kept: the share of planted flashes that is left; NaN: none were planted.
+        rate: seconds of processor time for a pixel.
     """
 
     outputs: list[np.ndarray]
     covariances: list[np.ndarray]
+    kept: float = math.nan
+    rate: float = 0.0
 
 
 def blended(evaluations: Sequence[Evaluation], weights: Sequence[float]) -> Evaluation:
@@ -73,10 +87,13 @@ def blended(evaluations: Sequence[Evaluation], weights: Sequence[float]) -> Eval
     first = evaluations[0]
     outputs = [np.zeros_like(output) for output in first.outputs]
     covariances = [np.zeros_like(covariance) for covariance in first.covariances]
+    kept = 0.0
     for one, weight in zip(evaluations, weights, strict=True):
         _add_scaled(outputs, one.outputs, weight)
         _add_scaled(covariances, one.covariances, weight)
-    return Evaluation(outputs, covariances)
+        kept += weight * one.kept
+    rate = sum(one.rate for one in evaluations)
+    return Evaluation(outputs, covariances, kept, rate)
 
 
 def _add_scaled(totals: list[np.ndarray], arrays: list[np.ndarray], weight: float) -> None:
@@ -115,6 +132,7 @@ class Comparison:
     Args:
         parts: of one number of channels.
         white: the distance from black to white, for PSNR.
+        axes: letters of the axes of a capture: CHW; THW of movies, which get flashes; DHW.
 
     >>> draws = np.random.default_rng(0)
     >>> scene = draws.normal(50, 10, (1, 1, 128, 128))
@@ -128,15 +146,17 @@ class Comparison:
     1
     """
 
-    def __init__(self, parts: Sequence[ScoredPart], white: float) -> None:
+    def __init__(self, parts: Sequence[ScoredPart], white: float, axes: str = "CHW") -> None:
         self.parts = list(parts)
         self.white = white
+        self.axes = axes
         self.side = COMPARED_SIDES[0]
         blocks = sum(_count_blocks(part, self.side) for part in self.parts)
         if blocks < 2 * ENOUGH_BLOCKS:
             self.side = COMPARED_SIDES[1]
         self.variance_error = _pooled_error(self.parts)
         self.directions = self._draw_directions()
+        self.flashes = [_flashes(part) for part in self.parts] if "T" in axes else []
 
     def _draw_directions(self) -> list[np.ndarray]:
         """Draw the perturbation of each part with one capture, the same for all candidates."""
@@ -153,8 +173,19 @@ class Comparison:
 
     @property
     def pixels(self) -> int:
-        """Pixels of all captures of the scored parts."""
-        return sum(part.captures[:, 0].size for part in self.parts)
+        """Pixels of all captures of the scored parts, and of all frames or planes."""
+        total = 0
+        for part in self.parts:
+            captures, frames, height, width = part.captures.shape
+            if "C" in self.axes:
+                frames = 1  # its channels are denoised together
+            total += captures * frames * height * width
+        return total
+
+    @property
+    def runs(self) -> int:
+        """Runs over the scored pixels that the evaluation of a candidate takes."""
+        return 1 + bool(self.directions) + bool(self.flashes)
 
     @property
     def fewest_blocks(self) -> int:
@@ -176,6 +207,7 @@ class Comparison:
         outputs = []
         covariances = []
         directions = iter(self.directions)
+        began = busy_seconds()
         for part in self.parts:
             results = [_result_of(denoise, capture) for capture in part.captures]
             outputs.append(np.stack(results))
@@ -184,7 +216,20 @@ class Comparison:
                 moved = _result_of(denoise, part.captures[0] + STEP * direction)
                 covariance = direction * (moved - results[0]) / STEP
                 covariances.append(covariance[None])
-        return Evaluation(outputs, covariances)
+        kept = self._kept(denoise, outputs)
+        rate = (busy_seconds() - began) / (self.runs * max(1, self.pixels))
+        return Evaluation(outputs, covariances, kept, rate)
+
+    def _kept(self, denoise: DenoiseImage, outputs: Sequence[np.ndarray]) -> float:
+        """Return the share of the planted flashes that a candidate keeps; NaN without any."""
+        left = 0.0
+        planted = 0.0
+        for part, flashes, output in zip(self.parts, self.flashes, outputs, strict=False):
+            flashing = _result_of(denoise, part.captures[0] + flashes)
+            change = np.nan_to_num(flashing - output[0])
+            left += float((change * flashes).sum())
+            planted += float((flashes**2).sum())
+        return left / planted if planted else math.nan
 
     def of_input(self) -> Evaluation:
         """Return the evaluation of the noisy pictures themselves."""
@@ -193,7 +238,7 @@ class Comparison:
         for part in self.parts:
             if part.noise is not None:
                 covariances.append(part.noise.variance(part.captures[0])[None])
-        return Evaluation(outputs, covariances)
+        return Evaluation(outputs, covariances, 1.0 if self.flashes else math.nan)
 
     def error(self, evaluation: Evaluation, deciding: bool = True) -> float:
         """Return the estimated mean squared error; 0 or less where it is not measurable.
@@ -349,6 +394,35 @@ def _result_of(denoise: DenoiseImage, capture: np.ndarray) -> np.ndarray:
     shown = np.ascontiguousarray(capture, np.float32)
     result: np.ndarray = np.asarray(denoise(shown), np.float64)
     return result
+
+
+def _flashes(part: ScoredPart) -> np.ndarray:
+    """Return flashes for a movie, (T, H, W), 0 elsewhere: discs that last one frame each."""
+    from scipy.ndimage import gaussian_filter
+
+    _, frames, height, width = part.captures.shape
+    deviation = _deviation(part)
+    offsets = np.arange(FLASH_SQUARE) - FLASH_SQUARE / 2
+    distance = np.hypot(offsets[:, None], offsets)
+    disc = np.float64(distance <= FLASH_RADIUS)
+    flash = FLASH_STRENGTH * deviation * gaussian_filter(disc, 0.7)  # seen through a lens
+    flashes = np.zeros((frames, height, width))
+    for row in range(height // FLASH_SQUARE):
+        for column in range(width // FLASH_SQUARE):
+            rows = slice(row * FLASH_SQUARE, (row + 1) * FLASH_SQUARE)
+            columns = slice(column * FLASH_SQUARE, (column + 1) * FLASH_SQUARE)
+            first = (2 * row + 3 * column) % FLASH_EVERY
+            flashes[first::FLASH_EVERY, rows, columns] = flash
+    return flashes
+
+
+def _deviation(part: ScoredPart) -> float:
+    """Return the standard deviation of the noise of one capture."""
+    if part.noise is None:
+        difference = part.captures[0] - part.captures[1]
+        return float(np.nanstd(difference)) / math.sqrt(2)
+    variance = float(np.nanmean(part.noise.variance(part.captures[0])))
+    return math.sqrt(max(variance, 0.0))
 
 
 def _smoothed(picture: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Files of one kind as one data set: its pictures, its noise, and which pixels decide."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,12 +68,19 @@ def kind_of_file(job: Job, asked: AskedAxes) -> str:
     kinds = []
     for values in picture.values:
         reading = picture.read_as(values, asked)
-        if not _is_label_array(picture, values, reading):
+        if not is_label_array(picture, values, reading):
             kinds.append(array_kind(values, reading))
     return kinds[0] if kinds else LABELS
 
 
-def _is_label_array(picture: Picture, values: Values, reading: ReadAs) -> bool:
+def is_label_array(picture: Picture, values: Values, reading: ReadAs) -> bool:
+    """Return True if an array of a file names regions, or is a mask.
+
+    Args:
+        picture: the file.
+        values: the array.
+        reading: how it is read.
+    """
     return bool(picture.mask) or is_label_image(values.array, reading.axes)
 
 
@@ -112,13 +119,38 @@ class DataSet:
         return min(self.scenes.counts_of_all) > 1
 
     @property
+    def fewest_and_most_captures(self) -> tuple[int, int]:
+        """The numbers of captures of the scenes with the fewest, and with the most."""
+        counts = self.scenes.counts_of_all
+        return min(counts), max(counts)
+
+    @property
+    def across(self) -> tuple[float, ...]:
+        """Correlation of the noise with the next planes of volumes; empty: independent."""
+        return ()
+
+    @property
+    def axes(self) -> str:
+        """Letters of the axes of what is scored."""
+        return "CHW"
+
+    @property
+    def things(self) -> str:
+        """What the data are, in words."""
+        return "pictures"
+
+    @property
     def channels(self) -> int:
         """Channels that are denoised together."""
         return self.scenes.channels
 
     def count_of(self, scene: int, most: int) -> int:
         """Return the number of captures of a scene that are used, of which all pairs fit."""
-        count = min(self.scenes.count_of(scene), most)
+        return self.usable_captures(self.scenes.count_of(scene), most)
+
+    def usable_captures(self, count: int, most: int) -> int:
+        """Return how many of so many captures are used, of which all pairs fit."""
+        count = min(count, most)
         if "data.within=1" in (self.report.advice or []):
             return min(count, 2)
         return count
@@ -194,7 +226,7 @@ class DataSet:
             captures = np.stack([self.capture(number, k) for k in range(count)])
             if self.can_be_split():
                 _, captures = split_captures(captures, self._file_number(number))
-            captures = _middle_captures(captures, most / count)
+            captures = middle_captures(captures, most / count)
             if not self.paired:
                 captures = captures[:1]
             if not np.isfinite(captures).any():
@@ -217,7 +249,7 @@ class DataSet:
             captures = []
             for k in range(self.count_of(number, MOST_CAPTURES)):
                 stored = self.scenes.image(number, k)
-                captures.append(_without_gaps(stored, self.stats.nodata_values))
+                captures.append(without_gaps(stored, self.stats.nodata_values))
             array = np.stack(captures)
             trained, _ = split_captures(array, self._file_number(number))
             pixels += trained.size
@@ -226,8 +258,13 @@ class DataSet:
         return pixels
 
 
-def _without_gaps(stored: Tensor, nodata_values: tuple[float, ...]) -> np.ndarray:
-    """Return a capture as it is stored; float32 with NaN where pixels of whole numbers miss."""
+def without_gaps(stored: Tensor, nodata_values: tuple[float, ...]) -> np.ndarray:
+    """Return captures as they are stored; float32 with NaN where pixels of whole numbers miss.
+
+    Args:
+        stored: captures of any shape.
+        nodata_values: stored values that mark missing pixels.
+    """
     valid = mask_invalid(stored, stored.double(), nodata_values)
     array = stored.numpy()
     if bool(valid.isfinite().all()) or array.dtype.kind == "f":
@@ -267,8 +304,16 @@ def split_captures(captures: np.ndarray, number: int) -> tuple[np.ndarray, np.nd
     return trained, scored
 
 
-def _middle_captures(captures: np.ndarray, most: float) -> np.ndarray:
-    """Return the middle of captures (K, C, H, W), of up to so many pixels each."""
+def middle_captures(captures: np.ndarray, most: float) -> np.ndarray:
+    """Return the middle of captures, of up to so many pixels each.
+
+    Args:
+        captures: (K, C, H, W).
+        most: pixels, H times W.
+
+    Returns:
+        A view.
+    """
     *_, height, width = captures.shape
     high = min(height, _whole_blocks(most**0.5))
     wide = min(width, _whole_blocks(most / high))
@@ -327,8 +372,53 @@ class _Collected:
 def _channels_of(page: np.ndarray, channels: list[int]) -> Tensor:
     """Return channels of a page (H, W, C) as (C, H, W), in native byte order."""
     picture = np.moveaxis(page[..., channels], -1, 0)
-    native = picture.astype(picture.dtype.newbyteorder("="))
-    return torch.from_numpy(np.ascontiguousarray(native))
+    return torch.from_numpy(native_array(picture))
+
+
+def native_array(array: np.ndarray) -> np.ndarray:
+    """Return an array in one piece of memory and in native byte order."""
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(native)
+
+
+@dataclass(frozen=True)
+class KindArray:
+    """An array of a file.
+
+    Attributes:
+        values: the array.
+        reading: how it is read.
+        file: the name of the file.
+        second: the array of a second capture, in the unit of the first; None: there is none.
+    """
+
+    values: Values
+    reading: ReadAs
+    file: str
+    second: np.ndarray | None
+
+
+def arrays_of_kind(
+    jobs: Sequence[Job], seconds: dict[Path, Path], kind: str, asked: AskedAxes
+) -> Iterator[KindArray]:
+    """Yield the arrays of one kind, without label images.
+
+    Args:
+        jobs, seconds, kind, asked: see read_data_set.
+    """
+    for job in jobs:
+        picture = opened(job.source, job.part)
+        second = None
+        if job.source in seconds:
+            second = opened(seconds[job.source])
+        for number, values in enumerate(picture.values):
+            reading = picture.read_as(values, asked)
+            if array_kind(values, reading) != kind or is_label_array(picture, values, reading):
+                continue
+            other = None
+            if second is not None:
+                other = _second_array(job, values, number, second)
+            yield KindArray(values, reading, str(job.source), other)
 
 
 def read_data_set(
@@ -350,19 +440,8 @@ def read_data_set(
     """
     collected = _Collected([], [], set())
     pixels = 0
-    for job in jobs:
-        picture = opened(job.source, job.part)
-        second = None
-        if job.source in seconds:
-            second = opened(seconds[job.source])
-        for number, values in enumerate(picture.values):
-            reading = picture.read_as(values, asked)
-            if array_kind(values, reading) != kind or _is_label_array(picture, values, reading):
-                continue
-            other = None
-            if second is not None:
-                other = _second_array(job, values, number, second)
-            pixels += collected.add(values, reading, str(job.source), other)
+    for one in arrays_of_kind(jobs, seconds, kind, asked):
+        pixels += collected.add(one.values, one.reading, one.file, one.second)
     if not collected.images:
         raise InputError(f"{jobs[0].source}: holds no pictures, only label images or masks")
     chosen = evenly(len(collected.images), MOST_READ)
@@ -370,7 +449,7 @@ def read_data_set(
     names = [collected.names[i] for i in chosen]
     nodata_values = tuple(sorted(collected.nodata_values))
     scenes = MixedSizeScenes(images, names, nodata_values)
-    return _inspected(kind, scenes, pixels)
+    return inspected(kind, scenes, pixels)
 
 
 def _second_array(job: Job, values: Values, number: int, second: Picture) -> np.ndarray:
@@ -403,8 +482,14 @@ def with_captures_of(folder: str, data: DataSet) -> DataSet:
     return paired if _are_pairs(paired.report) else data
 
 
-def _inspected(kind: str, scenes: MixedSizeScenes, pixels: int) -> DataSet:
-    """Return a data set; captures that do not fit one another become single pictures."""
+def inspected(kind: str, scenes: MixedSizeScenes, pixels: int) -> DataSet:
+    """Return a data set; captures that do not fit one another become single pictures.
+
+    Args:
+        kind: see `array_kind`.
+        scenes: the pictures.
+        pixels: of all files, see DataSet.
+    """
     data = DataSet(kind, scenes, pixels, inspection.inspect(scenes))
     if not data.paired or _are_pairs(data.report):
         return data

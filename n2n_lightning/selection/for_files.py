@@ -8,8 +8,6 @@ from typing import Any
 
 from n2n_lightning.files import InputError
 from n2n_lightning.formats.picture import AskedAxes
-from n2n_lightning.inference.bundled import bundled_checkpoint
-from n2n_lightning.inference.checkpoint import MOVIE
 from n2n_lightning.inference.denoiser import TrainedDenoiser
 from n2n_lightning.inference.plan import Job, folder_of, refuse_inputs
 from n2n_lightning.selection.choice import (
@@ -21,13 +19,9 @@ from n2n_lightning.selection.choice import (
     without_comparison,
 )
 from n2n_lightning.selection.choice_page import write_choice_page
-from n2n_lightning.selection.data_set import (
-    LABELS,
-    kind_of_file,
-    read_data_set,
-    with_captures_of,
-)
+from n2n_lightning.selection.data_set import LABELS
 from n2n_lightning.selection.search import search
+from n2n_lightning.selection.sources import data_of_kind, kinds_of
 from n2n_lightning.training.callbacks import Interrupted
 
 WORK = ".best"  # folder of runs and progress, next to the results, until the choice is written
@@ -51,7 +45,7 @@ def chosen_denoisers(
     Raises:
         InputError: no file can be read, or the choice does not know the kind of one.
     """
-    kinds, unreadable = _kinds_of(jobs, AskedAxes(args.axes))
+    kinds, unreadable = kinds_of(jobs, AskedAxes(args.axes))
     folder = folder_of(args.out)
     if args.choice:
         choices = load_choices(args.choice)
@@ -68,52 +62,31 @@ def chosen_denoisers(
     return chosen
 
 
-def _kinds_of(jobs: Sequence[Job], asked: AskedAxes) -> tuple[dict[str, list[Job]], list[Job]]:
-    """Return the files of each kind, and those that cannot be read.
-
-    Raises:
-        InputError: none can.
-    """
-    kinds: dict[str, list[Job]] = {}
-    unreadable = []
-    for job in jobs:
-        try:
-            kind = kind_of_file(job, asked)
-        except InputError:
-            unreadable.append(job)
-            if len(unreadable) == len(jobs):
-                raise
-            continue
-        kinds.setdefault(kind, []).append(job)
-    return kinds, unreadable
-
-
 def _searched(
     args: Any, kinds: dict[str, list[Job]], seconds: dict[Path, Path], folder: Path
 ) -> list[Choice]:
-    """Search for each kind of file, and write what was chosen."""
+    """Search for each kind of file, and write what was chosen.
+
+    Raises:
+        InputError: the folder of the results cannot be written.
+    """
     sources = [job.source for group in kinds.values() for job in group]
     refuse_inputs(folder / CHOICE_FILE, [*sources, *seconds.values()])
     asked = AskedAxes(args.axes)
-    compared = {kind: group for kind, group in kinds.items() if kind != LABELS}
+    compared = [kind for kind in kinds if kind != LABELS]
     minutes = (args.minutes or MINUTES) / max(1, len(compared))
+    try:  # before minutes are spent
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     choices = []
-    for number, (kind, jobs) in enumerate(compared.items()):
-        if bundled_checkpoint(None, jobs, args.axes) == MOVIE:
-            why = "movies are not compared"
-            choices.append(without_comparison(kind, "movie", 1, why))
-            print(choices[-1].lines[0])
-            continue
-        data = read_data_set(jobs, seconds, kind, asked)
-        single_folder = len(args.pictures) == 1 and Path(args.pictures[0]).is_dir()
-        if single_folder and len(kinds) == 1 and not seconds and not data.paired:
-            data = with_captures_of(args.pictures[0], data)
+    for number, kind in enumerate(compared):
+        data = data_of_kind(kind, kinds, seconds, asked, args.pictures)
         try:
             choices.append(search(data, minutes, folder / WORK / str(number), _say))
         except Interrupted as error:
             print("the same command continues", file=sys.stderr)
             raise KeyboardInterrupt from error
-    folder.mkdir(parents=True, exist_ok=True)
     save_choices(choices, folder)
     write_choice_page(choices, folder)
     shutil.rmtree(folder / WORK, ignore_errors=True)

@@ -13,19 +13,23 @@ from n2n_lightning.selection import candidates as ways
 from n2n_lightning.selection.budget import Budget
 from n2n_lightning.selection.candidates import (
     Candidate,
+    Mixed,
     Trained,
     evaluated,
     names_of,
     prepare_within,
 )
 from n2n_lightning.selection.choice import Choice, without_comparison
-from n2n_lightning.selection.comparison import Comparison
+from n2n_lightning.selection.comparison import FLASH_RADIUS, FLASH_STRENGTH, Comparison
 from n2n_lightning.selection.data_set import DataSet
 
 FIRST_SHARE = 0.25  # of the budget, after which two candidates go on
 SURVIVORS = 2
 LEAST_TRAINING = 8.0  # seconds: less teaches nothing
-SLOWEST = 2.2  # times the checkpoint's time: the mean of two networks, to denoise all files
+SLACK = 1.1  # times the measured time that denoising all files may take
+# A candidate may lose as much more of a planted flash than the bundled checkpoint: its own test
+# allows an event of one frame to lose 5% (tests/test_movie_checkpoint.py).
+FLASH_TOLERANCE = 0.05
 
 Say = Callable[[str], Any]
 
@@ -101,7 +105,7 @@ def search(data: DataSet, minutes: float, folder: Path, say: Say = print) -> Cho
     reason = data.unmeasurable()
     if reason:
         return _bundled_because(reason, data, say)
-    comparison = Comparison(data.scored_parts(minutes), data.stats.white)
+    comparison = Comparison(data.scored_parts(minutes), data.stats.white, data.axes)
     blocks = comparison.fewest_blocks
     if blocks < MIN_ROWS:
         side = comparison.side
@@ -116,7 +120,8 @@ def search(data: DataSet, minutes: float, folder: Path, say: Say = print) -> Cho
 def _bundled_because(reason: str, data: DataSet, say: Say) -> Choice:
     """Return the choice of the bundled checkpoint where candidates cannot be compared."""
     why = f"no error can be estimated: {reason}"
-    choice = without_comparison(data.kind, "bundled", data.channels, why)
+    name = "movie" if "T" in data.axes else "bundled"
+    choice = without_comparison(data.kind, name, data.channels, why)
     say(choice.lines[0])
     return choice
 
@@ -138,7 +143,9 @@ def noise_line(data: DataSet) -> str:
         kind = f"correlated {most_common}"
     if agreeing < len(noises):
         kind = f"{kind} in {agreeing} of them"
-    return f"noise of sigma {sigma:.3g}, measured in {len(noises)} pictures, {kind}"
+    if data.across:
+        kind = f"{kind}, and across planes ({data.across[0]:.2f})"
+    return f"noise of sigma {sigma:.3g}, measured in {len(noises)} {data.things}, {kind}"
 
 
 class _CandidateSearch:
@@ -161,33 +168,36 @@ class _CandidateSearch:
         self.say = say
         self.left_out: list[str] = []
         self.reserve = 0.0
+        self.lost = 0.0  # share of planted flashes: what keeps less is refused
 
     def run(self) -> Choice:
         """Search, and return the choice."""
-        checkpoint = ways.of_checkpoint()
+        checkpoint = ways.of_checkpoint(self.data)
         bundled = checkpoint[0]
         for candidate in checkpoint:
             self._prepare(candidate, self.budget.left)
+        self.lost = bundled.scored.kept - FLASH_TOLERANCE
         noisy = self.comparison.error(self.comparison.of_input())
         sigma = max(noisy, 0.0) ** 0.5
-        runs = 2 if self.comparison.directions else 1
-        rate = bundled.seconds / (self.comparison.pixels * runs)
-        self.reserve = SLOWEST * rate * self.data.pixels
         filters = ways.of_filters(self.data, sigma)
         trained = ways.of_training(self.data, self.folder)
         self._print_plan([*checkpoint, *filters, *trained])
         for candidate in filters:
             self._prepare(candidate, ways.FILTER_SHARE * self.budget.seconds)
+            self._leave_out_if_slow(candidate)
+        self.reserve = self._seconds_for_all(self._slowest([*checkpoint, *filters]))
         begun = any(one.run.exists() for one in trained)
         if begun or self.budget.allows(self.reserve + LEAST_TRAINING):
             self._train(trained, bundled.seconds)
         else:
             self._leave_out(trained)
         tried = evaluated([*checkpoint, *filters, *trained])
-        unmixed = evaluated([bundled, *filters, *trained])
-        if len(unmixed) > 1:
-            mean = self._mean_of_best(unmixed)
-            tried.append(mean)
+        sources = []
+        for one in evaluated([*checkpoint, *filters, *trained]):
+            if not isinstance(one, Mixed) and not one.refused:
+                sources.append(one)
+        if len(sources) > 1:
+            tried.append(self._mean_of_best(sources))
         winner, why = choose(tried, self.comparison)
         return self._choice(tried, winner, why)
 
@@ -196,7 +206,28 @@ class _CandidateSearch:
         reason = prepare_within(candidate, self.comparison, seconds)
         if reason:
             self.left_out.append(f"{candidate.name}: {reason}")
+        elif candidate.evaluation is not None and candidate.scored.kept < self.lost:
+            kept = candidate.scored.kept
+            candidate.refused = f"keeps {kept:.0%} of a planted flash of one frame"
         self.progress.store(self.budget.spent)
+
+    def _seconds_for_all(self, rate: float) -> float:
+        """Return the seconds that denoising all files takes at a rate, with some slack."""
+        return SLACK * rate * self.data.pixels
+
+    def _leave_out_if_slow(self, candidate: Candidate) -> None:
+        """Leave out a filter that could not denoise all files in the time that is left."""
+        if candidate.evaluation is None:
+            return
+        needed = self._seconds_for_all(candidate.scored.rate)
+        if not self.budget.allows(needed):
+            self.left_out.append(f"{candidate.name}: would take {needed:.0f} s for all files")
+            candidate.evaluation = None
+
+    def _slowest(self, candidates: Sequence[Candidate]) -> float:
+        """Return the seconds for a pixel of the slowest mean of two, one of them the checkpoint."""
+        rates = [one.scored.rate for one in evaluated(candidates)]
+        return candidates[0].scored.rate + max(rates)
 
     def _print_plan(self, planned: Sequence[Candidate]) -> None:
         minutes = self.budget.seconds / 60
@@ -224,7 +255,7 @@ class _CandidateSearch:
         each = max(LEAST_TRAINING, first / len(trained) - scoring)
         each = self.progress.seconds_of("first", each)
         self._stage(trained, each, scoring)
-        finished = sorted(evaluated(trained), key=self._error)
+        finished = sorted(evaluated(trained), key=lambda one: (bool(one.refused), self._error(one)))
         survivors = finished[:SURVIVORS]
         if not survivors:
             return
@@ -275,15 +306,22 @@ class _CandidateSearch:
                 "seconds": round(candidate.seconds, 1),
                 "chosen": candidate is winner,
                 "reason": candidate.reason,
+                "refused": candidate.refused,
             }
+            if self.comparison.flashes:
+                row["flash_kept"] = candidate.scored.kept
             table.append(row)
+        refused = [f"{one.name}: {one.refused}" for one in tried if one.refused]
+        left_out = [*self.left_out, *refused]
         lines = [
             f"tried: {names_of(tried)}",
-            f"left out: {'; '.join(self.left_out) or 'nothing'}",
+            f"left out: {'; '.join(left_out) or 'nothing'}",
             f"scored: {self._scores(tried)}",
             f"chosen: {winner.name}; {why}",
             self._reported(winner, tried[0]),
         ]
+        if comparison.flashes:
+            lines.append(flash_line(winner.scored.kept, tried[0].scored.kept))
         for line in lines:
             self.say(line)
         chosen = Choice(
@@ -328,6 +366,20 @@ def _psnr_in_words(comparison: Comparison, error: float) -> str:
     return "not measurable" if psnr is None else f"{psnr:.2f} dB"
 
 
+def flash_line(kept: float, of_checkpoint: float) -> str:
+    """Return what becomes of planted flashes, in words.
+
+    Args:
+        kept: the share that the choice keeps.
+        of_checkpoint: that the bundled checkpoint for movies keeps.
+    """
+    return (
+        f"of planted flashes of one frame, {2 * FLASH_RADIUS:.0f} pixels wide and"
+        f" {FLASH_STRENGTH:g} deviations of the noise bright, {kept:.0%} are left,"
+        f" {of_checkpoint:.0%} by the bundled checkpoint"
+    )
+
+
 def choose(tried: Sequence[Candidate], comparison: Comparison) -> tuple[Candidate, str]:
     """Choose a candidate: the simplest of those that cannot be told apart from the best.
 
@@ -343,7 +395,7 @@ def choose(tried: Sequence[Candidate], comparison: Comparison) -> tuple[Candidat
     bundled = tried[0]
     better = []
     for candidate in tried[1:]:
-        if comparison.difference(candidate.scored, bundled.scored).lower:
+        if not candidate.refused and comparison.difference(candidate.scored, bundled.scored).lower:
             better.append(candidate)
     if not better:
         return bundled, "no other one is certainly better"
