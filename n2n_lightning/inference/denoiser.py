@@ -3,7 +3,6 @@
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +17,6 @@ from n2n_lightning.arrays.axes import (
     of_pages,
     of_picture,
     of_volumes,
-    stacked_letters,
 )
 from n2n_lightning.arrays.bad_pixels import inpaint
 from n2n_lightning.arrays.outlier_lists import OutlierCounts
@@ -31,17 +29,15 @@ from n2n_lightning.formats.picture import TYPES
 from n2n_lightning.inference import array_types, rounding
 from n2n_lightning.inference.checkpoint import PRETRAINED, CheckpointInfo, read_checkpoint
 from n2n_lightning.inference.error_maps import check_possible, errors_of
-from n2n_lightning.inference.movie_frames import MovieFrames, movie_of
 from n2n_lightning.inference.options import DenoiseOptions, NoisyArray
-from n2n_lightning.inference.outlier_search import OutlierSearch
 from n2n_lightning.inference.page import (
     Page,
-    PageInput,
     PageStack,
     page_axes,
     pages_or_none,
     part_or_none,
 )
+from n2n_lightning.inference.prepared_pages import PreparedPages
 from n2n_lightning.inference.texture import put_back
 from n2n_lightning.inference.tiling import averaged, in_memory, overlap_of, spans, tile_of, tiled
 
@@ -285,81 +281,26 @@ class TrainedDenoiser(nn.Module):
                 plane = noisy.plane(colour)
                 counts += self.denoise_into(result[colour], plane, options, advance, marked)
             return counts
-        pages = self.pages_of(noisy, result, options)
         axes = page_axes(noisy.axes, self.dims)
-        movie = noisy.movie
-        if movie is None:
-            context = 0 if noisy.near else self.context
-            movie = movie_of(noisy.array, axes, self.dims, context, noisy.invalid)
-        several = len(movie.pages) > 1 and pages.stacked
-        takes = pages.together or self.channels == 1
-        self._check_context(takes and bool(noisy.near or several))
-        second = pages_or_none(noisy.second, axes, self.dims)
         map_pages = pages_or_none(marks, axes, self.dims)
         if map_pages is not None:
             map_pages[...] = 0
-        near = self._given_frames(noisy, axes)
-        positions = {}
-        if self.align and self.context and not near:
-            read = pages.at(pages.places[0]).whole
-            positions = movie.positions(self.context, self.sees_middle, read)
         counts = OutlierCounts()
         with torch.inference_mode():
-            letters = stacked_letters(axes, self.dims)
-            search = OutlierSearch(options.outliers, pages, letters, noisy.defects, second)
+            pages = PreparedPages(self, noisy, result, options)
             for place in pages.places:
                 page = pages.at(place)
-                if movie.is_dead(place):
+                if pages.is_dead(place):
                     page.sink[...] = page.source
                     if advance:
                         tiles = self.tiles(noisy.array, axes, options.tile)
                         advance(tiles // len(pages.places))
                     continue
-                page.outliers = search.at(place)
-                page.usual_residuals = noisy.usual_residuals
-                if near or self.context:
-                    around = self._surroundings(movie, page, place, search, near)
-                    page.near = self._moved_onto(movie, place, around, positions)
                 self._denoise_page(page, pages.together, options, advance)
                 counts += OutlierCounts.of(page.outliers)
                 if map_pages is not None:
                     page.outliers.mark(map_pages[place])
         return counts
-
-    def _moved_onto(
-        self,
-        movie: MovieFrames,
-        place: tuple[int, ...],
-        around: list[PageInput],
-        positions: dict[int, np.ndarray],
-    ) -> list[PageInput]:
-        """Return the frames around one, without drift where `positions` say how far they are."""
-        if not positions:
-            return around
-        numbers = movie.neighbours(place, self.context, self.sees_middle)
-        return movie.moved_onto(place, numbers, around, positions)
-
-    def _given_frames(self, noisy: NoisyArray, axes: str) -> list[PageInput]:
-        """Return the frames that were given with an array, moved onto it."""
-        near = [PageInput(as_pages(frame, axes, self.dims)) for frame in noisy.near]
-        if not noisy.near_moves:
-            return near
-        return [page.moved(*way) for page, way in zip(near, noisy.near_moves, strict=True)]
-
-    def _surroundings(
-        self,
-        movie: MovieFrames,
-        page: Page,
-        place: tuple[int, ...],
-        search: OutlierSearch,
-        given: list[PageInput],
-    ) -> list[PageInput]:
-        """Return the frames around one that the network sees: those given, else of the movie."""
-        places = [] if given else movie.around(place, self.context, self.sees_middle)
-        if not given and movie.is_whole:
-            return [search.as_input(other) for other in places]
-        shown = given or [movie.input(other) for other in places]
-        return [replace(frame, outliers=search.of(page, frame)) for frame in shown]
 
     def pages_of(self, noisy: NoisyArray, result: np.ndarray, options: DenoiseOptions) -> PageStack:
         """Return an array and its result as pages.
@@ -431,6 +372,21 @@ class TrainedDenoiser(nn.Module):
         """
         return colours == self.channels and (noisy.colour or self.range is not None)
 
+    def run_on_tiles(self, together: bool, tta: bool) -> Callable[[Tensor], Tensor]:
+        """Return the function that denoises tiles of `Page.read`.
+
+        Args:
+            together: all channels go through the network at once, otherwise one by one.
+            tta: average over the 8 flips and quarter turns.
+
+        Returns:
+            Takes and returns (B, C, h, w), or volumes, in network units; NaN is inpainted.
+        """
+        run: Callable[[Tensor], Tensor] = self._together if together else self._planes
+        if tta:
+            run = averaged(run, self.multiple)
+        return in_memory(run, self.overlap, self.multiple)
+
     def _denoise_page(
         self,
         page: Page,
@@ -439,12 +395,8 @@ class TrainedDenoiser(nn.Module):
         advance: Callable[[int], Any] | None,
     ) -> None:
         """Send a page through the network, tile by tile, and finish what needs all of it."""
-        run: Callable[[Tensor], Tensor] = self._together if together else self._planes
-        if options.tta:
-            run = averaged(run, self.multiple)
-        run = in_memory(run, self.overlap, self.multiple)
         tiled(
-            run,
+            self.run_on_tiles(together, options.tta),
             page.read,
             page.write,
             page.size,
@@ -483,8 +435,12 @@ class TrainedDenoiser(nn.Module):
         new_black = (black * factor + offset - new_offset) / new_factor
         return new_black, span * factor / new_factor
 
-    def _check_context(self, surrounded: bool) -> None:
-        """Raises InputError where the network sees frames around each, and there are none."""
+    def check_context(self, surrounded: bool) -> None:
+        """Raise InputError where the network sees frames around each, and there are none.
+
+        Args:
+            surrounded: there are.
+        """
         if self.context and not surrounded:
             channels = (
                 "grey movies" if self.channels == 1 else f"movies of {self.channels} channels"
