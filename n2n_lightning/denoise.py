@@ -193,6 +193,7 @@ def run(args: Any) -> int:
     from n2n_lightning.inference.progress_watch import watch_of
     from n2n_lightning.inference.shared_output import Help, output_for
     from n2n_lightning.inference.tally import Tally
+    from n2n_lightning.inference.tile_progress import ProgressLines
 
     skipped: list[Path] = []
     if args.halves:
@@ -207,7 +208,7 @@ def run(args: Any) -> int:
         return _by_workers(args, jobs, skipped)
     missing = [job for job in jobs if args.overwrite or not job.target.exists()]
     checkpoint = _checkpoint(args, jobs)
-    progress = _tile_progress()
+    progress = ProgressLines() if args.progress_lines else _tile_progress()
     denoisers = _file_denoisers(args, checkpoint, jobs, missing, seconds, progress)
     results = jobs[:1] if args.halves else jobs
     tally = Tally(len(jobs))

@@ -193,6 +193,8 @@ def _add_sharing_options(p: Parser) -> None:
     )
     # a process that --jobs or --launcher started
     p.add_argument("--worker", action="store_true", help=SUPPRESS)
+    # a process that the page of n2n serve started
+    p.add_argument("--progress-lines", action="store_true", help=SUPPRESS)
     p.add_argument(
         "--mixed",
         action="store_true",

@@ -173,7 +173,7 @@ class FileDenoiser:
                 for reading in readings:
                     self.axes_notes.print(source, reading.line)
                 untouched = [True] * len(copied) if dead else copied
-                arrays = self._arrays(job, picture, readings, untouched, second, lines)
+                arrays = self.arrays_of(job, picture, readings, untouched, second, lines)
                 if self.options.errors:
                     for noisy in arrays:
                         check_possible(self.model, noisy)
@@ -248,7 +248,7 @@ class FileDenoiser:
         done.voxels = math.prod(regions.shape)
         return done
 
-    def _arrays(
+    def arrays_of(
         self,
         job: Job,
         picture: Picture,
@@ -257,7 +257,16 @@ class FileDenoiser:
         second: Picture | None,
         lines: list[str],
     ) -> list[NoisyArray]:
-        """Return the arrays of a file with what is known about each."""
+        """Return the arrays of a file with what is known about each.
+
+        Args:
+            job: the file.
+            picture: the file, opened.
+            readings: how its arrays are read.
+            untouched: whether each is copied.
+            second: another capture of the same scenes.
+            lines: gets what is to be said.
+        """
         letters = [reading.axes for reading in readings]
         movies = movies_of_picture(picture, letters, self.model.dims, self.model.context)
         arrays = []

@@ -37,6 +37,7 @@ _FREE_ARGUMENTS = frozenset(
         *("best", "choice"),
         *("checkpoint", "device", "fast"),
         *("jobs", "launcher", "set", "mixed", "worker", "status", "summary"),
+        "progress_lines",
     )
 )
 
