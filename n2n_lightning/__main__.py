@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "report",
     "prepare": "prepare",
     "export": "export",
+    "serve": "serve.command",
     "models": "inference.models",
     "doctor": "install.doctor",
     "completion": "install.completion",

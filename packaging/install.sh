@@ -5,4 +5,4 @@
 set -eu
 SOURCE=$1
 python3 -m pip install --no-cache-dir ${2:+--index-url "$2"} torch==2.13.0
-python3 -m pip install --no-cache-dir --constraint "$SOURCE/constraints.txt" "$SOURCE[formats,hub]"
+python3 -m pip install --no-cache-dir --constraint "$SOURCE/constraints.txt" "$SOURCE[formats,hub,serve]"

@@ -55,6 +55,7 @@ IMPORTS = {
     "relion": "import starfile",
     "slurm": "import submitit, hydra_plugins.hydra_submitit_launcher",
     "hub": "import huggingface_hub",
+    "serve": "import starlette, uvicorn, n2n_lightning.serve.app",
     "watch": "import watchfiles",
 }
 

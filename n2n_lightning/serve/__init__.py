@@ -1,0 +1,1 @@
+"""The page of `n2n serve`: look at pictures, preview denoising, write results."""
