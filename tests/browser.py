@@ -30,9 +30,10 @@ class Browser:
             "--remote-debugging-pipe",
             f"--user-data-dir={folder}",
         ]
+        # the browser expects them at 3 and 4; sh of Debian takes one digit alone
         shell = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         self.process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", *words],
+            ["bash", "-c", shell, "bash", *words],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

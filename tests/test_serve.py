@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pickle
+import re
 import shlex
 import signal
 import struct
@@ -25,6 +26,7 @@ from n2n_lightning.inference import streaming
 from n2n_lightning.inference.denoiser import load
 from n2n_lightning.inference.options import DenoiseOptions
 from n2n_lightning.inference.plan import Job
+from tests.browser import BROWSER, Browser
 from tests.conftest import LIMIT, run
 from tests.test_streaming import network
 
@@ -457,3 +459,162 @@ def test_a_large_file_is_read_where_it_is_seen(folder, monkeypatch):
     differences = np.abs(seen.astype(float) - result[1, 96:336, 100:340])
     assert differences.max() <= 1e-3 * 65535
     assert (differences > 1).mean() < 0.001
+
+
+def test_a_plane_of_any_axis_is_shown_and_compared_with_the_result(client, folder):
+    stack = noisy(3, 2, 40, 48)
+    tifffile.imwrite(folder / "stack.tif", stack, imagej=True, metadata={"axes": "TZYX"})
+    (array,) = client.get("/api/picture", params={"key": "pictures/stack.tif"}).json()["arrays"]
+    assert array["axes"] == "TDHW"
+    assert [(one["axis"], one["name"], one["length"]) for one in array["sliders"]] == [
+        (0, "frame", 3),
+        (1, "plane", 2),
+    ]
+    run("denoise", "pictures/stack.tif", "-o", "out", cwd=folder.parent)
+    result = tifffile.imread("out/stack.tif")
+    messages = previewed(client, "pictures/stack.tif", place=[2, 1, 0, 0], step=2)
+    assert np.array_equal(messages[0][1][..., 0], stack[2, 1, ::2, ::2])
+    last, pixels = [one for one in messages if one[0]["kind"] == "after"][-1]
+    assert last["stage"] == "complete"
+    assert np.array_equal(pixels[..., 0], result[2, 1, ::2, ::2])
+    said = client.get("/api/picture", params={"key": "pictures/stack.tif", "axes": "NDWH"})
+    assert said.json()["arrays"][0]["width"] == 40
+    wrong = client.get("/api/picture", params={"key": "pictures/stack.tif", "axes": "HW"})
+    assert wrong.status_code == 400
+    assert "--axes HW" in wrong.json()["error"]
+
+
+def test_a_newer_change_of_a_tab_replaces_the_older_one_and_no_other(folder, monkeypatch):
+    """The older one ends after the tile that it is at; another tab gets its own."""
+    page = command.page_of(command.parser().parse_args(["pictures"]))
+    said: dict[str, list[str]] = {"first": [], "second": [], "other": []}
+
+    def request(tab: str, name: str):
+        body = wanted("pictures/a.tif", tab=tab, options={"tta": name == "first"})
+        asked, _ = page._asked(body)
+        asked.emit = lambda message, pixels: said[name].append(message["kind"])
+        return asked
+
+    page.worker.submit(request("one", "first"))
+    page.worker.submit(request("two", "other"))
+    page.worker.submit(request("one", "second"))
+    page.worker.start()
+    ends = time.monotonic() + LIMIT
+    while "end" not in said["second"] or "end" not in said["other"]:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    assert said["first"] == ["replaced"]
+    page.worker.end()
+    page.worker.join(LIMIT)
+    page.library.close()
+
+
+def started(folder: Path, *words: str) -> tuple[subprocess.Popen, str]:
+    """A server in a process of its own, and its address."""
+    module = [sys.executable, "-m", "n2n_lightning", "serve", "--no-browser", *words]
+    process = subprocess.Popen(module, cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    return process, process.stdout.readline().strip()
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2.2, of #rgb or #rrggbb."""
+    digits = colour.lstrip("#")
+    if len(digits) == 3:
+        digits = "".join(2 * digit for digit in digits)
+    light = []
+    for start in (0, 2, 4):
+        value = int(digits[start : start + 2], 16) / 255
+        light.append(value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+    red, green, blue = light
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_has_the_contrast_of_wcag_aa():
+    from n2n_lightning.serve.app import PAGE_COLORS
+
+    schemes = re.findall(r":root \{(.*?)\}", PAGE_COLORS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#\w+)", scheme))
+        pairs = [("ink", "paper"), ("soft", "paper"), ("accent", "paper"), ("bad", "paper")]
+        pairs += [("ink", "code"), ("soft", "code"), ("paper", "accent")]
+        for text, ground in pairs:
+            light = sorted((luminance(colours[text]), luminance(colours[ground])))
+            assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, (text, ground)
+
+
+def test_every_control_has_a_label_and_nothing_is_loaded_from_elsewhere():
+    from n2n_lightning.serve.app import FOLDER
+
+    page = (FOLDER / "templates" / "serve.html").read_text(encoding="utf-8")
+    for label in re.findall(r"<label.*?</label>", page, re.DOTALL):
+        page = page.replace(label, "")
+    for control in re.findall(r"<(?:input|select|progress|textarea)[^>]*>", page):
+        assert "aria-label" in control, control
+    for path in (FOLDER / "templates", FOLDER / "static"):
+        for file in path.iterdir():
+            text = file.read_text(encoding="utf-8")
+            assert not re.search(r"https?://|@import|url\(|innerHTML|\beval\b", text), file
+
+
+@pytest.mark.walk
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_from_opening_to_saved_files_in_a_browser(folder, tmp_path):
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(500):
+        tifffile.imwrite(many / f"f{number}.tif", noisy(8, 9, seed=number))
+    stack = noisy(3, 2, 64, 72)
+    tifffile.imwrite(folder / "stack.tif", stack, imagej=True, metadata={"axes": "TZYX"})
+    dropped = tmp_path / "dropped.tif"
+    tifffile.imwrite(dropped, noisy(300, 400))
+    process, address = started(tmp_path, "pictures", "many")
+    ready = "document.body?.dataset.state === 'ready'"
+    with Browser(tmp_path / "profile") as tab:
+        tab.open(address)
+        tab.wait(ready)
+        assert "token" not in tab.get("location.href")
+        assert tab.get("$('picture').options.length") == 502
+        assert tab.get("document.cookie") == ""
+
+        tab.drop(dropped)
+        tab.wait("$('picture').value === 'dropped/dropped.tif'")
+        tab.wait(ready)
+        tab.wait("$('stage').textContent === 'as it will be saved'")
+        first = tab.get("$('canvas').toDataURL()")
+        tab.set("strength", "0.3")
+        tab.wait(f"$('strength-said').textContent === '0.3' && {ready}")
+        tab.wait("$('canvas').toDataURL() !== " + json.dumps(first))
+        tab.get("$('view').focus()")
+        before = tab.get("$('split').value")
+        tab.key("ArrowLeft", 37)
+        assert int(tab.get("$('split').value")) == int(before) - 20
+        tab.key("r", 82)
+        assert tab.get("$('show').value") == "residual"
+        tab.key("+", 187)
+        assert tab.get("viewer.scale()") > 1
+        tab.set("zoom", "0")
+        tab.wait("$('command').textContent.includes('--strength=0.3')")
+        tab.get("$('save').click()")
+        tab.wait("document.body.dataset.job === 'done'")
+        assert tifffile.imread(tmp_path / "clean" / "dropped.tif").shape == (300, 400)
+
+        tab.set("picture", "pictures/stack.tif")
+        tab.wait("$('sliders').children.length === 2")
+        tab.wait(ready)
+        tab.set("scope", "all")
+        tab.get("$('save').click()")
+        tab.wait("$('saved').textContent.startsWith('written: 2 of 2')")
+        assert tifffile.imread(tmp_path / "clean" / "stack.tif").shape == stack.shape
+        tab.get("$('save').click()")
+        tab.wait("$('ask').open")
+        assert "clean/a.tif" in tab.get("$('question').textContent")
+        tab.get("document.querySelector('#ask [value=cancel]').click()")
+        tab.resize(390, 800)
+        assert tab.get("document.documentElement.scrollWidth <= innerWidth")
+        problems = [one for one in tab.errors if "409" not in one]
+        assert not problems
+    process.terminate()
+    process.wait(LIMIT)
+    process.stdout.close()
