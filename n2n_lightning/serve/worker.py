@@ -15,6 +15,7 @@ from n2n_lightning.files import InputError, Parser, one_line, spelled
 from n2n_lightning.formats.picture import Picture
 from n2n_lightning.inference.checkpoint import checkpoint_of
 from n2n_lightning.inference.denoiser import TrainedDenoiser, load
+from n2n_lightning.inference.device import move_to_device
 from n2n_lightning.inference.options import DenoiseOptions
 from n2n_lightning.inference.plan import Job
 from n2n_lightning.serve.prepared import PreparedFile
@@ -268,7 +269,8 @@ class PreviewWorker(threading.Thread):
         key = (checkpoint, checkpoint_of(checkpoint).stat().st_mtime_ns, fast)
 
         def make() -> TrainedDenoiser:
-            model = load(checkpoint, fast=fast).to(self.device)
+            model = load(checkpoint, device="cpu")
+            move_to_device(model, self.device, fast)
             for part in model.modules():
                 part.register_forward_pre_hook(self._give_up)
             return model
